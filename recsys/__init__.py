@@ -1,0 +1,1 @@
+"""Train, bundle, evaluate and query multimodal product recommenders."""

@@ -1,0 +1,1 @@
+"""Tables: schemas, loading, validation, splits and sources."""

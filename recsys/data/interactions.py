@@ -1,0 +1,141 @@
+"""Events as dense arrays: the one form that statistics, training and evaluation read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import sparse
+
+Ints = NDArray[np.int64]
+
+MICROSECONDS_PER_DAY = 86_400_000_000
+
+
+class History(NamedTuple):
+    """One user's events, oldest first; every field has shape (L,)."""
+
+    item_rows: Ints
+    kinds: Ints
+    timestamps_us: Ints
+
+
+EMPTY_HISTORY = History(*(np.empty(0, dtype=np.int64) for _ in range(3)))
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """All events, oldest first; the array fields have shape (E,).
+
+    Args:
+        user_ids: The caller's user ids; the position is the user row.
+        kind_names: Event kinds; the position is the kind code.
+        n_items: Catalogue size N.
+        user_rows: User row of each event.
+        item_rows: Item row of each event.
+        kinds: Kind code of each event.
+        timestamps_us: Microseconds since 1970-01-01 UTC.
+        quantities: Units bought or seen, 1 where the table has none.
+    """
+
+    user_ids: Sequence[str]
+    kind_names: Sequence[str]
+    n_items: int
+    user_rows: Ints
+    item_rows: Ints
+    kinds: Ints
+    timestamps_us: Ints
+    quantities: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.user_rows)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users U."""
+        return len(self.user_ids)
+
+    def where(self, mask: NDArray[np.bool_]) -> "Interactions":
+        """Return the events for which ``mask`` (E,) is true; users and items keep their rows."""
+        return replace(
+            self,
+            user_rows=self.user_rows[mask],
+            item_rows=self.item_rows[mask],
+            kinds=self.kinds[mask],
+            timestamps_us=self.timestamps_us[mask],
+            quantities=self.quantities[mask],
+        )
+
+    def before(self, time_us: int) -> "Interactions":
+        """Return the events strictly before ``time_us``."""
+        return self.where(self.timestamps_us < time_us)
+
+    def between(self, start_us: int, end_us: int) -> "Interactions":
+        """Return the events in [start_us, end_us)."""
+        return self.where((self.timestamps_us >= start_us) & (self.timestamps_us < end_us))
+
+    def of_kinds(self, names: Sequence[str]) -> "Interactions":
+        """Return the events of the named kinds.
+
+        Raises:
+            ValueError: If a kind does not occur in ``kind_names``.
+        """
+        unknown = sorted(set(names) - set(self.kind_names))
+        if unknown:
+            raise ValueError(f"kinds must be among {sorted(self.kind_names)}, got {unknown}")
+        codes = [self.kind_names.index(name) for name in names]
+        return self.where(np.isin(self.kinds, codes))
+
+    def matrix(self) -> "sparse.csr_matrix":
+        """Return which user met which item, 1.0 for each distinct pair, float32 (U, N)."""
+        shape = (self.n_users, self.n_items)
+        ones = np.ones(len(self), dtype=np.float32)
+        matrix = sparse.csr_matrix((ones, (self.user_rows, self.item_rows)), shape=shape)
+        matrix.data[:] = 1.0  # the constructor added repeated pairs up
+        return matrix
+
+    def histories(self) -> list[History]:
+        """Return the history of every user, in user-row order (U entries)."""
+        order = np.argsort(self.user_rows, kind="stable")  # stable keeps time order inside a user
+        bounds = np.searchsorted(self.user_rows[order], np.arange(self.n_users + 1))
+        columns = (self.item_rows[order], self.kinds[order], self.timestamps_us[order])
+        return [
+            History(*(column[start:end] for column in columns))
+            for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+
+
+def build_interactions(events: pl.DataFrame, item_ids: Sequence[str]) -> Interactions:
+    """Return the events of a validated event table as dense arrays.
+
+    Args:
+        events: Table of ``EventSchema``; every ``item_id`` must be in ``item_ids``.
+        item_ids: Catalogue in row order.
+
+    Raises:
+        ValueError: If an event names an item outside ``item_ids``.
+    """
+    events = events.sort("timestamp", "user_id", "item_id", maintain_order=True)
+    user_ids = events["user_id"].unique().sort()
+    kind_names = events["kind"].unique().sort()
+
+    def codes(column: str, values: pl.Series) -> Ints:
+        lookup = pl.DataFrame({column: values}).with_row_index("code")
+        joined = events.select(column).join(lookup, on=column, how="left", maintain_order="left")
+        if joined["code"].null_count():
+            missing = joined.filter(pl.col("code").is_null())[column].unique()[:3].to_list()
+            raise ValueError(f"every {column} of events must be known, got unknown {missing}")
+        return joined["code"].cast(pl.Int64).to_numpy()
+
+    return Interactions(
+        user_ids=user_ids.to_list(),
+        kind_names=kind_names.to_list(),
+        n_items=len(item_ids),
+        user_rows=codes("user_id", user_ids),
+        item_rows=codes("item_id", pl.Series(item_ids, dtype=pl.String)),
+        kinds=codes("kind", kind_names),
+        timestamps_us=events["timestamp"].dt.timestamp("us").to_numpy(),
+        quantities=events["quantity"].cast(pl.Float32).to_numpy(),
+    )

@@ -1,0 +1,1 @@
+"""Offline ranking evaluation: metrics, protocol, report."""

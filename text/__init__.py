@@ -1,0 +1,1 @@
+"""Text tower: titles in, embeddings out."""

@@ -1,0 +1,1 @@
+"""Vision tower: pictures in, embeddings out."""

@@ -1,0 +1,168 @@
+"""Generate the README's results tables from ``benchmarks/results``.
+
+A table stands between ``<!-- results:begin NAME -->`` and ``<!-- results:end NAME -->``::
+
+    python -m benchmarks.tables --write    # bring README.md up to date
+    python -m benchmarks.tables --check    # fail when it is not
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.record import Result, latest
+
+README = Path(__file__).parents[1] / "README.md"
+
+_BLOCK = re.compile(r"(<!-- results:begin (\S+) -->\n).*?(<!-- results:end \2 -->)", re.DOTALL)
+_MARKER = re.compile(r"<!-- results:(?:begin|end) \S+ -->")
+_DIMENSIONS = ("s", "ms", "GB", "MB", "%")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Which results a table shows: the cell of a row and a column is their joined name.
+
+    Args:
+        corner: Heading of the column of row labels.
+        rows: Row label to the first part of the name.
+        columns: Column heading to the last part of the name, "" when the row has all of it.
+    """
+
+    corner: str
+    rows: Mapping[str, str]
+    columns: Mapping[str, str]
+
+    def cell_name(self, row: str, column: str) -> str:
+        """Return the name of the result that a cell shows."""
+        return ".".join(part for part in (self.rows[row], self.columns[column]) if part)
+
+
+TABLES: Mapping[str, Table] = {
+    "commands": Table(
+        corner="command",
+        rows={"`make demo`, after the install": "demo", "`make test`": "tests"},
+        columns={"time": "seconds", "peak memory": "peak_gb"},
+    ),
+    "shop": Table(
+        corner="generated shop",
+        rows={
+            "NDCG@10, times that of the best baseline": "shop.ndcg@10.ratio_to_best_baseline",
+            "Recall@20 of items without events, times popularity's": (
+                "shop.cold.recall@20.ratio_to_popularity"
+            ),
+            "served score less offline score, largest difference": "parity.max_abs_diff",
+        },
+        columns={"measured": ""},
+    ),
+    "online_retail": Table(
+        corner="model",
+        rows={
+            "popularity": "online_retail.popularity",
+            "popularity, last 30 days": "online_retail.recent_popularity",
+            "item-kNN": "online_retail.item_knn",
+            "iALS": "online_retail.ials",
+            "EASE": "online_retail.ease",
+            "own purchases, count × 60-day decay": "online_retail.own_purchases",
+            "this library": "online_retail",
+        },
+        columns={
+            "all: NDCG@10": "all.ndcg@10",
+            "all: Recall@20": "all.recall@20",
+            "new: NDCG@10": "new.ndcg@10",
+            "new: Recall@20": "new.recall@20",
+        },
+    ),
+    "grocery_store": Table(
+        corner="Grocery Store, test photos",
+        rows={
+            "accuracy, 81 fine classes": "grocery.fine.accuracy",
+            "accuracy, coarse classes": "grocery.coarse.accuracy",
+            "photo → product, top 1 of 81": "grocery.identify.top1",
+            "photo → product, top 5 of 81": "grocery.identify.top5",
+        },
+        columns={"measured": ""},
+    ),
+}
+
+
+def render(text: str, results: Mapping[str, Result]) -> str:
+    """Return ``text`` with every results block filled in.
+
+    Args:
+        text: Markdown with zero or more pairs of markers.
+        results: Results by name.
+
+    Raises:
+        ValueError: If a marker lacks its partner or names no table.
+    """
+    blocks = list(_BLOCK.finditer(text))
+    paired = [marker for block in blocks for marker in (block[1].strip(), block[3])]
+    found = _MARKER.findall(text)
+    if found != paired:
+        alone = sorted(set(found).difference(paired)) or found
+        raise ValueError(
+            f"every results:begin marker must be followed by its results:end marker, got {alone}"
+        )
+    unknown = [block[2] for block in blocks if block[2] not in TABLES]
+    if unknown:
+        raise ValueError(f"a results marker must name one of {sorted(TABLES)}, got {unknown}")
+    return _BLOCK.sub(lambda block: block[1] + _table(TABLES[block[2]], results) + block[3], text)
+
+
+def _table(table: Table, results: Mapping[str, Result]) -> str:
+    lines = [[table.corner, *table.columns], ["---", *(["---:"] * len(table.columns))]]
+    shown: list[Result] = []
+    for row in table.rows:
+        found = [results.get(table.cell_name(row, column)) for column in table.columns]
+        shown += [result for result in found if result is not None]
+        lines.append([row, *(_number(result) for result in found)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + _provenance(shown)
+
+
+def _number(result: Result | None) -> str:
+    if result is None:
+        return "–"
+    size = abs(result.value)
+    unit = f" {result.unit}" if result.unit in _DIMENSIONS else ""
+    if size >= 100:
+        return f"{result.value:.0f}{unit}"
+    if unit or size >= 10 or 0 < size < 1e-3:
+        return f"{result.value:.3g}{unit}"
+    return f"{result.value:.3f}"  # a metric: three decimals, so that a column lines up
+
+
+def _provenance(shown: list[Result]) -> str:
+    if not shown:
+        return "\nNot measured yet.\n"
+    days = sorted({result.at.date().isoformat() for result in shown})
+    hardware = sorted({result.hardware for result in shown})
+    commands = sorted({result.command for result in shown})
+    again = ", ".join(f"`{command}`" for command in commands)
+    when = " to ".join(dict.fromkeys((days[0], days[-1])))
+    return f"\nMeasured {when} on {'; '.join(hardware)}. Again: {again}.\n"
+
+
+def main() -> None:
+    """Write the tables, or say that they are out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    choice = parser.add_mutually_exclusive_group(required=True)
+    choice.add_argument("--write", action="store_true", help="bring README.md up to date")
+    choice.add_argument("--check", action="store_true", help="fail when README.md is out of date")
+    write: bool = parser.parse_args().write
+    text = README.read_text("utf-8")
+    wanted = render(text, latest())
+    if write:
+        README.write_text(wanted, "utf-8")
+    elif text != wanted:
+        sys.exit(
+            "README.md's tables must show benchmarks/results, and differ from it: "
+            "run python -m benchmarks.tables --write"
+        )
+
+
+if __name__ == "__main__":
+    main()

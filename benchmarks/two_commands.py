@@ -1,0 +1,78 @@
+"""Time the README's two commands, and the memory that the demo takes.
+
+Run from the repository's root, after the install: ``python -m benchmarks.two_commands``.
+"""
+
+import argparse
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import psutil
+
+from benchmarks.record import record
+
+_POLL_S = 0.2
+
+
+class Cost(NamedTuple):
+    """What a command took."""
+
+    seconds: float
+    peak_gb: float
+
+
+def measure(command: Sequence[str]) -> Cost:
+    """Return the wall time of a command, and the peak memory of it and all its children.
+
+    Memory is sampled; a page that several processes share is counted once (proportional set size).
+
+    Args:
+        command: Program and arguments.
+
+    Raises:
+        subprocess.CalledProcessError: If the command fails.
+    """
+    start = time.perf_counter()
+    peak = 0
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            peak = max(peak, _memory_bytes(process.pid))
+            time.sleep(_POLL_S)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, list(command))
+    return Cost(seconds, peak / 1e9)
+
+
+def _memory_bytes(pid: int) -> int:
+    total = 0
+    try:
+        parent = psutil.Process(pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            total += process.memory_full_info().pss
+    except (
+        psutil.NoSuchProcess
+    ):  # it ended while we looked; the next look is a fifth of a second away
+        return total
+    return total
+
+
+def main() -> None:
+    """Measure both commands, or the one asked for, and record what they took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=["demo", "test"], help="measure just this one")
+    only = parser.parse_args().only
+    for name, topic in {"demo": "demo", "test": "tests"}.items():
+        if only not in (None, name):
+            continue
+        cost = measure(["make", name])
+        again = f"python -m benchmarks.two_commands --only {name}"
+        record(topic, f"{topic}.seconds", round(cost.seconds, 1), "s", again)
+        record(topic, f"{topic}.peak_gb", round(cost.peak_gb, 2), "GB", again)
+        print(f"make {name}: {cost.seconds:.0f} s, {cost.peak_gb:.1f} GB at peak")
+
+
+if __name__ == "__main__":
+    main()

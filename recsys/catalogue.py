@@ -1,0 +1,232 @@
+"""The live catalogue: items by dense row, growing and shrinking while it serves."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.errors import UnknownItemError
+from recsys.schema import ItemSchema
+
+CATEGORY_LEVELS = 4  # deeper levels of a path are kept in the record, not in the features
+_NEVER_US = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which items may be answered; the default is every available one.
+
+    Args:
+        category: A prefix of the category path, coarse to fine.
+        price_min: Lowest price, inclusive; items without a price do not pass.
+        price_max: Highest price, inclusive; items without a price do not pass.
+        attributes: Values that an item must have.
+        available_only: Leave out items that cannot be bought now.
+    """
+
+    category: tuple[str, ...] = ()
+    price_min: float | None = None
+    price_max: float | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    available_only: bool = True
+
+
+class Catalogue:
+    """Items in row order, with what ranking and filters need of them as arrays.
+
+    A row, once given, stays with its item. Deleted items keep their row and are never answered.
+
+    Args:
+        items: Validated table of ``ItemSchema``, in row order (N rows).
+        embeddings: Fused item embeddings, float32 (N, D), unit length or zero.
+        device: Where the embedding table lives.
+
+    Raises:
+        ValueError: If the two disagree in length.
+    """
+
+    def __init__(
+        self, items: pl.DataFrame, embeddings: NDArray[np.float32], *, device: str = "cpu"
+    ) -> None:
+        if len(items) != len(embeddings):
+            raise ValueError(
+                f"embeddings must have one row per item ({len(items)}), got {len(embeddings)}"
+            )
+        self.device = device
+        self._items = items
+        self._live: dict[int, dict[str, Any]] = {}  # records upserted after the bundle was made
+        self._prefix_codes: dict[tuple[str, ...], int] = {}
+        # Inverted index of what filters ask for: a category prefix or an (attribute, value) pair.
+        self._having: dict[tuple[str, tuple[str, ...]], set[int]] = {}
+        self.item_ids: list[str] = []
+        self.row_of: dict[str, int] = {}
+        self._embeddings = torch.zeros(0, embeddings.shape[1], device=device)
+        self._prices = np.empty(0, dtype=np.float32)
+        self._categories = np.empty((0, CATEGORY_LEVELS), dtype=np.int64)
+        self._created_us = np.empty(0, dtype=np.int64)
+        self._available = np.empty(0, dtype=np.bool_)
+        self._deleted = np.empty(0, dtype=np.bool_)
+        self._reserve(len(items))
+        self._write(range(len(items)), items, torch.tensor(embeddings))
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def __contains__(self, item_id: object) -> bool:
+        row = self.row_of.get(item_id) if isinstance(item_id, str) else None
+        return row is not None and not self._deleted[row]
+
+    @property
+    def dim(self) -> int:
+        """Embedding size D."""
+        return self._embeddings.shape[1]
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Item embeddings (N, D) on the device."""
+        return self._embeddings[: len(self)]
+
+    @property
+    def prices(self) -> NDArray[np.float32]:
+        """Prices (N,), NaN where unknown."""
+        return self._prices[: len(self)]
+
+    @property
+    def categories(self) -> NDArray[np.int64]:
+        """Codes of the category path's prefixes (N, CATEGORY_LEVELS), -1 where the path ends."""
+        return self._categories[: len(self)]
+
+    @property
+    def n_categories(self) -> int:
+        """Number of distinct category prefixes seen."""
+        return len(self._prefix_codes)
+
+    @property
+    def created_us(self) -> NDArray[np.int64]:
+        """Creation times in microseconds (N,), the smallest integer where unknown."""
+        return self._created_us[: len(self)]
+
+    def rows(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
+        """Return the rows of the items, in the order given (K,).
+
+        Raises:
+            UnknownItemError: If an item is not in the catalogue; names the first few.
+        """
+        item_ids = list(item_ids)
+        unknown = [item_id for item_id in item_ids if item_id not in self]
+        if unknown:
+            raise UnknownItemError(
+                f"item_id must be in the catalogue of {len(self)} items, got unknown "
+                f"{unknown[:5]}; upsert an item before asking about it"
+            )
+        return np.array([self.row_of[item_id] for item_id in item_ids], dtype=np.int64)
+
+    def mask(self, filters: Filters, *, now_us: int | None = None) -> NDArray[np.bool_]:
+        """Return which rows may be answered (N,).
+
+        Args:
+            filters: What the caller wants.
+            now_us: Leave out items created later, where given.
+        """
+        mask = ~self._deleted[: len(self)]
+        if filters.available_only:
+            mask &= self._available[: len(self)]
+        if now_us is not None:
+            mask &= self.created_us <= now_us
+        if filters.price_min is not None:
+            mask &= self.prices >= filters.price_min
+        if filters.price_max is not None:
+            mask &= self.prices <= filters.price_max
+        wanted = [("attribute", pair) for pair in filters.attributes.items()]
+        if filters.category:
+            wanted.append(("category", filters.category))
+        for key in wanted:
+            having = np.zeros(len(self), dtype=np.bool_)
+            having[list(self._having.get(key, ()))] = True
+            mask &= having
+        return mask
+
+    def records(self, item_ids: Sequence[str]) -> pl.DataFrame:
+        """Return the items as a table of ``ItemSchema``, in the order given.
+
+        Raises:
+            UnknownItemError: If an item is not in the catalogue.
+        """
+        rows = self.rows(item_ids)
+        records = [
+            self._live[row] if row in self._live else self._items.row(row, named=True)
+            for row in rows.tolist()
+        ]
+        return pl.DataFrame(records, schema=self._items.schema)
+
+    def upsert(self, items: pl.DataFrame, embeddings: NDArray[np.float32]) -> None:
+        """Add or replace items; both arguments have one row per item.
+
+        Raises:
+            ValueError: If an item occurs twice or the two disagree in length or embedding size.
+        """
+        if embeddings.shape != (len(items), self.dim):
+            raise ValueError(
+                f"embeddings must have shape {(len(items), self.dim)}, got {embeddings.shape}"
+            )
+        if items["item_id"].is_duplicated().any():
+            raise ValueError("item_id must be unique within one upsert, got a repeated one")
+        items = ItemSchema.cast(items)
+        fresh = [item_id for item_id in items["item_id"] if item_id not in self.row_of]
+        self._reserve(len(self) + len(fresh))
+        row_of = self.row_of | {item_id: len(self) + i for i, item_id in enumerate(fresh)}
+        rows = [row_of[item_id] for item_id in items["item_id"]]
+        self._write(rows, items, torch.tensor(embeddings))
+        self._live.update(zip(rows, items.iter_rows(named=True), strict=True))
+
+    def delete(self, item_ids: Iterable[str]) -> int:
+        """Stop answering the items and return how many were there; unknown ones are ignored."""
+        rows = [self.row_of[item_id] for item_id in set(item_ids) if item_id in self]
+        self._deleted[rows] = True
+        return len(rows)
+
+    def _reserve(self, size: int) -> None:
+        """Make room for ``size`` rows; doubling keeps a stream of upserts linear."""
+        capacity = len(self._prices)
+        if size <= capacity:
+            return
+        more = max(size, 2 * capacity) - capacity
+        self._embeddings = torch.cat([self._embeddings, self._embeddings.new_zeros(more, self.dim)])
+        self._prices = np.append(self._prices, np.full(more, np.nan, dtype=np.float32))
+        empty = np.full((more, CATEGORY_LEVELS), -1, dtype=np.int64)
+        self._categories = np.concatenate([self._categories, empty])
+        self._created_us = np.append(self._created_us, np.full(more, _NEVER_US, dtype=np.int64))
+        self._available = np.append(self._available, np.zeros(more, dtype=np.bool_))
+        self._deleted = np.append(self._deleted, np.zeros(more, dtype=np.bool_))
+
+    def _write(self, rows: Sequence[int], items: pl.DataFrame, embeddings: Tensor) -> None:
+        rows = list(rows)
+        for row, item_id in zip(rows, items["item_id"], strict=True):
+            if row == len(self.item_ids):
+                self.item_ids.append(item_id)
+            else:  # replaced: its old categories and attributes no longer hold
+                for having in self._having.values():
+                    having.discard(row)
+            self.row_of[item_id] = row
+        self._embeddings[rows] = embeddings.to(self.device)
+        self._prices[rows] = items["price"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+        created_us = items["created_at"].dt.timestamp("us").fill_null(_NEVER_US)
+        self._created_us[rows] = created_us.to_numpy()
+        self._available[rows] = items["available"].to_numpy()
+        self._deleted[rows] = False
+        self._categories[rows] = -1
+        for row, path, pairs in zip(rows, items["category"], items["attributes"], strict=True):
+            for level in range(len(path)):
+                prefix = tuple(path[: level + 1])
+                self._having.setdefault(("category", prefix), set()).add(row)
+                if level < CATEGORY_LEVELS:
+                    code = self._prefix_codes.setdefault(prefix, len(self._prefix_codes))
+                    self._categories[row, level] = code
+            for pair in pairs:
+                key = ("attribute", (pair["key"], pair["value"]))
+                self._having.setdefault(key, set()).add(row)

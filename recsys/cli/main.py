@@ -1,0 +1,39 @@
+"""Put the commands together and turn expected errors into one line."""
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+
+from recsys.cli import demo, queries, service, tables, training
+from recsys.errors import RecsysError
+
+app = typer.Typer(
+    name="recsys",
+    help="Train, bundle, evaluate, query and serve multimodal product recommenders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.run)
+app.command("check")(tables.check)
+app.command("import")(tables.import_source)
+app.command("train")(training.train)
+app.command("evaluate")(training.evaluate)
+app.command("recommend")(queries.recommend)
+app.command("similar")(queries.similar)
+app.command("search")(queries.search)
+app.command("identify")(queries.identify)
+app.command("embed")(queries.embed)
+app.command("serve")(service.serve)
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line on stderr and exit status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except (RecsysError, ValueError) as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(2)

@@ -1,0 +1,53 @@
+"""What commands print: tables for people, JSON for programs."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from recsys.recommender import Recommender, Scored
+
+console = Console()
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    console.print_json(json.dumps(value, default=str))
+
+
+def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def print_results(
+    title: str, results: "Sequence[Scored]", recommender: "Recommender", *, as_json: bool
+) -> None:
+    """Print scored items with their titles."""
+    if as_json:
+        print_json(
+            {
+                "bundle_version": recommender.version,
+                "results": [
+                    {**result._asdict(), "features": dict(result.features)} for result in results
+                ],
+            }
+        )
+        return
+    items = recommender.catalogue.records([result.item_id for result in results])
+    rows = [
+        (result.item_id, item["title"] or "", f"{result.score:.3f}", result.source, why(result))
+        for result, item in zip(results, items.iter_rows(named=True), strict=True)
+    ]
+    print_rows(title, ("item", "title", "score", "source", "because of"), rows)
+
+
+def why(result: "Scored") -> str:
+    """Return the features that raised a score, as one line."""
+    return ", ".join(f"{name} {value:+.2f}" for name, value in result.features)

@@ -1,0 +1,106 @@
+"""Commands that ask a bundle in-process: recommend, similar, search, identify, embed."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli.output import console, print_json, print_results, print_rows
+
+BundlePath = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
+Count = Annotated[int, typer.Option("-k", "--k", help="How many results.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def recommend(
+    bundle: BundlePath,
+    user: Annotated[str, typer.Argument(help="User id; an unknown one is a newcomer.")],
+    k: Count = 10,
+    at: Annotated[datetime | None, typer.Option(help="Moment of the request, UTC; now if unset.")] = None,
+    exclude_seen: Annotated[bool, typer.Option(help="Leave out what the user has met.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Recommend items to a user."""
+    from recsys import Bundle, Recommender
+
+    recommender = Recommender(Bundle(bundle))
+    moment = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
+    results = recommender.recommend(
+        recommender.history(user),
+        k=k,
+        now_us=round(moment.timestamp() * 1e6),
+        exclude_seen=exclude_seen,
+        explain=True,
+    )
+    print_results(f"for {user}", results, recommender, as_json=as_json)
+
+
+def similar(
+    bundle: BundlePath,
+    item: Annotated[str, typer.Argument(help="Item id.")],
+    k: Count = 10,
+    as_json: Json = False,
+) -> None:
+    """Find the items most like an item."""
+    from recsys import Bundle, Recommender
+
+    recommender = Recommender(Bundle(bundle))
+    results = recommender.similar(item, k=k)
+    print_results(f"like {item}", results, recommender, as_json=as_json)
+
+
+def search(
+    bundle: BundlePath,
+    text: Annotated[str | None, typer.Argument(help="Words to search for.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture to search by.")] = None,
+    k: Count = 10,
+    as_json: Json = False,
+) -> None:
+    """Search by words, by a picture, or by both."""
+    from recsys import Bundle, Recommender
+
+    recommender = Recommender(Bundle(bundle))
+    results = recommender.search(text, image.read_bytes() if image else None, k=k)
+    print_results(f"search {text or image}", results, recommender, as_json=as_json)
+
+
+def identify(
+    bundle: BundlePath,
+    photo: Annotated[Path, typer.Argument(help="A photo file.", exists=True, dir_okay=False)],
+    k: Count = 5,
+    as_json: Json = False,
+) -> None:
+    """Tell which product is on a photo, or that it is not in the catalogue."""
+    from recsys import Bundle, ProductIdentifier, Recommender
+
+    recommender = Recommender(Bundle(bundle))
+    answer = ProductIdentifier(recommender).identify(photo.read_bytes(), k=k)
+    if as_json:
+        candidates = [(one.item_id, one.score) for one in answer.candidates]
+        print_json({**answer._asdict(), "candidates": dict(candidates)})
+        return
+    verdict = "in the catalogue" if answer.known else "not in the catalogue"
+    console.print(f"{photo}: {verdict} (probability of being in it {answer.probability:.2f})")
+    print_results("candidates", answer.candidates, recommender, as_json=False)
+
+
+def embed(
+    bundle: BundlePath,
+    out: Annotated[Path, typer.Option(help="Parquet file to write: id, embedding.")],
+    items: Annotated[Path | None, typer.Option(help="Items table to embed.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Text file, one query a line.")] = None,
+    images_root: Annotated[Path | None, typer.Option(help="Folder of the items' pictures.")] = None,
+) -> None:
+    """Embed items or texts into the item space, and write them to a Parquet file."""
+    from recsys import Bundle
+    from recsys.bulk import embed_items, embed_texts
+
+    if (items is None) == (texts is None):
+        raise ValueError("embed must be given one of --items and --texts")
+    if items is not None:
+        count = embed_items(Bundle(bundle), items, out, images_root=images_root)
+    else:
+        assert texts is not None, "one of the two is given"
+        count = embed_texts(Bundle(bundle), texts, out)
+    print_rows("embedded", ("rows", "file"), [(count, out)])

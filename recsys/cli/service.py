@@ -1,0 +1,32 @@
+"""The serve command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli.output import console
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")],
+    redis: Annotated[
+        str | None, typer.Option(help='"embedded", or redis://…, rediss://…, unix://….')
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind; loopback by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder of the embedded Redis; outlives bundles.")
+    ] = None,
+) -> None:
+    """Serve a bundle over gRPC until stopped. What is not given comes from RECSYS_* variables."""
+    from serving.server import serve as serve_forever
+
+    serve_forever(
+        bundle,
+        redis=redis,
+        host=host,
+        port=port,
+        state=state,
+        on_ready=lambda address: console.print(f"serving {bundle} on {address}; Ctrl-C stops"),
+    )

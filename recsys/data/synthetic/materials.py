@@ -1,0 +1,95 @@
+"""What each material looks like: a grey texture tile, and how light plays on it."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.float32]
+
+TILE_PX = 320
+
+
+class Finish(NamedTuple):
+    """How a material takes light and paint.
+
+    Args:
+        tile: Texture, 1.0 on average, (TILE_PX, TILE_PX).
+        gloss: Strength of a soft highlight on turned parts.
+        bands: Strength of the hard reflections of polished metal.
+        opacity: Share of the background that it hides.
+        stain: Colour mixed into the paint, in [0, 255].
+        stain_share: How much of it.
+    """
+
+    tile: Pixels
+    gloss: float
+    bands: float
+    opacity: float
+    stain: tuple[float, float, float]
+    stain_share: float
+
+
+def build_finishes(*, rng: np.random.Generator) -> dict[str, Finish]:
+    """Return the finish of every material of the vocabulary."""
+    rows, columns = np.mgrid[0:TILE_PX, 0:TILE_PX].astype(np.float32)
+    flat = np.ones((TILE_PX, TILE_PX), dtype=np.float32)
+    white, brown, grey = (255.0, 255.0, 255.0), (150.0, 98.0, 52.0), (170.0, 174.0, 180.0)
+    return {
+        "wood": Finish(_wood(rows, columns, rng), 0.05, 0.0, 1.0, brown, 0.22),
+        "metal": Finish(_brushed(rng), 0.25, 0.55, 1.0, grey, 0.18),
+        "glass": Finish(flat, 0.5, 0.2, 0.6, white, 0.08),
+        "ceramic": Finish(_speckled(rng), 0.45, 0.0, 1.0, white, 0.06),
+        "fabric": Finish(_woven(rows, columns, rng), 0.0, 0.0, 1.0, white, 0.06),
+        "leather": Finish(_grained(rng), 0.22, 0.0, 1.0, (70.0, 40.0, 24.0), 0.12),
+        "rattan": Finish(_basket(rows, columns), 0.0, 0.0, 1.0, (214.0, 176.0, 120.0), 0.2),
+    }
+
+
+def _wood(rows: Pixels, columns: Pixels, rng: np.random.Generator) -> Pixels:
+    wobble = _noise((8, 24), rng) * 14.0 + _noise((3, 5), rng) * 30.0
+    grain = np.sin((rows + wobble) * (2.0 * np.pi / 9.0)) + 0.8 * _noise((64, 6), rng)
+    return (1.0 + 0.12 * grain).astype(np.float32)
+
+
+def _brushed(rng: np.random.Generator) -> Pixels:
+    return (1.0 + 0.06 * _noise((160, 3), rng)).astype(np.float32)
+
+
+def _speckled(rng: np.random.Generator) -> Pixels:
+    specks = _noise((110, 110), rng)
+    return np.where(specks > 1.5, 0.62, 1.02).astype(np.float32)
+
+
+def _woven(rows: Pixels, columns: Pixels, rng: np.random.Generator) -> Pixels:
+    warp, weft = np.sin(columns * (np.pi / 2.4)), np.sin(rows * (np.pi / 2.4))
+    return (1.0 + 0.17 * warp * weft + 0.05 * _noise((120, 120), rng)).astype(np.float32)
+
+
+def _grained(rng: np.random.Generator) -> Pixels:
+    creases = np.abs(_noise((70, 70), rng))
+    return (0.86 + 0.18 * np.minimum(creases, 1.2) + 0.07 * _noise((12, 12), rng)).astype(
+        np.float32
+    )
+
+
+def _basket(rows: Pixels, columns: Pixels) -> Pixels:
+    period = 10.0
+    across = (np.floor(rows / period) + np.floor(columns / period)) % 2 == 0
+    strand = np.where(across, rows % period, columns % period) / period
+    end = np.where(across, columns % period, rows % period) / period
+    rounded = np.sin(np.pi * strand) ** 0.5 * np.sin(np.pi * (0.12 + 0.76 * end)) ** 0.4
+    return (0.35 + 0.85 * rounded).astype(np.float32)
+
+
+def _noise(cells: tuple[int, int], rng: np.random.Generator) -> Pixels:
+    """Return smooth noise of unit variance with about ``cells`` bumps down and across."""
+    coarse = rng.normal(0.0, 1.0, (cells[0] + 1, cells[1] + 1))
+    for axis, count in enumerate(cells):
+        at = np.linspace(0.0, count, TILE_PX, endpoint=False)
+        low = at.astype(np.int64)
+        part = at - low
+        shape = (-1, 1) if axis == 0 else (1, -1)
+        part = (part * part * (3.0 - 2.0 * part)).reshape(shape)
+        coarse = np.take(coarse, low, axis) * (1.0 - part) + np.take(coarse, low + 1, axis) * part
+    return (coarse / coarse.std()).astype(np.float32)

@@ -1,0 +1,85 @@
+"""Read tables lazily: Parquet, CSV or NDJSON, one file, a glob or a list of them."""
+
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from recsys.errors import DataError
+
+Source = str | Path | Sequence[str | Path]
+
+
+def _scan_csv(path: Path) -> pl.LazyFrame:
+    # Text as it stands: inference would turn the item id "00123" into the number 123.
+    return pl.scan_csv(path, infer_schema=False)
+
+
+def _scan_ndjson(path: Path) -> pl.LazyFrame:
+    # Every line is looked at, since attributes that only late lines have are columns too.
+    return pl.scan_ndjson(path, infer_schema_length=None)
+
+
+_READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
+    ".parquet": pl.scan_parquet,
+    ".pq": pl.scan_parquet,
+    ".csv": _scan_csv,
+    ".csv.gz": _scan_csv,
+    ".ndjson": _scan_ndjson,
+    ".jsonl": _scan_ndjson,
+}
+
+
+def find_files(source: Source) -> list[Path]:
+    """Return the files that ``source`` names, globs in sorted order.
+
+    Raises:
+        DataError: If a name matches no file.
+    """
+    if not isinstance(source, str | Path):
+        return [path for one in source for path in find_files(one)]
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise DataError(f"a table must be a file or a glob, got folder {path}; try {path}/*.parquet")
+    paths = [path] if path.is_file() else [Path(name) for name in sorted(_glob(path))]
+    if not paths:
+        raise DataError(f"a table must be an existing file or a glob, nothing matches {path}")
+    return paths
+
+
+def _glob(path: Path) -> list[str]:
+    return [name for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+
+
+def scan_file(path: Path) -> pl.LazyFrame:
+    """Return the rows of one file as they are stored; every column of a CSV is text.
+
+    Raises:
+        DataError: If the format is unknown or the file is damaged.
+    """
+    with reading(path):
+        reader = next(
+            (reader for suffix, reader in _READERS.items() if path.name.lower().endswith(suffix)),
+            None,
+        )
+        if reader is None:
+            raise DataError(f"a table must end in one of {', '.join(_READERS)}, got {path}")
+        frame = reader(path)
+        frame.collect_schema()  # opens the file: damage shows here, with its name
+        return frame
+
+
+@contextmanager
+def reading(table: str | Path) -> Iterator[None]:
+    """Turn what polars raises while it reads ``table`` into a DataError.
+
+    Raises:
+        DataError: If the file is damaged or cannot be read.
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"table {table} cannot be read ({reason}); write it again") from error

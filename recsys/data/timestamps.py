@@ -1,0 +1,38 @@
+"""Date-times written as text."""
+
+import polars as pl
+
+# ISO 8601: a date, then optionally a time, then optionally a zone.
+_PARTS = (
+    r"^(?<date>\d{4}-\d{2}-\d{2})"
+    r"(?:[Tt ](?<clock>\d{2}:\d{2})(?<second>:\d{2}(?:[.,]\d{1,9})?)?"
+    r" ?(?<zone>[Zz]|(?<sign>[+-])(?<hours>[01]\d|2[0-3])(?::?(?<minutes>[0-5]\d))?)?)?$"
+)
+
+
+def parse_timestamp(text: pl.Expr) -> pl.Expr:
+    """Return ISO 8601 text as Datetime("us", "UTC"), null where it is anything else.
+
+    A date alone is its midnight, and a time without a zone is UTC: two files of one shop then mean
+    the same whichever machine reads them. Digits beyond the microsecond are cut off.
+
+    Args:
+        text: String column, such as ``2026-03-01``, ``2026-03-01 08:30`` or
+            ``2026-03-01T08:30:00.25+01:00``.
+    """
+    parts = text.str.strip_chars().str.extract_groups(_PARTS)
+
+    def part(name: str) -> pl.Expr:
+        return parts.struct.field(name)
+
+    clock = pl.concat_str(
+        part("clock").fill_null("00:00"),
+        part("second").str.replace(",", ".", literal=True).fill_null(":00"),
+    )
+    # Parts are null where the text did not match, and a null date makes the whole text null.
+    local = pl.concat_str(part("date"), pl.lit("T"), clock).str.to_datetime(
+        "%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False
+    )
+    minutes = part("hours").cast(pl.Int64) * 60 + part("minutes").cast(pl.Int64).fill_null(0)
+    east = pl.when(part("sign") == "-").then(-minutes).otherwise(minutes).fill_null(0)
+    return (local - pl.duration(minutes=east)).dt.replace_time_zone("UTC")

@@ -1,0 +1,165 @@
+"""Towers and fusion as one step: titles and pictures in, vectors of the item space out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from recsys.errors import InvalidImageError, MissingPartError
+from recsys.models.fusion import ItemFusion
+from text.encoder import TextEncoder
+from vision.images import ImageError, decode
+from vision.tower import VisionTower
+
+Floats = NDArray[np.float32]
+MAX_QUERY_CHARACTERS = 1_000
+
+
+@dataclass(frozen=True)
+class Modalities:
+    """Tower outputs of some items, before fusion.
+
+    Args:
+        embeddings: By modality, (B, D_m); rows of absent modalities are zero.
+        present: By modality, which items have it, bool (B,).
+    """
+
+    embeddings: Mapping[str, Floats]
+    present: Mapping[str, NDArray[np.bool_]]
+
+
+def item_texts(items: pl.DataFrame) -> list[str | None]:
+    """Return title and description of each item as one text, None where it has neither."""
+    texts = pl.concat_str("title", "description", separator=". ", ignore_nulls=True)
+    return [text or None for text in items.select(text=texts)["text"]]
+
+
+class ItemEmbedder:
+    """Embeds items and queries into the item space.
+
+    Args:
+        vision: Tower for pictures, if there is one.
+        text: Encoder for titles, if there is one.
+        fusion: From modality embeddings to item embeddings.
+        device: Where the networks run.
+    """
+
+    def __init__(
+        self,
+        vision: VisionTower | None,
+        text: TextEncoder | None,
+        fusion: ItemFusion,
+        *,
+        device: str = "cpu",
+    ) -> None:
+        self.vision = vision.to(device).eval() if vision is not None else None
+        self.text = text.to(device).eval() if text is not None else None
+        self.fusion = fusion.to(device).eval()
+        self.device = device
+
+    def items(self, items: pl.DataFrame, pictures: Sequence[bytes | None]) -> Floats:
+        """Return item embeddings (B, D); an item with neither title nor picture gets zeros.
+
+        Args:
+            items: Table of ``ItemSchema``, B rows; its ``image`` column is not read.
+            pictures: The items' pictures as files' bytes, B entries.
+
+        Raises:
+            InvalidImageError: If a picture is none; gives its position.
+            ValueError: If the lengths disagree.
+        """
+        if len(items) != len(pictures):
+            raise ValueError(
+                f"pictures must have one entry per item ({len(items)}), got {len(pictures)}"
+            )
+        return self.fuse(self.modalities(item_texts(items), pictures))
+
+    def query(self, text: str | None, image: bytes | None) -> Floats:
+        """Return the embedding (D,) of words, a picture, or both; errors as :meth:`queries`."""
+        return self.queries([text], [image])[0]
+
+    def queries(self, texts: Sequence[str | None], images: Sequence[bytes | None]) -> Floats:
+        """Return the embeddings (B, D) of B queries, each words, a picture, or both.
+
+        A query has the same embedding whatever batch it is in, to 1e-5.
+
+        Raises:
+            ValueError: If a query is empty or its text too long.
+            InvalidImageError: If the bytes are no picture we accept.
+            MissingPartError: If there is no encoder for what was asked.
+        """
+        for text, image in zip(texts, images, strict=True):
+            self.check_query(text, image)
+        return self.fuse(self.modalities(texts, images))
+
+    def check_query(self, text: str | None, image: bytes | None) -> None:
+        """Raise as :meth:`queries` would, but for what only decoding the picture can tell."""
+        has_text = bool(text and text.strip())
+        if not has_text and not image:
+            raise ValueError("query must have text or image bytes, got neither")
+        if text and len(text) > MAX_QUERY_CHARACTERS:
+            raise ValueError(
+                f"query text must have at most {MAX_QUERY_CHARACTERS} characters, got {len(text)}"
+            )
+        if has_text and self.text is None:
+            raise MissingPartError("this bundle has no text encoder: query it with a picture")
+        if image and self.vision is None:
+            raise MissingPartError("this bundle has no vision tower: query it with words")
+
+    def modalities(
+        self,
+        texts: Sequence[str | None] | None,
+        pictures: Sequence[bytes | Path | None] | None,
+        *,
+        progress: bool = False,
+    ) -> Modalities:
+        """Return the towers' embeddings of B things; None, or a missing tower, means absent.
+
+        Args:
+            texts: B texts.
+            pictures: B pictures, as files' bytes or paths.
+            progress: Show a bar while pictures are embedded.
+
+        Raises:
+            InvalidImageError: If a picture is none; gives its position.
+        """
+        embeddings, present = {}, {}
+        if self.text is not None:
+            texts = [text.strip() or None if text else None for text in texts] if texts else None
+            known = [text for text in texts or () if text]
+            vectors = self.text.embed(known, device=self.device)
+            embeddings["text"], present["text"] = _scatter(vectors, texts, pictures)
+        if self.vision is not None:
+            seen = [picture for picture in pictures or () if picture]
+            try:
+                vectors = self.vision.embed(seen, device=self.device, progress=progress)
+            except ImageError as error:
+                raise InvalidImageError(str(error)) from error
+            embeddings["image"], present["image"] = _scatter(vectors, pictures, texts)
+        return Modalities(embeddings, present)
+
+    @torch.inference_mode()
+    def fuse(self, modalities: Modalities) -> Floats:
+        """Return item embeddings (B, D); rows with no modality are zero."""
+        names = self.fusion.modalities
+        present = np.stack([modalities.present[name] for name in names], axis=1)  # (B, M)
+        fused = self.fusion(
+            {name: torch.from_numpy(modalities.embeddings[name]).to(self.device) for name in names},
+            torch.from_numpy(present).to(self.device),
+        )
+        return np.asarray(fused.float().cpu().numpy(), dtype=np.float32)
+
+
+def _scatter(
+    vectors: Floats, given: Sequence[object] | None, other: Sequence[object] | None
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return vectors at the positions of what was given (B, D_m), zeros elsewhere, and which."""
+    n_rows = len(given if given is not None else other or ())
+    present = np.array([bool(one) for one in given or [None] * n_rows], dtype=np.bool_)
+    embeddings = np.zeros((n_rows, vectors.shape[1]), dtype=np.float32)
+    embeddings[present] = vectors
+    return embeddings, present

@@ -1,0 +1,97 @@
+"""Percentile bootstrap intervals over users, and of the difference between two systems."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Resampling weights are made in blocks of about this many numbers, so that memory stays flat.
+_BLOCK = 4_000_000
+
+
+class Estimate(NamedTuple):
+    """A mean over users with its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def overlaps(self, other: "Estimate") -> bool:
+        """Whether the two intervals share a point."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def estimates(
+    values: NDArray[np.float64], *, level: float = 0.95, resamples: int = 1_000, seed: int = 0
+) -> list[Estimate]:
+    """Return the mean of every column with its percentile bootstrap interval (M entries).
+
+    Users are drawn with replacement (Efron, 1979). All columns see the same draws, and so do two
+    calls with the same seed and number of users.
+
+    Args:
+        values: One row per user (U, M).
+        level: Share of the resampled means that the interval holds.
+        resamples: How often the users are drawn.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If there is no user, a value is not finite, or a number is out of range.
+    """
+    if values.ndim != 2 or len(values) == 0:
+        raise ValueError(f"values must have shape (U, M) with U >= 1, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("values must be finite, got NaN or infinity")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    blocks = _draws(len(values), resamples, seed)
+    means = np.concatenate([weights @ values / len(values) for weights in blocks])  # (resamples, M)
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(means, [tail, 1.0 - tail], axis=0)
+    return [
+        Estimate(float(m), float(a), float(b))
+        for m, a, b in zip(values.mean(axis=0), low, high, strict=True)
+    ]
+
+
+def estimate(
+    values: NDArray[np.float64], *, level: float = 0.95, resamples: int = 1_000, seed: int = 0
+) -> Estimate:
+    """Return the mean of one number per user (U,) with its interval; see ``estimates``."""
+    return estimates(values[:, None], level=level, resamples=resamples, seed=seed)[0]
+
+
+def difference(
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    *,
+    level: float = 0.95,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> Estimate:
+    """Return the mean of ``ours - theirs`` with its interval; both (U,), the same users in order.
+
+    Pairing removes what the users differ in, so the interval is narrower than the two intervals
+    of the systems suggest.
+
+    Raises:
+        ValueError: If the two disagree in length.
+    """
+    if ours.shape != theirs.shape:
+        raise ValueError(f"theirs must have shape {ours.shape} to match ours, got {theirs.shape}")
+    return estimate(ours - theirs, level=level, resamples=resamples, seed=seed)
+
+
+def _draws(n_users: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Yield how often each user is drawn in each resample, blocks of (resamples, U)."""
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _BLOCK // n_users)
+    for start in range(0, resamples, at_once):
+        block = min(at_once, resamples - start)
+        drawn = generator.integers(0, n_users, size=(block, n_users))
+        drawn += np.arange(block)[:, None] * n_users
+        counts = np.bincount(drawn.ravel(), minlength=block * n_users)
+        yield counts.reshape(block, n_users).astype(np.float64)

@@ -1,0 +1,205 @@
+"""Rank the full catalogue for every user and score the ranking."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.interactions import Ints
+from recsys.evaluation.bootstrap import Estimate, difference, estimates
+from recsys.evaluation.metrics import METRICS, coverage_at_k
+from recsys.evaluation.queries import Queries, Scope
+
+# Given user rows (B,), the scores of the whole catalogue (B, N); higher ranks first.
+Scorer = Callable[[Ints], NDArray[np.float32]]
+# Told how many users are done, and how many there are.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    """What one system answered to one set of questions, and how good that was.
+
+    Args:
+        name: The system.
+        scope: The questions' scope.
+        user_rows: Who was asked (U,).
+        ranked: Item rows, best first, int64 (U, K); -1 pads.
+        per_user: One number per user (U,) under a name like ``ndcg@10``.
+        estimates: Their means with bootstrap intervals, under the same names.
+        coverage: Share of the candidates that anyone was shown, by k.
+    """
+
+    name: str
+    scope: Scope
+    user_rows: Ints
+    ranked: Ints
+    per_user: Mapping[str, NDArray[np.float64]]
+    estimates: Mapping[str, Estimate]
+    coverage: Mapping[int, float]
+
+
+def evaluate(
+    name: str,
+    scorer: Scorer,
+    queries: Queries,
+    *,
+    ks: Sequence[int] = (10, 20),
+    batch_size: int = 512,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SystemResult:
+    """Return the system's rankings and every metric at every k.
+
+    Args:
+        name: The system's name in tables.
+        scorer: Scores the whole catalogue for a batch of users.
+        queries: The questions.
+        ks: Cut-offs of the metrics; above the catalogue size the missing ranks hold nothing.
+        batch_size: Users scored at once.
+        seed: Of the tie-breaking order and of the bootstrap.
+        progress: Called after every batch.
+
+    Raises:
+        ValueError: If ``ks`` or ``batch_size`` has a number below 1, or the scores are not
+            finite or of the wrong shape.
+    """
+    if not ks or min(ks) < 1:
+        raise ValueError(f"ks must be one or more numbers of at least 1, got {list(ks)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    ranked = np.empty((len(queries), max(ks)), dtype=np.int64)
+    for start in range(0, len(queries), batch_size):
+        batch = slice(start, start + batch_size)
+        ranked[batch] = rank_scores(
+            scorer(queries.user_rows[batch]),
+            excluded=queries.excluded[batch],
+            candidates=queries.candidates,
+            k=max(ks),
+            seed=seed,
+        )
+        if progress is not None:
+            progress(min(start + batch_size, len(queries)), len(queries))
+    return score_ranking(name, ranked, queries, ks=ks, seed=seed)
+
+
+def score_ranking(
+    name: str, ranked: Ints, queries: Queries, *, ks: Sequence[int] = (10, 20), seed: int = 0
+) -> SystemResult:
+    """Return every metric at every k of rankings (U, K) that were made elsewhere.
+
+    Raises:
+        ValueError: If the rankings do not fit the questions or have fewer than ``max(ks)`` ranks.
+    """
+    per_user = {
+        f"{metric}@{k}": compute(ranked, queries.relevant, k)
+        for metric, compute in METRICS.items()
+        for k in ks
+    }
+    means = estimates(np.stack(list(per_user.values()), axis=1), seed=seed)
+    return SystemResult(
+        name=name,
+        scope=queries.scope,
+        user_rows=queries.user_rows,
+        ranked=ranked,
+        per_user=per_user,
+        estimates=dict(zip(per_user, means, strict=True)),
+        coverage={k: coverage_at_k(ranked, queries.candidates, k) for k in ks},
+    )
+
+
+def compare(ours: SystemResult, theirs: SystemResult, metric: str, *, seed: int = 0) -> Estimate:
+    """Return the mean of ours minus theirs with its paired bootstrap interval.
+
+    Args:
+        ours: One system.
+        theirs: Another, on the same questions.
+        metric: A name of ``per_user``, such as ``ndcg@10``.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: If the two answered different questions or the metric is unknown.
+    """
+    if ours.scope != theirs.scope or not np.array_equal(ours.user_rows, theirs.user_rows):
+        raise ValueError(
+            f"theirs must answer the questions of ours ({ours.scope!r}, {len(ours.user_rows)} "
+            f"users), got {theirs.scope!r} with {len(theirs.user_rows)} users"
+        )
+    for result in (ours, theirs):
+        if metric not in result.per_user:
+            raise ValueError(f"metric must be one of {sorted(result.per_user)}, got {metric!r}")
+    return difference(ours.per_user[metric], theirs.per_user[metric], seed=seed)
+
+
+def rank_scores(
+    scores: NDArray[np.float32],
+    *,
+    excluded: Sequence[Ints],
+    candidates: NDArray[np.bool_],
+    k: int,
+    seed: int = 0,
+) -> Ints:
+    """Return each user's k best candidates, best first, int64 (B, k); -1 where there are fewer.
+
+    Equal scores are put in the order of one seeded permutation of the catalogue: a system that
+    says nothing is then as good as chance, not as good as the catalogue's order happens to be.
+    The order of two items depends on nothing else, so it is the same in every batch.
+
+    Args:
+        scores: Higher is better, (B, N); minus infinity keeps an item out.
+        excluded: Per user, item rows to keep out.
+        candidates: Which items may be ranked, bool (N,).
+        k: How many.
+        seed: Of the permutation.
+
+    Raises:
+        ValueError: If the shapes disagree, k < 1, or a score is NaN or plus infinity.
+    """
+    _check_scores(scores, excluded, candidates, k)
+    rows = np.random.default_rng(seed).permutation(len(candidates))
+    rows = rows[candidates[rows]]  # (n,), the candidates in tie-breaking order
+    out = np.full(scores.shape, False)
+    out[np.repeat(np.arange(len(scores)), [len(r) for r in excluded]), _concatenate(excluded)] = (
+        True
+    )
+    out |= np.isneginf(scores)
+    keys = _sortable(scores[:, rows])  # (B, n)
+    keys[out[:, rows]] = _LAST
+    kept = min(k, len(rows))
+    # Keys are distinct, so the k smallest are one set; only those are sorted.
+    best = np.argpartition(keys, kept - 1, axis=1)[:, :kept] if kept else keys[:, :0]
+    best = np.take_along_axis(best, np.take_along_axis(keys, best, 1).argsort(axis=1), 1)
+    ranked = np.full((len(scores), k), -1, dtype=np.int64)
+    ranked[:, :kept] = np.where(np.take_along_axis(keys, best, 1) == _LAST, -1, rows[best])
+    return ranked
+
+
+_LAST = np.iinfo(np.int64).max
+
+
+def _sortable(scores: NDArray[np.float32]) -> Ints:
+    """Return distinct integers that sort by falling score, then by column, int64 (B, n)."""
+    # +0.0 makes -0.0 equal 0.0. The bits of a float sort like a signed integer once those of
+    # negative numbers are flipped.
+    bits = (scores.astype(np.float32) + np.float32(0.0)).view(np.int32)
+    bits = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    return ((-bits.astype(np.int64)) << 32) + np.arange(scores.shape[1])
+
+
+def _concatenate(rows: Sequence[Ints]) -> Ints:
+    return np.concatenate(rows) if len(rows) else np.empty(0, dtype=np.int64)
+
+
+def _check_scores(
+    scores: NDArray[np.float32], excluded: Sequence[Ints], candidates: NDArray[np.bool_], k: int
+) -> None:
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if scores.shape != (len(excluded), len(candidates)):
+        raise ValueError(
+            f"scores must have shape {(len(excluded), len(candidates))} (users, catalogue), "
+            f"got {scores.shape}"
+        )
+    if np.isnan(scores).any() or np.isposinf(scores).any():
+        raise ValueError("scores must be finite or minus infinity, got NaN or plus infinity")

@@ -1,0 +1,131 @@
+"""The questions that an offline evaluation asks, made from events before and after a moment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys.data.interactions import Interactions, Ints
+from recsys.errors import DataError, LeakageError
+
+Scope = Literal["all", "new", "cold"]
+SCOPES: tuple[Scope, ...] = ("all", "new", "cold")
+
+
+@dataclass(frozen=True)
+class Queries:
+    """One ranking question per user, all asked at the same moment.
+
+    Args:
+        scope: What counts as an answer; see ``build_queries``.
+        now_us: The moment, microseconds UTC. A system may know every event before it, none after.
+        user_rows: Who is asked (U,).
+        relevant: Per user, the item rows that are right, ascending; never empty.
+        excluded: Per user, the item rows that are taken out of the ranking, ascending.
+        candidates: Which items are ranked, bool (N,).
+    """
+
+    scope: Scope
+    now_us: int
+    user_rows: Ints
+    relevant: Sequence[Ints]
+    excluded: Sequence[Ints]
+    candidates: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.user_rows)
+
+
+def build_queries(
+    train: Interactions,
+    test: Interactions,
+    *,
+    now_us: int,
+    scope: Scope,
+    target_kinds: Sequence[str] | None = None,
+    candidates: NDArray[np.bool_] | None = None,
+) -> Queries:
+    """Return one question for every user who has a history and an answer in the scope.
+
+    - ``all``: items with an event before ``now_us`` are ranked; every one of them that the user
+      took after it is right.
+    - ``new``: the same, but what the user took before is neither ranked nor right.
+    - ``cold``: items without any event before ``now_us`` are ranked, and are right when taken.
+
+    Args:
+        train: Events before ``now_us``.
+        test: Events from ``now_us`` on, with the same user and item rows.
+        now_us: The moment of the split, microseconds UTC.
+        scope: What is ranked and what is right.
+        target_kinds: Event kinds that count as taking an item; all kinds where not given. The
+            history that a user needs, and that an item must or must not have, is of any kind.
+        candidates: Items that may be ranked at all, bool (N,); all where not given.
+
+    Raises:
+        LeakageError: If ``train`` has an event at or after ``now_us``, or ``test`` one before it.
+        DataError: If nobody is left to ask.
+        ValueError: If the scope is unknown or the rows of the two do not correspond.
+    """
+    _check_split(train, test, now_us)
+    if scope not in SCOPES:
+        raise ValueError(f"scope must be one of {list(SCOPES)}, got {scope!r}")
+    if candidates is not None and candidates.shape != (train.n_items,):
+        raise ValueError(f"candidates must have shape ({train.n_items},), got {candidates.shape}")
+    met = train.matrix()
+    known = met.getnnz(axis=0) > 0  # (N,)
+    ranked = ~known if scope == "cold" else known
+    if candidates is not None:
+        ranked &= candidates
+    taken, owned = _pairs(test, target_kinds), _pairs(train, target_kinds)
+    right = taken @ sparse.diags(ranked.astype(np.float32))
+    if scope == "new":
+        right = right - right.multiply(owned)
+    right = sparse.csr_matrix(right)
+    right.eliminate_zeros()
+    user_rows = np.flatnonzero((met.getnnz(axis=1) > 0) & (right.getnnz(axis=1) > 0))
+    if len(user_rows) == 0:
+        raise DataError(
+            f"scope {scope!r} needs at least one user with events before and a right answer after "
+            f"the split, got none; move the split or leave the scope out"
+        )
+    nothing = sparse.csr_matrix(owned.shape, dtype=np.float32)
+    return Queries(
+        scope=scope,
+        now_us=now_us,
+        user_rows=user_rows,
+        relevant=_rows(right, user_rows),
+        excluded=_rows(owned if scope == "new" else nothing, user_rows),
+        candidates=ranked,
+    )
+
+
+def _check_split(train: Interactions, test: Interactions, now_us: int) -> None:
+    if (train.n_users, train.n_items) != (test.n_users, test.n_items):
+        raise ValueError(
+            f"test must have the users and items of train ({train.n_users} x {train.n_items}), "
+            f"got {test.n_users} x {test.n_items}; take both from the same Interactions"
+        )
+    late, early = (
+        int((train.timestamps_us >= now_us).sum()),
+        int((test.timestamps_us < now_us).sum()),
+    )
+    if late or early:
+        raise LeakageError(
+            f"train must end before the split at {now_us} us and test begin there, got {late} "
+            f"train events at or after it and {early} test events before it; "
+            f"use train.before(now_us)"
+        )
+
+
+def _pairs(interactions: Interactions, kinds: Sequence[str] | None) -> "sparse.csr_matrix":
+    return (interactions if kinds is None else interactions.of_kinds(kinds)).matrix()
+
+
+def _rows(matrix: "sparse.csr_matrix", user_rows: Ints) -> list[Ints]:
+    """Return the columns that each user's row has, ascending."""
+    matrix = matrix[user_rows]
+    matrix.sort_indices()
+    return np.split(matrix.indices.astype(np.int64), matrix.indptr[1:-1])

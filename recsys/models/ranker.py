@@ -1,0 +1,65 @@
+"""The ranking network: features of a candidate in, a logit out."""
+
+import torch
+from torch import Tensor, nn
+
+from recsys.config import RankerConfig
+
+# A feature this many deviations from its mean says no more than one at the limit; the clamp keeps
+# a live value that training never saw from taking over the score.
+LIMIT = 5.0
+
+
+class Ranker(nn.Module):
+    """Linear model plus a small MLP on standardised features.
+
+    The wide-and-deep shape (Cheng et al., 2016, https://arxiv.org/abs/1606.07792) without crossed
+    or id features: both parts read the same dense features.
+
+    Args:
+        n_features: Features F.
+        hidden: Width of the two hidden layers.
+        dropout: Of the hidden layers.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, n_features: int, *, hidden: int = 64, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("deviation", torch.ones(n_features))
+        self.wide = nn.Linear(n_features, 1)
+        self.deep = nn.Sequential(
+            nn.Linear(n_features, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+        )
+
+    def fit_scale(self, features: Tensor) -> None:
+        """Take the mean and deviation of training features (n, F) for standardising."""
+        self.mean.copy_(features.mean(dim=0))
+        self.deviation.copy_(features.std(dim=0).clamp(min=1e-3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits (...) for features (..., F).
+
+        Raises:
+            ValueError: If the last dimension is not F.
+        """
+        if features.shape[-1] != len(self.mean):
+            raise ValueError(
+                f"features must have {len(self.mean)} columns, got {tuple(features.shape)}"
+            )
+        scaled = ((features - self.mean) / self.deviation).clamp(-LIMIT, LIMIT)
+        logits: Tensor = (self.wide(scaled) + self.deep(scaled)).squeeze(-1)
+        return logits
+
+
+def build_ranker(config: RankerConfig, n_features: int) -> Ranker:
+    """Return an untrained ranker of ``n_features`` features."""
+    return Ranker(n_features, hidden=config.hidden, dropout=config.dropout)

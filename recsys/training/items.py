@@ -1,0 +1,325 @@
+"""Train the item fusion on frozen tower embeddings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.seed import isolate_rng
+from numpy.typing import NDArray
+from pytorch_metric_learning.losses import NormalizedSoftmaxLoss
+from torch import Tensor, nn
+
+from recsys.config import FusionConfig
+from recsys.data.interactions import Ints
+from recsys.errors import TrainingError
+from recsys.models.fusion import ItemFusion, build_fusion
+from recsys.models.losses import info_nce
+from recsys.training.loop import EpochSampler, adamw, fit, row_batches
+
+Floats = NDArray[np.float32]
+
+IMAGE = "image"  # the modality that photos have
+MIN_EPOCH = 1_024  # rows; a smaller catalogue is passed over several times in one epoch
+HEAD_TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True)
+class ItemTrainingData:
+    """What the fusion learns from; rows are the catalogue's.
+
+    Args:
+        modalities: Tower embeddings (N, D_m) by modality; rows of absent ones are ignored.
+        present: Which modalities each item has, bool (N, M), in the order of ``modalities``.
+        targets: Class of each item by target name, int64 (N,); -1 where unknown.
+        n_classes: Number of classes C of each target.
+        title_groups: Items with equal numbers share a title, int64 (N,): never negatives.
+        pairs: Items that the same users take, int64 (P, 2), in either order.
+        photos: Image embeddings of customers' photos (n, D_image).
+        photo_rows: The item on each photo, int64 (n,).
+    """
+
+    modalities: Mapping[str, Floats]
+    present: NDArray[np.bool_]
+    targets: Mapping[str, Ints]
+    n_classes: Mapping[str, int]
+    title_groups: Ints
+    pairs: Ints
+    photos: Floats
+    photo_rows: Ints
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Embedding size D_m of each modality."""
+        return {name: values.shape[1] for name, values in self.modalities.items()}
+
+
+def train_items(
+    data: ItemTrainingData,
+    config: FusionConfig,
+    *,
+    workdir: Path,
+    seed: int,
+    progress: bool,
+    device: str = "cpu",
+) -> ItemFusion:
+    """Return a fusion trained on the items that have at least one modality.
+
+    The weighted sum of five losses, each left out where the data have nothing for it. Contrast
+    between the views of an item, and between photo and item, makes words and photos find items.
+    Alone it would forget what only one modality knows, such as a brand or a colour, so that linear
+    decoders of each modality's input and class heads keep both in the fused embedding. Contrast
+    between items that the same users take adds taste. The temperature is fixed: learned on a small
+    catalogue it falls until only the one right item is near, and similarity loses its degrees.
+
+    Args:
+        data: Embeddings and what is known of the items.
+        config: Sizes, loss weights and schedule.
+        workdir: Folder for checkpoints of this run; a run that was interrupted goes on from there.
+        seed: Of the weights and the order of the items.
+        progress: Show a progress bar.
+        device: A torch device name.
+
+    Raises:
+        TrainingError: If fewer than two items have a modality, or the loss is not finite.
+        ValueError: If the arrays disagree.
+    """
+    _check(data)
+    rows = np.flatnonzero(data.present.any(axis=1))
+    if len(rows) < 2:
+        raise TrainingError(
+            f"the item fusion needs at least 2 items with a title or a picture, got {len(rows)} "
+            f"of {len(data)}"
+        )
+    batch_size = min(config.batch_size, len(rows))
+    sampler = _sampler(rows, batch_size, n_photos=len(data.photos), seed=seed)
+    batches = row_batches(sampler, batch_size)
+    with isolate_rng():
+        torch.manual_seed(seed)
+        module = _FusionTraining(data, config, n_steps=config.epochs * len(batches))
+    fit(
+        module,
+        batches,
+        workdir=workdir,
+        epochs=config.epochs,
+        seed=seed,
+        progress=progress,
+        device=device,
+    )
+    return module.fusion
+
+
+def _sampler(rows: Ints, batch_size: int, *, n_photos: int, seed: int) -> EpochSampler:
+    """Return whole batches without repeated items, long enough to meet every photo about once."""
+    per_pass = len(rows) // batch_size * batch_size
+    passes = -(-max(MIN_EPOCH, n_photos) // per_pass)
+
+    def draw(rng: np.random.Generator) -> Ints:
+        return np.concatenate([rng.permutation(rows)[:per_pass] for _ in range(passes)])
+
+    return EpochSampler(draw, passes * per_pass, seed=seed)
+
+
+class _FusionTraining(L.LightningModule):
+    """The losses of :func:`train_items` on batches of item rows."""
+
+    def __init__(self, data: ItemTrainingData, config: FusionConfig, *, n_steps: int) -> None:
+        super().__init__()
+        self.config, self.n_steps = config, n_steps
+        self.fusion = build_fusion(config, data.dims)
+        self.inputs = _Columns(data.modalities)
+        self.targets = _Columns(data.targets)
+        self.items = _Columns({"present": data.present, "title_groups": data.title_groups})
+        self.fusion.fit_scale(self.inputs.all(), self.items.all()["present"])
+        self.heads = nn.ModuleList(
+            NormalizedSoftmaxLoss(data.n_classes[name], config.dim, temperature=HEAD_TEMPERATURE)
+            for name in data.targets
+        )
+        self.decoders = nn.ModuleList(
+            nn.Linear(config.dim, size, bias=False) for size in data.dims.values()
+        )
+        seen = data.present.any(axis=1)
+        both = data.pairs[seen[data.pairs].all(axis=1)]
+        self.partners = _Choices(
+            np.concatenate([both[:, 0], both[:, 1]]), both[:, ::-1].ravel(order="F"), len(data)
+        )
+        photo_rows = data.photo_rows if IMAGE in data.dims else data.photo_rows[:0]
+        self.photos = _Columns({IMAGE: data.photos})
+        self.photos_of = _Choices(photo_rows, np.arange(len(photo_rows)), len(data))
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW on the configured schedule."""
+        return adamw(
+            self,
+            n_steps=self.n_steps,
+            learning_rate=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+        )
+
+    def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
+        """Return the weighted sum of the losses for item rows (B,), no row twice."""
+        config = self.config
+        inputs, items = self.inputs.at(rows), self.items.at(rows)
+        present = items["present"]
+        projected = self.fusion.project(inputs, present)  # (B, M, D)
+        full = self.fusion.fuse(projected, present)  # (B, D)
+        loss = (
+            config.view_weight * self._views(projected, full, present, items["title_groups"])
+            + config.reconstruction_weight * self._reconstruction(full, inputs, present)
+            + config.head_weight * self._heads(full, rows)
+            + config.pair_weight * self._pairs(full, rows, items["title_groups"])
+            + config.photo_weight * self._photos(full, rows, items["title_groups"])
+        )
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def _views(self, projected: Tensor, full: Tensor, present: Tensor, groups: Tensor) -> Tensor:
+        """Contrast each modality alone with each other one and with the whole item."""
+        alone = []
+        for m in range(present.shape[1]):
+            only = torch.zeros_like(present)
+            only[:, m] = present[:, m]
+            alone.append(self.fusion.fuse(projected, only))
+        losses = []
+        for a, b in combinations(range(len(alone)), 2):
+            both = present[:, a] & present[:, b]
+            for left, right in ((alone[a], alone[b]), (alone[a], full), (alone[b], full)):
+                losses.append(self._contrast(left[both], right[both], groups[both]))
+        return _mean(losses, full)
+
+    def _reconstruction(self, full: Tensor, inputs: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Return how far the inputs, centred, are from what linear decoders read from ``full``."""
+        losses = []
+        for m, (name, decoder) in enumerate(zip(inputs, self.decoders, strict=True)):
+            has = present[:, m]
+            # Centred: what all items share would otherwise make every cosine look good.
+            wanted = inputs[name][has] - self.fusion.projections[m].mean
+            losses.append(_or_zero(1 - F.cosine_similarity(decoder(full[has]), wanted), full))
+        return _mean(losses, full)
+
+    def _heads(self, full: Tensor, rows: Tensor) -> Tensor:
+        """Classify the items by every target that is known of them."""
+        losses = []
+        for head, labels in zip(self.heads, self.targets.at(rows).values(), strict=True):
+            known = labels >= 0
+            if known.any():
+                losses.append(head(full[known], labels[known]))
+        return _mean(losses, full)
+
+    def _pairs(self, full: Tensor, rows: Tensor, groups: Tensor) -> Tensor:
+        """Contrast items with one that the same users took."""
+        has, partners = self.partners.draw(rows)
+        if len(partners) == 0:
+            return full.new_zeros(())
+        present = self.items.at(partners)["present"]
+        return self._contrast(
+            full[has], self.fusion(self.inputs.at(partners), present), groups[has]
+        )
+
+    def _photos(self, full: Tensor, rows: Tensor, groups: Tensor) -> Tensor:
+        """Contrast items with one of their photos."""
+        has, photos = self.photos_of.draw(rows)
+        if len(photos) == 0:
+            return full.new_zeros(())
+        return self._contrast(full[has], self.fusion.encode(self.photos.at(photos)), groups[has])
+
+    def _contrast(self, queries: Tensor, keys: Tensor, groups: Tensor) -> Tensor:
+        if len(queries) == 0:
+            return queries.sum()
+        return info_nce(queries, keys, groups, temperature=self.config.temperature)
+
+
+class _Columns(nn.Module):
+    """Arrays by name that follow the module's device and are no part of its checkpoints."""
+
+    def __init__(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        super().__init__()
+        self._names = tuple(columns)
+        for i, values in enumerate(columns.values()):
+            # torch shares the memory, and wants it writable even where nothing writes.
+            shared = torch.from_numpy(np.require(values, requirements=["C", "W"]))
+            self.register_buffer(f"column_{i}", shared, persistent=False)
+
+    def all(self) -> dict[str, Tensor]:
+        """Return every column."""
+        return dict(zip(self._names, self.buffers(), strict=True))
+
+    def at(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return every column at the rows (B,)."""
+        return {name: values[rows] for name, values in self.all().items()}
+
+
+class _Choices(nn.Module):
+    """For each item a list of others, from which one is drawn at random.
+
+    Drawing by item, not from all entries, keeps a few popular items from filling the batches.
+    """
+
+    starts: Tensor
+    counts: Tensor
+    values: Tensor
+
+    def __init__(self, rows: Ints, values: Ints, n_rows: int) -> None:
+        super().__init__()
+        counts = np.bincount(rows, minlength=n_rows)
+        columns = {
+            "starts": np.cumsum(counts) - counts,
+            "counts": counts,
+            "values": values[np.argsort(rows, kind="stable")],
+        }
+        for name, column in columns.items():
+            self.register_buffer(name, torch.from_numpy(column), persistent=False)
+
+    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which rows have a list, bool (B,), and one value for each that has."""
+        counts = self.counts[rows]
+        has = counts > 0
+        offsets = (torch.rand(len(rows), device=rows.device) * counts).long()
+        return has, self.values[(self.starts[rows] + offsets)[has]]
+
+
+def _or_zero(values: Tensor, like: Tensor) -> Tensor:
+    return values.mean() if len(values) else like.new_zeros(())
+
+
+def _mean(losses: list[Tensor], like: Tensor) -> Tensor:
+    return torch.stack(losses).mean() if losses else like.new_zeros(())
+
+
+def _check(data: ItemTrainingData) -> None:
+    """Raise ValueError where the arrays disagree: later, indexing would say it less well."""
+    n_items, n_modalities = data.present.shape
+    wanted: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+        "present": (data.present.shape, (n_items, len(data.modalities))),
+        "title_groups": (data.title_groups.shape, (n_items,)),
+        "pairs": (data.pairs.shape, (len(data.pairs), 2)),
+        "photo_rows": (data.photo_rows.shape, (len(data.photos),)),
+    }
+    for name, values in data.modalities.items():
+        wanted[f"modalities[{name!r}]"] = (values.shape, (n_items, values.shape[-1]))
+    for name, labels in data.targets.items():
+        wanted[f"targets[{name!r}]"] = (labels.shape, (n_items,))
+    if IMAGE in data.dims:
+        wanted["photos"] = (data.photos.shape, (len(data.photos), data.dims[IMAGE]))
+    for name, (got, shape) in wanted.items():
+        if got != shape:
+            raise ValueError(f"{name} must have shape {shape} for {n_items} items, got {got}")
+    for name, labels in data.targets.items():
+        if labels.size and labels.max() >= data.n_classes[name]:
+            raise ValueError(
+                f"targets[{name!r}] must be below its n_classes {data.n_classes[name]}, "
+                f"got {labels.max()}"
+            )
+    for name, rows in (("pairs", data.pairs), ("photo_rows", data.photo_rows)):
+        if rows.size and not 0 <= rows.min() <= rows.max() < n_items:
+            raise ValueError(
+                f"{name} must be item rows in [0, {n_items}), got {rows.min()} to {rows.max()}"
+            )

@@ -1,0 +1,132 @@
+"""Class labels for the towers and the fusion, from category paths, attributes and identity."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from recsys.data.interactions import Ints
+
+UNKNOWN = -1
+MAX_ATTRIBUTE_VALUES = 200  # a column with more is free text or an identifier, not a class
+MIN_ATTRIBUTE_COVERAGE = 0.05
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class indices by target name, and the class names.
+
+    Args:
+        indices: For each target, the class of each row, int64 (n,); -1 where unknown.
+        classes: For each target, its class names.
+    """
+
+    indices: Mapping[str, Ints]
+    classes: Mapping[str, Sequence[str]]
+
+    def of_rows(self, rows: Ints) -> "Labels":
+        """Return the labels of the given rows (k,); row -1 is unknown in every target."""
+        indices = {
+            name: np.where(rows >= 0, values[rows], UNKNOWN)
+            for name, values in self.indices.items()
+        }
+        return Labels(indices, self.classes)
+
+    @property
+    def n_classes(self) -> dict[str, int]:
+        """Number of classes of each target."""
+        return {name: len(values) for name, values in self.classes.items()}
+
+
+def item_labels(items: pl.DataFrame) -> Labels:
+    """Return one target per category level and per attribute that looks like a class.
+
+    A level's classes are path prefixes ("Fruit > Apple"), since names repeat between branches.
+    Targets with a single class are left out: there is nothing to learn from them.
+
+    Args:
+        items: Table of ``ItemSchema`` (N rows).
+    """
+    values: dict[str, list[str | None]] = {}
+    paths = items["category"].to_list()
+    for level in range(max((len(path) for path in paths), default=0)):
+        values[f"category_{level + 1}"] = category_names(paths, level)
+    for key in _class_attributes(items):
+        values[f"attribute_{key}"] = [
+            next((pair["value"] for pair in pairs if pair["key"] == key), None)
+            for pairs in items["attributes"].to_list()
+        ]
+    classes = {
+        name: sorted({value for value in column if value is not None})
+        for name, column in values.items()
+    }
+    classes = {name: known for name, known in classes.items() if len(known) > 1}
+    return Labels({name: encode(values[name], known) for name, known in classes.items()}, classes)
+
+
+def with_identity(labels: Labels, item_ids: Sequence[str]) -> Labels:
+    """Return the labels with the product itself as one more target, ``item``.
+
+    Left out where a category level already has a class for every product.
+    """
+    if len(item_ids) in labels.n_classes.values():
+        return labels
+    rows = np.arange(len(item_ids), dtype=np.int64)
+    return Labels({**labels.indices, "item": rows}, {**labels.classes, "item": list(item_ids)})
+
+
+def photo_labels(photos: pl.DataFrame, items: pl.DataFrame, labels: Labels) -> Labels:
+    """Return the labels of photos: those of the item shown, or of the photo's own category.
+
+    Args:
+        photos: Table of ``PhotoSchema`` (n rows).
+        items: Table of ``ItemSchema``.
+        labels: From the items.
+    """
+    known = labels.of_rows(photo_rows(photos, items))
+    paths = [path or [] for path in photos["category"].to_list()]
+    indices = dict(known.indices)
+    for name, classes in labels.classes.items():
+        if name.startswith("category_"):
+            own = encode(category_names(paths, int(name.removeprefix("category_")) - 1), classes)
+            indices[name] = np.where(indices[name] == UNKNOWN, own, indices[name])
+    return Labels(indices, labels.classes)
+
+
+def photo_rows(photos: pl.DataFrame, items: pl.DataFrame) -> Ints:
+    """Return the item row on each photo (n,), -1 where the photo has only a category."""
+    row_of = {item_id: row for row, item_id in enumerate(items["item_id"])}
+    return np.array([row_of.get(item, UNKNOWN) for item in photos["item_id"]], dtype=np.int64)
+
+
+def title_groups(items: pl.DataFrame) -> Ints:
+    """Return a group per item (N,), shared by items with the same title; no title, own group."""
+    titles = items["title"].to_list()
+    groups: dict[object, int] = {}
+    keys = [(title or "").strip().casefold() or row for row, title in enumerate(titles)]
+    return np.array([groups.setdefault(key, len(groups)) for key in keys], dtype=np.int64)
+
+
+def category_names(paths: Sequence[Sequence[str]], level: int) -> list[str | None]:
+    """Return each path's prefix down to ``level``, None where the path is shorter."""
+    return [" > ".join(path[: level + 1]) if len(path) > level else None for path in paths]
+
+
+def encode(values: Sequence[str | None], classes: Sequence[str]) -> Ints:
+    """Return the index of each value in ``classes`` (n,), -1 where it is none of them."""
+    index = {name: code for code, name in enumerate(classes)}
+    return np.array([index.get(value, UNKNOWN) if value else UNKNOWN for value in values])
+
+
+def _class_attributes(items: pl.DataFrame) -> list[str]:
+    pairs = [(p["key"], p["value"]) for pairs in items["attributes"].to_list() for p in pairs]
+    covered = Counter(key for key, _ in pairs)
+    distinct = Counter(key for key, _ in set(pairs))
+    return sorted(
+        key
+        for key in covered
+        if covered[key] >= MIN_ATTRIBUTE_COVERAGE * len(items)
+        and distinct[key] <= min(MAX_ATTRIBUTE_VALUES, covered[key] / 2)
+    )

@@ -1,0 +1,226 @@
+"""Train the ranker on point-in-time snapshots: what was known at a cut, what was bought after it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from lightning.fabric.utilities.seed import isolate_rng
+from torch import Tensor
+
+from recsys.config import RankerConfig
+from recsys.data.interactions import History, Interactions, Ints
+from recsys.errors import TrainingError
+from recsys.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
+from recsys.models.losses import listwise_softmax_loss
+from recsys.models.ranker import Ranker, build_ranker
+from recsys.models.user_encoder import UserEncoder
+from recsys.ranking import encode_users
+from recsys.training.loop import VALIDATION_LOSS, EpochSampler, adamw, fit, row_batches
+
+# The features whose top candidates are kept as hard negatives, since retrieval would offer them.
+HARD_BY = ("user_affinity", "bought_together", "recent_popularity", "profile_similarity")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One cut through time: nothing in ``table`` or ``histories`` is later than ``cut_us``.
+
+    Args:
+        cut_us: The moment.
+        table: Items as known at the cut.
+        histories: Histories of all users (U), events after the cut ignored.
+        answers: Item rows that each user bought in the window after the cut (U).
+        candidates: Rows on offer at the cut.
+    """
+
+    cut_us: int
+    table: ItemTable
+    histories: Sequence[History]
+    answers: Sequence[Ints]
+    candidates: Ints
+
+
+@dataclass(frozen=True)
+class RankingExamples:
+    """Queries with a fixed number of candidates each.
+
+    Args:
+        features: (Q, C, F) float32.
+        relevance: 1 for an answer, (Q, C) float32.
+    """
+
+    features: Tensor
+    relevance: Tensor
+
+
+def answers_between(targets: Interactions, start_us: int, end_us: int) -> list[Ints]:
+    """Return the distinct item rows of each user in [start_us, end_us), U entries."""
+    window = targets.between(start_us, end_us)
+    return [np.unique(history.item_rows) for history in window.histories()]
+
+
+def sample_examples(
+    snapshot: Snapshot, encoder: UserEncoder, *, n_candidates: int, seed: int
+) -> RankingExamples:
+    """Return one query per user with an answer: its answers, hard and random negatives.
+
+    Half the negatives are top candidates by the features in ``HARD_BY``, the rest uniform.
+
+    Args:
+        snapshot: A cut through time.
+        encoder: Trained on events before the cut only.
+        n_candidates: Candidates per query C.
+        seed: Of the sampling.
+
+    Raises:
+        TrainingError: If no user has an answer in the window.
+    """
+    generator = np.random.default_rng(seed)
+    on_offer = snapshot.candidates
+    asked = [
+        (user, np.intersect1d(rows, on_offer)) for user, rows in enumerate(snapshot.answers)
+    ]
+    asked = [(user, rows) for user, rows in asked if len(rows)]
+    if not asked:
+        raise TrainingError(
+            "the ranker needs users with events of the target kinds after a cut, got none; "
+            "use a longer [split] horizon or fewer cuts"
+        )
+    n_candidates = min(n_candidates, len(on_offer))
+    features = torch.empty(len(asked), n_candidates, len(FEATURES))
+    relevance = torch.zeros(len(asked), n_candidates)
+    rows_on_offer = torch.from_numpy(on_offer)
+    for index, (user, answers) in enumerate(asked):
+        history = snapshot.histories[user]
+        every = _features(history, rows_on_offer, snapshot, encoder)  # (N, F)
+        picked = _pick(every, np.isin(on_offer, answers), n_candidates, generator)
+        features[index] = every[torch.from_numpy(picked)]
+        relevance[index] = torch.from_numpy(np.isin(on_offer[picked], answers))
+    return RankingExamples(features, relevance)
+
+
+@torch.inference_mode()
+def _features(
+    history: History, candidates: Tensor, snapshot: Snapshot, encoder: UserEncoder
+) -> Tensor:
+    now = np.array([snapshot.cut_us])
+    user_vector = encode_users(encoder, [history], now, snapshot.table.embeddings)[0]
+    return ranking_features(history, candidates, snapshot.cut_us, snapshot.table, user_vector)
+
+
+def _pick(
+    features: Tensor,
+    is_answer: NDArray[np.bool_],
+    n_candidates: int,
+    generator: np.random.Generator,
+) -> Ints:
+    """Return positions of the candidates of one query (C,): answers first, then negatives."""
+    answers = generator.permutation(np.flatnonzero(is_answer))[: n_candidates // 2]
+    n_hard = (n_candidates - len(answers)) // 2
+    per_feature = -(-n_hard // len(HARD_BY))
+    columns = [FEATURES.index(name) for name in HARD_BY]
+    top = features[:, columns].topk(min(2 * per_feature, len(features)), dim=0).indices
+    hard = np.setdiff1d(top.numpy(), np.flatnonzero(is_answer))
+    hard = generator.permutation(hard)[:n_hard]
+    rest = np.setdiff1d(np.arange(len(features)), np.concatenate([answers, hard]))
+    return np.concatenate([answers, hard, generator.permutation(rest)])[:n_candidates]
+
+
+def train_ranker(
+    examples: Sequence[RankingExamples],
+    validation: RankingExamples,
+    config: RankerConfig,
+    *,
+    workdir: Path,
+    seed: int,
+    progress: bool,
+) -> Ranker:
+    """Return a ranker trained with a listwise softmax loss, the best by validation loss.
+
+    Args:
+        examples: From the earlier cuts.
+        validation: From the last cut.
+        config: Sizes and schedule.
+        workdir: Where checkpoints go; an interrupted run resumes from here.
+        seed: Of weights, batches and hidden events.
+        progress: Whether to show a bar.
+    """
+    with isolate_rng():
+        torch.manual_seed(seed)
+        ranker = build_ranker(config, len(FEATURES))
+    together = RankingExamples(
+        torch.cat([part.features for part in examples]),
+        torch.cat([part.relevance for part in examples]),
+    )
+    ranker.fit_scale(together.features.reshape(-1, len(FEATURES)))
+    n_queries = len(together.relevance)
+    sampler = EpochSampler(lambda rng: rng.permutation(n_queries), n_queries, seed=seed)
+    batches = row_batches(sampler, config.batch_size)
+    module = _RankerModule(ranker, together, validation, config, n_steps=len(batches))
+    fit(
+        module,
+        batches,
+        row_batches(range(len(validation.relevance)), config.batch_size),
+        workdir=workdir,
+        epochs=config.epochs,
+        patience=config.patience,
+        seed=seed,
+        progress=progress,
+    )
+    return module.ranker.eval()
+
+
+class _RankerModule(L.LightningModule):
+    """One optimisation step; hides the events of random items so that new items are learned too."""
+
+    def __init__(
+        self,
+        ranker: Ranker,
+        examples: RankingExamples,
+        validation: RankingExamples,
+        config: RankerConfig,
+        *,
+        n_steps: int,
+    ) -> None:
+        super().__init__()
+        self.ranker = ranker
+        self.config = config
+        self.n_steps = n_steps
+        self._examples, self._validation = examples, validation
+        self._cold_columns = [FEATURES.index(name) for name in COLD_VALUES]
+        self._cold_values = torch.tensor(list(COLD_VALUES.values()))
+
+    def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
+        rows = rows.cpu()  # the examples stay in host memory
+        features = self._examples.features[rows].to(self.device)  # (B, C, F), a copy
+        hidden = torch.rand(features.shape[:2], device=self.device) < self.config.hide_events
+        cold = features[hidden]  # (n, F)
+        cold[:, self._cold_columns] = self._cold_values.to(cold)
+        features[hidden] = cold
+        return self._loss(features, self._examples.relevance[rows])
+
+    def validation_step(self, rows: Tensor, batch_index: int) -> None:
+        rows = rows.cpu()
+        loss = self._loss(
+            self._validation.features[rows].to(self.device), self._validation.relevance[rows]
+        )
+        self.log(VALIDATION_LOSS, loss, prog_bar=True, batch_size=len(rows))
+
+    def configure_optimizers(self) -> Any:
+        return adamw(
+            self.ranker,
+            steps=self.n_steps * self.config.epochs,
+            learning_rate=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+        )
+
+    def _loss(self, features: Tensor, relevance: Tensor) -> Tensor:
+        mask = torch.ones_like(relevance, dtype=torch.bool)
+        return listwise_softmax_loss(
+            self.ranker(features), relevance.to(self.device), mask.to(self.device)
+        )

@@ -1,0 +1,149 @@
+"""Train the two towers on a shop's tables, and run them over its items and photos."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+import text
+import text.checkpoint
+import text.finetune
+import vision
+import vision.checkpoint
+import vision.finetune
+from recsys.config import TrainConfig
+from recsys.data.dataset import Dataset
+from recsys.embedding import Modalities, item_texts
+from recsys.training.labels import Labels, photo_labels, photo_rows
+from text.encoder import TextEncoder
+from vision.tower import VisionTower
+
+TOWER = "tower"
+METRICS = "metrics.json"
+
+
+def train_vision(
+    dataset: Dataset, labels: Labels, config: TrainConfig, folder: Path, *, progress: bool
+) -> None:
+    """Fine-tune the vision tower on item pictures and training photos; leave it in ``folder``.
+
+    Photos of the val split, where there are any, are measured after every epoch.
+    """
+    items = dataset.items.with_row_index("row").filter(pl.col("image").is_not_null())
+    item_samples = _samples(dataset, items["image"], labels.of_rows(_rows(items["row"])))
+    training, validation = item_samples, None
+    if dataset.photos is not None:
+        train_photos, val_photos = (
+            dataset.photos.filter(split=split) for split in ("train", "val")
+        )
+        training = _concatenate(item_samples, _photo_samples(dataset, train_photos, labels))
+        validation = _photo_samples(dataset, val_photos, labels) if len(val_photos) else None
+    result = vision.finetune.finetune(
+        training,
+        config.vision,
+        validation=validation,
+        workdir=folder / "checkpoints",
+        seed=config.seed,
+        progress=progress,
+        device=config.device,
+    )
+    vision.checkpoint.save(result.tower, folder / TOWER)
+    (folder / METRICS).write_text(json.dumps(result.metrics))
+
+
+def train_text(
+    dataset: Dataset, labels: Labels, config: TrainConfig, folder: Path, *, progress: bool
+) -> None:
+    """Fine-tune the text encoder on the items' titles and descriptions; leave it in ``folder``."""
+    texts = item_texts(dataset.items)
+    rows = np.flatnonzero([text is not None for text in texts])
+    known = labels.of_rows(rows)
+    samples = text.dataset.Samples(
+        texts=[texts[row] or "" for row in rows], targets=known.indices, classes=known.classes
+    )
+    result = text.finetune.finetune(
+        samples,
+        config.text,
+        validation=None,
+        workdir=folder / "checkpoints",
+        seed=config.seed,
+        progress=progress,
+        device=config.device,
+    )
+    text.checkpoint.save(result.encoder, folder / TOWER)
+    (folder / METRICS).write_text(json.dumps(result.metrics))
+
+
+def embed_dataset(
+    dataset: Dataset,
+    tower: VisionTower | None,
+    encoder: TextEncoder | None,
+    folder: Path,
+    *,
+    device: str,
+    progress: bool,
+) -> None:
+    """Run the towers over all items and photos; leave the embeddings in ``folder``."""
+    arrays: dict[str, NDArray[np.float32]] = {}
+    if encoder is not None:
+        texts = item_texts(dataset.items)
+        known = np.array([text is not None for text in texts])
+        vectors = encoder.embed([text for text in texts if text], device=device)
+        arrays["item_text"] = _spread(vectors, known)
+    if tower is not None:
+        images = dataset.items["image"]
+        paths = [dataset.picture(image) for image in images.drop_nulls()]
+        vectors = tower.embed(paths, device=device, progress=progress)
+        arrays["item_image"] = _spread(vectors, images.is_not_null().to_numpy())
+        if dataset.photos is not None:
+            paths = [dataset.picture(image) for image in dataset.photos["image"]]
+            arrays["photo_image"] = tower.embed(paths, device=device, progress=progress)
+    save_file(arrays, folder / "embeddings.safetensors")
+
+
+def load_embeddings(folder: Path) -> tuple[Modalities, NDArray[np.float32] | None]:
+    """Return the item embeddings by modality and the photos' embeddings (n, D_image)."""
+    arrays = load_file(folder / "embeddings.safetensors")
+    photos = arrays.pop("photo_image", None)
+    embeddings = {name.removeprefix("item_"): values for name, values in arrays.items()}
+    present = {name: (values != 0).any(axis=1) for name, values in embeddings.items()}
+    return Modalities(embeddings, present), photos
+
+
+def _rows(series: pl.Series) -> NDArray[np.int64]:
+    return series.cast(pl.Int64).to_numpy()
+
+
+def _samples(dataset: Dataset, images: pl.Series, labels: Labels) -> vision.dataset.Samples:
+    return vision.dataset.Samples(
+        images=[dataset.picture(image) for image in images],
+        targets=labels.indices,
+        classes=labels.classes,
+    )
+
+
+def _photo_samples(
+    dataset: Dataset, photos: pl.DataFrame, labels: Labels
+) -> vision.dataset.Samples:
+    known = photo_labels(photos, dataset.items, labels)
+    return _samples(dataset, photos["image"], known)
+
+
+def _concatenate(
+    first: vision.dataset.Samples, second: vision.dataset.Samples
+) -> vision.dataset.Samples:
+    targets: Mapping[str, NDArray[np.int64]] = {
+        name: np.concatenate([first.targets[name], second.targets[name]]) for name in first.targets
+    }
+    return vision.dataset.Samples([*first.images, *second.images], targets, first.classes)
+
+
+def _spread(vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return vectors at the known positions (N, D_m) and zeros elsewhere."""
+    spread = np.zeros((len(known), vectors.shape[1]), dtype=np.float32)
+    spread[known] = vectors
+    return spread

@@ -1,0 +1,269 @@
+"""Everything above the towers, for one choice of modalities: fusion, users, ranker."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from recsys.catalogue import Catalogue, Filters
+from recsys.config import TrainConfig
+from recsys.data.dataset import Dataset
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.embedding import ItemEmbedder, Modalities
+from recsys.features import FEATURES, build_item_table
+from recsys.models.fusion import ItemFusion, build_fusion
+from recsys.models.ranker import Ranker, build_ranker
+from recsys.models.user_encoder import UserEncoder, build_user_encoder
+from recsys.statistics import build_statistics
+from recsys.training.items import ItemTrainingData, train_items
+from recsys.training.labels import Labels, photo_rows, title_groups
+from recsys.training.ranking import Snapshot, answers_between, sample_examples, train_ranker
+from recsys.training.stages import Stage, Workspace
+from recsys.training.users import train_users
+
+Floats = NDArray[np.float32]
+M = TypeVar("M", bound=nn.Module)
+PAIR_DAYS = 7  # two items of one user within these days go together
+MAX_PAIRS = 200_000
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every variant is trained on.
+
+    Args:
+        dataset: The validated tables.
+        labels: Class labels of the items.
+        modalities: Tower outputs of the items.
+        photos: Tower outputs of the photos (n, D_image), or None.
+        interactions: All events, or None without any.
+        target_kinds: Event kinds to recommend for.
+        cuts_us: Moments of the ranker's snapshots, earliest first; the split is the last entry.
+        key: Hash of all of the above, from the stages that made it.
+    """
+
+    dataset: Dataset
+    labels: Labels
+    modalities: Modalities
+    photos: Floats | None
+    interactions: Interactions | None
+    target_kinds: tuple[str, ...]
+    cuts_us: tuple[int, ...]
+    key: str
+
+    def only(self, modality: str) -> "Material":
+        """Return the material with one modality alone, for an ablation."""
+        kept = Modalities(
+            {modality: self.modalities.embeddings[modality]},
+            {modality: self.modalities.present[modality]},
+        )
+        photos = self.photos if modality == "image" else None
+        return replace(self, modalities=kept, photos=photos, key=f"{self.key}-{modality}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Trained networks above the towers; the last two are None without events."""
+
+    fusion: ItemFusion
+    item_embeddings: Floats
+    user_encoder: UserEncoder | None
+    ranker: Ranker | None
+
+
+def train_variant(
+    material: Material,
+    config: TrainConfig,
+    workspace: Workspace,
+    *,
+    device: str,
+    progress: bool,
+    suffix: str = "",
+) -> Variant:
+    """Return fusion, user encoder and ranker, each a stage of the workspace.
+
+    Args:
+        material: What to train on.
+        config: Sizes and schedules.
+        workspace: Keeps the stages.
+        device: Where to train.
+        progress: Show bars.
+        suffix: Of the stages' names, for ablations.
+    """
+    fusion_stage = workspace.run(
+        f"items{suffix}",
+        {"material": material.key, "config": config.fusion.model_dump(), "seed": config.seed},
+        lambda folder: _save(_train_fusion(material, config, folder, device, progress), folder),
+    )
+    dims = {name: values.shape[1] for name, values in material.modalities.embeddings.items()}
+    fusion = _load(build_fusion(config.fusion, dims), fusion_stage)
+    embeddings = ItemEmbedder(None, None, fusion, device=device).fuse(material.modalities)
+    if material.interactions is None:
+        return Variant(fusion, embeddings, None, None)
+
+    users_stage = workspace.run(
+        f"users{suffix}",
+        {"items": fusion_stage.key, "config": config.users.model_dump()},
+        lambda folder: _save(
+            _train_encoder(material, embeddings, config, folder, device, progress), folder
+        ),
+    )
+    n_kinds = len(material.interactions.kind_names)
+    encoder = _load(
+        build_user_encoder(config.users, dim=config.fusion.dim, n_kinds=n_kinds), users_stage
+    )
+    ranker_stage = workspace.run(
+        f"ranker{suffix}",
+        {"users": users_stage.key, "config": config.ranker.model_dump()},
+        lambda folder: _save(
+            _train_ranker(material, embeddings, encoder, config, folder, progress), folder
+        ),
+    )
+    return Variant(fusion, embeddings, encoder, _load(build_ranker(config.ranker, len(FEATURES)), ranker_stage))
+
+
+def _train_fusion(
+    material: Material, config: TrainConfig, folder: Path, device: str, progress: bool
+) -> ItemFusion:
+    items, photos = material.dataset.items, material.dataset.photos
+    dim = next(iter(material.modalities.embeddings.values())).shape[1]
+    shown, pictured = np.empty(0, dtype=np.int64), np.empty((0, dim), dtype=np.float32)
+    if photos is not None and material.photos is not None:
+        rows = photo_rows(photos, items)
+        usable = (rows >= 0) & (photos["split"].fill_null("train") == "train").to_numpy()
+        shown, pictured = rows[usable], material.photos[usable]
+    names = list(material.modalities.embeddings)
+    data = ItemTrainingData(
+        modalities=material.modalities.embeddings,
+        present=np.stack([material.modalities.present[name] for name in names], axis=1),
+        targets=material.labels.indices,
+        n_classes=material.labels.n_classes,
+        title_groups=title_groups(items),
+        pairs=_pairs(material, config.seed),
+        photos=pictured,
+        photo_rows=shown,
+    )
+    return train_items(
+        data,
+        config.fusion,
+        workdir=folder / "checkpoints",
+        seed=config.seed,
+        progress=progress,
+        device=device,
+    )
+
+
+def _pairs(material: Material, seed: int) -> Ints:
+    """Return pairs of distinct items (P, 2) that a user met one after the other."""
+    if material.interactions is None:
+        return np.empty((0, 2), dtype=np.int64)
+    past = material.interactions.before(material.cuts_us[0])
+    order = np.argsort(past.user_rows, kind="stable")
+    users, rows = past.user_rows[order], past.item_rows[order]
+    times = past.timestamps_us[order]
+    together = (
+        (users[1:] == users[:-1])
+        & (rows[1:] != rows[:-1])
+        & (times[1:] - times[:-1] <= PAIR_DAYS * MICROSECONDS_PER_DAY)
+    )
+    pairs = np.stack([rows[:-1][together], rows[1:][together]], axis=1)
+    return np.random.default_rng(seed).permutation(pairs)[:MAX_PAIRS]
+
+
+def _train_encoder(
+    material: Material,
+    embeddings: Floats,
+    config: TrainConfig,
+    folder: Path,
+    device: str,
+    progress: bool,
+) -> UserEncoder:
+    assert material.interactions is not None, "callers check for events"
+    # The ranker learns from what this encoder says of later users, so it must not have seen them.
+    past = material.interactions.before(material.cuts_us[0])
+    return train_users(
+        past,
+        embeddings,
+        _available_from(material.dataset, past),
+        config.users,
+        workdir=folder / "checkpoints",
+        seed=config.seed,
+        progress=progress,
+        device=device,
+    )
+
+
+def _available_from(dataset: Dataset, past: Interactions) -> Ints:
+    """Return since when each item could be met (N,): its creation or its first event."""
+    first = np.full(past.n_items, np.iinfo(np.int64).max, dtype=np.int64)
+    np.minimum.at(first, past.item_rows, past.timestamps_us)
+    created = dataset.items["created_at"].dt.timestamp("us")
+    known = created.is_not_null().to_numpy()
+    return np.where(known, np.minimum(created.fill_null(0).to_numpy(), first), first)
+
+
+def _train_ranker(
+    material: Material,
+    embeddings: Floats,
+    encoder: UserEncoder,
+    config: TrainConfig,
+    folder: Path,
+    progress: bool,
+) -> Ranker:
+    snapshots = [
+        take_snapshot(material, embeddings, cut_us, next_us)
+        for cut_us, next_us in zip(material.cuts_us[:-1], material.cuts_us[1:], strict=True)
+    ]
+    examples = [
+        sample_examples(
+            snapshot, encoder, n_candidates=config.ranker.n_candidates, seed=config.seed
+        )
+        for snapshot in snapshots
+    ]
+    return train_ranker(
+        examples[:-1],
+        examples[-1],
+        config.ranker,
+        workdir=folder / "checkpoints",
+        seed=config.seed,
+        progress=progress,
+    )
+
+
+def take_snapshot(
+    material: Material, embeddings: Floats, cut_us: int, until_us: int
+) -> Snapshot:
+    """Return what was known at ``cut_us`` and what was bought from then until ``until_us``."""
+    interactions = material.interactions
+    assert interactions is not None, "callers check for events"
+    catalogue = Catalogue(material.dataset.items, embeddings)
+    statistics = build_statistics(interactions, cut_us)
+    kinds = torch.tensor([name in material.target_kinds for name in interactions.kind_names])
+    on_offer = catalogue.mask(Filters(available_only=False), now_us=cut_us)
+    # An item of unknown age counts as there once somebody has met it.
+    unknown_age = material.dataset.items["created_at"].is_null().to_numpy()
+    on_offer &= ~unknown_age | (statistics.buyers > 0)
+    return Snapshot(
+        cut_us=cut_us,
+        table=build_item_table(catalogue, statistics, kinds),
+        histories=interactions.histories(),
+        answers=answers_between(
+            interactions.of_kinds(material.target_kinds), cut_us, until_us
+        ),
+        candidates=np.flatnonzero(on_offer),
+    )
+
+
+def _save(module: nn.Module, folder: Path) -> None:
+    save_file({name: value.contiguous() for name, value in module.state_dict().items()},
+              folder / "weights.safetensors")
+
+
+def _load(module: M, stage: Stage) -> M:
+    module.load_state_dict(load_file(stage.folder / "weights.safetensors"))
+    return module.eval()

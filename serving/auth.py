@@ -1,0 +1,69 @@
+"""Who may call: one shared token, and no unprotected listening by accident."""
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable
+
+from recsys.errors import ConfigError
+from serving.errors import UnauthenticatedError
+
+HEADER = "authorization"
+_SCHEME = "Bearer "
+
+
+def check_token(metadata: Iterable[tuple[str, str | bytes]], token: str) -> None:
+    """Raise unless the request's metadata carries the token.
+
+    Raises:
+        UnauthenticatedError: If the header is missing or the token is another.
+    """
+    sent = dict(metadata).get(HEADER)
+    if not isinstance(sent, str) or not sent.startswith(_SCHEME):
+        raise UnauthenticatedError(f'metadata must have {HEADER}: "{_SCHEME}<token>", got none')
+    # Digests have one length, so that not even the token's length shows in the time taken.
+    if not hmac.compare_digest(_digest(sent.removeprefix(_SCHEME)), _digest(token)):
+        raise UnauthenticatedError("token is not the one that this service was started with")
+
+
+def bearer(token: str) -> tuple[str, str]:
+    """Return the metadata entry that carries a token."""
+    return HEADER, f"{_SCHEME}{token}"
+
+
+def check_binding(host: str, *, has_token: bool, has_tls: bool, allow_insecure: bool) -> None:
+    """Raise if other machines could call without a token or read along.
+
+    Args:
+        host: Address to listen on.
+        has_token: Whether calls need a token.
+        has_tls: Whether connections are encrypted.
+        allow_insecure: The operator says that the network is trusted.
+
+    Raises:
+        ConfigError: If the address is not loopback and the protection is not complete.
+    """
+    if _is_loopback(host) or allow_insecure or (has_token and has_tls):
+        return
+    missing = [
+        name
+        for name, there in (("token", has_token), ("tls_certificate and tls_key", has_tls))
+        if not there
+    ]
+    raise ConfigError(
+        f"host {host} is reachable from other machines and needs {' and '.join(missing)}; set "
+        "them, listen on 127.0.0.1, or set allow_insecure on a network that you trust"
+    )
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:  # a name: it may resolve to anything
+        return False

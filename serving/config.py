@@ -1,0 +1,124 @@
+"""What a service is started with; the only place where environment variables are read."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from recsys.errors import ConfigError
+from serving.auth import check_binding
+
+PREFIX = "RECSYS_"
+# Variables of this prefix that the rest of the project reads.
+_FOREIGN = frozenset({"RECSYS_DATA"})
+MIB = 2**20
+
+
+class ServiceConfig(BaseModel):
+    """Settings of one service process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    token: SecretStr | None = Field(None, description="Token that every call must carry.")
+    tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file of the private key.")
+    allow_insecure: bool = Field(
+        False, description="Listen beyond loopback without TLS and token: the network is trusted."
+    )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Loopback port of the Prometheus endpoint; unset: none."
+    )
+
+    redis: str = Field(
+        "embedded", description="'embedded', or redis://, rediss://, unix:// or redis+cluster://."
+    )
+    state: Path = Field(
+        Path("~/.local/state/recsys"),
+        description="Folder of the embedded Redis; it outlives bundles.",
+    )
+    namespace: str = Field(
+        "recsys", pattern=r"^[\w.-]+$", description="First part of every Redis key."
+    )
+    redis_timeout_s: float = Field(0.5, gt=0, description="Longest wait for one Redis command.")
+    redis_bytes: int = Field(
+        1024 * MIB,
+        ge=0,
+        description="Memory of the embedded Redis; cached embeddings make room first. 0: no limit.",
+    )
+
+    device: str = Field("cpu", description="Torch device of the networks and the item table.")
+    device_table_bytes: int = Field(
+        64 * MIB, ge=0, description="Embeddings of recent queries and items kept on the device."
+    )
+    embedding_ttl_s: int = Field(
+        7 * 86400, ge=1, description="How long a cached embedding stays in Redis unused."
+    )
+    history_events: int = Field(500, ge=1, description="Live events kept of each user, the last.")
+    history_ttl_s: int | None = Field(
+        None, ge=1, description="Forget a user's live events this long after the last; unset: never."
+    )
+
+    max_message_bytes: int = Field(16 * MIB, ge=1024, description="Largest request.")
+    max_image_bytes: int = Field(8 * MIB, ge=1, description="Largest picture.")
+    max_batch: int = Field(16, ge=1, description="Queries that share one run of the towers.")
+    batch_wait_ms: float = Field(
+        2.0, ge=0, description="How long a query waits for others to share a run with."
+    )
+    max_queue: int = Field(256, ge=1, description="Waiting requests, beyond which we say no.")
+    drain_s: float = Field(
+        10.0, ge=0, description="How long a graceful stop waits for calls in flight."
+    )
+
+    @model_validator(mode="after")
+    def _protect(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key must be set together")
+        return self
+
+
+def build_config(environment: Mapping[str, str], **settings: Any) -> ServiceConfig:
+    """Return the configuration from settings, then environment, then defaults.
+
+    Args:
+        environment: Usually ``os.environ``; ``RECSYS_PORT=50051`` sets ``port``.
+        **settings: Fields of ``ServiceConfig``; None means not given.
+
+    Raises:
+        ConfigError: Lists every problem at once.
+    """
+    values: dict[str, Any] = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and name not in _FOREIGN
+    }
+    values.update({name: value for name, value in settings.items() if value is not None})
+    try:
+        config = ServiceConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+    check_binding(
+        config.host,
+        has_token=config.token is not None,
+        has_tls=config.tls_certificate is not None,
+        allow_insecure=config.allow_insecure,
+    )
+    return config
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        text = f"{name} ({PREFIX}{name.upper()}): {problem['msg']}, got {problem['input']!r}"
+        if not name:  # of several fields; the input would be all of them, the token too
+            text = problem["msg"]
+        if problem["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, ServiceConfig.model_fields, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            text = f"{name} ({PREFIX}{name.upper()}) is not a setting of the service{hint}"
+        lines.append(text)
+    return "service configuration: " + "; ".join(lines)

@@ -1,0 +1,100 @@
+"""The connection to Redis: short timeouts, one error for 'not now', and whether it is there."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis.asyncio
+from redis import exceptions
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from recsys.errors import ConfigError
+from serving.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
+
+CLUSTER_SCHEME = "redis+cluster://"
+# What a server that is down, starting, failing over, or out of memory says.
+_NOT_NOW = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.OutOfMemoryError,
+    OSError,
+)
+
+
+class RedisConnection:
+    """A client for one Redis or Redis Cluster that remembers whether it answered last time.
+
+    While it is known to be away nothing waits for it: commands are refused at once, until
+    ``probe`` has reached it again.
+
+    Args:
+        url: redis://, rediss://, unix:// or redis+cluster://.
+        timeout_s: Longest wait for a command, and for connecting.
+
+    Raises:
+        ConfigError: If the URL cannot be read.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        self.client = _build_client(url, timeout_s)
+        self.available = True
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Run commands; what means 'not now' leaves as one error.
+
+        Raises:
+            UnavailableError: If Redis is known to be away, or turns out to be.
+        """
+        if not self.available:
+            raise UnavailableError("Redis does not answer; the service keeps trying, call again")
+        try:
+            yield
+        except _NOT_NOW as error:
+            self._note(False)
+            raise UnavailableError("Redis does not answer now; call again") from error
+
+    async def probe(self) -> bool:
+        """Return whether Redis answers, and remember it."""
+        try:
+            await self.client.ping()
+        except _NOT_NOW:
+            self._note(False)
+        else:
+            self._note(True)
+        return self.available
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.client.aclose()
+
+    def _note(self, available: bool) -> None:
+        if available != self.available:
+            self.available = available
+            logger.warning("Redis %s", "answers again" if available else "does not answer")
+
+
+def _build_client(url: str, timeout_s: float) -> Any:
+    # One immediate retry replaces a connection that died idle; more would only add waiting.
+    retry = Retry(NoBackoff(), 1)
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": retry,
+    }
+    try:
+        if url.startswith(CLUSTER_SCHEME):
+            return RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER_SCHEME), **options)
+        return redis.asyncio.Redis.from_url(url, **options)
+    except (ValueError, exceptions.RedisError) as error:
+        raise ConfigError(
+            f"redis must be 'embedded' or a URL such as redis://host:6379/0, got {url!r}: {error}"
+        ) from error

@@ -1,0 +1,51 @@
+"""A table of recent embeddings on the device."""
+
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+class DeviceTable:
+    """Keeps the embeddings used last, within a budget of bytes.
+
+    The catalogue that is ranked lies on the device as a whole, inside the recommender. This table
+    holds what comes and goes: queries, photos, and items on their way into the catalogue.
+
+    Args:
+        max_bytes: Budget; below one row, nothing is kept.
+        dim: Embedding size D.
+        device: Torch device.
+    """
+
+    def __init__(self, *, max_bytes: int, dim: int, device: str) -> None:
+        self._capacity = max_bytes // (4 * dim)
+        # Not written yet, so on CPU the pages do not exist until they are used.
+        self._rows = torch.empty(self._capacity, dim, dtype=torch.float32, device=device)
+        self._slots: OrderedDict[str, int] = OrderedDict()  # least recently used first
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def get(self, key: str) -> Floats | None:
+        """Return the embedding (D,) under a key, or None."""
+        slot = self._slots.get(key)
+        if slot is None:
+            return None
+        self._slots.move_to_end(key)
+        return np.array(self._rows[slot].cpu())
+
+    def put(self, key: str, embedding: Floats) -> None:
+        """Keep an embedding (D,), in place of the one unused for longest if the table is full."""
+        if self._capacity == 0:
+            return
+        slot = self._slots.pop(key, None)
+        if slot is None and len(self._slots) < self._capacity:
+            slot = len(self._slots)
+        if slot is None:
+            _, slot = self._slots.popitem(last=False)
+        self._rows[slot] = torch.from_numpy(embedding)
+        self._slots[key] = slot

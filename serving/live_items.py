@@ -1,0 +1,210 @@
+"""The live catalogue as items: what their embeddings are made of, and how they take effect."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recsys.embedding import item_texts
+from recsys.errors import InvalidImageError
+from recsys.recommender import Recommender
+from serving.compute import ComputeThread
+from serving.connection import RedisConnection
+from serving.convert import NewItem
+from serving.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
+from serving.errors import OverloadedError
+from serving.live_catalogue import Change, ItemRecord, LiveCatalogue
+
+logger = logging.getLogger(__name__)
+
+_CONCURRENT = 32
+_RETRY_S = 0.05
+
+
+class _SupersededError(Exception):
+    """The record's picture was replaced meanwhile; a later record tells of it."""
+
+
+class LiveItems:
+    """Upserts and deletes items, and gives every change, whoever made it, to the recommender.
+
+    Args:
+        recommender: Used on the compute thread only.
+        compute: The recommender's thread.
+        tiers: Embeddings of items.
+        connection: To Redis.
+        follower: A second connection, whose reads block.
+        namespace: First part of the keys.
+        apply_timeout_s: How long a write waits to take effect here.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        *,
+        compute: ComputeThread,
+        tiers: EmbeddingTiers,
+        connection: RedisConnection,
+        follower: RedisConnection,
+        namespace: str,
+        apply_timeout_s: float = 10.0,
+    ) -> None:
+        self._recommender = recommender
+        self._compute = compute
+        self._tiers = tiers
+        self._apply_timeout_s = apply_timeout_s
+        self._slots = asyncio.Semaphore(_CONCURRENT)
+        bundled = recommender.bundle.items
+        self._bundled = bundled
+        self._bundled_rows = {item_id: row for row, item_id in enumerate(bundled["item_id"])}
+        self._live = LiveCatalogue(connection, follower, namespace=namespace, apply=self._apply)
+
+    @property
+    def stale(self) -> bool:
+        """Whether changes of other replicas may be missing."""
+        return self._live.stale
+
+    async def start(self) -> None:
+        """Take over all stored changes, then follow; errors as ``LiveCatalogue.start``."""
+        await self._live.start()
+
+    async def stop(self) -> None:
+        """Stop following."""
+        await self._live.stop()
+
+    async def upsert(self, items: Sequence[NewItem]) -> None:
+        """Store items; on return they are durable and served here.
+
+        Raises:
+            InvalidImageError: If a picture is none.
+            ValueError: If an item's words change while its picture is only in the bundle.
+            UnavailableError: If Redis is away.
+        """
+        stored = await self._live.records([item.fields["item_id"] for item in items])
+        changes = [self._change(item, record) for item, record in zip(items, stored, strict=True)]
+        # Embedding first: a picture that cannot be read must not be stored.
+        await asyncio.gather(
+            *(
+                self._embed(change.record, item.picture)
+                for change, item in zip(changes, items, strict=True)
+            )
+        )
+        await self._live.write(changes, timeout_s=self._apply_timeout_s)
+
+    async def delete(self, item_ids: Sequence[str]) -> int:
+        """Stop answering items and return how many were there.
+
+        Raises:
+            UnavailableError: If Redis is away.
+        """
+        catalogue = self._recommender.catalogue
+        known = await self._compute.run(lambda: [one for one in item_ids if one in catalogue])
+        changes = [Change(ItemRecord(item_id, deleted=True)) for item_id in known]
+        await self._live.write(changes, timeout_s=self._apply_timeout_s)
+        return len(known)
+
+    def _change(self, item: NewItem, stored: ItemRecord | None) -> Change:
+        """Return what to write for an item, given what is stored of it."""
+        fields = _to_json(item.fields)
+        item_id = fields.pop("item_id")
+        if item.picture:
+            digest = picture_digest(item.picture)
+            return Change(ItemRecord(item_id, False, "stored", digest, fields), item.picture)
+        if item.picture == b"":
+            return Change(ItemRecord(item_id, fields=fields))
+        if stored is None:
+            there = item_id in self._bundled_rows and self._bundled_image(item_id) is not None
+            stored = ItemRecord(item_id, picture="bundle" if there else "none")
+        record = ItemRecord(item_id, False, stored.picture, stored.picture_digest, fields)
+        if record.picture == "bundle" and not self._is_as_bundled(record):
+            raise ValueError(
+                f"item {item_id!r} has new words, and its picture is known to the bundle only; "
+                "send the picture along, or empty bytes to go without"
+            )
+        return Change(record, "same")
+
+    async def _apply(self, records: Sequence[ItemRecord]) -> None:
+        """Give changes to the recommender; of several to one item the last one counts."""
+        latest = {record.item_id: record for record in records}
+        live = [record for record in latest.values() if not record.deleted]
+        deleted = [record.item_id for record in latest.values() if record.deleted]
+        embeddings = await asyncio.gather(*(self._embed_patiently(record) for record in live))
+        there = [
+            (record, embedding)
+            for record, embedding in zip(live, embeddings, strict=True)
+            if embedding is not None
+        ]
+        await self._compute.run_always(self._take, there, deleted)
+
+    def _take(self, live: Sequence[tuple[ItemRecord, Floats]], deleted: Sequence[str]) -> None:
+        if live:
+            frame = self._frame([record for record, _ in live])
+            self._recommender.upsert(frame, np.stack([embedding for _, embedding in live]))
+        if deleted:
+            self._recommender.delete(deleted)
+
+    async def _embed_patiently(self, record: ItemRecord) -> Floats | None:
+        """Return a stored record's embedding (D,), None where a later record replaces it."""
+        while True:
+            try:
+                async with self._slots:
+                    return await self._embed(record, None)
+            except OverloadedError:
+                await asyncio.sleep(_RETRY_S)
+            except _SupersededError:
+                return None
+            except InvalidImageError:
+                # It was readable when it was stored: this release or bundle reads less.
+                logger.exception("item %r is served without its picture", record.item_id)
+                return await self._embed(ItemRecord(record.item_id, fields=record.fields), None)
+
+    async def _embed(self, record: ItemRecord, picture: bytes | None) -> Floats:
+        """Return the embedding (D,) of a record, whose picture is at hand or stored."""
+        if record.picture == "bundle" and self._is_as_bundled(record):
+            embedding = self._tiers.of_bundle_item(record.item_id)
+            assert embedding is not None, "the bundle has an embedding of each of its items"
+            return embedding
+        text = self._text(record)
+        digest = record.picture_digest if record.picture == "stored" else None
+
+        async def content() -> Content:
+            if digest is None:
+                return Content(text, None)
+            data = picture or await self._live.picture(record.item_id)
+            if data is None or picture_digest(data) != digest:
+                raise _SupersededError
+            return Content(text, data)
+
+        return await self._tiers.get(content_key(text, digest), content)
+
+    def _frame(self, records: Sequence[ItemRecord]) -> pl.DataFrame:
+        rows = [_from_json(record) for record in records]
+        return pl.DataFrame(rows, schema=self._bundled.schema)
+
+    def _text(self, record: ItemRecord) -> str | None:
+        return item_texts(self._frame([record]))[0]
+
+    def _is_as_bundled(self, record: ItemRecord) -> bool:
+        """Return whether the bundle's embedding of an item is still right."""
+        row = self._bundled_rows.get(record.item_id)
+        return row is not None and item_texts(self._bundled[row])[0] == self._text(record)
+
+    def _bundled_image(self, item_id: str) -> str | None:
+        image: str | None = self._bundled["image"][self._bundled_rows[item_id]]
+        return image
+
+
+def _to_json(fields: dict[str, Any]) -> dict[str, Any]:
+    created_at: datetime | None = fields["created_at"]
+    return fields | {"created_at": created_at.isoformat() if created_at else None}
+
+
+def _from_json(record: ItemRecord) -> dict[str, Any]:
+    fields = record.fields or {}
+    created_at = fields.get("created_at")
+    moment = datetime.fromisoformat(created_at).astimezone(UTC) if created_at else None
+    return {"item_id": record.item_id, **fields, "created_at": moment}

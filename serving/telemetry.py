@@ -1,0 +1,94 @@
+"""What a service measures of itself, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Telemetry:
+    """Counters and histograms of one service, in a registry of their own.
+
+    Args:
+        version: Bundle version, shown as a label of ``recsys_bundle_info``.
+    """
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "recsys_requests", "Calls answered.", ["method", "code"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "recsys_request_seconds",
+            "Time to answer a call.",
+            ["method"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._degraded = Counter(
+            "recsys_degraded", "Answers that were degraded.", ["reason"], registry=self.registry
+        )
+        self._lookups = Counter(
+            "recsys_embedding_lookups",
+            "Embeddings by the tier that had them.",
+            ["tier"],
+            registry=self.registry,
+        )
+        self._bad_rows = Counter(
+            "recsys_bad_rows", "Cached embeddings that did not check.", registry=self.registry
+        )
+        self._batches = Histogram(
+            "recsys_tower_batch_size",
+            "Queries in one run of the towers.",
+            buckets=_BATCHES,
+            registry=self.registry,
+        )
+        bundle = Gauge("recsys_bundle_info", "The bundle.", ["version"], registry=self.registry)
+        bundle.labels(version).set(1)
+
+    def request(self, method: str, code: str, seconds: float) -> None:
+        """Count a call."""
+        self._requests.labels(method, code).inc()
+        self._seconds.labels(method).observe(seconds)
+
+    def degraded(self, reason: str) -> None:
+        """Count an answer that was less than it could be."""
+        self._degraded.labels(reason).inc()
+
+    def lookup(self, tier: str) -> None:
+        """Count an embedding lookup."""
+        self._lookups.labels(tier).inc()
+
+    def bad_row(self) -> None:
+        """Count a cached row that did not check."""
+        self._bad_rows.inc()
+
+    def batch(self, size: int) -> None:
+        """Count a run of the towers."""
+        self._batches.observe(size)
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return a sample, 0 where it was never counted, such as ``recsys_requests_total``."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+class MetricsEndpoint:
+    """Serves the registry over HTTP until closed.
+
+    Args:
+        telemetry: What to serve.
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
+    """
+
+    def __init__(self, telemetry: Telemetry, *, host: str, port: int) -> None:
+        self._server, self._thread = start_http_server(
+            port, addr=host, registry=telemetry.registry
+        )
+        self.port = int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

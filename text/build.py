@@ -1,0 +1,66 @@
+"""Build an encoder from its configuration: from a checkpoint, or from the catalogue's own words."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from text.checkpoint import load
+from text.config import TextConfig
+from text.encoder import TextEncoder
+from text.hub import find_checkpoint
+from text.normalize import normalize
+from text.projection import build_projection
+from text.tokenizer import train_tokenizer
+
+
+def build_encoder(config: TextConfig, texts: Sequence[str], *, seed: int) -> TextEncoder:
+    """Return the encoder that fine-tuning starts from, in evaluation mode.
+
+    Args:
+        config: Names the checkpoint, or gives the sizes of a new encoder.
+        texts: The catalogue's titles and descriptions; only a new encoder reads them.
+        seed: Of new weights. The same texts and seed give the same encoder.
+
+    Raises:
+        WeightsError: If the checkpoint is not on this machine and cannot be fetched.
+        CheckpointError: If it cannot be used.
+        ValueError: If a new encoder is to be built and no text has a word.
+    """
+    if config.checkpoint is None:
+        encoder = _build_new(config, texts, seed)
+    else:
+        encoder = load(find_checkpoint(config.checkpoint))
+    if config.pooling != "auto":
+        encoder.pooling = config.pooling
+    encoder.max_tokens = min(encoder.max_tokens, config.max_tokens)
+    if config.dim is not None and config.dim != encoder.dim:
+        encoder.projection.append(build_projection(encoder.dim, config.dim, seed=seed))
+    return encoder.eval()
+
+
+def _build_new(config: TextConfig, texts: Sequence[str], seed: int) -> TextEncoder:
+    normalized = [normalize(text) for text in texts]
+    if not any(normalized):
+        raise ValueError(
+            "texts must have a word to build an encoder from, got none; "
+            "give titles, or set checkpoint"
+        )
+    tokenizer = train_tokenizer(
+        normalized, vocab_size=config.vocab_size, max_tokens=config.max_tokens
+    )
+    bert = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=2 * config.hidden,
+        max_position_embeddings=config.max_tokens,
+        type_vocab_size=1,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone: nn.Module = BertModel(bert, add_pooling_layer=False)
+    return TextEncoder(backbone, tokenizer, pooling="mean", max_tokens=config.max_tokens)

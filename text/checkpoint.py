@@ -1,0 +1,220 @@
+"""Encoders on disk, in the folder format of sentence-transformers: safetensors and JSON only."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+
+from text.encoder import TextEncoder
+from text.errors import CheckpointError
+from text.projection import Dense
+
+logger = logging.getLogger(__name__)
+
+_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+# Modules of the format that change nothing here: dropout is off, and every output has unit length.
+_NEUTRAL = ("Normalize", "Dropout")
+
+
+def save(encoder: TextEncoder, folder: Path) -> None:
+    """Write an encoder so that ``load``, and sentence-transformers, give the same embeddings.
+
+    Args:
+        encoder: What to save.
+        folder: Made if it does not exist; files of the same names are replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _quiet_transformers():
+        encoder.backbone.save_pretrained(folder)
+        encoder.tokenizer.save_pretrained(folder)
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": encoder.max_tokens})
+    settings: dict[str, Any] = {"similarity_fn_name": "cosine"}
+    if encoder.prompt:
+        settings |= {"prompts": {"default": encoder.prompt}, "default_prompt_name": "default"}
+    _write_json(folder / "config_sentence_transformers.json", settings)
+    flags = {flag: mode == encoder.pooling for flag, mode in _POOLING_FLAGS.items()}
+    width = encoder.backbone.config.hidden_size
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags})
+    for dense in encoder.projection:
+        modules.append(("Dense", f"{len(modules)}_Dense"))
+        _save_dense(dense, folder / modules[-1][1])
+    modules.append(("Normalize", f"{len(modules)}_Normalize"))
+    _write_json(folder / modules[-1][1] / "config.json", {})
+    entries = [
+        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for n, (name, path) in enumerate(modules)
+    ]
+    _write_json(folder / "modules.json", entries)
+
+
+def load(folder: Path) -> TextEncoder:
+    """Return the encoder of a sentence-transformers or plain transformers folder.
+
+    A folder without ``modules.json`` says nothing of pooling: the mean is used, and logged.
+
+    Args:
+        folder: What ``save``, sentence-transformers or transformers' ``save_pretrained`` wrote.
+
+    Raises:
+        CheckpointError: If the folder is not such a folder, is damaged, has no safetensors
+            weights, or has modules that are not supported.
+    """
+    if not (folder / "modules.json").is_file():
+        logger.warning("%s has no modules.json; its tokens are pooled by their mean", folder)
+        return _load_transformer(folder, folder)
+    modules = [
+        (entry["type"].rpartition(".")[2], folder / entry["path"])
+        for entry in _read_json(folder / "modules.json")
+    ]
+    names = [name for name, _ in modules if name not in _NEUTRAL]
+    if names[:2] != ["Transformer", "Pooling"] or set(names[2:]) - {"Dense"}:
+        raise CheckpointError(
+            f"{folder}/modules.json must list Transformer, Pooling, then Dense and Normalize, "
+            f"got {', '.join(name for name, _ in modules)}"
+        )
+    paths = dict(modules)
+    encoder = _load_transformer(folder, paths["Transformer"])
+    encoder.pooling = _read_pooling(paths["Pooling"])
+    encoder.projection.extend([_load_dense(path) for name, path in modules if name == "Dense"])
+    return encoder.eval()
+
+
+def _load_transformer(folder: Path, weights: Path) -> TextEncoder:
+    """Return an encoder that pools by the mean, in evaluation mode."""
+    if not (weights / "config.json").is_file():
+        raise CheckpointError(
+            f"{weights} must be a transformers or sentence-transformers folder, but it has no "
+            "config.json"
+        )
+    try:
+        with _quiet_transformers():
+            config = AutoConfig.from_pretrained(weights)
+            # Of an encoder-decoder such as T5 only the encoder reads text.
+            model = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+            backbone = model.from_pretrained(weights, config=config, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(weights)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{weights} must hold a transformers model with model.safetensors and a tokenizer, "
+            f"but reading it failed: {error}"
+        ) from error
+    limits = [tokenizer.model_max_length, _read_settings(weights).get("max_seq_length")]
+    # Tokenizers without a limit of their own say 1e30.
+    max_tokens = min(int(limit) for limit in (*limits, 8192) if limit)
+    return TextEncoder(
+        drop_pooler(backbone),
+        tokenizer,
+        pooling="mean",
+        max_tokens=max_tokens,
+        prompt=_read_prompt(folder),
+    ).eval()
+
+
+def drop_pooler(backbone: nn.Module) -> nn.Module:
+    """Return the backbone without BERT's pooler, which no pooling here reads."""
+    if isinstance(getattr(backbone, "pooler", None), nn.Module):
+        backbone.pooler = None
+    return backbone
+
+
+def _read_settings(weights: Path) -> dict[str, Any]:
+    path = weights / "sentence_bert_config.json"
+    settings: dict[str, Any] = _read_json(path) if path.is_file() else {}
+    if settings.get("do_lower_case"):
+        raise CheckpointError(f"{path}: do_lower_case is not supported, got true, wanted false")
+    return settings
+
+
+def _read_pooling(path: Path) -> str:
+    settings = _read_json(path / "config.json")
+    mode = settings.get("pooling_mode")
+    modes = [mode] if isinstance(mode, str) else list(mode or [])
+    modes += [name for flag, name in _POOLING_FLAGS.items() if settings.get(flag)]
+    if len(modes) != 1 or modes[0] not in _POOLING_FLAGS.values():
+        raise CheckpointError(
+            f"{path}/config.json must set one pooling of {', '.join(_POOLING_FLAGS.values())}, "
+            f"got {', '.join(modes) or settings}"
+        )
+    if not settings.get("include_prompt", True):
+        raise CheckpointError(f"{path}/config.json: include_prompt = false is not supported")
+    return modes[0]
+
+
+def _read_prompt(folder: Path) -> str:
+    path = folder / "config_sentence_transformers.json"
+    settings = _read_json(path) if path.is_file() else {}
+    name = settings.get("default_prompt_name")
+    return str(settings["prompts"][name]) if name else ""
+
+
+def _save_dense(dense: Dense, folder: Path) -> None:
+    linear = dense.linear
+    settings = {
+        "in_features": linear.in_features,
+        "out_features": linear.out_features,
+        "bias": linear.bias is not None,
+        "activation_function": dense.activation_name,
+    }
+    _write_json(folder / "config.json", settings)
+    weights = {f"linear.{name}": value.contiguous() for name, value in linear.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+
+
+def _load_dense(folder: Path) -> Dense:
+    settings = _read_json(folder / "config.json")
+    if settings.get("use_residual"):
+        raise CheckpointError(f"{folder}/config.json: use_residual is not supported")
+    try:
+        dense = Dense(
+            settings["in_features"],
+            settings["out_features"],
+            bias=settings.get("bias", True),
+            activation=settings.get("activation_function", "torch.nn.modules.activation.Tanh"),
+        )
+        dense.load_state_dict(load_file(folder / "model.safetensors"))
+    except (KeyError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} must hold a Dense module, but: {error}") from error
+    return dense
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} must be a readable JSON file, but: {error}") from error
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers from drawing bars and reports of weights that are not used here."""
+    verbosity = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.logging.enable_progress_bar()

@@ -1,0 +1,190 @@
+"""Training augmentation of whole batches: one affine resampling, one colour map, one mask."""
+
+import math
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from vision.transforms import Preprocess
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Spread = Annotated[float, Field(ge=0, lt=1)]
+Range = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]]
+
+
+class Augmentation(BaseModel):
+    """How far training pictures are moved away from what was photographed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop_area: Range = Field(default=(1.0, 1.0), description="Share of the area that is kept.")
+    crop_aspect: float = Field(
+        default=1.0, ge=1, description="Crops are up to this much wider or taller than square."
+    )
+    flip: Probability = Field(default=0.0, description="How often left and right are swapped.")
+    rotation_deg: float = Field(default=0.0, ge=0, description="Largest rotation either way.")
+    brightness: Spread = Field(default=0.0, description="Largest relative change of brightness.")
+    contrast: Spread = Field(default=0.0, description="Largest relative change of contrast.")
+    saturation: Spread = Field(default=0.0, description="Largest relative change of saturation.")
+    hue_deg: float = Field(default=0.0, ge=0, le=180, description="Largest rotation of hue.")
+    grey: Probability = Field(default=0.0, description="How often all colour is dropped.")
+    erase: Probability = Field(default=0.0, description="How often one rectangle is blanked.")
+    erase_area: Range = Field(default=(0.02, 0.2), description="Share of the area blanked.")
+
+
+PRESETS: dict[str, Augmentation] = {
+    "none": Augmentation(),
+    "light": Augmentation(crop_area=(0.6, 1.0), crop_aspect=1.2, flip=0.5),
+    "photo": Augmentation(
+        crop_area=(0.3, 1.0),
+        crop_aspect=4 / 3,
+        flip=0.5,
+        rotation_deg=15.0,
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+        hue_deg=8.0,
+    ),
+    "strong": Augmentation(
+        crop_area=(0.15, 1.0),
+        crop_aspect=4 / 3,
+        flip=0.5,
+        rotation_deg=25.0,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue_deg=15.0,
+        grey=0.05,
+        erase=0.3,
+    ),
+}
+
+
+def get_augmentation(preset: str) -> Augmentation:
+    """Return the augmentation of that name.
+
+    Raises:
+        ValueError: If there is no preset of that name.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"augmentation must be one of {', '.join(PRESETS)}, got {preset!r}")
+    return PRESETS[preset]
+
+
+def augment(
+    pictures: Tensor,
+    aspects: Tensor,
+    augmentation: Augmentation,
+    preprocess: Preprocess,
+    *,
+    size: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return augmented, normalised pictures (B, 3, size, size), float32.
+
+    The draws are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandomRotation,
+    ColorJitter and RandomErasing. Here every picture of the batch gets its own draw in the same few
+    tensor operations: crop, flip and rotation are one resampling, all colour changes and the
+    normalisation one matrix per picture. Colours are not clipped between the steps.
+
+    Args:
+        pictures: Stored pictures, uint8 (B, 3, H, W), stretched to one common shape.
+        aspects: Width over height of each picture before it was stretched, float (B,).
+        augmentation: What to draw from.
+        preprocess: Whose mean and std the result is normalised with.
+        size: Side of the result in pixels.
+        generator: Source of every draw; one per batch makes training resumable at any batch.
+    """
+    boxes = _draw_affine(aspects, augmentation, generator)
+    grid = F.affine_grid(boxes, [len(pictures), 3, size, size], align_corners=False)
+    sampled = F.grid_sample(
+        pictures.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    coloured = _recolour(sampled, augmentation, preprocess, generator)
+    if augmentation.erase > 0:
+        _erase(coloured, augmentation, generator)
+    return coloured
+
+
+def _uniform(
+    count: int, low: float, high: float, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Return uniform draws (B,); drawn where the generator lives, so a seed fixes them anywhere."""
+    draws = torch.rand(count, generator=generator, device=generator.device)
+    return (low + (high - low) * draws).to(device)
+
+
+def _draw_affine(aspects: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Return maps (B, 2, 3) from the result's coordinates to the stored picture's."""
+
+    def draw(low: float, high: float) -> Tensor:
+        return _uniform(len(aspects), low, high, generator, aspects.device)
+
+    area = draw(*augmentation.crop_area)
+    aspect = torch.exp(draw(-1.0, 1.0) * math.log(augmentation.crop_aspect))
+    # Shares of a stretched picture's sides are shares of the original's, so no pixel size is
+    # needed; a picture too narrow for the drawn box gives all of its narrow side.
+    stretch = aspects if augmentation.crop_area[0] < 1 else torch.ones_like(aspects)
+    width = torch.sqrt(area * aspect / stretch).clamp(max=1.0)
+    height = torch.sqrt(area / aspect * stretch).clamp(max=1.0)
+    centre_x = draw(-1.0, 1.0) * (1.0 - width)
+    centre_y = draw(-1.0, 1.0) * (1.0 - height)
+    flip = 1.0 - 2.0 * (draw(0.0, 1.0) < augmentation.flip).float()
+    angle = torch.deg2rad(draw(-1.0, 1.0) * augmentation.rotation_deg)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rows = [width * cos * flip, -width * sin, centre_x, height * sin * flip, height * cos, centre_y]
+    return torch.stack(rows, dim=1).view(-1, 2, 3)
+
+
+def _recolour(
+    pictures: Tensor,
+    augmentation: Augmentation,
+    preprocess: Preprocess,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return pictures (B, 3, H, W) in 0..255 with changed colours, normalised."""
+    count, device = len(pictures), pictures.device
+
+    def draw(spread: float) -> Tensor:
+        return _uniform(count, 1.0 - spread, 1.0 + spread, generator, device)[:, None, None]
+
+    brightness, contrast = draw(augmentation.brightness), draw(augmentation.contrast)
+    saturation = draw(augmentation.saturation)
+    hue = (draw(1.0) - 1.0) * math.radians(augmentation.hue_deg)
+    greyed = _uniform(count, 0.0, 1.0, generator, device) < augmentation.grey
+    saturation = saturation.masked_fill(greyed[:, None, None], 0.0)
+
+    luma = torch.tensor([0.299, 0.587, 0.114], device=device)
+    to_grey = luma.expand(3, 3)
+    eye = torch.eye(3, device=device)
+    # Rodrigues' rotation about the grey axis (1, 1, 1) / sqrt(3).
+    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=device)
+    rotate = eye * torch.cos(hue) + (1 - torch.cos(hue)) / 3 + cross * torch.sin(hue) / math.sqrt(3)
+    saturate = to_grey + saturation * (eye - to_grey)  # (B, 3, 3)
+
+    mean = torch.tensor(preprocess.mean, device=device)[:, None]
+    std = torch.tensor(preprocess.std, device=device)[:, None]
+    pixels = pictures.flatten(2)  # (B, 3, HW)
+    mean_grey = (luma @ pixels.mean(dim=2).T)[:, None, None] / 255.0
+    matrix = brightness * contrast * (saturate @ rotate) / (255.0 * std)
+    offset = ((1.0 - contrast) * brightness * mean_grey - mean) / std
+    return torch.baddbmm(offset, matrix, pixels).view(pictures.shape)
+
+
+def _erase(pictures: Tensor, augmentation: Augmentation, generator: torch.Generator) -> None:
+    """Blank one rectangle of some pictures in place, with the mean colour (0 once normalised)."""
+    count, device = len(pictures), pictures.device
+    area = _uniform(count, *augmentation.erase_area, generator, device)
+    aspect = torch.exp(_uniform(count, -1.0, 1.0, generator, device))
+    chosen = _uniform(count, 0.0, 1.0, generator, device) < augmentation.erase
+    inside = chosen[:, None, None].expand(-1, *pictures.shape[2:])
+    for axis, share in ((1, torch.sqrt(area / aspect)), (2, torch.sqrt(area * aspect))):
+        side = pictures.shape[axis + 1]
+        start = _uniform(count, 0.0, 1.0, generator, device) * (1.0 - share)
+        position = (torch.arange(side, device=device) + 0.5) / side
+        within = (position >= start[:, None]) & (position < (start + share)[:, None])
+        inside = inside & within.unsqueeze(3 - axis)
+    pictures.masked_fill_(inside[:, None], 0.0)

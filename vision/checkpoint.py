@@ -1,0 +1,75 @@
+"""A tower as a folder: safetensors for the weights, JSON for the rest. Nothing in it executes."""
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vision.backbones import BackboneSpec, restore_backbone
+from vision.errors import CheckpointError
+from vision.tower import VisionTower
+from vision.transforms import Preprocess
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+FORMAT_VERSION = 1
+
+
+class TowerConfig(BaseModel):
+    """What config.json holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = Field(description="Version of this layout.")
+    backbone: BackboneSpec = Field(description="The network to build.")
+    preprocess: Preprocess = Field(description="How pictures are prepared.")
+    dim: int = Field(ge=1, description="Embedding size D.")
+    dropout: float = Field(ge=0, lt=1, description="Dropout before the classifiers.")
+    classes: dict[str, tuple[str, ...]] = Field(description="Class names of every target.")
+
+
+def save(tower: VisionTower, folder: str | Path) -> None:
+    """Write the tower's weights and configuration into a folder, made if it is not there."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = TowerConfig(
+        format_version=FORMAT_VERSION,
+        backbone=tower.spec,
+        preprocess=tower.preprocess,
+        dim=tower.dim,
+        dropout=tower.dropout.p,
+        classes=tower.classes,
+    )
+    weights = {name: value.cpu().contiguous() for name, value in tower.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: str | Path) -> VisionTower:
+    """Return the tower saved in a folder, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: If the folder does not hold a whole tower of this format.
+    """
+    folder = Path(folder)
+    try:
+        raw = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        version = raw.get("format_version")
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{folder}: format_version must be {FORMAT_VERSION}, got {version!r}; "
+                "this tower was written by another release"
+            )
+        config = TowerConfig.model_validate(raw)
+        backbone = restore_backbone(config.backbone, config.preprocess)
+        tower = VisionTower(
+            backbone, dim=config.dim, classes=config.classes, dropout=config.dropout
+        )
+        tower.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (OSError, AttributeError, ValidationError) as error:
+        raise CheckpointError(f"{folder} does not hold a vision tower: {error}") from error
+    except (ValueError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"the vision tower in {folder} is damaged: {error}") from error
+    return tower.eval()

@@ -1,0 +1,211 @@
+"""Pictures with labels, decoded once, served as whole batches."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from vision.errors import ImageError, TrainingError
+from vision.images import load
+from vision.transforms import Preprocess, build_resize, to_pixels
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled pictures on disk.
+
+    Attributes:
+        images: Picture files.
+        targets: Class index of every picture for every target, int64 (n,); -1 where unknown.
+        classes: Class names of every target; the same targets in the same order.
+        root: Folder that every picture must be in; images are then relative to it.
+    """
+
+    images: Sequence[Path]
+    targets: Mapping[str, NDArray[np.int64]]
+    classes: Mapping[str, Sequence[str]]
+    root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if list(self.targets) != list(self.classes):
+            raise ValueError(
+                f"targets and classes must name the same targets in the same order, "
+                f"got {list(self.targets)} and {list(self.classes)}"
+            )
+        for name, labels in self.targets.items():
+            if labels.dtype != np.int64 or labels.shape != (len(self.images),):
+                raise ValueError(
+                    f"targets[{name!r}] must be int64 ({len(self.images)},), "
+                    f"got {labels.dtype} {labels.shape}"
+                )
+            count = len(self.classes[name])
+            if labels.size and not UNKNOWN <= labels.min() <= labels.max() < count:
+                raise ValueError(
+                    f"targets[{name!r}] must be between -1 and {count - 1}, "
+                    f"got {labels.min()} to {labels.max()}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Rejected(NamedTuple):
+    """A picture that training went on without."""
+
+    image: Path
+    reason: str
+
+
+class Batch(NamedTuple):
+    """Pictures of one step, as stored."""
+
+    pictures: Tensor  # uint8 (B, 3, H, W)
+    aspects: Tensor  # width over height before stretching, float (B,)
+    targets: Tensor  # int64 (B, number of targets), -1 where unknown
+    rows: Tensor  # int64 (B,), positions in images
+
+
+class PictureSet(Dataset[Batch]):
+    """Decoded pictures and their labels; asked for several rows, it answers one ``Batch``.
+
+    Args:
+        images: The pictures' files.
+        pictures: Their pixels, uint8 (n, 3, H, W).
+        aspects: Width over height before stretching, float (n,).
+        targets: Labels, int64 (n, number of targets).
+        rejected: Rows that could not be read, and why; they are never served.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        pictures: Tensor,
+        aspects: Tensor,
+        targets: Tensor,
+        rejected: Mapping[int, Rejected],
+    ) -> None:
+        self.images, self.pictures, self.aspects = images, pictures, aspects
+        self.targets, self.rejected = targets, tuple(rejected.values())
+        self.rows = torch.tensor([row for row in range(len(images)) if row not in rejected])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Batch:
+        """Return a batch of one picture."""
+        return self.__getitems__([position])
+
+    def __getitems__(self, positions: list[int]) -> Batch:
+        """Return the batch of these; DataLoader calls this in place of one call a picture."""
+        rows = self.rows[torch.tensor(positions)]
+        return Batch(self.pictures[rows], self.aspects[rows], self.targets[rows], rows)
+
+
+class EpochShuffle(Sampler[int]):
+    """A new order every epoch, a function of seed and epoch alone, so a resumed run repeats it.
+
+    Args:
+        count: Number of rows.
+        seed: Seed of all orders.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order: list[int] = torch.randperm(self.count, generator=generator).tolist()
+        return iter(order)
+
+
+def decode_samples(
+    samples: Samples,
+    preprocess: Preprocess,
+    *,
+    spill: Path | None,
+    progress: bool,
+) -> PictureSet:
+    """Return every readable picture of the samples at the preprocess' size, each decoded once.
+
+    Args:
+        samples: What to read.
+        preprocess: Gives size, fit and filter.
+        spill: A file to keep the pixels in instead of memory; None keeps them in memory.
+        progress: Show Lightning's progress bar.
+
+    Raises:
+        TrainingError: If no picture can be read.
+    """
+    shape = (len(samples), 3, preprocess.size, preprocess.size)
+    if spill is None:
+        pixels: NDArray[np.uint8] = np.empty(shape, dtype=np.uint8)
+    else:
+        pixels = np.memmap(spill, dtype=np.uint8, mode="w+", shape=shape)
+    aspects = np.ones(len(samples), dtype=np.float32)
+    resize = build_resize(preprocess)
+    rejected = _read_all(samples, preprocess.size, resize, pixels, aspects, progress)
+    for image, reason in rejected.values():
+        logger.warning("training goes on without %s: %s", image, reason)
+    if len(rejected) == len(samples):
+        reasons = [reason for _, reason in rejected.values()]
+        raise TrainingError(
+            f"none of {len(samples)} pictures can be read" + (f": {reasons[0]}" if reasons else "")
+        )
+    labels = np.stack([*samples.targets.values()], axis=1)
+    return PictureSet(
+        samples.images,
+        torch.from_numpy(pixels),
+        torch.from_numpy(aspects),
+        torch.from_numpy(labels),
+        rejected,
+    )
+
+
+def _read_all(
+    samples: Samples,
+    size: int,
+    resize: Callable[[Image.Image], Image.Image],
+    pixels: NDArray[np.uint8],
+    aspects: NDArray[np.float32],
+    progress: bool,
+) -> dict[int, Rejected]:
+    """Fill pixels and aspects in place and return the rows that could not be read, with reasons."""
+
+    def read(row: int) -> Rejected | None:
+        try:
+            # Twice the size leaves enough pixels for the resampling filter to work with.
+            picture = load(samples.images[row], samples.root, min_side=2 * size)
+        except ImageError as error:
+            return Rejected(samples.images[row], str(error))
+        aspects[row] = picture.width / picture.height
+        pixels[row] = to_pixels(resize(picture)).numpy()
+        return None
+
+    rows = range(len(samples))
+    # Pillow decodes and resizes without holding the interpreter's lock.
+    with ThreadPoolExecutor() as threads:
+        answers = list(
+            Tqdm(threads.map(read, rows), desc="decode", total=len(rows), disable=not progress)
+        )
+    return {row: answer for row, answer in zip(rows, answers, strict=True) if answer is not None}

@@ -1,0 +1,30 @@
+"""The errors this package raises on purpose.
+
+VisionError
+├── ImageError          bytes or a file that are not a picture we accept (also a ValueError)
+├── WeightsError        named weights are not on this machine, or do not fit the network
+├── CheckpointError     a saved tower is missing, damaged or of another format
+└── TrainingError       training cannot go on, or cannot be resumed
+
+A bad argument is a plain ``ValueError``.
+"""
+
+
+class VisionError(Exception):
+    """Root of every error raised on purpose."""
+
+
+class ImageError(VisionError, ValueError):
+    """Bytes or a file that are not a picture we accept."""
+
+
+class WeightsError(VisionError):
+    """Named weights are not on this machine, or do not fit the network."""
+
+
+class CheckpointError(VisionError):
+    """A saved tower is missing, damaged or of another format."""
+
+
+class TrainingError(VisionError):
+    """Training cannot go on, or cannot be resumed."""

@@ -1,0 +1,66 @@
+"""Where a network's weights come from when they are not random."""
+
+from pathlib import Path
+
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from vision.errors import WeightsError
+
+# What timm, torchvision and transformers raise when weights are neither on disk nor reachable;
+# the hub's "not found" errors and urllib's are OSErrors.
+UNREACHABLE = (OSError, HfHubHTTPError, HFValidationError, SafetensorError)
+
+
+def find_local(pretrained: bool | str) -> Path | None:
+    """Return the safetensors file that a path names, or None when it is a hub id or no name.
+
+    Raises:
+        WeightsError: If it can only be a path and there is no such file.
+    """
+    if isinstance(pretrained, bool):
+        return None
+    path = Path(pretrained)
+    file = path / "model.safetensors" if path.is_dir() else path
+    if file.is_file():
+        if file.suffix != ".safetensors":
+            raise WeightsError(f"pretrained must be a .safetensors file, got {pretrained!r}")
+        return file
+    # A hub id is OWNER/NAME; anything else can only have been meant as a path.
+    if path.is_absolute() or pretrained.startswith(".") or pretrained.count("/") != 1:
+        raise WeightsError(
+            f"pretrained {pretrained!r} is neither a .safetensors file, a folder with "
+            "model.safetensors, nor a hub id OWNER/NAME"
+        )
+    return None
+
+
+def load_local(network: nn.Module, file: Path | None) -> None:
+    """Load a file's weights; those of a classifier, which the network no longer has, are left.
+
+    Raises:
+        WeightsError: If the file is damaged or of another network.
+    """
+    if file is None:
+        return
+    try:
+        missing, _ = network.load_state_dict(load_file(file), strict=False)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise WeightsError(f"weights in {file} do not fit this network: {error}") from error
+    if missing:
+        raise WeightsError(
+            f"weights in {file} are of another network: {len(missing)} of its tensors are missing, "
+            f"the first is {missing[0]!r}"
+        )
+
+
+def not_found(name: str, pretrained: bool | str) -> WeightsError:
+    """Return the error that says how to get weights that are not on this machine."""
+    what = repr(pretrained) if isinstance(pretrained, str) else "published weights"
+    return WeightsError(
+        f"{what} for backbone {name!r} are not on this machine and could not be downloaded. "
+        "On a machine with a network run `huggingface-cli download OWNER/NAME --local-dir DIR`, "
+        'copy DIR here and set pretrained = "DIR"; or set pretrained = false to train from scratch'
+    )

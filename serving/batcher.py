@@ -101,7 +101,9 @@ class Batcher(Generic[T, R]):
         try:
             answers = await self._compute([waiting.request for waiting in batch])
             if len(answers) != len(batch):
-                raise RuntimeError(f"{len(batch)} requests must get as many answers, got {len(answers)}")
+                raise RuntimeError(
+                    f"{len(batch)} requests must get as many answers, got {len(answers)}"
+                )
         except Exception as error:
             if len(batch) == 1:
                 _settle(batch[0].answer, error)

@@ -59,7 +59,9 @@ class ServiceConfig(BaseModel):
     )
     history_events: int = Field(500, ge=1, description="Live events kept of each user, the last.")
     history_ttl_s: int | None = Field(
-        None, ge=1, description="Forget a user's live events this long after the last; unset: never."
+        None,
+        ge=1,
+        description="Forget a user's live events this long after the last; unset: never.",
     )
 
     max_message_bytes: int = Field(16 * MIB, ge=1024, description="Largest request.")

@@ -44,9 +44,7 @@ def read_id(name: str, value: str) -> str:
         ValueError: If it is empty or too long.
     """
     if not 1 <= len(value) <= MAX_ID_CHARACTERS:
-        raise ValueError(
-            f"{name} must have 1 to {MAX_ID_CHARACTERS} characters, got {len(value)}"
-        )
+        raise ValueError(f"{name} must have 1 to {MAX_ID_CHARACTERS} characters, got {len(value)}")
     return value
 
 
@@ -154,9 +152,7 @@ def read_events(messages: Sequence[pb.Event], *, now_us: int) -> list[UserEvent]
     ]
 
 
-def read_upserts(
-    messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int
-) -> list[NewItem]:
+def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> list[NewItem]:
     """Return items to store.
 
     Raises:

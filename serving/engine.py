@@ -1,6 +1,5 @@
 """The service without its wire: recommender, live state and embedding tiers as one."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -84,9 +83,7 @@ class Engine:
 
     async def similar(self, item_id: str, *, k: int, filters: Filters) -> Answer[list[Scored]]:
         """Return the items closest to an item."""
-        found = await self._compute.run(
-            self._recommender.similar, item_id, k=k, filters=filters
-        )
+        found = await self._compute.run(self._recommender.similar, item_id, k=k, filters=filters)
         return Answer(found, self._stale())
 
     async def search(
@@ -94,9 +91,7 @@ class Engine:
     ) -> Answer[list[Scored]]:
         """Return the items closest to words, a picture, or both."""
         embedding = await self._embed_query(text, image)
-        found = await self._compute.run(
-            self._recommender.nearest, embedding, k=k, filters=filters
-        )
+        found = await self._compute.run(self._recommender.nearest, embedding, k=k, filters=filters)
         return Answer(found, self._stale())
 
     async def identify(self, image: bytes, *, k: int) -> Answer[Identified]:
@@ -105,9 +100,8 @@ class Engine:
         Raises:
             MissingPartError: If the bundle was trained without labelled photos.
         """
-        if self._identifier is None:
-            self._recommender.bundle.require("identification")
-        assert self._identifier is not None, "require raised where it is missing"
+        self._recommender.bundle.require("identification")
+        assert self._identifier is not None, "it is built wherever the bundle has the part"
         embedding = await self._embed_query(None, image)
         found = await self._compute.run(self._identifier.identify_embedding, embedding, k=k)
         return Answer(found, self._stale())

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from serving.connection import RedisConnection

@@ -89,7 +89,7 @@ class LiveItems:
         # Embedding first: a picture that cannot be read must not be stored.
         await asyncio.gather(
             *(
-                self._embed(change.record, item.picture)
+                self._embed_new(change.record, item.picture)
                 for change, item in zip(changes, items, strict=True)
             )
         )
@@ -126,6 +126,12 @@ class LiveItems:
                 "send the picture along, or empty bytes to go without"
             )
         return Change(record, "same")
+
+    async def _embed_new(self, record: ItemRecord, picture: bytes | None) -> Floats:
+        try:
+            return await self._embed(record, picture)
+        except _SupersededError:  # of a reader that we had joined; it is gone now
+            return await self._embed(record, picture)
 
     async def _apply(self, records: Sequence[ItemRecord]) -> None:
         """Give changes to the recommender; of several to one item the last one counts."""

@@ -82,9 +82,7 @@ class MetricsEndpoint:
     """
 
     def __init__(self, telemetry: Telemetry, *, host: str, port: int) -> None:
-        self._server, self._thread = start_http_server(
-            port, addr=host, registry=telemetry.registry
-        )
+        self._server, self._thread = start_http_server(port, addr=host, registry=telemetry.registry)
         self.port = int(self._server.server_port)
 
     def close(self) -> None:

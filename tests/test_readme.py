@@ -10,11 +10,11 @@ from typing import NamedTuple
 import pytest
 import typer.main
 from click import Command, Group
-from recsys.cli.main import app
-from recsys.config import TrainConfig
 
 from benchmarks.record import latest
 from benchmarks.tables import TABLES, render
+from recsys.cli.main import app
+from recsys.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -10,6 +10,7 @@ from recsys.data.timestamps import parse_timestamp
 
 PATH = pl.List(pl.String())
 PAIRS = pl.List(pl.Struct({"key": pl.String(), "value": pl.String()}))
+_TEXT = pl.String | pl.Categorical | pl.Enum
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -28,7 +29,7 @@ class Reader(NamedTuple):
 
 
 def _is_text(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+    return isinstance(dtype, _TEXT)
 
 
 def _is_plain(dtype: pl.DataType) -> bool:
@@ -84,9 +85,7 @@ def _read_time(name: str, dtype: pl.DataType) -> Cells | None:
 def _read_path(name: str, dtype: pl.DataType) -> Cells | None:
     if _is_text(dtype):
         parts = _text(name).str.split(">")
-    elif isinstance(dtype, pl.Null) or (
-        isinstance(dtype, pl.List) and _is_one_of(dtype.inner, pl.String, pl.Enum, pl.Null)
-    ):
+    elif isinstance(dtype, pl.Null) or _is_text_list(dtype):
         parts = pl.col(name).cast(PATH)
     else:
         return None
@@ -97,11 +96,11 @@ def _read_path(name: str, dtype: pl.DataType) -> Cells | None:
 def _read_pairs(name: str, dtype: pl.DataType) -> Cells | None:
     if _is_text(dtype):
         return _parsed(name, lambda text: text.map_batches(_json_pairs, return_dtype=PAIRS))
-    if isinstance(dtype, pl.Struct) and all(_is_plain(dtype[field]) for field in dtype):
+    if isinstance(dtype, pl.Struct) and all(_is_plain(field) for field in _fields(dtype).values()):
         struct = pl.col(name).struct
         pairs = pl.concat_list(
             pl.struct(key=pl.lit(field), value=struct.field(field).cast(pl.String))
-            for field in dtype
+            for field in _fields(dtype)
         )
     elif isinstance(dtype, pl.Map | pl.Null) or _is_pair_list(dtype):
         pairs = pl.col(name).cast(PAIRS)
@@ -110,3 +109,52 @@ def _read_pairs(name: str, dtype: pl.DataType) -> Cells | None:
     # What has no value is no attribute: NDJSON gives every row the fields of all rows.
     has_value = pl.element().struct.field("value").is_not_null()
     return Cells(pairs.list.eval(pl.element().filter(has_value)))
+
+
+def _fields(dtype: pl.Struct) -> dict[str, pl.DataType]:
+    return {field.name: field.dtype for field in dtype.fields}  # type: ignore[misc]
+
+
+def _is_text_list(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.List) and isinstance(dtype.inner, _TEXT | pl.Null)
+
+
+def _is_pair_list(dtype: pl.DataType) -> bool:
+    if not (isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct)):
+        return False
+    fields = _fields(dtype.inner)
+    return fields.keys() == {"key", "value"} and all(map(_is_plain, fields.values()))
+
+
+def _json_pairs(texts: pl.Series) -> pl.Series:
+    return pl.Series(texts.name, [parse_pairs(text) for text in texts], dtype=PAIRS)
+
+
+def parse_pairs(text: str | None) -> list[dict[str, str]] | None:
+    """Return the pairs of a flat JSON object as text, None where ``text`` is anything else."""
+    try:
+        values = json.loads(text or "null")
+        if not isinstance(values, dict) or any(isinstance(v, dict | list) for v in values.values()):
+            return None
+        pairs = [
+            {"key": key, "value": value if isinstance(value, str) else json.dumps(value)}
+            for key, value in values.items()
+            if value is not None
+        ]
+        for pair in pairs:  # JSON can escape half a character, which no table can hold
+            "".join(pair.values()).encode()
+    except (ValueError, RecursionError):
+        return None
+    return pairs
+
+
+READERS: dict[pl.DataType, Reader] = {
+    pl.String(): Reader(_read_text, "text or integers"),
+    pl.Float64(): Reader(_read_number, "numbers"),
+    pl.Boolean(): Reader(_read_flag, "true or false"),
+    pl.Datetime("us", "UTC"): Reader(
+        _read_time, "date-times or ISO 8601 text (convert Unix seconds with polars.from_epoch)"
+    ),
+    PATH: Reader(_read_path, "lists of text, or text such as 'A > B'"),
+    PAIRS: Reader(_read_pairs, "maps, flat structs, or JSON objects as text"),
+}

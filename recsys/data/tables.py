@@ -42,7 +42,9 @@ def find_files(source: Source) -> list[Path]:
         return [path for one in source for path in find_files(one)]
     path = Path(source).expanduser()
     if path.is_dir():
-        raise DataError(f"a table must be a file or a glob, got folder {path}; try {path}/*.parquet")
+        raise DataError(
+            f"a table must be a file or a glob, got folder {path}; try {path}/*.parquet"
+        )
     paths = [path] if path.is_file() else [Path(name) for name in sorted(_glob(path))]
     if not paths:
         raise DataError(f"a table must be an existing file or a glob, nothing matches {path}")
@@ -66,6 +68,8 @@ def scan_file(path: Path) -> pl.LazyFrame:
         )
         if reader is None:
             raise DataError(f"a table must end in one of {', '.join(_READERS)}, got {path}")
+        if path.stat().st_size == 0:
+            raise DataError(f"table {path} must hold rows, but the file is empty")
         frame = reader(path)
         frame.collect_schema()  # opens the file: damage shows here, with its name
         return frame

@@ -26,13 +26,13 @@ def recall_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Scores:
 
     trec_eval's ``recall_k``: divided by all relevant items, also where they outnumber k.
     """
-    hits = _hits(ranked, relevant, k)
-    return hits.sum(axis=1) / _counts(relevant)
+    found: Scores = _hits(ranked, relevant, k).sum(axis=1) / _counts(relevant)
+    return found
 
 
 def hit_rate_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Scores:
     """Return 1 where any of the first k is relevant, else 0 (U,); trec_eval's ``success_k``."""
-    return _hits(ranked, relevant, k).any(axis=1).astype(np.float64)
+    return np.asarray(_hits(ranked, relevant, k).any(axis=1), dtype=np.float64)
 
 
 def precision_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Scores:
@@ -40,7 +40,8 @@ def precision_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Scores:
 
     trec_eval's ``P_k``: divided by k, also where fewer than k items were ranked.
     """
-    return _hits(ranked, relevant, k).sum(axis=1) / k
+    found: Scores = _hits(ranked, relevant, k).sum(axis=1) / k
+    return found
 
 
 def ndcg_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Scores:
@@ -53,13 +54,15 @@ def ndcg_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Scores:
     discounts = 1.0 / np.log2(np.arange(2, k + 2))  # (k,)
     ideal = np.cumsum(discounts)[np.minimum(_counts(relevant), k) - 1]
     # Clipped because two orders of the same additions may differ in the last bit.
-    return np.minimum(hits @ discounts / ideal, 1.0)
+    gains: Scores = np.minimum(hits @ discounts / ideal, 1.0)
+    return gains
 
 
 def mrr_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Scores:
     """Return 1 / the rank of the first relevant item, 0 where none is among the first k (U,)."""
     hits = _hits(ranked, relevant, k)
-    return np.where(hits.any(axis=1), 1.0 / (1.0 + hits.argmax(axis=1)), 0.0)
+    reciprocal: Scores = np.where(hits.any(axis=1), 1.0 / (1.0 + hits.argmax(axis=1)), 0.0)
+    return reciprocal
 
 
 def average_precision_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Scores:
@@ -70,7 +73,8 @@ def average_precision_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Sc
     """
     hits = _hits(ranked, relevant, k)
     precisions = np.cumsum(hits, axis=1) / np.arange(1, k + 1)
-    return (precisions * hits).sum(axis=1) / _counts(relevant)
+    mean: Scores = (precisions * hits).sum(axis=1) / _counts(relevant)
+    return mean
 
 
 def coverage_at_k(ranked: Ints, candidates: NDArray[np.bool_], k: int) -> float:

@@ -154,41 +154,36 @@ def rank_scores(
         seed: Of the permutation.
 
     Raises:
-        ValueError: If the shapes disagree, k < 1, or a score is NaN or plus infinity.
+        ValueError: If the shapes disagree, k < 1, or a score is not float32, NaN or plus infinity.
     """
     _check_scores(scores, excluded, candidates, k)
-    rows = np.random.default_rng(seed).permutation(len(candidates))
-    rows = rows[candidates[rows]]  # (n,), the candidates in tie-breaking order
-    out = np.full(scores.shape, False)
-    out[np.repeat(np.arange(len(scores)), [len(r) for r in excluded]), _concatenate(excluded)] = (
-        True
-    )
-    out |= np.isneginf(scores)
-    keys = _sortable(scores[:, rows])  # (B, n)
-    keys[out[:, rows]] = _LAST
-    kept = min(k, len(rows))
-    # Keys are distinct, so the k smallest are one set; only those are sorted.
-    best = np.argpartition(keys, kept - 1, axis=1)[:, :kept] if kept else keys[:, :0]
-    best = np.take_along_axis(best, np.take_along_axis(keys, best, 1).argsort(axis=1), 1)
+    order = np.random.default_rng(seed).permutation(len(candidates))
+    order = order[candidates[order]]  # (n,), the candidates as ties rank them
+    out = np.isneginf(scores)
+    for position, rows in enumerate(excluded):
+        out[position, rows] = True
+    keys = _sortable(scores[:, order])  # (B, n)
+    keys[out[:, order]] = _OUT
+    kept = min(k, len(order))
     ranked = np.full((len(scores), k), -1, dtype=np.int64)
-    ranked[:, :kept] = np.where(np.take_along_axis(keys, best, 1) == _LAST, -1, rows[best])
+    if kept:
+        best = np.argpartition(keys, kept - 1, axis=1)[:, :kept]
+        values = np.take_along_axis(keys, best, axis=1)
+        best = np.take_along_axis(best, np.argsort(values, axis=1), axis=1)
+        ranked[:, :kept] = np.where(np.sort(values, axis=1) == _OUT, -1, order[best])
     return ranked
 
 
-_LAST = np.iinfo(np.int64).max
+_OUT = np.iinfo(np.int64).max  # sorts after every score
 
 
 def _sortable(scores: NDArray[np.float32]) -> Ints:
     """Return distinct integers that sort by falling score, then by column, int64 (B, n)."""
-    # +0.0 makes -0.0 equal 0.0. The bits of a float sort like a signed integer once those of
+    # + 0.0 makes -0.0 equal 0.0. The bits of a float sort like a signed integer once those of
     # negative numbers are flipped.
-    bits = (scores.astype(np.float32) + np.float32(0.0)).view(np.int32)
+    bits = (scores + np.float32(0.0)).view(np.int32)
     bits = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
-    return ((-bits.astype(np.int64)) << 32) + np.arange(scores.shape[1])
-
-
-def _concatenate(rows: Sequence[Ints]) -> Ints:
-    return np.concatenate(rows) if len(rows) else np.empty(0, dtype=np.int64)
+    return (-bits.astype(np.int64) << 32) + np.arange(scores.shape[1])
 
 
 def _check_scores(
@@ -196,6 +191,8 @@ def _check_scores(
 ) -> None:
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
+    if scores.dtype != np.float32:
+        raise ValueError(f"scores must be float32, got {scores.dtype}")
     if scores.shape != (len(excluded), len(candidates)):
         raise ValueError(
             f"scores must have shape {(len(excluded), len(candidates))} (users, catalogue), "

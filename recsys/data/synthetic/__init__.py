@@ -1,1 +1,5 @@
-"""The generated shop."""
+"""A generated shop with planted tastes: tables, product pictures and customers' photos."""
+
+from recsys.data.synthetic.shop import Progress, Shop, generate_shop
+
+__all__ = ["Progress", "Shop", "generate_shop"]

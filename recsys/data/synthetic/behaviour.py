@@ -1,5 +1,6 @@
 """Simulate what shoppers do: sessions of views, carts and purchases, month by month."""
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -81,7 +82,7 @@ def simulate_events(
     utility = shoppers.utility(products)  # (U, N)
     utility += rng.normal(0.0, _POPULARITY_NOISE, len(products)).astype(np.float32)
     parts = []
-    for month, (start, end) in enumerate(zip(month_starts[:-1], month_starts[1:], strict=True)):
+    for month, (start, end) in enumerate(itertools.pairwise(month_starts)):
         present = np.flatnonzero(arrival_months <= month)
         traffic = 1.0 + _CURIOSITY * np.mean(arrival_months == month) * (month > 0)
         users = np.repeat(
@@ -170,9 +171,7 @@ def _events_of(sessions: _Sessions, rng: np.random.Generator) -> Events:
     return Events(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _draw_starts(
-    n_sessions: int, start: datetime, end: datetime, rng: np.random.Generator
-) -> Ints:
+def _draw_starts(n_sessions: int, start: datetime, end: datetime, rng: np.random.Generator) -> Ints:
     """Return session starts, in microseconds since 1970, most of them in the evening (S,)."""
     start_us = int(start.timestamp()) * _SECOND_US
     days = rng.integers((end - start).days, size=n_sessions)

@@ -36,12 +36,12 @@ def build_finishes(*, rng: np.random.Generator) -> dict[str, Finish]:
     flat = np.ones((TILE_PX, TILE_PX), dtype=np.float32)
     white, brown, grey = (255.0, 255.0, 255.0), (150.0, 98.0, 52.0), (170.0, 174.0, 180.0)
     return {
-        "wood": Finish(_wood(rows, columns, rng), 0.05, 0.0, 1.0, brown, 0.22),
-        "metal": Finish(_brushed(rng), 0.25, 0.55, 1.0, grey, 0.18),
+        "wood": Finish(_wood(rows, columns, rng), 0.05, 0.0, 1.0, brown, 0.28),
+        "metal": Finish(_brushed(rng), 0.3, 0.8, 1.0, grey, 0.22),
         "glass": Finish(flat, 0.5, 0.2, 0.6, white, 0.08),
         "ceramic": Finish(_speckled(rng), 0.45, 0.0, 1.0, white, 0.06),
         "fabric": Finish(_woven(rows, columns, rng), 0.0, 0.0, 1.0, white, 0.06),
-        "leather": Finish(_grained(rng), 0.22, 0.0, 1.0, (70.0, 40.0, 24.0), 0.12),
+        "leather": Finish(_grained(rng), 0.22, 0.0, 1.0, (70.0, 40.0, 24.0), 0.16),
         "rattan": Finish(_basket(rows, columns), 0.0, 0.0, 1.0, (214.0, 176.0, 120.0), 0.2),
     }
 
@@ -49,28 +49,26 @@ def build_finishes(*, rng: np.random.Generator) -> dict[str, Finish]:
 def _wood(rows: Pixels, columns: Pixels, rng: np.random.Generator) -> Pixels:
     wobble = _noise((8, 24), rng) * 14.0 + _noise((3, 5), rng) * 30.0
     grain = np.sin((rows + wobble) * (2.0 * np.pi / 9.0)) + 0.8 * _noise((64, 6), rng)
-    return (1.0 + 0.12 * grain).astype(np.float32)
+    return _tile(1.0 + 0.15 * grain)
 
 
 def _brushed(rng: np.random.Generator) -> Pixels:
-    return (1.0 + 0.06 * _noise((160, 3), rng)).astype(np.float32)
+    return _tile(1.0 + 0.06 * _noise((120, 3), rng))
 
 
 def _speckled(rng: np.random.Generator) -> Pixels:
-    specks = _noise((110, 110), rng)
-    return np.where(specks > 1.5, 0.62, 1.02).astype(np.float32)
+    specks = _noise((90, 90), rng)
+    return _tile(np.where(specks > 1.5, 0.5, 1.03))
 
 
 def _woven(rows: Pixels, columns: Pixels, rng: np.random.Generator) -> Pixels:
-    warp, weft = np.sin(columns * (np.pi / 2.4)), np.sin(rows * (np.pi / 2.4))
-    return (1.0 + 0.17 * warp * weft + 0.05 * _noise((120, 120), rng)).astype(np.float32)
+    warp, weft = np.sin(columns * (np.pi / 2.6)), np.sin(rows * (np.pi / 2.6))
+    return _tile(1.0 + 0.24 * warp * weft + 0.05 * _noise((120, 120), rng))
 
 
 def _grained(rng: np.random.Generator) -> Pixels:
-    creases = np.abs(_noise((70, 70), rng))
-    return (0.86 + 0.18 * np.minimum(creases, 1.2) + 0.07 * _noise((12, 12), rng)).astype(
-        np.float32
-    )
+    creases = np.abs(_noise((45, 45), rng))
+    return _tile(0.78 + 0.28 * np.minimum(creases, 1.2) + 0.08 * _noise((12, 12), rng))
 
 
 def _basket(rows: Pixels, columns: Pixels) -> Pixels:
@@ -79,7 +77,7 @@ def _basket(rows: Pixels, columns: Pixels) -> Pixels:
     strand = np.where(across, rows % period, columns % period) / period
     end = np.where(across, columns % period, rows % period) / period
     rounded = np.sin(np.pi * strand) ** 0.5 * np.sin(np.pi * (0.12 + 0.76 * end)) ** 0.4
-    return (0.35 + 0.85 * rounded).astype(np.float32)
+    return _tile(0.35 + 0.85 * rounded)
 
 
 def _noise(cells: tuple[int, int], rng: np.random.Generator) -> Pixels:
@@ -92,4 +90,8 @@ def _noise(cells: tuple[int, int], rng: np.random.Generator) -> Pixels:
         shape = (-1, 1) if axis == 0 else (1, -1)
         part = (part * part * (3.0 - 2.0 * part)).reshape(shape)
         coarse = np.take(coarse, low, axis) * (1.0 - part) + np.take(coarse, low + 1, axis) * part
-    return (coarse / coarse.std()).astype(np.float32)
+    return _tile(coarse / coarse.std())
+
+
+def _tile(values: NDArray[np.floating]) -> Pixels:
+    return values.astype(np.float32)

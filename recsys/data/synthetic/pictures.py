@@ -9,13 +9,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from recsys.data.synthetic.camera import PICTURE_PX, Shot
 from recsys.data.synthetic.materials import TILE_PX, Finish, Pixels, build_finishes
 from recsys.data.synthetic.products import Floats, Products
-from recsys.data.synthetic.shapes import Part, Role, box, ellipse
+from recsys.data.synthetic.shapes import Role, box, ellipse
 from recsys.data.synthetic.silhouettes import draw_shape
 from recsys.data.synthetic.vocabulary import FORMS, LEAVES, MATERIALS, PATTERNS
 
 _SUPERSAMPLE = 3
 _MARGIN_PX = 4  # around a part, for the blur that softens its edges
-_TEXTURE_PX_PER_UNIT = 44.0
+_TEXTURE_PX_PER_UNIT = 30.0
 _HANGING = ("pendant", "clock")
 
 # Nobody's colour: none of these tells what a shopper likes.
@@ -54,8 +54,9 @@ class Renderer:
         flat = _flat_paints(colour, proportions)
 
         parts = draw_shape(leaf, FORMS[products.form[row]], proportions)
-        masks = [_mask(map(shot.place, part.outlines), map(shot.place, part.holes))
-                 for part in parts]
+        masks = [
+            _mask(map(shot.place, part.outlines), map(shot.place, part.holes)) for part in parts
+        ]
         canvas = _cast_shadow(shot.backdrop, masks, hanging=leaf in _HANGING)
         for part, mask in zip(parts, masks, strict=True):
             is_body = part.role == "body"
@@ -166,7 +167,8 @@ def _side(cover: Pixels) -> Pixels:
     left = inside.argmax(axis=1, keepdims=True)
     right = last - inside[:, ::-1].argmax(axis=1, keepdims=True)
     place = (2 * np.arange(last + 1) - left - right) / np.maximum(right - left, 1)
-    return np.clip(place, -1.0, 1.0).astype(np.float32)
+    side: Pixels = np.clip(place, -1.0, 1.0).astype(np.float32)
+    return side
 
 
 def _cast_shadow(backdrop: Pixels, masks: Sequence[_Mask], *, hanging: bool) -> Pixels:

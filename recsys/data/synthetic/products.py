@@ -1,4 +1,4 @@
-"""Draw the products of the generated shop: the hidden facts that pictures and titles are made from."""
+"""Draw the products of the generated shop: the facts that pictures and titles are made from."""
 
 from dataclasses import dataclass, fields
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 N_PROPORTIONS = 4
 """Free numbers in [0, 1] per product with which its shape is drawn."""
 
-_PLAIN_SHARE = 0.45
+_PLAIN_SHARE = 0.6
 _PRICE_NOISE = 0.18
 
 

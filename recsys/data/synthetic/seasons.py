@@ -58,8 +58,9 @@ def theme_season(month: int) -> Floats:
 
 
 def _season(peaks: Sequence[int | None], month: int) -> Floats:
-    gaps = [None if peak is None else min((month - peak) % 12, (peak - month) % 12)
-            for peak in peaks]
+    gaps = [
+        None if peak is None else min((month - peak) % 12, (peak - month) % 12) for peak in peaks
+    ]
     return np.array(
         [0.0 if gap is None else math.exp(-((gap / _SEASON_MONTHS) ** 2)) for gap in gaps]
     )

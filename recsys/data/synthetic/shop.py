@@ -1,13 +1,13 @@
 """Generate a whole shop: tables, pictures and customers' photos, with tastes planted in it."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 
 from recsys.data.synthetic.behaviour import simulate_events
 from recsys.data.synthetic.camera import Shot, customer_shot, studio_shot
@@ -29,16 +29,21 @@ _JPEG_QUALITY = 90
 _MIN_ITEMS = 50
 
 
+class _Job(NamedTuple):
+    """One picture to write: its path, what is on it, and how it is taken."""
+
+    path: str
+    products: Products
+    row: int
+    take_shot: Callable[..., Shot]
+
+
 @dataclass(frozen=True)
 class Shop:
     """Where a generated shop lies, and how large it came out.
 
     Args:
-        items: Item table.
-        events: Event table.
-        photos: Photos of catalogue products.
-        unknown: Photos of products that are not in the catalogue; ``item_id`` is null.
-        images: Root of the ``image`` paths of all tables.
+        folder: Its folder.
         split: First instant of the last month, in which the last products arrive: the test month.
         end: The end of that month, after the last event.
         n_items: Rows of ``items``.
@@ -47,17 +52,38 @@ class Shop:
         n_unknown: Rows of ``unknown``.
     """
 
-    items: Path
-    events: Path
-    photos: Path
-    unknown: Path
-    images: Path
+    folder: Path
     split: datetime
     end: datetime
     n_items: int
     n_events: int
     n_photos: int
     n_unknown: int
+
+    @property
+    def items(self) -> Path:
+        """Item table."""
+        return self.folder / "items.parquet"
+
+    @property
+    def events(self) -> Path:
+        """Event table."""
+        return self.folder / "events.parquet"
+
+    @property
+    def photos(self) -> Path:
+        """Table of customers' photos of catalogue products."""
+        return self.folder / "photos.parquet"
+
+    @property
+    def unknown(self) -> Path:
+        """Table of photos of products that are not in the catalogue: ``item_id`` is null."""
+        return self.folder / "unknown.parquet"
+
+    @property
+    def images(self) -> Path:
+        """Root of the ``image`` paths of all tables."""
+        return self.folder / "images"
 
 
 def generate_shop(
@@ -70,15 +96,15 @@ def generate_shop(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Shop:
-    """Write a generated shop and return where it lies.
+    """Write a generated shop into ``folder`` and return where everything lies.
 
     Shoppers choose by look (colour, material, form), which only pictures show, by words (brand,
     theme), which only titles say, and by product type, season, price, novelty and the product's
     own popularity; so a model needs both modalities to rank well. The same arguments give the
-    same tables.
+    same tables and pictures.
 
     Args:
-        folder: Where to put it; missing or empty. It is filled only when all is written.
+        folder: Where to put it; missing or empty. It is there only when all is written.
         end: End of the last month: the first of a month, 00:00 UTC.
         n_items: Catalogue size N.
         n_users: Number of shoppers U; a few of them never do anything.
@@ -91,21 +117,125 @@ def generate_shop(
     """
     _check(folder, end=end, n_items=n_items, n_users=n_users, months=months)
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left over by a run that was killed
+    if partial.exists():
+        shutil.rmtree(partial)  # left over by a run that was killed
     partial.mkdir(parents=True)
     try:
-        shop = _write_shop(
-            partial,
-            month_starts=month_starts(end, months),
-            n_items=n_items,
-            n_users=n_users,
-            seed=seed,
-            progress=progress or (lambda stage, done, total: None),
-        )
-        partial.replace(folder)
+        report = progress or _ignore
+        counts = _write_shop(partial, month_starts(end, months), n_items, n_users, seed, report)
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return shop
+    return Shop(folder, month_starts(end, months)[-2], end, n_items, *counts)
 
 
+def _check(folder: Path, *, end: datetime, n_items: int, n_users: int, months: int) -> None:
+    if end.utcoffset() != timedelta(0) or end != end.replace(
+        day=1, hour=0, minute=0, second=0, microsecond=0
+    ):
+        raise ValueError(f"end must be the first of a month, 00:00 UTC, got {end.isoformat()}")
+    for name, value, least in (
+        ("n_items", n_items, _MIN_ITEMS),
+        ("n_users", n_users, 1),
+        ("months", months, 2),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"folder must be missing or empty, got {folder}: choose another one")
+
+
+def _write_shop(
+    folder: Path,
+    starts: list[datetime],
+    n_items: int,
+    n_users: int,
+    seed: int,
+    report: Progress,
+) -> tuple[int, int, int]:
+    """Write all files and return how many events, photos and unknown photos there are."""
+    # One stream per part: a change in how one part draws leaves the others as they were.
+    streams = np.random.SeedSequence(seed).spawn(7)
+    facts, arriving, tastes, acts, texts, sending, drawing = map(np.random.default_rng, streams)
+    months = len(starts) - 1
+    n_unknown = round(_UNKNOWN_PER_ITEM * n_items)
+    everything = draw_products(n_items + n_unknown, rng=facts)
+    products = everything.take(slice(n_items))
+    strangers = everything.take(slice(n_items, None))  # same process, never in the catalogue
+
+    report("events", 0, 1)
+    arrivals = draw_arrival_months(n_items, months=months, rng=arriving)
+    shoppers = draw_shoppers(n_users, months=months, rng=tastes)
+    events = simulate_events(
+        products, shoppers, arrival_months=arrivals, month_starts=starts, rng=acts
+    )
+    build_events(events, products, n_users=n_users).write_parquet(folder / "events.parquet")
+    report("events", 1, 1)
+
+    items = build_items(products, arrival_months=arrivals, month_starts=starts, rng=texts)
+    items.write_parquet(folder / "items.parquet")
+    photographed = _photographed_rows(n_items, sending)
+    photos = build_photos(
+        "photos",
+        photographed,
+        products,
+        known=True,
+        splits=_draw_splits(len(photographed), _PHOTO_SPLITS, sending),
+    )
+    photos.write_parquet(folder / "photos.parquet")
+    unknown = build_photos(
+        "unknown",
+        np.arange(n_unknown),
+        strangers,
+        known=False,
+        splits=_draw_splits(n_unknown, _UNKNOWN_SPLITS, sending),
+    )
+    unknown.write_parquet(folder / "unknown.parquet")
+
+    pictured = items["image"].is_not_null().arg_true().to_numpy()
+    jobs = [
+        _Job(path, subjects, row, take_shot)
+        for paths, subjects, rows, take_shot in (
+            (items["image"].drop_nulls(), products, pictured, studio_shot),
+            (photos["image"], products, photographed, customer_shot),
+            (unknown["image"], strangers, range(n_unknown), customer_shot),
+        )
+        for path, row in zip(paths, rows, strict=True)
+    ]
+    _write_pictures(folder / "images", jobs, drawing, report)
+    return len(events.kinds), len(photographed), n_unknown
+
+
+def _write_pictures(
+    images: Path, jobs: Sequence[_Job], rng: np.random.Generator, report: Progress
+) -> None:
+    for name in ("products", "photos", "unknown"):
+        (images / name).mkdir(parents=True)
+    renderer = Renderer(rng=rng)
+    for done, (path, products, row, take_shot) in enumerate(jobs):
+        report("pictures", done, len(jobs))
+        picture = renderer.render(products, row, take_shot(rng=rng))
+        picture.save(images / path, quality=_JPEG_QUALITY)
+    report("pictures", len(jobs), len(jobs))
+
+
+def _photographed_rows(n_items: int, rng: np.random.Generator) -> Ints:
+    """Return the product on each photo (P,): one for each photographed product, then repeats."""
+    n_photos = round(_PHOTOS_PER_ITEM * n_items)
+    chosen = rng.permutation(n_items)[: round(_PHOTOGRAPHED * n_items)]
+    repeats = rng.choice(chosen, size=n_photos - len(chosen))
+    return rng.permutation(np.concatenate([chosen, repeats]))
+
+
+def _draw_splits(n_photos: int, shares: dict[str, float], rng: np.random.Generator) -> list[str]:
+    """Return a split per photo (P), each with its exact share."""
+    bounds = np.round(np.cumsum(list(shares.values())) * n_photos)
+    codes = np.searchsorted(bounds, np.arange(n_photos), side="right")
+    return [list(shares)[code] for code in rng.permutation(codes)]
+
+
+def _ignore(stage: str, done: int, total: int) -> None:
+    """Report to nobody."""

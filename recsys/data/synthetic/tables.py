@@ -82,7 +82,7 @@ def build_events(events: Events, products: Products, *, n_users: int) -> pl.Data
 
 
 def build_photos(
-    images: Sequence[str],
+    subfolder: str,
     rows: Ints,
     products: Products,
     *,
@@ -92,16 +92,16 @@ def build_photos(
     """Return a photo table; of products that are not ``known`` it tells no ``item_id``.
 
     Args:
-        images: Path of each photo under the images root (n).
-        rows: Product on each photo (n,).
+        subfolder: Where the photos lie under the images root.
+        rows: Product on each photo (P,).
         products: The products that ``rows`` is about.
-        splits: Split of each photo (n).
+        splits: Split of each photo (P).
         known: Whether the products are in the catalogue.
     """
     ids = item_ids(len(products))
     return pl.DataFrame(
         {
-            "image": list(images),
+            "image": [f"{subfolder}/photo-{number:05d}.jpg" for number in range(1, len(rows) + 1)],
             "item_id": [ids[row] if known else None for row in rows],
             "category": categories(products.take(rows)),
             "split": list(splits),

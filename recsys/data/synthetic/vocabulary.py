@@ -1,4 +1,4 @@
-"""What the generated shop sells and the words it uses: types, colours, materials, brands, themes."""
+"""What the generated shop sells, and the words and colours that it uses."""
 
 from typing import NamedTuple
 
@@ -143,7 +143,9 @@ THEMES: dict[str, Theme] = {
     "nautical": Theme(("Nautical", "Harbour", "Seaside"), "a house near the sea", 7),
     "industrial": Theme(("Industrial", "Loft", "Factory"), "high ceilings and bare brick", None),
     "boho": Theme(("Boho", "Bohemian", "Caravan"), "long Sundays and many cushions", None),
-    "minimal": Theme(("Minimal", "Pure", "Essential"), "those who own little and choose well", None),
+    "minimal": Theme(
+        ("Minimal", "Pure", "Essential"), "those who choose well", None
+    ),
     "rustic": Theme(("Rustic", "Farmhouse", "Country"), "a kitchen that smells of bread", 10),
     "deco": Theme(("Art Deco", "Gatsby", "Jazz Age"), "cocktails at eight", None),
     "zen": Theme(("Zen", "Wabi Sabi", "Kyoto"), "a quiet corner", None),

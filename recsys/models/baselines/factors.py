@@ -11,8 +11,9 @@ from torch import Tensor
 from recsys.data.interactions import Interactions, Ints
 from recsys.models.baselines.contract import Floats, require_fitted, require_known, require_past
 
-# Rows of about equal length are solved together; a batch is cut at this many padded cells.
-_BATCH_CELLS = 200_000
+# Rows whose lengths differ by at most a factor of two are solved together, at most this many
+# padded cells at once.
+_BATCH_CELLS = 50_000
 _INITIAL_SIZE = 0.01  # standard deviation of the first item factors
 
 
@@ -128,8 +129,10 @@ def _batches(matrix: "sparse.csr_matrix") -> list[_Batch]:
     batches, start = [], 0
     while start < len(order):
         # The last row of a batch is its longest, and all are padded to it.
-        cells = lengths[order[start:]] * np.arange(1, len(order) - start + 1)
-        size = max(int(np.searchsorted(cells, _BATCH_CELLS, side="right")), 1)
+        longest = lengths[order[start:]]
+        cells = longest * np.arange(1, len(longest) + 1)
+        fits = (cells <= _BATCH_CELLS) & (longest <= 2 * longest[0])
+        size = max(int(fits.sum()), 1)
         batches.append(_batch(matrix, order[start : start + size], lengths))
         start += size
     return batches

@@ -17,7 +17,8 @@ _TIE_WEIGHT = 1e-3
 class OwnPurchases:
     """The user's own items, by count times a decay since the last time; then by popularity.
 
-    An item that the user took ``n`` times, last ``d`` days ago, scores ``n * 2 ** (-d / half life)``.
+    An item that the user took ``n`` times, last ``d`` days ago, scores
+    ``n * 2 ** (-d / half_life)``.
     Items of one basket are equal by that, so popularity orders them, and all the rest after them.
 
     Args:

@@ -1,0 +1,158 @@
+"""The validated tables of one shop."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from recsys.data.loading import default_images_root, load_events, load_items, load_photos
+from recsys.data.pictures import CheckImage, Progress
+from recsys.data.quarantine import Quarantine
+from recsys.data.tables import Source
+from recsys.errors import DataError
+
+_ROWS_PER_HASH = 100_000  # bounds the text that is held while a table is hashed
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tables of ``recsys.schema`` whose every row is valid, and what was left out of them.
+
+    Args:
+        items: The catalogue, in the order of its table.
+        events: What users did, if the shop has it.
+        photos: Customers' photos, if the shop has them.
+        images_root: What picture paths are relative to; None if no row names a picture.
+        quarantine: The rows that were left out, with reasons.
+    """
+
+    items: pl.DataFrame
+    events: pl.DataFrame | None
+    photos: pl.DataFrame | None
+    images_root: Path | None
+    quarantine: Quarantine
+
+    def fingerprint(self) -> str:
+        """Return a hash that changes when a table or a picture does, 64 hexadecimal digits.
+
+        Tables count by their rows, however they are stored. Picture files count by size and time of
+        change, as build tools do it: reading a large catalogue's pictures takes as long as training
+        on them. Copies that keep the time (``cp -p``, rsync, tar) have the same fingerprint.
+        """
+        digest = hashlib.sha256()
+        for name, table in (
+            ("items", self.items),
+            ("events", self.events),
+            ("photos", self.photos),
+        ):
+            digest.update(f"{name} {table.schema if table is not None else None}\n".encode())
+            if table is not None:
+                for rows in table.iter_slices(_ROWS_PER_HASH):
+                    digest.update(rows.write_ndjson().encode())
+        for line in self._picture_states():
+            digest.update(line.encode())
+        return digest.hexdigest()
+
+    def _picture_states(self) -> Iterator[str]:
+        if self.images_root is None:
+            return
+        tables = [table["image"] for table in (self.items, self.photos) if table is not None]
+        for image in pl.concat(tables).drop_nulls().unique().sort():
+            state = (self.images_root / image).stat()
+            yield f"{image} {state.st_size} {state.st_mtime_ns}\n"
+
+
+def load_dataset(
+    items: Source,
+    events: Source | None = None,
+    photos: Source | None = None,
+    images_root: Path | None = None,
+    *,
+    now: datetime,
+    strict: bool = False,
+    check_image: CheckImage | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Return the valid rows of a shop's tables; bad rows are in ``Dataset.quarantine``.
+
+    Args:
+        items: Items table: a path, a glob, or a list of them; Parquet, CSV or NDJSON.
+        events: Events table.
+        photos: Photos table.
+        images_root: What picture paths are relative to; the folder of the items table if None.
+        now: Time with a zone; events after it are quarantined.
+        strict: Raise if any row is bad.
+        check_image: Whether a file can be decoded; None looks no further than the file's existence.
+        progress: Told after each picture that was checked.
+
+    Raises:
+        DataError: If a table cannot be read, is empty, or has no valid row, or if ``strict`` and a
+            row is bad.
+        SchemaError: If columns or types are not what the schema wants.
+        ValueError: If ``now`` has no zone.
+    """
+    dataset = _load(items, events, photos, images_root, now, check_image, progress)
+    if strict:
+        dataset.quarantine.require_empty()
+    for report in dataset.quarantine.reports:
+        if not report.n_valid:
+            reasons = "\n  ".join(report.lines())
+            raise DataError(f"table {report.table} must have a valid row, got none\n  {reasons}")
+    return dataset
+
+
+def check_tables(
+    items: Source,
+    events: Source | None = None,
+    photos: Source | None = None,
+    images_root: Path | None = None,
+    *,
+    now: datetime,
+    check_image: CheckImage | None = None,
+    progress: Progress | None = None,
+) -> Quarantine:
+    """Return what validation finds in a shop's tables, also where nothing in them can be used.
+
+    Takes the arguments of ``load_dataset`` and raises as it does on tables that cannot be read.
+    """
+    return _load(items, events, photos, images_root, now, check_image, progress).quarantine
+
+
+def _load(
+    items: Source,
+    events: Source | None,
+    photos: Source | None,
+    images_root: Path | None,
+    now: datetime,
+    check_image: CheckImage | None,
+    progress: Progress | None,
+) -> Dataset:
+    root = images_root if images_root is not None else default_images_root(items)
+    catalogue, report = load_items(
+        items, images_root=root, check_image=check_image, progress=progress
+    )
+    reports = [report]
+    tables: dict[str, pl.DataFrame] = {}
+    if events is not None:
+        tables["events"], report = load_events(events, catalogue["item_id"], now=now)
+        reports.append(report)
+    if photos is not None:
+        tables["photos"], report = load_photos(
+            photos,
+            catalogue["item_id"],
+            images_root=root,
+            check_image=check_image,
+            progress=progress,
+        )
+        reports.append(report)
+    pictured = "photos" in tables or catalogue["image"].is_not_null().any()
+    return Dataset(
+        items=catalogue,
+        events=tables.get("events"),
+        photos=tables.get("photos"),
+        images_root=root if pictured else None,
+        quarantine=Quarantine(tuple(reports)),
+    )

@@ -1,0 +1,134 @@
+"""Load and validate each of the three tables."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import dataframely as dy
+import polars as pl
+
+from recsys.data.coercion import coerce
+from recsys.data.pictures import CheckImage, PictureRule, Progress, broken_pictures
+from recsys.data.quarantine import ROW, Loaded, validate
+from recsys.data.tables import Source, find_files, scan_file
+from recsys.schema import EventSchema, ItemSchema, PhotoSchema
+
+
+def scan_table(source: Source, schema: type[dy.Schema]) -> pl.LazyFrame:
+    """Return the coerced rows of all files of a table; files may differ in columns and types.
+
+    Args:
+        source: A path, a glob, or a list of them.
+        schema: One of ``recsys.schema``.
+
+    Raises:
+        DataError: If there is no such file, or one is damaged.
+        SchemaError: If a file lacks a required column, or has a type that makes no sense.
+    """
+    frames = [coerce(scan_file(path), schema, table=path) for path in find_files(source)]
+    return pl.concat(frames)
+
+
+def load_items(
+    source: Source,
+    *,
+    images_root: Path | None = None,
+    check_image: CheckImage | None = None,
+    progress: Progress | None = None,
+) -> Loaded:
+    """Return the valid items in the order of the table.
+
+    An item with a bad picture stays, without the picture, and is reported.
+
+    Args:
+        source: A path, a glob, or a list of them.
+        images_root: What picture paths are relative to; the folder of the first file if None.
+        check_image: Whether a file can be decoded; None looks no further than the file's existence.
+        progress: Told after each picture that was checked.
+
+    Raises:
+        DataError: If the table cannot be read or is empty, or ``images_root`` is not a folder.
+        SchemaError: If columns or types are not what the schema wants.
+    """
+    loaded = validate(scan_table(source, ItemSchema), ItemSchema, table="items", rules={})
+    root = images_root if images_root is not None else default_images_root(source)
+    broken = _broken(loaded, root, check_image, progress)
+    report = replace(loaded.report, failures=_with_pictures(loaded, broken))
+    image = pl.when(~pl.col("image").is_in(list(broken))).then("image")
+    return Loaded(loaded.frame.with_columns(image=image).drop(ROW), report)
+
+
+def default_images_root(source: Source) -> Path:
+    """Return the folder of a table's first file."""
+    return find_files(source)[0].parent
+
+
+def load_events(source: Source, item_ids: pl.Series, *, now: datetime) -> Loaded:
+    """Return the valid events in the order of the table.
+
+    Args:
+        source: A path, a glob, or a list of them.
+        item_ids: The valid items; events of others are quarantined.
+        now: Time with a zone; events after it are quarantined.
+
+    Raises:
+        DataError: If the table cannot be read or is empty.
+        SchemaError: If columns or types are not what the schema wants.
+        ValueError: If ``now`` has no zone.
+    """
+    if now.tzinfo is None:
+        raise ValueError(f"now must have a time zone, got {now}; add tzinfo=datetime.UTC")
+    rules = {
+        "item_id|known": pl.col("item_id").is_in(item_ids.implode()),
+        "timestamp|not_future": pl.col("timestamp") <= now,
+    }
+    loaded = validate(scan_table(source, EventSchema), EventSchema, table="events", rules=rules)
+    return Loaded(loaded.frame.drop(ROW), loaded.report)
+
+
+def load_photos(
+    source: Source,
+    item_ids: pl.Series,
+    *,
+    images_root: Path,
+    check_image: CheckImage | None = None,
+    progress: Progress | None = None,
+) -> Loaded:
+    """Return the valid photos in the order of the table; one with a bad picture is quarantined.
+
+    Args:
+        source: A path, a glob, or a list of them.
+        item_ids: The valid items; photos of others are quarantined.
+        images_root: What picture paths are relative to.
+        check_image: Whether a file can be decoded; None looks no further than the file's existence.
+        progress: Told after each picture that was checked.
+
+    Raises:
+        DataError: If the table cannot be read or is empty, or ``images_root`` is not a folder.
+        SchemaError: If columns or types are not what the schema wants.
+    """
+    rules = {"item_id|known": pl.col("item_id").is_in(item_ids.implode())}
+    loaded = validate(scan_table(source, PhotoSchema), PhotoSchema, table="photos", rules=rules)
+    broken = _broken(loaded, images_root, check_image, progress)
+    photos = loaded.frame.filter(~pl.col("image").is_in(list(broken))).drop(ROW)
+    failures = _with_pictures(loaded, broken)
+    return Loaded(photos, replace(loaded.report, n_valid=len(photos), failures=failures))
+
+
+def _broken(
+    loaded: Loaded, root: Path, check_image: CheckImage | None, progress: Progress | None
+) -> dict[str, PictureRule]:
+    names = loaded.frame["image"].drop_nulls().unique(maintain_order=True)
+    return broken_pictures(names, root, check_image=check_image, progress=progress)
+
+
+def _with_pictures(loaded: Loaded, broken: Mapping[str, PictureRule]) -> pl.DataFrame:
+    """Return the failures of a table and those of its pictures, in row order."""
+    rules = pl.DataFrame(
+        {"image": list(broken), "rule": list(broken.values())},
+        schema={"image": pl.String, "rule": pl.String},
+    )
+    rows = loaded.frame.join(rules, on="image").with_columns(got="image")
+    failures = loaded.report.failures
+    return pl.concat([failures, rows.select(failures.columns)]).sort(ROW, maintain_order=True)

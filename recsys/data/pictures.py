@@ -1,0 +1,71 @@
+"""Check that picture paths name pictures, and that none leads out of the images root."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PureWindowsPath
+from typing import Literal
+
+from recsys.errors import DataError
+
+CheckImage = Callable[[Path], bool]
+Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
+PictureRule = Literal["image|inside_root", "image|exists", "image|decodes"]
+
+
+def broken_rule(name: str, root: Path, check_image: CheckImage | None) -> PictureRule | None:
+    """Return the rule that a picture path breaks, None if it is good.
+
+    A path that is absolute or has ``..`` in it is refused on every system, also when it is written
+    the Windows way; so is one that leaves the root through a symbolic link.
+
+    Args:
+        name: Path relative to ``root``, as the table has it.
+        root: Images root, resolved.
+        check_image: Whether a file can be decoded; None looks no further than the file's existence.
+    """
+    pure = PureWindowsPath(name)  # understands both kinds of slash
+    if "\0" in name or pure.root or pure.is_absolute() or ".." in pure.parts:
+        return "image|inside_root"
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        return "image|inside_root"
+    if not path.is_file():
+        return "image|exists"
+    if check_image is not None and not check_image(path):
+        return "image|decodes"
+    return None
+
+
+def broken_pictures(
+    names: Iterable[str],
+    root: Path,
+    *,
+    check_image: CheckImage | None,
+    progress: Progress | None,
+) -> dict[str, PictureRule]:
+    """Return the rule that each bad picture breaks; good ones are absent.
+
+    Args:
+        names: Distinct paths relative to ``root``.
+        root: Images root.
+        check_image: Whether a file can be decoded; called from several threads.
+        progress: Told after each picture.
+
+    Raises:
+        DataError: If ``root`` is not a folder.
+    """
+    names = list(names)
+    if not names:
+        return {}
+    if not root.is_dir():
+        raise DataError(f"images_root must be the folder of {names[0]!r}, got {root}")
+    resolved = root.resolve()
+    broken: dict[str, PictureRule] = {}
+    with ThreadPoolExecutor() as pool:  # decoding releases the GIL
+        rules = pool.map(lambda name: broken_rule(name, resolved, check_image), names)
+        for done, (name, rule) in enumerate(zip(names, rules, strict=True), start=1):
+            if rule is not None:
+                broken[name] = rule
+            if progress is not None:
+                progress("pictures", done, len(names))
+    return broken

@@ -1,0 +1,181 @@
+"""Tell the rows that can be used from those that cannot, and keep the latter with the reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dataframely as dy
+import polars as pl
+
+from recsys.data.coercion import refused
+from recsys.data.tables import reading
+from recsys.errors import DataError
+
+ROW = "row"  # column with the row's number in its table, from 1
+# Rules are named "column|rule", or by the whole row's rule; this is what each asks for.
+_WANTED = {
+    "nullability": "must not be empty",
+    "inner_nullability": "must not have empty parts",
+    "inner_inner_key_nullability": "must not have empty names",
+    "inner_inner_value_nullability": "must not have empty values",
+    "min_length": "must not be empty",
+    "min": "must not be negative",
+    "nan": "must be a finite number",
+    "inf": "must be a finite number",
+    "unreadable": "must be readable as the column's type",
+    "check__known": "must be train, val or test",
+    "known": "must be a valid row of the items table",
+    "not_future": "must not lie in the future",
+    "inside_root": "must stay inside the images root",
+    "exists": "must be an existing file",
+    "decodes": "must be a picture that can be decoded",
+    "item_id_is_unique": "item_id must not repeat an earlier row's",
+    "photo_is_labelled": "a photo must have an item_id or a category",
+}
+
+
+def explain(rule: str) -> str:
+    """Return what a rule asks for, as a sentence.
+
+    Raises:
+        ValueError: If there is no such rule.
+    """
+    column, _, name = rule.rpartition("|")
+    if name not in _WANTED:
+        raise ValueError(f"rule must be one of {sorted(_WANTED)}, got {rule!r}")
+    return f"{column} {_WANTED[name]}".strip()
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What validation found in one table.
+
+    Args:
+        table: "items", "events" or "photos".
+        n_rows: Rows that the table has.
+        n_valid: Rows that are used.
+        failures: One row per broken rule of each bad row: ``rule``, ``row`` (from 1), ``got`` (the
+            offending cell as text), then the canonical columns. A row with a bad picture only is
+            listed here and yet used, without the picture, if it is an item.
+    """
+
+    table: str
+    n_rows: int
+    n_valid: int
+    failures: pl.DataFrame
+
+    def counts(self) -> dict[str, int]:
+        """Return how many rows broke each rule, most first."""
+        counts = self.failures.group_by("rule").len().sort("len", "rule", descending=[True, False])
+        return dict(counts.iter_rows())
+
+    def lines(self) -> list[str]:
+        """Return the counts as sentences."""
+        return [
+            f"{self.table}: {count} of {self.n_rows} rows: {explain(rule)}"
+            for rule, count in self.counts().items()
+        ]
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """The reports of all tables that were loaded."""
+
+    reports: tuple[TableReport, ...]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return by table how many rows broke each rule."""
+        return {report.table: report.counts() for report in self.reports}
+
+    def lines(self) -> list[str]:
+        """Return the counts of all tables as sentences."""
+        return [line for report in self.reports for line in report.lines()]
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the failures of each table that has some to ``folder/<table>.parquet``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for report in self.reports:
+            path = folder / f"{report.table}.parquet"
+            path.unlink(missing_ok=True)  # of an earlier run
+            if len(report.failures):
+                report.failures.write_parquet(path)
+                paths.append(path)
+        return paths
+
+    def require_empty(self) -> None:
+        """Raise if any row broke a rule.
+
+        Raises:
+            DataError: Lists how many rows broke which rule.
+        """
+        if lines := self.lines():
+            raise DataError("every row must be valid, got\n  " + "\n  ".join(lines))
+
+
+class Loaded(NamedTuple):
+    """The usable rows of a table, and the report on the others."""
+
+    frame: pl.DataFrame
+    report: TableReport
+
+
+def validate(
+    frame: pl.LazyFrame, schema: type[dy.Schema], *, table: str, rules: Mapping[str, pl.Expr]
+) -> Loaded:
+    """Read a coerced table and return its valid rows, numbered by ROW, and a report on the others.
+
+    Runs on the streaming engine: what is held in memory is the answer, not the files.
+
+    Args:
+        frame: What ``recsys.data.coercion.coerce`` returned.
+        schema: One of ``recsys.schema``.
+        table: What the report calls the table.
+        rules: Rules beyond the schema's, by name: true or null where a row is valid.
+
+    Raises:
+        DataError: If the files are damaged, or hold no row.
+    """
+    columns = schema.column_names()
+    checked = _with_rules(schema, rules)
+    with reading(table):
+        lazy = checked.filter(frame.with_row_index(ROW, offset=1))
+        # Without what was refused, which is null in every valid row.
+        lazy = lazy._replace(result=lazy.result.select(ROW, *columns))
+        valid, info = lazy.collect_all(engine="streaming")
+    failures = _failures(info.details(), list(info.counts()), columns)
+    n_rows = len(valid) + len(info)
+    if not n_rows:
+        raise DataError(f"table {table} must hold rows, got none")
+    return Loaded(valid, TableReport(table, n_rows, len(valid), failures))
+
+
+def _with_rules(schema: type[dy.Schema], rules: Mapping[str, pl.Expr]) -> Any:
+    """Return the schema with more rules, the row number, and what could not be read."""
+    columns = schema.column_names()
+    readable = {f"{name}|unreadable": pl.col(refused(name)).is_null() for name in columns}
+    members: dict[str, Any] = {ROW: dy.UInt32()}
+    members |= {refused(name): dy.String(nullable=True) for name in columns}
+    members |= {
+        name: dy.rule()(lambda _, valid=valid: valid) for name, valid in (readable | rules).items()
+    }
+    return type(f"Checked{schema.__name__}", (schema,), members)
+
+
+def _failures(details: pl.DataFrame, rules: list[str], columns: list[str]) -> pl.DataFrame:
+    """Return one row per row and rule that it breaks, in row order."""
+    frames = [_failures_of(details.clear(), "", columns)]
+    for rule in rules:
+        column, _, name = rule.rpartition("|")
+        broken = details.filter(pl.col(rule) == "invalid")
+        if name == "nullability":  # what could not be read is null for that reason alone
+            broken = broken.filter(pl.col(refused(column)).is_null())
+        frames.append(_failures_of(broken, rule, columns))
+    return pl.concat(frames).sort(ROW, maintain_order=True)
+
+
+def _failures_of(rows: pl.DataFrame, rule: str, columns: list[str]) -> pl.DataFrame:
+    column = rule.rpartition("|")[0] or "item_id"
+    got = pl.coalesce(refused(column), pl.col(column).cast(pl.String))
+    return rows.select(pl.lit(rule).alias("rule"), ROW, got.alias("got"), *columns)

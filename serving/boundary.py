@@ -1,0 +1,104 @@
+"""The one place where every call passes: token, time, errors to statuses, log."""
+
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from serving.auth import check_token
+from serving.errors import UnauthenticatedError
+from serving.status import DETAILS_KEY, INTERNAL, build_status, find_rule
+from serving.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+# Probes of an orchestrator carry no token, and the answer says nothing but "serving".
+_OPEN = "/grpc.health.v1.Health/"
+# Metadata has a limit of some kilobytes, and the message travels twice.
+_MAX_MESSAGE_CHARACTERS = 1_000
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """Checks the token, counts and times calls, and turns exceptions into statuses.
+
+    Args:
+        telemetry: Where calls are counted.
+        token: What calls must carry; None: nothing.
+    """
+
+    def __init__(self, telemetry: Telemetry, *, token: str | None) -> None:
+        self._telemetry = telemetry
+        self._token = token
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """Return the handler of a call, wrapped."""
+        handler: Any = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None:  # no such method: gRPC answers UNIMPLEMENTED
+            return handler
+        if self._token is not None and not method.startswith(_OPEN):
+            try:
+                check_token(handler_call_details.invocation_metadata, self._token)
+            except UnauthenticatedError as error:
+                return self._refuse(handler, error)
+        if handler.request_streaming or handler.response_streaming:  # reflection, health watch
+            return handler
+        return grpc.unary_unary_rpc_method_handler(
+            self._wrap(handler.unary_unary, method.rsplit("/", 1)[1]),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _wrap(
+        self, behaviour: Callable[[Any, Any], Awaitable[Any]], method: str
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started = time.perf_counter()
+            code = "CANCELLED"  # neither answered nor failed: the caller left
+            try:
+                response = await behaviour(request, context)
+                code = "OK"
+            except grpc.aio.AbortError:
+                code = "ABORTED"
+                raise
+            except Exception as error:
+                code = find_rule(error).code.name
+                await _abort(context, error, method)
+            else:
+                return response
+            finally:
+                self._telemetry.request(method, code, time.perf_counter() - started)
+
+        return answer
+
+    def _refuse(self, handler: Any, error: UnauthenticatedError) -> grpc.RpcMethodHandler:
+        async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            await _abort(context, error, "refused")
+
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+async def _abort(
+    context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str
+) -> None:
+    """End a call with the status of an error."""
+    request_id = uuid.uuid4().hex[:16]
+    rule = find_rule(error)
+    if rule is INTERNAL:
+        logger.error("%s failed, request_id %s", method, request_id, exc_info=error)
+    status = build_status(error, request_id=request_id)
+    status.message = status.message[:_MAX_MESSAGE_CHARACTERS]
+    await context.abort(
+        rule.code,
+        status.message,
+        trailing_metadata=((DETAILS_KEY, status.SerializeToString()),),
+    )

@@ -1,0 +1,187 @@
+"""Between the client's values and protobuf."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from protos.recsys.v1 import recommender_pb2 as pb
+from serving.messages import (
+    Answer,
+    Deleted,
+    Event,
+    Filters,
+    Identification,
+    Item,
+    Items,
+    Recorded,
+    Result,
+    Upserted,
+)
+
+
+def build_timestamp(name: str, value: datetime | None) -> Timestamp | None:
+    """Return a time as a message.
+
+    Raises:
+        ValueError: If it has no time zone: which moment it means would be a guess.
+    """
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise ValueError(f"{name} must have a time zone, got {value!r}; use datetime.now(UTC)")
+    message = Timestamp()
+    message.FromDatetime(value.astimezone(UTC))
+    return message
+
+
+def build_filters(filters: Filters) -> pb.Filters:
+    """Return filters as a message."""
+    return pb.Filters(
+        category=filters.category,
+        price_min=filters.price_min,
+        price_max=filters.price_max,
+        attributes=filters.attributes,
+        include_unavailable=not filters.available_only,
+    )
+
+
+def build_events(events: Sequence[Event], *, now: datetime) -> pb.RecordEventsRequest:
+    """Return a request to record events.
+
+    Args:
+        events: What happened.
+        now: Taken by events without a time, so that a repeated request repeats the same events.
+    """
+    return pb.RecordEventsRequest(
+        events=[
+            pb.Event(
+                user_id=event.user_id,
+                item_id=event.item_id,
+                kind=event.kind,
+                timestamp=build_timestamp("timestamp", event.timestamp or now),
+                quantity=event.quantity,
+                value=event.value,
+            )
+            for event in events
+        ]
+    )
+
+
+def build_upserts(items: Sequence[Item], pictures: Mapping[str, bytes]) -> pb.UpsertItemsRequest:
+    """Return a request to store items.
+
+    Raises:
+        ValueError: If there is a picture for none of the items.
+    """
+    strays = sorted(pictures.keys() - {item.item_id for item in items})
+    if strays:
+        raise ValueError(f"pictures must be of items in the same call, got others: {strays[:5]}")
+    return pb.UpsertItemsRequest(
+        items=[
+            pb.ItemUpsert(item=_build_item(item), picture=pictures.get(item.item_id))
+            for item in items
+        ]
+    )
+
+
+def read_answer(
+    message: pb.RecommendResponse | pb.RankResponse | pb.SimilarItemsResponse | pb.SearchResponse,
+) -> Answer:
+    """Return items, best first."""
+    return Answer(
+        results=_read_results(message.results),
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_identification(message: pb.IdentifyResponse) -> Identification:
+    """Return what is on a photo."""
+    return Identification(
+        known=message.known,
+        probability=message.probability,
+        candidates=_read_results(message.candidates),
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_recorded(message: pb.RecordEventsResponse) -> Recorded:
+    """Return how many events were recorded."""
+    return Recorded(
+        recorded=message.recorded,
+        duplicates=message.duplicates,
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_upserted(message: pb.UpsertItemsResponse) -> Upserted:
+    """Return how many items were stored."""
+    return Upserted(
+        upserted=message.upserted,
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_deleted(message: pb.DeleteItemsResponse) -> Deleted:
+    """Return how many items were deleted."""
+    return Deleted(
+        deleted=message.deleted,
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_items(message: pb.GetItemsResponse) -> Items:
+    """Return stored records."""
+    return Items(
+        items=tuple(_read_item(item) for item in message.items),
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def _build_item(item: Item) -> pb.Item:
+    return pb.Item(
+        item_id=item.item_id,
+        title=item.title,
+        description=item.description,
+        image=item.image,
+        category=item.category,
+        price=item.price,
+        attributes=item.attributes,
+        available=item.available,
+        created_at=build_timestamp("created_at", item.created_at),
+    )
+
+
+def _read_item(message: pb.Item) -> Item:
+    def given(name: str) -> bool:
+        return message.HasField(name)  # type: ignore[arg-type] - a name of the loop's literals
+
+    return Item(
+        item_id=message.item_id,
+        title=message.title if given("title") else None,
+        description=message.description if given("description") else None,
+        image=message.image if given("image") else None,
+        category=tuple(message.category),
+        price=message.price if given("price") else None,
+        attributes=dict(message.attributes),
+        available=message.available,
+        created_at=message.created_at.ToDatetime(tzinfo=UTC) if given("created_at") else None,
+    )
+
+
+def _read_results(messages: Sequence[pb.Result]) -> tuple[Result, ...]:
+    return tuple(
+        Result(
+            item_id=message.item_id,
+            score=message.score,
+            source=message.source,
+            features=tuple((feature.name, feature.value) for feature in message.features),
+        )
+        for message in messages
+    )

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
+from recsys.models.baselines import ease_weights
+from recsys.statistics import build_statistics
+
+DAY = MICROSECONDS_PER_DAY
+NOW = 1_000 * DAY
+
+
+def interactions(*events: tuple[int, int, float], n_items: int = 6) -> Interactions:
+    """Events as (user row, item row, days before NOW)."""
+    ordered = sorted(events, key=lambda event: -event[2])
+    users, items, ages = (np.array(column) for column in zip(*ordered, strict=True))
+    return Interactions(
+        user_ids=[f"u{n}" for n in range(int(users.max()) + 1)],
+        kind_names=["purchase"],
+        n_items=n_items,
+        user_rows=users.astype(np.int64),
+        item_rows=items.astype(np.int64),
+        kinds=np.zeros(len(users), dtype=np.int64),
+        timestamps_us=(NOW - ages * DAY).astype(np.int64),
+        quantities=np.ones(len(users), dtype=np.float32),
+    )
+
+
+EVENTS = [
+    (0, 0, 400.0),
+    (0, 0, 20.0),
+    (0, 1, 10.0),
+    (1, 0, 350.0),
+    (1, 1, 5.0),
+    (1, 2, 29.0),
+    (2, 2, 31.0),
+    (2, 3, 364.0),
+]
+
+
+def test_counts_are_of_distinct_users_in_their_windows() -> None:
+    statistics = build_statistics(interactions(*EVENTS), NOW)
+    assert statistics.buyers.tolist() == [2, 2, 2, 1, 0, 0]
+    assert statistics.recent_buyers.tolist() == [1, 2, 1, 0, 0, 0]
+    # The season is the 30 days that followed one year ago: 365 to 335 days back.
+    assert statistics.season_buyers.tolist() == [1, 0, 0, 1, 0, 0]
+
+
+def test_nothing_at_or_after_the_moment_counts() -> None:
+    late = [(0, 4, 0.0), (2, 5, -3.0)]
+    with_late = build_statistics(interactions(*EVENTS, *late), NOW)
+    without = build_statistics(interactions(*EVENTS), NOW)
+    for name in ("buyers", "recent_buyers", "season_buyers", "neighbour_rows", "neighbour_weights"):
+        assert np.array_equal(getattr(with_late, name), getattr(without, name)), name
+
+
+def test_all_neighbours_kept_give_back_the_weights_of_ease() -> None:
+    events = interactions(*EVENTS)
+    statistics = build_statistics(events, NOW, n_neighbours=5, ridge=2.0)
+    weights = ease_weights(events.matrix()[:, :4], ridge=2.0)  # items 4 and 5 have no event
+    rebuilt = np.zeros((4, 4), dtype=np.float32)
+    for row in range(4):
+        kept = statistics.neighbour_rows[row] >= 0
+        rebuilt[row, statistics.neighbour_rows[row][kept]] = statistics.neighbour_weights[row][kept]
+    assert np.allclose(rebuilt, weights, atol=1e-6)
+
+
+def test_few_neighbours_are_the_strongest() -> None:
+    events = interactions(*EVENTS)
+    whole = build_statistics(events, NOW, n_neighbours=5, ridge=2.0)
+    one = build_statistics(events, NOW, n_neighbours=1, ridge=2.0)
+    for row in range(4):
+        strongest = np.abs(whole.neighbour_weights[row]).argmax()
+        assert one.neighbour_rows[row, 0] == whole.neighbour_rows[row, strongest]
+
+
+def test_items_without_events_have_no_neighbours() -> None:
+    statistics = build_statistics(interactions(*EVENTS), NOW)
+    assert (statistics.neighbour_rows[4:] == -1).all()
+    assert (statistics.neighbour_weights[4:] == 0).all()
+
+
+def test_a_large_catalogue_uses_cosine_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.statistics.EASE_MAX_ITEMS", 3)
+    statistics = build_statistics(interactions(*EVENTS), NOW, n_neighbours=3)
+    # Items 0 and 1 have the same two buyers; item 3 shares its only buyer with item 2 alone.
+    assert statistics.neighbour_rows[0, 0] == 1
+    assert statistics.neighbour_rows[3, 0] == 2

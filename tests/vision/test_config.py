@@ -1,0 +1,29 @@
+"""A configuration is checked as a whole, before anything is trained."""
+
+import pytest
+from pydantic import ValidationError
+from vision.config import VisionConfig
+
+
+def test_every_field_says_what_it_is() -> None:
+    undescribed = [name for name, field in VisionConfig.model_fields.items() if not field.description]
+    assert undescribed == []
+
+
+def test_a_typo_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="epoch\n"):
+        VisionConfig.model_validate({"epoch": 3})
+
+
+def test_all_problems_are_reported_together() -> None:
+    with pytest.raises(ValidationError) as caught:
+        VisionConfig.model_validate(
+            {"epochs": 0, "augmentation": "wild", "target_weights": {"fine": -1.0}, "dropout": 1.0}
+        )
+    fields = {error["loc"][0] for error in caught.value.errors()}
+    assert fields == {"epochs", "augmentation", "target_weights", "dropout"}
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        VisionConfig().epochs = 3  # type: ignore[misc]

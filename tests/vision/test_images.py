@@ -1,0 +1,251 @@
+"""Whatever the bytes are, decode answers an upright RGB picture or ImageError."""
+
+import io
+import os
+import random
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from vision.images import MAX_BYTES, ImageError, decode, load
+
+RED, GREEN = (200, 30, 40), (20, 180, 60)
+
+
+def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def two_colours(width: int = 40, height: int = 20) -> Image.Image:
+    """Left half red, right half green."""
+    picture = Image.new("RGB", (width, height), RED)
+    picture.paste(GREEN, (width // 2, 0, width, height))
+    return picture
+
+
+def is_close(got: Any, wanted: tuple[int, int, int], tolerance: int = 12) -> bool:
+    return bool(np.abs(np.asarray(got, dtype=int) - np.asarray(wanted)).max() <= tolerance)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_every_accepted_format_gives_the_same_picture(kind: str) -> None:
+    picture = decode(encode(two_colours(), kind))
+    assert picture.mode == "RGB"
+    assert picture.size == (40, 20)
+    assert is_close(picture.getpixel((5, 10)), RED)
+    assert is_close(picture.getpixel((35, 10)), GREEN)
+
+
+def test_empty_bytes_say_so() -> None:
+    with pytest.raises(ImageError, match="empty: got 0 bytes"):
+        decode(b"")
+
+
+def test_too_many_bytes_are_refused_before_they_are_read() -> None:
+    with pytest.raises(ImageError, match="at most 10 bytes, got 11"):
+        decode(b"x" * 11, max_bytes=10)
+
+
+def test_too_many_pixels_are_refused() -> None:
+    with pytest.raises(ImageError, match="at most 799 pixels, got 40 x 20"):
+        decode(encode(two_colours(), "PNG"), max_pixels=799)
+    assert decode(encode(two_colours(), "PNG"), max_pixels=800).size == (40, 20)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of some 50 bytes that claims any size."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [7_000, 12_000, 50_000])
+def test_a_decompression_bomb_is_refused_on_its_header(side: int) -> None:
+    with pytest.raises(ImageError, match="at most 40000000 pixels"):
+        decode(bomb(side, side))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_a_truncated_picture_is_refused(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = encode(noise, kind)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("data", [b"hello, world", b"%PDF-1.7 ...", b"\x00" * 64, b"GIF89a", b"<svg/>"])
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageError, match="cannot be decoded: got"):
+        decode(data)
+
+
+def test_formats_outside_the_list_are_refused() -> None:
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode(encode(two_colours(), "PPM"))
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode(encode(two_colours(), "EPS"))
+
+
+def test_the_extension_is_never_trusted(tmp_path: Path) -> None:
+    (tmp_path / "really_a_png.jpg").write_bytes(encode(two_colours(), "PNG"))
+    assert decode((tmp_path / "really_a_png.jpg").read_bytes()).size == (40, 20)
+    (tmp_path / "really_text.png").write_text("not a picture")
+    with pytest.raises(ImageError, match=r"really_text\.png: image cannot be decoded"):
+        load(tmp_path / "really_text.png")
+
+
+def test_cmyk_becomes_rgb() -> None:
+    picture = decode(encode(two_colours().convert("CMYK"), "JPEG", quality=95))
+    assert picture.mode == "RGB"
+    assert is_close(picture.getpixel((5, 10)), RED, tolerance=20)
+
+
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    values = np.linspace(0, 65_535, 64, dtype=np.uint16).reshape(8, 8)
+    picture = np.asarray(decode(encode(Image.fromarray(values), "PNG")))
+    assert picture.shape == (8, 8, 3)
+    np.testing.assert_array_equal(picture[..., 0], values >> 8)
+    np.testing.assert_array_equal(picture[..., 0], picture[..., 2])
+
+
+def test_float_pixels_are_refused() -> None:
+    with pytest.raises(ImageError, match="floating-point"):
+        decode(encode(Image.new("F", (4, 4), 0.5), "TIFF"))
+
+
+def test_transparent_parts_are_white_in_every_mode_that_has_them() -> None:
+    rgba = two_colours().convert("RGBA")
+    rgba.paste((0, 0, 0, 0), (0, 0, 20, 20))
+    palette = two_colours().quantize(4)
+    pictures = {
+        "RGBA": encode(rgba, "PNG"),
+        "WEBP": encode(rgba, "WEBP", lossless=True),
+        "LA": encode(rgba.convert("LA"), "PNG"),
+        "P": encode(palette, "PNG", transparency=palette.getpixel((5, 10))),
+        "P with bytes": encode(rgba.quantize(4), "PNG"),
+        "RGB": encode(two_colours(), "PNG", transparency=RED),
+        "GIF": encode(palette, "GIF", transparency=palette.getpixel((5, 10))),
+    }
+    for name, data in pictures.items():
+        picture = decode(data)
+        assert picture.mode == "RGB", name
+        assert is_close(picture.getpixel((5, 10)), (255, 255, 255)), name
+        assert not is_close(picture.getpixel((35, 10)), (255, 255, 255)), name
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "I;16"])
+def test_modes_without_colour_become_rgb(mode: str) -> None:
+    picture = decode(encode(Image.new(mode, (5, 4)), "PNG"))
+    assert (picture.mode, picture.size) == ("RGB", (5, 4))
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (9, 9), colour) for colour in (RED, GREEN)]
+    for kind in ("GIF", "WEBP", "PNG"):
+        data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+        assert is_close(decode(data).getpixel((4, 4)), RED), kind
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_undone(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = two_colours()
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(turns[orientation]) if orientation in turns else upright
+    picture = decode(encode(stored, "JPEG", exif=exif.tobytes(), quality=95))
+    assert picture.size == (40, 20)
+    assert is_close(picture.getpixel((5, 10)), RED)
+
+
+def test_a_picture_of_one_pixel_and_a_line_are_pictures() -> None:
+    assert decode(encode(Image.new("RGB", (1, 1)), "PNG")).size == (1, 1)
+    assert decode(encode(Image.new("RGB", (5_000, 1)), "PNG")).size == (5_000, 1)
+
+
+def test_reduced_decoding_keeps_both_sides_above_the_minimum() -> None:
+    data = encode(two_colours(800, 400), "JPEG")
+    picture = decode(data, min_side=90)
+    assert picture.size == (200, 100)
+    assert is_close(picture.getpixel((10, 50)), RED)
+    assert decode(data, min_side=1_000).size == (800, 400)
+
+
+def test_any_damage_gives_a_picture_or_an_image_error() -> None:
+    rng = random.Random(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wholes = [
+        encode(two_colours(), "JPEG", exif=exif.tobytes()),
+        encode(two_colours(), "PNG"),
+        encode(two_colours().quantize(8), "GIF"),
+        encode(two_colours(), "TIFF"),
+        encode(two_colours(), "BMP"),
+        encode(two_colours(), "WEBP"),
+    ]
+    refused = 0
+    for _ in range(600):
+        damaged = bytearray(rng.choice(wholes))
+        for _ in range(rng.randint(1, 8)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        try:
+            assert decode(bytes(damaged), max_pixels=1_000_000).mode == "RGB"
+        except ImageError:
+            refused += 1
+    assert 0 < refused < 600
+
+
+def test_load_stays_inside_its_root(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    (root / "shoes").mkdir(parents=True)
+    data = encode(two_colours(), "PNG")
+    (root / "shoes" / "1.png").write_bytes(data)
+    (tmp_path / "secret.png").write_bytes(data)
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "inner.png").symlink_to(root / "shoes" / "1.png")
+
+    assert load("shoes/1.png", root).size == (40, 20)
+    assert load("shoes/../shoes/1.png", root).size == (40, 20)
+    assert load("inner.png", root).size == (40, 20)
+    for path in ("../secret.png", "link.png", str(tmp_path / "secret.png"), "shoes/../../secret.png"):
+        with pytest.raises(ImageError, match="leaves its root"):
+            load(path, root)
+
+
+def test_load_refuses_what_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="cannot be found"):
+        load("absent.png", tmp_path)
+    with pytest.raises(ImageError, match="cannot be found"):
+        load("a\0b.png", tmp_path)
+    with pytest.raises(ImageError, match="must be a regular file"):
+        load(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="must be a regular file"):
+        load("pipe.png", tmp_path)
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    with pytest.raises(ImageError, match="cannot be found"):
+        load("loop.png", tmp_path)
+
+
+def test_load_reads_no_more_than_it_may(tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(b"x" * 100)
+    with pytest.raises(ImageError, match=r"large\.png: image must be at most 50 bytes"):
+        load("large.png", tmp_path, max_bytes=50)
+    assert MAX_BYTES == 20_000_000

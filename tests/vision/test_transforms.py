@@ -1,0 +1,59 @@
+"""A picture becomes the tensor that the tower was trained to read."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from vision.transforms import Preprocess, build_eval_transform, build_resize, normalise, to_pixels
+
+
+def halves(width: int, height: int) -> Image.Image:
+    """Left half black, right half white."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[:, width // 2 :] = 255
+    return Image.fromarray(pixels)
+
+
+def test_eval_transform_scales_then_normalises() -> None:
+    preprocess = Preprocess(size=8, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
+    image = build_eval_transform(preprocess)(halves(8, 8))
+    assert image.shape == (3, 8, 8)
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image[:, 0, 0], torch.tensor([-1.0, -1.0, 0.0]))
+    torch.testing.assert_close(image[:, 0, 7], torch.tensor([1.0, 3.0, 0.5]))
+
+
+def test_normalise_is_the_batched_form_of_the_eval_transform() -> None:
+    preprocess = Preprocess(size=16)
+    picture = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    )
+    batch = to_pixels(build_resize(preprocess)(picture))[None]
+    torch.testing.assert_close(
+        normalise(batch, preprocess)[0], build_eval_transform(preprocess)(picture)
+    )
+
+
+def test_stretch_keeps_all_of_a_wide_picture_and_crop_keeps_its_centre() -> None:
+    wide = halves(64, 16)
+    wide.paste((255, 0, 0), (0, 0, 8, 16))
+    stretched = build_resize(Preprocess(size=16, fit="stretch"))(wide)
+    cropped = build_resize(Preprocess(size=16, fit="crop"))(wide)
+    assert stretched.size == cropped.size == (16, 16)
+    assert stretched.getpixel((0, 8)) == (255, 0, 0)
+    assert cropped.getpixel((0, 8)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])
+def test_extreme_shapes_fit(size: tuple[int, int]) -> None:
+    for fit in ("stretch", "crop"):
+        picture = build_resize(Preprocess(size=16, fit=fit))(Image.new("RGB", size))
+        assert picture.size == (16, 16)
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(ValidationError, match="interpolation"):
+        Preprocess(size=16, interpolation="magic")
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Preprocess.model_validate({"size": 16, "colour": "grey"})

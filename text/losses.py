@@ -1,0 +1,47 @@
+"""The two objectives of fine-tuning: search by words, and classes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from text.dataset import UNKNOWN
+
+
+def contrastive_loss(
+    queries: Tensor, titles: Tensor, also_answers: Tensor, *, temperature: float
+) -> Tensor:
+    """Return the mean InfoNCE loss of queries and titles, in both directions, a scalar.
+
+    van den Oord et al., 2018 (https://arxiv.org/abs/1807.03748), where every other row of the batch
+    is a negative. Here a title that answers the query as well as its own does is left out.
+
+    Args:
+        queries: Unit-length embeddings (B, D); row n belongs to row n of ``titles``.
+        titles: Unit-length embeddings (B, D).
+        also_answers: Pairs (query, title) that are no negatives, bool (B, B).
+        temperature: Divides the cosines.
+
+    Raises:
+        ValueError: If the shapes disagree.
+    """
+    count = len(queries)
+    if queries.shape != titles.shape or also_answers.shape != (count, count):
+        raise ValueError(
+            f"queries and titles must share a shape (B, D) and also_answers be (B, B), got "
+            f"{tuple(queries.shape)}, {tuple(titles.shape)} and {tuple(also_answers.shape)}"
+        )
+    own = torch.eye(count, dtype=torch.bool, device=queries.device)
+    logits = (queries @ titles.T / temperature).masked_fill(also_answers & ~own, -torch.inf)
+    labels = torch.arange(count, device=queries.device)
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy over rows whose class is known, a scalar; 0 if none is.
+
+    Args:
+        logits: (B, C).
+        labels: Class numbers or ``UNKNOWN``, int64 (B,).
+    """
+    n_known = (labels != UNKNOWN).sum().clamp(min=1)
+    return F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum") / n_known

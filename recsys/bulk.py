@@ -1,21 +1,66 @@
-"""Embed whole tables into the item space, in bounded memory."""
+"""Embed a whole table or a file of texts into the item space, and write it to Parquet."""
 
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
 from recsys.data.dataset import load_dataset
-from recsys.embedding import ItemEmbedder, item_texts
+from recsys.embedding import Floats, item_texts
+from recsys.errors import DataError
 
-BATCH_ROWS = 1_024
+
+def embed_items(
+    bundle: Bundle,
+    items: Path,
+    out: Path,
+    *,
+    images_root: Path | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> int:
+    """Write ``item_id`` and ``embedding`` of every valid item and return how many there were.
+
+    Args:
+        bundle: Whose towers and fusion to use.
+        items: Items table in any format that training takes.
+        out: Parquet file; it appears only when it is complete.
+        images_root: What picture paths are relative to; the table's folder if None.
+        device: Where the networks run.
+        progress: Show a bar.
+
+    Raises:
+        DataError: If the table cannot be read.
+    """
+    dataset = load_dataset(items, images_root=images_root, now=datetime.now(UTC))
+    embedder = bundle.embedder(device=device)
+    root = dataset.images_root or Path()
+    pictures = [root / image if image else None for image in dataset.items["image"]]
+    modalities = embedder.modalities(item_texts(dataset.items), pictures, progress=progress)
+    _write(dataset.items["item_id"], embedder.fuse(modalities), out)
+    return len(dataset.items)
 
 
-def embedder_of(bundle: Bundle) -> ItemEmbedder:
-    """Return the bundle's towers and fusion as one."""
-    vision = bundle.vision if "vision" in bundle.parts else None
-    text = bundle.text if "text" in bundle.parts else None
-    return ItemEmbedder(vision, text, bundle.fusion)
+def embed_texts(bundle: Bundle, texts: Path, out: Path, *, device: str = "cpu") -> int:
+    """Write ``id``, the line's number from 1, and ``embedding`` of every line of a text file.
+
+    Raises:
+        DataError: If the file has no text.
+        MissingPartError: If the bundle has no text encoder.
+    """
+    bundle.require("text")
+    lines = texts.read_text(encoding="utf-8").splitlines()
+    if not any(line.strip() for line in lines):
+        raise DataError(f"texts must have at least one line that is not blank, got {texts}")
+    embedder = bundle.embedder(device=device)
+    ids = pl.Series("item_id", [str(n) for n in range(1, len(lines) + 1)])
+    _write(ids, embedder.fuse(embedder.modalities(lines, None)), out)
+    return len(lines)
+
+
+def _write(ids: pl.Series, embeddings: Floats, out: Path) -> None:
+    frame = pl.DataFrame({"id": ids, "embedding": embeddings})
+    scratch = out.with_name(f".{out.name}.partial")
+    frame.write_parquet(scratch)
+    scratch.replace(out)

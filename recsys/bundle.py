@@ -21,6 +21,7 @@ import text.checkpoint
 import vision.checkpoint
 from recsys.config import FusionConfig, RankerConfig, UserConfig
 from recsys.data.interactions import Interactions, build_interactions
+from recsys.embedding import ItemEmbedder
 from recsys.errors import BundleError, MissingPartError
 from recsys.features import FEATURES
 from recsys.manifest import latest, sealed_folder, verify
@@ -206,6 +207,15 @@ class Bundle:
         config = FusionConfig.model_validate(self._description["fusion"])
         module = build_fusion(config, self._description["modalities"])
         return _load_module(module, self.path / "fusion.safetensors")
+
+    def embedder(self, *, device: str = "cpu") -> ItemEmbedder:
+        """Return the towers and the fusion as one, on the device."""
+        return ItemEmbedder(
+            self.vision if "vision" in self.parts else None,
+            self.text if "text" in self.parts else None,
+            self.fusion,
+            device=device,
+        )
 
     @cached_property
     def interactions(self) -> Interactions:

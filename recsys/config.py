@@ -67,17 +67,19 @@ class FusionConfig(_Model):
     kind: Literal["gated", "concat"] = Field("gated", description="How modalities are combined.")
     dim: int = Field(128, ge=2, description="Size D of the item embedding.")
     hidden: int = Field(256, ge=1, description="Width of each modality's projection MLP.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout inside the projections.")
-    epochs: int = Field(60, ge=1, description="Passes over the items.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of inputs and projections.")
+    epochs: int = Field(
+        20, ge=1, description="Passes over the items; a small catalogue is one of about 1,000."
+    )
     batch_size: int = Field(256, ge=2, description="Items, and photos and pairs, per step.")
     learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
     temperature: float = Field(0.1, gt=0, description="Of the contrastive losses; not learned.")
-    view_weight: float = Field(1.0, ge=0, description="Of one view of an item finding another.")
+    view_weight: float = Field(0.5, ge=0, description="Of one view of an item finding another.")
     photo_weight: float = Field(1.0, ge=0, description="Of a photo finding its item.")
     head_weight: float = Field(0.5, ge=0, description="Of telling the item's class per target.")
     reconstruction_weight: float = Field(
-        2.0, ge=0, description="Of reading each modality's input back, linearly."
+        3.0, ge=0, description="Of reading each modality's input back, linearly."
     )
     pair_weight: float = Field(0.5, ge=0, description="Of items that the same users take.")
 

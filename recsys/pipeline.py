@@ -103,9 +103,9 @@ def load_tables(config: TrainConfig, *, strict: bool = False) -> Dataset:
     data = config.data
     return load_dataset(
         data.items,
-        events=data.events,
-        photos=data.photos,
-        images_root=data.images_root,
+        data.events,
+        data.photos,
+        Path(data.images_root) if data.images_root else None,
         now=datetime.now(UTC),
         strict=strict,
         check_image=is_readable,
@@ -163,10 +163,12 @@ def _prepare(
 ) -> tuple[Material, tuple[VisionTower | None, TextEncoder | None]]:
     """Return what variants are trained on, and the towers."""
     labels = item_labels(dataset.items)
+    # Photos give a product more than one picture, so that it can be learned as a class of its own;
+    # without categories and attributes there is nothing else to learn.
     with_photos = dataset.photos is not None and dataset.photos["item_id"].count() > 0
-    picture_labels = (
-        with_identity(labels, dataset.items["item_id"].to_list()) if with_photos else labels
-    )
+    picture_labels = labels
+    if with_photos or not labels.classes:
+        picture_labels = with_identity(labels, dataset.items["item_id"].to_list())
     tables = {"tables": dataset.fingerprint(), "seed": config.seed}
     keys, tower, encoder = [], None, None
     if _has_pictures(dataset):
@@ -232,7 +234,7 @@ def _cuts_us(interactions: Interactions | None, config: TrainConfig) -> tuple[in
         split_us = round(at.timestamp() * 1e6)
     else:
         split_us = cut_times(end_us, split.horizon, 1)[0]
-    cuts = cut_times(split_us, split.horizon, split.n_cuts)
+    cuts = cut_times(split_us, split.horizon, split.n_cuts)[::-1]
     if not interactions.timestamps_us[0] < cuts[0]:
         raise DataError(
             f"events must begin before the first of {split.n_cuts} cuts of {split.horizon}, "

@@ -12,7 +12,6 @@ from torch import Tensor
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue, Filters
 from recsys.data.interactions import EMPTY_HISTORY, History, Ints
-from recsys.embedding import ItemEmbedder
 from recsys.features import ItemTable, build_item_table
 from recsys.index import nearest_rows
 from recsys.ranking import Scores
@@ -58,7 +57,7 @@ class Recommender:
         self.parts = bundle.parts
         self.device = device
         self.catalogue = Catalogue(bundle.items, bundle.item_embeddings, device=device)
-        self.embedder = ItemEmbedder(bundle, device=device)
+        self.embedder = bundle.embedder(device=device)
         self._histories: dict[str, History] = {}
         self._table: ItemTable | None = None
         if "ranking" in self.parts:

@@ -27,7 +27,7 @@ class ItemSchema(dy.Schema):
     @dy.rule()
     def item_id_is_unique(cls) -> pl.Expr:  # noqa: N805 - dataframely passes the class
         """All rows of one id but the first are wrong."""
-        return cls.item_id.col.is_first_distinct()
+        return cls.item_id.col.is_null() | cls.item_id.col.is_first_distinct()
 
 
 class EventSchema(dy.Schema):

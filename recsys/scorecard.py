@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recsys.bundle import Bundle
 from recsys.catalogue import Filters
 from recsys.data.interactions import Interactions, Ints
+from recsys.data.splits import split_by_time
 from recsys.errors import DataError
 from recsys.evaluation.protocol import Scorer, SystemResult, evaluate
 from recsys.evaluation.queries import Queries, Scope, build_queries
@@ -107,9 +108,8 @@ def _split_us(bundle: Bundle) -> int:
 
 
 def _split(bundle: Bundle) -> tuple[Interactions, Interactions]:
-    interactions, split_us = bundle.interactions, _split_us(bundle)
-    end_us = int(interactions.timestamps_us[-1]) + 1
-    return interactions.before(split_us), interactions.between(split_us, end_us)
+    split = split_by_time(bundle.interactions, _split_us(bundle))
+    return split.train, split.test
 
 
 def _scorers(bundle: Bundle, ablations: Mapping[str, Bundle]) -> "list[tuple[str, Scorer]]":

@@ -15,13 +15,16 @@ from serving.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
+# gRPC's stubs make it generic in request and response, its classes are not.
+Handler = Any
+
 # Probes of an orchestrator carry no token, and the answer says nothing but "serving".
 _OPEN = "/grpc.health.v1.Health/"
 # Metadata has a limit of some kilobytes, and the message travels twice.
 _MAX_MESSAGE_CHARACTERS = 1_000
 
 
-class Boundary(grpc.aio.ServerInterceptor):
+class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Checks the token, counts and times calls, and turns exceptions into statuses.
 
     Args:
@@ -35,9 +38,9 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+    ) -> Handler:
         """Return the handler of a call, wrapped."""
         handler: Any = await continuation(handler_call_details)
         method = str(handler_call_details.method)
@@ -78,7 +81,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _refuse(self, handler: Any, error: UnauthenticatedError) -> grpc.RpcMethodHandler:
+    def _refuse(self, handler: Any, error: UnauthenticatedError) -> Handler:
         async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             await _abort(context, error, "refused")
 

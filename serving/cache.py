@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ FORMAT = 1
 # magic, format, dtype, unused, dim, CRC-32 of the header before it and the vector after it
 _HEAD = struct.Struct("<4sBBHI")
 _CRC = struct.Struct("<I")
-_DTYPES = {1: np.dtype("<f4"), 2: np.dtype("<f2")}
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<f2")}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
@@ -68,7 +69,8 @@ def decode_row(row: bytes, *, dim: int) -> Floats:
     dtype = _DTYPES[code]
     if length != dim or len(row) != start + dim * dtype.itemsize:
         raise BadRowError(f"row must hold {dim} values, got {length} in {len(row)} bytes")
-    return np.frombuffer(row, dtype=dtype, offset=start).astype(np.float32)
+    vector: Floats = np.frombuffer(row, dtype=dtype, offset=start).astype(np.float32)
+    return vector
 
 
 class SharedRows:

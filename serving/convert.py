@@ -212,9 +212,10 @@ def _read_event(name: str, message: pb.Event, now_us: int) -> UserEvent:
             )
     quantity = message.quantity if message.HasField("quantity") else 1.0
     value = message.value if message.HasField("value") else None
-    for field, number in (("quantity", quantity), ("value", value)):
-        if number is not None and not math.isfinite(number):
-            raise ValueError(f"{name}.{field} must be finite, got {number}")
+    if not (math.isfinite(quantity) and quantity >= 0):
+        raise ValueError(f"{name}.quantity must be a finite number >= 0, got {quantity}")
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{name}.value must be finite, got {value}")
     event = Event(
         read_id(f"{name}.item_id", message.item_id),
         read_id(f"{name}.kind", message.kind),

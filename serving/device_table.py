@@ -36,7 +36,7 @@ class DeviceTable:
         if slot is None:
             return None
         self._slots.move_to_end(key)
-        return np.array(self._rows[slot].cpu())
+        return self._rows[slot].cpu().numpy().copy()
 
     def put(self, key: str, embedding: Floats) -> None:
         """Keep an embedding (D,), in place of the one unused for longest if the table is full."""

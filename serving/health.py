@@ -2,8 +2,7 @@
 
 import asyncio
 
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio
+from grpc_health.v1 import health, health_pb2
 
 from serving.connection import RedisConnection
 
@@ -28,7 +27,7 @@ class Health:
     """
 
     def __init__(self, connection: RedisConnection) -> None:
-        self.servicer = aio.HealthServicer()
+        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._connection = connection
         self._task: asyncio.Task[None] | None = None
 

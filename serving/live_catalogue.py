@@ -1,4 +1,4 @@
-"""Items upserted and deleted since the bundle was made: kept in Redis, followed by every replica."""
+"""Items changed since the bundle was made: kept in Redis, followed by every replica."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ class Change(NamedTuple):
     """A record to write. ``picture``: bytes to store, None to drop, "same" to leave as it is."""
 
     record: ItemRecord
-    picture: bytes | None | Literal["same"] = None
+    picture: bytes | Literal["same"] | None = None
 
 
 class LiveCatalogue:

@@ -1,7 +1,8 @@
 """Exceptions to gRPC statuses with rich details, and back: the one table that both sides read."""
 
+from collections.abc import Iterable
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import any_pb2
@@ -85,7 +86,7 @@ def build_status(error: BaseException, *, request_id: str) -> status_pb2.Status:
 
 
 def read_error(
-    code: grpc.StatusCode, message: str, metadata: grpc.aio.Metadata | tuple[object, ...] | None
+    code: grpc.StatusCode, message: str | None, metadata: Iterable[Any] | None
 ) -> Exception:
     """Return the exception that a failed call stands for, as the service raised it.
 
@@ -105,7 +106,7 @@ def read_error(
     return InternalError(f"{code.name}: {message}")
 
 
-def _read_reason(metadata: grpc.aio.Metadata | tuple[object, ...] | None) -> str | None:
+def _read_reason(metadata: Iterable[Any] | None) -> str | None:
     for key, value in metadata or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             for packed in status_pb2.Status.FromString(value).details:

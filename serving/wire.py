@@ -159,19 +159,18 @@ def _build_item(item: Item) -> pb.Item:
 
 
 def _read_item(message: pb.Item) -> Item:
-    def given(name: str) -> bool:
-        return message.HasField(name)  # type: ignore[arg-type] - a name of the loop's literals
-
     return Item(
         item_id=message.item_id,
-        title=message.title if given("title") else None,
-        description=message.description if given("description") else None,
-        image=message.image if given("image") else None,
+        title=message.title if message.HasField("title") else None,
+        description=message.description if message.HasField("description") else None,
+        image=message.image if message.HasField("image") else None,
         category=tuple(message.category),
-        price=message.price if given("price") else None,
+        price=message.price if message.HasField("price") else None,
         attributes=dict(message.attributes),
         available=message.available,
-        created_at=message.created_at.ToDatetime(tzinfo=UTC) if given("created_at") else None,
+        created_at=(
+            message.created_at.ToDatetime(tzinfo=UTC) if message.HasField("created_at") else None
+        ),
     )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 from transformers import BertConfig, BertModel
 
 from text.checkpoint import load
@@ -58,9 +57,11 @@ def _build_new(config: TextConfig, texts: Sequence[str], seed: int) -> TextEncod
         intermediate_size=2 * config.hidden,
         max_position_embeddings=config.max_tokens,
         type_vocab_size=1,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone: nn.Module = BertModel(bert, add_pooling_layer=False)
+        backbone = BertModel(bert, add_pooling_layer=False)
     return TextEncoder(backbone, tokenizer, pooling="mean", max_tokens=config.max_tokens)

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 
 from text.encoder import TextEncoder
@@ -51,7 +51,7 @@ def save(encoder: TextEncoder, folder: Path) -> None:
     width = encoder.backbone.config.hidden_size
     modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
     _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags})
-    for dense in encoder.projection:
+    for dense in encoder.dense_layers:
         modules.append(("Dense", f"{len(modules)}_Dense"))
         _save_dense(dense, folder / modules[-1][1])
     modules.append(("Normalize", f"{len(modules)}_Normalize"))
@@ -103,34 +103,43 @@ def _load_transformer(folder: Path, weights: Path) -> TextEncoder:
             "config.json"
         )
     try:
-        with _quiet_transformers():
+        # Weights that the file lacks, as a pooler's, are drawn: not from the caller's generator.
+        with _quiet_transformers(), torch.random.fork_rng(devices=[]):
             config = AutoConfig.from_pretrained(weights)
             # Of an encoder-decoder such as T5 only the encoder reads text.
             model = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
-            backbone = model.from_pretrained(weights, config=config, use_safetensors=True)
+            backbone, report = model.from_pretrained(
+                weights, config=config, use_safetensors=True, output_loading_info=True
+            )
             tokenizer = AutoTokenizer.from_pretrained(weights)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{weights} must hold a transformers model with model.safetensors and a tokenizer, "
             f"but reading it failed: {error}"
         ) from error
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{weights} must hold a tokenizer.json, or what one can be made from, "
+            f"got {type(tokenizer).__name__}"
+        )
     limits = [tokenizer.model_max_length, _read_settings(weights).get("max_seq_length")]
     # Tokenizers without a limit of their own say 1e30.
     max_tokens = min(int(limit) for limit in (*limits, 8192) if limit)
+    lacking = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if lacking:
+        raise CheckpointError(
+            f"{weights} must hold every weight of a {type(backbone).__name__}, "
+            f"but it lacks {', '.join(lacking[:5])}"
+        )
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None  # BERT's; no pooling here reads it
     return TextEncoder(
-        drop_pooler(backbone),
+        backbone,
         tokenizer,
         pooling="mean",
         max_tokens=max_tokens,
         prompt=_read_prompt(folder),
     ).eval()
-
-
-def drop_pooler(backbone: nn.Module) -> nn.Module:
-    """Return the backbone without BERT's pooler, which no pooling here reads."""
-    if isinstance(getattr(backbone, "pooler", None), nn.Module):
-        backbone.pooler = None
-    return backbone
 
 
 def _read_settings(weights: Path) -> dict[str, Any]:

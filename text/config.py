@@ -1,49 +1,74 @@
-"""What a text tower is made of and how it is fine-tuned; every field described."""
+"""What a text tower is made of and how it is fine-tuned."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class TextConfig(BaseModel):
-    """The text encoder and its fine-tuning on the catalogue's titles."""
+    """Encoder, schedule and objectives of one text tower."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint: str | None = Field(
         None,
-        description="Transformers or sentence-transformers folder or hub id to start from; "
-        "unset: a small encoder with its own tokenizer is built from the catalogue.",
+        description="Transformers or sentence-transformers folder, or hub id, to start from; "
+        "unset builds a small encoder and its tokenizer from the catalogue.",
     )
     pooling: Literal["auto", "mean", "cls", "max", "lasttoken"] = Field(
-        "auto", description="How tokens become one embedding; auto: as the checkpoint says, or mean."
+        "auto", description="How tokens become one vector; auto is as the checkpoint says, or mean."
     )
     dim: int | None = Field(
-        None, ge=1, description="Embedding size; unset: the backbone's own, without a projection."
+        None, ge=2, le=4096, description="Embedding size D; unset is the encoder's own width."
     )
-    max_tokens: int = Field(48, ge=2, le=8192, description="Tokens of a text that are read.")
-
+    max_tokens: int = Field(64, ge=4, le=8192, description="Tokens of a text that are read.")
     vocab_size: int = Field(
-        8000, ge=300, description="Largest vocabulary of a tokenizer trained on the catalogue."
+        8000, ge=300, description="Largest vocabulary of a tokenizer built from the catalogue."
     )
-    hidden: int = Field(128, ge=8, description="Width of an encoder built from nothing.")
-    layers: int = Field(2, ge=0, description="Transformer layers of an encoder built from nothing.")
-    heads: int = Field(4, ge=1, description="Attention heads of an encoder built from nothing.")
-
-    epochs: int = Field(10, ge=0, description="Passes over the titles; 0 leaves the encoder as is.")
-    batch_size: int = Field(128, ge=2, description="Titles per step; each is the others' negative.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(0.01, ge=0, description="Of AdamW, on matrices only.")
-    warmup: float = Field(
-        0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises."
+    hidden: int = Field(128, ge=8, description="Width of an encoder built from the catalogue.")
+    layers: int = Field(1, ge=0, le=48, description="Transformer layers of such an encoder.")
+    heads: int = Field(4, ge=1, description="Attention heads of such an encoder.")
+    epochs: int = Field(10, ge=0, description="Passes over the texts; 0 keeps the encoder as is.")
+    batch_size: int = Field(128, ge=2, description="Texts in one step, each other's negatives.")
+    learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate of AdamW.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decay; not on norms and biases.")
+    warmup_epochs: float = Field(
+        1.0, ge=0, description="Epochs of linear warm-up before the cosine; at most half of all."
     )
+    gradient_clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of such an encoder, in training.")
     contrastive_weight: float = Field(
-        1.0, ge=0, description="Weight of telling a title from others by a few of its words."
+        1.0, ge=0, description="Weight of finding a text by some of its words."
     )
-    target_weight: float = Field(
-        0.2, ge=0, description="Weight of the mean loss over the category levels and attributes."
+    class_weight: float = Field(
+        0.2,
+        ge=0,
+        description="Weight of the targets' mean loss: category levels, attributes.",
     )
-    temperature: float = Field(0.05, gt=0, description="Of both losses.")
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
-        "auto", description="Of training; auto: bfloat16 where the accelerator has it."
+    target_weights: dict[str, float] = Field(
+        default_factory=dict, description="Weight of each target's loss; 1 where not named."
     )
+    temperature: float = Field(0.05, gt=0, description="What cosines are divided by in every loss.")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto", description="auto is bf16-mixed on CUDA cards that compute in it, else 32-true."
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after this many epochs without a lower validation loss and keep the "
+        "best epoch; unset trains all epochs and keeps the last.",
+    )
+
+    @field_validator("target_weights")
+    @classmethod
+    def _not_negative(cls, weights: dict[str, float]) -> dict[str, float]:
+        negative = [name for name, weight in weights.items() if weight < 0]
+        if negative:
+            raise ValueError(f"target_weights must not be negative, got {negative}")
+        return weights
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"heads must divide hidden, got {self.heads} and {self.hidden}")
+        return self

@@ -1,26 +1,29 @@
-"""Titles with what is known of them, checked once."""
+"""Texts with labels, cut into words once, served as whole batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from text.encoder import TextEncoder
+from text.views import TokenizedText, tokenize_words
 
 UNKNOWN = -1
-"""Class of a text whose class is not known; it adds nothing to that target's loss."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """N texts and, for each target, the class of every text or ``UNKNOWN``.
+    """Labelled texts.
 
-    Args:
-        texts: Titles, or titles and descriptions; N strings.
-        targets: Target name to class numbers, int64 (N,): category levels, attribute columns.
-        classes: Target name to the names of its C classes.
-
-    Raises:
-        ValueError: If lengths, names or class numbers disagree.
+    Attributes:
+        texts: Titles, or titles and descriptions; n strings.
+        targets: Class index of every text for every target, int64 (n,); -1 where unknown.
+        classes: Class names of every target; the same targets in the same order.
     """
 
     texts: Sequence[str]
@@ -30,23 +33,81 @@ class Samples:
     def __post_init__(self) -> None:
         if isinstance(self.texts, str):
             raise ValueError(f"texts must be a sequence of strings, got {self.texts[:40]!r}")
-        if set(self.targets) != set(self.classes):
+        if list(self.targets) != list(self.classes):
             raise ValueError(
-                f"targets and classes must have the same names, got {sorted(self.targets)} and "
-                f"{sorted(self.classes)}"
+                f"targets and classes must name the same targets in the same order, "
+                f"got {list(self.targets)} and {list(self.classes)}"
             )
-        for name, target in self.targets.items():
-            if target.shape != (len(self.texts),) or target.dtype != np.int64:
+        for name, labels in self.targets.items():
+            if labels.dtype != np.int64 or labels.shape != (len(self.texts),):
                 raise ValueError(
-                    f"target {name!r} must be int64 of shape ({len(self.texts)},), "
-                    f"got {target.dtype} of shape {target.shape}"
+                    f"targets[{name!r}] must be int64 ({len(self.texts)},), "
+                    f"got {labels.dtype} {labels.shape}"
                 )
-            n_classes = len(self.classes[name])
-            if len(target) and not (UNKNOWN <= target.min() and target.max() < n_classes):
+            count = len(self.classes[name])
+            if labels.size and not UNKNOWN <= labels.min() <= labels.max() < count:
                 raise ValueError(
-                    f"target {name!r} must be between {UNKNOWN} (unknown) and {n_classes - 1}, "
-                    f"got {target.min()} to {target.max()}"
+                    f"targets[{name!r}] must be between -1 and {count - 1}, "
+                    f"got {labels.min()} to {labels.max()}"
                 )
 
     def __len__(self) -> int:
         return len(self.texts)
+
+
+class Batch(NamedTuple):
+    """Some texts and their labels."""
+
+    rows: list[int]  # which samples
+    texts: list[TokenizedText]
+    labels: Tensor  # int64 (B, number of targets)
+
+
+class TextSet(Dataset[Batch]):
+    """Texts as words of token ids, in memory; answers a list of rows with one batch.
+
+    Args:
+        samples: What to read.
+        encoder: Whose tokenizer cuts the texts.
+    """
+
+    def __init__(self, samples: Samples, encoder: TextEncoder) -> None:
+        self.texts = tokenize_words(encoder, samples.texts)
+        columns = [*samples.targets.values()]
+        labels = np.stack(columns, axis=1) if columns else np.zeros((len(samples), 0), np.int64)
+        self.labels = torch.from_numpy(labels)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, row: int) -> Batch:
+        """Return one text as a batch."""
+        return self.__getitems__([row])
+
+    def __getitems__(self, rows: list[int]) -> Batch:
+        """Return a whole batch; torch's loader asks for one where this is defined."""
+        return Batch(rows, [self.texts[row] for row in rows], self.labels[rows])
+
+
+class EpochShuffle(Sampler[int]):
+    """A new order every epoch, a function of seed and epoch alone, so a resumed run repeats it.
+
+    Args:
+        count: Number of rows.
+        seed: Seed of all orders.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order: list[int] = torch.randperm(self.count, generator=generator).tolist()
+        return iter(order)

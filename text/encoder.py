@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
 from text.normalize import normalize
@@ -32,7 +33,7 @@ class TextEncoder(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
         pooling: str,
@@ -44,7 +45,7 @@ class TextEncoder(nn.Module):
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
         tokenizer.padding_side = "right"
-        self.backbone = backbone
+        self.backbone: PreTrainedModel = backbone
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.projection = nn.Sequential(*projection)
@@ -54,9 +55,23 @@ class TextEncoder(nn.Module):
     @property
     def dim(self) -> int:
         """Embedding size D."""
-        if len(self.projection):
-            return int(self.projection[-1].linear.out_features)
-        return int(self.backbone.config.hidden_size)
+        layers = self.dense_layers
+        return layers[-1].linear.out_features if layers else int(self.backbone.config.hidden_size)
+
+    @property
+    def dense_layers(self) -> list[Dense]:
+        """Layers of the projection, first to last."""
+        return [layer for layer in self.projection if isinstance(layer, Dense)]
+
+    @property
+    def pad_id(self) -> int:
+        """Token id to pad with; any does where the tokenizer has none, for the mask hides it."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return unit-length embeddings (B, D).
@@ -72,49 +87,76 @@ class TextEncoder(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> BatchEncoding:
         """Return token ids of the normalised texts, as lists that are not padded yet."""
         prompted = [self.prompt + normalize(text) for text in texts]
-        return self.tokenizer(prompted, truncation=True, max_length=self.max_tokens)
+        encoding: BatchEncoding = self.tokenizer(
+            prompted, truncation=True, max_length=self.max_tokens
+        )
+        return encoding
 
-    @torch.inference_mode()
     def embed(
-        self, texts: Sequence[str], *, batch_size: int = 256, device: str | torch.device = "cpu"
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int = 256,
+        device: torch.device | str | None = None,
+        progress: bool = False,
     ) -> NDArray[np.float32]:
-        """Return unit-length embeddings (N, D); a text's does not depend on its batch (to 1e-5).
+        """Return unit-length embeddings, float32 (N, D), the same whatever the batch (to 1e-5).
 
         An empty text has the embedding of the special tokens alone: one fixed unit vector per
-        encoder. A caller that knows a title is absent should mask it instead. The encoder is moved
-        to the device, and left in evaluation mode.
+        encoder. A caller that knows a title is absent should mask it instead.
 
         Args:
             texts: Any strings.
-            batch_size: Texts at a time; texts of similar length are put together.
-            device: Where to compute.
+            batch_size: Texts in one pass; those of similar length go together.
+            device: Where to compute; the encoder is moved there. None leaves it where it is.
+            progress: Show Lightning's progress bar.
 
         Raises:
             ValueError: If ``batch_size`` is not positive, or ``texts`` is one string.
         """
         if isinstance(texts, str):
-            raise ValueError(f"texts must be a sequence of strings, got one string {texts[:40]!r}")
+            raise ValueError(f"texts must be a sequence of strings, got {texts[:40]!r}")
+        ids = self.tokenize(texts)["input_ids"] if len(texts) else []
+        return self.embed_ids(ids, batch_size=batch_size, device=device, progress=progress)
+
+    def embed_ids(
+        self,
+        ids: Sequence[Sequence[int]],
+        *,
+        batch_size: int = 256,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """Return unit-length embeddings, float32 (N, D), of token ids; arguments as ``embed``."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.eval().to(device)
-        embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
-        if len(texts) == 0:
-            return embeddings
-        ids = self.tokenize(texts)["input_ids"]
+        if device is not None:
+            self.to(device)
+        embeddings = np.empty((len(ids), self.dim), dtype=np.float32)
+        # Sorted by length, batches hold little padding.
         order = np.argsort([len(row) for row in ids], kind="stable")
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            input_ids, mask = pad([ids[row] for row in rows], self.tokenizer.pad_token_id)
-            output = self(input_ids.to(device), mask.to(device))
-            embeddings[rows] = output.float().cpu().numpy()
+        was_training = self.training
+        self.eval()
+        try:
+            with Tqdm(desc="texts", total=len(ids), disable=not progress) as bar:
+                for start in range(0, len(ids), batch_size):
+                    rows = order[start : start + batch_size]
+                    embeddings[rows] = self._embed_batch([ids[row] for row in rows])
+                    bar.update(len(rows))
+        finally:
+            self.train(was_training)
         return embeddings
 
+    @torch.inference_mode()
+    def _embed_batch(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        input_ids, mask = pad(ids, self.pad_id)
+        output: Tensor = self(input_ids.to(self.device), mask.to(self.device))
+        return output.float().cpu().numpy()
 
-def pad(rows: Sequence[Sequence[int]], pad_id: int | None) -> tuple[Tensor, Tensor]:
-    """Return token ids (B, T) filled up on the right, and the mask of real tokens (B, T)."""
-    lengths = torch.tensor([len(row) for row in rows])
-    width = max(1, int(lengths.max()))
-    fill = 0 if pad_id is None else pad_id
-    input_ids = torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
-    mask = (torch.arange(width)[None, :] < lengths[:, None]).long()
-    return input_ids, mask
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return token ids filled up on the right, int64 (B, T), and which are real, int64 (B, T)."""
+    width = max(1, *(len(row) for row in rows)) if rows else 1
+    ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return ids, mask

@@ -1,10 +1,8 @@
-"""The two objectives of fine-tuning: search by words, and classes."""
+"""The two objectives of fine-tuning: being found by words, and telling classes."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from text.dataset import UNKNOWN
 
 
 def contrastive_loss(
@@ -36,12 +34,23 @@ def contrastive_loss(
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
+def cosine_logits(embeddings: Tensor, proxies: Tensor, temperature: float) -> Tensor:
+    """Return the cosine of every embedding with every class's proxy over the temperature (B, C).
+
+    Args:
+        embeddings: Unit-length embeddings (B, D).
+        proxies: One direction per class, of any length (C, D).
+        temperature: Divides the cosines.
+    """
+    return embeddings @ F.normalize(proxies, dim=1).T / temperature
+
+
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy over rows whose class is known, a scalar; 0 if none is.
 
     Args:
         logits: (B, C).
-        labels: Class numbers or ``UNKNOWN``, int64 (B,).
+        labels: Class indices, int64 (B,); -1 where unknown.
     """
-    n_known = (labels != UNKNOWN).sum().clamp(min=1)
-    return F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum") / n_known
+    n_known = (labels >= 0).sum().clamp(min=1)
+    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / n_known

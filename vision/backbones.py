@@ -1,9 +1,11 @@
 """Networks that turn pictures into features, by name, from timm, torchvision and transformers."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 import timm
+import torch
 import torchvision
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -79,13 +81,12 @@ def restore_backbone(spec: BackboneSpec, preprocess: Preprocess) -> Backbone:
         return built._replace(preprocess=preprocess)
     options = dict(spec.architecture)
     config = AutoConfig.for_model(options.pop("model_type"), **options)
-    network = _TransformersVision(config)
-    return Backbone(network, config.hidden_size, preprocess, spec)
+    return _measured(_TransformersVision(config), preprocess, spec)
 
 
 def _build_timm(name: str, pretrained: bool | str, spec: BackboneSpec, fit: Fit) -> Backbone:
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('.')[0][:6]}*")[:5]
+        close = get_close_matches(name, timm.list_models(), n=5)
         raise ValueError(
             f"backbone must be a timm name, 'torchvision/NAME' or 'transformers/ID', got {name!r}; "
             f"similar timm names: {', '.join(close) or 'none'}"
@@ -113,8 +114,25 @@ def _build_timm(name: str, pretrained: bool | str, spec: BackboneSpec, fit: Fit)
         std=_rgb(published.std if published else IMAGENET_STD),
         fit=fit,
     )
-    dim: Any = network.num_features
-    return Backbone(network, int(dim), preprocess, spec)
+    return _measured(network, preprocess, spec)
+
+
+def _measured(network: nn.Module, preprocess: Preprocess, spec: BackboneSpec) -> Backbone:
+    """Return the backbone with the feature size that it has, as one small pass shows.
+
+    The libraries' own attributes disagree for networks with layers between pooling and classifier.
+    """
+    side = preprocess.size
+    try:
+        with torch.inference_mode():
+            features = network.eval()(torch.zeros(1, 3, side, side))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ValueError(f"size {side} does not fit backbone {spec.name!r}: {error}") from error
+    if features.ndim != 2:
+        raise ValueError(
+            f"backbone {spec.name!r} must give features (B, F), got {tuple(features.shape)}"
+        )
+    return Backbone(network.train(), features.shape[1], preprocess, spec)
 
 
 def _rgb(values: Iterable[float]) -> tuple[float, float, float]:
@@ -135,21 +153,18 @@ def _build_torchvision(name: str, pretrained: bool | str, spec: BackboneSpec, fi
         network = torchvision.models.get_model(name, weights=weights)
     except OSError as error:
         raise not_found(f"torchvision/{name}", pretrained) from error
-    dim = _drop_classifier(network, name)
+    _drop_classifier(network, name)
     load_local(network, local)
-    return Backbone(network, dim, Preprocess(size=spec.size, fit=fit), spec)
+    return _measured(network, Preprocess(size=spec.size, fit=fit), spec)
 
 
-def _drop_classifier(network: nn.Module, name: str) -> int:
-    """Replace the last linear layer, which gives the 1,000 classes, and return its input size."""
+def _drop_classifier(network: nn.Module, name: str) -> None:
+    """Take out the last linear layer, which gives the 1,000 classes of ImageNet."""
     linears = [path for path, part in network.named_modules() if isinstance(part, nn.Linear)]
     if not linears:
         raise ValueError(f"torchvision network {name!r} does not end in a linear layer")
     parent, _, attribute = linears[-1].rpartition(".")
-    owner = network.get_submodule(parent)
-    last = getattr(owner, attribute)
-    setattr(owner, attribute, nn.Identity())
-    return int(last.in_features)
+    setattr(network.get_submodule(parent), attribute, nn.Identity())
 
 
 class _TransformersVision(nn.Module):
@@ -195,4 +210,4 @@ def _build_transformers(
         fit=fit,
     )
     full_spec = spec.model_copy(update={"architecture": config.to_dict()})
-    return Backbone(_TransformersVision(config, network), config.hidden_size, preprocess, full_spec)
+    return _measured(_TransformersVision(config, network), preprocess, full_spec)

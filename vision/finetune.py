@@ -190,29 +190,28 @@ def _fit(
     device: torch.device,
     progress: bool,
 ) -> int:
-    """Train, from the last checkpoint if there is one, and return the number of epochs."""
+    """Train what the last checkpoint leaves to train and return the number of epochs in all."""
     last = workdir / f"{LAST}.ckpt"
-    if last.exists():
-        found = read_checkpoint(last).get("fingerprint")
-        if found != learner.fingerprint:
-            raise TrainingError(
-                f"{last} is of a run with other samples, configuration or seed; "
-                "delete it or choose another workdir"
-            )
-    callbacks = build_callbacks(config, workdir)
-    trainer = build_trainer(config, device, callbacks, progress)
-    order = EpochShuffle(len(data.train), learner.seed)
-    trainer.fit(
-        learner,
-        build_loader(data.train, config, device, order),
-        None if data.validation is None else build_loader(data.validation, config, device),
-        ckpt_path=last if last.exists() else None,
-        weights_only=True,
-    )
-    if config.patience is not None:
-        best = read_checkpoint(workdir / f"{BEST}.ckpt")
-        learner.load_state_dict(best["state_dict"])
-    return int(trainer.current_epoch)
+    found = read_checkpoint(last) if last.exists() else None
+    if found is not None and found.get("fingerprint") != learner.fingerprint:
+        raise TrainingError(
+            f"{last} is of a run with other samples, configuration or seed; "
+            "delete it or choose another workdir"
+        )
+    if found is None or not found["finished"]:
+        trainer = build_trainer(config, device, build_callbacks(config, workdir), progress)
+        order = EpochShuffle(len(data.train), learner.seed)
+        trainer.fit(
+            learner,
+            build_loader(data.train, config, device, order),
+            None if data.validation is None else build_loader(data.validation, config, device),
+            ckpt_path=None if found is None else last,
+            weights_only=True,
+        )
+    # The checkpoint's weights are the averaged ones where there is an average.
+    kept = last if config.patience is None else workdir / f"{BEST}.ckpt"
+    learner.load_state_dict(read_checkpoint(kept)["state_dict"])
+    return int(read_checkpoint(last)["epoch"]) + 1
 
 
 def _validate(

@@ -5,7 +5,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -37,15 +36,9 @@ def build_callbacks(config: VisionConfig, workdir: Path) -> list[Callback]:
                 workdir, BEST, monitor=monitor, mode="min", enable_version_counter=False
             )
         )
+    # Without a monitor the newest replaces the one before.
     callbacks.append(
-        ModelCheckpoint(
-            workdir,
-            LAST,
-            # Writing the optimiser's state takes as long as some tiny epochs do.
-            every_n_epochs=max(1, config.epochs // 10),
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
+        ModelCheckpoint(workdir, LAST, save_on_train_epoch_end=True, enable_version_counter=False)
     )
     return callbacks
 
@@ -115,17 +108,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
+    # The unpickler meets a torn file with whatever its last bytes lead to, IndexError included.
+    except Exception as error:
         raise TrainingError(f"{path} cannot be read; delete it to start again: {error}") from error
     return content
 
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from logging what hardware it found, and from two pieces of advice.
+    """Keep Lightning from logging what hardware it found, and from advice that does not apply.
 
-    Batches come from memory in one indexing operation: worker processes would only copy them. And
-    the checkpoint folder is not empty on purpose when a run is resumed.
+    Batches come from memory in one indexing operation: worker processes would only copy them.
+    Validation is optional. The checkpoint folder is not empty when a run is resumed.
     """
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
@@ -134,6 +128,7 @@ def quiet_lightning() -> Iterator[None]:
             logger.setLevel(logging.WARNING)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*num_workers.*", PossibleUserWarning)
+            warnings.filterwarnings("ignore", ".*no `val_dataloader`.*", PossibleUserWarning)
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists", UserWarning)
             # Lightning 2.6 asks torch 2.14's pytree in a way that is going out of use.
             warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)

@@ -60,7 +60,8 @@ def not_found(name: str, pretrained: bool | str) -> WeightsError:
     """Return the error that says how to get weights that are not on this machine."""
     what = repr(pretrained) if isinstance(pretrained, str) else "published weights"
     return WeightsError(
-        f"{what} for backbone {name!r} are not on this machine and could not be downloaded. "
-        "On a machine with a network run `huggingface-cli download OWNER/NAME --local-dir DIR`, "
-        'copy DIR here and set pretrained = "DIR"; or set pretrained = false to train from scratch'
+        f"{what} for backbone {name!r} are not on this machine and could not be downloaded; "
+        "where there is a network run `hf download OWNER/NAME --local-dir DIR`, copy DIR here and "
+        "set pretrained = 'DIR' (or backbone = 'transformers/DIR'), or train from scratch with "
+        "pretrained = false and a timm backbone"
     )

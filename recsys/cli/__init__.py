@@ -2,7 +2,3 @@
 
 Imports of torch and of serving are inside the commands, so that ``recsys --help`` is quick.
 """
-
-from recsys.cli.main import main
-
-__all__ = ["main"]

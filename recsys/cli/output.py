@@ -1,10 +1,19 @@
 """What commands print: tables for people, JSON for programs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -51,3 +60,24 @@ def print_results(
 def why(result: "Scored") -> str:
     """Return the features that raised a score, as one line."""
     return ", ".join(f"{name} {value:+.2f}" for name, value in result.features)
+
+
+def announce_stage(stage: str) -> None:
+    """Print the name of a stage that begins."""
+    console.print(f"[bold]{stage}[/]")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows how far a named task is: name, done, total."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done, total=total)
+
+        yield advance

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.output import console, print_json, print_results, print_rows
+from recsys.cli.output import console, print_json, print_results
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
 Count = Annotated[int, typer.Option("-k", "--k", help="How many results.")]
@@ -91,6 +91,7 @@ def embed(
     items: Annotated[Path | None, typer.Option(help="Items table to embed.")] = None,
     texts: Annotated[Path | None, typer.Option(help="Text file, one query a line.")] = None,
     images_root: Annotated[Path | None, typer.Option(help="Folder of the items' pictures.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Embed items or texts into the item space, and write them to a Parquet file."""
     from recsys import Bundle
@@ -103,4 +104,7 @@ def embed(
     else:
         assert texts is not None, "one of the two is given"
         count = embed_texts(Bundle(bundle), texts, out)
-    print_rows("embedded", ("rows", "file"), [(count, out)])
+    if as_json:
+        print_json({"rows": count, "file": out})
+    else:
+        console.print(f"{count:,} embeddings in {out}")

@@ -154,13 +154,16 @@ def validate(
 def _with_rules(schema: type[dy.Schema], rules: Mapping[str, pl.Expr]) -> Any:
     """Return the schema with more rules, the row number, and what could not be read."""
     columns = schema.column_names()
-    readable = {f"{name}|unreadable": pl.col(refused(name)).is_null() for name in columns}
+    rules = dict(rules)
+    rules |= {f"{name}|unreadable": pl.col(refused(name)).is_null() for name in columns}
     members: dict[str, Any] = {ROW: dy.UInt32()}
     members |= {refused(name): dy.String(nullable=True) for name in columns}
-    members |= {
-        name: dy.rule()(lambda _, valid=valid: valid) for name, valid in (readable | rules).items()
-    }
+    members |= {name: _rule(valid) for name, valid in rules.items()}
     return type(f"Checked{schema.__name__}", (schema,), members)
+
+
+def _rule(valid: pl.Expr) -> Any:
+    return dy.rule()(lambda _: valid)
 
 
 def _failures(details: pl.DataFrame, rules: list[str], columns: list[str]) -> pl.DataFrame:
@@ -177,5 +180,7 @@ def _failures(details: pl.DataFrame, rules: list[str], columns: list[str]) -> pl
 
 def _failures_of(rows: pl.DataFrame, rule: str, columns: list[str]) -> pl.DataFrame:
     column = rule.rpartition("|")[0] or "item_id"
-    got = pl.coalesce(refused(column), pl.col(column).cast(pl.String))
+    got = pl.col(refused(column))
+    if not rows.schema[column].is_nested():
+        got = got.fill_null(pl.col(column).cast(pl.String))
     return rows.select(pl.lit(rule).alias("rule"), ROW, got.alias("got"), *columns)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.data.interactions import Interactions, Ints
-from recsys.errors import DataError, LeakageError
+from recsys.data.splits import check_no_leak
+from recsys.errors import DataError
 
 Scope = Literal["all", "new", "cold"]
 SCOPES: tuple[Scope, ...] = ("all", "new", "cold")
@@ -69,7 +70,7 @@ def build_queries(
         DataError: If nobody is left to ask.
         ValueError: If the scope is unknown or the rows of the two do not correspond.
     """
-    _check_split(train, test, now_us)
+    check_no_leak(train, test, at_us=now_us)
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {list(SCOPES)}, got {scope!r}")
     if candidates is not None and candidates.shape != (train.n_items,):
@@ -100,24 +101,6 @@ def build_queries(
         excluded=_rows(owned if scope == "new" else nothing, user_rows),
         candidates=ranked,
     )
-
-
-def _check_split(train: Interactions, test: Interactions, now_us: int) -> None:
-    if (train.n_users, train.n_items) != (test.n_users, test.n_items):
-        raise ValueError(
-            f"test must have the users and items of train ({train.n_users} x {train.n_items}), "
-            f"got {test.n_users} x {test.n_items}; take both from the same Interactions"
-        )
-    late, early = (
-        int((train.timestamps_us >= now_us).sum()),
-        int((test.timestamps_us < now_us).sum()),
-    )
-    if late or early:
-        raise LeakageError(
-            f"train must end before the split at {now_us} us and test begin there, got {late} "
-            f"train events at or after it and {early} test events before it; "
-            f"use train.before(now_us)"
-        )
 
 
 def _pairs(interactions: Interactions, kinds: Sequence[str] | None) -> "sparse.csr_matrix":

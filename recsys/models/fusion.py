@@ -71,7 +71,8 @@ class Projection(nn.Module):
         in_dim: Size of the modality's embedding.
         dim: Common size D.
         hidden: Width of the MLP.
-        dropout: Of the MLP's hidden layer.
+        dropout: Of the inputs and of the MLP's hidden layer. That of the inputs is what keeps a
+            small catalogue from being learned by heart.
     """
 
     mean: Tensor
@@ -86,6 +87,7 @@ class Projection(nn.Module):
             nn.Linear(in_dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
         )
         self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
 
     def fit_scale(self, embeddings: Tensor) -> None:
         """Take mean and overall deviation from embeddings (n, D_m).
@@ -98,7 +100,7 @@ class Projection(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return (B, D) for embeddings (B, D_m)."""
-        scaled = (embeddings - self.mean) / self.deviation
+        scaled = self.dropout((embeddings - self.mean) / self.deviation)
         projected: Tensor = self.norm(self.linear(scaled) + self.mlp(scaled))
         return projected
 
@@ -115,7 +117,7 @@ class ItemFusion(nn.Module):
         dim: Size D of the item embedding.
         hidden: Width of the projection MLPs.
         kind: A name in ``FUSIONS``.
-        dropout: Inside the MLPs.
+        dropout: Of the inputs and inside the projections.
 
     Raises:
         ValueError: If there is no modality or the kind is unknown.

@@ -44,9 +44,9 @@ def catalogue_softmax_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> 
     2018, https://arxiv.org/abs/1802.05814.
 
     Args:
-        logits: Of every item (B, N); -inf for items that were not on offer.
+        logits: Of every item (B, N); very negative for items that were not on offer.
         targets: Item rows, int64 (B, K).
-        weights: Weight of each target (B, K); 0 pads. At least one is positive.
+        weights: Weight of each target (B, K); 0 pads. All zero gives 0.
     """
     surprises = logits.logsumexp(dim=1, keepdim=True) - logits.gather(1, targets)  # (B, K)
     return _weighted_mean(surprises, weights)
@@ -62,8 +62,8 @@ def sampled_softmax_loss(
 
     Args:
         target_logits: (B, K).
-        negative_logits: (B, S), -inf for negatives that do not count for this row.
-        weights: Weight of each target (B, K); 0 pads. At least one is positive.
+        negative_logits: (B, S), very negative where one does not count for this row.
+        weights: Weight of each target (B, K); 0 pads. All zero gives 0.
         n_items: Catalogue size N.
     """
     correction = math.log(n_items / negative_logits.shape[1])
@@ -102,4 +102,5 @@ def listwise_softmax_loss(logits: Tensor, relevance: Tensor, mask: Tensor) -> Te
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    return (values * weights).sum() / weights.sum()
+    total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+    return (values * weights).sum() / total

@@ -20,7 +20,7 @@ from recsys.data.interactions import Ints
 from recsys.errors import TrainingError
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce
-from recsys.training.loop import EpochSampler, adamw, fit, row_batches
+from recsys.training.loop import Columns, EpochSampler, adamw, fit, row_batches
 
 Floats = NDArray[np.float32]
 
@@ -135,10 +135,17 @@ class _FusionTraining(L.LightningModule):
         super().__init__()
         self.config, self.n_steps = config, n_steps
         self.fusion = build_fusion(config, data.dims)
-        self.inputs = _Columns(data.modalities)
-        self.targets = _Columns(data.targets)
-        self.items = _Columns({"present": data.present, "title_groups": data.title_groups})
-        self.fusion.fit_scale(self.inputs.all(), self.items.all()["present"])
+        self.inputs = Columns(data.modalities)
+        self.targets = Columns(data.targets)
+        self.items = Columns({"present": data.present, "title_groups": data.title_groups})
+        present = self.items.all()["present"]
+        self.fusion.fit_scale(self.inputs.all(), present)
+        self.means = Columns(
+            {
+                name: values[present[:, m]].mean(dim=0).numpy()
+                for m, (name, values) in enumerate(self.inputs.all().items())
+            }
+        )
         self.heads = nn.ModuleList(
             NormalizedSoftmaxLoss(data.n_classes[name], config.dim, temperature=HEAD_TEMPERATURE)
             for name in data.targets
@@ -146,13 +153,13 @@ class _FusionTraining(L.LightningModule):
         self.decoders = nn.ModuleList(
             nn.Linear(config.dim, size, bias=False) for size in data.dims.values()
         )
-        seen = data.present.any(axis=1)
+        seen: NDArray[np.bool_] = np.asarray(data.present.any(axis=1))
         both = data.pairs[seen[data.pairs].all(axis=1)]
         self.partners = _Choices(
             np.concatenate([both[:, 0], both[:, 1]]), both[:, ::-1].ravel(order="F"), len(data)
         )
         photo_rows = data.photo_rows if IMAGE in data.dims else data.photo_rows[:0]
-        self.photos = _Columns({IMAGE: data.photos})
+        self.photos = Columns({IMAGE: data.photos})
         self.photos_of = _Choices(photo_rows, np.arange(len(photo_rows)), len(data))
 
     def configure_optimizers(self) -> Any:
@@ -198,10 +205,11 @@ class _FusionTraining(L.LightningModule):
     def _reconstruction(self, full: Tensor, inputs: dict[str, Tensor], present: Tensor) -> Tensor:
         """Return how far the inputs, centred, are from what linear decoders read from ``full``."""
         losses = []
+        means = self.means.all()
         for m, (name, decoder) in enumerate(zip(inputs, self.decoders, strict=True)):
             has = present[:, m]
             # Centred: what all items share would otherwise make every cosine look good.
-            wanted = inputs[name][has] - self.fusion.projections[m].mean
+            wanted = inputs[name][has] - means[name]
             losses.append(_or_zero(1 - F.cosine_similarity(decoder(full[has]), wanted), full))
         return _mean(losses, full)
 
@@ -235,26 +243,6 @@ class _FusionTraining(L.LightningModule):
         if len(queries) == 0:
             return queries.sum()
         return info_nce(queries, keys, groups, temperature=self.config.temperature)
-
-
-class _Columns(nn.Module):
-    """Arrays by name that follow the module's device and are no part of its checkpoints."""
-
-    def __init__(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        super().__init__()
-        self._names = tuple(columns)
-        for i, values in enumerate(columns.values()):
-            # torch shares the memory, and wants it writable even where nothing writes.
-            shared = torch.from_numpy(np.require(values, requirements=["C", "W"]))
-            self.register_buffer(f"column_{i}", shared, persistent=False)
-
-    def all(self) -> dict[str, Tensor]:
-        """Return every column."""
-        return dict(zip(self._names, self.buffers(), strict=True))
-
-    def at(self, rows: Tensor) -> dict[str, Tensor]:
-        """Return every column at the rows (B,)."""
-        return {name: values[rows] for name, values in self.all().items()}
 
 
 class _Choices(nn.Module):
@@ -296,7 +284,7 @@ def _mean(losses: list[Tensor], like: Tensor) -> Tensor:
 
 def _check(data: ItemTrainingData) -> None:
     """Raise ValueError where the arrays disagree: later, indexing would say it less well."""
-    n_items, n_modalities = data.present.shape
+    n_items = len(data)
     wanted: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
         "present": (data.present.shape, (n_items, len(data.modalities))),
         "title_groups": (data.title_groups.shape, (n_items,)),

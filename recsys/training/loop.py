@@ -3,7 +3,7 @@
 import logging
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -197,6 +198,26 @@ def row_batches(
     )
 
 
+class Columns(nn.Module):
+    """Arrays by name that follow the module's device and are no part of its checkpoints."""
+
+    def __init__(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        super().__init__()
+        self._names = tuple(columns)
+        for i, values in enumerate(columns.values()):
+            # torch shares the memory, and wants it writable even where nothing writes.
+            shared = torch.from_numpy(np.require(values, requirements=["C", "W"]))
+            self.register_buffer(f"column_{i}", shared, persistent=False)
+
+    def all(self) -> dict[str, Tensor]:
+        """Return every column."""
+        return dict(zip(self._names, self.buffers(), strict=True))
+
+    def at(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return every column at the rows (B,)."""
+        return {name: values[rows] for name, values in self.all().items()}
+
+
 class _Reseed(Callback):
     """Makes what an epoch draws a function of seed and epoch, so that resuming changes nothing."""
 
@@ -212,7 +233,7 @@ class _FiniteLoss(Callback):
     """Stops at the end of an epoch whose loss was not finite; checking each step would stall."""
 
     def __init__(self) -> None:
-        self._total: torch.Tensor | float = 0.0
+        self._total: Tensor | float = 0.0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *args: Any

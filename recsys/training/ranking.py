@@ -9,7 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from lightning.fabric.utilities.seed import isolate_rng
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from recsys.config import RankerConfig
@@ -82,9 +82,7 @@ def sample_examples(
     """
     generator = np.random.default_rng(seed)
     on_offer = snapshot.candidates
-    asked = [
-        (user, np.intersect1d(rows, on_offer)) for user, rows in enumerate(snapshot.answers)
-    ]
+    asked = [(user, np.intersect1d(rows, on_offer)) for user, rows in enumerate(snapshot.answers)]
     asked = [(user, rows) for user, rows in asked if len(rows)]
     if not asked:
         raise TrainingError(

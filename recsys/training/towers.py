@@ -9,16 +9,16 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-import text
 import text.checkpoint
+import text.dataset
 import text.finetune
-import vision
 import vision.checkpoint
+import vision.dataset
 import vision.finetune
 from recsys.config import TrainConfig
 from recsys.data.dataset import Dataset
 from recsys.embedding import Modalities, item_texts
-from recsys.training.labels import Labels, photo_labels, photo_rows
+from recsys.training.labels import Labels, photo_labels
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
@@ -60,7 +60,7 @@ def train_text(
 ) -> None:
     """Fine-tune the text encoder on the items' titles and descriptions; leave it in ``folder``."""
     texts = item_texts(dataset.items)
-    rows = np.flatnonzero([text is not None for text in texts])
+    rows = np.flatnonzero([one is not None for one in texts])
     known = labels.of_rows(rows)
     samples = text.dataset.Samples(
         texts=[texts[row] or "" for row in rows], targets=known.indices, classes=known.classes
@@ -91,16 +91,16 @@ def embed_dataset(
     arrays: dict[str, NDArray[np.float32]] = {}
     if encoder is not None:
         texts = item_texts(dataset.items)
-        known = np.array([text is not None for text in texts])
-        vectors = encoder.embed([text for text in texts if text], device=device)
+        known = np.array([one is not None for one in texts])
+        vectors = encoder.embed([one for one in texts if one], device=device)
         arrays["item_text"] = _spread(vectors, known)
     if tower is not None:
         images = dataset.items["image"]
-        paths = [dataset.picture(image) for image in images.drop_nulls()]
+        paths = picture_paths(dataset, images.drop_nulls())
         vectors = tower.embed(paths, device=device, progress=progress)
         arrays["item_image"] = _spread(vectors, images.is_not_null().to_numpy())
         if dataset.photos is not None:
-            paths = [dataset.picture(image) for image in dataset.photos["image"]]
+            paths = picture_paths(dataset, dataset.photos["image"])
             arrays["photo_image"] = tower.embed(paths, device=device, progress=progress)
     save_file(arrays, folder / "embeddings.safetensors")
 
@@ -114,13 +114,20 @@ def load_embeddings(folder: Path) -> tuple[Modalities, NDArray[np.float32] | Non
     return Modalities(embeddings, present), photos
 
 
+def picture_paths(dataset: Dataset, images: pl.Series) -> list[Path]:
+    """Return the files of pictures that the tables name."""
+    if dataset.images_root is None:
+        return []
+    return [dataset.images_root / image for image in images]
+
+
 def _rows(series: pl.Series) -> NDArray[np.int64]:
     return series.cast(pl.Int64).to_numpy()
 
 
 def _samples(dataset: Dataset, images: pl.Series, labels: Labels) -> vision.dataset.Samples:
     return vision.dataset.Samples(
-        images=[dataset.picture(image) for image in images],
+        images=picture_paths(dataset, images),
         targets=labels.indices,
         classes=labels.classes,
     )

@@ -124,7 +124,9 @@ def train_variant(
             _train_ranker(material, embeddings, encoder, config, folder, progress), folder
         ),
     )
-    return Variant(fusion, embeddings, encoder, _load(build_ranker(config.ranker, len(FEATURES)), ranker_stage))
+    return Variant(
+        fusion, embeddings, encoder, _load(build_ranker(config.ranker, len(FEATURES)), ranker_stage)
+    )
 
 
 def _train_fusion(
@@ -235,9 +237,7 @@ def _train_ranker(
     )
 
 
-def take_snapshot(
-    material: Material, embeddings: Floats, cut_us: int, until_us: int
-) -> Snapshot:
+def take_snapshot(material: Material, embeddings: Floats, cut_us: int, until_us: int) -> Snapshot:
     """Return what was known at ``cut_us`` and what was bought from then until ``until_us``."""
     interactions = material.interactions
     assert interactions is not None, "callers check for events"
@@ -252,16 +252,16 @@ def take_snapshot(
         cut_us=cut_us,
         table=build_item_table(catalogue, statistics, kinds),
         histories=interactions.histories(),
-        answers=answers_between(
-            interactions.of_kinds(material.target_kinds), cut_us, until_us
-        ),
+        answers=answers_between(interactions.of_kinds(material.target_kinds), cut_us, until_us),
         candidates=np.flatnonzero(on_offer),
     )
 
 
 def _save(module: nn.Module, folder: Path) -> None:
-    save_file({name: value.contiguous() for name, value in module.state_dict().items()},
-              folder / "weights.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in module.state_dict().items()},
+        folder / "weights.safetensors",
+    )
 
 
 def _load(module: M, stage: Stage) -> M:

@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from vision.dataset import Samples
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "sand": (220, 220, 30)}
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 220, 30),
+    "blue": (30, 30, 220),
+    "sand": (220, 220, 30),
+}
 CLASSES = {"colour": list(COLOURS), "side.of it": ["small", "large"]}
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+
 from vision.augment import PRESETS, Augmentation, augment, get_augmentation
 from vision.transforms import Preprocess, normalise
 
@@ -30,7 +31,8 @@ def run(
 def ramps(count: int) -> Tensor:
     """Pictures whose red is the column and whose green is the row, uint8 (B, 3, H, W)."""
     ramp = (torch.arange(SIDE) * 4).to(torch.uint8)
-    picture = torch.stack([ramp.expand(SIDE, SIDE), ramp[:, None].expand(SIDE, SIDE), ramp * 0 + 128])
+    columns, rows = ramp.expand(SIDE, SIDE), ramp[:, None].expand(SIDE, SIDE)
+    picture = torch.stack([columns, rows, torch.full_like(columns, 128)])
     return picture.expand(count, 3, SIDE, SIDE).contiguous()
 
 
@@ -138,7 +140,7 @@ def test_erasing_blanks_one_rectangle_of_the_drawn_area() -> None:
     share = blank.float().mean((1, 2))
     touched = share > 0
     assert 0.4 < touched.float().mean() < 0.6
-    assert 0.08 < share[touched].min()
+    assert share[touched].min() > 0.08
     assert share[touched].max() < 0.23
     # A rectangle is the product of the rows and the columns that it touches.
     box = blank.any(2).sum(1) * blank.any(1).sum(1)

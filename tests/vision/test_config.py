@@ -2,11 +2,14 @@
 
 import pytest
 from pydantic import ValidationError
+
 from vision.config import VisionConfig
 
 
 def test_every_field_says_what_it_is() -> None:
-    undescribed = [name for name, field in VisionConfig.model_fields.items() if not field.description]
+    undescribed = [
+        name for name, field in VisionConfig.model_fields.items() if not field.description
+    ]
     assert undescribed == []
 
 

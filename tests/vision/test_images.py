@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
 from vision.images import MAX_BYTES, ImageError, decode, load
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
@@ -62,7 +63,9 @@ def bomb(width: int, height: int) -> bytes:
     """A PNG of some 50 bytes that claims any size."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
@@ -82,7 +85,9 @@ def test_a_truncated_picture_is_refused(kind: str) -> None:
         decode(data[: len(data) // 2])
 
 
-@pytest.mark.parametrize("data", [b"hello, world", b"%PDF-1.7 ...", b"\x00" * 64, b"GIF89a", b"<svg/>"])
+@pytest.mark.parametrize(
+    "data", [b"hello, world", b"%PDF-1.7 ...", b"\x00" * 64, b"GIF89a", b"<svg/>"]
+)
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
     with pytest.raises(ImageError, match="cannot be decoded: got"):
         decode(data)
@@ -224,7 +229,12 @@ def test_load_stays_inside_its_root(tmp_path: Path) -> None:
     assert load("shoes/1.png", root).size == (40, 20)
     assert load("shoes/../shoes/1.png", root).size == (40, 20)
     assert load("inner.png", root).size == (40, 20)
-    for path in ("../secret.png", "link.png", str(tmp_path / "secret.png"), "shoes/../../secret.png"):
+    for path in (
+        "../secret.png",
+        "link.png",
+        str(tmp_path / "secret.png"),
+        "shoes/../../secret.png",
+    ):
         with pytest.raises(ImageError, match="leaves its root"):
             load(path, root)
 

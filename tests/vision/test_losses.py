@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from vision.losses import Mix, cosine_logits, masked_cross_entropy, multi_task_loss
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from vision.precision import autocast, resolve_precision
 
 CPU = torch.device("cpu")

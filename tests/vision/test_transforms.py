@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+
 from vision.transforms import Preprocess, build_eval_transform, build_resize, normalise, to_pixels
 
 

@@ -23,7 +23,7 @@ def studio_backdrop(size_px: int, *, rng: np.random.Generator) -> Pixels:
 
 def customer_backdrop(size_px: int, *, rng: np.random.Generator) -> Pixels:
     """Return a cluttered room, boards, tiles or cloth, in any light (H, W, 3)."""
-    base = _colour(rng, saturation=(0.05, 0.38), value=(0.35, 0.9))
+    base = _colour(rng, saturation=(0.04, 0.3), value=(0.35, 0.9))
     canvas = np.empty((size_px, size_px, 3), dtype=np.float32)
     canvas[:] = base
     rows, columns = np.mgrid[0:size_px, 0:size_px].astype(np.float32) / size_px
@@ -39,13 +39,13 @@ def customer_backdrop(size_px: int, *, rng: np.random.Generator) -> Pixels:
         joint = ((along / period) % 1.0 < 0.07) | ((across / period) % 1.0 < 0.07)
         canvas *= (1.0 - 0.25 * joint)[..., None]
     elif style == 2:  # striped cloth
-        other = _colour(rng, saturation=(0.05, 0.38), value=(0.35, 0.9))
+        other = _colour(rng, saturation=(0.04, 0.3), value=(0.35, 0.9))
         canvas[(along / period) % 1.0 < 0.5] = other
     else:  # things out of focus
         for _ in range(7):
             x, y, radius = rng.uniform(0.0, 1.0), rng.uniform(0.0, 1.0), rng.uniform(0.08, 0.3)
             blob = np.exp(-((((columns - x) ** 2 + (rows - y) ** 2) / radius**2) ** 2))
-            thing = _colour(rng, saturation=(0.1, 0.6), value=(0.25, 0.95))
+            thing = _colour(rng, saturation=(0.08, 0.45), value=(0.25, 0.95))
             canvas += (thing - canvas) * (0.8 * blob)[..., None]
     return _vignette(canvas, 0.22)
 

@@ -27,7 +27,7 @@ _NOVELTY_FADES_MONTHS = 2.0
 _MEAN_EXTRA_VIEWS = 1.2
 _MAX_VIEWS = 6
 _CURIOSITY = 6.0  # extra sessions in a month, per share of the catalogue that arrives in it
-_CART_SHARES = (0.65, 0.3)  # of sessions, for the best and the second best product viewed
+_CART_SHARES = (0.65, 0.3)  # sessions that cart the best product viewed; of these, one more
 _PURCHASE_SHARE = 0.6  # of carts
 _SEVERAL_SHARE = 0.12  # of purchases that are of more than one unit
 
@@ -83,25 +83,37 @@ def simulate_events(
     utility += rng.normal(0.0, _POPULARITY_NOISE, len(products)).astype(np.float32)
     parts = []
     for month, (start, end) in enumerate(itertools.pairwise(month_starts)):
+        users = _draw_visitors(shoppers, arrival_months, month, rng)
+        topics = _draw_topics(shoppers, users, start.month, rng)
         present = np.flatnonzero(arrival_months <= month)
-        traffic = 1.0 + _CURIOSITY * np.mean(arrival_months == month) * (month > 0)
-        users = np.repeat(
-            np.arange(len(shoppers)),
-            rng.poisson(traffic * shoppers.activity * (shoppers.joined <= month)),
-        )
-        types = shoppers.types[users] + _LEAF_SEASON * leaf_season(start.month)
-        topic = (types + _gumbel(types.shape, rng)).argmax(axis=1)
         appeal = utility[np.ix_(users, present)]  # (S, present)
-        appeal += _novelty(month - arrival_months[present], arrival_months[present])
+        appeal += _novelty(arrival_months[present], month)
         appeal += (_THEME_SEASON * theme_season(start.month))[products.theme[present]]
-        appeal -= np.float32(_OFF_TOPIC) * (products.leaf[present] != topic[:, None])
+        appeal -= np.float32(_OFF_TOPIC) * (products.leaf[present] != topics[:, None])
         sessions = _browse(appeal, users, present, start, end, rng)
-        carted = _carted_pairs(sessions)
-        utility[carted] -= np.float32(_OWNED)
+        utility[_carted_pairs(sessions)] -= np.float32(_OWNED)
         parts.append(_events_of(sessions, rng))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.lexsort((columns[2], columns[0], columns[3]))
     return Events(*(column[order] for column in columns))
+
+
+def _draw_visitors(
+    shoppers: Shoppers, arrival_months: Ints, month: int, rng: np.random.Generator
+) -> Ints:
+    """Return the user row of each session of the month (S,)."""
+    newcomers = np.mean(arrival_months == month) if month > 0 else 0.0
+    rate = shoppers.activity * (1.0 + _CURIOSITY * newcomers) * (shoppers.joined <= month)
+    return np.repeat(np.arange(len(shoppers)), rng.poisson(rate))
+
+
+def _draw_topics(
+    shoppers: Shoppers, users: Ints, calendar_month: int, rng: np.random.Generator
+) -> Ints:
+    """Return the product type that each session is about (S,)."""
+    affinity = shoppers.types[users] + _LEAF_SEASON * leaf_season(calendar_month)
+    topics: Ints = (affinity + _gumbel(affinity.shape, rng)).argmax(axis=1)
+    return topics
 
 
 def _browse(
@@ -119,9 +131,8 @@ def _browse(
     shown = np.argpartition(noisy, -n_shown, axis=1)[:, -n_shown:]
     order = np.take_along_axis(noisy, shown, axis=1).argsort(axis=1)[:, ::-1]
     shown = np.take_along_axis(shown, order, axis=1)  # (S, V), what is seen first comes first
-    second_thoughts = np.take_along_axis(appeal, shown, axis=1) + rng.normal(
-        0.0, _UNDECIDED, shown.shape
-    )
+    second_thoughts = np.take_along_axis(appeal, shown, axis=1)
+    second_thoughts = second_thoughts + rng.normal(0.0, _UNDECIDED, shown.shape)
     second_thoughts[np.arange(n_shown) >= n_views[:, None]] = -np.inf
     best_first = second_thoughts.argsort(axis=1)[:, ::-1]
     draws = rng.random((len(users), len(_CART_SHARES)))
@@ -179,8 +190,9 @@ def _draw_starts(n_sessions: int, start: datetime, end: datetime, rng: np.random
     return start_us + days * _DAY_US + (hours * 3600.0).astype(np.int64) * _SECOND_US
 
 
-def _novelty(age_months: Ints, arrival_months: Ints) -> NDArray[np.float32]:
-    fading = _NOVELTY * np.exp(-age_months / _NOVELTY_FADES_MONTHS)
+def _novelty(arrival_months: Ints, month: int) -> NDArray[np.float32]:
+    """Return how much each product gains from being new, none of those from the start (N,)."""
+    fading = _NOVELTY * np.exp((arrival_months - month) / _NOVELTY_FADES_MONTHS)
     return np.where(arrival_months > 0, fading, 0.0).astype(np.float32)
 
 

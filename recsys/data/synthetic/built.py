@@ -40,15 +40,15 @@ def chair(form: str, p: Sequence[float]) -> list[Part]:
         Part("trim", _legs(0.8 * width, 1.05 * width, top=seat, splay=splay)),
         Part("trim", [box(x, seat - 0.1, 0.06, 0.3) for x in (-0.6 * width, 0.6 * width)]),
         Part("body", [back], holes),
-        Part("body", [box(0.0, seat + 0.06, 2.4 * width, 0.24, corner=corner)]),
+        Part("body", [box(0.0, seat + 0.08, 2.4 * width, 0.3, corner=corner)]),
     ]
 
 
 def side_table(form: str, p: Sequence[float]) -> list[Part]:
     """Return a table: round on one foot, or square on four legs with or without a shelf."""
-    width, top, thick = 0.66 + 0.22 * p[0], -0.42 + 0.3 * p[1], 0.1 + 0.12 * p[2]
+    width, top, thick = 0.66 + 0.22 * p[0], -0.36 + 0.3 * p[1], 0.16 + 0.12 * p[2]
     if form == "round":
-        foot = lathe([top, 0.55, 0.7, 0.88], [0.08, 0.08, 0.14, 0.22 + 0.2 * p[3]], smooth=True)
+        foot = lathe([top, 0.55, 0.7, 0.88], [0.14, 0.14, 0.2, 0.28 + 0.2 * p[3]], smooth=True)
         slab = lathe([top, top + thick], [width, width], smooth=False)
         return [
             Part("body", [foot], shading="lathe"),
@@ -62,7 +62,7 @@ def side_table(form: str, p: Sequence[float]) -> list[Part]:
         Part("trim", legs),
         *([shelf] if p[3] > 0.5 else []),
         Part("body", [box(0.0, top + thick, 2 * width, 2 * thick, corner=0.02)]),
-        Part("body", [_trapezoid(0.84 * width, top - 0.22, width, top)]),
+        Part("body", [_trapezoid(0.8 * width, top - 0.36, width, top)]),
     ]
 
 
@@ -114,7 +114,10 @@ def backpack(form: str, p: Sequence[float]) -> list[Part]:
     else:
         bag = _trapezoid(0.62 * width, top, 1.15 * width, bottom)
     flap = box(0.0, top + 0.3, (1.3 if form == "flared" else 1.7) * width, 0.5, corner=0.16)
-    straps = [arc(side * 0.85 * width, 0.25, 0.3, 0.45, 0.0, 1.0) for side in (-1.0, 1.0)]
+    straps = [
+        arc(side * 0.9 * width, 0.2, 0.24, 0.42, -0.25 * side, 0.5 - 0.25 * side)
+        for side in (-1.0, 1.0)
+    ]
     return [
         Part("trim", [stroke(strap, 0.08) for strap in straps]),
         Part("trim", [stroke(arc(0.0, top + 0.02, 0.18, 0.18, 0.5, 1.0), 0.07)]),

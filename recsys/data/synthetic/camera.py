@@ -41,7 +41,8 @@ class Shot(NamedTuple):
         """Return where an outline (n, 2) of the product falls, in half pictures."""
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         matrix = np.array([[cos, sin], [self.shear * cos - sin, cos + self.shear * sin]])
-        return self.scale * outline @ matrix + self.shift
+        placed: Floats = self.scale * outline @ matrix + self.shift
+        return placed
 
 
 def studio_shot(*, rng: np.random.Generator) -> Shot:
@@ -65,11 +66,11 @@ def customer_shot(*, rng: np.random.Generator) -> Shot:
     if rng.random() < 0.35:
         side = rng.uniform(0.0, 2.0 * np.pi)
         thumb = ellipse(1.05 * np.cos(side), 1.05 * np.sin(side), *rng.uniform(0.2, 0.45, 2))
-    exposure = rng.uniform(0.72, 1.18) * rng.normal(1.0, 0.05, 3)
+    exposure = rng.uniform(0.75, 1.15) * rng.normal(1.0, 0.05, 3)
     return Shot(
         backdrop=customer_backdrop(PICTURE_PX, rng=rng),
         turn=float(rng.normal(0.0, 0.16)),
-        scale=float(rng.uniform(0.6, 0.92)),
+        scale=float(rng.uniform(0.66, 0.95)),
         shift=(rng.normal(0.0, 0.09), rng.normal(0.0, 0.09)),
         shear=float(rng.normal(0.0, 0.1)),
         exposure=exposure.astype(np.float32),

@@ -1,5 +1,6 @@
 """Render products as small pictures."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -106,15 +107,16 @@ def _flat_paints(colour: Pixels, proportions: Sequence[float]) -> dict[Role, Pix
     }
 
 
-def _texture(tile: Pixels, proportions: Sequence[float], shot: Shot) -> Pixels:
+def _texture(tile: Image.Image, proportions: Sequence[float], shot: Shot) -> Pixels:
     """Return the tile as it lies on the product, turned with it (H, W)."""
     step = _TEXTURE_PX_PER_UNIT * 2.0 / (PICTURE_PX * shot.scale)
-    cos, sin = step * float(np.cos(shot.turn)), step * float(np.sin(shot.turn))
-    line = np.arange(PICTURE_PX, dtype=np.float32) - PICTURE_PX / 2
+    cos, sin = step * math.cos(shot.turn), step * math.sin(shot.turn)
     # One product has its own piece of the tile in every picture: grain tells two boards apart.
-    x = cos * line[None, :] + sin * line[:, None] + TILE_PX * (1.0 + proportions[0])
-    y = cos * line[:, None] - sin * line[None, :] + TILE_PX * (1.0 + proportions[1])
-    return tile[y.astype(np.int32) % TILE_PX, x.astype(np.int32) % TILE_PX]
+    left, top = (TILE_PX * (0.5 + share) for share in proportions[:2])
+    half = PICTURE_PX / 2
+    affine = (cos, sin, left - half * (cos + sin), -sin, cos, top - half * (cos - sin))
+    size = (PICTURE_PX, PICTURE_PX)
+    return np.array(tile.transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
 
 
 def _mask(outlines: Iterable[Floats], holes: Iterable[Floats] = ()) -> _Mask:

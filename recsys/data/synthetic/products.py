@@ -100,7 +100,8 @@ def _draw_materials(leaf: Ints, rng: np.random.Generator) -> Ints:
     for row, entry in enumerate(LEAVES.values()):
         allowed[row, [names.index(material) for material in entry.materials]] = 1.0
     ranks = rng.random((len(leaf), len(names))) * allowed[leaf]
-    return ranks.argmax(axis=1)
+    materials: Ints = ranks.argmax(axis=1)
+    return materials
 
 
 def _draw_shades(colour: Ints, rng: np.random.Generator) -> Floats:
@@ -115,9 +116,11 @@ def _draw_prices(leaf: Ints, material: Ints, brand: Ints, rng: np.random.Generat
         * np.array(list(BRANDS.values()))[brand]
         * np.exp(rng.normal(0.0, _PRICE_NOISE, len(leaf)))
     )
-    return np.maximum(np.round(typical_prices(leaf) * factors), 1.0) - 0.05
+    prices: Floats = np.maximum(np.round(typical_prices(leaf) * factors), 1.0) - 0.05
+    return prices
 
 
 def _decreasing_shares(n: int) -> Floats:
     weights = 1.0 / (3.0 + np.arange(n))  # some brands are large, none owns the shop
-    return weights / weights.sum()
+    shares: Floats = weights / weights.sum()
+    return shares

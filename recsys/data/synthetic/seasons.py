@@ -42,7 +42,7 @@ def arrival_shares(months: int) -> Floats:
     weights = np.ones(months)
     weights[months - 1 :: -COLLECTION_EVERY_MONTHS] = _COLLECTION_WEIGHT
     weights[0] = 0.0
-    shares = weights * (1.0 - START_SHARE) / weights.sum()
+    shares: Floats = weights * (1.0 - START_SHARE) / weights.sum()
     shares[0] = START_SHARE
     return shares
 

@@ -16,7 +16,7 @@ from recsys.data.synthetic.vocabulary import (
 )
 
 # How much each fact of a product counts, where one liked value adds this to the utility.
-LOOK_WEIGHTS = {"colour": 2.1, "material": 1.7, "form": 0.9}
+LOOK_WEIGHTS = {"colour": 2.2, "material": 1.6, "form": 0.8}
 WORD_WEIGHTS = {"theme": 2.3, "brand": 1.7}
 
 _LIKED = {"colour": 2, "material": 2, "form": 1, "theme": 3, "brand": 5}

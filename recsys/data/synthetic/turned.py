@@ -111,8 +111,8 @@ def pendant(form: str, p: Sequence[float]) -> list[Part]:
 def lantern(form: str, p: Sequence[float]) -> list[Part]:
     """Return a lantern: a candle behind glass and bars, under a roof."""
     width = 0.42 + 0.14 * p[0]
-    roof, bottom = -0.4 + 0.1 * p[1], 0.72
-    peak, middle = roof - 0.24 - 0.2 * p[2], (roof + bottom) / 2
+    roof, bottom = -0.34 + 0.12 * p[1], 0.72
+    peak, middle = roof - 0.32 - 0.18 * p[2], (roof + bottom) / 2
     lower = 0.72 * width if form == "flared" else width
     if form == "round":
         glass = ellipse(0.0, middle, 1.18 * width, (bottom - roof) / 2 + 0.06)
@@ -121,9 +121,9 @@ def lantern(form: str, p: Sequence[float]) -> list[Part]:
         glass = polygon((-width, roof), (width, roof), (lower, bottom), (-lower, bottom))
         ridge, eaves = 0.3 * width, 1.25 * width
         cap = polygon((-ridge, peak), (ridge, peak), (eaves, roof), (-eaves, roof))
-    pane = (glass - (0.0, middle)) * (0.78, 0.86) + (0.0, middle)
+    pane = (glass - (0.0, middle)) * (0.68, 0.82) + (0.0, middle)
     bars = (-0.5, 0.5) if p[3] > 0.5 else (0.0,)
-    foot = lathe([bottom - 0.02, bottom + 0.14], [1.1 * lower, 1.1 * lower], smooth=False)
+    foot = lathe([bottom - 0.12, bottom + 0.14], [1.1 * lower, 1.1 * lower], smooth=False)
     return [
         Part("trim", [stroke(arc(0.0, peak, 0.2, 0.24, 0.5, 1.0), 0.05)]),
         Part("glow", [glass]),
@@ -160,5 +160,7 @@ def _shade(form: str, top: float, bottom: float, *, width: float) -> Floats:
 
 def _leaf(angle: float, reach: float, top: float) -> Floats:
     cos, sin = np.cos(angle), np.sin(angle)
-    blade = ellipse(0.0, 0.0, 0.09, 0.5) @ np.array([[cos, sin], [-sin, cos]])
-    return blade + (0.6 * reach * sin, top - 0.6 * reach * cos)
+    upright = ellipse(0.0, 0.0, 0.09, 0.5)
+    middle = np.array([0.6 * reach * sin, top - 0.6 * reach * cos])
+    blade: Floats = upright @ np.array([[cos, sin], [-sin, cos]]) + middle
+    return blade

@@ -143,9 +143,7 @@ THEMES: dict[str, Theme] = {
     "nautical": Theme(("Nautical", "Harbour", "Seaside"), "a house near the sea", 7),
     "industrial": Theme(("Industrial", "Loft", "Factory"), "high ceilings and bare brick", None),
     "boho": Theme(("Boho", "Bohemian", "Caravan"), "long Sundays and many cushions", None),
-    "minimal": Theme(
-        ("Minimal", "Pure", "Essential"), "those who choose well", None
-    ),
+    "minimal": Theme(("Minimal", "Pure", "Essential"), "those who choose well", None),
     "rustic": Theme(("Rustic", "Farmhouse", "Country"), "a kitchen that smells of bread", 10),
     "deco": Theme(("Art Deco", "Gatsby", "Jazz Age"), "cocktails at eight", None),
     "zen": Theme(("Zen", "Wabi Sabi", "Kyoto"), "a quiet corner", None),

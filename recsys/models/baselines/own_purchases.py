@@ -25,10 +25,11 @@ class OwnPurchases:
         half_life_days: Days after which an item counts half.
     """
 
+    name = "own purchases"
+
     def __init__(self, half_life_days: float = 60.0) -> None:
         if half_life_days <= 0:
             raise ValueError(f"half_life_days must be above 0, got {half_life_days}")
-        self.name = f"own purchases, count × {half_life_days:g}-day decay"
         self._half_life_days = half_life_days
         self._fitted: _Fitted | None = None
 

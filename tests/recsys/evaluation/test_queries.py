@@ -127,9 +127,9 @@ def test_answers_are_candidates_and_never_excluded(split, scope):
 def test_training_event_at_the_split_is_a_leak(split):
     train, test = split
     leaking = interactions([*EVENTS[:5], (0, 3, BUY, NOW_US)])
-    with pytest.raises(LeakageError, match=r"got 1 train events at or after it"):
+    with pytest.raises(LeakageError, match="train must end before"):
         build_queries(leaking, test, now_us=NOW_US, scope="all")
-    with pytest.raises(LeakageError, match=r"and 5 test events before it"):
+    with pytest.raises(LeakageError, match="test must begin at"):
         build_queries(train, train, now_us=NOW_US, scope="all")
 
 
@@ -148,7 +148,7 @@ def test_unknown_scope_is_an_error(split):
 
 def test_tables_with_different_rows_are_an_error(split):
     train, test = split
-    with pytest.raises(ValueError, match="same Interactions"):
+    with pytest.raises(ValueError, match="train and test must share user and item rows"):
         build_queries(train, replace(test, n_items=6), now_us=NOW_US, scope="all")
 
 

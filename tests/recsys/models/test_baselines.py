@@ -23,7 +23,7 @@ NOW_US = 1_000 * DAY
 PERSONAL = {
     "item-kNN": lambda: ItemKNN(5),
     "EASE": lambda: EASE(5.0),
-    "iALS": lambda: IALS(4, ridge=1.0),
+    "iALS": lambda: IALS(2, ridge=1.0),
 }
 BASELINES = {
     "popularity": Popularity,
@@ -55,15 +55,18 @@ def clusters():
     user_rows = np.repeat(np.arange(40), 6)
     picks = np.concatenate([generator.choice(10, size=6, replace=False) for _ in range(40)])
     item_rows = 2 * picks + user_rows % 2
-    days_ago = generator.uniform(1, 90, size=len(user_rows))
+    days_ago = generator.uniform(1, 29, size=len(user_rows))
     return interactions(user_rows, item_rows, days_ago, n_users=41, n_items=21)
 
 
 @pytest.fixture(scope="module")
 def random_events():
+    """Items of very different popularity, so that no two similarities are equal by chance."""
     generator = np.random.default_rng(1)
-    rows = generator.integers(0, (30, 15), size=(200, 2))
-    return interactions(*rows.T, generator.uniform(1, 200, size=200), n_users=30, n_items=15)
+    user_rows = generator.integers(0, 90, size=600)
+    item_rows = (15 * generator.beta(0.8, 1.6, size=600)).astype(np.int64)
+    days_ago = generator.uniform(1, 200, size=600)
+    return interactions(user_rows, item_rows, days_ago, n_users=90, n_items=15)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -144,7 +147,7 @@ def test_recent_popularity_forgets_what_is_older_than_its_window():
 
 
 def test_item_knn_equals_its_definition_as_loops(random_events):
-    users, items = 30, 15
+    users, items = 90, 15
     has = random_events.matrix().toarray() > 0
     expected = np.zeros((users, items))
     for candidate in range(items):
@@ -156,9 +159,7 @@ def test_item_knn_equals_its_definition_as_loops(random_events):
         }
         nearest = sorted(similarity, key=similarity.get, reverse=True)[:4]
         for user in range(users):
-            expected[user, candidate] = sum(
-                similarity[other] for other in nearest if has[user, other]
-            )
+            expected[user, candidate] = sum(similarity[j] for j in nearest if has[user, j])
     model = ItemKNN(4, shrinkage=2.0).fit(random_events, now_us=NOW_US)
     np.testing.assert_allclose(model.scores(np.arange(users)), expected, atol=1e-6)
 
@@ -188,7 +189,7 @@ def test_ease_weights_solve_the_constrained_least_squares_problem(random_events)
 
 def test_ease_scores_are_history_times_weights(random_events):
     matrix = random_events.matrix()
-    scores = EASE(3.0).fit(random_events, now_us=NOW_US).scores(np.arange(30))
+    scores = EASE(3.0).fit(random_events, now_us=NOW_US).scores(np.arange(90))
     np.testing.assert_allclose(scores, matrix @ ease_weights(matrix, ridge=3.0), atol=1e-5)
 
 
@@ -223,9 +224,9 @@ def test_ials_items_solve_the_normal_equations_given_the_users(random_events):
 
 
 def test_ials_does_not_depend_on_how_rows_are_batched(clusters, monkeypatch):
-    whole = IALS(4).fit(clusters, now_us=NOW_US).scores(np.arange(40))
-    monkeypatch.setattr("recsys.models.baselines.factors._BATCH_CELLS", 10)
-    pieces = IALS(4).fit(clusters, now_us=NOW_US).scores(np.arange(40))
+    whole = IALS(4, n_sweeps=3).fit(clusters, now_us=NOW_US).scores(np.arange(40))
+    monkeypatch.setattr("recsys.models.baselines.factors._BATCH_CELLS", 60)
+    pieces = IALS(4, n_sweeps=3).fit(clusters, now_us=NOW_US).scores(np.arange(40))
     np.testing.assert_allclose(pieces, whole, atol=1e-4)
 
 
@@ -261,12 +262,12 @@ def test_repeated_events_count_once_in_item_weights(random_events):
         np.tile(doubled.user_rows, 2),
         np.tile(doubled.item_rows, 2),
         np.tile((NOW_US - doubled.timestamps_us) / DAY, 2),
-        30,
+        90,
         15,
     )
     for make in PERSONAL.values():
-        once = make().fit(random_events, now_us=NOW_US).scores(np.arange(30))
-        np.testing.assert_array_equal(once, make().fit(twice, now_us=NOW_US).scores(np.arange(30)))
+        once = make().fit(random_events, now_us=NOW_US).scores(np.arange(90))
+        np.testing.assert_array_equal(once, make().fit(twice, now_us=NOW_US).scores(np.arange(90)))
 
 
 @pytest.mark.parametrize(

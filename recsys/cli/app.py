@@ -5,6 +5,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from recsys.cli import demo, queries, service, tables, training
 from recsys.errors import RecsysError
@@ -35,5 +36,6 @@ def main() -> None:
     try:
         app()
     except (RecsysError, ValueError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        message = f"[bold red]error:[/] {escape(str(error))}"
+        Console(stderr=True).print(message, soft_wrap=True, highlight=False)
         sys.exit(2)

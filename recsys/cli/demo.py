@@ -1,0 +1,160 @@
+"""The demo: a generated shop from tables to answers of a running service."""
+
+import asyncio
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recsys.cli.output import announce_stage, console, print_rows, print_systems, progress_bar
+
+if TYPE_CHECKING:
+    from recsys.data.synthetic import Shop
+    from serving.async_client import AsyncClient
+    from serving.messages import Answer
+
+# Fixed, so that everybody who runs the demo sees the same shop and the same figures.
+END = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for the shop, bundle, report.")] = Path("out/demo"),
+    seed: Annotated[int, typer.Option(help="Of the shop.")] = 0,
+) -> None:
+    """Generate a shop, train on it, evaluate, serve it and ask the service."""
+    from recsys.config import load_config
+    from recsys.pipeline import train
+    from recsys.report import evaluate_bundle
+
+    start = time.monotonic()
+    shop = _generate(out / "shop", seed)
+    config_path = shop.folder / "demo.toml"
+    config_path.write_text((resources.files("recsys.cli") / "demo.toml").read_text())
+    console.rule("train")
+    result = train(load_config(config_path), out, progress=True, announce=announce_stage)
+    console.rule("evaluate")
+    with progress_bar() as advance:
+        report = evaluate_bundle(result.bundle, run=result, config=config_path, progress=advance)
+    report_path = report.write(out)
+    print_systems(report)
+    console.rule("serve")
+    asyncio.run(_ask_service(result.bundle, shop, out / "state"))
+    console.rule("done")
+    console.print(
+        f"In {time.monotonic() - start:.0f} s: a shop of {shop.n_items:,} items and "
+        f"{shop.n_events:,} events, its towers, item space, user encoder and ranker trained, "
+        "evaluated, bundled, served and asked."
+    )
+    console.print(f"  bundle  {result.bundle}")
+    console.print(f"  report  {report_path}")
+    console.print(f"  again   recsys serve {result.bundle}", soft_wrap=True)
+
+
+def _generate(folder: Path, seed: int) -> "Shop":
+    from recsys.data.synthetic import generate_shop
+
+    if folder.exists():
+        shutil.rmtree(folder)
+    console.rule("generate a shop")
+    with progress_bar() as advance:
+        return generate_shop(folder, end=END, seed=seed, progress=advance)
+
+
+async def _ask_service(bundle: Path, shop: "Shop", state: Path) -> None:
+    from serving.async_client import AsyncClient
+    from serving.config import build_config
+    from serving.server import Service
+
+    shutil.rmtree(state, ignore_errors=True)  # what an earlier demo told the service
+    service = await Service.start(bundle, build_config({}, port=0, state=state))
+    console.print(f"gRPC on {service.address}, Redis embedded in {state}")
+    try:
+        async with AsyncClient(service.address) as client:
+            await _recommend(client, shop)
+            await _find(client)
+            await _identify(client, shop)
+            await _upsert(client, shop)
+    finally:
+        await service.stop()
+
+
+async def _recommend(client: "AsyncClient", shop: "Shop") -> None:
+    """Ask for recommendations, record a purchase, and ask again."""
+    from serving.messages import Event
+
+    user = _regular(shop)
+    before = await client.recommend(user, k=5, now=END, explain=True)
+    await _print_answer(client, f"recommended to {user}", before)
+    taken = before.results[-1].item_id
+    moment = END + timedelta(minutes=1)
+    await client.record_events([Event(user, taken, "purchase", timestamp=moment)])
+    after = await client.recommend(user, k=5, now=END + timedelta(minutes=2), explain=True)
+    await _print_answer(client, f"and after {user} bought {taken}", after)
+    changed = [one.item_id for one in before.results] != [one.item_id for one in after.results]
+    console.print(f"the answer {'changed' if changed else 'did not change'} at once\n")
+
+
+def _regular(shop: "Shop") -> str:
+    """Return the user with the median number of events among those with ten or more."""
+    import polars as pl
+
+    counts = pl.read_parquet(shop.events)["user_id"].value_counts().filter(pl.col("count") >= 10)
+    return str(counts.sort("count", "user_id")["user_id"][len(counts) // 2])
+
+
+async def _find(client: "AsyncClient") -> None:
+    """Search by words, and ask for items like the first one found."""
+    found = await client.search("nordic lamp", k=5)
+    await _print_answer(client, 'search "nordic lamp"', found)
+    first = found.results[0].item_id
+    await _print_answer(client, f"similar to {first}", await client.similar_items(first, k=5))
+
+
+async def _identify(client: "AsyncClient", shop: "Shop") -> None:
+    """Identify a test photo of a product, and one of a product that is not in the catalogue."""
+    import polars as pl
+
+    rows = []
+    for title, table in (("in the catalogue", shop.photos), ("not in it", shop.unknown)):
+        photo = pl.read_parquet(table).filter(split="test").row(0, named=True)
+        answer = await client.identify((shop.images / photo["image"]).read_bytes(), k=3)
+        verdict = "known" if answer.known else "not in the catalogue"
+        candidates = ", ".join(f"{one.item_id} {one.score:.2f}" for one in answer.candidates)
+        truth = photo["item_id"] or title
+        rows.append((photo["image"], truth, verdict, f"{answer.probability:.2f}", candidates))
+    print_rows("photos", ("photo", "truth", "answer", "P(known)", "candidates"), rows)
+
+
+async def _upsert(client: "AsyncClient", shop: "Shop") -> None:
+    """Add a product with a title and a picture, and find it at once."""
+    import polars as pl
+
+    from serving.messages import Item
+
+    # A product of the same makers that the shop does not carry yet.
+    stranger = pl.read_parquet(shop.unknown).filter(split="val").row(0, named=True)
+    picture = (shop.images / stranger["image"]).read_bytes()
+    title = "Solveig aurora nightlight"
+    item = Item("new-product", title, category=tuple(stranger["category"]), price=25.0)
+    await client.upsert_items([item], {"new-product": picture})
+    found = await client.search(title, picture, k=3)
+    await _print_answer(client, f'upserted "{title}", then searched for it', found)
+
+
+async def _print_answer(client: "AsyncClient", title: str, answer: "Answer") -> None:
+    stored = await client.get_items([one.item_id for one in answer.results])
+    rows = [
+        (
+            result.item_id,
+            item.title or "",
+            f"{result.score:.3f}",
+            result.source,
+            ", ".join(f"{name} {value:+.2f}" for name, value in result.features),
+        )
+        for result, item in zip(answer.results, stored.items, strict=True)
+    ]
+    print_rows(title, ("item", "title", "score", "source", "because of"), rows)

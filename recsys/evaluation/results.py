@@ -1,0 +1,187 @@
+"""Everything that a report says, as plain values: what the pipeline fills in and people read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from recsys.evaluation.bootstrap import Estimate
+from recsys.evaluation.protocol import SystemResult, compare
+from recsys.evaluation.queries import Queries, Scope
+
+Role = Literal["ours", "ablation", "baseline"]
+
+HEADLINE = ("ndcg@10", "recall@20", "hit_rate@10")
+
+
+@dataclass(frozen=True)
+class SystemRow:
+    """One system in a table.
+
+    Args:
+        name: The system.
+        role: What it is there for.
+        metrics: Means over users with 95 % intervals, under names like ``ndcg@10``.
+        behind: Ours minus this system, paired by user; empty for ours.
+        coverage: Share of the candidates that anyone was shown, by k.
+    """
+
+    name: str
+    role: Role
+    metrics: Mapping[str, Estimate]
+    behind: Mapping[str, Estimate]
+    coverage: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class RankingTable:
+    """Every system's answers to the questions of one scope, ours first."""
+
+    scope: Scope
+    n_users: int
+    n_candidates: int
+    systems: Sequence[SystemRow]
+
+
+@dataclass(frozen=True)
+class RetrievalRow:
+    """How often the right item comes first, or among the first five.
+
+    Args:
+        task: What is looked for with what, such as ``photo → item``.
+        n_queries: Questions asked.
+        n_candidates: Items that could be answered.
+        top1: Share of questions whose right item comes first.
+        top5: Share of questions with the right item among the first five.
+    """
+
+    task: str
+    n_queries: int
+    n_candidates: int
+    top1: Estimate
+    top5: Estimate
+
+
+@dataclass(frozen=True)
+class ClassificationRow:
+    """How often the predicted class is right.
+
+    Args:
+        target: What is predicted, such as ``category, fine``.
+        n_photos: Photos asked about.
+        n_classes: Classes to choose from.
+        accuracy: Share that is right.
+        majority: Share that the most frequent class of these photos makes up, where it is known:
+            what a constant answer would reach.
+    """
+
+    target: str
+    n_photos: int
+    n_classes: int
+    accuracy: Estimate
+    majority: float | None = None
+
+
+@dataclass(frozen=True)
+class StageTiming:
+    """How long one stage took in this run; next to nothing where an earlier result was reused."""
+
+    stage: str
+    seconds: float
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class QuarantineRow:
+    """How many rows of a table were left out for breaking a rule."""
+
+    table: str
+    rule: str
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """One item as people see it.
+
+    Args:
+        title: Its title, or its id where it has none.
+        picture: The bytes of a picture file, if it has one.
+        note: Why it is recommended, or when it was taken.
+        taken: Whether the user took it after the split.
+    """
+
+    title: str
+    picture: bytes | None = None
+    note: str = ""
+    taken: bool = False
+
+
+@dataclass(frozen=True)
+class GalleryUser:
+    """What one user did last, newest first, and what is recommended, best first."""
+
+    user_id: str
+    history: Sequence[GalleryItem]
+    recommended: Sequence[GalleryItem]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One training run's results.
+
+    Args:
+        title: What was trained on.
+        created_at: When, ISO 8601.
+        bundle_version: Version of the bundle, where it is known.
+        split_time: The moment between training and test, ISO 8601, where there was one.
+        sizes: Number of items, users, events and so on.
+        left_out: What was not trained or measured, and why, one sentence each.
+        rankings: One table per scope.
+        retrieval: Search and identification.
+        classification: Predicted categories.
+        timings: In the order in which the stages ran.
+        quarantine: Rows that were left out.
+        gallery: A few users.
+    """
+
+    title: str
+    created_at: str
+    bundle_version: str | None = None
+    split_time: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
+    rankings: Sequence[RankingTable] = ()
+    retrieval: Sequence[RetrievalRow] = ()
+    classification: Sequence[ClassificationRow] = ()
+    timings: Sequence[StageTiming] = ()
+    quarantine: Sequence[QuarantineRow] = ()
+    gallery: Sequence[GalleryUser] = ()
+
+
+def ranking_table(queries: Queries, systems: Sequence[tuple[Role, SystemResult]]) -> RankingTable:
+    """Return the table of systems that answered the same questions, best NDCG first after ours.
+
+    Args:
+        queries: The questions.
+        systems: Exactly one of them is ours.
+
+    Raises:
+        ValueError: If not exactly one system is ours, or one answered other questions.
+    """
+    ours = [result for role, result in systems if role == "ours"]
+    if len(ours) != 1:
+        raise ValueError(f"systems must have exactly one with the role 'ours', got {len(ours)}")
+    rows = [
+        SystemRow(
+            name=result.name,
+            role=role,
+            metrics=result.estimates,
+            behind={}
+            if role == "ours"
+            else {metric: compare(ours[0], result, metric) for metric in result.estimates},
+            coverage=result.coverage,
+        )
+        for role, result in systems
+    ]
+    rows.sort(key=lambda row: (row.role != "ours", -row.metrics[HEADLINE[0]].mean))
+    return RankingTable(queries.scope, len(queries), int(queries.candidates.sum()), rows)

@@ -1,0 +1,233 @@
+"""Train the user encoder to point at what users take next."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recsys.config import UserConfig
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.errors import TrainingError
+from recsys.models.losses import catalogue_softmax_loss, sampled_softmax_loss
+from recsys.models.user_encoder import UserEncoder, build_user_encoder
+from recsys.training.loop import VALIDATION_LOSS, Columns, EpochSampler, adamw, fit, row_batches
+from recsys.training.moments import (
+    Moments,
+    OrderedEvents,
+    build_moments,
+    draw_moments,
+    order_events,
+)
+
+START_TEMPERATURE = 0.1
+MIN_TEMPERATURE = 0.01  # a floor, as in CLIP: below it the loss follows single items
+VALIDATION_MOMENTS = 5_000  # enough for a steady loss, so that an epoch does not wait for it
+FOREVER_US = np.iinfo(np.int64).max
+
+
+def train_users(
+    interactions: Interactions,
+    item_embeddings: NDArray[np.float32],
+    item_available_from_us: Ints,
+    config: UserConfig,
+    *,
+    workdir: Path,
+    seed: int,
+    progress: bool,
+    device: str = "cpu",
+) -> UserEncoder:
+    """Return an encoder whose vectors rank, by dot product, the items that users take next.
+
+    Each example is one user at one moment: the history strictly before it, and targets drawn from
+    the user's events of the following days, as in PinnerFormer (Pancha et al., 2022,
+    https://arxiv.org/abs/2205.04507), not only the very next event: a basket has no order, and
+    recommendations are judged by what happens over days. The loss is a softmax over the items on
+    offer at that moment, with learned temperature. The last events in time are held out for early
+    stopping, and no training target lies among them.
+
+    Args:
+        interactions: All events that training may see.
+        item_embeddings: Of the catalogue (N, D), unit length or zero; not trained.
+        item_available_from_us: When each item came on offer, int64 (N,).
+        config: Sizes and schedule.
+        workdir: Folder for checkpoints of this run; a run that was interrupted goes on from there.
+        seed: Of the weights and of what each epoch draws.
+        progress: Show a progress bar.
+        device: A torch device name.
+
+    Raises:
+        TrainingError: If there is nothing to train or validate on, or the loss is not finite.
+        ValueError: If the arrays disagree.
+    """
+    items: dict[str, NDArray[Any]] = {
+        "embeddings": item_embeddings,
+        "available_from_us": item_available_from_us,
+    }
+    for name, values in items.items():
+        if len(values) != interactions.n_items:
+            raise ValueError(
+                f"item {name} must have one row for each of the {interactions.n_items} items of "
+                f"the interactions, got {len(values)}"
+            )
+    events = order_events(interactions)
+    train, validation = _split(events, config, seed)
+    sampler = EpochSampler(
+        lambda rng: draw_moments(train, config.histories_per_user, rng),
+        int(np.minimum(np.bincount(train.users), config.histories_per_user).sum()),
+        seed=seed,
+    )
+    batches = row_batches(sampler, config.batch_size)
+    # Validation moments are numbered after those of training.
+    validation_rows = range(len(train), len(train) + len(validation))
+    with isolate_rng():
+        torch.manual_seed(seed)
+        module = _UserTraining(
+            events,
+            (train, validation),
+            items,
+            interactions.kind_names,
+            config,
+            n_steps=config.epochs * len(batches),
+        )
+    fit(
+        module,
+        batches,
+        row_batches(validation_rows, config.batch_size),
+        workdir=workdir,
+        epochs=config.epochs,
+        patience=config.patience,
+        precision=config.precision,
+        seed=seed,
+        progress=progress,
+        device=device,
+    )
+    return module.encoder
+
+
+def _split(events: OrderedEvents, config: UserConfig, seed: int) -> tuple[Moments, Moments]:
+    """Return the moments to train on, and a sample of the later ones to validate on."""
+    times_us = np.sort(events.times_us)
+    cut = times_us[int(len(times_us) * (1 - config.validation_share))] if len(times_us) else 0
+    train = build_moments(events, config.horizon_days, until_us=cut)
+    later = build_moments(events, config.horizon_days, until_us=FOREVER_US)
+    later = later.take(later.times_us >= cut)
+    if not len(train) or not len(later):
+        raise TrainingError(
+            "the user encoder needs events at two times or more, to train on the earlier and "
+            f"validate on the later; got {len(np.unique(times_us))} in {len(times_us)} events"
+        )
+    chosen = np.random.default_rng(seed).permutation(len(later))[:VALIDATION_MOMENTS]
+    return train, later.take(chosen)
+
+
+class _UserTraining(L.LightningModule):
+    """The loss of :func:`train_users` on batches of moments."""
+
+    def __init__(
+        self,
+        events: OrderedEvents,
+        moments: tuple[Moments, Moments],
+        items: dict[str, NDArray[Any]],
+        kind_names: Sequence[str],
+        config: UserConfig,
+        *,
+        n_steps: int,
+    ) -> None:
+        super().__init__()
+        self.config, self.n_steps = config, n_steps
+        embeddings = items["embeddings"]
+        self.encoder = build_user_encoder(config, dim=embeddings.shape[1], n_kinds=len(kind_names))
+        with torch.no_grad():  # newcomers start at what is taken most
+            typical = embeddings[events.rows].mean(axis=0)
+            self.encoder.newcomer.copy_(torch.from_numpy(typical))
+        self.log_temperature = nn.Parameter(torch.tensor(START_TEMPERATURE).log())
+        self.items = Columns(items)
+        self.events = Columns(events._asdict())
+        self.moments = Columns(
+            {
+                name: np.concatenate([getattr(part, name) for part in moments])
+                for name in ("times_us", "starts", "ends", "stops")
+            }
+        )
+        weights = [config.kind_weights.get(name, 1.0) for name in kind_names]
+        self.kinds = Columns({"weights": np.array(weights, dtype=np.float32)})
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW on the configured schedule."""
+        return adamw(
+            self,
+            n_steps=self.n_steps,
+            learning_rate=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+        )
+
+    def training_step(self, positions: Tensor, batch_index: int) -> Tensor:
+        """Return the loss at moments (B,), each with targets drawn at random."""
+        shape = (len(positions), self.config.n_targets)
+        loss = self._loss(positions, torch.rand(shape, device=positions.device))
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, positions: Tensor, batch_index: int) -> None:
+        """Log the loss at moments (B,), each with targets spread over its range."""
+        n_targets = self.config.n_targets
+        places = (torch.arange(n_targets, device=positions.device) + 0.5) / n_targets
+        loss = self._loss(positions, places.expand(len(positions), -1))
+        self.log(VALIDATION_LOSS, loss, prog_bar=True, batch_size=len(positions))
+
+    def _loss(self, positions: Tensor, places: Tensor) -> Tensor:
+        """Return the loss with targets at ``places`` (B, K) in [0, 1) of each moment's range."""
+        moments, events = self.moments.at(positions), self.events.all()
+        length = (moments["stops"] - moments["ends"])[:, None]
+        # Rounding may lift a place just below 1 to the end of a long range.
+        offsets = torch.minimum((places * length).long(), length - 1)
+        chosen = moments["ends"][:, None] + offsets  # (B, K)
+        targets = events["rows"][chosen]
+        weights = self.kinds.all()["weights"][events["kinds"][chosen]]
+        return self._softmax_loss(self._encode(moments), targets, weights, moments["times_us"])
+
+    def _encode(self, moments: dict[str, Tensor]) -> Tensor:
+        """Return user vectors (B, D) for the last events before each moment."""
+        events, n_events = self.events.all(), self.encoder.history_length
+        back = torch.arange(-n_events, 0, device=self.device)
+        places = moments["ends"][:, None] + back  # (B, L)
+        mask = places >= moments["starts"][:, None]
+        places = places.clamp(min=0)
+        ages_us = (moments["times_us"][:, None] - events["times_us"][places]).clamp(min=0)
+        vectors: Tensor = self.encoder(
+            self.items.all()["embeddings"][events["rows"][places]],
+            ages_us / MICROSECONDS_PER_DAY,
+            events["kinds"][places],
+            mask,
+        )
+        return vectors
+
+    def _softmax_loss(
+        self, vectors: Tensor, targets: Tensor, weights: Tensor, times_us: Tensor
+    ) -> Tensor:
+        """Return the softmax loss over the items on offer, all of them or a sample."""
+        items = self.items.all()
+        embeddings, available_from_us = items["embeddings"], items["available_from_us"]
+        n_items = len(embeddings)
+        temperature = self.log_temperature.exp().clamp(min=MIN_TEMPERATURE)
+        lowest = torch.finfo(torch.float32).min
+        if n_items <= self.config.full_softmax_items:
+            logits = (vectors @ embeddings.T).float() / temperature  # (B, N)
+            absent = available_from_us > times_us[:, None]
+            # A target was on offer when it was taken, even if that was days after the moment.
+            absent.scatter_(1, targets, False)
+            return catalogue_softmax_loss(logits.masked_fill(absent, lowest), targets, weights)
+        drawn = torch.randint(n_items, (self.config.n_negatives,), device=targets.device)
+        negatives = (vectors @ embeddings[drawn].T).float() / temperature  # (B, S)
+        absent = available_from_us[drawn] > times_us[:, None]
+        absent |= (targets[..., None] == drawn).any(dim=1)
+        positives = (vectors[:, None] * embeddings[targets]).sum(dim=2).float() / temperature
+        return sampled_softmax_loss(
+            positives, negatives.masked_fill(absent, lowest), weights, n_items=n_items
+        )

@@ -1,0 +1,54 @@
+"""Tables of systems: their order, and the comparison with ours."""
+
+import numpy as np
+import pytest
+
+from recsys.evaluation.protocol import compare, evaluate
+from recsys.evaluation.queries import Queries
+from recsys.evaluation.results import ranking_table
+
+
+@pytest.fixture
+def queries():
+    """Thirty users who each want one of thirty items."""
+    users = np.arange(30)
+    return Queries(
+        scope="new",
+        now_us=0,
+        user_rows=users,
+        relevant=[np.array([user]) for user in users],
+        excluded=[np.empty(0, dtype=np.int64)] * 30,
+        candidates=np.ones(30, dtype=bool),
+    )
+
+
+def system(name, queries, share_right):
+    """A system that knows the answers of the first users only."""
+
+    def scorer(user_rows):
+        known = user_rows < share_right * 30
+        return (np.eye(30)[user_rows] * known[:, None]).astype(np.float32)
+
+    return evaluate(name, scorer, queries)
+
+
+def test_table_has_ours_first_and_then_the_best(queries):
+    weak, strong = system("weak", queries, 0.2), system("strong", queries, 0.9)
+    ours = system("full model", queries, 0.6)
+    table = ranking_table(queries, [("baseline", weak), ("ours", ours), ("ablation", strong)])
+    assert [row.name for row in table.systems] == ["full model", "strong", "weak"]
+    assert (table.scope, table.n_users, table.n_candidates) == ("new", 30, 30)
+
+
+def test_every_other_system_is_compared_with_ours_user_by_user(queries):
+    ours, weak = system("full model", queries, 0.6), system("weak", queries, 0.2)
+    first, second = ranking_table(queries, [("baseline", weak), ("ours", ours)]).systems
+    assert first.behind == {}
+    assert second.behind["ndcg@10"] == compare(ours, weak, "ndcg@10")
+    assert second.behind["ndcg@10"].low > 0
+
+
+def test_table_without_ours_is_an_error(queries):
+    weak = system("weak", queries, 0.2)
+    with pytest.raises(ValueError, match="exactly one with the role 'ours', got 0"):
+        ranking_table(queries, [("baseline", weak)])

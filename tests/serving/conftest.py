@@ -1,0 +1,177 @@
+"""A bundle with planted behaviour and untrained towers: serving is tested, not learning."""
+
+import io
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from recsys.bundle import Contents, Identification, write_bundle
+from recsys.config import FusionConfig, RankerConfig, UserConfig
+from recsys.data.interactions import build_interactions
+from recsys.embedding import ItemEmbedder, item_texts
+from recsys.features import FEATURES
+from recsys.models.fusion import build_fusion
+from recsys.models.gallery import Calibration, build_prototypes
+from recsys.models.ranker import build_ranker
+from recsys.models.user_encoder import build_user_encoder
+from recsys.schema import EventSchema, ItemSchema
+from recsys.statistics import build_statistics
+from serving.connection import RedisConnection
+from serving.embedded_redis import EmbeddedRedis
+from text.build import build_encoder
+from text.config import TextConfig
+from vision.backbones import build_backbone
+from vision.tower import VisionTower
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
+KINDS = ("mug", "lamp", "chair", "scarf")
+END = datetime(2025, 6, 1, tzinfo=UTC)
+
+
+class PlantedShop(NamedTuple):
+    """A bundle and what is known of it."""
+
+    path: Path
+    pictures: dict[str, bytes]
+    end: datetime
+
+
+def draw(colour: tuple[int, int, int], side: int) -> bytes:
+    """Return a PNG of a coloured square of one of several sizes on grey."""
+    pixels = np.full((32, 32, 3), 128, dtype=np.uint8)
+    pixels[16 - side : 16 + side, 16 - side : 16 + side] = colour
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tests run beside each other; two of them fighting for two cores take ten times as long."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> PlantedShop:
+    """Return a shop of 12 products: 4 kinds in 3 colours, bought by 6 users, 2 each.
+
+    The ranker is planted: what resembles the history comes first, then what many bought.
+    """
+    pictures = {
+        f"{colour}-{kind}": draw(rgb, 4 + 3 * size)
+        for colour, rgb in COLOURS.items()
+        for size, kind in enumerate(KINDS)
+    }
+    items = _items(pictures)
+    embedder, vision, text, fusion_config = _towers(items)
+    events = _events(list(pictures))
+    interactions = build_interactions(events, list(pictures))
+    users, ranking = UserConfig(width=8, heads=2, depth=1), RankerConfig(hidden=4)
+    torch.manual_seed(1)
+    user_encoder = build_user_encoder(users, dim=16, n_kinds=len(interactions.kind_names))
+    photos = embedder.queries([None] * len(pictures), list(pictures.values()))
+    contents = Contents(
+        items=items,
+        item_embeddings=embedder.items(items, list(pictures.values())),
+        fusion=embedder.fusion,
+        fusion_config=fusion_config,
+        events=events,
+        vision=vision,
+        text=text,
+        user_encoder=user_encoder,
+        user_config=users,
+        ranker=_ranker(ranking),
+        ranker_config=ranking,
+        statistics=build_statistics(interactions, int(END.timestamp()) * 1_000_000),
+        identification=Identification(
+            *build_prototypes(torch.from_numpy(photos), torch.arange(len(pictures))),
+            # Known from a cosine of 0.98 to the nearest product on.
+            Calibration(0.05, (100.0, 0.0), -98.0, 0.5),
+        ),
+        target_kinds=("purchase",),
+    )
+    path = write_bundle(contents, tmp_path_factory.mktemp("bundles"))
+    return PlantedShop(path, pictures, END)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """Yield a running Redis that tests share, each under its own namespace."""
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+async def connection(redis_server: EmbeddedRedis) -> AsyncIterator[RedisConnection]:
+    """Yield a connection to the shared Redis."""
+    connection = RedisConnection(redis_server.url, timeout_s=2)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def namespace() -> str:
+    """Return a first part of keys that no other test uses."""
+    return uuid.uuid4().hex
+
+
+def _items(pictures: dict[str, bytes]) -> pl.DataFrame:
+    rows = [
+        {
+            "item_id": item_id,
+            "title": f"{item_id.replace('-', ' ')} number {row}",
+            "image": f"{item_id}.png",
+            "category": ["home", item_id.split("-")[1]],
+            "price": 10.0 + row,
+            "attributes": [{"key": "colour", "value": item_id.split("-")[0]}],
+            "available": item_id != "blue-scarf",
+            "created_at": END - timedelta(days=300),
+        }
+        for row, item_id in enumerate(pictures)
+    ]
+    frame = pl.DataFrame(rows).with_columns(description=pl.lit(None, dtype=pl.String))
+    return ItemSchema.validate(frame.select(ItemSchema.column_names()), cast=True)
+
+
+def _towers(items: pl.DataFrame) -> tuple[ItemEmbedder, VisionTower, object, FusionConfig]:
+    torch.manual_seed(0)
+    vision = VisionTower(build_backbone("test_resnet", size=32), dim=16, classes={}).eval()
+    config = TextConfig(hidden=16, layers=1, heads=2, vocab_size=400)
+    text = build_encoder(config, [one or "" for one in item_texts(items)], seed=0)
+    fusion_config = FusionConfig(dim=16, hidden=16)
+    fusion = build_fusion(fusion_config, {"text": text.dim, "image": vision.dim}).eval()
+    return ItemEmbedder(vision, text, fusion), vision, text, fusion_config
+
+
+def _events(item_ids: list[str]) -> pl.DataFrame:
+    rows = [
+        {
+            "user_id": f"user-{user}",
+            "item_id": item_ids[(user * step) % len(item_ids)],
+            "kind": kind,
+            "timestamp": END - timedelta(days=40 - user, hours=step),
+            "quantity": 1.0,
+            "value": None,
+        }
+        for user in range(6)
+        for step, kind in ((1, "view"), (2, "purchase"))
+    ]
+    return EventSchema.validate(pl.DataFrame(rows), cast=True)
+
+
+def _ranker(config: RankerConfig) -> torch.nn.Module:
+    ranker = build_ranker(config, len(FEATURES)).eval()
+    with torch.no_grad():
+        for parameter in ranker.parameters():
+            parameter.zero_()
+        ranker.wide.weight[0, FEATURES.index("max_similarity")] = 1.0
+        ranker.wide.weight[0, FEATURES.index("popularity")] = 0.01
+    return ranker

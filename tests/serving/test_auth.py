@@ -1,0 +1,57 @@
+import pytest
+
+from recsys.errors import ConfigError
+from serving.auth import bearer, check_binding, check_token
+from serving.errors import UnauthenticatedError
+
+
+def test_the_token_opens() -> None:
+    check_token((("user-agent", "x"), bearer("sesame")), "sesame")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (),
+        (("authorization", "sesame"),),
+        (("authorization", "Basic sesame"),),
+        (("authorization", b"Bearer sesame"),),
+    ],
+    ids=["nothing", "no scheme", "another scheme", "bytes"],
+)
+def test_a_request_without_a_token_says_what_to_send(metadata: tuple[tuple[str, str]]) -> None:
+    with pytest.raises(UnauthenticatedError, match='must have authorization: "Bearer <token>"'):
+        check_token(metadata, "sesame")
+
+
+@pytest.mark.parametrize("token", ["", "sesam", "sesame!", "Sesame", "ſesame"])
+def test_another_token_is_refused_without_naming_the_right_one(token: str) -> None:
+    with pytest.raises(UnauthenticatedError, match="token is not the one") as caught:
+        check_token((bearer(token),), "sesame")
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]"])
+def test_loopback_needs_no_protection(host: str) -> None:
+    check_binding(host, has_token=False, has_tls=False, allow_insecure=False)
+
+
+@pytest.mark.parametrize(
+    ("has_token", "has_tls", "missing"),
+    [
+        (False, False, "token and tls_certificate"),
+        (True, False, "needs tls_certificate"),
+        (False, True, "needs token;"),
+    ],
+)
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "shop.example"])
+def test_an_open_address_names_the_protection_it_lacks(
+    host: str, has_token: bool, has_tls: bool, missing: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"host {host} .*{missing}"):
+        check_binding(host, has_token=has_token, has_tls=has_tls, allow_insecure=False)
+
+
+def test_an_open_address_may_be_protected_or_permitted() -> None:
+    check_binding("0.0.0.0", has_token=True, has_tls=True, allow_insecure=False)
+    check_binding("0.0.0.0", has_token=False, has_tls=False, allow_insecure=True)

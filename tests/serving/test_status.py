@@ -1,0 +1,93 @@
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+
+from recsys.errors import InvalidImageError, MissingPartError, UnknownItemError, UnknownUserError
+from recsys.recommender import check_k
+from serving.errors import InternalError, OverloadedError, UnauthenticatedError, UnavailableError
+from serving.status import DETAILS_KEY, RULES, build_status, find_rule, read_error
+
+EXPLAINED = [
+    (UnknownItemError, grpc.StatusCode.NOT_FOUND),
+    (UnknownUserError, grpc.StatusCode.NOT_FOUND),
+    (InvalidImageError, grpc.StatusCode.INVALID_ARGUMENT),
+    (MissingPartError, grpc.StatusCode.FAILED_PRECONDITION),
+    (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (UnavailableError, grpc.StatusCode.UNAVAILABLE),
+    (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
+]
+
+
+def caught(function: object, *args: object) -> Exception:
+    try:
+        function(*args)  # type: ignore[operator]
+    except Exception as error:
+        return error
+    raise AssertionError("it did not raise")
+
+
+def travel(error: Exception) -> Exception:
+    """Return what a client raises for what the service raised."""
+    status = build_status(error, request_id="r1")
+    metadata = (("other", "x"), (DETAILS_KEY, status.SerializeToString()))
+    return read_error(find_rule(error).code, status.message, metadata)
+
+
+@pytest.mark.parametrize(("kind", "code"), EXPLAINED)
+def test_an_error_arrives_as_itself(kind: type[Exception], code: grpc.StatusCode) -> None:
+    arrived = travel(kind("item 'x' is unknown"))
+
+    assert type(arrived) is kind
+    assert str(arrived) == "item 'x' is unknown"
+    assert build_status(kind("x"), request_id="r1").code == code.value[0]
+
+
+def test_a_bad_argument_is_the_callers_mistake_if_we_say_so() -> None:
+    error = caught(check_k, 0)
+
+    assert find_rule(error).code is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(travel(error)) == "k must be between 1 and 500, got 0"
+    assert type(travel(error)) is ValueError
+
+
+def test_a_value_error_out_of_a_library_is_a_defect() -> None:
+    error = caught(np.zeros(3).reshape, (2, 2))
+
+    assert find_rule(error).code is grpc.StatusCode.INTERNAL
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("secret"), RuntimeError("secret"), FileNotFoundError("/secret")]
+)
+def test_a_defect_tells_nothing_but_the_request_id(error: Exception) -> None:
+    status = build_status(error, request_id="r1")
+
+    assert "secret" not in str(status)
+    assert "request_id r1" in status.message
+    assert isinstance(travel(error), InternalError)
+
+
+def test_a_status_names_domain_reason_and_request() -> None:
+    status = build_status(UnknownItemError("x"), request_id="r1")
+    info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
+
+    assert status.details[0].Unpack(info)
+    assert (info.domain, info.reason) == ("vitrine-recsys", "UNKNOWN_ITEM")
+    assert status.details[1].Unpack(request)
+    assert request.request_id == "r1"
+
+
+def test_a_status_of_grpc_itself_is_read_by_its_code() -> None:
+    error = read_error(grpc.StatusCode.UNAVAILABLE, "failed to connect", None)
+    assert isinstance(error, UnavailableError)
+
+    error = read_error(grpc.StatusCode.DATA_LOSS, "gone", ())
+    assert isinstance(error, InternalError)
+    assert str(error) == "DATA_LOSS: gone"
+
+
+def test_no_rule_hides_another() -> None:
+    for position, rule in enumerate(RULES):
+        assert find_rule(rule.error("x")).error is rule.error or rule.error is ValueError
+        assert not any(issubclass(rule.error, earlier.error) for earlier in RULES[:position])

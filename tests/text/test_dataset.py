@@ -1,0 +1,56 @@
+"""Labelled texts."""
+
+import numpy as np
+import pytest
+
+from text.dataset import EpochShuffle, Samples, TextSet
+from text.encoder import TextEncoder
+
+
+def test_a_batch_holds_the_rows_that_were_asked_for(encoder: TextEncoder) -> None:
+    samples = Samples(
+        ["red vase", "teal mug", ""],
+        {"a": np.array([0, 1, -1]), "b": np.array([-1, 0, 0])},
+        {"a": ["x", "y"], "b": ["z"]},
+    )
+    batch = TextSet(samples, encoder).__getitems__([2, 0])
+    assert batch.labels.tolist() == [[-1, 0], [0, -1]]
+    assert [len(text.words) for text in batch.texts] == [0, 2]
+
+
+def test_targets_are_not_needed(encoder: TextEncoder) -> None:
+    assert TextSet(Samples(["red vase"]), encoder)[0].labels.shape == (1, 0)
+
+
+def test_an_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        shuffle = EpochShuffle(50, seed)
+        shuffle.set_epoch(epoch)
+        return list(shuffle)
+
+    assert order(0, 3) == order(0, 3)
+    assert order(0, 3) != order(0, 4)
+    assert order(0, 3) != order(1, 3)
+    assert sorted(order(0, 3)) == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("targets", "classes", "message"),
+    [
+        ({"a": np.array([0, 1])}, {}, r"same targets in the same order, got \['a'\] and \[\]"),
+        ({"a": np.array([0, 2])}, {"a": ["x", "y"]}, r"targets\['a'\] must be between -1 and 1"),
+        ({"a": np.array([-2, 0])}, {"a": ["x"]}, "between -1 and 0, got -2 to 0"),
+        ({"a": np.array([0])}, {"a": ["x"]}, r"must be int64 \(2,\), got int64 \(1,\)"),
+        ({"a": np.array([0.0, 1.0])}, {"a": ["x", "y"]}, r"must be int64 \(2,\), got float64"),
+    ],
+)
+def test_labels_that_disagree_are_refused(
+    targets: dict[str, np.ndarray], classes: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Samples(["vase", "mug"], targets, classes)
+
+
+def test_one_string_is_refused() -> None:
+    with pytest.raises(ValueError, match="texts must be a sequence of strings, got 'vase'"):
+        Samples("vase")

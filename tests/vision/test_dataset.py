@@ -1,0 +1,121 @@
+"""Samples are checked once; pictures are decoded once and served as whole batches."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from vision.dataset import EpochShuffle, Samples, decode_samples
+from vision.errors import TrainingError
+from vision.images import load
+from vision.transforms import Preprocess, build_resize, to_pixels
+
+PREPROCESS = Preprocess(size=24)
+
+
+def labels(*values: int) -> dict[str, np.ndarray]:
+    return {"colour": np.array(values, dtype=np.int64)}
+
+
+def test_samples_refuse_labels_that_do_not_fit() -> None:
+    images, classes = [Path("a"), Path("b")], {"colour": ["red", "blue"]}
+    Samples(images, labels(-1, 1), classes)
+    with pytest.raises(ValueError, match=r"between -1 and 1, got 0 to 2"):
+        Samples(images, labels(0, 2), classes)
+    with pytest.raises(ValueError, match=r"between -1 and 1, got -2 to 0"):
+        Samples(images, labels(-2, 0), classes)
+    with pytest.raises(ValueError, match=r"must be int64 \(2,\), got int64 \(3,\)"):
+        Samples(images, labels(0, 1, 0), classes)
+    with pytest.raises(ValueError, match=r"must be int64 \(2,\), got int32"):
+        Samples(images, {"colour": np.array([0, 1], dtype=np.int32)}, classes)
+    with pytest.raises(ValueError, match=r"same targets in the same order, got \['colour'\] and"):
+        Samples(images, labels(0, 1), {"size": ["small"]})
+
+
+def test_pictures_are_those_on_disk(planted: Callable[..., Samples]) -> None:
+    samples = planted(6)
+    pictures = decode_samples(samples, PREPROCESS, spill=None, progress=False)
+    batch = pictures.__getitems__([4, 1])
+    assert batch.pictures.shape == (2, 3, 24, 24)
+    for place, row in enumerate((4, 1)):
+        on_disk = build_resize(PREPROCESS)(load(samples.images[row], samples.root))
+        torch.testing.assert_close(batch.pictures[place], to_pixels(on_disk))
+    assert batch.rows.tolist() == [4, 1]
+    assert batch.targets[:, 0].tolist() == [0, 1]
+    torch.testing.assert_close(batch.aspects, torch.tensor([1.2, 1.2]))
+
+
+def test_pictures_beyond_memory_are_the_same(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    samples = planted(6)
+    in_memory = decode_samples(samples, PREPROCESS, spill=None, progress=False)
+    on_disk = decode_samples(samples, PREPROCESS, spill=tmp_path / "pixels", progress=False)
+    assert (tmp_path / "pixels").stat().st_size == 6 * 3 * 24 * 24
+    torch.testing.assert_close(on_disk.pictures, in_memory.pictures)
+
+
+def test_unreadable_pictures_are_left_out_and_reported(
+    planted: Callable[..., Samples], caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = planted(8)
+    assert samples.root is not None
+    (samples.root / "2.png").write_bytes(b"")
+    (samples.root / "5.png").unlink()
+    (samples.root / "7.png").unlink()
+    (samples.root / "7.png").symlink_to("/etc/hostname")
+    with caplog.at_level(logging.WARNING, logger="vision.dataset"):
+        pictures = decode_samples(samples, PREPROCESS, spill=None, progress=False)
+    assert [str(rejected.image) for rejected in pictures.rejected] == ["2.png", "5.png", "7.png"]
+    reasons = " ".join(rejected.reason for rejected in pictures.rejected)
+    for part in ("empty", "cannot be found", "leaves its root"):
+        assert part in reasons
+        assert part in caplog.text
+    assert len(pictures) == 5
+    served = pictures.__getitems__(list(range(5)))
+    assert served.rows.tolist() == [0, 1, 3, 4, 6]
+    assert served.targets[:, 0].tolist() == [0, 1, 3, 0, 2]
+
+
+def test_no_readable_picture_is_an_error(tmp_path: Path) -> None:
+    samples = Samples([Path("gone.png")], labels(0), {"colour": ["red"]}, root=tmp_path)
+    with pytest.raises(TrainingError, match=r"none of 1 pictures can be read: .*gone\.png"):
+        decode_samples(samples, PREPROCESS, spill=None, progress=False)
+
+
+def test_extreme_shapes_are_stored(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    Image.new("RGB", (900, 3)).save(tmp_path / "line.png")
+    samples = Samples(
+        [Path("dot.png"), Path("line.png")], labels(0, 0), {"colour": ["red"]}, root=tmp_path
+    )
+    pictures = decode_samples(samples, PREPROCESS, spill=None, progress=False)
+    assert pictures.aspects.tolist() == [1.0, 300.0]
+
+
+def test_a_loader_gets_whole_batches(planted: Callable[..., Samples]) -> None:
+    pictures = decode_samples(planted(10), PREPROCESS, spill=None, progress=False)
+    batches = list(DataLoader(pictures, batch_size=4, collate_fn=lambda batch: batch))
+    assert [len(batch.rows) for batch in batches] == [4, 4, 2]
+    assert torch.cat([batch.rows for batch in batches]).tolist() == list(range(10))
+
+
+def test_every_epoch_has_its_own_order_that_a_seed_repeats() -> None:
+    def orders(seed: int) -> list[list[int]]:
+        sampler = EpochShuffle(50, seed)
+        found = []
+        for epoch in (0, 1, 2):
+            sampler.set_epoch(epoch)
+            found.append(list(sampler))
+        return found
+
+    first = orders(3)
+    assert orders(3) == first
+    assert orders(4) != first
+    assert len({tuple(order) for order in first}) == 3
+    assert all(sorted(order) == list(range(50)) for order in first)

@@ -1,0 +1,252 @@
+"""A tower learns planted shapes, and an interrupted run ends as an uninterrupted one."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from vision import finetune as finetune_module
+from vision.config import VisionConfig
+from vision.dataset import Samples
+from vision.errors import TrainingError
+from vision.finetune import FinetuneResult, finetune
+from vision.trainer import build_callbacks
+
+CONFIG = VisionConfig(
+    backbone="resnet10t",
+    size=32,
+    dim=16,
+    epochs=6,
+    batch_size=16,
+    learning_rate=2e-3,
+    augmentation="light",
+    label_smoothing=0.0,
+    precision="32-true",
+)
+
+
+def changed(**changes: Any) -> VisionConfig:
+    return VisionConfig.model_validate({**CONFIG.model_dump(), **changes})
+
+
+def images_of(samples: Samples) -> list[Path]:
+    assert samples.root is not None
+    return [samples.root / image for image in samples.images]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    planted: Callable[..., Samples], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FinetuneResult, Samples, Samples, Path]:
+    torch.set_num_threads(1)
+    train, validation = planted(160), planted(60, seed=1)
+    workdir = tmp_path_factory.mktemp("run")
+    config = changed(ema=0.9)
+    result = finetune(train, config, validation=validation, workdir=workdir, seed=0)
+    return result, train, validation, workdir
+
+
+Trained = tuple[FinetuneResult, Samples, Samples, Path]
+
+
+def test_planted_targets_are_learned_far_beyond_chance(trained: Trained) -> None:
+    result = trained[0]
+    assert result.metrics["accuracy/colour"] > 0.9, "chance is 0.25"
+    assert result.metrics["accuracy/side.of it"] > 0.8, "chance is 0.5"
+    assert result.epochs == 6
+    assert result.rejected == ()
+    assert not result.tower.training
+
+
+def test_reported_accuracy_is_that_of_the_returned_tower(trained: Trained) -> None:
+    result, _, validation, _ = trained
+    got = result.tower.predict(images_of(validation))
+    for name, labels in validation.targets.items():
+        known = labels >= 0
+        right = (got[name].argmax(axis=1) == labels)[known].mean()
+        # A picture on the edge may fall either way: one is resized from a stored copy.
+        assert result.metrics[f"accuracy/{name}"] == pytest.approx(right, abs=0.02)
+
+
+def test_nearest_neighbours_share_their_class(trained: Trained) -> None:
+    result, train, validation, _ = trained
+    gallery = result.tower.embed(images_of(train))
+    queries = result.tower.embed(images_of(validation))
+    nearest = (queries @ gallery.T).argmax(axis=1)
+    same = train.targets["colour"][nearest] == validation.targets["colour"]
+    assert same.mean() > 0.9, "chance is 0.25"
+
+
+def test_a_finished_run_is_not_trained_again(trained: Trained) -> None:
+    result, train, validation, workdir = trained
+    before = (workdir / "last.ckpt").stat().st_mtime_ns
+    again = finetune(train, changed(ema=0.9), validation=validation, workdir=workdir, seed=0)
+    assert (workdir / "last.ckpt").stat().st_mtime_ns == before
+    assert again.metrics == result.metrics
+    same = again.tower.state_dict()
+    for name, value in result.tower.state_dict().items():
+        torch.testing.assert_close(same[name], value, atol=0, rtol=0)
+
+
+def test_another_run_s_checkpoint_is_refused(trained: Trained) -> None:
+    _, train, validation, workdir = trained
+    for config, seed in ((changed(ema=0.9, epochs=7), 0), (changed(ema=0.9), 1)):
+        with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other samples"):
+            finetune(train, config, validation=validation, workdir=workdir, seed=seed)
+
+
+class Interrupt(Callback):
+    """The power goes after an epoch."""
+
+    def __init__(self, after_epoch: int) -> None:
+        self.after_epoch = after_epoch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self.after_epoch:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    planted: Callable[..., Samples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, validation = planted(48), planted(16, seed=1)
+    config = changed(
+        epochs=3, ema=0.8, dropout=0.3, drop_path=0.2, mixup=0.4, cutmix=1.0, patience=3
+    )
+
+    def run(workdir: str) -> FinetuneResult:
+        return finetune(train, config, validation=validation, workdir=tmp_path / workdir, seed=5)
+
+    whole = run("whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            finetune_module,
+            "build_callbacks",
+            lambda *arguments: [*build_callbacks(*arguments), Interrupt(1)],
+        )
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run("halves")
+    # Whatever else draws from the global generator in between must not matter.
+    torch.manual_seed(99)
+    resumed = run("halves")
+    assert resumed.metrics == whole.metrics
+    for name, value in whole.tower.state_dict().items():
+        torch.testing.assert_close(resumed.tower.state_dict()[name], value, atol=0, rtol=0)
+
+
+def test_the_caller_s_random_numbers_and_loggers_are_left_alone(
+    planted: Callable[..., Samples], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    filters, level = list(warnings.filters), logging.getLogger("lightning.pytorch").level
+    finetune(planted(16), changed(epochs=1), workdir=tmp_path, seed=0)
+    torch.testing.assert_close(torch.rand(1), expected, atol=0, rtol=0)
+    assert warnings.filters == filters
+    assert logging.getLogger("lightning.pytorch").level == level
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_is_shown_only_when_asked(
+    planted: Callable[..., Samples], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    finetune(planted(16), changed(epochs=1), workdir=tmp_path, seed=0, progress=True)
+    shown = "".join(capfd.readouterr())
+    assert "decode" in shown
+    assert "Epoch 0" in shown
+
+
+def test_early_stopping_keeps_the_best_epoch(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    config = changed(epochs=30, patience=1, learning_rate=0.05, warmup_epochs=0)
+    train, validation = planted(32), planted(16, seed=1)
+    result = finetune(train, config, validation=validation, workdir=tmp_path, seed=0)
+    assert result.epochs < 30
+    again = finetune(train, config, validation=validation, workdir=tmp_path, seed=0)
+    assert again.epochs == result.epochs, "a run that stopped early is finished"
+    best = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    assert best["epoch"] == result.epochs - 2
+    torch.testing.assert_close(
+        result.tower.heads[0].weight.detach(), best["state_dict"]["tower.heads.0.weight"]
+    )
+
+
+def test_pictures_beyond_the_cache_give_the_same_tower_and_leave_nothing(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    train, validation = planted(16), planted(8, seed=1)
+    results = [
+        finetune(
+            train,
+            changed(epochs=1, cache_gb=gigabytes),
+            validation=validation,
+            workdir=tmp_path / name,
+            seed=0,
+        )
+        for name, gigabytes in (("memory", 1.0), ("disk", 0.0))
+    ]
+    assert results[0].metrics == results[1].metrics
+    assert [file.name for file in (tmp_path / "disk").iterdir()] == ["last.ckpt"]
+
+
+def test_training_goes_on_without_unreadable_pictures(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    train, validation = planted(16), planted(8, seed=1)
+    for samples in (train, validation):
+        images_of(samples)[3].write_bytes(b"not a picture")
+    result = finetune(train, changed(epochs=1), validation=validation, workdir=tmp_path, seed=0)
+    assert [rejected.image.name for rejected in result.rejected] == ["3.png", "3.png"]
+    assert "cannot be decoded" in result.rejected[0].reason
+
+
+def test_a_batch_larger_than_the_shop_is_the_whole_shop(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    result = finetune(planted(5), changed(epochs=2), workdir=tmp_path, seed=0)
+    assert result.epochs == 2
+    assert result.metrics == {}
+    assert all(torch.isfinite(value).all() for value in result.tower.state_dict().values())
+
+
+def test_one_picture_is_too_few(planted: Callable[..., Samples], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="at least 2 readable pictures, got 1"):
+        finetune(planted(1), CONFIG, workdir=tmp_path, seed=0)
+
+
+def test_a_diverging_run_stops_and_names_the_pictures(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    config = changed(learning_rate=1e30, warmup_epochs=0, gradient_clip=1e30)
+    with pytest.raises(TrainingError, match=r"loss must be finite, got .* on \d+\.png.*lower"):
+        finetune(planted(32), config, workdir=tmp_path, seed=0)
+
+
+def test_a_torn_checkpoint_is_said(planted: Callable[..., Samples], tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"torn")
+    with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read; delete it"):
+        finetune(planted(16), CONFIG, workdir=tmp_path, seed=0)
+
+
+def test_arguments_that_do_not_fit_are_named(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    train = planted(16)
+    other = Samples([], {"colour": np.zeros(0, dtype=np.int64)}, {"colour": ["red"]})
+    nothing = Samples(train.images, {}, {}, root=train.root)
+    with pytest.raises(ValueError, match="at least one target, got none"):
+        finetune(nothing, CONFIG, workdir=tmp_path, seed=0)
+    with pytest.raises(ValueError, match="must have the targets and classes of the samples"):
+        finetune(train, CONFIG, validation=other, workdir=tmp_path, seed=0)
+    with pytest.raises(ValueError, match=r"targets of the samples \(colour, side.of it\), got"):
+        finetune(train, changed(target_weights={"size": 1.0}), workdir=tmp_path, seed=0)
+    with pytest.raises(ValueError, match="patience = 3 needs validation samples"):
+        finetune(train, changed(patience=3), workdir=tmp_path, seed=0)

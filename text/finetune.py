@@ -1,0 +1,186 @@
+"""Fine-tune a text encoder on the catalogue's own texts."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from text.build import build_encoder
+from text.config import TextConfig
+from text.dataset import EpochShuffle, Samples, TextSet
+from text.encoder import TextEncoder
+from text.errors import TrainingError
+from text.learner import Learner
+from text.search import word_query_hit_rate
+from text.trainer import (
+    BEST,
+    LAST,
+    build_callbacks,
+    build_loader,
+    build_trainer,
+    quiet_lightning,
+    read_checkpoint,
+)
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class FinetuneResult(NamedTuple):
+    """A trained encoder and how it went."""
+
+    encoder: TextEncoder  # in evaluation mode, on the CPU
+    metrics: dict[str, float]  # of the returned encoder on the validation samples; else empty
+    epochs: int  # trained, at most config.epochs
+
+
+class _Data(NamedTuple):
+    train: TextSet
+    validation: TextSet | None
+
+
+def finetune(
+    samples: Samples,
+    config: TextConfig,
+    *,
+    validation: Samples | None = None,
+    workdir: Path,
+    seed: int,
+    progress: bool = False,
+    device: Device = "auto",
+) -> FinetuneResult:
+    """Return an encoder trained on the samples, or as it was built where ``epochs`` is 0.
+
+    The encoder learns to find each text by a few of its words, and the classes of the targets.
+
+    The state is kept in ``workdir/last.ckpt``; where one of the same samples, configuration and
+    seed is found, training goes on from it and ends as if it had not been interrupted. The result
+    is a function of the arguments on one machine with one number of threads.
+
+    Args:
+        samples: Texts to learn from, with any number of targets.
+        config: Encoder, schedule and objectives.
+        validation: Texts to measure after every epoch, with the same classes.
+        workdir: Folder for checkpoints; made if it is not there, the caller's to delete.
+        seed: Seed of new weights and of every draw.
+        progress: Show Lightning's progress bar.
+        device: Where to compute; auto is CUDA where there is a card, else the processor.
+
+    Raises:
+        ValueError: If no loss has anything to learn from, or the validation samples have other
+            classes.
+        TrainingError: If the loss is not finite, or workdir holds the checkpoint of another run.
+        WeightsError: If the named checkpoint is not on this machine.
+        CheckpointError: If it cannot be used.
+    """
+    _check(samples, config, validation)
+    place = torch.device("cuda" if _wants_cuda(device) else "cpu")
+    # Dropout draws from torch's global generator, which is handed back as it was found.
+    with torch.random.fork_rng(), quiet_lightning():
+        torch.manual_seed(seed)
+        encoder = build_encoder(config, samples.texts, seed=seed)
+        epochs, metrics = 0, {}
+        if config.epochs > 0:
+            workdir.mkdir(parents=True, exist_ok=True)
+            held_out = None if validation is None else TextSet(validation, encoder)
+            data = _Data(TextSet(samples, encoder), held_out)
+            learner = Learner(
+                encoder,
+                config,
+                classes=samples.classes,
+                total_steps=config.epochs * max(1, len(samples) // config.batch_size),
+                seed=seed,
+                fingerprint=_fingerprint(samples, validation, config, seed),
+            )
+            encoder.train()
+            epochs = _fit(learner, data, config, workdir, place, progress)
+            metrics = _validate(learner, data, config, place)
+    if validation is not None:
+        hit_rate = word_query_hit_rate(encoder, validation.texts, seed=seed, device=place)
+        metrics["word_query/hit_rate@10"] = hit_rate
+    return FinetuneResult(encoder.cpu().eval(), metrics, epochs)
+
+
+def _check(samples: Samples, config: TextConfig, validation: Samples | None) -> None:
+    unknown = sorted(set(config.target_weights) - set(samples.classes))
+    if unknown:
+        raise ValueError(
+            f"target_weights must name targets of the samples "
+            f"({', '.join(samples.classes) or 'none'}), got {unknown}"
+        )
+    if validation is not None and _names(validation) != _names(samples):
+        raise ValueError("validation samples must have the targets and classes of the samples")
+    if config.epochs == 0:
+        return
+    if len(samples) < 2:
+        raise ValueError(f"samples must have at least 2 texts to learn from, got {len(samples)}")
+    if config.contrastive_weight == 0 and (config.class_weight == 0 or not samples.classes):
+        raise ValueError(
+            "nothing to learn from: contrastive_weight is 0, and class_weight is 0 or the samples "
+            "have no target; set one of them, or epochs = 0 to keep the encoder as it is"
+        )
+    if config.patience is not None and validation is None:
+        raise ValueError(f"patience = {config.patience} needs validation samples, got none")
+
+
+def _names(samples: Samples) -> list[tuple[str, list[str]]]:
+    return [(target, list(names)) for target, names in samples.classes.items()]
+
+
+def _wants_cuda(device: Device) -> bool:
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
+
+
+def _fingerprint(
+    samples: Samples, validation: Samples | None, config: TextConfig, seed: int
+) -> str:
+    """Return a digest of what a run depends on, so that no other run is continued by mistake."""
+    digest = hashlib.sha256(f"{config.model_dump_json()} {seed}".encode())
+    for part in (samples, validation):
+        if part is not None:
+            digest.update(repr((_names(part), list(part.texts))).encode())
+            for labels in part.targets.values():
+                digest.update(labels.tobytes())
+    return digest.hexdigest()
+
+
+def _fit(
+    learner: Learner,
+    data: _Data,
+    config: TextConfig,
+    workdir: Path,
+    device: torch.device,
+    progress: bool,
+) -> int:
+    """Train, from the last checkpoint if there is one, and return the number of epochs."""
+    last = workdir / f"{LAST}.ckpt"
+    if last.exists() and read_checkpoint(last).get("fingerprint") != learner.fingerprint:
+        raise TrainingError(
+            f"{last} is of a run with other samples, configuration or seed; "
+            "delete it or choose another workdir"
+        )
+    callbacks = build_callbacks(config, workdir)
+    trainer = build_trainer(config, device, callbacks, progress)
+    trainer.fit(
+        learner,
+        build_loader(data.train, config, EpochShuffle(len(data.train), learner.seed)),
+        None if data.validation is None else build_loader(data.validation, config),
+        ckpt_path=last if last.exists() else None,
+        weights_only=True,
+    )
+    if config.patience is not None:
+        best = read_checkpoint(workdir / f"{BEST}.ckpt")
+        learner.load_state_dict(best["state_dict"])
+    return int(trainer.current_epoch)
+
+
+def _validate(
+    learner: Learner, data: _Data, config: TextConfig, device: torch.device
+) -> dict[str, float]:
+    """Return the metrics of the weights that are kept: the last, or those of the best epoch."""
+    if data.validation is None:
+        return {}
+    trainer = build_trainer(config, device, [], progress=False)
+    loader = build_loader(data.validation, config)
+    (metrics,) = trainer.validate(learner, loader, verbose=False)
+    return {name.removeprefix("validation/"): float(value) for name, value in metrics.items()}

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -253,7 +252,9 @@ class Bundle:
         )
         return UserRanker(
             _load_module(encoder, self.path / "user_encoder.safetensors"),
-            _load_module(build_ranker(ranker_config, len(FEATURES)), self.path / "ranker.safetensors"),
+            _load_module(
+                build_ranker(ranker_config, len(FEATURES)), self.path / "ranker.safetensors"
+            ),
         )
 
     @cached_property

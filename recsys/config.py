@@ -35,10 +35,12 @@ class SplitConfig(_Model):
     """What is held out, in time."""
 
     at: datetime | None = Field(
-        None, description="Events at or after it are the test set; one horizon before the end if unset."
+        None,
+        description="Events at or after it are the test set; one horizon before the end if unset.",
     )
     horizon: str = Field(
-        "30d", description="Window that the ranker learns to predict, as a polars duration (30d, 1mo)."
+        "30d",
+        description="Window that the ranker learns to predict, as a polars duration (30d, 1mo).",
     )
     n_cuts: int = Field(
         3, ge=2, le=24, description="Snapshots the ranker learns from, the last one for validation."

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recsys.errors import InvalidImageError, MissingPartError
 from recsys.models.fusion import ItemFusion
 from text.encoder import TextEncoder
-from vision.images import ImageError, decode
+from vision.images import ImageError
 from vision.tower import VisionTower
 
 Floats = NDArray[np.float32]

@@ -59,7 +59,6 @@ COLD_VALUES = {
 }
 
 
-
 @dataclass(frozen=True)
 class ItemTable:
     """What the features read of every item; all tensors on one device.

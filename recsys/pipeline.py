@@ -7,15 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 
 import text.checkpoint
 import vision.checkpoint
 from recsys.bundle import Contents, Identification, write_bundle
 from recsys.config import TrainConfig
-from recsys.data.dataset import Dataset, load_dataset
+from recsys.data import dataset as tables
+from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions, build_interactions
+from recsys.data.pictures import Progress
+from recsys.data.quarantine import Quarantine
 from recsys.data.splits import cut_times
 from recsys.embedding import ItemEmbedder, Modalities
 from recsys.errors import DataError
@@ -98,18 +100,30 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load_tables(config: TrainConfig, *, strict: bool = False) -> Dataset:
+def load_tables(
+    config: TrainConfig, *, strict: bool = False, progress: Progress | None = None
+) -> Dataset:
     """Return the configured tables, bad rows quarantined, or raised on when ``strict``."""
-    data = config.data
-    return load_dataset(
-        data.items,
-        data.events,
-        data.photos,
-        Path(data.images_root) if data.images_root else None,
+    return tables.load_dataset(
+        *_sources(config),
         now=datetime.now(UTC),
         strict=strict,
         check_image=is_readable,
+        progress=progress,
     )
+
+
+def check_tables(config: TrainConfig, *, progress: Progress | None = None) -> Quarantine:
+    """Return what validation finds in the configured tables, even where nothing can be used."""
+    return tables.check_tables(
+        *_sources(config), now=datetime.now(UTC), check_image=is_readable, progress=progress
+    )
+
+
+def _sources(config: TrainConfig) -> tuple[str, str | None, str | None, Path | None]:
+    data = config.data
+    root = Path(data.images_root) if data.images_root else None
+    return data.items, data.events, data.photos, root
 
 
 def is_readable(path: Path) -> bool:
@@ -175,9 +189,7 @@ def _prepare(
         stage = workspace.run(
             "vision",
             {**tables, "config": config.vision.model_dump()},
-            lambda folder: train_vision(
-                dataset, picture_labels, config, folder, progress=progress
-            ),
+            lambda folder: train_vision(dataset, picture_labels, config, folder, progress=progress),
         )
         keys.append(stage.key)
         tower = vision.checkpoint.load(stage.folder / TOWER)
@@ -211,16 +223,16 @@ def _interactions(dataset: Dataset) -> Interactions | None:
     return build_interactions(dataset.events, dataset.items["item_id"].to_list())
 
 
-def _target_kinds(
-    interactions: Interactions | None, wanted: tuple[str, ...]
-) -> tuple[str, ...]:
+def _target_kinds(interactions: Interactions | None, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """Return the kinds to recommend for: those wanted, else purchases, else all."""
     if interactions is None:
         return ()
     if wanted:
         interactions.of_kinds(wanted)  # raises for a kind that does not occur
         return wanted
-    return ("purchase",) if "purchase" in interactions.kind_names else tuple(interactions.kind_names)
+    return (
+        ("purchase",) if "purchase" in interactions.kind_names else tuple(interactions.kind_names)
+    )
 
 
 def _cuts_us(interactions: Interactions | None, config: TrainConfig) -> tuple[int, ...]:
@@ -275,9 +287,7 @@ def _contents(
     )
 
 
-def _identification(
-    material: Material, variant: Variant, *, device: str
-) -> Identification | None:
+def _identification(material: Material, variant: Variant, *, device: str) -> Identification | None:
     """Return prototypes of the training photos and a calibration on the held-out ones."""
     chosen = {split: _labelled_photos(material.dataset, split) for split in ("train", "val")}
     if chosen["val"] is None or material.photos is None:
@@ -292,9 +302,7 @@ def _identification(
     return Identification(prototypes, prototype_rows, calibration)
 
 
-def fuse_photos(
-    photos: np.ndarray, variant: Variant, *, device: str
-) -> np.ndarray:
+def fuse_photos(photos: np.ndarray, variant: Variant, *, device: str) -> np.ndarray:
     """Return photos (n, D) in the item space from the tower's embeddings (n, D_image)."""
     n_photos = len(photos)
     embeddings = {

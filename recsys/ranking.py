@@ -37,9 +37,7 @@ class UserRanker:
         return encode_users(self.encoder, [history], np.array([now_us]), table.embeddings)[0]
 
     @torch.inference_mode()
-    def score(
-        self, history: History, candidates: Tensor, now_us: int, table: ItemTable
-    ) -> Scores:
+    def score(self, history: History, candidates: Tensor, now_us: int, table: ItemTable) -> Scores:
         """Return scores (C,) and features (C, F) of candidate rows, int64 (C,)."""
         user_vector = self.user_vector(history, now_us, table)
         features = ranking_features(history, candidates, now_us, table, user_vector)

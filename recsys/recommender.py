@@ -123,7 +123,9 @@ class Recommender:
             return []
         result = self._score(history, rows, now_us)
         top = result.scores.topk(min(k, len(rows))).indices
-        return self._answer(rows[top.cpu()], Scores(*(part[top] for part in result)), history, explain)
+        return self._answer(
+            rows[top.cpu()], Scores(*(part[top] for part in result)), history, explain
+        )
 
     def rank(
         self, history: History, item_ids: Sequence[str], *, now_us: int, explain: bool = False
@@ -237,9 +239,7 @@ class Recommender:
         ).unique()
         return offered[torch.from_numpy(mask)[offered.cpu()]].cpu()
 
-    def _nearest(
-        self, query: Tensor, k: int, mask: NDArray[np.bool_], source: str
-    ) -> list[Scored]:
+    def _nearest(self, query: Tensor, k: int, mask: NDArray[np.bool_], source: str) -> list[Scored]:
         found = nearest_rows(query, self.catalogue.embeddings, mask, k)
         ids = self.catalogue.item_ids
         return [

@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import IO, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from serving.errors import StateError
 
@@ -167,7 +169,7 @@ class EmbeddedRedis:
         """Stop the server of a service that was killed; we hold the lock, so nobody uses it."""
         if not self._socket.exists():
             return
-        orphan = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=self.timeout_s)
+        orphan = self._connect(timeout_s=self.timeout_s)
         try:
             pid = int(orphan.info("server")["process_id"])
             orphan.shutdown(nosave=True)
@@ -185,7 +187,7 @@ class EmbeddedRedis:
 
     def _await_answer(self) -> None:
         assert self._process is not None, "called right after the start"
-        client = redis.Redis(unix_socket_path=str(self._socket), socket_timeout=1.0)
+        client = self._connect(timeout_s=1.0)
         deadline = time.monotonic() + self.timeout_s
         try:
             while time.monotonic() < deadline:
@@ -204,6 +206,14 @@ class EmbeddedRedis:
         raise StateError(
             f"redis-server in {self.folder} must answer within {self.timeout_s} s, it did not; "
             f"its log ends: {self._log_end()}"
+        )
+
+    def _connect(self, *, timeout_s: float) -> redis.Redis:
+        # Not there yet, or not there any more, is an answer: nothing to try again for.
+        return redis.Redis(
+            unix_socket_path=str(self._socket),
+            socket_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
         )
 
     def _log_end(self) -> str:

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 _STREAM_LENGTH = 10_000  # a replica that falls further behind loads everything again
 _READ_COUNT = 500
-_BLOCK_MS = 200
+BLOCK_S = 0.2  # how long a read waits for news
 _RETRY_S = 0.2
 
 # Number, record and announcement change together or not at all. The number orders the changes of
@@ -192,7 +192,7 @@ class LiveCatalogue:
     async def _read_on(self, position: str) -> str:
         with self._follower.translated():
             streams = await self._follower.client.xread(
-                {self._stream: position}, count=_READ_COUNT, block=_BLOCK_MS
+                {self._stream: position}, count=_READ_COUNT, block=int(BLOCK_S * 1000)
             )
         if not self._connection.available:  # one slow command is no reason to stay away
             await self._connection.probe()

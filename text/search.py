@@ -14,7 +14,7 @@ def word_query_hit_rate(
     texts: Sequence[str],
     *,
     k: int = 10,
-    n_words: int = 3,
+    n_words: int = 2,
     max_queries: int = 2000,
     seed: int,
     device: torch.device | str | None = None,

@@ -108,10 +108,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from logging what hardware it found, and from two pieces of advice.
+    """Keep Lightning from logging what hardware it found, and from three pieces of advice.
 
-    Batches come from memory: worker processes would only copy them. And the checkpoint folder is
-    not empty on purpose when a run is resumed.
+    Batches come from memory: worker processes would only copy them. Validation samples may be
+    left out. And the checkpoint folder is not empty on purpose when a run is resumed.
     """
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
@@ -120,6 +120,7 @@ def quiet_lightning() -> Iterator[None]:
             logger.setLevel(logging.WARNING)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*num_workers.*", PossibleUserWarning)
+            warnings.filterwarnings("ignore", ".*no `val_dataloader`", PossibleUserWarning)
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists", UserWarning)
             # Lightning 2.6 asks torch 2.14's pytree in a way that is going out of use.
             warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)

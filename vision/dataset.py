@@ -134,8 +134,9 @@ class EpochShuffle(Sampler[int]):
         return self.count
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order: list[int] = torch.randperm(self.count, generator=generator).tolist()
+        order: list[int] = (
+            np.random.default_rng([self.seed, self.epoch]).permutation(self.count).tolist()
+        )
         return iter(order)
 
 

@@ -128,8 +128,7 @@ def _build_tower(samples: Samples, config: VisionConfig) -> VisionTower:
         fit=config.fit,
         drop_path=config.drop_path,
     )
-    tower = VisionTower(backbone, dim=config.dim, classes=samples.classes, dropout=config.dropout)
-    return tower.to(memory_format=torch.channels_last)
+    return VisionTower(backbone, dim=config.dim, classes=samples.classes, dropout=config.dropout)
 
 
 def _decode(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class Learner(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout and stochastic depth, which draw from torch's own generator."""
-        torch.manual_seed(self._step_seed())
+        torch.manual_seed(self._step_seed("network"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch.
@@ -64,7 +64,7 @@ class Learner(LightningModule):
         Raises:
             TrainingError: If it is not finite.
         """
-        generator = torch.Generator().manual_seed(self._step_seed())
+        generator = torch.Generator().manual_seed(self._step_seed("augmentation"))
         images = augment(
             batch.pictures,
             batch.aspects,
@@ -73,7 +73,7 @@ class Learner(LightningModule):
             size=self.config.train_size or self.config.size,
             generator=generator,
         )
-        images, mix = self._mix(images, np.random.default_rng(self._step_seed()))
+        images, mix = self._mix(images, np.random.default_rng(self._step_seed("mix")))
         loss = self._loss(images.contiguous(memory_format=torch.channels_last), batch.targets, mix)
         if not torch.isfinite(loss):
             raise TrainingError(self._describe_divergence(loss, batch))
@@ -129,8 +129,10 @@ class Learner(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _step_seed(self) -> int:
-        return self.seed * 1_000_003 + self.global_step
+    def _step_seed(self, stream: Literal["network", "augmentation", "mix"]) -> int:
+        """Return the seed of one of the step's independent streams of draws."""
+        entropy = [self.seed, self.global_step, *stream.encode()]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def _loss(self, images: Tensor, targets: Tensor, mix: Mix | None) -> Tensor:
         output = self.tower.outputs(images)

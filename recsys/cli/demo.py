@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recsys.cli.output import announce_stage, console, print_rows, print_systems, progress_bar
+from recsys.cli.output import announce_stage, console, print_report, print_rows, progress_bar
 
 if TYPE_CHECKING:
     from recsys.data.synthetic import Shop
@@ -22,25 +22,29 @@ END = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="Folder for the shop, bundle, report.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the shop, bundle, report.")] = Path(
+        "out/demo"
+    ),
     seed: Annotated[int, typer.Option(help="Of the shop.")] = 0,
 ) -> None:
     """Generate a shop, train on it, evaluate, serve it and ask the service."""
     from recsys.config import load_config
+    from recsys.evaluation.report import write_report
     from recsys.pipeline import train
-    from recsys.report import evaluate_bundle
+    from recsys.reporting import report_run
 
     start = time.monotonic()
     shop = _generate(out / "shop", seed)
     config_path = shop.folder / "demo.toml"
     config_path.write_text((resources.files("recsys.cli") / "demo.toml").read_text())
     console.rule("train")
-    result = train(load_config(config_path), out, progress=True, announce=announce_stage)
+    config = load_config(config_path)
+    result = train(config, out, progress=True, announce=announce_stage)
     console.rule("evaluate")
     with progress_bar() as advance:
-        report = evaluate_bundle(result.bundle, run=result, config=config_path, progress=advance)
-    report_path = report.write(out)
-    print_systems(report)
+        report = report_run(result, config.evaluation, title="Generated shop", progress=advance)
+    report_path = write_report(report, out)
+    print_report(report)
     console.rule("serve")
     asyncio.run(_ask_service(result.bundle, shop, out / "state"))
     console.rule("done")

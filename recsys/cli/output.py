@@ -17,9 +17,12 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from recsys.evaluation.bootstrap import Estimate
+    from recsys.evaluation.results import Report
     from recsys.recommender import Recommender, Scored
 
 console = Console()
+HEADLINE = ("ndcg@10", "recall@20", "hit_rate@10")
 
 
 def print_json(value: Any) -> None:
@@ -67,11 +70,50 @@ def announce_stage(stage: str) -> None:
     console.print(f"[bold]{stage}[/]")
 
 
+def print_report(report: "Report") -> None:
+    """Print the figures of a report."""
+    for table in report.rankings:
+        names = [name for name in HEADLINE if name in table.systems[0].metrics]
+        print_rows(
+            f"scope {table.scope}: {table.n_users:,} users, {table.n_candidates:,} items",
+            ("system", *(f"{name} [95 %]" for name in names)),
+            [(row.name, *(interval(row.metrics[name]) for name in names)) for row in table.systems],
+        )
+    if report.classification:
+        print_rows(
+            "photo categories",
+            ("level", "photos", "classes", "accuracy [95 %]"),
+            [
+                (row.target, row.n_photos, row.n_classes, interval(row.accuracy))
+                for row in report.classification
+            ],
+        )
+    if report.retrieval:
+        print_rows(
+            "retrieval",
+            ("task", "queries", "items", "top 1 [95 %]", "top 5 [95 %]"),
+            [
+                (row.task, row.n_queries, row.n_candidates, interval(row.top1), interval(row.top5))
+                for row in report.retrieval
+            ],
+        )
+
+
+def interval(estimate: "Estimate") -> str:
+    """Return a mean with its interval."""
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(*, visible: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function that shows how far a named task is: name, done, total."""
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not visible,
     ) as bar:
         tasks: dict[str, TaskID] = {}
 

@@ -17,7 +17,9 @@ def recommend(
     bundle: BundlePath,
     user: Annotated[str, typer.Argument(help="User id; an unknown one is a newcomer.")],
     k: Count = 10,
-    at: Annotated[datetime | None, typer.Option(help="Moment of the request, UTC; now if unset.")] = None,
+    at: Annotated[
+        datetime | None, typer.Option(help="Moment of the request, UTC; now if unset.")
+    ] = None,
     exclude_seen: Annotated[bool, typer.Option(help="Leave out what the user has met.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -5,43 +5,66 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.output import console, print_json, print_rows
+from recsys.cli.output import console, print_json, progress_bar
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def check(
     config: Annotated[Path, typer.Argument(help="Configuration whose [data] names the tables.")],
-    out: Annotated[Path, typer.Option(help="Folder for the rows that failed.")] = Path("quarantine"),
+    out: Annotated[Path, typer.Option(help="Folder for the rows that failed.")] = Path(
+        "quarantine"
+    ),
     strict: Annotated[bool, typer.Option(help="Fail if any row does.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check the three tables and write the rows that fail, with the rule each failed."""
     from recsys.config import load_config
-    from recsys.pipeline import load_tables
+    from recsys.pipeline import check_tables
 
-    dataset = load_tables(load_config(config), strict=strict)
-    counts = dataset.quarantine.counts()
-    files = dataset.quarantine.write(out)
+    settings = load_config(config)
+    with progress_bar(visible=not as_json) as advance:
+        quarantine = check_tables(settings, progress=advance)
+    files = quarantine.write(out)
     if as_json:
-        print_json({"valid": dataset.n_rows(), "failed": counts, "files": files})
-        return
-    rows = [
-        (table, rule, count) for table, rules in counts.items() for rule, count in rules.items()
-    ]
-    valid = ", ".join(f"{rows:,} {table}" for table, rows in dataset.n_rows().items())
-    console.print(f"valid: {valid}")
-    if rows:
-        print_rows("failed", ("table", "rule", "rows"), rows)
-        console.print(f"the rows are in {out}; training goes on without them unless --strict")
+        print_json(
+            {
+                "valid": {report.table: report.n_valid for report in quarantine.reports},
+                "failed": quarantine.counts(),
+                "files": files,
+            }
+        )
+    else:
+        for report in quarantine.reports:
+            console.print(f"{report.table}: {report.n_valid:,} of {report.n_rows:,} rows are used")
+        for line in quarantine.lines():
+            console.print(f"  {line}", highlight=False)
+        for file in files:
+            console.print(f"the rows are in {file}")
+    if strict:
+        quarantine.require_empty()
 
 
 def import_source(
-    source: Annotated[str, typer.Argument(help="grocery-store, online-retail, myntra, amazon-beauty.")],
+    source: Annotated[
+        str, typer.Argument(help="grocery-store, online-retail, myntra, amazon-beauty.")
+    ],
     src: Annotated[Path, typer.Argument(help="The published file or folder.")],
     out: Annotated[Path, typer.Argument(help="Folder to write items, events and photos to.")],
+    as_json: Json = False,
 ) -> None:
     """Write a published data set as the three tables."""
-    from recsys.data.sources import import_published
+    from recsys.data.sources.registry import import_source as run
 
-    console.print(import_published(source, src, out))
+    with progress_bar(visible=not as_json) as advance:
+        imported = run(source, src, out, progress=advance)
+    counts = {
+        table: count
+        for table in ("items", "events", "photos")
+        if (count := getattr(imported, f"n_{table}"))
+    }
+    if as_json:
+        print_json({"out": out, "rows": counts})
+        return
+    rows = ", ".join(f"{count:,} {table}" for table, count in counts.items())
+    console.print(f"{source}: {rows} in {out}")

@@ -1,12 +1,11 @@
 """Commands that train and evaluate."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recsys.cli.output import announce_stage, console, print_json, print_systems, progress_bar
+from recsys.cli.output import announce_stage, console, print_json, print_report, progress_bar
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -17,23 +16,40 @@ def train(
     strict: Annotated[bool, typer.Option(help="Fail if any row of a table does.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a bundle; stages whose inputs have not changed are skipped."""
-    from recsys.config import load_config
-    from recsys.pipeline import train as run
+    """Train a bundle; stages whose inputs have not changed are skipped.
 
-    result = run(
-        load_config(config), out, strict=strict, progress=not as_json, announce=announce_stage
-    )
+    Also measures it on what was held out, and writes report.html and metrics.json beside it.
+    """
+    from recsys.config import load_config
+    from recsys.evaluation.report import write_report
+    from recsys.pipeline import train as run
+    from recsys.reporting import report_run
+
+    settings = load_config(config)
+    announce = announce_stage if not as_json else (lambda stage: None)
+    result = run(settings, out, strict=strict, progress=not as_json, announce=announce)
+    announce("evaluate")
+    with progress_bar(visible=not as_json) as advance:
+        report = report_run(result, settings.evaluation, title=settings.name, progress=advance)
+    page = write_report(report, out)
     if as_json:
         stages = {stage.name: stage.seconds for stage in result.stages}
-        print_json({"bundle": result.bundle, "left_out": result.left_out, "seconds": stages})
+        print_json(
+            {
+                "bundle": result.bundle,
+                "report": page,
+                "left_out": result.left_out,
+                "seconds": stages,
+            }
+        )
         return
+    print_report(report)
     for stage in result.stages:
         state = "unchanged" if stage.skipped else f"{stage.seconds:.1f} s"
         console.print(f"  {stage.name}: {state}")
     for reason in result.left_out:
         console.print(f"left out {reason}")
-    console.print(f"bundle {result.bundle}")
+    console.print(f"bundle {result.bundle}\nreport {page}")
 
 
 def evaluate(
@@ -45,14 +61,24 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Rank the events after the split beside baselines and ablations; score the test photos."""
-    from recsys.report import evaluate_bundle
+    from recsys import Bundle
+    from recsys.config import EvaluationConfig, load_config
+    from recsys.evaluation.report import metrics, write_report
+    from recsys.pipeline import load_tables
+    from recsys.reporting import report_bundle
 
-    with progress_bar() as advance:
-        report = evaluate_bundle(bundle, config=config, progress=advance)
+    settings = load_config(config) if config else None
+    with progress_bar(visible=not as_json) as advance:
+        report = report_bundle(
+            Bundle(bundle),
+            settings.evaluation if settings else EvaluationConfig(),
+            title=settings.name if settings else bundle.name,
+            dataset=load_tables(settings) if settings else None,
+            progress=advance,
+        )
     if out is not None:
-        path = report.write(out)
-        console.print(f"report {path}")
+        console.print(f"report {write_report(report, out)}")
     if as_json:
-        print_json(json.loads(report.to_json()))
+        print_json(metrics(report))
     else:
-        print_systems(report)
+        print_report(report)

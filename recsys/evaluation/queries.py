@@ -51,10 +51,13 @@ def build_queries(
 ) -> Queries:
     """Return one question for every user who has a history and an answer in the scope.
 
-    - ``all``: items with an event before ``now_us`` are ranked; every one of them that the user
-      took after it is right.
+    - ``all``: the catalogue is ranked; every item of it that the user took after ``now_us`` is
+      right.
     - ``new``: the same, but what the user took before is neither ranked nor right.
     - ``cold``: items without any event before ``now_us`` are ranked, and are right when taken.
+
+    The catalogue is ``candidates``; where not given, the items with an event before ``now_us``,
+    and for ``cold`` all items.
 
     Args:
         train: Events before ``now_us``.
@@ -63,7 +66,7 @@ def build_queries(
         scope: What is ranked and what is right.
         target_kinds: Event kinds that count as taking an item; all kinds where not given. The
             history that a user needs, and that an item must or must not have, is of any kind.
-        candidates: Items that may be ranked at all, bool (N,); all where not given.
+        candidates: The catalogue at the split, bool (N,).
 
     Raises:
         LeakageError: If ``train`` has an event at or after ``now_us``, or ``test`` one before it.
@@ -77,9 +80,10 @@ def build_queries(
         raise ValueError(f"candidates must have shape ({train.n_items},), got {candidates.shape}")
     met = train.matrix()
     known = met.getnnz(axis=0) > 0  # (N,)
-    ranked = ~known if scope == "cold" else known
-    if candidates is not None:
-        ranked &= candidates
+    if scope == "cold":
+        ranked = ~known if candidates is None else ~known & candidates
+    else:
+        ranked = known if candidates is None else candidates
     taken, owned = _pairs(test, target_kinds), _pairs(train, target_kinds)
     right = taken @ sparse.diags(ranked.astype(np.float32))
     if scope == "new":

@@ -8,8 +8,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from lightning.pytorch.utilities.seed import isolate_rng
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.config import RankerConfig

@@ -27,7 +27,12 @@ def colour(value: str) -> list[dict[str, str]]:
     return [{"key": "colour", "value": value}]
 
 
-SHOES = {"item_id": "shoe", "category": ["Wear", "Shoes"], "price": 50.0, "attributes": colour("red")}
+SHOES = {
+    "item_id": "shoe",
+    "category": ["Wear", "Shoes"],
+    "price": 50.0,
+    "attributes": colour("red"),
+}
 HAT = {"item_id": "hat", "category": ["Wear", "Hats"], "price": 20.0, "attributes": colour("blue")}
 LAMP = {
     "item_id": "lamp",
@@ -66,7 +71,9 @@ def answered(catalogue: Catalogue, filters: Filters, now_us: int | None = None) 
         (Filters(attributes={"colour": "green"}), []),
     ],
 )
-def test_filters_keep_what_they_say(catalogue: Catalogue, filters: Filters, wanted: list[str]) -> None:
+def test_filters_keep_what_they_say(
+    catalogue: Catalogue, filters: Filters, wanted: list[str]
+) -> None:
     assert answered(catalogue, filters) == wanted
 
 
@@ -80,7 +87,9 @@ def test_items_created_later_are_not_there_yet(catalogue: Catalogue) -> None:
 def test_a_new_item_takes_the_next_row_and_old_rows_stay(catalogue: Catalogue) -> None:
     before = dict(catalogue.row_of)
     vectors = embeddings(2, seed=1)
-    catalogue.upsert(table({"item_id": "vase", "category": ["Home"]}, HAT | {"price": 5.0}), vectors)
+    catalogue.upsert(
+        table({"item_id": "vase", "category": ["Home"]}, HAT | {"price": 5.0}), vectors
+    )
     assert catalogue.row_of == {**before, "vase": 3}
     assert np.allclose(catalogue.embeddings[3], vectors[0])
     assert np.allclose(catalogue.embeddings[before["hat"]], vectors[1])

@@ -60,7 +60,13 @@ def history(*events: tuple[int, int, float]) -> History:
     return History(*(np.array(column, dtype=np.int64) for column in (rows, kinds, times)))
 
 
-EVENTS = [(5, PURCHASE, 200.0), (1, VIEW, 40.0), (2, PURCHASE, 30.0), (1, PURCHASE, 8.0), (4, VIEW, 1.0)]
+EVENTS = [
+    (5, PURCHASE, 200.0),
+    (1, VIEW, 40.0),
+    (2, PURCHASE, 30.0),
+    (1, PURCHASE, 8.0),
+    (4, VIEW, 1.0),
+]
 
 
 def by_definition(table: ItemTable, user_vector: torch.Tensor, item: int) -> dict[str, float]:
@@ -74,10 +80,14 @@ def by_definition(table: ItemTable, user_vector: torch.Tensor, item: int) -> dic
     wanted["last_similarity"] = float(vector[item] @ vector[EVENTS[-1][0]])
     latest = {row: age for row, _, age in EVENTS}  # the last of each item wins
     for row, age in latest.items():
-        for near, weight in zip(table.neighbour_rows[row], table.neighbour_weights[row], strict=True):
+        for near, weight in zip(
+            table.neighbour_rows[row], table.neighbour_weights[row], strict=True
+        ):
             if int(near) == item:
                 wanted["bought_together"] += float(weight)
-                wanted["bought_together_recently"] += float(weight) * math.exp(-age / SHORT_DECAY_DAYS)
+                wanted["bought_together_recently"] += float(weight) * math.exp(
+                    -age / SHORT_DECAY_DAYS
+                )
     bought = [age for row, kind, age in EVENTS if row == item and kind == PURCHASE]
     seen = [age for row, kind, age in EVENTS if row == item and kind == VIEW]
     wanted["own_purchases"] = math.log1p(len(bought))
@@ -97,7 +107,9 @@ def by_definition(table: ItemTable, user_vector: torch.Tensor, item: int) -> dic
         wanted["price_gap"] = abs(prices[item] - usual)
     for level in range(2):
         code = int(table.categories[item, level])
-        shares = [(math.exp(-a / DECAY_DAYS), int(table.categories[r, level])) for r, _, a in EVENTS]
+        shares = [
+            (math.exp(-a / DECAY_DAYS), int(table.categories[r, level])) for r, _, a in EVENTS
+        ]
         share = sum(w for w, c in shares if c == code) / sum(w for w, _ in shares)
         wanted[f"category_share_{level + 1}"] = share
     wanted["age"] = math.log1p(0.0 if item == 3 else 10.0 * item)

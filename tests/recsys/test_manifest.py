@@ -22,7 +22,9 @@ def test_the_version_is_a_function_of_the_content_alone(tmp_path: Path) -> None:
 
 def test_sealing_the_same_content_again_changes_nothing(tmp_path: Path) -> None:
     assert seal(tmp_path) == seal(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([latest(tmp_path).name, "latest"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [latest(tmp_path).name, "latest"]
+    )
 
 
 def test_a_failure_while_filling_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -43,16 +43,13 @@ def test_a_round_trip_gives_identical_embeddings(
     assert (loaded.dim, loaded.prompt, loaded.max_tokens) == (16, "query: ", 12)
 
 
-def test_saving_twice_writes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    save(load(folder), tmp_path / "again")
-    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-    assert files == {
-        path.relative_to(tmp_path / "again")
-        for path in (tmp_path / "again").rglob("*")
-        if path.is_file()
-    }
-    for file in files:
-        assert (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
+def test_saving_twice_writes_the_same_bytes(encoder: TextEncoder, tmp_path: Path) -> None:
+    def contents(folder: Path) -> dict[Path, bytes]:
+        save(encoder, folder)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {path.relative_to(folder): path.read_bytes() for path in files}
+
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
 def test_only_safetensors_and_text_are_written(folder: Path) -> None:
@@ -149,7 +146,7 @@ def test_weights_that_are_missing_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "one pooling .* mean, *cls"),
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "one pooling of .*, got cls, mean"),
         ("1_Pooling/config.json", {"pooling_mode": "weightedmean"}, "got weightedmean"),
         ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt = false"),
         ("2_Dense/config.json", {"activation_function": "os.system"}, "activation must be one of"),

@@ -117,5 +117,5 @@ def test_a_batch_size_that_is_not_positive_is_refused(encoder: TextEncoder) -> N
 
 
 def test_an_unknown_pooling_lists_the_known_ones(encoder: TextEncoder) -> None:
-    with pytest.raises(ValueError, match="pooling must be one of mean, .*, got 'sum'"):
+    with pytest.raises(ValueError, match=r"pooling must be one of mean, .*, got 'sum'"):
         TextEncoder(encoder.backbone, encoder.tokenizer, pooling="sum", max_tokens=8)

@@ -32,7 +32,7 @@ def test_pooling_is_its_definition_and_never_counts_padding(mode: str) -> None:
 
 
 def test_an_unknown_pooling_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="pooling must be one of mean, .*, got 'average'"):
+    with pytest.raises(ValueError, match=r"pooling must be one of mean, .*, got 'average'"):
         pool(torch.zeros(1, 2, 3), torch.ones(1, 2), "average")
 
 

@@ -131,8 +131,8 @@ def _browse(
     shown = np.argpartition(noisy, -n_shown, axis=1)[:, -n_shown:]
     order = np.take_along_axis(noisy, shown, axis=1).argsort(axis=1)[:, ::-1]
     shown = np.take_along_axis(shown, order, axis=1)  # (S, V), what is seen first comes first
-    second_thoughts = np.take_along_axis(appeal, shown, axis=1)
-    second_thoughts = second_thoughts + rng.normal(0.0, _UNDECIDED, shown.shape)
+    doubts = rng.normal(0.0, _UNDECIDED, shown.shape)
+    second_thoughts = np.take_along_axis(appeal, shown, axis=1) + doubts
     second_thoughts[np.arange(n_shown) >= n_views[:, None]] = -np.inf
     best_first = second_thoughts.argsort(axis=1)[:, ::-1]
     draws = rng.random((len(users), len(_CART_SHARES)))

@@ -60,7 +60,7 @@ def _brushed(rng: np.random.Generator) -> Image.Image:
 
 def _speckled(rng: np.random.Generator) -> Image.Image:
     specks = _noise((90, 90), rng)
-    return _tile(np.where(specks > 1.5, 0.5, 1.03))
+    return _tile(np.where(specks > 1.7, 0.55, 1.03))
 
 
 def _woven(rows: Pixels, columns: Pixels, rng: np.random.Generator) -> Image.Image:

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.cells import parse_pairs
@@ -139,6 +139,7 @@ def test_attributes_that_are_not_flat_json_are_refused() -> None:
     assert cells("attributes", texts) == ([[]] * len(texts), texts)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), JSON_PLAIN))
 def test_flat_json_keeps_every_value(attributes: dict[str, Any]) -> None:
     found = parse_pairs(json.dumps(attributes))
@@ -150,6 +151,7 @@ def test_flat_json_keeps_every_value(attributes: dict[str, Any]) -> None:
         assert pair["value"] == (value if isinstance(value, str) else json.dumps(value))
 
 
+@settings(deadline=None)
 @given(st.text() | st.binary().map(repr) | st.recursive(JSON_PLAIN, st.lists).map(json.dumps))
 def test_text_that_is_no_object_never_gives_pairs(text: str) -> None:
     try:
@@ -160,6 +162,7 @@ def test_text_that_is_no_object_never_gives_pairs(text: str) -> None:
     assert is_object or parse_pairs(text) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), max_size=4))
 def test_an_arrow_path_reads_back_as_written(parts: list[str]) -> None:
     clean = [part.strip() for part in parts if part.strip() and ">" not in part]

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.data.timestamps import parse_timestamp
@@ -20,6 +20,7 @@ def parse(*texts: str | None) -> list[datetime | None]:
     return frame.select(moment=parse_timestamp(pl.col("text")))["moment"].to_list()
 
 
+@settings(deadline=None)
 @given(
     moment=MOMENTS,
     separator=st.sampled_from(["T", " "]),
@@ -35,6 +36,7 @@ def test_it_reads_what_the_standard_library_writes(
     assert parse(text) == [wanted]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_it_never_raises_and_reads_only_what_the_standard_library_reads(text: str) -> None:
     (moment,) = parse(text)

@@ -1,0 +1,148 @@
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys.data.dataset import Dataset, check_tables, load_dataset
+from recsys.errors import DataError, SchemaError
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """Return a folder with three tables of which two rows are bad, and two pictures."""
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    for name in ("a.jpg", "photo.jpg"):
+        (shop / name).write_bytes(b"picture")
+    (shop / "items.csv").write_text("item_id,title,image,price\na,Mug,a.jpg,2\nb,Cup,,-1\n")
+    (shop / "events.csv").write_text(
+        "user_id,item_id,kind,timestamp\nu,a,view,2026-01-01\nu,b,view,2026-01-02\n"
+    )
+    (shop / "photos.csv").write_text("image,item_id\nphoto.jpg,a\n")
+    return shop
+
+
+def load(shop: Path, **options: Any) -> Dataset:
+    tables = (shop / "items.csv", shop / "events.csv", shop / "photos.csv")
+    return load_dataset(*tables, now=NOW, **options)
+
+
+def test_events_of_an_item_that_was_quarantined_are_quarantined_too(shop: Path) -> None:
+    dataset = load(shop)
+
+    assert dataset.items["item_id"].to_list() == ["a"]
+    assert dataset.events is not None
+    assert dataset.events["item_id"].to_list() == ["a"]
+    assert dataset.quarantine.counts() == {
+        "items": {"price|min": 1},
+        "events": {"item_id|known": 1},
+        "photos": {},
+    }
+
+
+def test_tables_that_a_shop_has_not_are_none(shop: Path) -> None:
+    dataset = load_dataset(shop / "items.csv", now=NOW)
+
+    assert dataset.events is None
+    assert dataset.photos is None
+    assert [report.table for report in dataset.quarantine.reports] == ["items"]
+
+
+def test_the_images_root_is_the_items_folder_unless_given_and_none_without_pictures(
+    shop: Path, tmp_path: Path
+) -> None:
+    (shop / "plain.csv").write_text("item_id\na\n")
+
+    assert load(shop).images_root == shop
+    assert load_dataset(shop / "items.csv", images_root=tmp_path, now=NOW).images_root is None
+    assert load_dataset(shop / "plain.csv", now=NOW).images_root is None
+
+
+def test_strictness_raises_with_all_counts(shop: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)items: 1 of 2 rows.*events: 1 of 2 rows"):
+        load(shop, strict=True)
+
+
+def test_a_table_without_a_valid_row_is_an_error_that_says_why_yet_can_be_checked(
+    shop: Path,
+) -> None:
+    (shop / "events.csv").write_text("user_id,item_id,kind,timestamp\nu,z,view,2026-01-01\n")
+
+    with pytest.raises(DataError, match=r"(?s)table events must have a valid row.*1 of 1 rows"):
+        load(shop)
+    checked = check_tables(shop / "items.csv", shop / "events.csv", now=NOW)
+    assert checked.counts()["events"] == {"item_id|known": 1}
+
+
+def test_a_missing_column_is_a_schema_error(shop: Path) -> None:
+    (shop / "items.csv").write_text("name\nMug\n")
+
+    with pytest.raises(SchemaError, match=r"items\.csv: column 'item_id' is missing"):
+        load(shop)
+
+
+def test_all_pictures_are_checked_with_the_callers_check(shop: Path) -> None:
+    dataset = load(shop, check_image=lambda path: path.name != "a.jpg")
+
+    assert dataset.quarantine.counts()["items"] == {"image|decodes": 1, "price|min": 1}
+    assert dataset.items["image"].to_list() == [None]
+
+
+def test_the_fingerprint_does_not_depend_on_the_file_format_or_the_place(
+    shop: Path, tmp_path: Path
+) -> None:
+    fingerprint = load(shop).fingerprint()
+    copy = shutil.copytree(shop, tmp_path / "copy")  # keeps the times of change
+    pl.read_csv(copy / "items.csv").write_parquet(copy / "items.parquet")
+    tables = (copy / "items.parquet", copy / "events.csv", copy / "photos.csv")
+
+    assert load(shop).fingerprint() == fingerprint
+    assert load_dataset(*tables, now=NOW).fingerprint() == fingerprint
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new"),
+    [
+        ("items.csv", "Mug", "Jug"),
+        ("events.csv", "view", "cart"),
+        ("photos.csv", "item_id\nphoto.jpg,a", "category\nphoto.jpg,Mugs"),
+    ],
+)
+def test_the_fingerprint_changes_with_any_cell(shop: Path, table: str, old: str, new: str) -> None:
+    fingerprint = load(shop).fingerprint()
+    path = shop / table
+    path.write_text(path.read_text().replace(old, new))
+
+    assert load(shop).fingerprint() != fingerprint
+
+
+def test_the_fingerprint_tells_a_missing_table_from_one_of_another_name(shop: Path) -> None:
+    dataset = load(shop)
+    prints = {
+        dataset.fingerprint(),
+        load_dataset(shop / "items.csv", now=NOW).fingerprint(),
+        load_dataset(shop / "items.csv", shop / "events.csv", now=NOW).fingerprint(),
+        load_dataset(shop / "items.csv", photos=shop / "photos.csv", now=NOW).fingerprint(),
+    }
+
+    assert len(prints) == 4
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "photo.jpg"])
+def test_the_fingerprint_changes_with_a_picture(shop: Path, name: str) -> None:
+    fingerprint = load(shop).fingerprint()
+    picture = shop / name
+    state = picture.stat()
+    picture.write_bytes(b"a longer picture")
+    os.utime(picture, ns=(state.st_atime_ns, state.st_mtime_ns))
+    by_size = load(shop).fingerprint()
+    picture.write_bytes(b"picture")
+    os.utime(picture, ns=(state.st_atime_ns, state.st_mtime_ns + 1_000_000))
+
+    assert len({fingerprint, by_size, load(shop).fingerprint()}) == 3

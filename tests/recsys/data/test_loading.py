@@ -1,0 +1,149 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from recsys.data.loading import load_events, load_items, load_photos
+from recsys.errors import DataError
+from recsys.schema import EventSchema, ItemSchema, PhotoSchema
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+IDS = pl.Series(["a", "b"])
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_an_item_with_a_bad_picture_stays_without_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    table = write(tmp_path / "items.csv", "item_id,image", "a,a.jpg", "b,b.jpg", "c,../c.jpg", "d,")
+
+    items, report = load_items(table)
+
+    assert items.select("item_id", "image").rows() == [
+        ("a", "a.jpg"),
+        ("b", None),
+        ("c", None),
+        ("d", None),
+    ]
+    assert items.columns == ItemSchema.column_names()
+    assert (report.n_rows, report.n_valid) == (4, 4)
+    assert report.failures.select("row", "rule", "got", "image").rows() == [
+        (2, "image|exists", "b.jpg", "b.jpg"),
+        (3, "image|inside_root", "../c.jpg", "../c.jpg"),
+    ]
+
+
+def test_a_picture_that_two_items_share_is_checked_once_and_reported_for_both(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"not a picture")
+    table = write(tmp_path / "items.csv", "item_id,image", "a,x.jpg", "b,x.jpg")
+    checked: list[Path] = []
+
+    def check_image(path: Path) -> bool:
+        checked.append(path)
+        return False
+
+    items, report = load_items(table, check_image=check_image)
+
+    assert len(checked) == 1
+    assert items["image"].to_list() == [None, None]
+    assert report.counts() == {"image|decodes": 2}
+
+
+def test_bad_rows_and_bad_pictures_are_reported_in_row_order(tmp_path: Path) -> None:
+    table = write(tmp_path / "items.csv", "item_id,image,price", "a,x.jpg,1", "b,,-1", "c,y.jpg,1")
+
+    report = load_items(table).report
+
+    assert report.failures["row"].to_list() == [1, 2, 3]
+    assert (report.n_rows, report.n_valid) == (3, 2)
+
+
+def test_pictures_are_looked_for_beside_the_table_or_under_the_given_root(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    table = write(tmp_path / "tables" / "items.csv", "item_id,image", "a,a.jpg")
+
+    assert load_items(table).frame["image"].to_list() == [None]
+    assert load_items(table, images_root=tmp_path).frame["image"].to_list() == ["a.jpg"]
+
+
+def test_events_of_unknown_items_or_from_the_future_are_quarantined(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "events.csv",
+        "user_id,item_id,kind,timestamp",
+        "u,a,view,2026-02-28",
+        "u,c,view,2026-02-28",
+        "u,b,view,2026-03-01T00:00:00.000001",
+        "u,b,view,2026-03-01T01:00+01:00",
+        ",b,view,2026-02-01",
+    )
+
+    events, report = load_events(table, IDS, now=NOW)
+
+    assert events["item_id"].to_list() == ["a", "b"]
+    assert events.columns == EventSchema.column_names()
+    assert report.failures.select("row", "rule").rows() == [
+        (2, "item_id|known"),
+        (3, "timestamp|not_future"),
+        (5, "user_id|nullability"),
+    ]
+    assert report.failures["got"][0] == "c"
+
+
+def test_now_needs_a_zone(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="now must have a time zone, got 2026-03-01"):
+        load_events(tmp_path / "events.csv", IDS, now=NOW.replace(tzinfo=None))
+
+
+def test_bad_photos_are_removed(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg", "3.jpg"):
+        (tmp_path / name).write_bytes(b"picture")
+    table = write(
+        tmp_path / "photos.csv",
+        "image,item_id,category,split",
+        "1.jpg,a,,train",
+        "2.jpg,,Fruit > Apple,",
+        "3.jpg,,,test",
+        "3.jpg,z,Fruit,test",
+        "3.jpg,a,,holdout",
+        "4.jpg,a,,test",
+        ",a,,test",
+    )
+
+    photos, report = load_photos(table, IDS, images_root=tmp_path)
+
+    assert photos["image"].to_list() == ["1.jpg", "2.jpg"]
+    assert photos.columns == PhotoSchema.column_names()
+    assert (report.n_rows, report.n_valid) == (7, 2)
+    assert report.failures.select("row", "rule").rows() == [
+        (3, "photo_is_labelled"),
+        (4, "item_id|known"),
+        (5, "split|check__known"),
+        (6, "image|exists"),
+        (7, "image|nullability"),
+    ]
+
+
+def test_damage_that_shows_only_while_reading_is_a_data_error(tmp_path: Path) -> None:
+    table = write(tmp_path / "items.csv", "item_id,title", "a,Mug", "b,Cup,extra,fields")
+
+    with pytest.raises(DataError, match=r"table items cannot be read \(found more fields"):
+        load_items(table)
+
+
+def test_text_that_is_not_utf8_is_a_data_error(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_bytes(b"item_id,title\na,caf\xe9\n")
+
+    with pytest.raises(DataError, match=r"table items cannot be read \(invalid utf-8"):
+        load_items(tmp_path / "items.csv")
+
+
+def test_a_table_with_a_header_only_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="table items must hold rows, got none"):
+        load_items(write(tmp_path / "items.csv", "item_id,title"))

@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+
+from recsys.data.pictures import broken_pictures, broken_rule
+from recsys.errors import DataError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return an images root that has ``a.jpg`` and ``shoes/b.jpg``, with ``secret.jpg`` beside."""
+    root = tmp_path / "images"
+    (root / "shoes").mkdir(parents=True)
+    for path in (root / "a.jpg", root / "shoes" / "b.jpg", tmp_path / "secret.jpg"):
+        path.write_bytes(b"picture")
+    return root.resolve()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "shoes/b.jpg", "./shoes//b.jpg"])
+def test_a_file_below_the_root_is_good(root: Path, name: str) -> None:
+    assert broken_rule(name, root, None) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.jpg",
+        "shoes/../../secret.jpg",
+        "shoes/../a.jpg",
+        "..\\secret.jpg",
+        "/etc/passwd",
+        "\\\\server\\share\\a.jpg",
+        "C:\\a.jpg",
+        "C:/a.jpg",
+        "a.jpg\0.png",
+    ],
+)
+def test_a_path_that_could_leave_the_root_is_refused_on_every_system(root: Path, name: str) -> None:
+    assert broken_rule(name, root, None) == "image|inside_root"
+
+
+def test_an_absolute_path_into_the_root_is_refused_too(root: Path) -> None:
+    assert broken_rule(str(root / "a.jpg"), root, None) == "image|inside_root"
+
+
+def test_a_link_out_of_the_root_is_refused_and_one_inside_is_good(root: Path) -> None:
+    (root / "out.jpg").symlink_to(root.parent / "secret.jpg")
+    (root / "outside").symlink_to(root.parent)
+    (root / "in.jpg").symlink_to(root / "a.jpg")
+
+    assert broken_rule("out.jpg", root, None) == "image|inside_root"
+    assert broken_rule("outside/secret.jpg", root, None) == "image|inside_root"
+    assert broken_rule("in.jpg", root, None) is None
+
+
+def test_a_root_that_is_a_link_is_fine(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root)
+
+    assert not broken_pictures(["a.jpg"], tmp_path / "link", check_image=None, progress=None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["none.jpg", "shoes", "none/a.jpg", "a.jpg/b.jpg", "loop.jpg", pytest.param("x" * 999, id="x")],
+)
+def test_a_path_without_a_file_is_missing(root: Path, name: str) -> None:
+    (root / "loop.jpg").symlink_to(root / "loop.jpg")
+
+    assert broken_rule(name, root, None) == "image|exists"
+
+
+def test_the_callers_check_decides_what_can_be_decoded(root: Path) -> None:
+    seen: list[Path] = []
+
+    def check_image(path: Path) -> bool:
+        seen.append(path)
+        return path.name == "a.jpg"
+
+    names = ["a.jpg", "shoes/b.jpg", "none.jpg", "../secret.jpg"]
+    broken = broken_pictures(names, root, check_image=check_image, progress=None)
+
+    assert broken == {
+        "shoes/b.jpg": "image|decodes",
+        "none.jpg": "image|exists",
+        "../secret.jpg": "image|inside_root",
+    }
+    assert sorted(seen) == [root / "a.jpg", root / "shoes" / "b.jpg"]  # nothing outside was opened
+
+
+def test_progress_counts_every_picture(root: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+
+    broken_pictures(
+        ["a.jpg", "b.jpg"],
+        root,
+        check_image=None,
+        progress=lambda stage, done, total: calls.append((stage, done, total)),
+    )
+
+    assert calls == [("pictures", 1, 2), ("pictures", 2, 2)]
+
+
+def test_a_root_that_is_no_folder_is_an_error_only_if_a_picture_is_named(root: Path) -> None:
+    with pytest.raises(DataError, match=r"images_root must be the folder of 'a.jpg', got .*typo"):
+        broken_pictures(["a.jpg"], root / "typo", check_image=None, progress=None)
+
+    assert broken_pictures([], root / "typo", check_image=None, progress=None) == {}

@@ -1,0 +1,219 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from serving import live_catalogue
+from serving.connection import RedisConnection
+from serving.embedded_redis import EmbeddedRedis
+from serving.errors import UnavailableError
+from serving.live_catalogue import Change, ItemRecord, LiveCatalogue
+
+
+class Replica:
+    """A replica that serves nothing but remembers what took effect."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self.items: dict[str, ItemRecord] = {}
+        self.applied: list[str] = []
+        self.loads = 0
+        self.failures = 0
+        self.connection = RedisConnection(url, timeout_s=2)
+        self.follower = RedisConnection(url, timeout_s=3)
+        self.live = LiveCatalogue(
+            self.connection, self.follower, namespace=namespace, apply=self.apply
+        )
+
+    async def apply(self, records: Sequence[ItemRecord]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("planted failure")
+        for record in records:
+            self.items[record.item_id] = record
+            self.applied.append(record.item_id)
+
+    async def upsert(self, item_id: str, title: str, picture: bytes | None = None) -> None:
+        record = ItemRecord(
+            item_id, picture="stored" if picture else "none", fields={"title": title}
+        )
+        await self.live.write([Change(record, picture)], timeout_s=2)
+
+    def title(self, item_id: str) -> str | None:
+        record = self.items.get(item_id)
+        return None if record is None or record.fields is None else record.fields["title"]
+
+
+@asynccontextmanager
+async def running(server: EmbeddedRedis, namespace: str) -> AsyncIterator[Replica]:
+    replica = Replica(server.url, namespace)
+    await replica.live.start()
+    yield replica
+    await replica.live.stop()
+    await replica.connection.close()
+    await replica.follower.close()
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_change_is_in_effect_here_once_acknowledged(
+    redis_server: EmbeddedRedis, namespace: str
+) -> None:
+    async with running(redis_server, namespace) as replica:
+        await replica.upsert("mug", "Red mug")
+        assert replica.title("mug") == "Red mug"
+        await replica.upsert("mug", "Blue mug")
+        assert replica.title("mug") == "Blue mug"
+        await replica.live.write([Change(ItemRecord("mug", deleted=True))], timeout_s=2)
+        assert replica.items["mug"].deleted
+
+
+async def test_other_replicas_follow(redis_server: EmbeddedRedis, namespace: str) -> None:
+    async with running(redis_server, namespace) as one, running(redis_server, namespace) as two:
+        await one.upsert("mug", "Red mug")
+        await eventually(lambda: two.title("mug") == "Red mug")
+        await two.upsert("lamp", "Lamp")
+        await eventually(lambda: one.title("lamp") == "Lamp")
+
+
+async def test_a_late_replica_loads_what_happened_before(
+    redis_server: EmbeddedRedis, namespace: str
+) -> None:
+    async with running(redis_server, namespace) as early:
+        for number in range(30):
+            await early.upsert(f"item-{number}", str(number))
+        await early.upsert("item-3", "changed")
+        await early.live.write([Change(ItemRecord("item-4", deleted=True))], timeout_s=2)
+
+        async with running(redis_server, namespace) as late:
+            assert late.items == early.items
+            assert len(late.items) == 30
+
+
+async def test_replicas_that_write_at_once_end_in_the_same_state(
+    redis_server: EmbeddedRedis, namespace: str
+) -> None:
+    async with running(redis_server, namespace) as one, running(redis_server, namespace) as two:
+        writes = [
+            replica.upsert(f"item-{number % 3}", f"{name}-{number}")
+            for number in range(30)
+            for name, replica in (("one", one), ("two", two))
+        ]
+        await asyncio.gather(*writes)
+        await eventually(lambda: len(one.applied) == len(two.applied) == 60)
+
+        assert one.items == two.items
+        assert one.applied == two.applied
+        stored = await one.live.records(["item-0", "item-1", "item-2"])
+        assert stored == [one.items[f"item-{number}"] for number in range(3)]
+
+
+async def test_a_picture_is_stored_kept_replaced_and_dropped(
+    redis_server: EmbeddedRedis, namespace: str
+) -> None:
+    async with running(redis_server, namespace) as replica:
+        picture = bytes(range(256))
+        await replica.upsert("mug", "Mug", picture)
+        assert await replica.live.picture("mug") == picture
+        await replica.live.write([Change(ItemRecord("mug"), "same")], timeout_s=2)
+        assert await replica.live.picture("mug") == picture
+        await replica.upsert("mug", "Mug", b"other")
+        assert await replica.live.picture("mug") == b"other"
+        await replica.upsert("mug", "Mug")
+        assert await replica.live.picture("mug") is None
+
+
+async def test_an_item_that_was_never_changed_has_no_record(
+    redis_server: EmbeddedRedis, namespace: str
+) -> None:
+    async with running(redis_server, namespace) as replica:
+        await replica.upsert("mug", "Mug")
+
+        assert await replica.live.records(["lamp", "mug"]) == [None, replica.items["mug"]]
+
+
+async def test_a_replica_that_fell_too_far_behind_loads_again(
+    redis_server: EmbeddedRedis, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(redis_server, namespace) as one, running(redis_server, namespace) as two:
+        await one.upsert("mug", "Mug")
+        await eventually(lambda: two.title("mug") == "Mug")
+        client, prefix = one.connection.client, f"{{{namespace}:catalogue}}"
+        # As if the stream had been cut: changes that two never read are no longer in it.
+        await client.set(f"{prefix}:number", 40)
+        lost = b'{"item_id": "lost", "deleted": false, "fields": {"title": "Lost"}}'
+        await client.hset(f"{prefix}:records", "lost", lost)
+        await one.upsert("lamp", "Lamp")
+
+        await eventually(lambda: two.title("lost") == "Lost")
+        assert two.title("lamp") == "Lamp"
+    assert "missed changes 2 to 40" in caplog.text
+
+
+async def test_a_change_that_cannot_be_applied_is_tried_again(
+    redis_server: EmbeddedRedis, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(redis_server, namespace) as replica:
+        replica.failures = 1
+        await replica.upsert("mug", "Mug")
+
+        assert replica.title("mug") == "Mug"
+        assert "planted failure" in caplog.text
+        await eventually(lambda: not replica.live.stale)
+
+
+async def test_a_write_that_does_not_take_effect_in_time_says_so(
+    redis_server: EmbeddedRedis, namespace: str
+) -> None:
+    async with running(redis_server, namespace) as replica:
+        await replica.live.stop()
+
+        with pytest.raises(UnavailableError, match="stored, but this replica has not applied it"):
+            await replica.live.write([Change(ItemRecord("mug"))], timeout_s=0.05)
+        assert await replica.live.records(["mug"]) == [ItemRecord("mug")]
+
+
+async def test_an_outage_makes_the_replica_stale_and_then_it_catches_up(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    async with running(server, "outage") as replica:
+        await replica.upsert("mug", "Mug")
+        server.stop()
+        await eventually(lambda: replica.live.stale)
+        with pytest.raises(UnavailableError):
+            await replica.upsert("lamp", "Lamp")
+
+        server.start()
+        async with running(server, "outage") as other:
+            await other.upsert("lamp", "Lamp")
+        await eventually(lambda: replica.title("lamp") == "Lamp")
+        assert not replica.live.stale
+        await replica.upsert("chair", "Chair")
+        assert replica.title("chair") == "Chair"
+    server.stop()
+
+
+async def test_a_start_without_redis_fails() -> None:
+    replica = Replica("redis://127.0.0.1:1/0", "nothing")
+
+    with pytest.raises(UnavailableError):
+        await replica.live.start()
+    await replica.connection.close()
+    await replica.follower.close()
+
+
+async def test_a_large_catalogue_loads_in_pieces(
+    redis_server: EmbeddedRedis, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_catalogue, "_READ_COUNT", 10)
+    async with running(redis_server, namespace) as early:
+        changes = [Change(ItemRecord(f"item-{number}" * 10)) for number in range(700)]
+        await early.live.write(changes, timeout_s=5)
+        async with running(redis_server, namespace) as late:
+            assert late.items == early.items
+            assert len(late.items) == 700

@@ -142,7 +142,9 @@ class Catalogue:
             mask &= self.prices >= filters.price_min
         if filters.price_max is not None:
             mask &= self.prices <= filters.price_max
-        wanted = [("attribute", pair) for pair in filters.attributes.items()]
+        wanted: list[tuple[str, tuple[str, ...]]] = [
+            ("attribute", pair) for pair in filters.attributes.items()
+        ]
         if filters.category:
             wanted.append(("category", filters.category))
         for key in wanted:

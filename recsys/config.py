@@ -1,4 +1,4 @@
-"""The training configuration: one TOML file, every key described, every problem reported at once."""
+"""The training configuration: one TOML file, all of its problems reported at once."""
 
 import difflib
 import tomllib

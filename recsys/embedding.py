@@ -80,7 +80,8 @@ class ItemEmbedder:
 
     def query(self, text: str | None, image: bytes | None) -> Floats:
         """Return the embedding (D,) of words, a picture, or both; errors as :meth:`queries`."""
-        return self.queries([text], [image])[0]
+        embedding: Floats = self.queries([text], [image])[0]
+        return embedding
 
     def queries(self, texts: Sequence[str | None], images: Sequence[bytes | None]) -> Floats:
         """Return the embeddings (B, D) of B queries, each words, a picture, or both.

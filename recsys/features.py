@@ -1,4 +1,4 @@
-"""Ranking features: pure functions of (history, candidates, now), shared by training and serving."""
+"""Ranking features of (history, candidates, now): one code for training and for serving."""
 
 from dataclasses import dataclass
 

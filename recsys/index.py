@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Nearest(NamedTuple):
-    """Rows (K,) and their scores (K,), best first; K is smaller where fewer rows may be answered."""
+    """Rows (K,) and scores (K,), best first; fewer than asked where fewer may be answered."""
 
     rows: Tensor
     scores: Tensor

@@ -293,6 +293,7 @@ def _identification(material: Material, variant: Variant, *, device: str) -> Ide
     if chosen["val"] is None or material.photos is None:
         return None
     fused = torch.from_numpy(fuse_photos(material.photos, variant, device=device))
+    assert material.dataset.photos is not None, "a split of them was found"
     rows = torch.from_numpy(photo_rows(material.dataset.photos, material.dataset.items))
     train = chosen["train"] if chosen["train"] is not None else np.empty(0, dtype=np.int64)
     prototypes, prototype_rows = build_prototypes(fused[train], rows[train])

@@ -1,4 +1,4 @@
-"""Answer from a bundle: recommend, rank, find similar items, search; in-process or under a service."""
+"""Answer from a bundle: recommend, rank, find similar items, search."""
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -220,7 +220,7 @@ class Recommender:
         return self._ranker.score(history, rows.to(self.device), now_us, self._table)
 
     def _offers(self, history: History, mask: NDArray[np.bool_], now_us: int) -> Tensor:
-        """Return the rows worth ranking (C,): all that pass the mask, or the best of each source."""
+        """Return the rows worth ranking (C,): all under the mask, or the best of each source."""
         rows: Ints = np.flatnonzero(mask)
         if len(rows) <= RANK_ALL_ITEMS:
             return torch.from_numpy(rows)
@@ -237,7 +237,8 @@ class Recommender:
                 table.created_us.topk(OFFERS_PER_SOURCE).indices,
             ]
         ).unique()
-        return offered[torch.from_numpy(mask)[offered.cpu()]].cpu()
+        rows_offered: Tensor = offered.cpu()
+        return rows_offered[torch.from_numpy(mask)[rows_offered]]
 
     def _nearest(self, query: Tensor, k: int, mask: NDArray[np.bool_], source: str) -> list[Scored]:
         found = nearest_rows(query, self.catalogue.embeddings, mask, k)

@@ -1,6 +1,7 @@
 """Score a bundle offline: ranking beside baselines and ablations, and photos."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,8 +71,7 @@ def rank_systems(
     for queries in _questions(bundle, scopes):
         results: list[tuple[Role, SystemResult]] = []
         for system in systems:
-            task = f"{queries.scope}: {system.name}"
-            report = progress and (lambda done, total, task=task: progress(task, done, total))
+            report = partial(progress, f"{queries.scope}: {system.name}") if progress else None
             result = evaluate(system.name, system.scorer, queries, ks=ks, progress=report)
             results.append((system.role, result))
         tables.append(ranking_table(queries, results))

@@ -94,9 +94,12 @@ def _read_path(name: str, dtype: pl.DataType) -> Cells | None:
 
 
 def _read_pairs(name: str, dtype: pl.DataType) -> Cells | None:
+    refused = None
     if _is_text(dtype):
-        return _parsed(name, lambda text: text.map_batches(_json_pairs, return_dtype=PAIRS))
-    if isinstance(dtype, pl.Struct) and all(_is_plain(field) for field in _fields(dtype).values()):
+        pairs, refused = _parsed(name, _parse_all_pairs)
+    elif isinstance(dtype, pl.Struct) and all(
+        _is_plain(field) for field in _fields(dtype).values()
+    ):
         struct = pl.col(name).struct
         pairs = pl.concat_list(
             pl.struct(key=pl.lit(field), value=struct.field(field).cast(pl.String))
@@ -107,8 +110,8 @@ def _read_pairs(name: str, dtype: pl.DataType) -> Cells | None:
     else:
         return None
     # What has no value is no attribute: NDJSON gives every row the fields of all rows.
-    has_value = pl.element().struct.field("value").is_not_null()
-    return Cells(pairs.list.eval(pl.element().filter(has_value)))
+    has_value = pl.element().struct.field("value").str.strip_chars() != ""
+    return Cells(pairs.list.eval(pl.element().filter(has_value)), refused)
 
 
 def _fields(dtype: pl.Struct) -> dict[str, pl.DataType]:
@@ -126,8 +129,11 @@ def _is_pair_list(dtype: pl.DataType) -> bool:
     return fields.keys() == {"key", "value"} and all(map(_is_plain, fields.values()))
 
 
-def _json_pairs(texts: pl.Series) -> pl.Series:
-    return pl.Series(texts.name, [parse_pairs(text) for text in texts], dtype=PAIRS)
+def _parse_all_pairs(texts: pl.Expr) -> pl.Expr:
+    def parse(batch: pl.Series) -> pl.Series:
+        return pl.Series(batch.name, [parse_pairs(text) for text in batch], dtype=PAIRS)
+
+    return texts.map_batches(parse, return_dtype=PAIRS, is_elementwise=True)
 
 
 def parse_pairs(text: str | None) -> list[dict[str, str]] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -103,7 +104,7 @@ class Interactions:
         columns = (self.item_rows[order], self.kinds[order], self.timestamps_us[order])
         return [
             History(*(column[start:end] for column in columns))
-            for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+            for start, end in pairwise(bounds)
         ]
 
 

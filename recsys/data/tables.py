@@ -1,6 +1,8 @@
 """Read tables lazily: Parquet, CSV or NDJSON, one file, a glob or a list of them."""
 
+import csv
 import glob
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,14 @@ def _scan_ndjson(path: Path) -> pl.LazyFrame:
     return pl.scan_ndjson(path, infer_schema_length=None)
 
 
+_DAMAGE = (
+    pl.exceptions.PolarsError,
+    OSError,
+    EOFError,
+    UnicodeDecodeError,
+    csv.Error,
+    zlib.error,
+)
 _READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
     ".parquet": pl.scan_parquet,
     ".pq": pl.scan_parquet,
@@ -77,13 +87,13 @@ def scan_file(path: Path) -> pl.LazyFrame:
 
 @contextmanager
 def reading(table: str | Path) -> Iterator[None]:
-    """Turn what polars raises while it reads ``table`` into a DataError.
+    """Turn what is raised while ``table`` is read into a DataError.
 
     Raises:
         DataError: If the file is damaged or cannot be read.
     """
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"table {table} cannot be read ({reason}); write it again") from error

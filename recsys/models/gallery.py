@@ -86,10 +86,9 @@ def fit_calibration(similarities: Tensor, rows: Tensor) -> Calibration:
             f"{tuple(similarities.shape)}"
         )
     without = similarities.scatter(1, rows[:, None], -1.0)
-    signs = torch.stack(
-        [torch.cat(pair) for pair in zip(best_and_lead(similarities), best_and_lead(without))],
-        dim=1,
-    )  # (2B, 2)
+    shown, hidden = best_and_lead(similarities), best_and_lead(without)
+    # (2B, 2): photos of known products, then the same as if their product were not in the catalogue
+    signs = torch.stack([torch.cat(pair) for pair in zip(shown, hidden, strict=True)], dim=1)
     known = torch.cat([torch.ones(len(rows)), torch.zeros(len(rows))])
     weights, bias = _fit_logistic(signs.double(), known.double())
     probabilities = torch.sigmoid(signs.double() @ weights + bias)
@@ -111,10 +110,10 @@ def _fit_logistic(signs: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         logits = signs @ weights[:2] + weights[2]
         value = torch.nn.functional.binary_cross_entropy_with_logits(logits, known)
         value = value + 1e-4 * weights[:2].square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return weights[:2].detach(), weights[2].detach()
 
 

@@ -1,4 +1,4 @@
-"""Train the ranker on point-in-time snapshots: what was known at a cut, what was bought after it."""
+"""Train the ranker on snapshots: what was known at a cut, and what was bought after it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -212,7 +212,7 @@ class _RankerModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         return adamw(
             self.ranker,
-            steps=self.n_steps * self.config.epochs,
+            n_steps=self.n_steps * self.config.epochs,
             learning_rate=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
         )

@@ -73,10 +73,10 @@ def _read_items(original: Original) -> pl.DataFrame:
 
 def _read_styles(path: Path) -> pl.DataFrame:
     with reading(path), path.open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    names = [_KAGGLE.get(name, name) for name in header]
+        lines = list(csv.reader(file))
+    names = [_KAGGLE.get(name, name) for name in lines[0]] if lines else []
     last = len(names) - 1
-    rows = [[*row[:last], ",".join(row[last:])] for row in rows]
+    rows = [[*line[:last], ",".join(line[last:])] for line in lines[1:]]
     if any(len(row) != len(names) for row in rows):
         raise DataError(f"every line of {path} must have {len(names)} fields; download it again")
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")

@@ -1,9 +1,11 @@
 """What importers share: unpack safely, collect pictures, and leave all of a result or nothing."""
 
 import logging
+import lzma
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,7 +69,7 @@ def staging(out: Path) -> Iterator[Path]:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(
-            f"out must be a new or an empty folder, got {out}; remove it or take another"
+            f"out must be new or an empty folder, got {out}; remove it or take another"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -117,7 +119,7 @@ def _extract(src: Path, target: Path, progress: Progress | None) -> None:
                 archive.extract(member, target, filter="data")
                 if progress is not None:
                     progress("unpacking", file.tell(), size)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise DataError(
             f"src must be a folder or a tar archive, got {src} ({error}); download it again"
         ) from error

@@ -121,7 +121,7 @@ def test_categories_may_be_lists_or_text_with_arrows() -> None:
 
 def test_attributes_may_be_json_structs_maps_or_pairs() -> None:
     wanted = [pairs(colour="red", size="3"), [], pairs(size="4"), []]
-    as_json = ['{"colour": "red", "size": 3}', "{}", '{"colour": null, "size": 4}', None]
+    as_json = ['{"colour": "red", "size": 3}', "{}", '{"colour": null, "size": 4, "a": ""}', None]
     structs = [{"colour": "red", "size": 3}, {}, {"size": 4}, None]
     as_pairs = [*wanted[:2], [{"key": "colour", "value": None}, *pairs(size="4")], None]
     maps = pl.Series(

@@ -1,3 +1,4 @@
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from recsys.data.interactions import build_interactions
 from recsys.data.sources.amazon_beauty import import_amazon_beauty
 from recsys.data.splits import leave_last_out
 from recsys.errors import DataError, SchemaError
+
+ROOT = Path(__file__).parents[4]
+REAL = ROOT / os.environ.get("RECSYS_DATA", "../shared/data") / "amazon-beauty"
 
 
 @pytest.fixture
@@ -63,3 +67,16 @@ def test_another_layout_is_an_error(src: Path) -> None:
     (src / "events.parquet").unlink()
     with pytest.raises(DataError, match=r"events\.parquet cannot be read"):
         import_amazon_beauty(src, src / "out")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not there: set RECSYS_DATA to test it")
+def test_the_published_tables_have_the_published_counts(tmp_path: Path) -> None:
+    imported = import_amazon_beauty(REAL, tmp_path / "out")
+    assert imported.events is not None
+    now = datetime.now(UTC)
+    dataset = load_dataset(imported.items, imported.events, now=now, strict=True)
+
+    assert dataset.events is not None
+    assert len(dataset.items) == 12_101
+    assert len(dataset.events) == 198_502
+    assert dataset.events["user_id"].n_unique() == 22_363

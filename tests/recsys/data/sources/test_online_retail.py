@@ -90,13 +90,17 @@ def test_another_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must hold purchases, got none"):
         import_online_retail(table, out)
     table.write_text((HEADER + LINES).replace("2010-12-01", "1 Dec 2010"))
-    with pytest.raises(DataError, match="InvoiceDate of .* must be written like"):
+    with pytest.raises(DataError, match=r"InvoiceDate of .* must be written like"):
         import_online_retail(table, out)
-    (tmp_path / "b.csv.gz").write_bytes(b"no archive")
-    with pytest.raises(DataError, match=r"b\.csv\.gz cannot be read"):
-        import_online_retail(tmp_path / "b.csv.gz", out)
-
     assert not out.exists()
+
+
+@pytest.mark.parametrize("damage", [b"no archive", gzip.compress(LINES.encode())[:-20], b""])
+def test_a_damaged_archive_is_an_error(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "b.csv.gz").write_bytes(damage)
+
+    with pytest.raises(DataError, match=r"b\.csv\.gz cannot be read"):
+        import_online_retail(tmp_path / "b.csv.gz", tmp_path / "out")
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not there: set RECSYS_DATA to test it")

@@ -39,9 +39,8 @@ def test_what_was_staged_appears_at_once_and_whole(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_when_staging_fails(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="halfway"), staging(tmp_path / "out") as scratch:
-        (scratch / "items").write_text("x")
-        raise RuntimeError("halfway")
+    with pytest.raises(FileNotFoundError), staging(tmp_path / "out") as scratch:
+        (scratch / "items").rename(scratch / "deep" / "items")
 
     assert list(tmp_path.iterdir()) == []
 

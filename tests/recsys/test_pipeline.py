@@ -1,0 +1,112 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.bundle import Bundle
+from recsys.config import TrainConfig
+from recsys.data.synthetic import Shop
+from recsys.errors import DataError, MissingPartError
+from recsys.pipeline import Run, train
+from recsys.recommender import Recommender
+
+
+def test_the_whole_chain_leaves_a_complete_bundle_and_both_ablations(tiny_run: Run) -> None:
+    bundle = Bundle(tiny_run.bundle)
+    assert bundle.parts == {"vision", "text", "ranking", "identification"}
+    assert tiny_run.left_out == bundle.left_out == ()
+    assert set(tiny_run.ablations) == {"text-only", "image-only"}
+    assert np.isfinite(bundle.item_embeddings).all()
+
+
+def test_learning_ends_at_the_split_and_the_statistics_at_the_last_event(
+    tiny_run: Run, tiny_shop: Shop
+) -> None:
+    bundle = Bundle(tiny_run.bundle)
+    assert bundle.split_us == round(tiny_shop.split.timestamp() * 1e6)
+    assert bundle.as_of_us == bundle.interactions.timestamps_us.max() + 1
+
+
+def test_the_same_configuration_skips_every_stage_and_gives_the_same_version(
+    tiny_run: Run, tiny_config: TrainConfig
+) -> None:
+    again = train(tiny_config, tiny_run.bundle.parent)
+    assert all(stage.skipped for stage in again.stages)
+    assert again.bundle == tiny_run.bundle
+
+
+def test_a_change_of_the_ranker_trains_the_ranker_alone(
+    tiny_run: Run, tiny_config: TrainConfig
+) -> None:
+    ranker = tiny_config.ranker.model_copy(update={"hidden": 8})
+    evaluation = tiny_config.evaluation.model_copy(update={"ablations": False})
+    changed = tiny_config.model_copy(update={"ranker": ranker, "evaluation": evaluation})
+    run = train(changed, tiny_run.bundle.parent)
+    assert [stage.name for stage in run.stages if not stage.skipped] == ["ranker"]
+    assert run.bundle != tiny_run.bundle
+
+
+def reduced(config: TrainConfig, **data: object) -> TrainConfig:
+    evaluation = config.evaluation.model_copy(update={"ablations": False})
+    return config.model_copy(
+        update={"data": config.data.model_copy(update=data), "evaluation": evaluation}
+    )
+
+
+def test_without_events_it_still_searches_and_says_what_was_left_out(
+    tiny_run: Run, tiny_config: TrainConfig
+) -> None:
+    run = train(reduced(tiny_config, events=None, target_kinds=()), tiny_run.bundle.parent)
+    assert any(reason.startswith("ranking: no events") for reason in run.left_out)
+    recommender = Recommender(Bundle(run.bundle))
+    assert len(recommender.search("lamp", k=3)) == 3
+    with pytest.raises(MissingPartError, match="no 'ranking' part.*no events table"):
+        recommender.recommend(recommender.history("u"), k=3, now_us=0)
+
+
+def test_without_pictures_and_photos_words_and_ranking_remain(
+    tiny_run: Run, tiny_config: TrainConfig, tiny_shop: Shop, tmp_path: Path
+) -> None:
+    items = pl.read_parquet(tiny_shop.items).with_columns(image=pl.lit(None, dtype=pl.String))
+    items.write_parquet(tmp_path / "items.parquet")
+    bare = reduced(tiny_config, items=str(tmp_path / "items.parquet"), photos=None, images_root=None)
+    run = train(bare, tmp_path / "out")
+    assert Bundle(run.bundle).parts == {"text", "ranking"}
+    assert [reason.split(":")[0] for reason in run.left_out] == ["vision", "identification"]
+    with pytest.raises(MissingPartError, match="no vision tower"):
+        Recommender(Bundle(run.bundle)).search(image=b"picture", k=1)
+
+
+def test_items_with_neither_titles_nor_pictures_are_refused(
+    tiny_config: TrainConfig, tiny_shop: Shop, tmp_path: Path
+) -> None:
+    nothing = pl.lit(None, dtype=pl.String)
+    items = pl.read_parquet(tiny_shop.items).with_columns(
+        image=nothing, title=nothing, description=nothing
+    )
+    items.write_parquet(tmp_path / "items.parquet")
+    bare = reduced(tiny_config, items=str(tmp_path / "items.parquet"), photos=None, images_root=None)
+    with pytest.raises(DataError, match="must have titles or pictures"):
+        train(bare, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("[!.]*"))
+
+
+def test_a_split_before_which_too_little_happened_is_refused(
+    tiny_run: Run, tiny_config: TrainConfig
+) -> None:
+    early = tiny_config.split.model_copy(update={"at": datetime(2025, 5, 20, tzinfo=UTC)})
+    with pytest.raises(DataError, match="events must begin before the first of 2 cuts"):
+        train(tiny_config.model_copy(update={"split": early}), tiny_run.bundle.parent)
+
+
+def test_strict_training_stops_at_a_bad_row(
+    tiny_config: TrainConfig, tiny_shop: Shop, tmp_path: Path
+) -> None:
+    events = pl.read_parquet(tiny_shop.events)
+    stray = events.head(1).with_columns(item_id=pl.lit("no-such-item"))
+    pl.concat([events, stray]).write_parquet(tmp_path / "events.parquet")
+    bad = reduced(tiny_config, events=str(tmp_path / "events.parquet"))
+    with pytest.raises(DataError, match="every row must be valid"):
+        train(bad, tmp_path / "out", strict=True)

@@ -15,7 +15,11 @@ from recsys.bundle import Contents, Identification, write_bundle
 from recsys.config import TrainConfig
 from recsys.data import dataset as tables
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import Interactions, build_interactions
+from recsys.data.interactions import (
+    MICROSECONDS_PER_DAY,
+    Interactions,
+    build_interactions,
+)
 from recsys.data.pictures import Progress
 from recsys.data.quarantine import Quarantine
 from recsys.data.splits import cut_times
@@ -239,7 +243,8 @@ def _cuts_us(interactions: Interactions | None, config: TrainConfig) -> tuple[in
     """Return the snapshots' moments, earliest first, then the split; empty without events."""
     if interactions is None:
         return ()
-    end_us = int(interactions.timestamps_us[-1]) + 1
+    # Midnight after the last event, so that windows are whole days.
+    end_us = (int(interactions.timestamps_us[-1]) // MICROSECONDS_PER_DAY + 1) * MICROSECONDS_PER_DAY
     split = config.split
     if split.at is not None:
         at = split.at if split.at.tzinfo else split.at.replace(tzinfo=UTC)

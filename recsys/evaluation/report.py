@@ -28,7 +28,7 @@ _METRIC_NAMES = {
     "average_precision": "AP",
 }
 _SCOPES = {
-    "all": "Everything taken after the split, from the items known before it",
+    "all": "Everything in the catalogue at the split that was taken after it",
     "new": "Only what the user had not taken before; earlier items are out of the ranking",
     "cold": "Only items without any event before the split",
 }

@@ -130,7 +130,10 @@ def test_hue_keeps_the_mean_and_spread_of_the_three_colours() -> None:
     got = run(pictures, Augmentation(hue_deg=40.0))
     torch.testing.assert_close(got.mean(1), (pictures / 255).mean(1), atol=1e-4, rtol=0)
     torch.testing.assert_close(got.std(1), (pictures / 255).std(1), atol=1e-4, rtol=0)
-    assert (got - pictures / 255).abs().mean() > 0.02
+    before, after = pictures / 255 - (pictures / 255).mean(1, True), got - got.mean(1, True)
+    cosine = (before * after).sum(1) / (before.norm(dim=1) * after.norm(dim=1)).clamp(min=1e-6)
+    angles = torch.rad2deg(torch.acos(cosine.clamp(-1, 1))).flatten(1).median(1).values
+    assert 35 < angles.max() < 40.5
 
 
 def test_erasing_blanks_one_rectangle_of_the_drawn_area() -> None:

@@ -85,11 +85,14 @@ def test_every_kind_counts_unless_told_otherwise(split):
     assert answers(build_queries(*split, now_us=NOW_US, scope="cold")) == {0: [3], 1: [4]}
 
 
-def test_given_candidates_narrow_what_is_ranked_and_what_is_right(split):
-    only = np.array([True, False, True, True, True])
-    queries = build_queries(*split, now_us=NOW_US, scope="all", candidates=only)
-    assert answers(queries) == {0: [0], 2: [0]}
-    assert queries.candidates.tolist() == [True, False, True, False, False]
+def test_given_candidates_are_the_catalogue_with_or_without_history(split):
+    catalogue = np.array([True, False, True, True, False])
+    queries = build_queries(*split, now_us=NOW_US, scope="all", candidates=catalogue)
+    assert answers(queries) == {0: [0, 3], 2: [0]}
+    assert queries.candidates.tolist() == catalogue.tolist()
+    cold = build_queries(*split, now_us=NOW_US, scope="cold", candidates=catalogue)
+    assert answers(cold) == {0: [3]}
+    assert cold.candidates.tolist() == [False, False, False, True, False]
 
 
 @pytest.mark.parametrize("scope", SCOPES)

@@ -1,0 +1,52 @@
+"""Train on Grocery Store and record what the test photos give; asks a running service as well.
+
+Run from the repository's root: ``python -m benchmarks.grocery_store``.
+"""
+
+import asyncio
+from pathlib import Path
+
+import polars as pl
+
+from benchmarks.published import imported
+from benchmarks.record import record
+from benchmarks.training_run import measure
+from recsys.data.dataset import Dataset
+from serving.async_client import AsyncClient
+from serving.testing import running_service
+
+COMMAND = "python -m benchmarks.grocery_store"
+LEVELS = {"coarse": "category_2", "fine": "category_3"}
+
+
+def main() -> None:
+    """Train, record the figures, and identify a test photo through the service."""
+    imported("grocery-store", "grocery-store.tar")
+    measured = measure(Path("configs/grocery_store.toml"), Path("out/grocery-store"))
+    record("grocery", "grocery.train.seconds", measured.seconds, "s", COMMAND)
+    accuracies = {row.target: row for row in measured.report.classification}
+    for name, target in LEVELS.items():
+        print(name, accuracies[target])
+        value = accuracies[target].accuracy.mean
+        record("grocery", f"grocery.{name}.accuracy", value, "accuracy", COMMAND)
+    (identified,) = measured.report.retrieval
+    print(identified)
+    for name in ("top1", "top5"):
+        value = getattr(identified, name).mean
+        record("grocery", f"grocery.identify.{name}", value, "accuracy", COMMAND)
+    asyncio.run(identify_one(measured.run.bundle, measured.run.dataset))
+
+
+async def identify_one(bundle: Path, dataset: Dataset) -> None:
+    """Send one test photo to a service on the bundle and print what it says."""
+    if dataset.photos is None or dataset.images_root is None:
+        raise SystemExit("the imported tables must have photos, got none")
+    photo = dataset.photos.filter(pl.col("split") == "test").row(0, named=True)
+    async with running_service(bundle) as service, AsyncClient(service.address) as client:
+        answer = await client.identify((dataset.images_root / photo["image"]).read_bytes())
+    candidates = [(one.item_id, round(one.score, 3)) for one in answer.candidates]
+    print(f"service: {photo['image']} is {photo['item_id']}; answer {answer.known}, {candidates}")
+
+
+if __name__ == "__main__":
+    main()

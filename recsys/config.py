@@ -91,15 +91,18 @@ class UserConfig(_Model):
 
     width: int = Field(64, ge=1, description="Width of the transformer; a multiple of heads.")
     heads: int = Field(4, ge=1, description="Attention heads.")
-    depth: int = Field(2, ge=1, description="Transformer layers.")
+    depth: int = Field(1, ge=1, description="Transformer layers.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the transformer.")
-    history_length: int = Field(50, ge=1, description="Events read of each history L, the last.")
+    history_length: int = Field(
+        100, ge=1, description="Latest events that the profile is the mean of."
+    )
+    recent_length: int = Field(20, ge=1, description="Latest events that the transformer reads.")
     horizon_days: float = Field(
         14.0, ge=0, description="Targets are drawn from this many days; 0: the next moment only."
     )
     n_targets: int = Field(4, ge=1, description="Targets drawn for each history and epoch.")
     histories_per_user: int = Field(
-        8, ge=1, description="Histories drawn from each user and epoch, so heavy users do not rule."
+        4, ge=1, description="Histories drawn from each user and epoch, so heavy users do not rule."
     )
     kind_weights: dict[str, float] = Field(
         {"view": 0.3, "click": 0.3, "cart": 0.6},

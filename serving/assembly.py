@@ -44,8 +44,9 @@ async def running_engine(
         compute = ComputeThread(max_queue=config.max_queue)
         resources.push_async_callback(asyncio.to_thread, compute.close)
         batcher = _build_batcher(recommender, compute, config, telemetry)
-        resources.push_async_callback(batcher.close)
         tiers = _build_tiers(recommender, batcher, connection, config, telemetry)
+        resources.push_async_callback(tiers.close)
+        resources.push_async_callback(batcher.close)
         items = LiveItems(
             recommender,
             compute=compute,

@@ -89,6 +89,7 @@ def _build_client(url: str, timeout_s: float) -> Any:
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "retry": retry,
+        "protocol": 2,  # the form of replies depends on it, and not every proxy speaks 3
     }
     try:
         if url.startswith(CLUSTER_SCHEME):

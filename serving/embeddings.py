@@ -118,6 +118,10 @@ class EmbeddingTiers:
         # One caller giving up must not cancel what the others wait for.
         return np.array(await asyncio.shield(flight))
 
+    async def close(self) -> None:
+        """Wait for what is under way; nothing new may be asked for."""
+        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+
     async def _fetch(self, key: str, content: Callable[[], Awaitable[Content]]) -> Floats:
         embedding = await self._shared.get(key)
         if embedding is not None:

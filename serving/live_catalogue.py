@@ -97,6 +97,7 @@ class LiveCatalogue:
         self._applied = 0
         self._progress = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
         self.stale = False
 
     async def start(self) -> None:
@@ -110,9 +111,10 @@ class LiveCatalogue:
 
     async def stop(self) -> None:
         """Stop following."""
+        # Not by cancelling: redis-py may swallow that, and a read ends soon by itself.
+        self._stopping = True
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task
 
     async def write(self, changes: Sequence[Change], *, timeout_s: float) -> None:
         """Store changes; on return they are durable and in effect here.
@@ -177,10 +179,13 @@ class LiveCatalogue:
         return newest[0][0].decode() if newest else "0-0"
 
     async def _follow(self, position: str | None) -> None:
-        while True:
+        while not self._stopping:
             try:
-                position = await (self._recover() if position is None else self._read_on(position))
-                self.stale = False
+                if position is None:
+                    position = await self._recover()
+                else:
+                    position = await self._read_on(position)
+                self.stale = position is None
             except UnavailableError:
                 self.stale, position = True, None
             except Exception:
@@ -196,9 +201,9 @@ class LiveCatalogue:
             )
         if not self._connection.available:  # one slow command is no reason to stay away
             await self._connection.probe()
-        entries = _entries(streams)
-        if not entries:
+        if not streams:
             return position
+        ((_, entries),) = streams
         numbers = [int(fields[b"n"]) for _, fields in entries]
         if numbers[0] > self._applied + 1:
             logger.warning("missed changes %d to %d", self._applied + 1, numbers[0] - 1)
@@ -207,11 +212,12 @@ class LiveCatalogue:
         await self._advance(numbers[-1])
         return entries[-1][0].decode()
 
-    async def _recover(self) -> str:
-        """Wait for Redis and load everything: it may have lost, or gained, anything meanwhile."""
-        while not (await self._follower.probe() and await self._connection.probe()):
-            await asyncio.sleep(_RETRY_S)
-        return await self._load()
+    async def _recover(self) -> str | None:
+        """Load everything once Redis is back: it may have lost, or gained, anything meanwhile."""
+        if await self._follower.probe() and await self._connection.probe():
+            return await self._load()
+        await asyncio.sleep(_RETRY_S)
+        return None
 
     async def _advance(self, number: int) -> None:
         async with self._progress:
@@ -221,13 +227,3 @@ class LiveCatalogue:
 
 def _decode(record: bytes) -> ItemRecord:
     return ItemRecord(**json.loads(record))
-
-
-def _entries(streams: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Return the entries of the one stream that was read; the reply's form depends on RESP."""
-    if not streams:
-        return []
-    pairs = streams.values() if isinstance(streams, dict) else [pair[1] for pair in streams]
-    entries = next(iter(pairs))
-    # RESP3 wraps the entries of a stream in one more list.
-    return entries[0] if entries and isinstance(entries[0], list) else entries

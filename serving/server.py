@@ -139,7 +139,7 @@ class Service:
         port = _bind(server, config)
         await reporter.start()
         await server.start()
-        self._resources.push_async_callback(server.stop, config.drain_s)
+        self._resources.push_async_callback(_drain, server, config.drain_s)
         self._resources.push_async_callback(reporter.drain)
         self.address = f"{config.host}:{port}"
 
@@ -191,6 +191,15 @@ async def _unless_signalled(task: asyncio.Task[Any], signals: asyncio.Queue[None
     task.cancel()
     await asyncio.wait({task})
     return False
+
+
+async def _drain(server: grpc.aio.Server, drain_s: float) -> None:
+    """Finish the calls in flight; when cancelled, end them now."""
+    try:
+        await server.stop(drain_s)
+    except asyncio.CancelledError:
+        await server.stop(None)
+        raise
 
 
 def _open_bundle(path: str | Path, device: str) -> Recommender:

@@ -18,7 +18,7 @@ START_DECAY_DAYS = 90.0
 
 
 class PaddedHistories(NamedTuple):
-    """Histories as rectangular arrays (B, L), oldest first, padding last.
+    """Histories as rectangular arrays (B, L), padding first, the latest event last.
 
     Args:
         rows: Item rows, int64; 0 on padding, which ``mask`` tells from item 0.
@@ -59,7 +59,7 @@ def pad_histories(histories: Sequence[History], length: int, now_us: Ints) -> Pa
     for i, (history, now) in enumerate(zip(histories, now_us, strict=True)):
         end = int(np.searchsorted(history.timestamps_us, now, side="left"))
         start = max(0, end - length)
-        kept = slice(0, end - start)
+        kept = slice(length - (end - start), length)
         padded.rows[i, kept] = history.item_rows[start:end]
         padded.kinds[i, kept] = history.kinds[start:end]
         padded.ages_days[i, kept] = (now - history.timestamps_us[start:end]) / MICROSECONDS_PER_DAY
@@ -103,11 +103,14 @@ class DecayedMean(nn.Module):
 class UserEncoder(nn.Module):
     """User vector from the embeddings, ages and kinds of the last events.
 
-    SASRec (Kang and McAuley, 2018, https://arxiv.org/abs/1808.09781) differs in four ways. Here
-    items enter by content, never by id, so that new items work at once. An event has the age it
-    has now in place of a position, so that a basket has no order and a pause is seen. One readout
-    token attends to everything, in place of a causal mask. And the transformer only corrects a
-    decayed mean of the item embeddings, which is already a fair profile where data are few.
+    A decayed mean of the item embeddings, bent by a linear map, plus a correction that a
+    transformer reads from the latest events. It starts as the decayed mean, already a fair profile,
+    so that a shop with few events is not worse off.
+
+    The transformer is that of SASRec (Kang and McAuley, 2018, https://arxiv.org/abs/1808.09781),
+    read at the latest event, with three differences: items enter by content and never by id, so
+    that new items work at once; an event has its age at the moment of the request in place of a
+    position, so that a basket has no order and a pause is seen; and all events see each other.
 
     Args:
         dim: Size D of item embeddings and user vectors.
@@ -115,7 +118,8 @@ class UserEncoder(nn.Module):
         width: Width of the transformer.
         heads: Attention heads; divides ``width``.
         depth: Transformer layers.
-        history_length: Events L that callers should pass, the last ones.
+        history_length: Events L that the mean reads; callers pass that many.
+        recent_length: Events that the transformer reads, at most ``history_length``.
         dropout: Of the transformer.
 
     Raises:
@@ -129,8 +133,9 @@ class UserEncoder(nn.Module):
         n_kinds: int,
         width: int = 64,
         heads: int = 4,
-        depth: int = 2,
-        history_length: int = 50,
+        depth: int = 1,
+        history_length: int = 100,
+        recent_length: int = 20,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -138,12 +143,12 @@ class UserEncoder(nn.Module):
             raise ValueError(f"width must be a multiple of heads ({heads}), got {width}")
         self.dim = dim
         self.history_length = history_length
+        self.recent_length = recent_length
         self.profile = DecayedMean(n_kinds)
         self.bend = nn.Linear(dim, dim, bias=False)
         self.project = nn.Linear(dim, width)
         self.kind = nn.Embedding(n_kinds, width)
         self.age = nn.Linear(len(DECAYS_DAYS), width)
-        self.readout = nn.Parameter(torch.zeros(width))
         layer = nn.TransformerEncoderLayer(
             width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
         )
@@ -158,10 +163,11 @@ class UserEncoder(nn.Module):
     def forward(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
         """Return unit-length user vectors (B, D), to be compared with items by dot product.
 
-        A user without events gets the learned vector of newcomers.
+        A user without events gets the learned vector of newcomers. The arguments are as
+        :func:`pad_histories` makes them: padding first, the latest event last.
 
         Args:
-            items: Item embeddings (B, L, D), in any order; the ages tell the order.
+            items: Item embeddings (B, L, D).
             ages_days: Age of each event now (B, L), at least 0.
             kinds: Kind codes, int64 (B, L).
             mask: True where there is an event, bool (B, L); the rest is ignored.
@@ -178,21 +184,21 @@ class UserEncoder(nn.Module):
                 f"{tuple(mask.shape)}"
             )
         profile = self.profile(items, ages_days, kinds, mask)
-        read = self._read(items, ages_days, kinds, mask)
+        last = slice(-self.recent_length, None)
+        read = self._read(items[:, last], ages_days[:, last], kinds[:, last], mask[:, last])
         vectors = profile + self.bend(profile) + self.correct(read)
         known = mask.any(dim=1, keepdim=True)
         return F.normalize(torch.where(known, vectors, self.newcomer.to(vectors.dtype)), dim=1)
 
     def _read(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
-        """Return the transformer's output at the readout token (B, width)."""
+        """Return the transformer's output at the latest event (B, width)."""
         fading = torch.exp(-ages_days[..., None] / self.profile.decays_days)
         tokens = self.project(items) + self.kind(kinds) + self.age(fading)  # (B, L, width)
-        readout = self.readout.to(tokens.dtype).expand(len(tokens), 1, -1)
-        padding = F.pad(~mask, (1, 0), value=False)  # (B, 1 + L)
-        encoded: Tensor = self.transformer(
-            torch.cat([readout, tokens], dim=1), src_key_padding_mask=padding
-        )
-        return encoded[:, 0]
+        padding = ~mask
+        # Attention to nothing is NaN: a newcomer attends to the last pad, and it is not used.
+        padding[:, -1] = False
+        encoded: Tensor = self.transformer(tokens, src_key_padding_mask=padding)
+        return encoded[:, -1]
 
 
 def build_user_encoder(config: UserConfig, *, dim: int, n_kinds: int) -> UserEncoder:
@@ -204,5 +210,6 @@ def build_user_encoder(config: UserConfig, *, dim: int, n_kinds: int) -> UserEnc
         heads=config.heads,
         depth=config.depth,
         history_length=config.history_length,
+        recent_length=config.recent_length,
         dropout=config.dropout,
     )

@@ -24,8 +24,11 @@ from recsys.models.ranker import build_ranker
 from recsys.models.user_encoder import build_user_encoder
 from recsys.schema import EventSchema, ItemSchema
 from recsys.statistics import build_statistics
+from serving.async_client import AsyncClient
 from serving.connection import RedisConnection
 from serving.embedded_redis import EmbeddedRedis
+from serving.server import Service
+from serving.testing import running_service
 from text.build import build_encoder
 from text.config import TextConfig
 from vision.backbones import build_backbone
@@ -103,6 +106,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> PlantedShop:
 
 
 @pytest.fixture(scope="session")
+def strange_photo() -> bytes:
+    """Return a photo of nothing in the shop."""
+    return draw((250, 250, 20), 15)
+
+
+@pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
     """Yield a running Redis that tests share, each under its own namespace."""
     with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
@@ -115,6 +124,22 @@ async def connection(redis_server: EmbeddedRedis) -> AsyncIterator[RedisConnecti
     connection = RedisConnection(redis_server.url, timeout_s=2)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def service(
+    shop: PlantedShop, redis_server: EmbeddedRedis, namespace: str
+) -> AsyncIterator[Service]:
+    """Yield a service on the shared Redis."""
+    async with running_service(shop.path, redis=redis_server.url, namespace=namespace) as service:
+        yield service
+
+
+@pytest.fixture
+async def client(service: Service) -> AsyncIterator[AsyncClient]:
+    """Yield a client of ``service``."""
+    async with AsyncClient(service.address) as client:
+        yield client
 
 
 @pytest.fixture

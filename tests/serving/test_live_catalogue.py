@@ -49,10 +49,12 @@ class Replica:
 async def running(server: EmbeddedRedis, namespace: str) -> AsyncIterator[Replica]:
     replica = Replica(server.url, namespace)
     await replica.live.start()
-    yield replica
-    await replica.live.stop()
-    await replica.connection.close()
-    await replica.follower.close()
+    try:
+        yield replica
+    finally:
+        await replica.live.stop()
+        await replica.connection.close()
+        await replica.follower.close()
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

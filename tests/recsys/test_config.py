@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from recsys.config import load_config
+from recsys.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "shop.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_smallest_configuration_is_one_items_table(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, '[data]\nitems = "items.csv"\n'))
+    assert config.data.items == str(tmp_path / "items.csv")
+    assert config.data.events is None
+
+
+def test_absolute_and_home_paths_stay_what_they_are(tmp_path: Path) -> None:
+    text = '[data]\nitems = "/data/items-*.parquet"\nevents = "~/events.csv"\n'
+    config = load_config(write(tmp_path, text))
+    assert config.data.items == "/data/items-*.parquet"
+    assert config.data.events == str(Path("~/events.csv").expanduser())
+
+
+def test_all_problems_are_reported_at_once_with_the_nearest_key(tmp_path: Path) -> None:
+    text = '[data]\nitems = "i.csv"\n[vision]\nepoch = 3\n[ranker]\nhidden = 0\n[splitt]\n'
+    with pytest.raises(ConfigError, match=r"has 3 problem\(s\)") as caught:
+        load_config(write(tmp_path, text))
+    message = str(caught.value)
+    assert "vision.epoch: unknown key; did you mean 'epochs'?" in message
+    assert "ranker.hidden" in message
+    assert "got 0" in message
+    assert "splitt: unknown key; did you mean 'split'?" in message
+
+
+def test_a_missing_items_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="data: Field required"):
+        load_config(write(tmp_path, 'name = "x"\n'))
+
+
+@pytest.mark.parametrize("text", ["[data", 'items = "\n'])
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="must be TOML"):
+        load_config(write(tmp_path, text))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be a readable file"):
+        load_config(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted((ROOT / "configs").glob("*.toml")), ROOT / "recsys/cli/demo.toml"], ids=lambda p: p.name
+)
+def test_every_configuration_that_we_ship_is_valid(path: Path) -> None:
+    load_config(path)

@@ -81,8 +81,12 @@ async def max_parity_difference(bundle: Bundle) -> float:
             history = recommender.history(interactions.user_ids[user])
             stranger = f"replayed-{user}"
             await client.record_events(_events(recommender, stranger, history))
-            ids = generator.choice(recommender.catalogue.item_ids, PARITY_CANDIDATES, False).tolist()
-            offline = {one.item_id: one.score for one in recommender.rank(history, ids, now_us=now_us)}
+            ids = generator.choice(
+                recommender.catalogue.item_ids, PARITY_CANDIDATES, False
+            ).tolist()
+            offline = {
+                one.item_id: one.score for one in recommender.rank(history, ids, now_us=now_us)
+            }
             answer = await client.rank(stranger, ids, now=now)
             gaps = [abs(one.score - offline[one.item_id]) for one in answer.results]
             difference = max(difference, *gaps)

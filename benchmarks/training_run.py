@@ -54,7 +54,9 @@ def table(report: Report, scope: str) -> RankingTable:
     for one in report.rankings:
         if one.scope == scope:
             return one
-    raise ValueError(f"report must have the scope {scope!r}, got {[t.scope for t in report.rankings]}")
+    raise ValueError(
+        f"report must have the scope {scope!r}, got {[t.scope for t in report.rankings]}"
+    )
 
 
 def metric(one: RankingTable, system: str, name: str) -> Estimate:

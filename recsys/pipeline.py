@@ -244,7 +244,9 @@ def _cuts_us(interactions: Interactions | None, config: TrainConfig) -> tuple[in
     if interactions is None:
         return ()
     # Midnight after the last event, so that windows are whole days.
-    end_us = (int(interactions.timestamps_us[-1]) // MICROSECONDS_PER_DAY + 1) * MICROSECONDS_PER_DAY
+    end_us = (
+        int(interactions.timestamps_us[-1]) // MICROSECONDS_PER_DAY + 1
+    ) * MICROSECONDS_PER_DAY
     split = config.split
     if split.at is not None:
         at = split.at if split.at.tzinfo else split.at.replace(tzinfo=UTC)

@@ -13,7 +13,7 @@ from click import Command, Group
 
 from benchmarks.record import latest
 from benchmarks.tables import TABLES, render
-from recsys.cli.main import app
+from recsys.cli.app import app
 from recsys.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]

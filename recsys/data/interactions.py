@@ -103,8 +103,7 @@ class Interactions:
         bounds = np.searchsorted(self.user_rows[order], np.arange(self.n_users + 1))
         columns = (self.item_rows[order], self.kinds[order], self.timestamps_us[order])
         return [
-            History(*(column[start:end] for column in columns))
-            for start, end in pairwise(bounds)
+            History(*(column[start:end] for column in columns)) for start, end in pairwise(bounds)
         ]
 
 

@@ -55,7 +55,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*sorted((ROOT / "configs").glob("*.toml")), ROOT / "recsys/cli/demo.toml"], ids=lambda p: p.name
+    "path",
+    [*sorted((ROOT / "configs").glob("*.toml")), ROOT / "recsys/cli/demo.toml"],
+    ids=lambda p: p.name,
 )
 def test_every_configuration_that_we_ship_is_valid(path: Path) -> None:
     load_config(path)

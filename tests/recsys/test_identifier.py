@@ -22,7 +22,9 @@ def train_photos(shop: Shop) -> pl.DataFrame:
     return pl.read_parquet(shop.photos).filter(split="train").head(30)
 
 
-def test_training_photos_are_mostly_identified(identifier: ProductIdentifier, tiny_shop: Shop) -> None:
+def test_training_photos_are_mostly_identified(
+    identifier: ProductIdentifier, tiny_shop: Shop
+) -> None:
     hits = 0
     for photo in train_photos(tiny_shop).iter_rows(named=True):
         answer = identifier.identify((tiny_shop.images / photo["image"]).read_bytes(), k=5)
@@ -48,7 +50,9 @@ def test_a_product_upserted_with_one_picture_is_identified_at_once(
     picture = (tiny_shop.images / unknown["image"]).read_bytes()
     donor = recommender.catalogue.records(recommender.catalogue.item_ids[:1])
     fresh = donor.with_columns(
-        item_id=pl.lit("fresh"), title=pl.lit(None, dtype=pl.String), description=pl.lit(None, dtype=pl.String)
+        item_id=pl.lit("fresh"),
+        title=pl.lit(None, dtype=pl.String),
+        description=pl.lit(None, dtype=pl.String),
     )
     fresh = ItemSchema.cast(fresh)
     recommender.upsert(fresh, recommender.embedder.items(fresh, [picture]))

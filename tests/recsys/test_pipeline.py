@@ -62,7 +62,7 @@ def test_without_events_it_still_searches_and_says_what_was_left_out(
     assert any(reason.startswith("ranking: no events") for reason in run.left_out)
     recommender = Recommender(Bundle(run.bundle))
     assert len(recommender.search("lamp", k=3)) == 3
-    with pytest.raises(MissingPartError, match="no 'ranking' part.*no events table"):
+    with pytest.raises(MissingPartError, match=r"no 'ranking' part.*no events table"):
         recommender.recommend(recommender.history("u"), k=3, now_us=0)
 
 
@@ -71,7 +71,9 @@ def test_without_pictures_and_photos_words_and_ranking_remain(
 ) -> None:
     items = pl.read_parquet(tiny_shop.items).with_columns(image=pl.lit(None, dtype=pl.String))
     items.write_parquet(tmp_path / "items.parquet")
-    bare = reduced(tiny_config, items=str(tmp_path / "items.parquet"), photos=None, images_root=None)
+    bare = reduced(
+        tiny_config, items=str(tmp_path / "items.parquet"), photos=None, images_root=None
+    )
     run = train(bare, tmp_path / "out")
     assert Bundle(run.bundle).parts == {"text", "ranking"}
     assert [reason.split(":")[0] for reason in run.left_out] == ["vision", "identification"]
@@ -87,7 +89,9 @@ def test_items_with_neither_titles_nor_pictures_are_refused(
         image=nothing, title=nothing, description=nothing
     )
     items.write_parquet(tmp_path / "items.parquet")
-    bare = reduced(tiny_config, items=str(tmp_path / "items.parquet"), photos=None, images_root=None)
+    bare = reduced(
+        tiny_config, items=str(tmp_path / "items.parquet"), photos=None, images_root=None
+    )
     with pytest.raises(DataError, match="must have titles or pictures"):
         train(bare, tmp_path / "out")
     assert not list((tmp_path / "out").glob("[!.]*"))

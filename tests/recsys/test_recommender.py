@@ -32,7 +32,9 @@ def ids(results: list) -> list[str]:
     return [result.item_id for result in results]
 
 
-def test_recommendations_are_the_best_of_the_full_ranking(recommender: Recommender, user: str) -> None:
+def test_recommendations_are_the_best_of_the_full_ranking(
+    recommender: Recommender, user: str
+) -> None:
     history = recommender.history(user)
     results = recommender.recommend(history, k=10, now_us=NOW, explain=True)
     scores = recommender.scores(history, NOW)
@@ -87,7 +89,9 @@ def test_a_newcomer_gets_an_answer_that_says_so(recommender: Recommender) -> Non
     assert {result.source for result in results} <= {"popular", "new"}
 
 
-def test_what_is_excluded_or_filtered_is_not_recommended(recommender: Recommender, user: str) -> None:
+def test_what_is_excluded_or_filtered_is_not_recommended(
+    recommender: Recommender, user: str
+) -> None:
     history = recommender.history(user)
     first = recommender.recommend(history, k=1, now_us=NOW)[0].item_id
     seen = {recommender.catalogue.item_ids[row] for row in history.item_rows}
@@ -97,7 +101,9 @@ def test_what_is_excluded_or_filtered_is_not_recommended(recommender: Recommende
     unseen = recommender.recommend(history, k=n_items, now_us=NOW, exclude_seen=True)
     assert not seen & set(ids(unseen))
     top = recommender.catalogue.records([first])["category"][0][0]
-    filtered = recommender.recommend(history, k=n_items, now_us=NOW, filters=Filters(category=(top,)))
+    filtered = recommender.recommend(
+        history, k=n_items, now_us=NOW, filters=Filters(category=(top,))
+    )
     paths = recommender.catalogue.records(ids(filtered))["category"].to_list()
     assert {path[0] for path in paths} == {top}
 
@@ -146,7 +152,9 @@ def test_a_title_finds_its_item_and_a_picture_finds_its_product(
 def test_an_upserted_item_is_searchable_and_recommendable_at_once(
     recommender: Recommender, tiny_shop: Shop, user: str
 ) -> None:
-    donor = recommender.catalogue.records(recommender.catalogue.item_ids).drop_nulls("image").head(1)
+    donor = (
+        recommender.catalogue.records(recommender.catalogue.item_ids).drop_nulls("image").head(1)
+    )
     fresh = ItemSchema.cast(donor.with_columns(item_id=pl.lit("fresh"), title=pl.lit("Quux zebra")))
     picture = (tiny_shop.images / donor["image"][0]).read_bytes()
     recommender.upsert(fresh, recommender.embedder.items(fresh, [picture]))
@@ -158,7 +166,9 @@ def test_an_upserted_item_is_searchable_and_recommendable_at_once(
     assert "fresh" not in ids(recommender.search(None, picture, k=100))
 
 
-def test_a_query_has_the_same_embedding_in_every_batch(recommender: Recommender, tiny_shop: Shop) -> None:
+def test_a_query_has_the_same_embedding_in_every_batch(
+    recommender: Recommender, tiny_shop: Shop
+) -> None:
     picture = next(tiny_shop.images.rglob("*.jpg")).read_bytes()
     texts = ["lamp", None, "a nordic chair", "x " * 40]
     images = [None, picture, picture, None]

@@ -11,7 +11,13 @@ from recsys.errors import MissingPartError
 from recsys.pipeline import Run
 from recsys.recommender import Recommender
 from recsys.reporting import report_bundle, report_run
-from recsys.scorecard import OURS, classify_photos, identify_photos, rank_systems, recommender_scorer
+from recsys.scorecard import (
+    OURS,
+    classify_photos,
+    identify_photos,
+    rank_systems,
+    recommender_scorer,
+)
 
 
 @pytest.fixture(scope="module")

@@ -146,7 +146,11 @@ def test_weights_that_are_missing_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "one pooling of .*, got cls, mean"),
+        (
+            "1_Pooling/config.json",
+            {"pooling_mode_cls_token": True},
+            "one pooling of .*, got cls, mean",
+        ),
         ("1_Pooling/config.json", {"pooling_mode": "weightedmean"}, "got weightedmean"),
         ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt = false"),
         ("2_Dense/config.json", {"activation_function": "os.system"}, "activation must be one of"),

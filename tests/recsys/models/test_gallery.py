@@ -30,7 +30,9 @@ def test_a_product_is_as_similar_as_the_closer_of_picture_and_photos() -> None:
 
 def test_without_photos_the_pictures_alone_count() -> None:
     queries, items = unit(3, 4), unit(5, 4, seed=1)
-    found = product_similarities(queries, items, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    found = product_similarities(
+        queries, items, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
+    )
     assert torch.allclose(found, queries @ items.T)
 
 

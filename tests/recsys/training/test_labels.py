@@ -2,7 +2,13 @@ import numpy as np
 import polars as pl
 
 from recsys.schema import ItemSchema, PhotoSchema
-from recsys.training.labels import item_labels, photo_labels, photo_rows, title_groups, with_identity
+from recsys.training.labels import (
+    item_labels,
+    photo_labels,
+    photo_rows,
+    title_groups,
+    with_identity,
+)
 
 
 def items(**columns: list[object]) -> pl.DataFrame:

@@ -35,7 +35,9 @@ def test_an_interrupted_stage_finds_its_folder_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         workspace.run("towers", {}, fail)
     found: list[str] = []
-    stage = workspace.run("towers", {}, lambda folder: found.append((folder / "last.ckpt").read_text()))
+    stage = workspace.run(
+        "towers", {}, lambda folder: found.append((folder / "last.ckpt").read_text())
+    )
     assert found == ["half way"]
     assert not stage.skipped
 

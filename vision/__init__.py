@@ -1,1 +1,31 @@
-"""Vision tower: pictures in, embeddings out."""
+"""Vision tower: pictures in, embeddings out.
+
+Fine-tuning is ``vision.finetune.finetune``, files are ``vision.checkpoint``. The names below are
+opened on first use, so that ``import vision`` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vision.config import VisionConfig
+    from vision.dataset import Samples
+    from vision.tower import VisionTower
+
+_HOMES = {
+    "Samples": "vision.dataset",
+    "VisionConfig": "vision.config",
+    "VisionTower": "vision.tower",
+}
+
+__all__ = ["Samples", "VisionConfig", "VisionTower"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vision' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,57 @@
+"""The committed code is what the protocol says, and nothing in the protocol is left undone."""
+
+from pathlib import Path
+
+import grpc_tools
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_tools import protoc
+
+from protos.recsys.v1 import recommender_pb2, recommender_pb2_grpc
+from serving.servicer import RecommenderServicer
+
+ROOT = Path(__file__).parents[2]
+PROTO = "protos/recsys/v1/recommender.proto"
+SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> descriptor_pb2.FileDescriptorProto:
+    """Return what the installed compiler makes of the file; any version makes the same."""
+    out = tmp_path_factory.mktemp("protoc") / "set"
+    include = Path(grpc_tools.__file__).with_name("_proto")
+    arguments = ["protoc", f"-I{ROOT}", f"-I{include}", f"--descriptor_set_out={out}"]
+    assert protoc.main([*arguments, str(ROOT / PROTO)]) == 0
+    return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
+
+
+def test_the_committed_code_is_that_of_the_file(
+    compiled: descriptor_pb2.FileDescriptorProto,
+) -> None:
+    committed = descriptor_pb2.FileDescriptorProto()
+    recommender_pb2.DESCRIPTOR.CopyToProto(committed)
+    for file in (committed, compiled):  # each version of the compiler may add what it derives
+        for message in file.message_type:
+            for field in message.field:
+                field.ClearField("json_name")
+
+    assert committed == compiled, "run `make proto`"
+
+
+def test_every_method_is_implemented() -> None:
+    for method in SERVICE.methods:
+        base = getattr(recommender_pb2_grpc.RecommenderServicer, method.name)
+        assert getattr(RecommenderServicer, method.name) is not base
+
+
+def test_every_response_says_which_bundle_answered_and_how_well() -> None:
+    for method in SERVICE.methods:
+        info = method.output_type.fields_by_name["info"]
+        assert (info.number, info.message_type.name) == (1, "ResponseInfo")
+
+
+def test_every_message_and_method_is_described() -> None:
+    lines = (ROOT / PROTO).read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.strip().startswith("rpc "):
+            assert lines[number - 1].strip().startswith("//"), line

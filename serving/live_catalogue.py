@@ -215,7 +215,8 @@ class LiveCatalogue:
 
     async def _recover(self) -> str | None:
         """Load everything once Redis is back: it may have lost, or gained, anything meanwhile."""
-        if await self._follower.probe() and await self._connection.probe():
+        # Both are asked: each remembers for its users whether Redis answers.
+        if all([await one.probe() for one in (self._follower, self._connection)]):
             return await self._load()
         await asyncio.sleep(_RETRY_S)
         return None

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pytest
 import typer.main
-from click import Command, Group
+from typer.core import TyperCommand as Command
+from typer.core import TyperGroup as Group
 
 from benchmarks.record import latest
 from benchmarks.tables import TABLES, render

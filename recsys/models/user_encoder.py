@@ -82,9 +82,9 @@ class DecayedMean(nn.Module):
     def __init__(self, n_kinds: int) -> None:
         super().__init__()
         self.register_buffer("decays_days", torch.tensor(DECAYS_DAYS), persistent=False)
-        start = [0.0 if days == START_DECAY_DAYS else -4.0 for days in DECAYS_DAYS]
+        start = [0.0 if days == START_DECAY_DAYS else -1.5 for days in DECAYS_DAYS]
         # The last entry never fades: it keeps the weights of a very old history above zero.
-        self.log_mixture = nn.Parameter(torch.tensor([*start, -6.0]))
+        self.log_mixture = nn.Parameter(torch.tensor([*start, -3.0]))
         self.log_importance = nn.Embedding(n_kinds, 1)
         nn.init.zeros_(self.log_importance.weight)
 

@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from protos.recsys.v1 import recommender_pb2 as pb
 from protos.recsys.v1 import recommender_pb2_grpc as rpc
+from recsys.errors import InvalidImageError
 from serving.async_client import AsyncClient
 from serving.errors import (
     DeadlineError,
@@ -63,16 +64,11 @@ async def test_an_error_has_its_reason_in_the_status_details(channel: grpc.aio.C
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rpc.RecommenderStub(channel).GetItems(pb.GetItemsRequest(item_ids=["unheard of"]))
 
-    status = await_status(caught.value)
+    status = rpc_status.from_call(caught.value)  # as everybody reads it
     info = error_details_pb2.ErrorInfo()
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert status.details[0].Unpack(info)
     assert (info.reason, info.domain) == ("UNKNOWN_ITEM", "vitrine-recsys")
-
-
-def await_status(error: grpc.aio.AioRpcError) -> Any:
-    """Return the rich status of a failed call, by the library that everybody reads it with."""
-    return rpc_status.from_call(error)
 
 
 async def test_a_defect_is_logged_and_not_told(
@@ -147,24 +143,26 @@ async def test_the_services_can_be_listed(channel: grpc.aio.Channel) -> None:
 
 
 async def test_health_tells_the_service_from_what_it_depends_on(shop: Any, tmp_path: Path) -> None:
-    async with running_service(shop.path, state=tmp_path) as service:
-        async with grpc.aio.insecure_channel(service.address) as channel:
-            names = ("", "recsys.v1.Recommender", "redis")
-            assert [await health_of(channel, name) for name in names] == [SERVING] * 3
-            assert service.redis is not None
-            service.redis.stop()
-            async with asyncio.timeout(5):
-                while await health_of(channel, "redis") == SERVING:
-                    await asyncio.sleep(0.02)
-            assert await health_of(channel, "") == SERVING
+    async with (
+        running_service(shop.path, state=tmp_path) as service,
+        grpc.aio.insecure_channel(service.address) as channel,
+    ):
+        names = ("", "recsys.v1.Recommender", "redis")
+        assert [await health_of(channel, name) for name in names] == [SERVING] * 3
+        assert service.redis is not None
+        service.redis.stop()
+        async with asyncio.timeout(5):
+            while await health_of(channel, "redis") == SERVING:
+                await asyncio.sleep(0.02)
+        assert await health_of(channel, "") == SERVING
 
-            stub = health_pb2_grpc.HealthStub(channel)
-            watch = stub.Watch(health_pb2.HealthCheckRequest(service=""))
-            assert (await watch.read()).status == SERVING
-            stopping = asyncio.create_task(service.stop())
-            assert (await watch.read()).status == NOT_SERVING
-            watch.cancel()
-            await stopping
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await watch.read()).status == SERVING
+        stopping = asyncio.create_task(service.stop())
+        assert (await watch.read()).status == NOT_SERVING
+        watch.cancel()
+        await stopping
 
 
 async def test_tls_protects_and_the_client_checks_it(
@@ -202,9 +200,9 @@ async def test_requests_and_pictures_have_a_limit(
         AsyncClient(service.address) as client,
     ):
         for call in (client.identify, lambda photo: client.search(image=photo)):
-            with pytest.raises(ValueError, match="image must have 1 to 10000 bytes, got 10001"):
+            with pytest.raises(InvalidImageError, match="1 to 10000 bytes, got 10001"):
                 await call(b"x" * 10_001)
-        with pytest.raises(ValueError, match=r"items\[0\].picture must have 1 to 10000 bytes"):
+        with pytest.raises(InvalidImageError, match=r"items\[0\].picture must have"):
             await client.upsert_items([Item("new")], {"new": b"x" * 10_001})
         with pytest.raises(OverloadedError, match="larger than max"):
             await client.identify(b"x" * 20_001)

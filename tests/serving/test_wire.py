@@ -32,7 +32,7 @@ def test_an_item_survives_the_way_there_and_back(item: Item) -> None:
     request = wire.build_upserts([item], {})
 
     (new,) = convert.read_upserts(request.items, max_image_bytes=1)
-    rows = pl.DataFrame([new.fields], schema=ItemSchema.to_polars_schema())
+    rows = pl.DataFrame([new.fields], schema=ItemSchema.create_empty().schema)
     ItemSchema.validate(rows)
 
     assert wire._read_item(convert.write_item(rows.row(0, named=True))) == item

@@ -1,7 +1,7 @@
 """Put the parts of an engine together, and take them apart in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from recsys.identifier import ProductIdentifier
@@ -44,7 +44,8 @@ async def running_engine(
         compute = ComputeThread(max_queue=config.max_queue)
         resources.push_async_callback(asyncio.to_thread, compute.close)
         batcher = _build_batcher(recommender, compute, config, telemetry)
-        tiers = _build_tiers(recommender, batcher, connection, config, telemetry)
+        rows = {item_id: row for row, item_id in enumerate(recommender.bundle.items["item_id"])}
+        tiers = _build_tiers(recommender, rows, batcher, connection, config, telemetry)
         resources.push_async_callback(tiers.close)
         resources.push_async_callback(batcher.close)
         items = LiveItems(
@@ -53,6 +54,7 @@ async def running_engine(
             tiers=tiers,
             connection=connection,
             follower=follower,
+            bundled_rows=rows,
             namespace=config.namespace,
         )
         resources.push_async_callback(items.stop)
@@ -100,18 +102,16 @@ def _build_batcher(
 
 def _build_tiers(
     recommender: Recommender,
+    bundled_rows: Mapping[str, int],
     batcher: Batcher[Content, Floats],
     connection: RedisConnection,
     config: ServiceConfig,
     telemetry: Telemetry,
 ) -> EmbeddingTiers:
-    bundle, dim = recommender.bundle, recommender.catalogue.dim
+    dim = recommender.catalogue.dim
     return EmbeddingTiers(
         DeviceTable(max_bytes=config.device_table_bytes, dim=dim, device=config.device),
-        BundleRows(
-            {item_id: row for row, item_id in enumerate(bundle.items["item_id"])},
-            bundle.item_embeddings,
-        ),
+        BundleRows(bundled_rows, recommender.bundle.item_embeddings),
         SharedRows(
             connection,
             # The version is in every key: a row of another model is never taken for ours.

@@ -61,7 +61,8 @@ class ServiceConfig(BaseModel):
     history_ttl_s: int | None = Field(
         None,
         ge=1,
-        description="Forget a user's live events this long after the last one.",
+        description="Forget a user's live events this long after the last; a full Redis may do so "
+        "before.",
     )
 
     max_message_bytes: int = Field(16 * MIB, ge=1024, description="Largest request.")

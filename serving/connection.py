@@ -17,14 +17,15 @@ from serving.errors import UnavailableError
 logger = logging.getLogger(__name__)
 
 CLUSTER_SCHEME = "redis+cluster://"
-# What a server that is down, starting, failing over, or out of memory says.
+_FULL = "OOM command not allowed"
+# What a server that is down, starting or failing over says.
 _NOT_NOW = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
     exceptions.BusyLoadingError,
     exceptions.ReadOnlyError,
     exceptions.ClusterDownError,
-    exceptions.OutOfMemoryError,
+    exceptions.RedisClusterException,
     OSError,
 )
 
@@ -52,7 +53,7 @@ class RedisConnection:
         """Run commands; what means 'not now' leaves as one error.
 
         Raises:
-            UnavailableError: If Redis is known to be away, or turns out to be.
+            UnavailableError: If Redis is known to be away, turns out to be, or is full.
         """
         if not self.available:
             raise UnavailableError("Redis does not answer; the service keeps trying, call again")
@@ -61,6 +62,12 @@ class RedisConnection:
         except _NOT_NOW as error:
             self._note(False)
             raise UnavailableError("Redis does not answer now; call again") from error
+        except exceptions.ResponseError as error:
+            if _FULL not in str(error):  # inside a script it is not an error class of its own
+                raise
+            raise UnavailableError(
+                "Redis is full; raise redis_bytes, or the memory of the server at hand"
+            ) from error
 
     async def probe(self) -> bool:
         """Return whether Redis answers, and remember it."""

@@ -22,7 +22,7 @@ HISTORY_UNAVAILABLE = "live_history_unavailable"
 CATALOGUE_STALE = "live_catalogue_stale"
 
 
-class Answer(NamedTuple, Generic[T]):
+class Reply(NamedTuple, Generic[T]):
     """A value, and why it is less than it could be."""
 
     value: T
@@ -59,7 +59,7 @@ class Engine:
         self._histories = histories
         self._items = items
 
-    async def recommend(self, user_id: str, *, now_us: int, **wanted: Any) -> Answer[list[Scored]]:
+    async def recommend(self, user_id: str, *, now_us: int, **wanted: Any) -> Reply[list[Scored]]:
         """Return the best items for a user; ``wanted`` as for ``Recommender.recommend``."""
         live, degraded = await self._live_events(user_id)
 
@@ -67,11 +67,11 @@ class Engine:
             history = self._recommender.history(user_id, live)
             return self._recommender.recommend(history, now_us=now_us, **wanted)
 
-        return Answer(await self._compute.run(run), (*degraded, *self._stale()))
+        return Reply(await self._compute.run(run), (*degraded, *self._stale()))
 
     async def rank(
         self, user_id: str, item_ids: Sequence[str], *, now_us: int, explain: bool
-    ) -> Answer[list[Scored]]:
+    ) -> Reply[list[Scored]]:
         """Return the caller's candidates, best first for a user."""
         live, degraded = await self._live_events(user_id)
 
@@ -79,22 +79,22 @@ class Engine:
             history = self._recommender.history(user_id, live)
             return self._recommender.rank(history, item_ids, now_us=now_us, explain=explain)
 
-        return Answer(await self._compute.run(run), (*degraded, *self._stale()))
+        return Reply(await self._compute.run(run), (*degraded, *self._stale()))
 
-    async def similar(self, item_id: str, *, k: int, filters: Filters) -> Answer[list[Scored]]:
+    async def similar(self, item_id: str, *, k: int, filters: Filters) -> Reply[list[Scored]]:
         """Return the items closest to an item."""
         found = await self._compute.run(self._recommender.similar, item_id, k=k, filters=filters)
-        return Answer(found, self._stale())
+        return Reply(found, self._stale())
 
     async def search(
         self, text: str | None, image: bytes | None, *, k: int, filters: Filters
-    ) -> Answer[list[Scored]]:
+    ) -> Reply[list[Scored]]:
         """Return the items closest to words, a picture, or both."""
         embedding = await self._embed_query(text, image)
         found = await self._compute.run(self._recommender.nearest, embedding, k=k, filters=filters)
-        return Answer(found, self._stale())
+        return Reply(found, self._stale())
 
-    async def identify(self, image: bytes, *, k: int) -> Answer[Identified]:
+    async def identify(self, image: bytes, *, k: int) -> Reply[Identified]:
         """Return which product is on a photo.
 
         Raises:
@@ -104,9 +104,9 @@ class Engine:
         assert self._identifier is not None, "it is built wherever the bundle has the part"
         embedding = await self._embed_query(None, image)
         found = await self._compute.run(self._identifier.identify_embedding, embedding, k=k)
-        return Answer(found, self._stale())
+        return Reply(found, self._stale())
 
-    async def record_events(self, events: Sequence[UserEvent]) -> Answer[int]:
+    async def record_events(self, events: Sequence[UserEvent]) -> Reply[int]:
         """Store events, all or none, and return how many were new.
 
         Raises:
@@ -123,29 +123,29 @@ class Engine:
                 )
         item_ids = {event.event.item_id for event in events}
         await self._compute.run(self._recommender.catalogue.rows, sorted(item_ids))
-        return Answer(await self._histories.record(events), self._stale())
+        return Reply(await self._histories.record(events), self._stale())
 
-    async def upsert_items(self, items: Sequence[NewItem]) -> Answer[int]:
+    async def upsert_items(self, items: Sequence[NewItem]) -> Reply[int]:
         """Add or replace items and return how many; errors as ``LiveItems.upsert``."""
         await self._items.upsert(items)
-        return Answer(len(items), self._stale())
+        return Reply(len(items), self._stale())
 
-    async def delete_items(self, item_ids: Sequence[str]) -> Answer[int]:
+    async def delete_items(self, item_ids: Sequence[str]) -> Reply[int]:
         """Stop answering items and return how many were there.
 
         Raises:
             UnavailableError: If Redis is away.
         """
-        return Answer(await self._items.delete(item_ids), self._stale())
+        return Reply(await self._items.delete(item_ids), self._stale())
 
-    async def get_items(self, item_ids: Sequence[str]) -> Answer[list[dict[str, Any]]]:
+    async def get_items(self, item_ids: Sequence[str]) -> Reply[list[dict[str, Any]]]:
         """Return rows of ``ItemSchema``, in the order asked.
 
         Raises:
             UnknownItemError: If one is not in the catalogue.
         """
         records = await self._compute.run(self._recommender.catalogue.records, item_ids)
-        return Answer(records.to_dicts(), self._stale())
+        return Reply(records.to_dicts(), self._stale())
 
     async def _embed_query(self, text: str | None, image: bytes | None) -> Floats:
         text = (text or "").strip() or None

@@ -210,8 +210,8 @@ class LiveCatalogue:
             return await self._load()
         await self._apply([_decode(fields[b"r"]) for _, fields in entries])
         await self._advance(numbers[-1])
-        position: str = entries[-1][0].decode()
-        return position
+        newest: str = entries[-1][0].decode()
+        return newest
 
     async def _recover(self) -> str | None:
         """Load everything once Redis is back: it may have lost, or gained, anything meanwhile."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,11 +12,12 @@ import polars as pl
 from recsys.embedding import item_texts
 from recsys.errors import InvalidImageError
 from recsys.recommender import Recommender
+from recsys.schema import ItemSchema
 from serving.compute import ComputeThread
 from serving.connection import RedisConnection
 from serving.convert import NewItem
 from serving.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
-from serving.errors import OverloadedError
+from serving.errors import OverloadedError, UnavailableError
 from serving.live_catalogue import Change, ItemRecord, LiveCatalogue
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class LiveItems:
         tiers: Embeddings of items.
         connection: To Redis.
         follower: A second connection, whose reads block.
+        bundled_rows: Row of each item of the bundle.
         namespace: First part of the keys.
         apply_timeout_s: How long a write waits to take effect here.
     """
@@ -50,6 +52,7 @@ class LiveItems:
         tiers: EmbeddingTiers,
         connection: RedisConnection,
         follower: RedisConnection,
+        bundled_rows: Mapping[str, int],
         namespace: str,
         apply_timeout_s: float = 10.0,
     ) -> None:
@@ -58,9 +61,8 @@ class LiveItems:
         self._tiers = tiers
         self._apply_timeout_s = apply_timeout_s
         self._slots = asyncio.Semaphore(_CONCURRENT)
-        bundled = recommender.bundle.items
-        self._bundled = bundled
-        self._bundled_rows = {item_id: row for row, item_id in enumerate(bundled["item_id"])}
+        self._bundled = recommender.bundle.items
+        self._bundled_rows = bundled_rows
         self._live = LiveCatalogue(connection, follower, namespace=namespace, apply=self._apply)
 
     @property
@@ -86,7 +88,8 @@ class LiveItems:
         """
         stored = await self._live.records([item.fields["item_id"] for item in items])
         changes = [self._change(item, record) for item, record in zip(items, stored, strict=True)]
-        # Embedding first: a picture that cannot be read must not be stored.
+        # Whatever can be wrong is found before anything is stored.
+        ItemSchema.validate(self._frame([change.record for change in changes]))
         await asyncio.gather(
             *(
                 self._embed_new(change.record, item.picture)
@@ -134,6 +137,19 @@ class LiveItems:
             return await self._embed(record, picture)
 
     async def _apply(self, records: Sequence[ItemRecord]) -> None:
+        """Give changes to the recommender; one that it cannot take does not stop the others."""
+        try:
+            await self._apply_together(records)
+        except UnavailableError:
+            raise
+        except Exception:
+            if len(records) == 1:
+                logger.exception("item %r is left out", records[0].item_id)
+                return
+            for record in records:
+                await self._apply([record])
+
+    async def _apply_together(self, records: Sequence[ItemRecord]) -> None:
         """Give changes to the recommender; of several to one item the last one counts."""
         latest = {record.item_id: record for record in records}
         live = [record for record in latest.values() if not record.deleted]

@@ -7,7 +7,7 @@ import grpc
 from protos.recsys.v1 import recommender_pb2 as pb
 from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from serving import convert
-from serving.engine import Answer, Engine
+from serving.engine import Engine, Reply
 from serving.telemetry import Telemetry
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -37,7 +37,7 @@ class RecommenderServicer(rpc.RecommenderServicer):
         self, request: pb.RecommendRequest, context: Context
     ) -> pb.RecommendResponse:
         """Return the best items for a user."""
-        answer = await self._engine.recommend(
+        reply = await self._engine.recommend(
             convert.read_id("user_id", request.user_id),
             k=convert.read_k(request.k),
             now_us=convert.read_now_us(request),
@@ -52,14 +52,14 @@ class RecommenderServicer(rpc.RecommenderServicer):
             explain=request.explain,
         )
         return pb.RecommendResponse(
-            info=self._info(answer), results=convert.write_results(answer.value)
+            info=self._info(reply), results=convert.write_results(reply.value)
         )
 
     async def Rank(  # noqa: N802
         self, request: pb.RankRequest, context: Context
     ) -> pb.RankResponse:
         """Return the caller's candidates, best first."""
-        answer = await self._engine.rank(
+        reply = await self._engine.rank(
             convert.read_id("user_id", request.user_id),
             convert.read_ids(
                 "item_ids", request.item_ids, at_least=1, at_most=convert.MAX_CANDIDATES
@@ -67,19 +67,19 @@ class RecommenderServicer(rpc.RecommenderServicer):
             now_us=convert.read_now_us(request),
             explain=request.explain,
         )
-        return pb.RankResponse(info=self._info(answer), results=convert.write_results(answer.value))
+        return pb.RankResponse(info=self._info(reply), results=convert.write_results(reply.value))
 
     async def SimilarItems(  # noqa: N802
         self, request: pb.SimilarItemsRequest, context: Context
     ) -> pb.SimilarItemsResponse:
         """Return the items closest to an item."""
-        answer = await self._engine.similar(
+        reply = await self._engine.similar(
             convert.read_id("item_id", request.item_id),
             k=convert.read_k(request.k),
             filters=convert.read_filters(request.filters),
         )
         return pb.SimilarItemsResponse(
-            info=self._info(answer), results=convert.write_results(answer.value)
+            info=self._info(reply), results=convert.write_results(reply.value)
         )
 
     async def Search(  # noqa: N802
@@ -87,28 +87,26 @@ class RecommenderServicer(rpc.RecommenderServicer):
     ) -> pb.SearchResponse:
         """Return the items closest to words, a picture, or both."""
         image = request.image and self._read_image(request.image)
-        answer = await self._engine.search(
+        reply = await self._engine.search(
             request.text or None,
             image or None,
             k=convert.read_k(request.k),
             filters=convert.read_filters(request.filters),
         )
-        return pb.SearchResponse(
-            info=self._info(answer), results=convert.write_results(answer.value)
-        )
+        return pb.SearchResponse(info=self._info(reply), results=convert.write_results(reply.value))
 
     async def Identify(  # noqa: N802
         self, request: pb.IdentifyRequest, context: Context
     ) -> pb.IdentifyResponse:
         """Return which product a photo shows."""
-        answer = await self._engine.identify(
+        reply = await self._engine.identify(
             self._read_image(request.image), k=convert.read_k(request.k)
         )
         return pb.IdentifyResponse(
-            info=self._info(answer),
-            known=answer.value.known,
-            probability=answer.value.probability,
-            candidates=convert.write_results(answer.value.candidates),
+            info=self._info(reply),
+            known=reply.value.known,
+            probability=reply.value.probability,
+            candidates=convert.write_results(reply.value.candidates),
         )
 
     async def RecordEvents(  # noqa: N802
@@ -116,11 +114,11 @@ class RecommenderServicer(rpc.RecommenderServicer):
     ) -> pb.RecordEventsResponse:
         """Store events."""
         events = convert.read_events(request.events, now_us=convert.clock_us())
-        answer = await self._engine.record_events(events)
+        reply = await self._engine.record_events(events)
         return pb.RecordEventsResponse(
-            info=self._info(answer),
-            recorded=answer.value,
-            duplicates=len(events) - answer.value,
+            info=self._info(reply),
+            recorded=reply.value,
+            duplicates=len(events) - reply.value,
         )
 
     async def UpsertItems(  # noqa: N802
@@ -128,23 +126,23 @@ class RecommenderServicer(rpc.RecommenderServicer):
     ) -> pb.UpsertItemsResponse:
         """Add or replace items."""
         items = convert.read_upserts(request.items, max_image_bytes=self._limits.max_image_bytes)
-        answer = await self._engine.upsert_items(items)
-        return pb.UpsertItemsResponse(info=self._info(answer), upserted=answer.value)
+        reply = await self._engine.upsert_items(items)
+        return pb.UpsertItemsResponse(info=self._info(reply), upserted=reply.value)
 
     async def DeleteItems(  # noqa: N802
         self, request: pb.DeleteItemsRequest, context: Context
     ) -> pb.DeleteItemsResponse:
         """Stop answering items."""
-        answer = await self._engine.delete_items(self._read_item_ids(request))
-        return pb.DeleteItemsResponse(info=self._info(answer), deleted=answer.value)
+        reply = await self._engine.delete_items(self._read_item_ids(request))
+        return pb.DeleteItemsResponse(info=self._info(reply), deleted=reply.value)
 
     async def GetItems(  # noqa: N802
         self, request: pb.GetItemsRequest, context: Context
     ) -> pb.GetItemsResponse:
         """Return the stored records of items."""
-        answer = await self._engine.get_items(self._read_item_ids(request))
+        reply = await self._engine.get_items(self._read_item_ids(request))
         return pb.GetItemsResponse(
-            info=self._info(answer), items=[convert.write_item(row) for row in answer.value]
+            info=self._info(reply), items=[convert.write_item(row) for row in reply.value]
         )
 
     def _read_image(self, data: bytes) -> bytes:
@@ -155,7 +153,7 @@ class RecommenderServicer(rpc.RecommenderServicer):
             "item_ids", request.item_ids, at_least=1, at_most=convert.MAX_ITEM_IDS
         )
 
-    def _info(self, answer: Answer[Any]) -> pb.ResponseInfo:
-        for reason in answer.degraded:
+    def _info(self, reply: Reply[Any]) -> pb.ResponseInfo:
+        for reason in reply.degraded:
             self._telemetry.degraded(reason)
-        return pb.ResponseInfo(bundle_version=self._engine.version, degraded=answer.degraded)
+        return pb.ResponseInfo(bundle_version=self._engine.version, degraded=reply.degraded)

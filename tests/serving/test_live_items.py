@@ -12,6 +12,7 @@ from recsys.bundle import Bundle
 from recsys.errors import UnknownItemError
 from recsys.recommender import Recommender
 from serving.async_client import AsyncClient
+from serving.errors import UnavailableError
 from serving.messages import Event, Filters, Item
 from serving.server import Service
 from serving.testing import running_service
@@ -260,3 +261,45 @@ async def test_one_item_twice_in_a_call_is_refused(client: AsyncClient) -> None:
 async def test_a_price_that_is_none_is_refused(client: AsyncClient, price: float) -> None:
     with pytest.raises(ValueError, match=r"items\[0\].price must be a finite number >= 0"):
         await client.upsert_items([Item("new", price=price)])
+
+
+async def test_a_record_that_cannot_be_served_does_not_stop_the_others(
+    shop: Any,
+    client: AsyncClient,
+    connection: Any,
+    redis_server: Any,
+    namespace: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await client.upsert_items([Item("good", title="golden trumpet")])
+    poison = b'{"item_id": "bad", "fields": {"price": "much"}}'  # as another release might write
+    await connection.client.hset(f"{{{namespace}:catalogue}}:records", "bad", poison)
+
+    async with (
+        running_service(shop.path, redis=redis_server.url, namespace=namespace) as replica,
+        AsyncClient(replica.address) as fresh,
+    ):
+        assert (await fresh.get_items(["good"])).items[0].title == "golden trumpet"
+        with pytest.raises(UnknownItemError):
+            await fresh.get_items(["bad"])
+    assert "item 'bad' is left out" in caplog.text
+
+
+async def test_a_full_redis_says_what_to_do_and_nothing_else_suffers(
+    shop: Any, tmp_path: Any
+) -> None:
+    async with (
+        running_service(shop.path, state=tmp_path, redis_bytes=3_000_000) as service,
+        AsyncClient(service.address) as client,
+    ):
+        long = "x" * 20_000
+
+        async def fill() -> None:
+            for number in range(200):
+                await client.upsert_items([Item(f"new-{number}", image=long)])
+
+        with pytest.raises(UnavailableError, match="Redis is full; raise redis_bytes"):
+            await fill()
+
+        assert (await client.recommend("user-1", k=3)).degraded == ()
+        assert (await client.get_items(["new-0"])).items[0].image == long

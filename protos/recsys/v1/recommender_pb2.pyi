@@ -34,7 +34,8 @@ class ResponseInfo(google.protobuf.message.Message):
     @property
     def degraded(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Why the answer is less than it could be; empty when it is not. Documented values:
-        "live_history_unavailable", "live_catalogue_stale", "embedding_cache_unavailable".
+        "live_history_unavailable": what the user did since the bundle was trained is not known;
+        "live_catalogue_stale": items changed by other replicas may be missing.
         """
 
     def __init__(
@@ -113,7 +114,7 @@ class Feature(google.protobuf.message.Message):
     VALUE_FIELD_NUMBER: builtins.int
     name: builtins.str
     value: builtins.float
-    """How much the feature moved the score."""
+    """How much it raised the score."""
     def __init__(
         self,
         *,
@@ -135,7 +136,7 @@ class Result(google.protobuf.message.Message):
     item_id: builtins.str
     score: builtins.float
     source: builtins.str
-    """Why the item is here, such as "user", "popular", "new", "similar"."""
+    """Why the item is here: "own_history", "taste", "popular", "new", "similar", "search", "photo"."""
     @property
     def features(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Feature]:
         """Filled when the request asked to explain; largest effect first."""
@@ -418,7 +419,7 @@ class Event(google.protobuf.message.Message):
     user_id: builtins.str
     item_id: builtins.str
     kind: builtins.str
-    """view, click, cart, purchase, ..."""
+    """view, click, cart, purchase, ...; a kind that the bundle was trained on."""
     quantity: builtins.float
     """1 when absent."""
     value: builtins.float

@@ -135,7 +135,7 @@ class RecommenderServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItems(self, request, context):
-        """Stop answering items; unknown ones are ignored.
+        """Stop answering items, and forget their pictures; unknown ones are ignored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

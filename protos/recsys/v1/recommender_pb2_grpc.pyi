@@ -278,7 +278,7 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
     """Add or replace items; durable, and served by this replica, once answered."""
 
     DeleteItems: _RecommenderDeleteItemsType
-    """Stop answering items; unknown ones are ignored."""
+    """Stop answering items, and forget their pictures; unknown ones are ignored."""
 
     GetItems: _RecommenderGetItemsType
     """The stored records of items, in the order asked. NOT_FOUND if one is unknown."""
@@ -387,7 +387,7 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         request: protos.recsys.v1.recommender_pb2.DeleteItemsRequest,
         context: _ServicerContext,
     ) -> typing.Union[protos.recsys.v1.recommender_pb2.DeleteItemsResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.DeleteItemsResponse]]:
-        """Stop answering items; unknown ones are ignored."""
+        """Stop answering items, and forget their pictures; unknown ones are ignored."""
 
     @abc.abstractmethod
     def GetItems(

@@ -20,7 +20,14 @@ from recsys.evaluation.results import (
 )
 from recsys.pipeline import Run
 from recsys.recommender import Recommender, Scored
-from recsys.scorecard import Progress, classify_photos, identify_photos, rank_systems
+from recsys.scorecard import (
+    Progress,
+    classify_photos,
+    identify_photos,
+    rank_systems,
+    too_large_for_ease,
+)
+from recsys.statistics import EASE_MAX_ITEMS
 
 GALLERY_USERS = 3
 GALLERY_ITEMS = 6
@@ -74,6 +81,7 @@ def report_bundle(
             report,
             split_time=datetime.fromtimestamp(bundle.split_us / 1e6, UTC).isoformat(),
             sizes={**report.sizes, "users": events.n_users, "events": len(events)},
+            left_out=(*report.left_out, *_left_out(bundle)),
             rankings=rank_systems(
                 bundle, ablations or {}, scopes=config.scopes, ks=config.k, progress=progress
             ),
@@ -90,6 +98,12 @@ def report_bundle(
     if "ranking" in bundle.parts:
         report = replace(report, gallery=_gallery(bundle, dataset))
     return _with_photos(report, bundle, dataset)
+
+
+def _left_out(bundle: Bundle) -> list[str]:
+    if not too_large_for_ease(bundle):
+        return []
+    return [f"the EASE baseline: more than {EASE_MAX_ITEMS:,} items have events"]
 
 
 def _with_photos(report: Report, bundle: Bundle, dataset: Dataset) -> Report:

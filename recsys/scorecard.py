@@ -24,8 +24,17 @@ from recsys.evaluation.results import (
     ranking_table,
 )
 from recsys.identifier import ProductIdentifier
-from recsys.models.baselines import EASE, IALS, ItemKNN, OwnPurchases, Popularity, RecentPopularity
+from recsys.models.baselines import (
+    EASE,
+    IALS,
+    Baseline,
+    ItemKNN,
+    OwnPurchases,
+    Popularity,
+    RecentPopularity,
+)
 from recsys.recommender import Recommender
+from recsys.statistics import EASE_MAX_ITEMS
 from recsys.training.labels import item_labels, photo_labels
 
 OURS = "vitrine"
@@ -81,13 +90,26 @@ def rank_systems(
 def _systems(bundle: Bundle, ablations: Mapping[str, Bundle]) -> list[System]:
     train = split_by_time(bundle.interactions, _split_us(bundle)).train
     taken = train.of_kinds(bundle.target_kinds)
-    baselines = (Popularity(), RecentPopularity(), ItemKNN(), EASE(), IALS(), OwnPurchases())
+    baselines: list[Baseline] = [
+        Popularity(),
+        RecentPopularity(),
+        ItemKNN(),
+        IALS(),
+        OwnPurchases(),
+    ]
+    if not too_large_for_ease(bundle):
+        baselines.append(EASE())
     fitted = [baseline.fit(taken, now_us=_split_us(bundle)) for baseline in baselines]
     return [
         System("ours", OURS, recommender_scorer(bundle)),
         *(System("ablation", name, recommender_scorer(one)) for name, one in ablations.items()),
         *(System("baseline", baseline.name, baseline.scores) for baseline in fitted),
     ]
+
+
+def too_large_for_ease(bundle: Bundle) -> bool:
+    """Return whether EASE, which inverts an N x N matrix, is left out of the bundle's tables."""
+    return len(np.unique(bundle.interactions.item_rows)) > EASE_MAX_ITEMS
 
 
 def recommender_scorer(bundle: Bundle) -> Scorer:

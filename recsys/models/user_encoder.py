@@ -15,6 +15,7 @@ from recsys.data.interactions import MICROSECONDS_PER_DAY, History, Ints
 # Time scales on which a past event may fade, from one hour to three years.
 DECAYS_DAYS = (1 / 24, 1.0, 7.0, 30.0, 90.0, 365.0, 1095.0)
 START_DECAY_DAYS = 90.0
+VISIT_DAYS = 1 / 24  # events about this close to the latest one are the same visit
 
 
 class PaddedHistories(NamedTuple):
@@ -94,10 +95,7 @@ class DecayedMean(nn.Module):
         fading = F.pad(fading, (0, 1), value=1.0)
         weights = (fading * self.log_mixture.softmax(dim=0)).sum(dim=-1)  # (B, L)
         weights = weights * self.log_importance(kinds).squeeze(-1).exp()
-        weights = weights.masked_fill(~mask, 0.0)
-        total = weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-        mean: Tensor = ((weights / total)[..., None] * items).sum(dim=1)
-        return mean
+        return _weighted_mean(items, weights.masked_fill(~mask, 0.0))
 
 
 class UserEncoder(nn.Module):
@@ -107,10 +105,11 @@ class UserEncoder(nn.Module):
     transformer reads from the latest events. It starts as the decayed mean, already a fair profile,
     so that a shop with few events is not worse off.
 
-    The transformer is that of SASRec (Kang and McAuley, 2018, https://arxiv.org/abs/1808.09781),
-    read at the latest event, with three differences: items enter by content and never by id, so
-    that new items work at once; an event has its age at the moment of the request in place of a
-    position, so that a basket has no order and a pause is seen; and all events see each other.
+    The transformer is that of SASRec (Kang and McAuley, 2018, https://arxiv.org/abs/1808.09781)
+    with four differences: items enter by content and never by id, so that new items work at once;
+    an event has its age at the moment of the request in place of a position, so that a pause is
+    seen; all events see each other; and it is read at a summary of the latest visit, not at the
+    last event, so that the items of one basket have no order.
 
     Args:
         dim: Size D of item embeddings and user vectors.
@@ -191,14 +190,23 @@ class UserEncoder(nn.Module):
         return F.normalize(torch.where(known, vectors, self.newcomer.to(vectors.dtype)), dim=1)
 
     def _read(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
-        """Return the transformer's output at the latest event (B, width)."""
+        """Return the transformer's output at the summary of the latest visit (B, width)."""
         fading = torch.exp(-ages_days[..., None] / self.profile.decays_days)
         tokens = self.project(items) + self.kind(kinds) + self.age(fading)  # (B, L, width)
-        padding = ~mask
-        # Attention to nothing is NaN: a newcomer attends to the last pad, and it is not used.
-        padding[:, -1] = False
-        encoded: Tensor = self.transformer(tokens, src_key_padding_mask=padding)
-        return encoded[:, -1]
+        latest = ages_days.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)
+        weights = torch.exp((latest - ages_days) / VISIT_DAYS).masked_fill(~mask, 0.0)
+        visit = _weighted_mean(tokens, weights)
+        encoded: Tensor = self.transformer(
+            torch.cat([visit[:, None], tokens], dim=1),  # (B, 1 + L, width)
+            src_key_padding_mask=F.pad(~mask, (1, 0), value=False),
+        )
+        return encoded[:, 0]
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean over L of (B, L, D) by weights (B, L); zeros where all weights are zero."""
+    total = weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    return torch.einsum("bl,bld->bd", weights / total, values)
 
 
 def build_user_encoder(config: UserConfig, *, dim: int, n_kinds: int) -> UserEncoder:

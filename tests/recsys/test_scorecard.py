@@ -88,3 +88,12 @@ def test_a_bundle_without_ranking_cannot_be_ranked(tiny_run: Run) -> None:
 
     with pytest.raises(MissingPartError):
         rank_systems(Bare(tiny_run.bundle), {})
+
+
+def test_a_shop_too_large_for_ease_is_ranked_without_it_and_the_report_says_so(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.scorecard.EASE_MAX_ITEMS", 5)
+    report = report_bundle(Bundle(tiny_bundle), EvaluationConfig(scopes=("all",)), title="x")
+    assert "EASE" not in [row.name for row in report.rankings[0].systems]
+    assert any(reason.startswith("the EASE baseline") for reason in report.left_out)

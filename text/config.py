@@ -25,10 +25,15 @@ class TextConfig(BaseModel):
     vocab_size: int = Field(
         8000, ge=300, description="Largest vocabulary of a tokenizer built from the catalogue."
     )
-    hidden: int = Field(128, ge=8, description="Width of an encoder built from the catalogue.")
-    layers: int = Field(1, ge=0, le=48, description="Transformer layers of such an encoder.")
+    # Measured on Myntra, Online Retail and generated titles: width is what keeps words readable
+    # (linear R2 of each word .17, .28, .44 at 64, 128, 256), while a layer costs ten times the
+    # time and finds titles by their words no better.
+    hidden: int = Field(256, ge=8, description="Width of an encoder built from the catalogue.")
+    layers: int = Field(
+        0, ge=0, le=48, description="Transformer layers of such an encoder; 0 averages its tokens."
+    )
     heads: int = Field(4, ge=1, description="Attention heads of such an encoder.")
-    epochs: int = Field(10, ge=0, description="Passes over the texts; 0 keeps the encoder as is.")
+    epochs: int = Field(20, ge=0, description="Passes over the texts; 0 keeps the encoder as is.")
     batch_size: int = Field(128, ge=2, description="Texts in one step, each other's negatives.")
     learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decay; not on norms and biases.")

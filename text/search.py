@@ -8,6 +8,8 @@ import torch
 from text.encoder import TextEncoder
 from text.views import find_answers, tokenize_words
 
+_QUERIES_AT_A_TIME = 256
+
 
 def word_query_hit_rate(
     encoder: TextEncoder,
@@ -46,7 +48,12 @@ def word_query_hit_rate(
     ]
     catalogue = torch.from_numpy(encoder.embed(texts, device=device))  # (N, D)
     embeddings = torch.from_numpy(encoder.embed_ids(queries))  # (number of queries, D)
-    scores = embeddings @ catalogue.T
-    own = scores.gather(1, torch.from_numpy(asked)[:, None])
-    wrong = (scores > own) & ~find_answers(words, tokenized)
-    return float((wrong.sum(dim=1) < k).float().mean())
+    hits = 0
+    # A few queries at a time, for each needs a score per text.
+    for start in range(0, len(asked), _QUERIES_AT_A_TIME):
+        part = slice(start, start + _QUERIES_AT_A_TIME)
+        scores = embeddings[part] @ catalogue.T
+        own = scores.gather(1, torch.from_numpy(asked[part])[:, None])
+        wrong = (scores > own) & ~find_answers(words[part], tokenized)
+        hits += int((wrong.sum(dim=1) < k).sum())
+    return hits / len(asked)

@@ -1,10 +1,10 @@
 """What a fine-tuning run is told."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from vision.augment import get_augmentation
+from vision.presets import get_augmentation
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Side = Annotated[int, Field(ge=16, le=1024)]
@@ -27,6 +27,12 @@ class VisionConfig(BaseModel):
         default=None,
         description="Height and width while training; smaller than size is faster, and brings "
         "whole pictures to the scale of the crops trained on. Unset means size.",
+    )
+    start_size: Side | None = Field(
+        default=None,
+        description="Height and width in the first epoch, growing to that of training over the "
+        "first 70 % of them; small pictures are cheap while little is learned from detail. Unset "
+        "trains at one size.",
     )
     fit: Literal["stretch", "crop"] = Field(
         default="stretch",
@@ -85,6 +91,15 @@ class VisionConfig(BaseModel):
     def _known_preset(cls, preset: str) -> str:
         get_augmentation(preset)
         return preset
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        largest = self.train_size or self.size
+        if self.start_size is not None and self.start_size > largest:
+            raise ValueError(
+                f"start_size must be at most {largest}, the size of training, got {self.start_size}"
+            )
+        return self
 
     @field_validator("target_weights")
     @classmethod

@@ -40,17 +40,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             client.execute_command("CLUSTER", "ADDSLOTS", *slots)
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0][1])
         deadline = time.monotonic() + 20
-        while any(
-            b"cluster_state:ok" not in raw_info(client) or b"known_nodes:3" not in raw_info(client)
-            for client, _ in nodes
-        ):
+        while not all(is_complete(client) for client, _ in nodes):
             assert time.monotonic() < deadline, "the cluster must form"
             time.sleep(0.05)
         yield f"redis+cluster://127.0.0.1:{nodes[0][1]}"
 
 
-def raw_info(client: redis.Redis) -> bytes:
-    return client.execute_command("CLUSTER INFO", NEVER_DECODE=True) or b""
+def is_complete(node: redis.Redis) -> bool:
+    info = node.execute_command("CLUSTER INFO")
+    return (info["cluster_state"], info["cluster_known_nodes"]) == ("ok", "3")
 
 
 @contextlib.contextmanager
@@ -61,7 +59,6 @@ def running_node(folder: Path) -> Iterator[tuple[redis.Redis, int]]:
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([find_redis_server(), *arguments, "--save", ""], **silent) as process:
         client = redis.Redis(port=port)
-        client.set_response_callback("CLUSTER INFO", lambda reply, **_: reply)
         while True:
             with contextlib.suppress(redis.ConnectionError):
                 client.ping()

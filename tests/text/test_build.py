@@ -15,8 +15,11 @@ from text.errors import WeightsError
 TITLES = ("Kestrel Nordic red vase", "Kestrel Retro mug", "红色连衣裙 女 XL")
 
 
-def test_the_same_texts_and_seed_give_the_same_encoder(small_config: TextConfig) -> None:
-    config = small_config.model_copy(update={"dim": 16})
+@pytest.mark.parametrize("layers", [0, 2])
+def test_the_same_texts_and_seed_give_the_same_encoder(
+    small_config: TextConfig, layers: int
+) -> None:
+    config = small_config.model_copy(update={"dim": 16, "layers": layers})
     first, second, other = (
         build_encoder(config, TITLES, seed=seed).embed(TITLES) for seed in (1, 1, 2)
     )
@@ -24,9 +27,12 @@ def test_the_same_texts_and_seed_give_the_same_encoder(small_config: TextConfig)
     assert np.abs(first - other).max() > 0.01
 
 
+@pytest.mark.parametrize("layers", [0, 2])
 def test_a_checkpoint_is_taken_as_it_is(
-    encoder: TextEncoder, small_config: TextConfig, tmp_path: Path
+    small_config: TextConfig, tmp_path: Path, layers: int
 ) -> None:
+    new = small_config.model_copy(update={"layers": layers})
+    encoder = build_encoder(new, TITLES, seed=0)
     save(encoder, tmp_path)
     config = small_config.model_copy(update={"checkpoint": str(tmp_path), "hidden": 999})
     built = build_encoder(config, [], seed=5)

@@ -6,7 +6,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from vision.augment import PRESETS, Augmentation, augment, get_augmentation
+from vision.augment import augment
+from vision.presets import PRESETS, Augmentation, get_augmentation
 from vision.transforms import Preprocess, normalise
 
 SIDE = 64

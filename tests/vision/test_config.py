@@ -27,6 +27,12 @@ def test_all_problems_are_reported_together() -> None:
     assert fields == {"epochs", "augmentation", "target_weights", "dropout"}
 
 
+def test_pictures_cannot_start_larger_than_they_end() -> None:
+    VisionConfig(size=64, train_size=48, start_size=48)
+    with pytest.raises(ValidationError, match="start_size must be at most 48, the size of train"):
+        VisionConfig(size=64, train_size=48, start_size=64)
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         VisionConfig().epochs = 3  # type: ignore[misc]

@@ -12,7 +12,7 @@ from vision.backbones import build_backbone
 from vision.config import VisionConfig
 from vision.dataset import Batch, Samples, decode_samples
 from vision.errors import TrainingError
-from vision.learner import Learner, learning_rate_factor
+from vision.learner import Learner, learning_rate_factor, training_size
 from vision.tower import VisionTower
 from vision.transforms import Preprocess
 
@@ -82,6 +82,17 @@ def test_the_learning_rate_rises_then_follows_a_cosine_to_zero() -> None:
     assert factors[16] == pytest.approx(0.5 * (1 + math.cos(0.75 * math.pi)))
     assert factors[20] == pytest.approx(0.0)
     assert factors[4:] == sorted(factors[4:], reverse=True)
+
+
+def test_pictures_grow_until_seventy_percent_of_the_run() -> None:
+    config = VisionConfig(size=128, train_size=112, start_size=64, epochs=20)
+    sides = [training_size(epoch, config) for epoch in range(20)]
+    assert sides[0] == 64
+    assert sides[7] == 96  # half of the growing is 88, and a tie goes to the even multiple
+    assert sides[14:] == [112] * 6
+    assert sides == sorted(sides)
+    assert {side % 16 for side in sides} == {0}
+    assert training_size(0, VisionConfig(size=128, train_size=100)) == 100
 
 
 def test_norms_and_biases_are_not_decayed() -> None:

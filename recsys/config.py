@@ -50,9 +50,10 @@ class SplitConfig(_Model):
 class RankerConfig(_Model):
     """The ranking network and its training."""
 
-    hidden: int = Field(64, ge=1, description="Width of the hidden layers.")
+    hidden: int = Field(32, ge=1, description="Width of the hidden layers.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the hidden layers.")
-    n_candidates: int = Field(300, ge=2, description="Candidates per training query.")
+    n_queries: int = Field(5_000, ge=1, description="Users asked at each snapshot, at most.")
+    n_candidates: int = Field(600, ge=2, description="Candidates per training query.")
     epochs: int = Field(20, ge=1, description="Passes over the snapshots at most.")
     patience: int | None = Field(4, ge=1, description="Epochs without a better validation loss.")
     batch_size: int = Field(64, ge=1, description="Queries per step.")
@@ -67,7 +68,7 @@ class FusionConfig(_Model):
     """The item fusion and its training; the weights multiply mean losses of order 1."""
 
     kind: Literal["gated", "concat"] = Field("gated", description="How modalities are combined.")
-    dim: int = Field(128, ge=2, description="Size D of the item embedding.")
+    dim: int = Field(256, ge=2, description="Size D of the item embedding.")
     hidden: int = Field(256, ge=1, description="Width of each modality's projection MLP.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of inputs and projections.")
     epochs: int = Field(
@@ -91,10 +92,10 @@ class UserConfig(_Model):
 
     width: int = Field(64, ge=1, description="Width of the transformer; a multiple of heads.")
     heads: int = Field(4, ge=1, description="Attention heads.")
-    depth: int = Field(1, ge=1, description="Transformer layers.")
+    depth: int = Field(0, ge=0, description="Transformer layers; 0 has the regression alone.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the transformer.")
     history_length: int = Field(
-        100, ge=1, description="Latest events that the profile is the mean of."
+        100, ge=1, description="Latest events that the regression of taste reads."
     )
     recent_length: int = Field(20, ge=1, description="Latest events that the transformer reads.")
     horizon_days: float = Field(
@@ -118,7 +119,7 @@ class UserConfig(_Model):
     epochs: int = Field(30, ge=1, description="Passes over the users at most.")
     patience: int | None = Field(4, ge=1, description="Epochs without a better validation loss.")
     batch_size: int = Field(256, ge=1, description="Histories per step.")
-    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW.")
+    learning_rate: float = Field(1e-2, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
     precision: Literal["32-true", "bf16-mixed"] = Field(
         "32-true", description="Lightning's name of the number format."

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from recsys.config import UserConfig
 from recsys.data.interactions import MICROSECONDS_PER_DAY, History, Ints
+from recsys.models.taste import DECAYS_DAYS, TasteRegression
 
-# Time scales on which a past event may fade, from one hour to three years.
-DECAYS_DAYS = (1 / 24, 1.0, 7.0, 30.0, 90.0, 365.0, 1095.0)
-START_DECAY_DAYS = 90.0
 VISIT_DAYS = 1 / 24  # events about this close to the latest one are the same visit
 
 
@@ -68,42 +66,12 @@ def pad_histories(histories: Sequence[History], length: int, now_us: Ints) -> Pa
     return padded
 
 
-class DecayedMean(nn.Module):
-    """Weighted mean of item embeddings whose weights fade with age at learned rates.
-
-    An event's weight is the importance of its kind times a positive mixture of exponential decays.
-    It starts as one decay of ``START_DECAY_DAYS`` and equal kinds: a usual content profile.
-
-    Args:
-        n_kinds: Event kinds.
-    """
-
-    decays_days: Tensor
-
-    def __init__(self, n_kinds: int) -> None:
-        super().__init__()
-        self.register_buffer("decays_days", torch.tensor(DECAYS_DAYS), persistent=False)
-        start = [0.0 if days == START_DECAY_DAYS else -1.5 for days in DECAYS_DAYS]
-        # The last entry never fades: it keeps the weights of a very old history above zero.
-        self.log_mixture = nn.Parameter(torch.tensor([*start, -3.0]))
-        self.log_importance = nn.Embedding(n_kinds, 1)
-        nn.init.zeros_(self.log_importance.weight)
-
-    def forward(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
-        """Return (B, D) for the arguments of :meth:`UserEncoder.forward`; no events give zeros."""
-        fading = torch.exp(-ages_days[..., None] / self.decays_days)  # (B, L, decays)
-        fading = F.pad(fading, (0, 1), value=1.0)
-        weights = (fading * self.log_mixture.softmax(dim=0)).sum(dim=-1)  # (B, L)
-        weights = weights * self.log_importance(kinds).squeeze(-1).exp()
-        return _weighted_mean(items, weights.masked_fill(~mask, 0.0))
-
-
 class UserEncoder(nn.Module):
     """User vector from the embeddings, ages and kinds of the last events.
 
-    A decayed mean of the item embeddings, bent by a linear map, plus a correction that a
-    transformer reads from the latest events. It starts as the decayed mean, already a fair profile,
-    so that a shop with few events is not worse off.
+    A regression of the user's taste on the items taken, at unit length, plus, where ``depth`` is
+    above 0, a correction that a transformer reads from the latest events. The correction starts at
+    zero: the regression is already a fair profile, and the better one for a shop with few items.
 
     The transformer is that of SASRec (Kang and McAuley, 2018, https://arxiv.org/abs/1808.09781)
     with four differences: items enter by content and never by id, so that new items work at once;
@@ -116,8 +84,8 @@ class UserEncoder(nn.Module):
         n_kinds: Event kinds.
         width: Width of the transformer.
         heads: Attention heads; divides ``width``.
-        depth: Transformer layers.
-        history_length: Events L that the mean reads; callers pass that many.
+        depth: Transformer layers; 0 leaves the transformer out.
+        history_length: Events L that the regression reads; callers pass that many.
         recent_length: Events that the transformer reads, at most ``history_length``.
         dropout: Of the transformer.
 
@@ -132,7 +100,7 @@ class UserEncoder(nn.Module):
         n_kinds: int,
         width: int = 64,
         heads: int = 4,
-        depth: int = 1,
+        depth: int = 0,
         history_length: int = 100,
         recent_length: int = 20,
         dropout: float = 0.1,
@@ -142,22 +110,21 @@ class UserEncoder(nn.Module):
             raise ValueError(f"width must be a multiple of heads ({heads}), got {width}")
         self.dim = dim
         self.history_length = history_length
-        self.recent_length = recent_length
-        self.profile = DecayedMean(n_kinds)
-        self.bend = nn.Linear(dim, dim, bias=False)
-        self.project = nn.Linear(dim, width)
-        self.kind = nn.Embedding(n_kinds, width)
-        self.age = nn.Linear(len(DECAYS_DAYS), width)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.transformer = nn.TransformerEncoder(
-            layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False
-        )
-        self.correct = nn.Linear(width, dim, bias=False)
+        self.taste = TasteRegression(dim, n_kinds)
         self.newcomer = nn.Parameter(torch.randn(dim) / dim**0.5)
-        for part in (self.bend, self.correct):
-            nn.init.zeros_(part.weight)  # starts as the profile, exactly
+        self.correction = (
+            RecentEvents(
+                dim,
+                n_kinds=n_kinds,
+                width=width,
+                heads=heads,
+                depth=depth,
+                length=recent_length,
+                dropout=dropout,
+            )
+            if depth
+            else None
+        )
 
     def forward(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
         """Return unit-length user vectors (B, D), to be compared with items by dot product.
@@ -182,16 +149,61 @@ class UserEncoder(nn.Module):
                 f"{tuple(items.shape)}, {tuple(ages_days.shape)}, {tuple(kinds.shape)} and "
                 f"{tuple(mask.shape)}"
             )
-        profile = self.profile(items, ages_days, kinds, mask)
-        last = slice(-self.recent_length, None)
-        read = self._read(items[:, last], ages_days[:, last], kinds[:, last], mask[:, last])
-        vectors = profile + self.bend(profile) + self.correct(read)
+        vectors = F.normalize(self.taste(items, ages_days, kinds, mask), dim=1)
+        if self.correction is not None:
+            vectors = vectors + self.correction(items, ages_days, kinds, mask)
         known = mask.any(dim=1, keepdim=True)
         return F.normalize(torch.where(known, vectors, self.newcomer.to(vectors.dtype)), dim=1)
 
-    def _read(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
-        """Return the transformer's output at the summary of the latest visit (B, width)."""
-        fading = torch.exp(-ages_days[..., None] / self.profile.decays_days)
+
+class RecentEvents(nn.Module):
+    """A transformer over the latest events, read at a summary of the latest visit.
+
+    Args:
+        dim: Size D of item embeddings and of the output.
+        n_kinds: Event kinds.
+        width: Width of the transformer.
+        heads: Attention heads; divides ``width``.
+        depth: Transformer layers.
+        length: Events that are read.
+        dropout: Of the transformer.
+    """
+
+    decays_days: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        n_kinds: int,
+        width: int,
+        heads: int,
+        depth: int,
+        length: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("decays_days", torch.tensor(DECAYS_DAYS), persistent=False)
+        self.length = length
+        self.project = nn.Linear(dim, width)
+        self.kind = nn.Embedding(n_kinds, width)
+        self.age = nn.Linear(len(DECAYS_DAYS), width)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.transformer = nn.TransformerEncoder(
+            layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False
+        )
+        self.output = nn.Linear(width, dim, bias=False)
+        nn.init.zeros_(self.output.weight)
+
+    def forward(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, D) for the arguments of :meth:`UserEncoder.forward`."""
+        last = slice(-self.length, None)
+        items, ages_days, kinds, mask = (
+            column[:, last] for column in (items, ages_days, kinds, mask)
+        )
+        fading = torch.exp(-ages_days[..., None] / self.decays_days)
         tokens = self.project(items) + self.kind(kinds) + self.age(fading)  # (B, L, width)
         latest = ages_days.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)
         weights = torch.exp((latest - ages_days) / VISIT_DAYS).masked_fill(~mask, 0.0)
@@ -200,7 +212,8 @@ class UserEncoder(nn.Module):
             torch.cat([visit[:, None], tokens], dim=1),  # (B, 1 + L, width)
             src_key_padding_mask=F.pad(~mask, (1, 0), value=False),
         )
-        return encoded[:, 0]
+        corrected: Tensor = self.output(encoded[:, 0])
+        return corrected
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

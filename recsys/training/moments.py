@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
 
+# Inside a visit the next event mostly repeats the last, as a cart follows the view of the same
+# item; an encoder that learns from such moments learns to echo.
+VISIT_PAUSE_US = 60 * 60 * 1_000_000
+
 
 class OrderedEvents(NamedTuple):
     """Events in the order user, then time; every field has shape (E,)."""
@@ -62,7 +66,7 @@ def order_events(interactions: Interactions) -> OrderedEvents:
 
 
 def build_moments(events: OrderedEvents, horizon_days: float, *, until_us: int) -> Moments:
-    """Return every moment before ``until_us`` at which a user did something.
+    """Return every moment before ``until_us`` at which a user began a visit.
 
     Args:
         events: In the order user, then time.
@@ -74,7 +78,7 @@ def build_moments(events: OrderedEvents, horizon_days: float, *, until_us: int) 
     stride = len(ranked) + 1
     keys = events.users * stride + ranks
     ends = np.flatnonzero(np.diff(keys, prepend=-1) != 0)
-    ends = ends[events.times_us[ends] < until_us]
+    ends = ends[(events.times_us[ends] < until_us) & _begins_visit(events, ends)]
     users, times_us = events.users[ends], events.times_us[ends]
     horizon_us = times_us + int(horizon_days * MICROSECONDS_PER_DAY)
     last = np.searchsorted(ranked, np.minimum(horizon_us, until_us - 1), side="right")
@@ -85,6 +89,14 @@ def build_moments(events: OrderedEvents, horizon_days: float, *, until_us: int) 
         ends=ends,
         stops=np.searchsorted(keys, users * stride + last),
     )
+
+
+def _begins_visit(events: OrderedEvents, ends: Ints) -> NDArray[np.bool_]:
+    """Return which events (A,) are a user's first, or the first after a pause."""
+    before = np.maximum(ends - 1, 0)
+    first = (ends == 0) | (events.users[before] != events.users[ends])
+    pauses_us = events.times_us[ends] - events.times_us[before]
+    return np.asarray(first | (pauses_us >= VISIT_PAUSE_US))
 
 
 def draw_moments(moments: Moments, per_user: int, rng: np.random.Generator) -> Ints:

@@ -65,15 +65,16 @@ def answers_between(targets: Interactions, start_us: int, end_us: int) -> list[I
 
 
 def sample_examples(
-    snapshot: Snapshot, encoder: UserEncoder, *, n_candidates: int, seed: int
+    snapshot: Snapshot, encoder: UserEncoder, *, n_queries: int, n_candidates: int, seed: int
 ) -> RankingExamples:
-    """Return one query per user with an answer: its answers, hard and random negatives.
+    """Return one query for each of some users with an answer: answers, hard and random negatives.
 
     Half the negatives are top candidates by the features in ``HARD_BY``, the rest uniform.
 
     Args:
         snapshot: A cut through time.
         encoder: Trained on events before the cut only.
+        n_queries: Queries Q at most; more users than that are drawn from at random.
         n_candidates: Candidates per query C.
         seed: Of the sampling.
 
@@ -89,6 +90,8 @@ def sample_examples(
             "the ranker needs users with events of the target kinds after a cut, got none; "
             "use a longer [split] horizon or fewer cuts"
         )
+    drawn = np.sort(generator.permutation(len(asked))[:n_queries])
+    asked = [asked[position] for position in drawn]
     n_candidates = min(n_candidates, len(on_offer))
     features = torch.empty(len(asked), n_candidates, len(FEATURES))
     relevance = torch.zeros(len(asked), n_candidates)

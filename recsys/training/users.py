@@ -44,7 +44,7 @@ def train_users(
 ) -> UserEncoder:
     """Return an encoder whose vectors rank, by dot product, the items that users take next.
 
-    Each example is one user at one moment: the history strictly before it, and targets drawn from
+    Each example is one user at the start of a visit: the history before it, and targets drawn from
     the user's events of the following days, as in PinnerFormer (Pancha et al., 2022,
     https://arxiv.org/abs/2205.04507), not only the very next event: a basket has no order, and
     recommendations are judged by what happens over days. The loss is a softmax over the items on
@@ -146,6 +146,13 @@ class _UserTraining(L.LightningModule):
         with torch.no_grad():  # newcomers start at what is taken most
             typical = embeddings[events.rows].mean(axis=0)
             self.encoder.newcomer.copy_(torch.from_numpy(typical))
+        self.encoder.taste.fit_scale(torch.from_numpy(embeddings))
+        # What everybody takes is no taste. A bias for each item explains it while training, in
+        # place of the vectors, and is not kept: the ranker has features for it.
+        self.popularity = nn.Embedding(len(embeddings), 1)
+        counts = np.bincount(events.rows, minlength=len(embeddings))
+        with torch.no_grad():
+            self.popularity.weight.copy_(torch.from_numpy(np.log1p(counts))[:, None])
         self.log_temperature = nn.Parameter(torch.tensor(START_TEMPERATURE).log())
         self.items = Columns(items)
         self.events = Columns(events._asdict())
@@ -219,15 +226,18 @@ class _UserTraining(L.LightningModule):
         lowest = torch.finfo(torch.float32).min
         if n_items <= self.config.full_softmax_items:
             logits = (vectors @ embeddings.T).float() / temperature  # (B, N)
+            logits = logits + self.popularity.weight.T
             absent = available_from_us > times_us[:, None]
             # A target was on offer when it was taken, even if that was days after the moment.
             absent.scatter_(1, targets, False)
             return catalogue_softmax_loss(logits.masked_fill(absent, lowest), targets, weights)
         drawn = torch.randint(n_items, (self.config.n_negatives,), device=targets.device)
         negatives = (vectors @ embeddings[drawn].T).float() / temperature  # (B, S)
+        negatives = negatives + self.popularity(drawn).T
         absent = available_from_us[drawn] > times_us[:, None]
         absent |= (targets[..., None] == drawn).any(dim=1)
         positives = (vectors[:, None] * embeddings[targets]).sum(dim=2).float() / temperature
+        positives = positives + self.popularity(targets).squeeze(-1)
         return sampled_softmax_loss(
             positives, negatives.masked_fill(absent, lowest), weights, n_items=n_items
         )

@@ -223,7 +223,11 @@ def _train_ranker(
     ]
     examples = [
         sample_examples(
-            snapshot, encoder, n_candidates=config.ranker.n_candidates, seed=config.seed
+            snapshot,
+            encoder,
+            n_queries=config.ranker.n_queries,
+            n_candidates=config.ranker.n_candidates,
+            seed=config.seed,
         )
         for snapshot in snapshots
     ]

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -8,8 +6,6 @@ from torch import Tensor
 from recsys.config import UserConfig
 from recsys.data.interactions import EMPTY_HISTORY, MICROSECONDS_PER_DAY, History
 from recsys.models.user_encoder import (
-    START_DECAY_DAYS,
-    DecayedMean,
     UserEncoder,
     build_user_encoder,
     pad_histories,
@@ -50,23 +46,17 @@ def test_a_user_without_events_gets_the_newcomer_vector() -> None:
     torch.testing.assert_close(module(*inputs())[3], wanted)
 
 
-def test_an_untrained_encoder_is_the_decayed_mean() -> None:
+def test_without_layers_the_vector_is_the_regression_alone() -> None:
+    torch.manual_seed(0)
+    module = UserEncoder(8, n_kinds=2, depth=0).eval()
+    taste = module.taste(*inputs())[:3]
+    torch.testing.assert_close(module(*inputs())[:3], torch.nn.functional.normalize(taste, dim=1))
+
+
+def test_the_correction_starts_at_nothing() -> None:
     module = encoder(trained=False)
-    items, ages, kinds, mask = inputs()
-    mixture = module.profile.log_mixture.softmax(dim=0).tolist()
-    for i in range(3):
-        total = torch.zeros(8)
-        for j in range(6):
-            decays = [math.exp(-float(ages[i, j]) / float(d)) for d in module.profile.decays_days]
-            weight = sum(m * d for m, d in zip(mixture, [*decays, 1.0], strict=True))
-            total += float(mask[i, j]) * weight * items[i, j]
-        wanted = torch.nn.functional.normalize(total, dim=0)
-        torch.testing.assert_close(module(items, ages, kinds, mask)[i], wanted)
-
-
-def test_the_main_decay_at_the_start_is_the_documented_one() -> None:
-    profile = DecayedMean(1)
-    assert float(profile.decays_days[profile.log_mixture.argmax()]) == START_DECAY_DAYS
+    assert module.correction is not None
+    assert not module.correction(*inputs()).any()
 
 
 def test_padding_cannot_leak() -> None:
@@ -102,7 +92,7 @@ def test_every_input_reaches_the_user_vector(changed: str) -> None:
         "kinds": (items, ages, 1 - kinds, mask),
     }[changed]
     before = module(items, ages, kinds, mask)
-    # One event's decayed mean is the item whatever its age, so that only the transformer tells.
+    # One event's regression is the item whatever its age, so that only the transformer tells.
     assert (module(*after)[:3] - before[:3]).abs().amax(dim=1).min() > 1e-3
 
 
@@ -132,7 +122,7 @@ def test_heads_must_divide_the_width() -> None:
 
 
 def test_weights_and_config_rebuild_the_module() -> None:
-    config = UserConfig(width=8, heads=2)
+    config = UserConfig(width=8, heads=2, depth=1)
     one, other = (build_user_encoder(config, dim=8, n_kinds=2).eval() for _ in range(2))
     other.load_state_dict(one.state_dict())
     assert torch.equal(one(*inputs()), other(*inputs()))

@@ -87,4 +87,5 @@ class TasteRegression(nn.Module):
         fading = F.pad(fading, (0, 1), value=1.0)
         weights = (fading * self.log_mixture.softmax(dim=0)).sum(dim=-1)  # (B, L)
         weights = weights * self.log_trust(kinds).squeeze(-1).exp()
-        return weights.masked_fill(~mask | ~items.any(dim=-1), 0.0)
+        counted: Tensor = weights.masked_fill(~mask | ~items.any(dim=-1), 0.0)
+        return counted

@@ -50,8 +50,8 @@ class SplitConfig(_Model):
 class RankerConfig(_Model):
     """The ranking network and its training."""
 
-    hidden: int = Field(32, ge=1, description="Width of the hidden layers.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the hidden layers.")
+    hidden: int = Field(16, ge=1, description="Width of the hidden layers.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout of the hidden layers.")
     n_queries: int = Field(5_000, ge=1, description="Users asked at each snapshot, at most.")
     n_candidates: int = Field(600, ge=2, description="Candidates per training query.")
     epochs: int = Field(20, ge=1, description="Passes over the snapshots at most.")
@@ -59,6 +59,9 @@ class RankerConfig(_Model):
     batch_size: int = Field(64, ge=1, description="Queries per step.")
     learning_rate: float = Field(3e-3, gt=0, description="Of AdamW.")
     weight_decay: float = Field(1e-3, ge=0, description="Of AdamW.")
+    discovery_weight: float = Field(
+        1.0, ge=0, description="Weight of ranking what the user has not taken, beside ranking all."
+    )
     hide_events: float = Field(
         0.1, ge=0, lt=1, description="Share of candidates shown to training as if they were new."
     )

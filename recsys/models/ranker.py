@@ -8,6 +8,7 @@ from recsys.config import RankerConfig
 # A feature this many deviations from its mean says no more than one at the limit; the clamp keeps
 # a live value that training never saw from taking over the score.
 LIMIT = 5.0
+CONSTANT = 1e-4  # a feature that deviates by less did not vary
 
 
 class Ranker(nn.Module):
@@ -41,9 +42,14 @@ class Ranker(nn.Module):
         )
 
     def fit_scale(self, features: Tensor) -> None:
-        """Take the mean and deviation of training features (n, F) for standardising."""
+        """Take the mean and deviation of training features (n, F) for standardising.
+
+        A feature that never varied is switched off: its weights have learned nothing, and a live
+        value, such as that of a season which training had not reached, would multiply noise.
+        """
         self.mean.copy_(features.mean(dim=0))
-        self.deviation.copy_(features.std(dim=0).clamp(min=1e-3))
+        deviation = features.std(dim=0)
+        self.deviation.copy_(deviation.masked_fill(deviation < CONSTANT, torch.inf))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (...) for features (..., F).

@@ -194,6 +194,7 @@ class _RankerModule(L.LightningModule):
         self.n_steps = n_steps
         self._examples, self._validation = examples, validation
         self._cold_columns = [FEATURES.index(name) for name in COLD_VALUES]
+        self._own_column = FEATURES.index("own_purchases")
         self._cold_values = torch.tensor(list(COLD_VALUES.values()))
 
     def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
@@ -221,7 +222,13 @@ class _RankerModule(L.LightningModule):
         )
 
     def _loss(self, features: Tensor, relevance: Tensor) -> Tensor:
-        mask = torch.ones_like(relevance, dtype=torch.bool)
-        return listwise_softmax_loss(
-            self.ranker(features), relevance.to(self.device), mask.to(self.device)
-        )
+        """Return the loss over all candidates plus that over those the user has not taken yet.
+
+        What was taken before is easy to recommend again: alone, the first would learn little else.
+        """
+        logits, relevance = self.ranker(features), relevance.to(self.device)
+        everything = torch.ones_like(relevance, dtype=torch.bool)
+        new = features[..., self._own_column] == 0
+        repeating = listwise_softmax_loss(logits, relevance, everything)
+        discovering = listwise_softmax_loss(logits, relevance, new)
+        return repeating + self.config.discovery_weight * discovering

@@ -107,7 +107,8 @@ def test_a_common_offset_of_the_catalogue_changes_nothing() -> None:
 def test_a_typical_item_has_about_length_one_at_the_start() -> None:
     module = TasteRegression(DIM, n_kinds=1)
     module.fit_scale(catalogue())
-    lengths = ((catalogue() - module.mean) @ (module.axes * module.log_relevance.exp())).norm(dim=1)
+    metric = module.axes * module.log_relevance.detach().exp()
+    lengths = ((catalogue() - module.mean) @ metric).norm(dim=1)
     assert 0.5 < float(lengths.square().mean()) <= 1.0
 
 

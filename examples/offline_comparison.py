@@ -1,0 +1,44 @@
+"""A data scientist's comparison: does a ranking of one's own beat the bundle, and by how much?
+
+After ``recsys demo``::
+
+python examples/offline_comparison.py out/demo
+"""
+
+import sys
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys import Bundle
+from recsys.data.splits import split_by_time
+from recsys.evaluation.protocol import compare, evaluate
+from recsys.evaluation.queries import build_queries
+from recsys.scorecard import recommender_scorer
+
+
+def main(path: str) -> None:
+    """Print NDCG@10 of the bundle and of "the newest items first", and their paired difference."""
+    bundle = Bundle(path)
+    if bundle.split_us is None:
+        raise SystemExit(f"bundle {bundle.version} was trained without events")
+    train, test = split_by_time(bundle.interactions, bundle.split_us)
+    queries = build_queries(
+        train, test, now_us=bundle.split_us, scope="all", target_kinds=bundle.target_kinds
+    )
+    age = bundle.items["created_at"].dt.timestamp("us").fill_null(0).rank().to_numpy()
+
+    def newest_first(user_rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.tile(age.astype(np.float32), (len(user_rows), 1))  # (users, N)
+
+    ours = evaluate("bundle", recommender_scorer(bundle), queries)
+    theirs = evaluate("newest first", newest_first, queries)
+    for result in (ours, theirs):
+        mean, low, high = result.estimates["ndcg@10"]
+        print(f"{result.name:14} {mean:.3f} [{low:.3f}, {high:.3f}]")
+    mean, low, high = compare(ours, theirs, "ndcg@10")
+    print(f"{'difference':14} {mean:.3f} [{low:.3f}, {high:.3f}] over {len(queries)} users")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

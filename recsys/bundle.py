@@ -38,7 +38,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Identification:
-    """What tells the product on a photo: prototypes of labelled photos and their calibration."""
+    """What tells the product on a photo: prototypes of the products and their calibration."""
 
     prototypes: Tensor  # (P, D)
     prototype_rows: Tensor  # (P,)

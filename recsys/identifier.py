@@ -26,7 +26,7 @@ class Identified(NamedTuple):
 
 
 class ProductIdentifier:
-    """Identifies products by nearest catalogue embedding or labelled-photo prototype.
+    """Identifies products by nearest catalogue embedding or picture prototype.
 
     Args:
         recommender: Over the catalogue to identify from; items upserted there count at once.

@@ -27,6 +27,7 @@ from recsys.embedding import ItemEmbedder, Modalities
 from recsys.errors import DataError
 from recsys.models.gallery import build_prototypes, fit_calibration, product_similarities
 from recsys.statistics import build_statistics
+from recsys.training.items import IMAGE
 from recsys.training.labels import item_labels, photo_rows, with_identity
 from recsys.training.stages import Stage, Workspace
 from recsys.training.towers import TOWER, embed_dataset, load_embeddings, train_text, train_vision
@@ -295,15 +296,25 @@ def _contents(
 
 
 def _identification(material: Material, variant: Variant, *, device: str) -> Identification | None:
-    """Return prototypes of the training photos and a calibration on the held-out ones."""
+    """Return the products' prototypes, and a calibration on the held-out photos.
+
+    A prototype is the mean of a product's own picture and of its training photos. The picture is
+    taken alone, without the title: what photos show is closer to other photos than to an item that
+    words are part of, so that a photo of the wrong product would beat the right item.
+    """
     chosen = {split: _labelled_photos(material.dataset, split) for split in ("train", "val")}
     if chosen["val"] is None or material.photos is None:
         return None
-    fused = torch.from_numpy(fuse_photos(material.photos, variant, device=device))
     assert material.dataset.photos is not None, "a split of them was found"
+    fused = torch.from_numpy(fuse_photos(material.photos, variant, device=device))
     rows = torch.from_numpy(photo_rows(material.dataset.photos, material.dataset.items))
     train = chosen["train"] if chosen["train"] is not None else np.empty(0, dtype=np.int64)
-    prototypes, prototype_rows = build_prototypes(fused[train], rows[train])
+    pictured = np.flatnonzero(material.modalities.present[IMAGE])
+    pictures = fuse_photos(material.modalities.embeddings[IMAGE][pictured], variant, device=device)
+    prototypes, prototype_rows = build_prototypes(
+        torch.cat([fused[train], torch.from_numpy(pictures)]),
+        torch.cat([rows[train], torch.from_numpy(pictured)]),
+    )
     items = torch.from_numpy(variant.item_embeddings)
     similarities = product_similarities(fused[chosen["val"]], items, prototypes, prototype_rows)
     calibration = fit_calibration(similarities, rows[chosen["val"]])
@@ -314,9 +325,9 @@ def fuse_photos(photos: np.ndarray, variant: Variant, *, device: str) -> np.ndar
     """Return photos (n, D) in the item space from the tower's embeddings (n, D_image)."""
     n_photos = len(photos)
     embeddings = {
-        name: photos if name == "image" else np.zeros((n_photos, size), dtype=np.float32)
+        name: photos if name == IMAGE else np.zeros((n_photos, size), dtype=np.float32)
         for name, size in variant.fusion.dims.items()
     }
-    present = {name: np.full(n_photos, name == "image") for name in embeddings}
+    present = {name: np.full(n_photos, name == IMAGE) for name in embeddings}
     embedder = ItemEmbedder(None, None, variant.fusion, device=device)
     return embedder.fuse(Modalities(embeddings, present))

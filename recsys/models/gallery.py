@@ -35,13 +35,14 @@ def product_similarities(
 ) -> Tensor:
     """Return how similar each query is to each product, cosine, (B, N).
 
-    A product is as similar as the closer of its catalogue embedding and, where there are labelled
-    photos of it, their prototype (Snell et al., 2017, https://arxiv.org/abs/1703.05175).
+    A product is as similar as the closer of its catalogue embedding and, where there are pictures
+    of it, their prototype (Snell et al., 2017, https://arxiv.org/abs/1703.05175).
 
     Args:
         queries: Unit-length photo embeddings (B, D).
         items: Item embeddings (N, D).
-        prototypes: Mean embeddings of labelled photos (P, D), unit length.
+        prototypes: Mean embeddings of the pictures and labelled photos of a product (P, D), unit
+            length.
         prototype_rows: Item row of each prototype, int64 (P,), distinct.
     """
     similarities = queries @ items.T  # (B, N)

@@ -1,0 +1,75 @@
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from recsys.cli.app import app
+
+COMMANDS = [
+    "demo",
+    "check",
+    "import",
+    "train",
+    "evaluate",
+    "recommend",
+    "similar",
+    "search",
+    "identify",
+    "embed",
+    "serve",
+]
+
+
+def test_help_lists_every_command_of_the_readme_in_its_order() -> None:
+    answer = CliRunner().invoke(app, ["--help"])
+    assert answer.exit_code == 0
+    listed = re.findall(r"^[│ ]+([a-z]+) {2,}\S", answer.stdout, flags=re.MULTILINE)
+    assert [name for name in listed if name in COMMANDS] == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    answer = CliRunner().invoke(app, [command, "--help"])
+    assert answer.exit_code == 0
+    assert re.search(rf"Usage: \S+ {command} ", answer.stdout)
+
+
+@pytest.mark.parametrize("command", ["check", "import", "train", "evaluate"])
+def test_commands_on_tables_and_bundles_print_json_too(command: str) -> None:
+    assert "--json" in CliRunner().invoke(app, [command, "--help"]).stdout
+
+
+@pytest.mark.parametrize("command", ["recommend", "similar", "search", "identify", "embed"])
+def test_every_query_command_prints_json_too(command: str) -> None:
+    assert "--json" in CliRunner().invoke(app, [command, "--help"]).stdout
+
+
+def test_importing_the_commands_imports_neither_torch_nor_the_service() -> None:
+    code = "import recsys.cli.app, sys; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "'recsys'" in result.stdout
+    for heavy in ("torch", "polars", "grpc", "serving"):
+        assert f"'{heavy}'" not in result.stdout
+
+
+def test_an_expected_error_is_one_line_on_stderr(refusal: Callable[..., str]) -> None:
+    message = refusal("recommend", "no-such-bundle", "user")
+    assert message == ("bundle must be a folder, got no-such-bundle; train one with `recsys train`")
+
+
+def test_brackets_in_an_error_are_printed_as_they_are(
+    refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    path = tmp_path / "[bold]shop[/x].toml"
+    assert str(path) in refusal("check", path)
+
+
+def test_what_is_no_command_is_a_usage_error() -> None:
+    answer = CliRunner().invoke(app, ["recomend"])
+    assert answer.exit_code == 2
+    assert "recomend" in answer.stderr

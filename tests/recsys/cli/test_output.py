@@ -1,0 +1,114 @@
+import json
+
+import pytest
+
+from recsys.cli.output import (
+    announce_stage,
+    interval,
+    print_json,
+    print_report,
+    print_rows,
+    progress_bar,
+    why,
+)
+from recsys.evaluation.bootstrap import Estimate
+from recsys.evaluation.results import (
+    ClassificationRow,
+    RankingTable,
+    Report,
+    RetrievalRow,
+    SystemRow,
+)
+from recsys.recommender import Scored
+
+Captured = pytest.CaptureFixture[str]
+
+
+def words(captured: Captured) -> str:
+    """Return what was printed, without the lines of tables and the breaks between words."""
+    out = "".join(" " if char in "│┃" else char for char in captured.readouterr().out)
+    return " ".join(out.split())
+
+
+def row(name: str, mean: float, metrics: tuple[str, ...]) -> SystemRow:
+    values = {metric: Estimate(mean, mean - 0.01, mean + 0.01) for metric in metrics}
+    return SystemRow(name, "ours", values, {}, {10: 0.5})
+
+
+def test_json_comes_back_as_it_went_in_whatever_is_in_it(capsys: Captured) -> None:
+    value = {"title": "Krug [bold] “blau”\n" + "x" * 300, "score": 1 / 3, "none": None}
+    print_json(value)
+    assert json.loads(capsys.readouterr().out) == value
+
+
+def test_an_interval_is_a_mean_and_its_bounds() -> None:
+    assert interval(Estimate(0.12345, 0.1, 0.2)) == "0.123 [0.100, 0.200]"
+
+
+def test_reasons_are_one_line_with_signs() -> None:
+    features = (("popularity", 0.5), ("age", -0.254))
+    assert why(Scored("a", 1.0, "taste", features)) == "popularity +0.50, age -0.25"
+    assert why(Scored("a", 1.0, "taste")) == ""
+
+
+def test_a_table_has_its_title_columns_and_cells(capsys: Captured) -> None:
+    print_rows("sizes", ("what", "count"), [("items", 3), ("users", None)])
+    assert words(capsys).startswith("sizes")
+    print_rows("sizes", ("what", "count"), [("items", 3), ("users", None)])
+    shown = words(capsys)
+    for cell in ("what", "count", "items", "3", "users", "None"):
+        assert cell in shown.split()
+
+
+def test_a_stage_is_named(capsys: Captured) -> None:
+    announce_stage("vision")
+    assert capsys.readouterr().out == "vision\n"
+
+
+def test_a_report_shows_the_headline_metrics_of_every_system(capsys: Captured) -> None:
+    metrics = ("ndcg@10", "recall@20", "hit_rate@10", "mrr@10")
+    systems = [row("full", 0.345, metrics), row("popularity", 0.081, metrics)]
+    print_report(Report("Shop", "now", rankings=[RankingTable("all", 1394, 3618, systems)]))
+    shown = words(capsys)
+    assert "scope all: 1,394 users, 3,618 items" in shown
+    assert shown.count("0.345") == shown.count("0.081") == 3
+    assert "mrr@10" not in shown
+
+
+def test_a_metric_that_was_not_measured_is_not_shown(capsys: Captured) -> None:
+    systems = [row("full", 0.345, ("ndcg@10", "hit_rate@10"))]
+    print_report(Report("Shop", "now", rankings=[RankingTable("all", 1, 1, systems)]))
+    shown = words(capsys)
+    assert "ndcg@10" in shown
+    assert "recall@20" not in shown
+
+
+def test_a_report_shows_photos_where_there_are_some(capsys: Captured) -> None:
+    estimate = Estimate(0.5, 0.4, 0.6)
+    report = Report(
+        "Shop",
+        "now",
+        retrieval=[RetrievalRow("photo → product", 40, 81, estimate, estimate)],
+        classification=[ClassificationRow("category_1", 41, 5, estimate, 0.1)],
+    )
+    print_report(report)
+    shown = words(capsys)
+    assert "photo categories" in shown
+    assert "category_1 41 5 0.500 [0.400, 0.600]" in shown
+    assert "retrieval" in shown
+    print_report(Report("Shop", "now"))
+    assert words(capsys) == ""
+
+
+def test_progress_is_shown_once_per_task_and_only_when_visible(capsys: Captured) -> None:
+    with progress_bar() as advance:
+        advance("pictures", 1, 2)
+        advance("pictures", 2, 2)
+        advance("events", 3, 4)
+    shown = words(capsys)
+    assert shown.count("pictures") == 1
+    assert "100%" in shown
+    assert "75%" in shown
+    with progress_bar(visible=False) as advance:
+        advance("pictures", 1, 2)
+    assert words(capsys) == ""

@@ -1,0 +1,260 @@
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.bundle import Bundle
+from recsys.cli.app import main
+from recsys.data.synthetic import Shop
+from recsys.identifier import ProductIdentifier
+from recsys.pipeline import Run
+from recsys.recommender import MAX_K, Recommender, Scored
+
+Ask = Callable[..., Any]
+Say = Callable[..., str]
+AT = "2025-12-15T12:00:00"
+AT_US = round(datetime(2025, 12, 15, 12, tzinfo=UTC).timestamp() * 1e6)
+
+
+@pytest.fixture(scope="module")
+def recommender(tiny_bundle: Path) -> Recommender:
+    return Recommender(Bundle(tiny_bundle))
+
+
+@pytest.fixture(scope="module")
+def user(recommender: Recommender) -> str:
+    """The user with the most events."""
+    interactions = recommender.bundle.interactions
+    return interactions.user_ids[int(np.bincount(interactions.user_rows).argmax())]
+
+
+@pytest.fixture(scope="module")
+def photo(tiny_shop: Shop) -> Path:
+    return tiny_shop.images / str(pl.read_parquet(tiny_shop.photos)["image"][0])
+
+
+def printed(results: Sequence[Scored], version: str) -> dict[str, Any]:
+    """Return results as commands must print them."""
+    rows = [
+        {
+            "item_id": one.item_id,
+            "score": pytest.approx(one.score, abs=1e-6),
+            "source": one.source,
+            "features": pytest.approx(dict(one.features), abs=1e-6),
+        }
+        for one in results
+    ]
+    return {"bundle_version": version, "results": rows}
+
+
+def test_recommend_answers_as_the_recommender(
+    tiny_bundle: Path, recommender: Recommender, user: str, ask: Ask
+) -> None:
+    history = recommender.history(user)
+    wanted = recommender.recommend(history, k=7, now_us=AT_US, explain=True)
+    answer = ask("recommend", tiny_bundle, user, "--k", 7, "--at", AT)
+    assert answer == printed(wanted, tiny_bundle.name)
+    assert all(len(one["features"]) == 3 for one in answer["results"])
+
+
+def test_the_moment_of_the_request_matters(tiny_bundle: Path, user: str, ask: Ask) -> None:
+    before, after = (
+        ask("recommend", tiny_bundle, user, "--at", at) for at in ("2025-07-01", "2026-01-01")
+    )
+    assert before["results"] != after["results"]
+
+
+def test_recommend_can_leave_out_what_the_user_has_met(
+    tiny_bundle: Path, recommender: Recommender, user: str, ask: Ask
+) -> None:
+    history = recommender.history(user)
+    met = {recommender.catalogue.item_ids[row] for row in history.item_rows}
+    everything, unseen = (
+        [
+            one["item_id"]
+            for one in ask("recommend", tiny_bundle, user, "--k", MAX_K, *options)["results"]
+        ]
+        for options in ((), ("--exclude-seen",))
+    )
+    assert met & set(everything)
+    assert unseen == [item for item in everything if item not in met]
+
+
+def test_an_unknown_user_is_a_newcomer_with_ten_results(tiny_bundle: Path, ask: Ask) -> None:
+    results = ask("recommend", tiny_bundle, "nobody")["results"]
+    assert len(results) == 10
+    assert {one["source"] for one in results} <= {"popular", "new"}
+
+
+def test_similar_answers_as_the_recommender(
+    tiny_bundle: Path, recommender: Recommender, ask: Ask
+) -> None:
+    item = recommender.catalogue.item_ids[5]
+    wanted = printed(recommender.similar(item, k=4), tiny_bundle.name)
+    assert ask("similar", tiny_bundle, item, "-k", 4) == wanted
+
+
+def test_search_answers_as_the_recommender_to_words_a_picture_and_both(
+    tiny_bundle: Path, recommender: Recommender, photo: Path, ask: Ask
+) -> None:
+    picture = photo.read_bytes()
+    for words, image in (("nordic lamp", None), (None, picture), ("nordic lamp", picture)):
+        options = [*([words] if words else []), *(["--image", photo] if image else [])]
+        wanted = printed(recommender.search(words, image, k=3), tiny_bundle.name)
+        assert ask("search", tiny_bundle, *options, "--k", 3) == wanted
+
+
+def test_identify_answers_as_the_identifier(
+    tiny_bundle: Path, recommender: Recommender, photo: Path, ask: Ask
+) -> None:
+    wanted = ProductIdentifier(recommender).identify(photo.read_bytes(), k=4)
+    answer = ask("identify", tiny_bundle, photo, "--k", 4)
+    assert answer["known"] is bool(wanted.known)
+    assert answer["probability"] == pytest.approx(wanted.probability)
+    assert list(answer["candidates"]) == [one.item_id for one in wanted.candidates]
+    scores = [one.score for one in wanted.candidates]
+    assert list(answer["candidates"].values()) == pytest.approx(scores)
+
+
+def test_people_see_titles_and_verdicts(
+    tiny_bundle: Path, recommender: Recommender, photo: Path, ask: Ask, say: Say
+) -> None:
+    first = ask("search", tiny_bundle, "nordic lamp", "--k", 1)["results"][0]["item_id"]
+    shown = say("search", tiny_bundle, "nordic lamp", "--k", 1)
+    assert "search nordic lamp" in shown
+    assert first in shown
+    title = recommender.catalogue.records([first])["title"][0]
+    assert set(title.split()) <= set(shown.split())
+    answer = ask("identify", tiny_bundle, photo)
+    verdict = "in the catalogue" if answer["known"] else "not in the catalogue"
+    shown = say("identify", tiny_bundle, photo)
+    assert f": {verdict} (probability of being in it {answer['probability']:.2f})" in shown
+
+
+def test_embedded_texts_are_the_queries_of_the_recommender(
+    tiny_bundle: Path, recommender: Recommender, tmp_path: Path, ask: Ask, say: Say
+) -> None:
+    (tmp_path / "texts.txt").write_text("nordic lamp\nblue mug\n")
+    out = tmp_path / "out.parquet"
+    answer = ask("embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", out)
+    assert answer == {"rows": 2, "file": str(out)}
+    wanted = recommender.embedder.queries(["nordic lamp", "blue mug"], [None, None])
+    found = pl.read_parquet(out)
+    np.testing.assert_allclose(found["embedding"].to_numpy(), wanted, atol=1e-5)
+    shown = say("embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", out)
+    assert shown.startswith("2 embeddings in")
+
+
+def test_embedded_items_are_those_of_the_bundle(
+    tiny_bundle: Path, recommender: Recommender, tiny_shop: Shop, tmp_path: Path, ask: Ask
+) -> None:
+    out = tmp_path / "out.parquet"
+    options = ("--items", tiny_shop.items, "--images-root", tiny_shop.images)
+    answer = ask("embed", tiny_bundle, *options, "--out", out)
+    assert answer["rows"] == len(recommender.catalogue)
+    assert pl.read_parquet(out)["id"].to_list() == recommender.catalogue.item_ids
+
+
+@pytest.mark.parametrize("k", [0, MAX_K + 1])
+def test_k_out_of_range_is_refused_by_every_query(
+    tiny_bundle: Path, recommender: Recommender, photo: Path, refusal: Say, k: int
+) -> None:
+    item = recommender.catalogue.item_ids[0]
+    for command, asked in (
+        ("recommend", "nobody"),
+        ("similar", item),
+        ("search", "lamp"),
+        ("identify", photo),
+    ):
+        message = refusal(command, tiny_bundle, asked, "--k", k)
+        assert message == f"k must be between 1 and {MAX_K}, got {k}"
+
+
+def test_an_unknown_item_is_named(tiny_bundle: Path, refusal: Say) -> None:
+    message = refusal("similar", tiny_bundle, "nothing")
+    assert message.startswith("item_id must be in the catalogue of")
+    assert "got unknown ['nothing']" in message
+
+
+@pytest.mark.parametrize("words", [[], [""], ["   "]])
+def test_an_empty_search_is_refused(tiny_bundle: Path, refusal: Say, words: list[str]) -> None:
+    message = refusal("search", tiny_bundle, *words)
+    assert message == "query must have text or image bytes, got neither"
+
+
+def test_a_photo_that_is_not_an_image_is_refused(
+    tiny_bundle: Path, tmp_path: Path, refusal: Say
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"not a picture")
+    for command in (["identify", tiny_bundle, photo], ["search", tiny_bundle, "--image", photo]):
+        assert "image cannot be decoded: got 13 bytes" in refusal(*command)
+
+
+def test_a_photo_that_is_not_there_is_a_usage_error(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["recsys", "identify", str(tiny_bundle), "gone.jpg"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["recommend", "similar", "search", "evaluate"])
+def test_a_tampered_bundle_is_refused_by_every_command(
+    tiny_bundle: Path, tmp_path: Path, refusal: Say, command: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / tiny_bundle.name))
+    weights = folder / "ranker.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    asked = [] if command == "evaluate" else ["anything"]
+    message = refusal(command, folder, *asked)
+    assert message.startswith("file ranker.safetensors was changed in bundle")
+    assert message.endswith("copy the original bundle again")
+
+
+def test_a_bundle_with_a_damaged_manifest_is_refused(
+    tiny_bundle: Path, tmp_path: Path, refusal: Say
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / tiny_bundle.name))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert "must be named by its manifest's hash" in refusal("search", folder, "lamp")
+
+
+def test_what_the_bundle_was_not_trained_for_is_said(tiny_run: Run, refusal: Say) -> None:
+    message = refusal("search", tiny_run.ablations["text-only"], "lamp")
+    assert message == "this bundle has no text encoder: query it with a picture"
+
+
+def test_embed_wants_one_of_items_and_texts(
+    tiny_bundle: Path, tmp_path: Path, refusal: Say
+) -> None:
+    out = tmp_path / "out.parquet"
+    both = ["--items", "items.csv", "--texts", "texts.txt"]
+    for options in ([], both):
+        message = refusal("embed", tiny_bundle, "--out", out, *options)
+        assert message == "embed must be given one of --items and --texts"
+    assert not out.exists()
+
+
+def test_embedding_an_empty_table_or_no_texts_is_refused(
+    tiny_bundle: Path, tmp_path: Path, refusal: Say
+) -> None:
+    (tmp_path / "items.csv").write_text("item_id,title\n")
+    (tmp_path / "texts.txt").write_text("\n \n")
+    out = tmp_path / "out.parquet"
+    message = refusal("embed", tiny_bundle, "--items", tmp_path / "items.csv", "--out", out)
+    assert message == "table items must hold rows, got none"
+    message = refusal("embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", out)
+    assert message.startswith("texts must have at least one line that is not blank")
+    assert not out.exists()

@@ -1,0 +1,120 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys.bundle import Bundle
+from recsys.config import EvaluationConfig, TrainConfig, load_config
+from recsys.data.synthetic import Shop
+from recsys.evaluation.report import metrics
+from recsys.pipeline import Run, load_tables
+from recsys.reporting import report_bundle
+
+Ask = Callable[..., Any]
+Say = Callable[..., str]
+
+
+@pytest.fixture
+def config(tiny_config: TrainConfig, tiny_shop: Shop, tmp_path: Path) -> Path:
+    """The tiny shop's configuration, evaluated in one scope and without ablations."""
+    text = (tiny_shop.folder / "tiny.toml").read_text()
+    for table in ("items", "events", "photos"):
+        text = text.replace(f'"{table}.parquet"', f'"{tiny_shop.folder / table}.parquet"')
+    text = text.replace('"images"', f'"{tiny_shop.images}"')
+    path = tmp_path / "shop.toml"
+    path.write_text(text + '[evaluation]\nscopes = ["all"]\nablations = false\n')
+    return path
+
+
+def without_time(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != "created_at"}
+
+
+def test_training_again_skips_to_the_same_bundle_and_writes_the_report(
+    tiny_run: Run, config: Path, ask: Ask
+) -> None:
+    out = tiny_run.bundle.parent
+    answer = ask("train", config, "--out", out)
+    assert Path(answer["bundle"]) == tiny_run.bundle
+    assert Path(answer["report"]) == out / "report.html"
+    assert answer["left_out"] == []
+    stages = ["vision", "text", "embeddings", "items", "users", "ranker"]
+    assert list(answer["seconds"]) == stages
+    assert (out / "report.html").read_text().lstrip().startswith("<!doctype html>")
+    saved = json.loads((out / "metrics.json").read_text())
+    assert saved["bundle_version"] == tiny_run.bundle.name
+    assert [table["scope"] for table in saved["rankings"]] == ["all"]
+    assert [one["stage"] for one in saved["timings"]] == stages
+
+
+def test_people_are_told_which_stages_were_unchanged(tiny_run: Run, config: Path, say: Say) -> None:
+    shown = say("train", config, "--out", tiny_run.bundle.parent)
+    for stage in ("vision", "text", "embeddings", "items", "users", "ranker"):
+        assert f"{stage}: unchanged" in shown
+    assert "scope all:" in shown
+    assert tiny_run.bundle.name in shown
+
+
+def test_evaluate_prints_the_numbers_of_the_report(
+    tiny_bundle: Path, config: Path, ask: Ask
+) -> None:
+    settings = load_config(config)
+    bundle = Bundle(tiny_bundle)
+    wanted = report_bundle(bundle, settings.evaluation, title="tiny", dataset=load_tables(settings))
+    answer = ask("evaluate", tiny_bundle, "--config", config)
+    assert without_time(answer) == without_time(json.loads(json.dumps(metrics(wanted))))
+    assert answer["title"] == "tiny"
+    assert answer["classification"]
+
+
+def test_a_bundle_alone_is_ranked_in_every_scope_without_photos(
+    tiny_bundle: Path, ask: Ask
+) -> None:
+    answer = ask("evaluate", tiny_bundle)
+    assert [table["scope"] for table in answer["rankings"]] == list(EvaluationConfig().scopes)
+    assert answer["title"] == tiny_bundle.name
+    assert answer["classification"] == answer["retrieval"] == []
+
+
+def test_evaluate_writes_the_page_where_it_is_told(
+    tiny_bundle: Path, config: Path, tmp_path: Path, say: Say
+) -> None:
+    shown = say("evaluate", tiny_bundle, "--config", config, "--out", tmp_path)
+    assert (tmp_path / "report.html").exists()
+    values = json.loads((tmp_path / "metrics.json").read_text())
+    ours = values["rankings"][0]["systems"][0]["metrics"]["ndcg@10"]
+    assert f"{ours['mean']:.3f}" in shown
+
+
+def test_training_on_a_table_that_is_not_there_leaves_no_bundle(
+    config: Path, tmp_path: Path, refusal: Say, tiny_shop: Shop
+) -> None:
+    config.write_text(config.read_text().replace(str(tiny_shop.items), str(tmp_path / "no.csv")))
+    assert "nothing matches" in refusal("train", config, "--out", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("[!.]*"))
+
+
+def test_training_without_titles_and_pictures_is_refused(tmp_path: Path, refusal: Say) -> None:
+    pl.DataFrame({"item_id": ["a", "b"], "price": [1.0, 2.0]}).write_csv(tmp_path / "items.csv")
+    (tmp_path / "shop.toml").write_text('[data]\nitems = "items.csv"\n')
+    message = refusal("train", tmp_path / "shop.toml", "--out", tmp_path / "out")
+    assert message == "items must have titles or pictures, none of the 2 items has either"
+
+
+def test_a_configuration_that_is_not_there_is_refused(
+    tiny_bundle: Path, tmp_path: Path, refusal: Say
+) -> None:
+    missing = tmp_path / "nothing.toml"
+    for command in (
+        ["train", missing, "--out", tmp_path],
+        ["evaluate", tiny_bundle, "--config", missing],
+    ):
+        assert f"configuration {missing} must be a readable file" in refusal(*command)
+
+
+def test_evaluating_what_is_no_bundle_is_refused(tmp_path: Path, refusal: Say) -> None:
+    message = refusal("evaluate", tmp_path)
+    assert message == f"{tmp_path} must hold a bundle, found none; train one with `recsys train`"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Fixed, so that everybody who runs the demo sees the same shop and the same figures.
 END = datetime(2026, 1, 1, tzinfo=UTC)
+N_USERS = 3_000  # enough that the intervals of full model and ablations can be told apart
 
 
 def run(
@@ -65,7 +66,7 @@ def _generate(folder: Path, seed: int) -> "Shop":
         shutil.rmtree(folder)
     console.rule("generate a shop")
     with progress_bar() as advance:
-        return generate_shop(folder, end=END, seed=seed, progress=advance)
+        return generate_shop(folder, end=END, n_users=N_USERS, seed=seed, progress=advance)
 
 
 async def _ask_service(bundle: Path, shop: "Shop", state: Path) -> None:

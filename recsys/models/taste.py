@@ -8,6 +8,7 @@ from torch import Tensor, nn
 DECAYS_DAYS = (1 / 24, 1.0, 7.0, 30.0, 90.0, 365.0, 1095.0)
 START_DECAY_DAYS = 365.0
 START_TRUST = 0.3  # weight of a new event against the prior
+MAX_AXES = 128  # principal directions that are read; what the others hold is mostly noise
 _FLOOR = 0.1  # of a direction's variance, relative to the mean: below it lies noise
 
 
@@ -22,7 +23,7 @@ class TasteRegression(nn.Module):
     with age and depends on its kind, both learned. Against a weighted mean of the items, a second
     event that says the same adds less, and what all items share adds nothing.
 
-    A few hundred numbers are learned, not a matrix: that fits the few hundred items of a small
+    A hundred numbers are learned, not a matrix: that fits the few hundred items of a small
     shop by heart, and then ranks new items worse than no training does.
 
     Args:
@@ -38,8 +39,9 @@ class TasteRegression(nn.Module):
         super().__init__()
         self.register_buffer("decays_days", torch.tensor(DECAYS_DAYS), persistent=False)
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("axes", torch.eye(dim))
-        self.log_relevance = nn.Parameter(torch.zeros(dim))
+        n_axes = min(dim, MAX_AXES)
+        self.register_buffer("axes", torch.eye(dim)[:, :n_axes].contiguous())
+        self.log_relevance = nn.Parameter(torch.zeros(n_axes))
         start = [0.0 if days == START_DECAY_DAYS else -3.0 for days in DECAYS_DAYS]
         # The last entry never fades: it keeps the weights of a very old history above zero.
         self.log_mixture = nn.Parameter(torch.tensor([*start, -1.0]))
@@ -55,7 +57,9 @@ class TasteRegression(nn.Module):
         self.mean.copy_(known.mean(dim=0))
         centred = (known - self.mean).double()
         variances, axes = torch.linalg.eigh(centred.T @ centred / len(known))
-        variances = variances.clamp(min=0) + _FLOOR * variances.mean().clamp(min=1e-12)
+        kept = slice(-len(self.log_relevance), None)  # eigenvalues come smallest first
+        variances, axes = variances[kept].clamp(min=0), axes[:, kept]
+        variances = variances + _FLOOR * variances.mean().clamp(min=1e-12)
         self.axes.copy_(axes)
         # A typical item then has about length 1: one event of weight 1 is as strong as the prior.
         self.log_relevance.data.copy_(-0.5 * (variances * len(variances)).log())
@@ -70,11 +74,11 @@ class TasteRegression(nn.Module):
             mask: True where there is an event, bool (B, L).
         """
         weights = self._weights(items, ages_days, kinds, mask)  # (B, L)
-        metric = self.axes * self.log_relevance.exp()  # (D, D)
+        metric = self.axes * self.log_relevance.exp()  # (D, axes)
         # bfloat16 would lose the small differences that the solution lives on.
         with torch.autocast(items.device.type, enabled=False):
             root = weights.float().sqrt()[..., None]  # (B, L, 1)
-            inputs = root * ((items.float() - self.mean) @ metric)  # (B, L, D)
+            inputs = root * ((items.float() - self.mean) @ metric)  # (B, L, axes)
             # In the space of events, not of dimensions: a history is mostly shorter than D.
             gram = inputs @ inputs.transpose(1, 2)  # (B, L, L)
             gram = gram + torch.eye(gram.shape[1], device=gram.device)

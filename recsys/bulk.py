@@ -1,5 +1,6 @@
 """Embed a whole table or a file of texts into the item space, and write it to Parquet."""
 
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import polars as pl
 
 from recsys.bundle import Bundle
 from recsys.data.dataset import load_dataset
-from recsys.embedding import Floats, item_texts
+from recsys.embedding import Floats, is_readable, item_texts
 from recsys.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 def embed_items(
@@ -20,7 +23,9 @@ def embed_items(
     device: str = "cpu",
     progress: bool = False,
 ) -> int:
-    """Write ``item_id`` and ``embedding`` of every valid item and return how many there were.
+    """Write ``id`` and ``embedding`` of every valid item and return how many there were.
+
+    Rows that break a rule are left out, and logged with the rule.
 
     Args:
         bundle: Whose towers and fusion to use.
@@ -33,7 +38,11 @@ def embed_items(
     Raises:
         DataError: If the table cannot be read.
     """
-    dataset = load_dataset(items, images_root=images_root, now=datetime.now(UTC))
+    dataset = load_dataset(
+        items, images_root=images_root, now=datetime.now(UTC), check_image=is_readable
+    )
+    for line in dataset.quarantine.lines():
+        logger.warning(line)
     embedder = bundle.embedder(device=device)
     root = dataset.images_root or Path()
     pictures = [root / image if image else None for image in dataset.items["image"]]
@@ -50,7 +59,10 @@ def embed_texts(bundle: Bundle, texts: Path, out: Path, *, device: str = "cpu") 
         MissingPartError: If the bundle has no text encoder.
     """
     bundle.require("text")
-    lines = texts.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = texts.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"texts must be UTF-8, got {texts}: {error}") from error
     if not any(line.strip() for line in lines):
         raise DataError(f"texts must have at least one line that is not blank, got {texts}")
     embedder = bundle.embedder(device=device)
@@ -61,6 +73,7 @@ def embed_texts(bundle: Bundle, texts: Path, out: Path, *, device: str = "cpu") 
 
 def _write(ids: pl.Series, embeddings: Floats, out: Path) -> None:
     frame = pl.DataFrame({"id": ids, "embedding": embeddings})
+    out.parent.mkdir(parents=True, exist_ok=True)
     scratch = out.with_name(f".{out.name}.partial")
     frame.write_parquet(scratch)
     scratch.replace(out)

@@ -4,7 +4,7 @@ import difflib
 import tomllib
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -132,7 +132,9 @@ class UserConfig(_Model):
 class EvaluationConfig(_Model):
     """What `recsys evaluate` and the report compute."""
 
-    k: tuple[int, ...] = Field((10, 20), description="Cut-offs of the metrics.")
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (10, 20), min_length=1, description="Cut-offs of the metrics."
+    )
     scopes: tuple[Literal["all", "new", "cold"], ...] = Field(
         ("all", "new", "cold"),
         description="All answers; only items the user had not met; only items without events.",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recsys.errors import InvalidImageError, MissingPartError
 from recsys.models.fusion import ItemFusion
 from text.encoder import TextEncoder
-from vision.images import ImageError
+from vision.images import ImageError, load
 from vision.tower import VisionTower
 
 Floats = NDArray[np.float32]
@@ -135,11 +135,16 @@ class ItemEmbedder:
             vectors = self.text.embed(known, device=self.device)
             embeddings["text"], present["text"] = _scatter(vectors, texts, pictures)
         if self.vision is not None:
-            seen = [picture for picture in pictures or () if picture]
+            seen = {n: picture for n, picture in enumerate(pictures or ()) if picture}
             try:
-                vectors = self.vision.embed(seen, device=self.device, progress=progress)
+                vectors = self.vision.embed(
+                    list(seen.values()), device=self.device, progress=progress
+                )
             except ImageError as error:
-                raise InvalidImageError(str(error)) from error
+                if error.position is None:
+                    raise InvalidImageError(str(error)) from error
+                position = list(seen)[error.position]
+                raise InvalidImageError(f"image {position}: {error.__cause__}") from error
             embeddings["image"], present["image"] = _scatter(vectors, pictures, texts)
         return Modalities(embeddings, present)
 
@@ -153,6 +158,15 @@ class ItemEmbedder:
             torch.from_numpy(present).to(self.device),
         )
         return np.asarray(fused.float().cpu().numpy(), dtype=np.float32)
+
+
+def is_readable(path: Path) -> bool:
+    """Return whether a file is a picture that training can read."""
+    try:
+        load(path)
+    except ImageError:
+        return False
+    return True
 
 
 def _scatter(

@@ -87,7 +87,10 @@ def _read_manifest(folder: Path) -> str:
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder} must be a bundle, but has no {MANIFEST}")
-    return path.read_text()
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path} is damaged: {error}") from error
 
 
 def _parse_manifest(folder: Path, text: str) -> dict[str, str]:

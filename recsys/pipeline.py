@@ -23,7 +23,7 @@ from recsys.data.interactions import (
 from recsys.data.pictures import Progress
 from recsys.data.quarantine import Quarantine
 from recsys.data.splits import cut_times
-from recsys.embedding import ItemEmbedder, Modalities
+from recsys.embedding import ItemEmbedder, Modalities, is_readable
 from recsys.errors import DataError
 from recsys.models.gallery import build_prototypes, fit_calibration, product_similarities
 from recsys.statistics import build_statistics
@@ -33,7 +33,6 @@ from recsys.training.stages import Stage, Workspace
 from recsys.training.towers import TOWER, embed_dataset, load_embeddings, train_text, train_vision
 from recsys.training.variant import Material, Variant, train_variant
 from text.encoder import TextEncoder
-from vision.images import ImageError, load
 from vision.tower import VisionTower
 
 STAGES = ".stages"  # beside the bundles; deleting it costs time, never results
@@ -129,15 +128,6 @@ def _sources(config: TrainConfig) -> tuple[str, str | None, str | None, Path | N
     data = config.data
     root = Path(data.images_root) if data.images_root else None
     return data.items, data.events, data.photos, root
-
-
-def is_readable(path: Path) -> bool:
-    """Return whether a file is a picture that training can read."""
-    try:
-        load(path)
-    except ImageError:
-        return False
-    return True
 
 
 def _left_out(dataset: Dataset) -> tuple[str, ...]:

@@ -49,15 +49,17 @@ class UserRanker:
         Gradient times the standardised feature: exact for the linear part of the ranker, a first
         order reading of the rest.
         """
-        features = features.clone().requires_grad_()  # (C, F)
-        gradient = torch.autograd.grad(self.ranker(features).sum(), features)[0]
-        return (gradient * (features - self.ranker.mean)).detach()
+        inputs = self.ranker.standardise(features).requires_grad_()  # (C, F)
+        gradient = torch.autograd.grad(self.ranker.score(inputs).sum(), inputs)[0]
+        return (gradient * inputs).detach()
 
     def top_features(self, features: Tensor, n: int = 3) -> list[tuple[tuple[str, float], ...]]:
-        """Return, per candidate, the ``n`` features that raised its score most, largest first."""
+        """Return, per candidate, up to ``n`` features that raised its score, most first."""
         values, columns = self.contributions(features).topk(n, dim=1)
         return [
-            tuple((FEATURES[column], value) for column, value in zip(*pair, strict=True))
+            tuple(
+                (FEATURES[column], value) for column, value in zip(*pair, strict=True) if value > 0
+            )
             for pair in zip(columns.tolist(), values.tolist(), strict=True)
         ]
 
@@ -69,11 +71,7 @@ def encode_users(
     embeddings: Tensor,
 ) -> Tensor:
     """Return user vectors (B, D) for the events of each history before its ``now_us`` (B,)."""
-    past = [
-        History(*(column[history.timestamps_us < now] for column in history))
-        for history, now in zip(histories, now_us, strict=True)
-    ]
-    padded = pad_histories(past, encoder.history_length, now_us)
+    padded = pad_histories(histories, encoder.history_length, now_us)
     device = embeddings.device
     rows = torch.as_tensor(padded.rows, device=device)
     vectors: Tensor = encoder(

@@ -114,7 +114,7 @@ def _with_photos(report: Report, bundle: Bundle, dataset: Dataset) -> Report:
     if len(test) == 0 or "vision" not in bundle.parts:
         return replace(report, sizes=sizes)
     retrieval = []
-    if "identification" in bundle.parts:
+    if "identification" in bundle.parts and test["item_id"].count() > 0:
         retrieval.append(identify_photos(bundle, test, dataset.images_root))
     classification = classify_photos(bundle, test, dataset.images_root)
     return replace(report, sizes=sizes, classification=classification, retrieval=retrieval)
@@ -137,10 +137,12 @@ def _gallery(bundle: Bundle, dataset: Dataset) -> list[GalleryUser]:
         )
         rows = [recommender.catalogue.row_of[result.item_id] for result in results]
         recommended = [
-            _item(dataset, row, _reason(result), row in later[user].item_rows)
+            _item(bundle, dataset, row, _reason(result), row in later[user].item_rows)
             for row, result in zip(rows, results, strict=True)
         ]
-        users.append(GalleryUser(user_id, [_item(dataset, row) for row in last], recommended))
+        users.append(
+            GalleryUser(user_id, [_item(bundle, dataset, row) for row in last], recommended)
+        )
     return users
 
 
@@ -158,9 +160,13 @@ def _reason(result: Scored) -> str:
     return ", ".join([result.source, *(name for name, _ in result.features)])
 
 
-def _item(dataset: Dataset, row: int, note: str = "", taken: bool = False) -> GalleryItem:
-    item = dataset.items.row(row, named=True)
+def _item(
+    bundle: Bundle, dataset: Dataset, row: int, note: str = "", taken: bool = False
+) -> GalleryItem:
+    # The bundle's own table, for the dataset may be a later one with other rows.
+    item = bundle.items.row(row, named=True)
     picture = None
     if item["image"] is not None and dataset.images_root is not None:
-        picture = Path(dataset.images_root / item["image"]).read_bytes()
+        file = Path(dataset.images_root / item["image"])
+        picture = file.read_bytes() if file.is_file() else None
     return GalleryItem(item["title"] or item["item_id"], picture, note, taken)

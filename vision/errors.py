@@ -15,7 +15,16 @@ class VisionError(Exception):
 
 
 class ImageError(VisionError, ValueError):
-    """Bytes or a file that are not a picture we accept."""
+    """Bytes or a file that are not a picture we accept.
+
+    Args:
+        message: What is wrong.
+        position: Which of several pictures it was, where there were several.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class WeightsError(VisionError):

@@ -183,7 +183,7 @@ class VisionTower(nn.Module):
             try:
                 prepared: Tensor = transform(_open(image, self.preprocess.size))
             except ImageError as error:
-                raise ImageError(f"image {position}: {error}") from error
+                raise ImageError(f"image {position}: {error}", position) from error
             return prepared
 
         with ThreadPoolExecutor() as threads:

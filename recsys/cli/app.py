@@ -35,7 +35,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()
-    except (RecsysError, ValueError) as error:
+    except (RecsysError, ValueError, OSError) as error:
         message = f"[bold red]error:[/] {escape(str(error))}"
         Console(stderr=True).print(message, soft_wrap=True, highlight=False)
         sys.exit(2)

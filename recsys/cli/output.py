@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from recsys.evaluation.results import Report
     from recsys.recommender import Recommender, Scored
 
-console = Console()
-HEADLINE = ("ndcg@10", "recall@20", "hit_rate@10")
+# Titles and paths are data: what looks like markup in them is none.
+console = Console(markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -67,13 +67,15 @@ def why(result: "Scored") -> str:
 
 def announce_stage(stage: str) -> None:
     """Print the name of a stage that begins."""
-    console.print(f"[bold]{stage}[/]")
+    console.print(stage, style="bold")
 
 
 def print_report(report: "Report") -> None:
     """Print the figures of a report."""
+    from recsys.evaluation.results import headline
+
     for table in report.rankings:
-        names = [name for name in HEADLINE if name in table.systems[0].metrics]
+        names = headline(table.systems[0].metrics)
         print_rows(
             f"scope {table.scope}: {table.n_users:,} users, {table.n_candidates:,} items",
             ("system", *(f"{name} [95 %]" for name in names)),

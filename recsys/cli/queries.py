@@ -27,7 +27,9 @@ def recommend(
     from recsys import Bundle, Recommender
 
     recommender = Recommender(Bundle(bundle))
-    moment = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
+    moment = at or datetime.now(UTC)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
     results = recommender.recommend(
         recommender.history(user),
         k=k,
@@ -79,8 +81,14 @@ def identify(
     recommender = Recommender(Bundle(bundle))
     answer = ProductIdentifier(recommender).identify(photo.read_bytes(), k=k)
     if as_json:
-        candidates = [(one.item_id, one.score) for one in answer.candidates]
-        print_json({**answer._asdict(), "candidates": dict(candidates)})
+        candidates = [{"item_id": one.item_id, "score": one.score} for one in answer.candidates]
+        print_json(
+            {
+                "bundle_version": recommender.version,
+                **answer._asdict(),
+                "candidates": candidates,
+            }
+        )
         return
     verdict = "in the catalogue" if answer.known else "not in the catalogue"
     console.print(f"{photo}: {verdict} (probability of being in it {answer.probability:.2f})")

@@ -76,9 +76,10 @@ def evaluate(
             dataset=load_tables(settings) if settings else None,
             progress=advance,
         )
-    if out is not None:
-        console.print(f"report {write_report(report, out)}")
+    page = write_report(report, out) if out is not None else None
     if as_json:
         print_json(metrics(report))
-    else:
-        print_report(report)
+        return
+    print_report(report)
+    if page is not None:
+        console.print(f"report {page}")

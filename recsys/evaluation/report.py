@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 
 from recsys.evaluation.bootstrap import Estimate
-from recsys.evaluation.results import HEADLINE, Report
+from recsys.evaluation.results import Report, headline
 from vision.images import ImageError, decode
 
 HTML_NAME = "report.html"
@@ -38,7 +38,6 @@ def write_report(
     report: Report,
     folder: Path,
     *,
-    headline: Sequence[str] = HEADLINE,
     picture_budget_bytes: int = 2_000_000,
 ) -> Path:
     """Write ``report.html`` and ``metrics.json`` into the folder and return the page's path.
@@ -47,24 +46,13 @@ def write_report(
 
     Args:
         report: What to say.
-        folder: Existing folder.
-        headline: Metrics that the page shows; the JSON file has all of them.
+        folder: Made if it is not there.
         picture_budget_bytes: Pictures are embedded up to this size in total; the page says how
             many are missing, and of how many the file could not be read.
-
-    Raises:
-        ValueError: If a system lacks a metric of ``headline``.
     """
-    for table in report.rankings:
-        for system in table.systems:
-            missing = [metric for metric in headline if metric not in system.metrics]
-            if missing:
-                raise ValueError(
-                    f"headline must be among the metrics of {system.name!r} "
-                    f"({sorted(system.metrics)}), got {missing}"
-                )
+    folder.mkdir(parents=True, exist_ok=True)
     page = folder / HTML_NAME
-    page.write_text(_page(report, headline, picture_budget_bytes), encoding="utf-8")
+    page.write_text(_page(report, picture_budget_bytes), encoding="utf-8")
     text = json.dumps(metrics(report), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / JSON_NAME).write_text(text + "\n", encoding="utf-8")
     return page
@@ -89,7 +77,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _page(report: Report, headline: Sequence[str], budget: int) -> str:
+def _page(report: Report, budget: int) -> str:
     # Titles come from the shop's tables, so everything is escaped.
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -101,8 +89,9 @@ def _page(report: Report, headline: Sequence[str], budget: int) -> str:
     environment.filters["duration"] = _duration
     environment.filters["metric"] = _metric_name
     template = files("recsys.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    shown = headline(report.rankings[0].systems[0].metrics) if report.rankings else ()
     return environment.from_string(template).render(
-        report=report, headline=headline, scopes=_SCOPES, pictures=_pictures(report, budget)
+        report=report, headline=shown, scopes=_SCOPES, pictures=_pictures(report, budget)
     )
 
 

@@ -1,6 +1,6 @@
 """Everything that a report says, as plain values: what the pipeline fills in and people read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +10,15 @@ from recsys.evaluation.queries import Queries, Scope
 
 Role = Literal["ours", "ablation", "baseline"]
 
-HEADLINE = ("ndcg@10", "recall@20", "hit_rate@10")
+
+def headline(metrics: Collection[str]) -> list[str]:
+    """Return the metrics that tables show, of those measured: NDCG, recall and hit rate.
+
+    Recall at the largest k that was measured, the others, which reward the top, at the smallest.
+    """
+    ks = sorted({int(name.partition("@")[2]) for name in metrics})
+    wanted = f"ndcg@{ks[0]}", f"recall@{ks[-1]}", f"hit_rate@{ks[0]}"
+    return [name for name in wanted if name in metrics]
 
 
 @dataclass(frozen=True)
@@ -183,5 +191,6 @@ def ranking_table(queries: Queries, systems: Sequence[tuple[Role, SystemResult]]
         )
         for role, result in systems
     ]
-    rows.sort(key=lambda row: (row.role != "ours", -row.metrics[HEADLINE[0]].mean))
+    first = headline(rows[0].metrics)[0]
+    rows.sort(key=lambda row: (row.role != "ours", -row.metrics[first].mean))
     return RankingTable(queries.scope, len(queries), int(queries.candidates.sum()), rows)

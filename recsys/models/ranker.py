@@ -48,11 +48,15 @@ class Ranker(nn.Module):
         value, such as that of a season which training had not reached, would multiply noise.
         """
         self.mean.copy_(features.mean(dim=0))
-        deviation = features.std(dim=0)
+        deviation = features.std(dim=0, correction=0)
         self.deviation.copy_(deviation.masked_fill(deviation < CONSTANT, torch.inf))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits (...) for features (..., F).
+        """Return logits (...) for features (..., F); errors as :meth:`standardise`."""
+        return self.score(self.standardise(features))
+
+    def standardise(self, features: Tensor) -> Tensor:
+        """Return features (..., F) in deviations from their mean, within ``LIMIT``.
 
         Raises:
             ValueError: If the last dimension is not F.
@@ -61,8 +65,11 @@ class Ranker(nn.Module):
             raise ValueError(
                 f"features must have {len(self.mean)} columns, got {tuple(features.shape)}"
             )
-        scaled = ((features - self.mean) / self.deviation).clamp(-LIMIT, LIMIT)
-        logits: Tensor = (self.wide(scaled) + self.deep(scaled)).squeeze(-1)
+        return ((features - self.mean) / self.deviation).clamp(-LIMIT, LIMIT)
+
+    def score(self, standardised: Tensor) -> Tensor:
+        """Return logits (...) for standardised features (..., F)."""
+        logits: Tensor = (self.wide(standardised) + self.deep(standardised)).squeeze(-1)
         return logits
 
 

@@ -62,6 +62,18 @@ def test_bad_rows_are_left_out_and_bad_paths_leave_the_words(
     np.testing.assert_allclose(vectors(out), np.stack([wanted, wanted]), atol=1e-5)
 
 
+def test_an_item_whose_picture_cannot_be_read_keeps_its_words(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "torn.jpg").write_bytes(b"no picture")
+    items = pl.DataFrame({"item_id": ["a"], "title": ["nordic lamp"], "image": ["torn.jpg"]})
+    items.write_parquet(tmp_path / "items.parquet")
+    assert embed_items(bundle, tmp_path / "items.parquet", tmp_path / "out.parquet") == 1
+    vector = pl.read_parquet(tmp_path / "out.parquet")["embedding"][0].to_numpy()
+    np.testing.assert_allclose(vector, bundle.embedder().query("nordic lamp", None), atol=1e-5)
+    assert "items" in caplog.text
+
+
 def test_texts_are_numbered_by_line_and_are_where_a_query_is(
     bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -61,3 +61,11 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 )
 def test_every_configuration_that_we_ship_is_valid(path: Path) -> None:
     load_config(path)
+
+
+def test_cut_offs_of_metrics_must_be_positive_and_there(tmp_path: Path) -> None:
+    for cut_offs in ("[]", "[0, 10]"):
+        path = tmp_path / "shop.toml"
+        path.write_text(f'[data]\nitems = "items.parquet"\n[evaluation]\nk = {cut_offs}\n')
+        with pytest.raises(ConfigError, match=r"evaluation\.k"):
+            load_config(path)

@@ -204,6 +204,11 @@ def test_a_picture_that_is_none_is_named_by_its_position(
         embedder.items(items(("a", None), ("b", None)), [pictures[0], b"not a picture"])
 
 
+def test_the_position_of_a_bad_picture_counts_what_has_none(embedder: ItemEmbedder) -> None:
+    with pytest.raises(InvalidImageError, match=r"^image 2: image cannot be decoded"):
+        embedder.queries(["lamp", "mug", None], [None, None, b"no picture"])
+
+
 def test_every_item_needs_an_entry_for_its_picture(embedder: ItemEmbedder) -> None:
     with pytest.raises(ValueError, match=r"pictures must have one entry per item \(1\), got 2"):
         embedder.items(items(("Mug", None)), [None, None])

@@ -130,7 +130,7 @@ def test_each_user_is_read_up_to_the_own_moment(ranker: UserRanker, table: ItemT
 
 
 def test_a_moment_is_needed_for_every_user(ranker: UserRanker, table: ItemTable) -> None:
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match=r"one moment per history, shape \(2,\), got \(1,\)"):
         encode_users(ranker.encoder, [EMPTY_HISTORY] * 2, np.array([NOW]), table.embeddings)
 
 
@@ -167,6 +167,22 @@ def test_a_feature_that_training_never_saw_vary_contributes_nothing(ranker: User
     assert not found[:, 3].any()
     assert found.isfinite().all()
     assert found[:, 4].any()
+
+
+def test_a_feature_beyond_the_limit_contributes_what_the_limit_does(ranker: UserRanker) -> None:
+    linear(ranker.ranker)
+    features = small_features()
+    features[:, 2] = 1e6
+    found = ranker.contributions(features)
+    wanted = 5.0 * ranker.ranker.wide.weight[0, 2].detach()
+    torch.testing.assert_close(found[:, 2], wanted.expand(len(found)))
+
+
+def test_only_features_that_raised_a_score_are_named(ranker: UserRanker) -> None:
+    features = small_features(6)
+    for named in ranker.top_features(features, n=N_FEATURES):
+        assert all(value > 0 for _, value in named)
+        assert len(named) < N_FEATURES
 
 
 def test_asking_for_contributions_leaves_the_features_alone(ranker: UserRanker) -> None:

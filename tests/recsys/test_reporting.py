@@ -136,6 +136,27 @@ def test_items_are_shown_with_their_own_pictures(report: Report, tiny_shop: Shop
         assert item.picture == ((tiny_shop.images / image).read_bytes() if image else None)
 
 
+def test_the_gallery_is_of_the_bundles_items_whatever_order_the_tables_have_by_now(
+    report: Report, bundle: Bundle, tiny_run: Run
+) -> None:
+    later = replace(tiny_run.dataset, items=tiny_run.dataset.items.reverse().head(40))
+    again = report_bundle(bundle, EvaluationConfig(scopes=("all",)), title="t", dataset=later)
+    assert again.gallery == report.gallery
+
+
+def test_test_photos_that_name_no_item_are_classified_and_not_identified(
+    bundle: Bundle, tiny_run: Run
+) -> None:
+    photos = tiny_run.dataset.photos
+    assert photos is not None
+    unnamed = replace(
+        tiny_run.dataset, photos=photos.with_columns(item_id=pl.lit(None, dtype=pl.String))
+    )
+    report = report_bundle(bundle, EvaluationConfig(scopes=("all",)), title="t", dataset=unnamed)
+    assert report.classification
+    assert report.retrieval == []
+
+
 def test_rows_that_were_left_out_are_counted_by_table_and_rule(
     bundle: Bundle, tiny_config: TrainConfig, tiny_shop: Shop, tmp_path: Path
 ) -> None:

@@ -117,9 +117,10 @@ def test_identify_answers_as_the_identifier(
     answer = ask("identify", tiny_bundle, photo, "--k", 4)
     assert answer["known"] is bool(wanted.known)
     assert answer["probability"] == pytest.approx(wanted.probability)
-    assert list(answer["candidates"]) == [one.item_id for one in wanted.candidates]
-    scores = [one.score for one in wanted.candidates]
-    assert list(answer["candidates"].values()) == pytest.approx(scores)
+    assert answer["bundle_version"] == recommender.version
+    for got, one in zip(answer["candidates"], wanted.candidates, strict=True):
+        assert got["item_id"] == one.item_id
+        assert got["score"] == pytest.approx(one.score)
 
 
 def test_people_see_titles_and_verdicts(
@@ -258,3 +259,47 @@ def test_embedding_an_empty_table_or_no_texts_is_refused(
     message = refusal("embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", out)
     assert message.startswith("texts must have at least one line that is not blank")
     assert not out.exists()
+
+
+def test_a_moment_with_an_offset_is_that_moment(tiny_bundle: Path, user: str, ask: Ask) -> None:
+    utc, offset, other = (
+        ask("recommend", tiny_bundle, user, "--at", at)
+        for at in ("2025-12-01T00:00:00", "2025-12-01T05:00:00+05:00", "2025-12-01T05:00:00")
+    )
+    assert utc == offset
+    assert utc != other
+
+
+def test_what_looks_like_markup_is_only_text(tiny_bundle: Path, say: Say) -> None:
+    assert "search lamp [/blue] [red]" in say("search", tiny_bundle, "lamp [/blue] [red]")
+
+
+@pytest.mark.parametrize("option", ["--image", "--texts"])
+def test_a_file_that_is_not_there_is_named(
+    option: str, tiny_bundle: Path, tmp_path: Path, refusal: Say
+) -> None:
+    absent = tmp_path / "absent"
+    command = (
+        ("search", tiny_bundle, "lamp")
+        if option == "--image"
+        else ("embed", tiny_bundle, "--out", tmp_path / "out.parquet")
+    )
+    assert str(absent) in refusal(*command, option, absent)
+
+
+def test_embeddings_go_into_a_new_folder(tiny_bundle: Path, tmp_path: Path, ask: Ask) -> None:
+    (tmp_path / "texts.txt").write_text("nordic lamp\nred mug with a\u2028break\n")
+    out = tmp_path / "new" / "out.parquet"
+    answer = ask("embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", out)
+    assert answer["rows"] == len(pl.read_parquet(out)) == 2
+
+
+def test_texts_that_are_not_utf_8_are_refused_by_name(
+    tiny_bundle: Path, tmp_path: Path, refusal: Say
+) -> None:
+    (tmp_path / "texts.txt").write_bytes(b"caf\xe9")
+    said = refusal(
+        "embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", tmp_path / "o.parquet"
+    )
+    assert "must be UTF-8" in said
+    assert "texts.txt" in said

@@ -79,6 +79,14 @@ def test_a_bundle_alone_is_ranked_in_every_scope_without_photos(
     assert answer["classification"] == answer["retrieval"] == []
 
 
+def test_evaluate_prints_one_json_document_even_where_it_writes_the_page(
+    tiny_bundle: Path, tmp_path: Path, ask: Ask
+) -> None:
+    answer = ask("evaluate", tiny_bundle, "--out", tmp_path / "new")
+    assert answer["bundle_version"] == tiny_bundle.name
+    assert (tmp_path / "new" / "report.html").is_file()
+
+
 def test_evaluate_writes_the_page_where_it_is_told(
     tiny_bundle: Path, config: Path, tmp_path: Path, say: Say
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from recsys.evaluation.protocol import compare, evaluate
 from recsys.evaluation.queries import Queries
-from recsys.evaluation.results import ranking_table
+from recsys.evaluation.results import headline, ranking_table
 
 
 @pytest.fixture
@@ -52,3 +52,21 @@ def test_table_without_ours_is_an_error(queries):
     weak = system("weak", queries, 0.2)
     with pytest.raises(ValueError, match="exactly one with the role 'ours', got 0"):
         ranking_table(queries, [("baseline", weak)])
+
+
+def test_the_headline_is_what_was_measured_the_top_at_the_smallest_k_recall_at_the_largest():
+    measured = [f"{name}@{k}" for name in ("ndcg", "recall", "hit_rate", "mrr") for k in (5, 50)]
+    assert headline(measured) == ["ndcg@5", "recall@50", "hit_rate@5"]
+    assert headline(["ndcg@7", "recall@7"]) == ["ndcg@7", "recall@7"]
+
+
+def test_tables_of_any_cut_off_are_sorted(queries):
+    systems = []
+    for role, name, share in (("baseline", "weak", 0.2), ("ours", "full", 0.4)):
+        known = share * 30
+
+        def scorer(user_rows, known=known):
+            return (np.eye(30)[user_rows] * (user_rows < known)[:, None]).astype(np.float32)
+
+        systems.append((role, evaluate(name, scorer, queries, ks=[3])))
+    assert [row.name for row in ranking_table(queries, systems).systems] == ["full", "weak"]

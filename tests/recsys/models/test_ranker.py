@@ -43,7 +43,7 @@ def test_a_logit_is_that_of_the_definition() -> None:
 def test_the_scale_is_the_mean_and_deviation_of_the_training_features() -> None:
     module, values = ranker(), features().double().numpy()
     np.testing.assert_allclose(module.mean, values.mean(axis=0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(module.deviation, values.std(axis=0, ddof=1), rtol=1e-4)
+    np.testing.assert_allclose(module.deviation, values.std(axis=0), rtol=1e-4)
 
 
 def test_units_of_a_feature_do_not_matter() -> None:

@@ -1,0 +1,338 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from recsys.config import RankerConfig
+from recsys.data.interactions import (
+    EMPTY_HISTORY,
+    MICROSECONDS_PER_DAY,
+    History,
+    Interactions,
+    Ints,
+)
+from recsys.errors import TrainingError
+from recsys.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
+from recsys.models.ranker import Ranker, build_ranker
+from recsys.models.user_encoder import UserEncoder
+from recsys.ranking import encode_users
+from recsys.training.ranking import (
+    HARD_BY,
+    RankingExamples,
+    Snapshot,
+    _RankerModule,
+    answers_between,
+    sample_examples,
+    train_ranker,
+)
+
+DAY = MICROSECONDS_PER_DAY
+CUT = 1_000 * DAY
+N_ITEMS, DIM, N_USERS = 120, 6, 12
+AGE = FEATURES.index("age")
+CONFIG = RankerConfig(
+    hidden=8, epochs=6, batch_size=20, learning_rate=2e-2, patience=None, hide_events=0.0
+)
+
+
+def table() -> ItemTable:
+    """Return items whose age in days is their row, so that features tell which item they are of."""
+    rng = np.random.default_rng(0)
+    embeddings = torch.from_numpy(rng.normal(size=(N_ITEMS, DIM)).astype(np.float32))
+    return ItemTable(
+        embeddings=torch.nn.functional.normalize(embeddings, dim=1),
+        log_prices=torch.full((N_ITEMS,), torch.nan),
+        categories=torch.full((N_ITEMS, 4), -1),
+        n_categories=0,
+        created_us=CUT - torch.arange(N_ITEMS) * DAY,
+        popularity=torch.from_numpy(rng.uniform(0, 3, (N_ITEMS, 3)).astype(np.float32)),
+        neighbour_rows=torch.from_numpy(rng.integers(0, N_ITEMS, (N_ITEMS, 5))),
+        neighbour_weights=torch.from_numpy(rng.uniform(0, 1, (N_ITEMS, 5)).astype(np.float32)),
+        target_kinds=torch.tensor([True]),
+    )
+
+
+def history(rows: list[int], days_before: list[float]) -> History:
+    times_us = [round(CUT - days * DAY) for days in days_before]
+    return History(np.array(rows), np.zeros(len(rows), dtype=np.int64), np.array(times_us))
+
+
+def snapshot() -> Snapshot:
+    """Return twelve users; the last has no answer, the one before only an answer not on offer."""
+    rng = np.random.default_rng(1)
+    histories = [history(rng.integers(0, N_ITEMS, 4).tolist(), [9, 5, 2, 1]) for _ in range(11)]
+    answers: list[Ints] = [np.sort(rng.choice(100, 1 + user % 3, False)) for user in range(10)]
+    return Snapshot(
+        cut_us=CUT,
+        table=table(),
+        histories=[*histories, EMPTY_HISTORY],
+        answers=[*answers, np.array([110]), np.empty(0, dtype=np.int64)],
+        candidates=np.arange(100),
+    )
+
+
+def encoder() -> UserEncoder:
+    torch.manual_seed(0)
+    return UserEncoder(DIM, n_kinds=1).eval()
+
+
+def items_of(features: Tensor) -> Ints:
+    return np.asarray(features[..., AGE].expm1().round().long().numpy())
+
+
+def features_of_all(shot: Snapshot, user: int) -> Tensor:
+    """Return what the service would compute for every candidate of a user."""
+    candidates = torch.from_numpy(shot.candidates)
+    with torch.no_grad():
+        vector = encode_users(
+            encoder(), [shot.histories[user]], np.array([CUT]), shot.table.embeddings
+        )[0]
+        return ranking_features(shot.histories[user], candidates, CUT, shot.table, vector)
+
+
+def test_answers_are_the_distinct_items_of_each_user_in_a_half_open_window() -> None:
+    events = [(0, 5, 9), (0, 3, 10), (0, 1, 15), (0, 3, 19), (0, 4, 20), (2, 7, 19)]
+    users, rows, times = (np.array(column) for column in zip(*events, strict=True))
+    targets = Interactions(
+        ["a", "b", "c"], ["buy"], 9, users, rows, np.zeros(6, int), times, np.ones(6, np.float32)
+    )
+    assert [rows.tolist() for rows in answers_between(targets, 10, 20)] == [[1, 3], [], [7]]
+
+
+def test_no_answer_is_ever_labelled_a_negative() -> None:
+    shot = snapshot()
+    examples = sample_examples(shot, encoder(), n_queries=99, n_candidates=20, seed=0)
+    assert examples.features.shape == (10, 20, len(FEATURES))
+    for user, (items, relevance) in enumerate(
+        zip(items_of(examples.features), examples.relevance, strict=True)
+    ):
+        assert len(set(items.tolist())) == 20
+        assert sorted(items[relevance == 1].tolist()) == shot.answers[user].tolist()
+        assert set(relevance.tolist()) == {0.0, 1.0}
+
+
+def test_answers_beyond_half_of_the_candidates_are_labelled_where_they_are_drawn() -> None:
+    shot = snapshot()
+    greedy = Snapshot(CUT, shot.table, shot.histories[:1], [np.arange(95)], shot.candidates)
+    examples = sample_examples(greedy, encoder(), n_queries=1, n_candidates=20, seed=0)
+    np.testing.assert_array_equal(
+        examples.relevance[0].numpy(), items_of(examples.features)[0] < 95
+    )
+
+
+def test_features_are_those_that_the_service_computes() -> None:
+    shot = snapshot()
+    examples = sample_examples(shot, encoder(), n_queries=99, n_candidates=20, seed=0)
+    for user, features in enumerate(examples.features):
+        wanted = features_of_all(shot, user)[items_of(features)]
+        torch.testing.assert_close(features, wanted)
+
+
+def test_events_after_the_cut_change_nothing() -> None:
+    shot = snapshot()
+    later = [
+        History(*(np.append(column, more) for column, more in zip(one, (7, 0, CUT), strict=True)))
+        for one in shot.histories
+    ]
+    knowing = Snapshot(CUT, shot.table, later, shot.answers, shot.candidates)
+    one, other = (
+        sample_examples(s, encoder(), n_queries=9, n_candidates=20, seed=0) for s in (shot, knowing)
+    )
+    torch.testing.assert_close(one.features, other.features)
+    assert torch.equal(one.relevance, other.relevance)
+
+
+def test_half_of_the_negatives_are_what_retrieval_would_offer() -> None:
+    shot = snapshot()
+    examples = sample_examples(shot, encoder(), n_queries=99, n_candidates=17, seed=0)
+    shares = []
+    for user, items in enumerate(items_of(examples.features)):
+        n_negatives = 17 - len(shot.answers[user])
+        every = features_of_all(shot, user)
+        top: set[int] = set()
+        for name in HARD_BY:
+            order = every[:, FEATURES.index(name)].argsort(descending=True)
+            top |= set(order[:4].tolist())  # two each would make eight; twice that, to draw from
+        negatives = set(items.tolist()) - set(shot.answers[user].tolist())
+        shares.append(len(negatives & top) / n_negatives)
+        assert shares[-1] >= 0.43  # 7 of 16, 7 of 15, 7 of 14
+    assert np.mean(shares) < 0.75
+
+
+def test_queries_are_at_most_as_many_as_asked_and_drawn_by_the_seed() -> None:
+    shot = snapshot()
+    drawn = [
+        sample_examples(shot, encoder(), n_queries=3, n_candidates=20, seed=seed)
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0].features.shape == (3, 20, len(FEATURES))
+    assert torch.equal(drawn[0].features, drawn[1].features)
+    assert not torch.equal(drawn[0].features, drawn[2].features)
+
+
+def test_a_small_shop_gives_all_of_its_items_as_candidates() -> None:
+    examples = sample_examples(snapshot(), encoder(), n_queries=3, n_candidates=500, seed=0)
+    assert np.sort(items_of(examples.features), axis=1).tolist() == [list(range(100))] * 3
+
+
+def test_a_window_without_answers_on_offer_is_an_error() -> None:
+    shot = snapshot()
+    idle = Snapshot(CUT, shot.table, shot.histories[10:], shot.answers[10:], shot.candidates)
+    with pytest.raises(TrainingError, match="users with events of the target kinds after a cut"):
+        sample_examples(idle, encoder(), n_queries=3, n_candidates=20, seed=0)
+
+
+def planted(seed: int, *, told_by: tuple[str, ...], n_queries: int = 40) -> RankingExamples:
+    """Return queries whose answer is the candidate with the largest values of some features."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(n_queries, 10, len(FEATURES), generator=generator)
+    # Four of ten were taken before; no feature that says so is left at random.
+    features[..., FEATURES.index("own_purchases")] = (torch.arange(10) < 4).float()
+    answers = torch.randint(10, (n_queries,), generator=generator)
+    for name in told_by:
+        features[torch.arange(n_queries), answers, FEATURES.index(name)] += 6.0
+    relevance = torch.nn.functional.one_hot(answers, 10).float()
+    return RankingExamples(features, relevance)
+
+
+def fitted(
+    folder: Path, examples: RankingExamples, config: RankerConfig = CONFIG, seed: int = 0
+) -> Ranker:
+    validation = planted(9, told_by=("user_affinity", "popularity"))
+    parts = [
+        RankingExamples(examples.features[part], examples.relevance[part])
+        for part in (slice(0, 15), slice(15, None))
+    ]
+    return train_ranker(parts, validation, config, workdir=folder, seed=seed, progress=False)
+
+
+def hit_rate(ranker: Ranker, examples: RankingExamples) -> float:
+    with torch.no_grad():
+        first = ranker(examples.features).argmax(dim=1)
+    return float(examples.relevance[torch.arange(len(first)), first].mean())
+
+
+def weights(ranker: Ranker) -> Tensor:
+    return torch.cat([parameter.detach().ravel() for parameter in ranker.parameters()])
+
+
+def test_a_planted_feature_is_learned_and_holds_for_new_queries(tmp_path: Path) -> None:
+    ranker = fitted(tmp_path, planted(0, told_by=("last_similarity",), n_queries=120))
+    unseen = planted(1, told_by=("last_similarity",), n_queries=200)
+    torch.manual_seed(0)
+    assert hit_rate(build_ranker(CONFIG, len(FEATURES)).eval(), unseen) < 0.5
+    assert hit_rate(ranker, unseen) > 0.9
+    assert not ranker.training
+
+
+def test_features_are_standardised_by_all_training_queries(tmp_path: Path) -> None:
+    examples = planted(0, told_by=())
+    ranker = fitted(tmp_path, examples, CONFIG.model_copy(update={"epochs": 1}))
+    flat = examples.features.reshape(-1, len(FEATURES))
+    torch.testing.assert_close(ranker.mean, flat.mean(dim=0))
+    torch.testing.assert_close(ranker.deviation, flat.std(dim=0), rtol=5e-3, atol=0)
+
+
+def test_with_every_event_hidden_a_ranker_goes_by_what_a_new_item_has(tmp_path: Path) -> None:
+    examples = planted(0, told_by=("popularity", "user_affinity"), n_queries=120)
+    config = CONFIG.model_copy(update={"hide_events": 0.999, "epochs": 12})
+    hiding = fitted(tmp_path / "a", examples, config)
+    seeing = fitted(tmp_path / "b", planted(0, told_by=("popularity",), n_queries=120))
+    only = {name: planted(3, told_by=(name,)) for name in ("popularity", "user_affinity")}
+    assert hit_rate(hiding, only["user_affinity"]) > 0.7  # chance is 0.1
+    assert hit_rate(hiding, only["popularity"]) < 0.4
+    assert hit_rate(seeing, only["popularity"]) > 0.9
+
+
+def listwise(logits: Tensor, relevance: Tensor, mask: Tensor) -> float:
+    """Return the mean of -log p(answer) over the candidates of the mask, by loops."""
+    losses = []
+    for scores, labels, counted in zip(logits, relevance, mask, strict=True):
+        total = sum(float(s.exp()) for s, c in zip(scores, counted, strict=True) if c)
+        answers = [float(s) for s, y, c in zip(scores, labels, counted, strict=True) if c and y]
+        if answers:
+            losses.append(sum(np.log(total) - one for one in answers) / len(answers))
+    return float(np.mean(losses))
+
+
+def loss_by_loops(ranker: Ranker, features: Tensor, relevance: Tensor, discovery: float) -> float:
+    with torch.no_grad():
+        logits = ranker(features)
+    new = features[..., FEATURES.index("own_purchases")] == 0
+    everything = torch.ones_like(new)
+    return listwise(logits, relevance, everything) + discovery * listwise(logits, relevance, new)
+
+
+@pytest.mark.parametrize("hide_events", [0.0, 0.999999])
+def test_a_hidden_item_looks_like_one_without_events_and_is_otherwise_itself(
+    hide_events: float,
+) -> None:
+    examples = planted(0, told_by=("popularity", "user_affinity"))
+    config = CONFIG.model_copy(update={"hide_events": hide_events})
+    torch.manual_seed(0)
+    ranker = build_ranker(config, len(FEATURES)).eval()
+    module = _RankerModule(ranker, examples, examples, config, n_steps=1)
+    seen = examples.features.clone()
+    if hide_events:
+        for name, value in COLD_VALUES.items():
+            seen[..., FEATURES.index(name)] = value
+    rows = torch.tensor([7, 3, 30])
+    wanted = loss_by_loops(ranker, seen[rows], examples.relevance[rows], config.discovery_weight)
+    assert float(module.training_step(rows, 0).detach()) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("discovery_weight", [0.0, 0.5, 2.0])
+def test_the_loss_is_that_of_all_candidates_plus_that_of_those_not_taken_before(
+    discovery_weight: float, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(
+        update={"epochs": 1, "batch_size": 64, "discovery_weight": discovery_weight}
+    )
+    ranker = fitted(tmp_path, planted(0, told_by=("popularity",)), config)
+    validation = planted(9, told_by=("user_affinity", "popularity"))
+    wanted = loss_by_loops(ranker, validation.features, validation.relevance, discovery_weight)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
+    (best,) = (state["best_model_score"] for key, state in saved.items() if "'validation" in key)
+    assert float(best) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_discovery_adds_nothing_where_all_answers_were_taken_before(tmp_path: Path) -> None:
+    examples = planted(0, told_by=("popularity",))
+    features = examples.features.clone()
+    features[..., FEATURES.index("own_purchases")] = examples.relevance
+    configs = [
+        CONFIG.model_copy(update={"discovery_weight": weight, "epochs": 1}) for weight in (0.0, 5.0)
+    ]
+    repeats, mixed = (
+        [
+            weights(fitted(tmp_path / f"{name}{n}", RankingExamples(x, examples.relevance), config))
+            for n, config in enumerate(configs)
+        ]
+        for name, x in (("repeats", features), ("mixed", examples.features))
+    )
+    assert torch.equal(*repeats)
+    assert not torch.equal(*mixed)
+
+
+def test_the_ranker_is_a_function_of_the_seed_and_leaves_the_global_one_alone(
+    tmp_path: Path,
+) -> None:
+    examples = planted(0, told_by=("popularity",))
+    config = CONFIG.model_copy(update={"epochs": 1, "hide_events": 0.5})
+    before = torch.get_rng_state()
+    one, same, other = (
+        weights(fitted(tmp_path / str(n), examples, config, seed=seed))
+        for n, seed in enumerate((0, 0, 1))
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_leaves_the_examples_as_they_were(tmp_path: Path) -> None:
+    examples = planted(0, told_by=("popularity",))
+    before = examples.features.clone()
+    fitted(tmp_path, examples, CONFIG.model_copy(update={"epochs": 1, "hide_events": 0.5}))
+    assert torch.equal(examples.features, before)

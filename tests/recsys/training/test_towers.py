@@ -1,0 +1,183 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+import text.checkpoint
+import text.dataset
+import text.finetune
+import vision.checkpoint
+import vision.dataset
+import vision.finetune
+from recsys.config import DataConfig, TrainConfig
+from recsys.data.dataset import Dataset
+from recsys.data.quarantine import Quarantine
+from recsys.schema import ItemSchema, PhotoSchema
+from recsys.training.labels import Labels
+from recsys.training.towers import (
+    METRICS,
+    TOWER,
+    embed_dataset,
+    load_embeddings,
+    picture_paths,
+    train_text,
+    train_vision,
+)
+from text.build import build_encoder
+from text.config import TextConfig
+from text.encoder import TextEncoder
+from vision.backbones import build_backbone
+from vision.config import VisionConfig
+from vision.tower import VisionTower
+
+TITLES = ["red mug", None, "blue mug", "green jug", None, "blue jug"]
+DESCRIPTIONS = ["for tea", None, None, None, "a thing", None]
+IMAGES = ["0.png", "1.png", None, "3.png", "4.png", None]
+COLOURS = ("red", "blue", "green")
+LABELS = Labels({"colour": np.array([0, 1, 1, 2, -1, 1])}, {"colour": COLOURS})
+# Item, category and split of each photo; a photo without an item has its own category.
+PHOTOS = [("0", "train"), ("3", "val"), ("1", "train"), ("2", "test"), ("0", "val")]
+CONFIG = TrainConfig(
+    seed=3,
+    device="cpu",
+    data=DataConfig(items="items.parquet"),
+    vision=VisionConfig(backbone="test_resnet", size=32, dim=8, epochs=1, batch_size=4),
+    text=TextConfig(hidden=16, vocab_size=300, epochs=1, batch_size=4),
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures, no two of which are alike."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for name in [*(image for image in IMAGES if image), *(f"p{n}.png" for n in range(5))]:
+        pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 40)).save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path) -> Dataset:
+    items = [
+        {
+            "item_id": str(n),
+            "title": TITLES[n],
+            "description": DESCRIPTIONS[n],
+            "image": IMAGES[n],
+            "category": [],
+            "attributes": [],
+            "available": True,
+        }
+        for n in range(6)
+    ]
+    photos = [
+        {"image": f"p{n}.png", "item_id": item, "category": [], "split": split}
+        for n, (item, split) in enumerate(PHOTOS)
+    ]
+    return Dataset(
+        items=pl.DataFrame(items, schema=ItemSchema.create_empty().schema),
+        events=None,
+        photos=pl.DataFrame(photos, schema=PhotoSchema.create_empty().schema),
+        images_root=root,
+        quarantine=Quarantine(()),
+    )
+
+
+@pytest.fixture(scope="module")
+def tower() -> VisionTower:
+    torch.manual_seed(0)
+    return VisionTower(build_backbone("test_resnet", size=32), dim=8, classes=LABELS.classes).eval()
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return build_encoder(CONFIG.text, [title for title in TITLES if title], seed=0)
+
+
+def test_every_item_and_photo_has_the_towers_answer_in_its_own_row(
+    dataset: Dataset, root: Path, tower: VisionTower, encoder: TextEncoder, tmp_path: Path
+) -> None:
+    embed_dataset(dataset, tower, encoder, tmp_path, device="cpu", progress=False)
+    modalities, photos = load_embeddings(tmp_path)
+    texts = ["red mug. for tea", None, "blue mug", "green jug", "a thing", "blue jug"]
+    assert modalities.present["text"].tolist() == [one is not None for one in texts]
+    assert modalities.present["image"].tolist() == [one is not None for one in IMAGES]
+    for row in range(6):
+        text_row, image_row = (modalities.embeddings[name][row] for name in ("text", "image"))
+        wanted = encoder.embed([texts[row]])[0] if texts[row] else np.zeros(16)
+        np.testing.assert_allclose(text_row, wanted, atol=1e-4)
+        wanted = tower.embed([root / IMAGES[row]])[0] if IMAGES[row] else np.zeros(8)
+        np.testing.assert_allclose(image_row, wanted, atol=1e-4)
+    assert photos is not None
+    wanted = tower.embed([root / f"p{n}.png" for n in range(5)])
+    np.testing.assert_allclose(photos, wanted, atol=1e-4)
+
+
+def test_without_a_tower_there_is_no_such_modality(
+    dataset: Dataset, tower: VisionTower, encoder: TextEncoder, tmp_path: Path
+) -> None:
+    for name, towers in (("text", (None, encoder)), ("image", (tower, None))):
+        folder = tmp_path / name
+        folder.mkdir()
+        embed_dataset(dataset, *towers, folder, device="cpu", progress=False)
+        modalities, photos = load_embeddings(folder)
+        assert list(modalities.embeddings) == list(modalities.present) == [name]
+        assert (photos is None) == (name == "text")
+
+
+def test_pictures_lie_under_the_images_root(dataset: Dataset, root: Path) -> None:
+    named = dataset.items["image"].drop_nulls()
+    assert picture_paths(dataset, named) == [root / one for one in IMAGES if one]
+    bare = Dataset(dataset.items, None, None, None, dataset.quarantine)
+    assert picture_paths(bare, named.clear()) == []
+
+
+def test_the_vision_tower_learns_from_item_pictures_and_training_photos_alone(
+    dataset: Dataset, root: Path, tmp_path: Path
+) -> None:
+    train_vision(dataset, LABELS, CONFIG, tmp_path, progress=False)
+    names = ["0.png", "1.png", "3.png", "4.png", "p0.png", "p2.png"]
+    training = vision.dataset.Samples(
+        [root / name for name in names],
+        {"colour": np.array([0, 1, 2, -1, 0, 1])},
+        {"colour": COLOURS},
+    )
+    validation = vision.dataset.Samples(
+        [root / "p1.png", root / "p4.png"], {"colour": np.array([2, 0])}, {"colour": COLOURS}
+    )
+    wanted = vision.finetune.finetune(
+        training,
+        CONFIG.vision,
+        validation=validation,
+        workdir=tmp_path / "by hand",
+        seed=3,
+        device="cpu",
+    )
+    saved = vision.checkpoint.load(tmp_path / TOWER)
+    assert saved.classes == {"colour": COLOURS}
+    for name, values in wanted.tower.state_dict().items():
+        torch.testing.assert_close(saved.state_dict()[name], values)
+    assert json.loads((tmp_path / METRICS).read_text()) == wanted.metrics
+
+
+def test_the_text_encoder_learns_from_titles_and_descriptions_with_their_own_labels(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    train_text(dataset, LABELS, CONFIG, tmp_path, progress=False)
+    samples = text.dataset.Samples(
+        ["red mug. for tea", "blue mug", "green jug", "a thing", "blue jug"],
+        {"colour": np.array([0, 1, 2, -1, 1])},
+        {"colour": COLOURS},
+    )
+    wanted = text.finetune.finetune(
+        samples, CONFIG.text, workdir=tmp_path / "by hand", seed=3, device="cpu"
+    )
+    saved = text.checkpoint.load(tmp_path / TOWER)
+    for name, values in wanted.encoder.state_dict().items():
+        torch.testing.assert_close(saved.state_dict()[name], values)
+    assert json.loads((tmp_path / METRICS).read_text()) == wanted.metrics

@@ -1,6 +1,7 @@
 """The one training loop: a quiet Lightning trainer that resumes and can stop early."""
 
 import logging
+import math
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from recsys.data.interactions import Ints
@@ -139,10 +140,16 @@ def adamw(
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = AdamW(groups, lr=learning_rate)
-    schedule = OneCycleLR(
-        optimizer, learning_rate, total_steps=n_steps, pct_start=WARM_UP, cycle_momentum=False
-    )
+    schedule = LambdaLR(optimizer, lambda step: _rate_factor(step, n_steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _rate_factor(step: int, n_steps: int) -> float:
+    """Return the share of the peak learning rate at a step: linear up, then a cosine to 0."""
+    warm_up = WARM_UP * n_steps
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / (n_steps - warm_up))))
 
 
 class EpochSampler(Sampler[int]):
@@ -224,7 +231,13 @@ class _Reseed(Callback):
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # Not at the start of the epoch: after that, a run that was never interrupted makes the
+        # loader's iterator, which draws a number, and a resumed run has made it before.
+        if batch_idx > 0:
+            return
         state = np.random.SeedSequence([self._seed, trainer.current_epoch]).generate_state(1)
         torch.manual_seed(int(state[0]))
 

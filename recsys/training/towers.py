@@ -38,7 +38,8 @@ def train_vision(
     training, validation = item_samples, None
     if dataset.photos is not None:
         train_photos, val_photos = (
-            dataset.photos.filter(split=split) for split in ("train", "val")
+            dataset.photos.filter(pl.col("split").fill_null("train") == split)
+            for split in ("train", "val")
         )
         training = _concatenate(item_samples, _photo_samples(dataset, train_photos, labels))
         validation = _photo_samples(dataset, val_photos, labels) if len(val_photos) else None

@@ -20,7 +20,7 @@ from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
 from recsys.statistics import build_statistics
-from recsys.training.items import ItemTrainingData, train_items
+from recsys.training.items import IMAGE, ItemTrainingData, train_items
 from recsys.training.labels import Labels, photo_rows, title_groups
 from recsys.training.ranking import Snapshot, answers_between, sample_examples, train_ranker
 from recsys.training.stages import Stage, Workspace
@@ -133,7 +133,8 @@ def _train_fusion(
     material: Material, config: TrainConfig, folder: Path, device: str, progress: bool
 ) -> ItemFusion:
     items, photos = material.dataset.items, material.dataset.photos
-    dim = next(iter(material.modalities.embeddings.values())).shape[1]
+    images = material.modalities.embeddings.get(IMAGE)
+    dim = images.shape[1] if images is not None else 0
     shown, pictured = np.empty(0, dtype=np.int64), np.empty((0, dim), dtype=np.float32)
     if photos is not None and material.photos is not None:
         rows = photo_rows(photos, items)

@@ -101,10 +101,10 @@ def test_a_planted_line_is_found(tmp_path: Path) -> None:
 def test_a_resumed_run_ends_with_the_weights_of_one_never_interrupted(
     build: type[Line], fail_at: int, tmp_path: Path
 ) -> None:
-    whole = run(build(dropout=0.0), tmp_path / "whole")
+    whole = run(build(), tmp_path / "whole")
     with pytest.raises(OSError, match="the power went"):
-        run(build(dropout=0.0, fail_at=fail_at), tmp_path / "cut")
-    resumed = run(build(dropout=0.0), tmp_path / "cut")
+        run(build(fail_at=fail_at), tmp_path / "cut")
+    resumed = run(build(), tmp_path / "cut")
     assert min(resumed.rows_by_epoch) == fail_at // 6  # it does go on, and not from the start
     for epoch, rows in resumed.rows_by_epoch.items():
         assert rows == whole.rows_by_epoch[epoch]
@@ -237,14 +237,23 @@ def test_the_learning_rate_warms_up_for_a_tenth_and_falls_as_a_cosine_to_nothing
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    warm = 10
-    assert np.argmax(rates) == warm
-    for step in (0, 4, 9):
-        rise = (1 - np.cos(np.pi * step / warm)) / 2
-        assert rates[step] == pytest.approx(peak / 25 + (peak - peak / 25) * rise, rel=1e-4)
-    for step in (10, 40, 80, 109):
-        share = (step - warm) / (n_steps - 1 - warm)
-        assert rates[step] == pytest.approx(peak * (1 + np.cos(np.pi * share)) / 2, abs=1e-4)
+    warm = 11
+    for step in (0, 4, 10):
+        assert rates[step] == pytest.approx(peak * (step + 1) / (warm + 1))
+    for step in (11, 40, 80, 109):
+        share = (step - warm) / (n_steps - warm)
+        assert rates[step] == pytest.approx(peak * (1 + np.cos(np.pi * share)) / 2)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 9, 10, 11])
+def test_a_run_of_few_steps_learns_too(n_steps: int) -> None:
+    made = adamw(nn.Linear(2, 1), n_steps=n_steps, learning_rate=0.1, weight_decay=0.0)
+    rates = []
+    for _ in range(n_steps):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert max(rates) > 0.04
 
 
 def test_the_rows_of_an_epoch_depend_on_seed_and_epoch_alone() -> None:

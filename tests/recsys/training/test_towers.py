@@ -39,8 +39,8 @@ DESCRIPTIONS = ["for tea", None, None, None, "a thing", None]
 IMAGES = ["0.png", "1.png", None, "3.png", "4.png", None]
 COLOURS = ("red", "blue", "green")
 LABELS = Labels({"colour": np.array([0, 1, 1, 2, -1, 1])}, {"colour": COLOURS})
-# Item, category and split of each photo; a photo without an item has its own category.
-PHOTOS = [("0", "train"), ("3", "val"), ("1", "train"), ("2", "test"), ("0", "val")]
+# Item and split of each photo; no split means train.
+PHOTOS = [("0", "train"), ("3", "val"), ("1", None), ("2", "test"), ("0", "val")]
 CONFIG = TrainConfig(
     seed=3,
     device="cpu",

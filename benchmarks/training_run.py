@@ -22,14 +22,16 @@ class Measured(NamedTuple):
     seconds: float
 
 
-def measure(config_path: Path, out: Path) -> Measured:
-    """Train from nothing and evaluate; the time is that of training alone.
+def measure(config_path: Path, out: Path, *, resume: bool = False) -> Measured:
+    """Train and evaluate; the time is that of training alone.
 
     Args:
         config_path: A configuration.
-        out: Folder of bundles; emptied first, so that no stage is skipped.
+        out: Folder of bundles.
+        resume: Keep the stages that an earlier run finished; else ``out`` is emptied first.
     """
-    shutil.rmtree(out, ignore_errors=True)
+    if not resume:
+        shutil.rmtree(out, ignore_errors=True)
     config: TrainConfig = load_config(config_path)
     start = time.perf_counter()
     run = train(

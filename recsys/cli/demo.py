@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Fixed, so that everybody who runs the demo sees the same shop and the same figures.
 END = datetime(2026, 1, 1, tzinfo=UTC)
-N_USERS = 3_000  # enough that the intervals of full model and ablations can be told apart
+N_USERS = 6_000  # enough to tell the full model from its ablations by their intervals
 
 
 def run(

@@ -1,13 +1,15 @@
 """From a configuration to a sealed bundle: every stage in order, skipped where nothing changed."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 import text.checkpoint
 import vision.checkpoint
@@ -80,7 +82,8 @@ def train(
     device = _device(config.device)
     workspace = Workspace(out / STAGES, announce=announce)
     announce("check")
-    dataset = load_tables(config, strict=strict)
+    with _checking(visible=progress) as advance:
+        dataset = load_tables(config, strict=strict, progress=advance)
     left_out = _left_out(dataset)
     material, towers = _prepare(dataset, config, workspace, device=device, progress=progress)
     variant = train_variant(material, config, workspace, device=device, progress=progress)
@@ -102,6 +105,23 @@ def _device(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def _checking(*, visible: bool) -> Iterator[Progress | None]:
+    """Yield what shows how much of each table's pictures has been read."""
+    if not visible:
+        yield None
+        return
+    with Tqdm() as bar:
+
+        def advance(task: str, done: int, total: int) -> None:
+            if total != bar.total or done < bar.n:  # the next table
+                bar.set_description(task, refresh=False)
+                bar.reset(total)
+            bar.update(done - bar.n)
+
+        yield advance
 
 
 def load_tables(

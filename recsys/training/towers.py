@@ -93,7 +93,7 @@ def embed_dataset(
     if encoder is not None:
         texts = item_texts(dataset.items)
         known = np.array([one is not None for one in texts])
-        vectors = encoder.embed([one for one in texts if one], device=device)
+        vectors = encoder.embed([one for one in texts if one], device=device, progress=progress)
         arrays["item_text"] = _spread(vectors, known)
     if tower is not None:
         images = dataset.items["image"]

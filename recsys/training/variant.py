@@ -1,11 +1,13 @@
 """Everything above the towers, for one choice of modalities: fusion, users, ranker."""
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -218,19 +220,16 @@ def _train_ranker(
     folder: Path,
     progress: bool,
 ) -> Ranker:
-    snapshots = [
-        take_snapshot(material, embeddings, cut_us, next_us)
-        for cut_us, next_us in zip(material.cuts_us[:-1], material.cuts_us[1:], strict=True)
-    ]
+    windows = list(itertools.pairwise(material.cuts_us))
     examples = [
         sample_examples(
-            snapshot,
+            take_snapshot(material, embeddings, cut_us, next_us),
             encoder,
             n_queries=config.ranker.n_queries,
             n_candidates=config.ranker.n_candidates,
             seed=config.seed,
         )
-        for snapshot in snapshots
+        for cut_us, next_us in Tqdm(windows, desc="snapshots", disable=not progress)
     ]
     return train_ranker(
         examples[:-1],

@@ -113,15 +113,21 @@ def _checking(*, visible: bool) -> Iterator[Progress | None]:
     if not visible:
         yield None
         return
-    with Tqdm() as bar:
+    bar: Tqdm | None = None
 
-        def advance(task: str, done: int, total: int) -> None:
-            if total != bar.total or done < bar.n:  # the next table
-                bar.set_description(task, refresh=False)
-                bar.reset(total)
-            bar.update(done - bar.n)
+    def advance(task: str, done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None or total != bar.total or done < bar.n:  # the first table, or the next
+            if bar is not None:
+                bar.close()
+            bar = Tqdm(desc=task, total=total)
+        bar.update(done - bar.n)
 
+    try:
         yield advance
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def load_tables(

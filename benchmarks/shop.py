@@ -6,6 +6,7 @@ Run from the repository's root, after ``recsys demo`` has left its bundle in ``o
 
 import asyncio
 import json
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,8 +47,8 @@ def _record_ranking(systems: list[dict[str, Any]]) -> list[str]:
     roles = {one["name"]: one["role"] for one in systems}
     for name, estimate in ndcg.items():
         print(f"{roles[name]:9} {name:30} {estimate}")
-        key = name.replace("-", "_").replace(" ", "_").replace(",", "")
-        record("shop", f"shop.{key.lower()}.ndcg@10", estimate["mean"], "ndcg@10", COMMAND)
+        key = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
+        record("shop", f"shop.{key}.ndcg@10", estimate["mean"], "ndcg@10", COMMAND)
     best = max(one["mean"] for name, one in ndcg.items() if roles[name] == "baseline")
     ratio = ndcg[OURS]["mean"] / best
     record("shop", "shop.ndcg@10.ratio_to_best_baseline", ratio, "ratio", COMMAND)

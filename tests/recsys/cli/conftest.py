@@ -48,8 +48,10 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             main()
         said = capsys.readouterr()
         assert caught.value.code == 2
-        assert said.err.startswith("error: ")
         assert "Traceback" not in said.err
-        return said.err.removeprefix("error: ").strip()
+        # After the bars of what was done until then, if there were any.
+        _, found, message = f"\n{said.err}".partition("\nerror: ")
+        assert found
+        return message.strip()
 
     return run

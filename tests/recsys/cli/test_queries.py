@@ -60,7 +60,7 @@ def test_recommend_answers_as_the_recommender(
     wanted = recommender.recommend(history, k=7, now_us=AT_US, explain=True)
     answer = ask("recommend", tiny_bundle, user, "--k", 7, "--at", AT)
     assert answer == printed(wanted, tiny_bundle.name)
-    assert all(len(one["features"]) == 3 for one in answer["results"])
+    assert all(1 <= len(one["features"]) <= 3 for one in answer["results"])
 
 
 def test_the_moment_of_the_request_matters(tiny_bundle: Path, user: str, ask: Ask) -> None:

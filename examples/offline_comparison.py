@@ -2,7 +2,7 @@
 
 After ``recsys demo``::
 
-python examples/offline_comparison.py out/demo
+    python examples/offline_comparison.py out/demo
 """
 
 import sys
@@ -11,21 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys import Bundle
-from recsys.data.splits import split_by_time
 from recsys.evaluation.protocol import compare, evaluate
-from recsys.evaluation.queries import build_queries
-from recsys.scorecard import recommender_scorer
+from recsys.scorecard import bundle_queries, recommender_scorer
 
 
 def main(path: str) -> None:
     """Print NDCG@10 of the bundle and of "the newest items first", and their paired difference."""
     bundle = Bundle(path)
-    if bundle.split_us is None:
-        raise SystemExit(f"bundle {bundle.version} was trained without events")
-    train, test = split_by_time(bundle.interactions, bundle.split_us)
-    queries = build_queries(
-        train, test, now_us=bundle.split_us, scope="all", target_kinds=bundle.target_kinds
-    )
+    bundle.require("ranking")
+    (queries,) = bundle_queries(bundle, ["all"])
     age = bundle.items["created_at"].dt.timestamp("us").fill_null(0).rank().to_numpy()
 
     def newest_first(user_rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -2,8 +2,8 @@
 
 Serve a bundle, then run this beside it::
 
-recsys serve out/demo --port 50051
-python examples/photo_bot.py 127.0.0.1:50051 out/demo/shop/images/photos/photo-00001.jpg
+    recsys serve out/demo --port 50051
+    python examples/photo_bot.py 127.0.0.1:50051 out/demo/shop/images/photos/photo-00001.jpg
 """
 
 import sys
@@ -11,11 +11,9 @@ from pathlib import Path
 
 from serving.client import Client
 
-SURE = 0.8
 
-
-def main(address: str, photo: str) -> None:
-    """Print the sentence that a bot could answer."""
+def main(address: str, photo: str, sure: float = 0.8) -> None:
+    """Print the sentence that a bot could answer; one product where it is ``sure`` of it."""
     with Client(address) as client:
         answer = client.identify(Path(photo).read_bytes(), k=3)
         if not answer.known:
@@ -24,8 +22,8 @@ def main(address: str, photo: str) -> None:
         items = client.get_items([one.item_id for one in answer.candidates]).items
         names = [item.title or item.item_id for item in items]
         best = answer.candidates[0].score
-        print(f"This is {names[0]}." if best >= SURE else f"One of these? {', '.join(names)}")
+        print(f"This is {names[0]}." if best >= sure else f"One of these? {', '.join(names)}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2])

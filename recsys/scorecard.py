@@ -77,7 +77,7 @@ def rank_systems(
     bundle.require("ranking")
     systems = _systems(bundle, ablations)
     tables = []
-    for queries in _questions(bundle, scopes):
+    for queries in bundle_queries(bundle, scopes):
         results: list[tuple[Role, SystemResult]] = []
         for system in systems:
             report = partial(progress, f"{queries.scope}: {system.name}") if progress else None
@@ -126,7 +126,14 @@ def recommender_scorer(bundle: Bundle) -> Scorer:
     return scores
 
 
-def _questions(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
+def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
+    """Return the questions of each scope that events after the bundle's split ask.
+
+    A scope in which nobody can be asked is left out.
+
+    Raises:
+        DataError: If there is nobody to ask in any scope.
+    """
     split = split_by_time(bundle.interactions, _split_us(bundle))
     questions, reasons = [], []
     for scope in scopes:

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from recsys import Bundle, ProductIdentifier, Recommender
 from recsys.data.synthetic import Shop
 from serving.testing import running_service
 
@@ -32,18 +33,39 @@ async def test_the_storefront_shows_what_a_purchase_changes(
     assert bought not in after
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1.1])
-async def test_the_bot_answers_with_a_sentence(
-    threshold: float, tiny_bundle: Path, tiny_shop: Shop, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("sure", "wanted"), [(0.0, "This is"), (1.1, "One of these?")])
+async def test_the_bot_names_one_product_where_it_is_sure_and_asks_where_it_is_not(
+    sure: float,
+    wanted: str,
+    tiny_bundle: Path,
+    tiny_shop: Shop,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    photo = tiny_shop.images / pl.read_parquet(tiny_shop.photos)["image"][0]
-    main = load("photo_bot.py")
-    main.__globals__["SURE"] = threshold  # type: ignore[attr-defined]
+    # A studio picture without photos beside it is its own prototype: nothing is better known.
+    photographed = pl.read_parquet(tiny_shop.photos).filter(split="train")["item_id"]
+    item = (
+        pl.read_parquet(tiny_shop.items)
+        .filter(pl.col("image").is_not_null(), ~pl.col("item_id").is_in(photographed.implode()))
+        .row(0, named=True)
+    )
     async with running_service(tiny_bundle) as service:
-        await asyncio.to_thread(main, service.address, str(photo))
+        await asyncio.to_thread(
+            load("photo_bot.py"), service.address, str(tiny_shop.images / item["image"]), sure
+        )
     said = capsys.readouterr().out
-    wanted = "This is" if threshold == 0.0 else "One of these?"
-    assert said.startswith((wanted, "We do not seem to sell this"))
+    assert said.startswith(wanted)
+    assert item["title"] in said
+
+
+async def test_the_bot_says_so_when_the_service_knows_no_such_product(
+    tiny_bundle: Path, tiny_shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identifier = ProductIdentifier(Recommender(Bundle(tiny_bundle)))
+    photos = [tiny_shop.images / image for image in pl.read_parquet(tiny_shop.unknown)["image"]]
+    stranger = next(one for one in photos if not identifier.identify(one.read_bytes()).known)
+    async with running_service(tiny_bundle) as service:
+        await asyncio.to_thread(load("photo_bot.py"), service.address, str(stranger))
+    assert capsys.readouterr().out.startswith("We do not seem to sell this")
 
 
 def test_the_comparison_pairs_the_bundle_with_a_ranking_of_ones_own(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.models.taste import DECAYS_DAYS, TasteRegression
+from recsys.models.taste import DECAYS_DAYS, MAX_AXES, TasteRegression
 
 DIM = 5
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -118,3 +118,17 @@ def test_items_of_zeros_are_left_out_of_the_scale() -> None:
     other.fit_scale(torch.cat([catalogue(), torch.zeros(20, DIM)]))
     torch.testing.assert_close(one.mean, other.mean)
     torch.testing.assert_close(one.log_relevance, other.log_relevance)
+
+
+def test_of_many_dimensions_the_largest_directions_are_read() -> None:
+    generator = torch.Generator().manual_seed(3)
+    dim = MAX_AXES + 20
+    spread = torch.linspace(0.1, 3.0, dim)
+    wide = torch.randn(400, dim, generator=generator) * spread
+    module = TasteRegression(dim, n_kinds=1)
+    module.fit_scale(wide)
+    assert module.axes.shape == (dim, MAX_AXES)
+    variances = (wide - wide.mean(dim=0)).square().sum(dim=0)
+    read = ((wide - wide.mean(dim=0)) @ module.axes).square().sum(dim=0)
+    # No MAX_AXES columns hold more of the variance than the principal directions do.
+    assert float(read.sum()) >= float(variances.topk(MAX_AXES).values.sum())

@@ -8,7 +8,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys import Bundle, ProductIdentifier, Recommender
 from recsys.data.synthetic import Shop
 from serving.testing import running_service
 
@@ -55,17 +54,6 @@ async def test_the_bot_names_one_product_where_it_is_sure_and_asks_where_it_is_n
     said = capsys.readouterr().out
     assert said.startswith(wanted)
     assert item["title"] in said
-
-
-async def test_the_bot_says_so_when_the_service_knows_no_such_product(
-    tiny_bundle: Path, tiny_shop: Shop, capsys: pytest.CaptureFixture[str]
-) -> None:
-    identifier = ProductIdentifier(Recommender(Bundle(tiny_bundle)))
-    photos = [tiny_shop.images / image for image in pl.read_parquet(tiny_shop.unknown)["image"]]
-    stranger = next(one for one in photos if not identifier.identify(one.read_bytes()).known)
-    async with running_service(tiny_bundle) as service:
-        await asyncio.to_thread(load("photo_bot.py"), service.address, str(stranger))
-    assert capsys.readouterr().out.startswith("We do not seem to sell this")
 
 
 def test_the_comparison_pairs_the_bundle_with_a_ranking_of_ones_own(

@@ -1,4 +1,4 @@
-"""What a fine-tuning run is told."""
+"""What a fine-tuning run is told: one table of numbers, and one table per optional part."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,12 +8,147 @@ from vision.presets import get_augmentation
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Side = Annotated[int, Field(ge=16, le=1024)]
+Weighting = Literal["none", "balanced", "effective_number"]
+MetricLoss = Literal["arcface", "proxy_anchor", "supcon", "multi_similarity", "triplet"]
 
 
-class VisionConfig(BaseModel):
-    """Backbone, schedule and regularisation of one vision tower."""
-
+class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TransferConfig(_Table):
+    """How a backbone that has learned before is changed; all of it, by default."""
+
+    frozen_stages: int | Literal["all"] = Field(
+        default=0,
+        description='Stages, counted from the picture, that keep their weights; or "all".',
+    )
+    unfreeze_epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Start with the whole backbone frozen and release one stage more, from the last "
+        "down to frozen_stages, every so many epochs. Unset trains them from the start.",
+    )
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="Learning rate of each stage over that of the next."
+    )
+    freeze_norms: bool = Field(
+        default=False,
+        description="Keep the statistics of all batch norms; those of frozen stages always are.",
+    )
+    lora_rank: int = Field(
+        default=0,
+        ge=0,
+        description="Rank of low-rank updates of a transformer's attention, which alone are then "
+        "trained; merged into the weights afterwards. 0 is off.",
+    )
+    lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's factor, over its rank.")
+
+
+class ObjectiveConfig(_Table):
+    """What the heads and the embedding are trained to do."""
+
+    classifier: Literal["cross_entropy", "focal", "logit_adjusted"] = Field(
+        default="cross_entropy", description="Loss of the heads."
+    )
+    focal_gamma: float = Field(default=2.0, ge=0, description="How far focal mutes easy pictures.")
+    logit_adjustment: float = Field(
+        default=1.0, ge=0, description="Factor of the log priors that logit_adjusted adds."
+    )
+    class_weights: Weighting = Field(
+        default="none", description="Weight of a class in the heads' loss, by its frequency."
+    )
+    target_weights: Literal["fixed", "learned"] = Field(
+        default="fixed",
+        description="Whether the targets keep the weights of target_weights or learn them.",
+    )
+    metric: dict[MetricLoss, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="Metric losses of the embedding, and their weights."
+    )
+    metric_target: str | None = Field(
+        default=None, description="Target whose classes they separate; the last one if unset."
+    )
+    miner: Literal["none", "multi_similarity", "semihard", "hard"] = Field(
+        default="none", description="Which pairs multi_similarity and triplet learn from."
+    )
+    memory: int = Field(
+        default=0, ge=0, description="Embeddings of earlier batches that pairs are made with, too."
+    )
+
+
+class ImbalanceConfig(_Table):
+    """How often pictures of rare and frequent classes are seen."""
+
+    sampling: Weighting = Field(
+        default="none", description="Draw pictures with weights by their class's frequency."
+    )
+    target: str | None = Field(
+        default=None, description="Target whose classes are balanced; the last one if unset."
+    )
+
+
+class AdversarialConfig(_Table):
+    """Training on pictures that were changed a little to be mistaken."""
+
+    method: Literal["none", "fgsm", "pgd"] = Field(
+        default="none", description="One step along the gradient's sign, or several."
+    )
+    epsilon: float = Field(
+        default=2.0, gt=0, le=255, description="Largest change of a pixel, of 255."
+    )
+    steps: int = Field(default=3, ge=1, description="Steps of pgd.")
+    weight: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Weight of changed pictures; the rest is on clean ones.",
+    )
+
+
+class PretrainingConfig(_Table):
+    """Self-supervised learning on all pictures, with or without labels, before fine-tuning."""
+
+    method: Literal["simclr", "byol"] = Field(default="byol", description="What is learned.")
+    epochs: int = Field(default=100, ge=1, description="Passes over the pictures.")
+    batch_size: int = Field(default=128, ge=2, description="Pictures in one step, two views each.")
+    size: Side | None = Field(
+        default=None, description="Height and width of the views; that of training if unset."
+    )
+    augmentation: str = Field(default="views", description="Preset that views are drawn with.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's highest learning rate.")
+    weight_decay: float = Field(default=1e-4, ge=0, description="AdamW's decay of weights.")
+    warmup_epochs: float = Field(default=5.0, ge=0, description="Epochs of linear warm-up.")
+    temperature: float = Field(default=0.2, gt=0, description="Of simclr's NT-Xent.")
+    momentum: Fraction = Field(
+        default=0.99, description="Of byol's average of the network; rises to 1 over the run."
+    )
+    hidden: int = Field(default=512, ge=1, description="Width of the projection MLP.")
+    dim: int = Field(default=128, ge=2, description="Size of the projection.")
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known_preset(cls, preset: str) -> str:
+        get_augmentation(preset)
+        return preset
+
+
+class TrackingConfig(_Table):
+    """Where training curves are written."""
+
+    logger: Literal["none", "csv", "tensorboard", "wandb"] = Field(
+        default="none", description="Writer of losses, learning rate and validation metrics."
+    )
+    folder: str | None = Field(
+        default=None, description="Folder of the curves; beside the checkpoints if unset."
+    )
+    project: str = Field(default="vitrine", description="Project's name at W&B.")
+    offline: bool = Field(
+        default=True, description="Keep W&B's files on this machine, for `wandb sync`."
+    )
+
+
+class VisionConfig(_Table):
+    """Backbone, schedule and regularisation of one vision tower."""
 
     backbone: str = Field(
         default="resnet18",
@@ -40,7 +175,11 @@ class VisionConfig(BaseModel):
     )
     dim: int = Field(default=128, ge=2, le=4096, description="Embedding size D.")
     augmentation: str = Field(
-        default="photo", description="Preset of random changes: none, light, photo or strong."
+        default="photo",
+        description="Preset of random changes: none, light, photo, strong or views.",
+    )
+    policy: Literal["none", "randaugment", "trivialaugment"] = Field(
+        default="none", description="torchvision's random operations, before the preset's changes."
     )
     mixup: float = Field(default=0.0, ge=0, description="Beta parameter of mixup; 0 is off.")
     cutmix: float = Field(default=0.0, ge=0, description="Beta parameter of cutmix; 0 is off.")
@@ -85,6 +224,24 @@ class VisionConfig(BaseModel):
     cache_gb: float = Field(
         default=4.0, ge=0, description="Memory for decoded pictures; more go to files in workdir."
     )
+    accumulate: int = Field(
+        default=1, ge=1, description="Batches whose gradients make one step of the optimiser."
+    )
+    recompute: bool = Field(
+        default=False,
+        description="Recompute activations for the gradient instead of keeping them: less memory, "
+        "a third more time. For timm networks that can.",
+    )
+    transfer: TransferConfig = Field(default=TransferConfig(), description="What is frozen.")
+    objective: ObjectiveConfig = Field(default=ObjectiveConfig(), description="The losses.")
+    imbalance: ImbalanceConfig = Field(default=ImbalanceConfig(), description="The sampling.")
+    adversarial: AdversarialConfig = Field(
+        default=AdversarialConfig(), description="Adversarial training."
+    )
+    pretraining: PretrainingConfig | None = Field(
+        default=None, description="Self-supervised pretraining; unset is none."
+    )
+    tracking: TrackingConfig = Field(default=TrackingConfig(), description="Training curves.")
 
     @field_validator("augmentation")
     @classmethod

@@ -54,6 +54,19 @@ PRESETS: dict[str, Augmentation] = {
         grey=0.05,
         erase=0.3,
     ),
+    # Two views of one picture for self-supervised learning; grey, so that colour alone, which two
+    # crops share, does not answer.
+    "views": Augmentation(
+        crop_area=(0.2, 1.0),
+        crop_aspect=4 / 3,
+        flip=0.5,
+        rotation_deg=10.0,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.3,
+        hue_deg=18.0,
+        grey=0.15,
+    ),
 }
 
 

@@ -1,0 +1,104 @@
+"""Myntra's pictures with labels, split so that no title and no file is on both sides."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from benchmarks.published import imported
+from vision.dataset import UNKNOWN, Samples
+
+MIN_ITEMS = 50  # article types with fewer are not scored, as in the data set's reference figures
+SPLITS = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
+
+
+class MyntraPictures(NamedTuple):
+    """Samples of every split, with the same targets and classes."""
+
+    train: Samples
+    val: Samples
+    test: Samples
+
+
+def load_myntra() -> MyntraPictures:
+    """Return the pictures; ``article_type`` is unknown where its type has too few items."""
+    folder = imported("myntra", "myntra-small.tar.gz")
+    items = pl.read_parquet(folder / "items.parquet").filter(pl.col("image").is_not_null())
+    images = [folder / image for image in items["image"]]
+    splits = split_items(items["title"].to_list(), images, items["item_id"].to_list())
+    columns = _target_columns(items)
+    classes = {
+        name: [value for value, count in zip(*_counted(column), strict=True) if count >= MIN_ITEMS]
+        for name, column in columns.items()
+    }
+
+    def samples(split: Split) -> Samples:
+        rows = np.flatnonzero(splits == split)
+        return Samples(
+            images=[images[row] for row in rows],
+            targets={name: _encode(columns[name], classes[name])[rows] for name in columns},
+            classes=classes,
+        )
+
+    return MyntraPictures(*(samples(split) for split in SPLITS))
+
+
+def split_items(
+    titles: Sequence[str], images: Sequence[Path], item_ids: Sequence[str]
+) -> NDArray[np.str_]:
+    """Return the split of every item (N,): 80 % train, 10 % val, 10 % test.
+
+    Items that share a title or a picture file, or are linked by others that do, stay together; a
+    fixed hash of the first id of such a group decides, so the split is the same everywhere.
+    """
+    hashes = [hashlib.sha256(image.read_bytes()).hexdigest() for image in images]
+    groups = _linked([title.strip().casefold() for title in titles], hashes)
+    first = dict(zip(reversed(groups), reversed(item_ids), strict=True))
+    tenth = {
+        group: int(hashlib.sha256(item_id.encode()).hexdigest(), 16) % 10
+        for group, item_id in first.items()
+    }
+    of_tenth = {8: "val", 9: "test"}
+    return np.array([of_tenth.get(tenth[group], "train") for group in groups])
+
+
+def _linked(*keys: Sequence[str]) -> list[int]:
+    """Return a group per row (N,): the connected components of sharing any of the keys."""
+    parents = list(range(len(keys[0])))
+
+    def find(row: int) -> int:
+        while parents[row] != row:
+            parents[row] = parents[parents[row]]
+            row = parents[row]
+        return row
+
+    for column in keys:
+        first: dict[str, int] = {}
+        for row, key in enumerate(column):
+            parents[find(row)] = find(first.setdefault(key, row))
+    return [find(row) for row in range(len(parents))]
+
+
+def _target_columns(items: pl.DataFrame) -> dict[str, list[str]]:
+    attributes = [{pair["key"]: pair["value"] for pair in one} for one in items["attributes"]]
+    return {
+        "sub_category": items["category"].list.get(1).to_list(),
+        "article_type": items["category"].list.get(2).to_list(),
+        "base_colour": [one.get("base_colour", "") for one in attributes],
+        "usage": [one.get("usage", "") for one in attributes],
+    }
+
+
+def _counted(column: Iterable[str]) -> tuple[list[str], list[int]]:
+    values, counts = np.unique(np.array([*column]), return_counts=True)
+    return values.tolist(), counts.tolist()
+
+
+def _encode(column: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    index = {name: row for row, name in enumerate(classes)}
+    return np.array([index.get(value, UNKNOWN) for value in column], dtype=np.int64)

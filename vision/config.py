@@ -26,8 +26,8 @@ class TransferConfig(_Table):
     unfreeze_epochs: int | None = Field(
         default=None,
         ge=1,
-        description="Start with the whole backbone frozen and release one stage more, from the last "
-        "down to frozen_stages, every so many epochs. Unset trains them from the start.",
+        description="Start with the whole backbone frozen and release one stage more, from the "
+        "last down to frozen_stages, every so many epochs. Unset trains them from the start.",
     )
     layer_decay: float = Field(
         default=1.0, gt=0, le=1, description="Learning rate of each stage over that of the next."
@@ -101,7 +101,7 @@ class AdversarialConfig(_Table):
         default=0.5,
         gt=0,
         le=1,
-        description="Weight of changed pictures; the rest is on clean ones.",
+        description="Weight of changed pictures; clean ones have the rest.",
     )
 
 

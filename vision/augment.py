@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vision.presets import Augmentation
+from vision.processes import WHOLE, Shard
 from vision.transforms import Preprocess
 
 
@@ -18,6 +19,7 @@ def augment(
     *,
     size: int,
     generator: torch.Generator,
+    shard: Shard = WHOLE,
 ) -> Tensor:
     """Return augmented, normalised pictures (B, 3, size, size), float32.
 
@@ -33,32 +35,38 @@ def augment(
         preprocess: Whose mean and std the result is normalised with.
         size: Side of the result in pixels.
         generator: Source of every draw; one per batch makes training resumable at any batch.
+        shard: Which rows of a larger batch these are; each gets the draws it would get there.
     """
-    boxes = _draw_affine(aspects, augmentation, generator)
+    draws = _Draws(len(pictures), generator, shard, pictures.device)
+    boxes = _draw_affine(aspects, augmentation, draws)
     grid = F.affine_grid(boxes, [len(pictures), 3, size, size], align_corners=False)
     sampled = F.grid_sample(
         pictures.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
-    coloured = _recolour(sampled, augmentation, preprocess, generator)
+    coloured = _recolour(sampled, augmentation, preprocess, draws)
     if augmentation.erase > 0:
-        _erase(coloured, augmentation, generator)
+        _erase(coloured, augmentation, draws)
     return coloured
 
 
-def _uniform(
-    count: int, low: float, high: float, generator: torch.Generator, device: torch.device
-) -> Tensor:
-    """Return uniform draws (B,); drawn where the generator lives, so a seed fixes them anywhere."""
-    draws = torch.rand(count, generator=generator, device=generator.device)
-    return (low + (high - low) * draws).to(device)
+class _Draws:
+    """Uniform draws for the rows of one batch."""
+
+    def __init__(
+        self, rows: int, generator: torch.Generator, shard: Shard, device: torch.device
+    ) -> None:
+        self.rows, self.generator, self.shard, self.device = rows, generator, shard, device
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """Return (B,); drawn where the generator lives, so a seed fixes them on every device."""
+        count = self.rows * self.shard.count
+        draws = torch.rand(count, generator=self.generator, device=self.generator.device)
+        return (low + (high - low) * draws[self.shard.rank :: self.shard.count]).to(self.device)
 
 
-def _draw_affine(aspects: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+def _draw_affine(aspects: Tensor, augmentation: Augmentation, draws: _Draws) -> Tensor:
     """Return maps (B, 2, 3) from the result's coordinates to the stored picture's."""
-
-    def draw(low: float, high: float) -> Tensor:
-        return _uniform(len(aspects), low, high, generator, aspects.device)
-
+    draw = draws.uniform
     area = draw(*augmentation.crop_area)
     aspect = torch.exp(draw(-1.0, 1.0) * math.log(augmentation.crop_aspect))
     # Shares of a stretched picture's sides are shares of the original's, so no pixel size is
@@ -79,18 +87,18 @@ def _recolour(
     pictures: Tensor,
     augmentation: Augmentation,
     preprocess: Preprocess,
-    generator: torch.Generator,
+    draws: _Draws,
 ) -> Tensor:
     """Return pictures (B, 3, H, W) in 0..255 with changed colours, normalised."""
-    count, device = len(pictures), pictures.device
+    device = pictures.device
 
     def draw(spread: float) -> Tensor:
-        return _uniform(count, 1.0 - spread, 1.0 + spread, generator, device)[:, None, None]
+        return draws.uniform(1.0 - spread, 1.0 + spread)[:, None, None]
 
     brightness, contrast = draw(augmentation.brightness), draw(augmentation.contrast)
     saturation = draw(augmentation.saturation)
     hue = (draw(1.0) - 1.0) * math.radians(augmentation.hue_deg)
-    greyed = _uniform(count, 0.0, 1.0, generator, device) < augmentation.grey
+    greyed = draws.uniform(0.0, 1.0) < augmentation.grey
     saturation = saturation.masked_fill(greyed[:, None, None], 0.0)
 
     luma = torch.tensor([0.299, 0.587, 0.114], device=device)
@@ -110,17 +118,16 @@ def _recolour(
     return torch.baddbmm(offset, matrix, pixels).view(pictures.shape)
 
 
-def _erase(pictures: Tensor, augmentation: Augmentation, generator: torch.Generator) -> None:
+def _erase(pictures: Tensor, augmentation: Augmentation, draws: _Draws) -> None:
     """Blank one rectangle of some pictures in place, with the mean colour (0 once normalised)."""
-    count, device = len(pictures), pictures.device
-    area = _uniform(count, *augmentation.erase_area, generator, device)
-    aspect = torch.exp(_uniform(count, -1.0, 1.0, generator, device))
-    chosen = _uniform(count, 0.0, 1.0, generator, device) < augmentation.erase
+    area = draws.uniform(*augmentation.erase_area)
+    aspect = torch.exp(draws.uniform(-1.0, 1.0))
+    chosen = draws.uniform(0.0, 1.0) < augmentation.erase
     inside = chosen[:, None, None].expand(-1, *pictures.shape[2:])
     for axis, share in ((1, torch.sqrt(area / aspect)), (2, torch.sqrt(area * aspect))):
         side = pictures.shape[axis + 1]
-        start = _uniform(count, 0.0, 1.0, generator, device) * (1.0 - share)
-        position = (torch.arange(side, device=device) + 0.5) / side
+        start = draws.uniform(0.0, 1.0) * (1.0 - share)
+        position = (torch.arange(side, device=pictures.device) + 0.5) / side
         within = (position >= start[:, None]) & (position < (start + share)[:, None])
         inside = inside & within.unsqueeze(3 - axis)
     pictures.masked_fill_(inside[:, None], 0.0)

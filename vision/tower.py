@@ -1,25 +1,18 @@
 """The vision tower: pictures to unit-length embeddings, and to classes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from vision.backbones import Backbone
-from vision.images import ImageError, decode, load
+from vision.batches import ImageSource, prepared_batches
 from vision.precision import Precision, autocast
-from vision.transforms import build_eval_transform
-
-ImageSource: TypeAlias = Image.Image | bytes | Path
+from vision.views import Views, draw_views
 
 
 class TowerOutput(NamedTuple):
@@ -87,14 +80,34 @@ class VisionTower(nn.Module):
             raise ValueError(
                 f"images must have shape (B, 3, {side}, {side}), got {tuple(images.shape)}"
             )
-        features = self.backbone(images)
+        return self.read(self.backbone(images))
+
+    def read(self, features: Tensor) -> TowerOutput:
+        """Return embeddings (B, D) and logits (B, C) per target of features (B, F)."""
         # Distances between near neighbours are smaller than bfloat16's steps.
-        with torch.autocast(images.device.type, enabled=False):
-            features = features.float()  # (B, F)
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
             embeddings = F.normalize(self.project(features), dim=1)
             kept = self.dropout(features)
             logits = {name: head(kept) for name, head in zip(self.classes, self.heads, strict=True)}
         return TowerOutput(embeddings, logits)
+
+    def averaged(self, images: Tensor, views: Views) -> TowerOutput:
+        """Return the mean over views of embeddings, again of unit length, and of logits.
+
+        Args:
+            images: Prepared pictures (B, 3, H, W).
+            views: Which views; see ``vision.views.draw_views``.
+        """
+        outputs = [self.outputs(view) for view in draw_views(images, views)]
+        if len(outputs) == 1:
+            return outputs[0]
+        embeddings = torch.stack([output.embeddings for output in outputs]).mean(dim=0)
+        logits = {
+            name: torch.stack([output.logits[name] for output in outputs]).mean(dim=0)
+            for name in self.classes
+        }
+        return TowerOutput(F.normalize(embeddings, dim=1), logits)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return unit-length embeddings (B, D) of prepared pictures (B, 3, H, W)."""
@@ -111,6 +124,7 @@ class VisionTower(nn.Module):
         batch_size: int = 64,
         device: torch.device | str | None = None,
         precision: Precision = "32-true",
+        views: Views = "one",
         progress: bool = False,
     ) -> NDArray[np.float32]:
         """Return unit-length embeddings, float32 (N, D), in the order of the images.
@@ -120,6 +134,8 @@ class VisionTower(nn.Module):
             batch_size: Pictures in one pass.
             device: Where to compute; the tower is moved there. None leaves it where it is.
             precision: ``auto`` is up to twice as fast; embeddings then differ by about 1e-2.
+            views: Views of each picture that are averaged; 2 for ``flip`` and 12 for ``crops``,
+                which take as many times as long.
             progress: Show Lightning's progress bar.
 
         Raises:
@@ -127,7 +143,7 @@ class VisionTower(nn.Module):
         """
         parts = [
             output.embeddings.float().cpu().numpy()
-            for output in self._infer(images, batch_size, device, precision, progress)
+            for output in self._infer(images, batch_size, device, precision, views, progress)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32)
 
@@ -138,11 +154,12 @@ class VisionTower(nn.Module):
         batch_size: int = 64,
         device: torch.device | str | None = None,
         precision: Precision = "32-true",
+        views: Views = "one",
         progress: bool = False,
     ) -> dict[str, NDArray[np.float32]]:
         """Return class probabilities of every target, float32 (N, C); arguments as ``embed``."""
         parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.classes}
-        for output in self._infer(images, batch_size, device, precision, progress):
+        for output in self._infer(images, batch_size, device, precision, views, progress):
             for name, logits in output.logits.items():
                 parts[name].append(logits.softmax(dim=1).cpu().numpy())
         empty = {name: np.zeros((0, len(of)), np.float32) for name, of in self.classes.items()}
@@ -154,50 +171,20 @@ class VisionTower(nn.Module):
         batch_size: int,
         device: torch.device | str | None,
         precision: Precision,
+        views: Views,
         progress: bool,
     ) -> Iterator[TowerOutput]:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if device is not None:
             self.to(device)
         was_training = self.training
         self.eval()
         try:
-            for batch in self._batches(images, batch_size, progress):
+            batches = prepared_batches(
+                images, self.preprocess, batch_size=batch_size, progress=progress
+            )
+            for batch in batches:
                 with torch.inference_mode(), autocast(precision, self.device):
-                    output = self.outputs(batch.to(self.device))
+                    output = self.averaged(batch.to(self.device), views)
                 yield output
         finally:
             self.train(was_training)
-
-    def _batches(
-        self, images: Iterable[ImageSource], batch_size: int, progress: bool
-    ) -> Iterator[Tensor]:
-        """Yield prepared pictures (B, 3, H, W); the next batch is decoded meanwhile, in threads."""
-        transform = build_eval_transform(self.preprocess)
-        count = len(images) if isinstance(images, Sequence) else None
-        numbered = enumerate(Tqdm(images, desc="pictures", total=count, disable=not progress))
-
-        def prepare(numbered_image: tuple[int, ImageSource]) -> Tensor:
-            position, image = numbered_image
-            try:
-                prepared: Tensor = transform(_open(image, self.preprocess.size))
-            except ImageError as error:
-                raise ImageError(f"image {position}: {error}", position) from error
-            return prepared
-
-        with ThreadPoolExecutor() as threads:
-            coming = [threads.submit(prepare, one) for one in islice(numbered, batch_size)]
-            while coming:
-                current = coming
-                coming = [threads.submit(prepare, one) for one in islice(numbered, batch_size)]
-                yield torch.stack([future.result() for future in current])
-
-
-def _open(image: ImageSource, size: int) -> Image.Image:
-    # Twice the size leaves enough pixels for the resampling filter to work with.
-    if isinstance(image, Image.Image):
-        return image if image.mode == "RGB" else image.convert("RGB")
-    if isinstance(image, bytes):
-        return decode(image, min_side=2 * size)
-    return load(image, min_side=2 * size)

@@ -11,13 +11,16 @@ import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from vision.config import VisionConfig
-from vision.dataset import Batch, EpochShuffle, PictureSet
+from vision.dataset import Batch, PictureSet
 from vision.errors import TrainingError
 from vision.precision import resolve_precision
+from vision.processes import WHOLE, Order, Shard, ShardedOrder, processes_here
 
 LAST = "last"
 BEST = "best"
@@ -58,35 +61,63 @@ def _warmed_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 
 def build_trainer(
-    config: VisionConfig, device: torch.device, callbacks: list[Callback], progress: bool
+    config: VisionConfig,
+    device: torch.device,
+    callbacks: list[Callback],
+    progress: bool,
+    *,
+    shard: Shard = WHOLE,
+    logger: Logger | None = None,
 ) -> Trainer:
-    """Return a trainer on one device that writes nothing but what its callbacks write."""
+    """Return a trainer on one device a process that writes what callbacks and logger write."""
     return Trainer(
         accelerator=device.type,
-        devices=1,
+        devices=processes_here(),
+        num_nodes=shard.count // processes_here(),
+        strategy=_build_strategy(device) if shard.count > 1 else "auto",
+        # There is no such thing for the processor; there, every process normalises its own share.
+        sync_batchnorm=shard.count > 1 and device.type == "cuda",
+        use_distributed_sampler=False,
         precision=resolve_precision(config.precision, device),
         max_epochs=config.epochs,
+        accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.gradient_clip,
         callbacks=callbacks,
         enable_checkpointing=bool(callbacks),
         enable_progress_bar=progress,
         enable_model_summary=False,
-        logger=False,
+        logger=logger or False,
         num_sanity_val_steps=0,
     )
+
+
+def _build_strategy(device: torch.device) -> DDPStrategy:
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    # Buffers are batch norms' statistics: the same everywhere where they are synchronised. Sending
+    # them at every pass would wait for processes that have fewer validation batches.
+    return DDPStrategy(process_group_backend=backend, broadcast_buffers=False)
 
 
 def build_loader(
     pictures: PictureSet,
     config: VisionConfig,
     device: torch.device,
-    order: EpochShuffle | None = None,
+    order: Order | None = None,
+    *,
+    shard: Shard = WHOLE,
 ) -> DataLoader[Batch]:
     """Return batches in this order, or once through from the first where there is none."""
+    sampler: Sampler[int] | range
+    if order is None:
+        sampler = range(shard.rank, len(pictures), shard.count)
+    elif shard.count > 1:
+        sampler = ShardedOrder(order, batch_size=config.batch_size, shard=shard)
+    else:
+        sampler = order
     return DataLoader(
         pictures,
-        batch_size=config.batch_size,
-        sampler=order,
+        batch_size=config.batch_size // shard.count,
+        sampler=sampler,
         # A last batch of one picture would break batch normalisation.
         drop_last=order is not None and len(pictures) >= config.batch_size,
         collate_fn=_as_is,

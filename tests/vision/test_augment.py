@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vision.augment import augment
 from vision.presets import PRESETS, Augmentation, get_augmentation
+from vision.processes import WHOLE, Shard
 from vision.transforms import Preprocess, normalise
 
 SIDE = 64
@@ -172,7 +173,27 @@ def test_every_preset_gives_the_asked_size_and_finite_values(preset: str) -> Non
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="one of none, light, photo, strong, got 'wild'"):
+    with pytest.raises(ValueError, match="one of none, light, photo, strong, views, got 'wild'"):
         get_augmentation("wild")
     with pytest.raises(ValidationError, match="crop_area"):
         Augmentation(crop_area=(0.0, 1.0))
+
+
+def test_a_process_draws_for_its_rows_what_one_process_would() -> None:
+    pictures = torch.randint(0, 256, (6, 3, 40, 40), dtype=torch.uint8)
+    aspects = torch.linspace(0.5, 2.0, 6)
+
+    def changed(rows: slice, shard: Shard) -> torch.Tensor:
+        return augment(
+            pictures[rows],
+            aspects[rows],
+            get_augmentation("strong"),
+            Preprocess(size=32),
+            size=32,
+            generator=torch.Generator().manual_seed(3),
+            shard=shard,
+        )
+
+    whole = changed(slice(None), WHOLE)
+    for rank in range(2):
+        torch.testing.assert_close(changed(slice(rank, None, 2), Shard(rank, 2)), whole[rank::2])

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from vision.backbones import build_backbone
+from vision.batches import prepared_batches
 from vision.images import ImageError
 from vision.tower import VisionTower
 
@@ -82,7 +83,7 @@ def test_embed_reads_an_iterator_no_further_than_two_batches_ahead(
         yield from pictures
         raise AssertionError("read to the end before the first batch was computed")
 
-    batches = tower._batches(endless(), 4, progress=False)
+    batches = prepared_batches(endless(), tower.preprocess, batch_size=4)
     assert next(batches).shape == (4, 3, 32, 32)
 
 

@@ -1,0 +1,110 @@
+"""Several processes that train one tower: who they are, which rows are theirs, how they share.
+
+The processes are started by ``torchrun``. A batch is divided among them, row by row, and its
+features are gathered, so that losses see the whole batch and the result is that of one process.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.distributed
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+from torch.utils.data import Sampler
+
+
+class Shard(NamedTuple):
+    """Which rows of a shared batch belong to a process: every ``count``-th from ``rank`` on."""
+
+    rank: int
+    count: int
+
+
+WHOLE = Shard(0, 1)
+
+
+class Order(Protocol):
+    """An order of rows that changes with the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+
+def current_shard() -> Shard:
+    """Return this process's place among those that ``torchrun`` started; alone, it is WHOLE."""
+    if not TorchElasticEnvironment.detect():
+        return WHOLE
+    environment = TorchElasticEnvironment()
+    return Shard(environment.global_rank(), environment.world_size())
+
+
+def processes_here() -> int:
+    """Return how many of the processes that ``torchrun`` started run on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if TorchElasticEnvironment.detect() else 1
+
+
+class ShardedOrder(Sampler[int]):
+    """This process's rows of every batch of an order that all processes share.
+
+    Batches of the shared order that are not full are left out, since all processes must take
+    the same number of steps.
+
+    Args:
+        order: The shared order.
+        batch_size: Rows of one step of all processes together; a multiple of their number.
+        shard: This process.
+    """
+
+    def __init__(self, order: Order, *, batch_size: int, shard: Shard) -> None:
+        if batch_size % shard.count:
+            raise ValueError(
+                f"batch_size must be a multiple of the {shard.count} processes, got {batch_size}"
+            )
+        if len(order) < batch_size:
+            raise ValueError(
+                f"batch_size must be at most the {len(order)} pictures where {shard.count} "
+                f"processes share them, got {batch_size}"
+            )
+        self.order, self.batch_size, self.shard = order, batch_size, shard
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this."""
+        self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch_size * self.batch_size // self.shard.count
+
+    def __iter__(self) -> Iterator[int]:
+        rows = list(self.order)
+        for start in range(0, len(rows) - self.batch_size + 1, self.batch_size):
+            yield from rows[start : start + self.batch_size][self.shard.rank :: self.shard.count]
+
+
+def gather(values: Tensor, shard: Shard) -> Tensor:
+    """Return the rows of all processes (B, ...), in the order of the shared batch.
+
+    The gradient is the one that a single process would have, once DistributedDataParallel has
+    averaged the processes' parameters' gradients.
+
+    Args:
+        values: This process's rows (B / count, ...).
+        shard: This process.
+    """
+    if shard.count == 1:
+        return values
+    # Rank r holds rows r, r + count, …: stacking behind the row axis interleaves them again.
+    return torch.stack(all_gather(values.contiguous()), dim=1).flatten(0, 1)
+
+
+def total(values: Tensor, shard: Shard) -> Tensor:
+    """Return the sum of a tensor over all processes."""
+    if shard.count > 1:
+        torch.distributed.all_reduce(values)
+    return values

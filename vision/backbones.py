@@ -1,19 +1,21 @@
 """Networks that turn pictures into features, by name, from timm, torchvision and transformers."""
 
-from collections.abc import Iterable
+import inspect
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
-import torchvision
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, PretrainedConfig
+from timm.models import load_state_dict_from_hf
+from torch import nn
+from transformers import AutoConfig
 
-from vision.errors import WeightsError
-from vision.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from vision.weights import UNREACHABLE, find_local, load_local, not_found
+from vision.torchvision_network import build_torchvision
+from vision.transformers_network import TransformersNetwork, build_transformers
+from vision.transforms import Preprocess
+from vision.weights import UNREACHABLE, State, find_local, load_local, load_state, not_found
 
 Fit = Literal["stretch", "crop"]
 
@@ -67,11 +69,14 @@ def build_backbone(
     """
     library, _, rest = name.partition("/")
     spec = BackboneSpec(name=name, size=size, drop_path=drop_path)
+    wanted = Preprocess(size=size, fit=fit)
     if library == "transformers":
-        return _build_transformers(rest, pretrained, spec, fit)
+        network, preprocess = build_transformers(rest, pretrained, wanted)
+        spec = spec.model_copy(update={"architecture": network.network.config.to_dict()})
+        return _measured(network, preprocess, spec)
     if library == "torchvision":
-        return _build_torchvision(rest, pretrained, spec, fit)
-    return _build_timm(name, pretrained, spec, fit)
+        return _measured(*build_torchvision(rest, pretrained, wanted), spec)
+    return _measured(*_build_timm(name, pretrained, wanted, drop_path), spec)
 
 
 def restore_backbone(spec: BackboneSpec, preprocess: Preprocess) -> Backbone:
@@ -81,10 +86,33 @@ def restore_backbone(spec: BackboneSpec, preprocess: Preprocess) -> Backbone:
         return built._replace(preprocess=preprocess)
     options = dict(spec.architecture)
     config = AutoConfig.for_model(options.pop("model_type"), **options)
-    return _measured(_TransformersVision(config), preprocess, spec)
+    return _measured(TransformersNetwork(config), preprocess, spec)
 
 
-def _build_timm(name: str, pretrained: bool | str, spec: BackboneSpec, fit: Fit) -> Backbone:
+def enable_recompute(network: nn.Module) -> None:
+    """Recompute the network's activations for the gradient instead of keeping them.
+
+    Checkpointing (Chen et al., 2016, https://arxiv.org/abs/1604.06174) as the library places it.
+    Gradients are the same; batch norms see each batch twice, so their statistics forget faster.
+
+    Raises:
+        ValueError: If the network cannot.
+    """
+    switch: Any = getattr(network, "set_grad_checkpointing", None)
+    try:
+        # timm asserts and transformers raises where it is not supported.
+        if switch is None:
+            raise ValueError("its library has no checkpointing for it")
+        switch()
+    except (AssertionError, ValueError) as error:
+        raise ValueError(
+            f"recompute must be false for backbone {type(network).__name__}: {error}"
+        ) from error
+
+
+def _build_timm(
+    name: str, pretrained: bool | str, wanted: Preprocess, drop_path: float
+) -> tuple[nn.Module, Preprocess]:
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=5)
         raise ValueError(
@@ -93,28 +121,50 @@ def _build_timm(name: str, pretrained: bool | str, spec: BackboneSpec, fit: Fit)
         )
     published = timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {"num_classes": 0}
-    if spec.drop_path:
-        options["drop_path_rate"] = spec.drop_path
+    if drop_path:
+        options["drop_path_rate"] = drop_path
     if published is not None and published.fixed_input_size:
-        options["img_size"] = spec.size
-    local = find_local(pretrained)
-    if isinstance(pretrained, str) and local is None:
-        options["pretrained_cfg_overlay"] = {"hf_hub_id": pretrained}
-    fetch = bool(pretrained) and local is None
+        options["img_size"] = wanted.size
     try:
-        network = timm.create_model(name, pretrained=fetch, **options)
+        network = timm.create_model(name, pretrained=pretrained is True, **options)
     except TypeError as error:
         raise ValueError(f"backbone {name!r} does not take {sorted(options)}: {error}") from error
     except (*UNREACHABLE, RuntimeError) as error:
         raise not_found(name, pretrained) from error
-    load_local(network, local)
-    preprocess = Preprocess(
-        size=spec.size,
-        mean=_rgb(published.mean if published else IMAGENET_MEAN),
-        std=_rgb(published.std if published else IMAGENET_STD),
-        fit=fit,
+    if isinstance(pretrained, str):
+        _load_named(network, name, pretrained)
+    if published is None:
+        return network, wanted
+    # Random weights have seen no picture yet: any filter is as good, and the default is sharpest.
+    filtered = published.interpolation if pretrained else wanted.interpolation
+    return network, Preprocess(
+        size=wanted.size,
+        mean=published.mean,
+        std=published.std,
+        interpolation=filtered,
+        fit=wanted.fit,
     )
-    return _measured(network, preprocess, spec)
+
+
+def _load_named(network: nn.Module, name: str, pretrained: str) -> None:
+    """Load weights from a local file or folder, or of a hub id."""
+    convert = partial(_as_timm, network)
+    local = find_local(pretrained)
+    if local is not None:
+        load_local(network, local, convert)
+        return
+    try:
+        state = load_state_dict_from_hf(pretrained, weights_only=True)
+    except (*UNREACHABLE, RuntimeError) as error:
+        raise not_found(name, pretrained) from error
+    load_state(network, state, pretrained, convert)
+
+
+def _as_timm(network: nn.Module, state: State) -> State:
+    """Return weights as timm converts published ones: other layouts, positions at another size."""
+    convert = getattr(inspect.getmodule(type(network)), "checkpoint_filter_fn", None)
+    converted: State = state if convert is None else convert({**state}, network)
+    return converted
 
 
 def _measured(network: nn.Module, preprocess: Preprocess, spec: BackboneSpec) -> Backbone:
@@ -133,81 +183,3 @@ def _measured(network: nn.Module, preprocess: Preprocess, spec: BackboneSpec) ->
             f"backbone {spec.name!r} must give features (B, F), got {tuple(features.shape)}"
         )
     return Backbone(network.train(), features.shape[1], preprocess, spec)
-
-
-def _rgb(values: Iterable[float]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return red, green, blue
-
-
-def _build_torchvision(name: str, pretrained: bool | str, spec: BackboneSpec, fit: Fit) -> Backbone:
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ValueError(f"torchvision has no classification network {name!r}")
-    local = find_local(pretrained)
-    if isinstance(pretrained, str) and local is None:
-        raise WeightsError(
-            f"pretrained for torchvision must be true or a local file or folder, got {pretrained!r}"
-        )
-    try:
-        weights = "DEFAULT" if pretrained is True else None
-        network = torchvision.models.get_model(name, weights=weights)
-    except OSError as error:
-        raise not_found(f"torchvision/{name}", pretrained) from error
-    _drop_classifier(network, name)
-    load_local(network, local)
-    return _measured(network, Preprocess(size=spec.size, fit=fit), spec)
-
-
-def _drop_classifier(network: nn.Module, name: str) -> None:
-    """Take out the last linear layer, which gives the 1,000 classes of ImageNet."""
-    linears = [path for path, part in network.named_modules() if isinstance(part, nn.Linear)]
-    if not linears:
-        raise ValueError(f"torchvision network {name!r} does not end in a linear layer")
-    parent, _, attribute = linears[-1].rpartition(".")
-    setattr(network.get_submodule(parent), attribute, nn.Identity())
-
-
-class _TransformersVision(nn.Module):
-    """A transformers vision network that returns its pooled features (B, F)."""
-
-    def __init__(self, config: PretrainedConfig, network: Any = None) -> None:
-        super().__init__()
-        models: Any = AutoModel
-        self.network = models.from_config(config) if network is None else network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return features (B, F) of images (B, 3, H, W): pooled, or the mean of the tokens."""
-        output: Any = self.network(pixel_values=images)
-        pooled: Tensor | None = getattr(output, "pooler_output", None)
-        if pooled is None:
-            pooled = output.last_hidden_state.mean(dim=1)
-        return pooled.flatten(1)
-
-
-def _build_transformers(
-    source: str, pretrained: bool | str, spec: BackboneSpec, fit: Fit
-) -> Backbone:
-    weights = source if isinstance(pretrained, bool) else pretrained
-    try:
-        whole = AutoConfig.from_pretrained(source)
-        # CLIP and SigLIP are text and vision networks in one; only one half is wanted.
-        config = getattr(whole, "vision_config", whole)
-        config.image_size = spec.size if not pretrained else config.image_size
-        network = AutoModel.from_pretrained(weights, config=config) if pretrained else None
-        processor: Any = AutoImageProcessor
-        published = processor.from_pretrained(source) if pretrained else None
-    except (*UNREACHABLE, ValueError) as error:
-        raise not_found(f"transformers/{source}", pretrained) from error
-    if config.image_size != spec.size:
-        raise ValueError(
-            f"size must be {config.image_size}, which the weights of {source!r} were trained at, "
-            f"got {spec.size}"
-        )
-    preprocess = Preprocess(
-        size=spec.size,
-        mean=_rgb(published.image_mean if published else IMAGENET_MEAN),
-        std=_rgb(published.image_std if published else IMAGENET_STD),
-        fit=fit,
-    )
-    full_spec = spec.model_copy(update={"architecture": config.to_dict()})
-    return _measured(_TransformersVision(config, network), preprocess, full_spec)

@@ -44,6 +44,16 @@ class TransferConfig(_Table):
     )
     lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's factor, over its rank.")
 
+    @model_validator(mode="after")
+    def _low_rank_alone(self) -> Self:
+        changed = self.frozen_stages != 0 or self.unfreeze_epochs is not None
+        if self.lora_rank and (changed or self.layer_decay < 1):
+            raise ValueError(
+                "lora_rank trains low-rank updates alone: leave frozen_stages, unfreeze_epochs and "
+                "layer_decay at their defaults"
+            )
+        return self
+
 
 class ObjectiveConfig(_Table):
     """What the heads and the embedding are trained to do."""
@@ -248,6 +258,16 @@ class VisionConfig(_Table):
     def _known_preset(cls, preset: str) -> str:
         get_augmentation(preset)
         return preset
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        blended = [name for name in ("mixup", "cutmix") if getattr(self, name) > 0]
+        if blended and self.objective.metric:
+            raise ValueError(
+                f"objective.metric needs pictures of one class each, got {' and '.join(blended)}; "
+                "set them to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _grows(self) -> Self:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from vision.transforms import Preprocess, build_resize, to_pixels
 logger = logging.getLogger(__name__)
 
 UNKNOWN = -1
+# Pictures are kept a little larger than a crop of the whole, so that crops keep their detail.
+STORED_OVER_TRAINED = 1.15
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,15 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Samples":
+        """Return the samples in these rows, with the same classes."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        return replace(
+            self,
+            images=[self.images[row] for row in chosen],
+            targets={name: labels[chosen] for name, labels in self.targets.items()},
+        )
 
 
 class Rejected(NamedTuple):
@@ -173,7 +184,9 @@ def decode_samples(
         raise TrainingError(
             f"none of {len(samples)} pictures can be read" + (f": {reasons[0]}" if reasons else "")
         )
-    labels = np.stack([*samples.targets.values()], axis=1)
+    # Without any target there is nothing to stack, and pretraining has none.
+    columns = [*samples.targets.values()] or [np.empty((len(samples), 0), dtype=np.int64)]
+    labels = np.column_stack(columns)
     return PictureSet(
         samples.images,
         torch.from_numpy(pixels),

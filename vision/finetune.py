@@ -2,17 +2,34 @@
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from lightning.pytorch import Callback
+from numpy.typing import NDArray
 
-from vision.backbones import build_backbone
+from vision.backbones import build_backbone, enable_recompute
 from vision.config import VisionConfig
-from vision.dataset import EpochShuffle, PictureSet, Rejected, Samples, decode_samples
+from vision.dataset import (
+    STORED_OVER_TRAINED,
+    EpochShuffle,
+    PictureSet,
+    Rejected,
+    Samples,
+    decode_samples,
+)
+from vision.device import Device, resolve_device
 from vision.errors import TrainingError
+from vision.imbalance import EpochDraw, count_classes, sampling_weights
 from vision.learner import Learner
+from vision.lora import add_lora, merge_lora
+from vision.pretrain import pretrain
+from vision.processes import WHOLE, Order, Shard, current_shard
 from vision.tower import VisionTower
+from vision.tracking import open_logger
 from vision.trainer import (
     BEST,
     LAST,
@@ -22,11 +39,6 @@ from vision.trainer import (
     quiet_lightning,
     read_checkpoint,
 )
-
-# Pictures are kept a little larger than a crop of the whole, so that crops keep their detail.
-STORED_OVER_TRAINED = 1.15
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 class FinetuneResult(NamedTuple):
@@ -48,10 +60,12 @@ def finetune(
     config: VisionConfig,
     *,
     validation: Samples | None = None,
+    unlabelled: Sequence[Path] = (),
     workdir: Path,
     seed: int,
     progress: bool = False,
     device: Device = "auto",
+    callbacks: Sequence[Callback] = (),
 ) -> FinetuneResult:
     """Return a tower trained on the samples.
 
@@ -59,14 +73,20 @@ def finetune(
     seed is found, training goes on from it and ends as if it had not been interrupted. The result
     is a function of the arguments on one machine with one number of threads.
 
+    Under ``torchrun`` the processes share every batch, and the result is that of one process for
+    backbones without batch normalisation; with it, statistics are those of a process's own share
+    on processors, and of the whole batch on cards. Mixing and dropout draw for each process.
+
     Args:
         samples: Pictures and labels to learn from; unreadable pictures are left out and reported.
         config: Backbone, schedule and regularisation.
         validation: Pictures to measure after every epoch, with the same classes.
+        unlabelled: More pictures for ``config.pretraining``, under the samples' root.
         workdir: Folder for checkpoints; made if it is not there, the caller's to delete.
         seed: Seed of the weights and of every draw.
         progress: Show Lightning's progress bar.
         device: Where to compute; auto is CUDA where there is a card, else the processor.
+        callbacks: Told of every epoch before its checkpoint is written; one may stop the run.
 
     Raises:
         ValueError: If there is no target, or the validation samples have other classes.
@@ -75,24 +95,32 @@ def finetune(
         WeightsError: If named weights are not on this machine.
     """
     _check(samples, config, validation)
+    shard = current_shard()
     workdir.mkdir(parents=True, exist_ok=True)
-    place = torch.device("cuda" if _wants_cuda(device) else "cpu")
+    place = resolve_device(device)
+    fingerprint = _fingerprint(samples, validation, config, seed)
+    if config.pretraining is not None:
+        config = _pretrained(samples, unlabelled, config, workdir, seed, progress, device)
     # Weights, dropout and stochastic depth draw from torch's global generator, which is handed
     # back as it was found.
     with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
         torch.manual_seed(seed)
         tower = _build_tower(samples, config)
-        data = _decode(samples, validation, tower, config, workdir, progress, cleanup)
+        data = _decode(samples, validation, tower, config, workdir, progress, shard, cleanup)
         learner = Learner(
             tower,
             config,
             images=data.train.images,
+            counts=_class_counts(data.train, tower),
             total_steps=config.epochs * _steps_per_epoch(data.train, config),
             seed=seed,
-            fingerprint=_fingerprint(samples, validation, config, seed),
+            fingerprint=fingerprint,
+            shard=shard,
         )
-        epochs = _fit(learner, data, config, workdir, place, progress)
+        epochs = _fit(learner, data, config, workdir, place, progress, callbacks)
         metrics = _validate(learner, data, config, place)
+        if config.transfer.lora_rank:
+            tower.backbone = merge_lora(tower.backbone)
     rejected = data.train.rejected + (data.validation.rejected if data.validation else ())
     return FinetuneResult(tower.cpu().eval(), metrics, epochs, rejected)
 
@@ -100,12 +128,18 @@ def finetune(
 def _check(samples: Samples, config: VisionConfig, validation: Samples | None) -> None:
     if not samples.classes:
         raise ValueError("samples must have at least one target, got none: nothing to learn from")
-    unknown = sorted(set(config.target_weights) - set(samples.classes))
-    if unknown:
-        raise ValueError(
-            f"target_weights must name targets of the samples ({', '.join(samples.classes)}), "
-            f"got {unknown}"
-        )
+    named = {
+        "target_weights": [*config.target_weights],
+        "objective.metric_target": [config.objective.metric_target],
+        "imbalance.target": [config.imbalance.target],
+    }
+    for field, targets in named.items():
+        unknown = sorted({one for one in targets if one is not None} - set(samples.classes))
+        if unknown:
+            raise ValueError(
+                f"{field} must name targets of the samples ({', '.join(samples.classes)}), "
+                f"got {unknown}"
+            )
     if validation is not None and _names(validation) != _names(samples):
         raise ValueError("validation samples must have the targets and classes of the samples")
     if config.patience is not None and validation is None:
@@ -116,8 +150,30 @@ def _names(samples: Samples) -> list[tuple[str, list[str]]]:
     return [(target, list(names)) for target, names in samples.classes.items()]
 
 
-def _wants_cuda(device: Device) -> bool:
-    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
+def _pretrained(
+    samples: Samples,
+    unlabelled: Sequence[Path],
+    config: VisionConfig,
+    workdir: Path,
+    seed: int,
+    progress: bool,
+    device: Device,
+) -> VisionConfig:
+    """Return the configuration that starts from what was learned from all pictures alone."""
+    if current_shard() != WHOLE:
+        raise ValueError(
+            "pretraining runs in one process; run it first and set pretrained to its folder"
+        )
+    result = pretrain(
+        [*samples.images, *unlabelled],
+        config,
+        workdir=workdir / "pretraining",
+        seed=seed,
+        root=samples.root,
+        progress=progress,
+        device=device,
+    )
+    return config.model_copy(update={"pretrained": str(result.folder), "pretraining": None})
 
 
 def _build_tower(samples: Samples, config: VisionConfig) -> VisionTower:
@@ -128,7 +184,13 @@ def _build_tower(samples: Samples, config: VisionConfig) -> VisionTower:
         fit=config.fit,
         drop_path=config.drop_path,
     )
-    return VisionTower(backbone, dim=config.dim, classes=samples.classes, dropout=config.dropout)
+    tower = VisionTower(backbone, dim=config.dim, classes=samples.classes, dropout=config.dropout)
+    if config.recompute:
+        enable_recompute(tower.backbone)
+    if config.transfer.lora_rank:
+        rank, alpha = config.transfer.lora_rank, config.transfer.lora_alpha
+        tower.backbone = add_lora(tower.backbone, rank=rank, alpha=alpha, size=config.size)
+    return tower
 
 
 def _decode(
@@ -138,6 +200,7 @@ def _decode(
     config: VisionConfig,
     workdir: Path,
     progress: bool,
+    shard: Shard,
     cleanup: contextlib.ExitStack,
 ) -> _Data:
     """Return decoded pictures, in memory or, beyond cache_gb, in files removed by cleanup."""
@@ -152,9 +215,10 @@ def _decode(
     pixels = len(samples) * stored.size**2 + count * config.size**2
     spills: list[Path | None] = [None, None]
     if 3 * pixels > config.cache_gb * 1e9:
-        spills = [workdir / "train.pixels", workdir / "validation.pixels"]
-        for spill in (workdir / "train.pixels", workdir / "validation.pixels"):
-            cleanup.callback(spill.unlink, missing_ok=True)
+        files = [workdir / f"{name}-{shard.rank}.pixels" for name in ("train", "validation")]
+        for file in files:
+            cleanup.callback(file.unlink, missing_ok=True)
+        spills = [*files]
     train = decode_samples(samples, stored, spill=spills[0], progress=progress)
     if len(train) < 2:
         raise TrainingError(f"training needs at least 2 readable pictures, got {len(train)}")
@@ -165,14 +229,34 @@ def _decode(
 
 
 def _steps_per_epoch(train: PictureSet, config: VisionConfig) -> int:
-    return max(1, len(train) // config.batch_size)
+    batches = max(1, len(train) // config.batch_size)
+    return -(-batches // config.accumulate)
+
+
+def _class_counts(train: PictureSet, tower: VisionTower) -> dict[str, NDArray[np.int64]]:
+    """Return the number of readable pictures of every class of every target."""
+    labels = train.targets[train.rows].numpy()
+    return {
+        name: count_classes(labels[:, column], len(classes))
+        for column, (name, classes) in enumerate(tower.classes.items())
+    }
+
+
+def _build_order(train: PictureSet, config: VisionConfig, tower: VisionTower, seed: int) -> Order:
+    """Return the order in which pictures are trained on, or the draws of them."""
+    if config.imbalance.sampling == "none":
+        return EpochShuffle(len(train), seed)
+    column = [*tower.classes].index(config.imbalance.target or [*tower.classes][-1])
+    labels = train.targets[train.rows, column].numpy()
+    return EpochDraw(sampling_weights(labels, config.imbalance.sampling), len(train), seed)
 
 
 def _fingerprint(
     samples: Samples, validation: Samples | None, config: VisionConfig, seed: int
 ) -> str:
     """Return a digest of what a run depends on, so that no other run is continued by mistake."""
-    digest = hashlib.sha256(f"{config.model_dump_json()} {seed}".encode())
+    told = config.model_dump_json(exclude={"tracking", "cache_gb"})
+    digest = hashlib.sha256(f"{told} {seed}".encode())
     for part in (samples, validation):
         if part is not None:
             digest.update(repr((_names(part), [str(image) for image in part.images])).encode())
@@ -188,6 +272,7 @@ def _fit(
     workdir: Path,
     device: torch.device,
     progress: bool,
+    callbacks: Sequence[Callback],
 ) -> int:
     """Train what the last checkpoint leaves to train and return the number of epochs in all."""
     last = workdir / f"{LAST}.ckpt"
@@ -198,15 +283,17 @@ def _fit(
             "delete it or choose another workdir"
         )
     if found is None or not found["finished"]:
-        trainer = build_trainer(config, device, build_callbacks(config, workdir), progress)
-        order = EpochShuffle(len(data.train), learner.seed)
-        trainer.fit(
-            learner,
-            build_loader(data.train, config, device, order),
-            None if data.validation is None else build_loader(data.validation, config, device),
-            ckpt_path=None if found is None else last,
-            weights_only=True,
-        )
+        together = [*callbacks, *build_callbacks(config, workdir)]
+        shard, held_out = learner.shard, data.validation
+        order = _build_order(data.train, config, learner.tower, learner.seed)
+        with open_logger(config.tracking, workdir, name=f"seed-{learner.seed}") as logger:
+            build_trainer(config, device, together, progress, shard=shard, logger=logger).fit(
+                learner,
+                build_loader(data.train, config, device, order, shard=shard),
+                None if held_out is None else build_loader(held_out, config, device, shard=shard),
+                ckpt_path=None if found is None else last,
+                weights_only=True,
+            )
     # The checkpoint's weights are the averaged ones where there is an average.
     kept = last if config.patience is None else workdir / f"{BEST}.ckpt"
     learner.load_state_dict(read_checkpoint(kept)["state_dict"])
@@ -219,7 +306,7 @@ def _validate(
     """Return the metrics of the weights that are kept: averaged, or those of the best epoch."""
     if data.validation is None:
         return {}
-    trainer = build_trainer(config, device, [], progress=False)
-    loader = build_loader(data.validation, config, device)
+    trainer = build_trainer(config, device, [], progress=False, shard=learner.shard)
+    loader = build_loader(data.validation, config, device, shard=learner.shard)
     (metrics,) = trainer.validate(learner, loader, verbose=False)
     return {name.removeprefix("validation/"): float(value) for name, value in metrics.items()}

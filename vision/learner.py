@@ -1,25 +1,31 @@
-"""One fine-tuning run as a LightningModule: augmentation, loss, optimiser, schedule, metrics."""
+"""One fine-tuning run as a LightningModule: what a step does, what is logged, what is optimised."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vision.adversarial import perturb
 from vision.augment import augment
 from vision.config import VisionConfig
 from vision.dataset import UNKNOWN, Batch
-from vision.errors import TrainingError
+from vision.divergence import check_finite
 from vision.losses import Mix, cosine_logits, multi_task_loss
+from vision.metric_losses import build_metric_objective
+from vision.mixing import mix_pictures
+from vision.objective import build_objective
+from vision.policies import apply_policy
 from vision.presets import get_augmentation
-from vision.tower import VisionTower
+from vision.processes import WHOLE, Shard, gather, total
+from vision.schedule import learning_rate_factor, training_size
+from vision.tower import TowerOutput, VisionTower
+from vision.transfer import fix_norms, freeze_stages, parameter_groups
 from vision.transforms import normalise
-
-GROWING_SHARE = 0.7
 
 
 class Learner(LightningModule):
@@ -32,9 +38,11 @@ class Learner(LightningModule):
         tower: What is trained.
         config: Schedule and regularisation.
         images: Files of the training pictures, to name those of a failed step.
-        total_steps: Steps of the whole run.
+        counts: Pictures of every class of every target, int64 (C,).
+        total_steps: Steps of the optimiser in the whole run.
         seed: Seed of every draw.
         fingerprint: Digest of what the run depends on; kept in its checkpoints.
+        shard: Which rows of a shared batch this process has.
     """
 
     def __init__(
@@ -43,23 +51,40 @@ class Learner(LightningModule):
         config: VisionConfig,
         *,
         images: Sequence[Path],
+        counts: Mapping[str, NDArray[np.int64]],
         total_steps: int,
         seed: int,
         fingerprint: str,
+        shard: Shard = WHOLE,
     ) -> None:
         super().__init__()
-        self.tower, self.config, self.seed = tower, config, seed
+        self.tower, self.config, self.seed, self.shard = tower, config, seed, shard
         self.images, self.total_steps, self.fingerprint = images, total_steps, fingerprint
         self.augmentation = get_augmentation(config.augmentation)
+        self.objective = build_objective(config, counts)
         # One learned direction per class; they shape the embedding and are not kept afterwards.
         self.proxies = nn.ParameterList(
-            nn.Parameter(torch.randn(len(names), tower.dim)) for names in tower.classes.values()
+            nn.Parameter(torch.randn(len(names), tower.dim))
+            for names in tower.classes.values()
+            if config.embedding_weight > 0
         )
-        self._counts: dict[str, Tensor] = {}
+        target = config.objective.metric_target or [*tower.classes][-1]
+        self.metric_column = [*tower.classes].index(target)
+        self.metric = build_metric_objective(
+            config.objective, n_classes=len(tower.classes[target]), dim=tower.dim
+        )
+        self._step = 0  # batches since the run began
+        self._sums: dict[str, Tensor] = {}  # of what is counted over one validation
+
+    def on_train_epoch_start(self) -> None:
+        """Release the stages of the backbone whose time has come."""
+        freeze_stages(self.tower, self.config.transfer, self.current_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout and stochastic depth, which draw from torch's own generator."""
+        self._step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         torch.manual_seed(self._step_seed("network"))
+        fix_norms(self.tower, self.config.transfer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch.
@@ -67,43 +92,53 @@ class Learner(LightningModule):
         Raises:
             TrainingError: If it is not finite.
         """
-        generator = torch.Generator().manual_seed(self._step_seed("augmentation"))
-        images = augment(
-            batch.pictures,
-            batch.aspects,
-            self.augmentation,
-            self.tower.preprocess,
-            size=training_size(self.current_epoch, self.config),
-            generator=generator,
+        images, mix = self._prepare(batch)
+        output, targets = self._outputs(images), gather(batch.targets, self.shard)
+        loss = self._loss(output, targets, mix)
+        if self.config.adversarial.method != "none":
+            changed = self._mistaken(images, targets, mix)
+            weight = self.config.adversarial.weight
+            loss = torch.lerp(loss, self._loss(self._outputs(changed), targets, mix), weight)
+        check_finite(
+            loss,
+            self.images,
+            batch.rows,
+            step=self._step,
+            epoch=self.current_epoch,
+            rate=self.config.learning_rate,
         )
-        images, mix = self._mix(images, np.random.default_rng(self._step_seed("mix")))
-        loss = self._loss(images.contiguous(memory_format=torch.channels_last), batch.targets, mix)
-        if not torch.isfinite(loss):
-            raise TrainingError(self._describe_divergence(loss, batch))
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the loss; a curve has one point an epoch."""
+        loss = outputs["loss"] * self.config.accumulate
+        self.log("training/loss", loss, batch_size=len(batch.rows), on_step=False, on_epoch=True)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count; every process counts the same things, whatever its share."""
+        names = ["loss", *(f"accuracy/{name}" for name in self.tower.classes)]
+        self._sums = {name: torch.zeros(2, device=self.device) for name in names}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the epoch's loss and counts of right answers."""
         images = normalise(batch.pictures, self.tower.preprocess)
         output = self.tower.outputs(images.contiguous(memory_format=torch.channels_last))
-        loss = multi_task_loss(
-            output.logits, batch.targets, weights=self.config.target_weights, label_smoothing=0.0
-        )
-        self.log("validation/loss", loss, batch_size=len(images), prog_bar=True)
+        weights = self.config.target_weights
+        loss = multi_task_loss(output.logits, batch.targets, weights=weights, label_smoothing=0.0)
+        self._add("loss", loss * len(images), len(images))
         for column, (name, logits) in enumerate(output.logits.items()):
             labels = batch.targets[:, column]
             known = labels != UNKNOWN
             right = (logits.argmax(dim=1) == labels) & known
-            count = torch.stack([right.sum(), known.sum()])
-            self._counts[name] = self._counts.get(name, torch.zeros_like(count)) + count
+            self._add(f"accuracy/{name}", right.sum(), known.sum())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the accuracy of every target over the pictures whose label is known."""
-        for name, (right, known) in self._counts.items():
+        """Log the loss, and the accuracy of every target over pictures whose label is known."""
+        for name, sums in self._sums.items():
+            value, count = total(sums, self.shard)
             # Without a known label there is no accuracy; 0 or 1 would both be made up.
-            if known > 0:
-                self.log(f"validation/accuracy/{name}", right / known)
-        self._counts.clear()
+            if count > 0:
+                self.log(f"validation/{name}", value / count, prog_bar=name == "loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add whose checkpoint it is, and whether anything is left to do."""
@@ -113,14 +148,15 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW under a linear warm-up and a cosine to zero."""
-        matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        vectors = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        shaping = (self.proxies, self.objective, self.metric)
         optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": self.config.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=self.config.learning_rate,
+            parameter_groups(
+                self.tower,
+                self.config.transfer,
+                [p for part in shaping if part is not None for p in part.parameters()],
+                learning_rate=self.config.learning_rate,
+                weight_decay=self.config.weight_decay,
+            )
         )
         warmup = self.config.warmup_epochs / self.config.epochs * self.total_steps
         warmup = min(warmup, self.total_steps / 2)
@@ -134,72 +170,73 @@ class Learner(LightningModule):
 
     def _step_seed(self, stream: Literal["network", "augmentation", "mix"]) -> int:
         """Return the seed of one of the step's independent streams of draws."""
-        entropy = [self.seed, self.global_step, *stream.encode()]
+        entropy = [self.seed, self._step, *stream.encode()]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
-    def _loss(self, images: Tensor, targets: Tensor, mix: Mix | None) -> Tensor:
-        output = self.tower.outputs(images)
-        weights, smoothing = self.config.target_weights, self.config.label_smoothing
-        loss = multi_task_loss(
-            output.logits, targets, weights=weights, label_smoothing=smoothing, mix=mix
+    def _prepare(self, batch: Batch) -> tuple[Tensor, Mix | None]:
+        """Return augmented, blended pictures (b, 3, H, W) of this process, and how they blend."""
+        generator = torch.Generator().manual_seed(self._step_seed("augmentation"))
+        pictures = apply_policy(
+            batch.pictures, self.config.policy, generator=generator, shard=self.shard
         )
-        if self.config.embedding_weight == 0:
+        images = augment(
+            pictures,
+            batch.aspects,
+            self.augmentation,
+            self.tower.preprocess,
+            size=training_size(self.current_epoch, self.config),
+            generator=generator,
+            shard=self.shard,
+        )
+        rng = np.random.default_rng(self._step_seed("mix"))
+        images, mix = mix_pictures(images, self.config, rng)
+        if mix is not None:
+            mix = mix._replace(partner=self._shared_rows(mix.partner))
+        return images.contiguous(memory_format=torch.channels_last), mix
+
+    def _shared_rows(self, rows: Tensor) -> Tensor:
+        """Return the shared batch's version (B,) of a map between this process's rows (b,)."""
+        ranks = torch.arange(self.shard.count, device=rows.device)
+        return (rows[:, None] * self.shard.count + ranks).flatten()
+
+    def _outputs(self, images: Tensor) -> TowerOutput:
+        """Return what the tower gives for the pictures of all processes."""
+        return self.tower.read(gather(self.tower.backbone(images), self.shard))
+
+    def _loss(self, output: TowerOutput, targets: Tensor, mix: Mix | None) -> Tensor:
+        config = self.config
+        loss: Tensor = self.objective(output.logits, targets, mix)
+        if self.proxies:
+            names = zip(self.tower.classes, self.proxies, strict=True)
+            temperature = config.embedding_temperature
+            cosines = {
+                name: cosine_logits(output.embeddings, proxies, temperature)
+                for name, proxies in names
+            }
+            loss = loss + config.embedding_weight * multi_task_loss(
+                cosines,
+                targets,
+                weights=config.target_weights,
+                label_smoothing=config.label_smoothing,
+                mix=mix,
+            )
+        if self.metric is not None:
+            loss = loss + self.metric(output.embeddings, targets[:, self.metric_column])
+        return loss
+
+    def _mistaken(self, images: Tensor, targets: Tensor, mix: Mix | None) -> Tensor:
+        """Return the pictures, changed so that the heads mistake them; statistics stay as found."""
+        self.tower.eval()
+
+        def loss_of(changed: Tensor) -> Tensor:
+            loss: Tensor = self.objective(self._outputs(changed).logits, targets, mix)
             return loss
-        temperature = self.config.embedding_temperature
-        cosines = {
-            name: cosine_logits(output.embeddings, proxies, temperature)
-            for name, proxies in zip(self.tower.classes, self.proxies, strict=True)
-        }
-        return loss + self.config.embedding_weight * multi_task_loss(
-            cosines, targets, weights=weights, label_smoothing=smoothing, mix=mix
-        )
 
-    def _mix(self, images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Mix | None]:
-        """Return the images blended with each other, by mixup or cutmix at even odds if both."""
-        kinds = [name for name in ("mixup", "cutmix") if getattr(self.config, name) > 0]
-        if not kinds:
-            return images, None
-        kind = kinds[int(rng.integers(len(kinds)))]
-        alpha = getattr(self.config, kind)
-        share = float(rng.beta(alpha, alpha))
-        # The order of a batch is random already: its reverse is as good a partner as any.
-        partner = torch.arange(len(images) - 1, -1, -1, device=images.device)
-        if kind == "mixup":
-            return torch.lerp(images[partner], images, share), Mix(partner, share)
-        side = images.shape[-1]
-        cut = round(side * math.sqrt(1.0 - share))
-        top, left = (int(start) for start in rng.integers(side - cut + 1, size=2))
-        mixed = images.clone()
-        window = (slice(None), slice(None), slice(top, top + cut), slice(left, left + cut))
-        mixed[window] = images[partner][window]
-        return mixed, Mix(partner, 1.0 - (cut / side) ** 2)
+        changed = perturb(images, loss_of, self.config.adversarial, self.tower.preprocess)
+        self.tower.train()
+        fix_norms(self.tower, self.config.transfer)
+        return changed
 
-    def _describe_divergence(self, loss: Tensor, batch: Batch) -> str:
-        names = [str(self.images[row]) for row in batch.rows.tolist()]
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        return (
-            f"loss must be finite, got {loss.item()} at step {self.global_step} (epoch "
-            f"{self.current_epoch}) on {shown}; lower learning_rate (now "
-            f'{self.config.learning_rate}) or set precision = "32-true"'
-        )
-
-
-def training_size(epoch: int, config: VisionConfig) -> int:
-    """Return the side of training pictures in an epoch, in pixels.
-
-    Progressive learning after Tan and Le (2021, https://arxiv.org/abs/2104.00298), without their
-    growing regularisation: the side grows linearly, in steps of 16 pixels, until 70 % of the run.
-    """
-    full = config.train_size or config.size
-    if config.start_size is None:
-        return full
-    grown = min(1.0, epoch / (GROWING_SHARE * config.epochs))
-    side = config.start_size + (full - config.start_size) * grown
-    return full if grown == 1.0 else min(full, round(side / 16) * 16)
-
-
-def learning_rate_factor(step: int, warmup: float, total: int) -> float:
-    """Return the share of the highest learning rate at a step: linear up, then a cosine to 0."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total - warmup))))
+    def _add(self, name: str, value: Tensor, count: Tensor | int) -> None:
+        count = torch.as_tensor(count, device=value.device)
+        self._sums[name] += torch.stack([value.float(), count.float()])

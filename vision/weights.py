@@ -1,17 +1,21 @@
 """Where a network's weights come from when they are not random."""
 
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from vision.errors import WeightsError
 
 # What timm, torchvision and transformers raise when weights are neither on disk nor reachable;
 # the hub's "not found" errors and urllib's are OSErrors.
 UNREACHABLE = (OSError, HfHubHTTPError, HFValidationError, SafetensorError)
+
+State: TypeAlias = Mapping[str, Tensor]
 
 
 def find_local(pretrained: bool | str) -> Path | None:
@@ -37,22 +41,51 @@ def find_local(pretrained: bool | str) -> Path | None:
     return None
 
 
-def load_local(network: nn.Module, file: Path | None) -> None:
-    """Load a file's weights; those of a classifier, which the network no longer has, are left.
+def load_local(network: nn.Module, file: Path, convert: Callable[[State], State]) -> None:
+    """Load a file's weights as ``load_state`` does.
 
     Raises:
         WeightsError: If the file is damaged or of another network.
     """
-    if file is None:
-        return
     try:
-        missing, _ = network.load_state_dict(load_file(file), strict=False)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise WeightsError(f"weights in {file} do not fit this network: {error}") from error
+        state = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"weights in {file} cannot be read: {error}") from error
+    load_state(network, state, str(file), convert)
+
+
+def load_state(
+    network: nn.Module, state: State, source: str, convert: Callable[[State], State]
+) -> None:
+    """Load weights; those of a classifier, which the network no longer has, are left.
+
+    Args:
+        network: What they are loaded into.
+        state: Tensors by name.
+        source: Where they come from, for errors.
+        convert: To this network's layout, such as position embeddings of another size.
+
+    Raises:
+        WeightsError: If they are of another network.
+    """
+    try:
+        missing, _ = network.load_state_dict(convert(state), strict=False)
+    # A library's conversion meets the names of another network with whatever they lead to.
+    except (RuntimeError, ValueError, KeyError, AttributeError, AssertionError) as error:
+        raise WeightsError(f"weights in {source} do not fit this network: {error}") from error
+    refuse_missing(missing, source)
+
+
+def refuse_missing(missing: Collection[str], source: str) -> None:
+    """Raise unless every tensor of a network was among the weights.
+
+    Raises:
+        WeightsError: If any is missing; it would have kept its random values.
+    """
     if missing:
         raise WeightsError(
-            f"weights in {file} are of another network: {len(missing)} of its tensors are missing, "
-            f"the first is {missing[0]!r}"
+            f"weights in {source} are of another network: {len(missing)} of its tensors are "
+            f"missing, the first is {min(missing)!r}"
         )
 
 

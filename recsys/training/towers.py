@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -26,27 +27,51 @@ TOWER = "tower"
 METRICS = "metrics.json"
 
 
+class PictureSamples(NamedTuple):
+    """A shop's pictures, by what they are for."""
+
+    train: vision.dataset.Samples  # item pictures, and photos of train that have a label
+    validation: vision.dataset.Samples | None  # photos of val
+    test: vision.dataset.Samples | None  # photos of test
+    unlabelled: tuple[Path, ...]  # photos of train that have none
+
+
+def picture_samples(dataset: Dataset, labels: Labels) -> PictureSamples:
+    """Return the pictures of the items and of every split of the photos, with their labels."""
+    items = dataset.items.with_row_index("row").filter(pl.col("image").is_not_null())
+    train = _samples(dataset, items["image"], labels.of_rows(_rows(items["row"])))
+    if dataset.photos is None:
+        return PictureSamples(train, None, None, ())
+    of_split = {
+        split: _photo_samples(
+            dataset, dataset.photos.filter(pl.col("split").fill_null("train") == split), labels
+        )
+        for split in ("train", "val", "test")
+    }
+    photos = of_split["train"]
+    known = (np.stack([*photos.targets.values()]) != vision.dataset.UNKNOWN).any(axis=0)
+    return PictureSamples(
+        train=_concatenate(train, photos.take(np.flatnonzero(known))),
+        validation=of_split["val"] if len(of_split["val"]) else None,
+        test=of_split["test"] if len(of_split["test"]) else None,
+        unlabelled=tuple(photos.images[row] for row in np.flatnonzero(~known)),
+    )
+
+
 def train_vision(
     dataset: Dataset, labels: Labels, config: TrainConfig, folder: Path, *, progress: bool
 ) -> None:
     """Fine-tune the vision tower on item pictures and training photos; leave it in ``folder``.
 
-    Photos of the val split, where there are any, are measured after every epoch.
+    Photos of the val split, where there are any, are measured after every epoch. Photos without a
+    label serve self-supervised pretraining, where that is configured.
     """
-    items = dataset.items.with_row_index("row").filter(pl.col("image").is_not_null())
-    item_samples = _samples(dataset, items["image"], labels.of_rows(_rows(items["row"])))
-    training, validation = item_samples, None
-    if dataset.photos is not None:
-        train_photos, val_photos = (
-            dataset.photos.filter(pl.col("split").fill_null("train") == split)
-            for split in ("train", "val")
-        )
-        training = _concatenate(item_samples, _photo_samples(dataset, train_photos, labels))
-        validation = _photo_samples(dataset, val_photos, labels) if len(val_photos) else None
+    samples = picture_samples(dataset, labels)
     result = vision.finetune.finetune(
-        training,
+        samples.train,
         config.vision,
-        validation=validation,
+        validation=samples.validation,
+        unlabelled=samples.unlabelled,
         workdir=folder / "checkpoints",
         seed=config.seed,
         progress=progress,

@@ -36,3 +36,10 @@ def test_pictures_cannot_start_larger_than_they_end() -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         VisionConfig().epochs = 3  # type: ignore[misc]
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    with pytest.raises(ValidationError, match="pictures of one class each, got cutmix"):
+        VisionConfig.model_validate({"cutmix": 1.0, "objective": {"metric": {"supcon": 1.0}}})
+    with pytest.raises(ValidationError, match="low-rank updates alone"):
+        VisionConfig.model_validate({"transfer": {"lora_rank": 4, "layer_decay": 0.7}})

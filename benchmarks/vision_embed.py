@@ -1,0 +1,197 @@
+"""Time the way from JPEG files to embeddings against a plain torchvision loop.
+
+Run from the repository's root: ``python -m benchmarks.vision_embed``; with ``--upscale 1024`` on
+pictures as large as phones send them.
+
+The plain loop is ``ImageFolder``, ``DataLoader`` with a worker per core, the usual four transforms
+and the network in float32. It reads the same files with the same filter at the same size, and
+its network, of random weights, is a copy of ours. All contestants take turns, in one process.
+"""
+
+import argparse
+import copy
+import functools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import (
+    CenterCrop,
+    Compose,
+    InterpolationMode,
+    Normalize,
+    Resize,
+    ToTensor,
+)
+
+from benchmarks.record import record
+from benchmarks.vision_train import train_photos
+from vision.backbones import build_backbone
+from vision.bulk import embed_files
+from vision.tower import VisionTower
+
+COMMAND = "python -m benchmarks.vision_embed"
+TOPIC = "vision_embed"
+# Dense bfloat16 multiplications and additions per second, from NVIDIA's data sheets.
+PEAK_FLOPS = {
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+GPU_PASSES = 10  # over the files in one turn; one alone is too short to time
+
+Embed = Callable[[], NDArray[np.float32]]
+
+
+def main() -> None:
+    """Measure every contestant and record what it embeds in a second."""
+    options = _parse()
+    torch.manual_seed(0)
+    backbone = build_backbone(options.backbone, size=options.size, fit="crop")
+    tower = VisionTower(backbone, dim=128, classes={}).eval()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = _write_pictures(folder / "pictures" / "all", options.pictures, options.upscale)
+        contestants = _contestants(tower, paths, options.batch, folder)
+        seconds = _in_turns(contestants, options.rounds)
+    speeds = {name: len(paths) / one for name, one in seconds.items()}
+    if "gpu" in speeds:
+        speeds["gpu"] *= GPU_PASSES
+    figures = {f"{name}.pictures_per_s": (speed, "pictures/s") for name, speed in speeds.items()}
+    for name in ("float32", "bf16", "int8"):
+        key = "ratio_to_dataloader" if name == "float32" else f"{name}.ratio_to_dataloader"
+        figures[key] = (speeds[name] / speeds["dataloader"], "ratio")
+    if "gpu" in speeds and torch.cuda.get_device_name() in PEAK_FLOPS:
+        share = speeds["gpu"] * _flops(tower) / PEAK_FLOPS[torch.cuda.get_device_name()]
+        figures["gpu.flop_share"] = (share, "share")
+    prefix = TOPIC if options.upscale is None else f"{TOPIC}.{options.upscale}px"
+    for name, (value, unit) in figures.items():
+        print(f"{prefix}.{name} = {value:.4g} {unit}")
+        if options.record:
+            record(TOPIC, f"{prefix}.{name}", value, unit, " ".join([COMMAND, *sys.argv[1:]]))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", default="resnet18", help="name of the network")
+    parser.add_argument("--size", type=int, default=112, help="side that the network reads")
+    parser.add_argument("--batch", type=int, default=64, help="pictures in one pass")
+    parser.add_argument("--pictures", type=int, default=1000, help="embed the first so many")
+    parser.add_argument("--upscale", type=int, help="shorter side to enlarge the pictures to")
+    parser.add_argument("--rounds", type=int, default=5, help="turns that are timed")
+    parser.add_argument("--no-record", dest="record", action="store_false", help="print only")
+    return parser.parse_args()
+
+
+def _write_pictures(folder: Path, count: int, side: int | None) -> list[Path]:
+    """Return copies of the first train photos, as they are or enlarged, as JPEG files."""
+    samples = train_photos(count)
+    folder.mkdir(parents=True)
+    paths = [folder / f"{row:05}.jpg" for row in range(len(samples))]
+    for image, path in zip(samples.images, paths, strict=True):
+        source = (samples.root or Path()) / image
+        if side is None:
+            path.write_bytes(source.read_bytes())
+            continue
+        with Image.open(source) as picture:
+            factor = side / min(picture.size)
+            picture.resize(
+                (round(factor * picture.width), round(factor * picture.height)),
+                Image.Resampling.BICUBIC,
+            ).save(path, quality=90)
+    return paths
+
+
+def _contestants(
+    tower: VisionTower, paths: list[Path], batch: int, folder: Path
+) -> dict[str, Embed]:
+    contestants: dict[str, Embed] = {
+        "float32": functools.partial(tower.embed, paths, batch_size=batch, precision="32-true"),
+        "bf16": functools.partial(tower.embed, paths, batch_size=batch, precision="bf16-mixed"),
+        "int8": _int8(tower, paths, batch, folder / "onnx"),
+        "dataloader": _plain_loop(tower, paths[0].parents[1], batch),
+    }
+    if torch.cuda.is_available():
+        contestants["gpu"] = functools.partial(
+            embed_files,
+            copy.deepcopy(tower),
+            paths * GPU_PASSES,
+            device="cuda",
+            precision="bf16-mixed",
+            compile=True,
+        )
+    return contestants
+
+
+def _int8(tower: VisionTower, paths: list[Path], batch: int, folder: Path) -> Embed:
+    from vision.export import export_onnx
+    from vision.onnx_tower import OnnxTower
+
+    export_onnx(tower, folder, int8_calibration=paths[:100])
+    return functools.partial(OnnxTower(folder, int8=True).embed, paths, batch_size=batch)
+
+
+def _plain_loop(tower: VisionTower, folder: Path, batch: int) -> Embed:
+    """Return the loop that one would write without this library."""
+    wanted = tower.preprocess
+    transform = Compose(
+        [
+            Resize(wanted.size, InterpolationMode(wanted.interpolation)),
+            CenterCrop(wanted.size),
+            ToTensor(),
+            Normalize(wanted.mean, wanted.std),
+        ]
+    )
+    # Workers stay between the turns, so that their start is not timed.
+    loader = DataLoader(
+        ImageFolder(folder, transform),
+        batch_size=batch,
+        num_workers=len(os.sched_getaffinity(0)),
+        persistent_workers=True,
+    )
+    model = copy.deepcopy(tower).to(memory_format=torch.contiguous_format).eval()
+
+    def run() -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.concatenate([model(images).numpy() for images, _ in loader])
+
+    return run
+
+
+def _in_turns(contestants: Mapping[str, Embed], rounds: int) -> dict[str, float]:
+    """Return each contestant's median seconds; a first round warms up and is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(1 + rounds):
+        for name, embed in contestants.items():
+            start = time.perf_counter()
+            embeddings = embed()
+            seconds[name].append(time.perf_counter() - start)
+            print(f"round {turn}: {name} {len(embeddings)} pictures in {seconds[name][-1]:.2f} s")
+    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def _flops(tower: VisionTower) -> int:
+    """Return the multiplications and additions that one picture takes."""
+    side = tower.preprocess.size
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        tower(torch.zeros(1, 3, side, side))
+    return counter.get_total_flops()
+
+
+if __name__ == "__main__":
+    main()

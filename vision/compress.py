@@ -1,0 +1,119 @@
+"""Smaller towers: weights set to zero, and layers replaced by products of two thinner ones."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils import prune as torch_prune
+
+from vision.tower import VisionTower
+
+
+def prune(tower: VisionTower, amount: float) -> VisionTower:
+    """Return a copy with the smallest weights of the backbone set to zero.
+
+    Global magnitude pruning (Han et al., 2015, https://arxiv.org/abs/1506.02626) in one step,
+    without training on. One threshold for all convolutions and linear layers; biases and norms
+    stay. The file is as large and the tower as fast as before, until something that knows zeros
+    packs or runs it.
+
+    Args:
+        tower: What is pruned; it stays as it is.
+        amount: Share of the weights that become zero, 0 to 1.
+
+    Raises:
+        ValueError: If the amount is not a share.
+    """
+    if not 0 <= amount < 1:
+        raise ValueError(f"amount must be at least 0 and below 1 (a share), got {amount}")
+    pruned = copy.deepcopy(tower)
+    weights = [(layer, "weight") for layer in _layers(pruned)]
+    torch_prune.global_unstructured(
+        weights, pruning_method=torch_prune.L1Unstructured, amount=amount
+    )
+    for layer, name in weights:
+        torch_prune.remove(layer, name)
+    return pruned
+
+
+def sparsity(tower: VisionTower) -> float:
+    """Return the share of zeros in the backbone's convolutions and linear layers, 0 to 1."""
+    weights = [layer.weight for layer in _layers(tower)]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return zeros / max(1, sum(weight.numel() for weight in weights))
+
+
+def factorise(tower: VisionTower, energy: float) -> VisionTower:
+    """Return a copy whose backbone's layers are products of two, where that is smaller.
+
+    Low-rank factorisation by the singular value decomposition (Denton et al., 2014,
+    https://arxiv.org/abs/1404.0736), without training on. A k x k convolution becomes a k x k
+    convolution to r channels and a 1 x 1 convolution from them; a linear layer becomes two.
+
+    The copy embeds, predicts and exports to ONNX, but its network is not the one that its spec
+    builds: it cannot be saved as a tower's folder, only by ``vision.export.export_onnx``.
+
+    Args:
+        tower: What is factorised; it stays as it is.
+        energy: Share of a layer's squared singular values that its rank r must keep, 0 to 1.
+
+    Raises:
+        ValueError: If the energy is not a share.
+    """
+    if not 0 < energy <= 1:
+        raise ValueError(f"energy must be above 0 and at most 1 (a share), got {energy}")
+    factorised = copy.deepcopy(tower)
+    for path, layer in list(factorised.backbone.named_modules()):
+        # Subclasses are left: they, or who owns them, do more with the weight than multiply.
+        if type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1):
+            thin = _factors(layer, energy)
+            if thin is not None:
+                factorised.backbone.set_submodule(path, thin)
+    return factorised.to(memory_format=torch.channels_last)
+
+
+def _layers(tower: VisionTower) -> list[nn.Conv2d | nn.Linear]:
+    return [layer for layer in tower.backbone.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+
+
+@torch.no_grad()
+def _factors(layer: nn.Conv2d | nn.Linear, energy: float) -> nn.Sequential | None:
+    """Return two layers that do nearly as this one, or None where they would not be smaller."""
+    matrix = layer.weight.flatten(1)  # (O, K), K = I, or I x k x k of a convolution
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    kept = values.square().cumsum(0) / values.square().sum()
+    # Rounding may leave the last sum a little below 1.
+    rank = min(int((kept < energy).sum()) + 1, len(values))
+    if rank * sum(matrix.shape) >= matrix.numel():
+        return None
+    # Built without values, for which torch would draw random numbers.
+    with torch.device("meta"):
+        first, second = _thin_layers(layer, rank)
+    thin = nn.Sequential(first, second).to_empty(device=matrix.device)
+    first.weight.copy_(right[:rank].view_as(first.weight))
+    second.weight.copy_((left[:, :rank] * values[:rank]).view_as(second.weight))
+    if layer.bias is not None and second.bias is not None:
+        second.bias.copy_(layer.bias)
+    return thin.train(layer.training)
+
+
+def _thin_layers(
+    layer: nn.Conv2d | nn.Linear, rank: int
+) -> tuple[nn.Conv2d, nn.Conv2d] | tuple[nn.Linear, nn.Linear]:
+    bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        return (
+            nn.Linear(layer.in_features, rank, bias=False),
+            nn.Linear(rank, layer.out_features, bias=bias),
+        )
+    narrow = nn.Conv2d(
+        layer.in_channels,
+        rank,
+        layer.kernel_size,  # type: ignore[arg-type]  # typed wider than it is
+        layer.stride,  # type: ignore[arg-type]
+        layer.padding,  # type: ignore[arg-type]
+        layer.dilation,  # type: ignore[arg-type]
+        bias=False,
+        padding_mode=layer.padding_mode,  # type: ignore[arg-type]
+    )
+    return narrow, nn.Conv2d(rank, layer.out_channels, 1, bias=bias)

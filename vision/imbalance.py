@@ -1,0 +1,101 @@
+"""Rare and frequent classes: weights against their imbalance, and draws by those weights."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from vision.config import Weighting
+from vision.dataset import UNKNOWN
+
+# Pictures beyond 1 / (1 - beta) = 100 of one class add little. The paper's 0.999 and 0.9999 make
+# no difference to plain balancing where classes have tens or hundreds of pictures.
+EFFECTIVE_BETA = 0.99
+
+
+def count_classes(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """Return how many of the labels (n,) are of each class, int64 (C,); -1 is not counted."""
+    return np.bincount(labels[labels != UNKNOWN], minlength=n_classes).astype(np.int64)
+
+
+def class_weights(
+    counts: NDArray[np.int64], weighting: Weighting, beta: float = EFFECTIVE_BETA
+) -> NDArray[np.float64] | None:
+    """Return a weight for each class, (C,), whose mean over pictures is 1; None for ``none``.
+
+    ``balanced`` is one over the count. ``effective_number`` is that of Cui et al. (2019,
+    https://arxiv.org/abs/1901.05555): one over (1 - beta ** count) / (1 - beta), a number that
+    stops growing with the count. They normalise over classes, not pictures. Absent classes get 0.
+
+    Args:
+        counts: Pictures of each class, (C,).
+        weighting: How weights follow from counts.
+        beta: Of ``effective_number``: 0 weighs all classes alike, towards 1 it is ``balanced``.
+
+    Raises:
+        ValueError: If beta is out of range.
+    """
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta must be at least 0 and below 1, got {beta}")
+    if weighting == "none":
+        return None
+    numbers = counts.astype(np.float64)
+    if weighting == "effective_number":
+        numbers = (1.0 - beta**numbers) / (1.0 - beta)
+    weights = np.zeros(len(counts))
+    np.divide(1.0, numbers, out=weights, where=counts > 0)
+    # Without any label there is nothing to normalise by, and the sum is 0.
+    mean = float(weights @ counts) / max(int(counts.sum()), 1)
+    return weights / mean if mean > 0 else weights
+
+
+def sampling_weights(labels: NDArray[np.int64], weighting: Weighting) -> NDArray[np.float64]:
+    """Return how often each picture is to be drawn, relative to the mean of 1, float64 (n,).
+
+    Args:
+        labels: Class indices, (n,); -1 where unknown, which gets the mean.
+        weighting: How weights follow from counts. ``balanced`` draws all classes equally often,
+            and so a class of three pictures, again and again, the same three.
+    """
+    drawn = np.ones(len(labels))
+    weights = class_weights(count_classes(labels, int(labels.max(initial=UNKNOWN)) + 1), weighting)
+    if weights is not None:
+        known = labels != UNKNOWN
+        drawn[known] = weights[labels[known]]
+    return drawn
+
+
+class EpochDraw(Sampler[int]):
+    """Rows drawn by weight, with replacement, as a function of seed and epoch alone.
+
+    Args:
+        weights: How often each row is drawn, relative to the others, (n,).
+        count: Rows of one epoch.
+        seed: Seed of all draws.
+
+    Raises:
+        ValueError: If the weights are not a distribution once divided by their sum.
+    """
+
+    def __init__(self, weights: NDArray[np.float64], count: int, seed: int) -> None:
+        total = weights.sum()
+        if not (np.isfinite(total) and total > 0 and weights.min() >= 0):
+            raise ValueError(
+                f"weights must be finite, not negative and not all 0, got a sum of {total}"
+                f" and a least of {weights.min(initial=np.inf)}"
+            )
+        self.shares, self.count = weights / total, count
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        rows: list[int] = rng.choice(len(self.shares), size=self.count, p=self.shares).tolist()
+        return iter(rows)

@@ -1,0 +1,210 @@
+"""Pretrain a backbone on pictures without labels."""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+
+from vision.backbones import Backbone, build_backbone
+from vision.config import PretrainingConfig, VisionConfig
+from vision.dataset import (
+    STORED_OVER_TRAINED,
+    EpochShuffle,
+    PictureSet,
+    Rejected,
+    Samples,
+    decode_samples,
+)
+from vision.device import Device, resolve_device
+from vision.errors import TrainingError
+from vision.selfsupervised import SelfSupervised
+from vision.siamese import build_method
+from vision.trainer import (
+    LAST,
+    build_callbacks,
+    build_loader,
+    build_trainer,
+    quiet_lightning,
+    read_checkpoint,
+)
+from vision.transforms import Preprocess
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS_FILE = "model.safetensors"
+# A spread at which projections hardly tell pictures apart; healthy runs end far above it.
+COLLAPSED = 0.1
+
+
+class PretrainResult(NamedTuple):
+    """A pretrained backbone's folder and how the run went."""
+
+    folder: Path  # what VisionConfig.pretrained may name
+    losses: tuple[float, ...]  # mean of every epoch
+    spread: tuple[float, ...]  # of projections, mean of every epoch: 1 to all sides, 0 collapsed
+    epochs: int
+    rejected: tuple[Rejected, ...]  # pictures that could not be read
+
+
+def pretrain(
+    images: Sequence[Path],
+    config: VisionConfig,
+    *,
+    workdir: Path,
+    seed: int,
+    root: Path | None = None,
+    progress: bool = False,
+    device: Device = "auto",
+) -> PretrainResult:
+    """Return the folder of a backbone that was trained on the pictures alone.
+
+    ``config.pretraining`` says how, and the configuration's backbone, pretrained, size, drop_path,
+    precision, gradient_clip and cache_gb are used as in fine-tuning. The weights are written to
+    ``workdir/backbone``; training with ``pretrained`` set to that folder starts from them.
+
+    The state is kept in ``workdir/last.ckpt``; where one of the same pictures, configuration and
+    seed is found, training goes on from it and ends as if it had not been interrupted. The result
+    is a function of the arguments on one machine with one number of threads.
+
+    Args:
+        images: Picture files; unreadable ones are left out and reported.
+        config: Backbone and pretraining.
+        workdir: Folder for checkpoints and weights; made if it is not there, and another than that
+            of fine-tuning.
+        seed: Seed of the weights and of every draw.
+        root: Folder that every picture must be in; images are then relative to it.
+        progress: Show Lightning's progress bar.
+        device: Where to compute; auto is CUDA where there is a card, else the processor.
+
+    Raises:
+        ValueError: If the configuration has no pretraining.
+        TrainingError: If fewer than two pictures can be read, the loss is not finite, or workdir
+            holds the checkpoint of another run.
+        WeightsError: If named weights are not on this machine.
+    """
+    plan = config.pretraining
+    if plan is None:
+        raise ValueError("config.pretraining must say how to pretrain, got None")
+    workdir.mkdir(parents=True, exist_ok=True)
+    place = resolve_device(device)
+    side = plan.size or config.train_size or config.size
+    # Weights, dropout and stochastic depth draw from torch's global generator, which is handed
+    # back as it was found.
+    with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
+        torch.manual_seed(seed)
+        backbone = build_backbone(
+            config.backbone,
+            pretrained=config.pretrained,
+            size=config.size,
+            drop_path=config.drop_path,
+        )
+        views = backbone.preprocess.model_copy(update={"size": side})
+        samples = Samples(images, {}, {}, root=root)
+        pictures = _decode(samples, views, config.cache_gb, workdir, progress, cleanup)
+        learner = SelfSupervised(
+            build_method(backbone.network, backbone.dim, plan),
+            plan,
+            preprocess=views,
+            images=images,
+            total_steps=plan.epochs * max(1, len(pictures) // plan.batch_size),
+            seed=seed,
+            fingerprint=_fingerprint(images, config, side, seed),
+        )
+        _fit(learner, pictures, _schedule(config, plan), workdir, place, progress)
+    if learner.spreads[-1] < COLLAPSED:
+        logger.warning(
+            "the projections of all pictures are nearly the same (spread %.3f of 1): the backbone "
+            "has learned little; raise batch_size or momentum, or lower learning_rate",
+            learner.spreads[-1],
+        )
+    folder = _write(backbone, workdir / "backbone")
+    losses, spreads = tuple(learner.losses), tuple(learner.spreads)
+    return PretrainResult(folder, losses, spreads, len(losses), pictures.rejected)
+
+
+def _decode(
+    samples: Samples,
+    views: Preprocess,
+    cache_gb: float,
+    workdir: Path,
+    progress: bool,
+    cleanup: contextlib.ExitStack,
+) -> PictureSet:
+    """Return decoded pictures, in memory or, beyond cache_gb, in a file removed by cleanup."""
+    # Views are cropped in the shape the picture had, whatever the shape it is kept in.
+    stored = views.model_copy(
+        update={"size": round(STORED_OVER_TRAINED * views.size), "fit": "stretch"}
+    )
+    spill = None
+    if 3 * len(samples) * stored.size**2 > cache_gb * 1e9:
+        spill = workdir / "pretrain.pixels"
+        cleanup.callback(spill.unlink, missing_ok=True)
+    pictures = decode_samples(samples, stored, spill=spill, progress=progress)
+    if len(pictures) < 2:
+        raise TrainingError(f"pretraining needs at least 2 readable pictures, got {len(pictures)}")
+    return pictures
+
+
+def _schedule(config: VisionConfig, plan: PretrainingConfig) -> VisionConfig:
+    """Return what loaders and trainer read, as pretraining has it; all else is fine-tuning's."""
+    return VisionConfig(
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+        precision=config.precision,
+        gradient_clip=config.gradient_clip,
+    )
+
+
+def _fingerprint(images: Sequence[Path], config: VisionConfig, side: int, seed: int) -> str:
+    """Return a digest of what a run depends on, so that no other run is continued by mistake."""
+    fields = {"backbone", "pretrained", "size", "drop_path", "precision", "gradient_clip"}
+    described = config.model_dump_json(include={*fields, "pretraining"})
+    names = [str(image) for image in images]
+    return hashlib.sha256(f"{described} {side} {seed} {names}".encode()).hexdigest()
+
+
+def _fit(
+    learner: SelfSupervised,
+    pictures: PictureSet,
+    schedule: VisionConfig,
+    workdir: Path,
+    device: torch.device,
+    progress: bool,
+) -> None:
+    """Train what the last checkpoint leaves to train and load what it ends with."""
+    last = workdir / f"{LAST}.ckpt"
+    found = read_checkpoint(last) if last.exists() else None
+    if found is not None and found.get("fingerprint") != learner.fingerprint:
+        raise TrainingError(
+            f"{last} is of a run with other pictures, configuration or seed; "
+            "delete it or choose another workdir"
+        )
+    if found is None or not found["finished"]:
+        trainer = build_trainer(schedule, device, build_callbacks(schedule, workdir), progress)
+        trainer.fit(
+            learner,
+            build_loader(pictures, schedule, device, EpochShuffle(len(pictures), learner.seed)),
+            ckpt_path=None if found is None else last,
+            weights_only=True,
+        )
+    ended = read_checkpoint(last)
+    learner.load_state_dict(ended["state_dict"])
+    learner.on_load_checkpoint(ended)
+
+
+def _write(backbone: Backbone, folder: Path) -> Path:
+    """Write the network's weights where build_backbone looks for them, all or nothing."""
+    # transformers reads its own network's names, without those of the module around it.
+    inner = backbone.spec.architecture is not None
+    network = backbone.network.get_submodule("network") if inner else backbone.network
+    weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    folder.mkdir(exist_ok=True)
+    part = folder / f"{WEIGHTS_FILE}.part"
+    save_file(weights, part, metadata={"format": "pt"})
+    part.replace(folder / WEIGHTS_FILE)
+    return folder

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recsys.errors import ConfigError
 from text.config import TextConfig
 from vision.config import VisionConfig
+from vision.space import SearchSpace
 
 
 class _Model(BaseModel):
@@ -158,6 +159,9 @@ class TrainConfig(_Model):
     users: UserConfig = Field(UserConfig(), description="The user encoder.")
     ranker: RankerConfig = Field(RankerConfig(), description="The ranker.")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The report.")
+    search: SearchSpace | None = Field(
+        None, description="Fields of [vision] that `recsys vision tune` tries, and their values."
+    )
 
 
 def load_config(path: str | Path) -> TrainConfig:

@@ -30,7 +30,7 @@ from recsys.errors import DataError
 from recsys.models.gallery import build_prototypes, fit_calibration, product_similarities
 from recsys.statistics import build_statistics
 from recsys.training.items import IMAGE
-from recsys.training.labels import item_labels, photo_rows, with_identity
+from recsys.training.labels import item_labels, photo_rows
 from recsys.training.stages import Stage, Workspace
 from recsys.training.towers import TOWER, embed_dataset, load_embeddings, train_text, train_vision
 from recsys.training.variant import Material, Variant, train_variant
@@ -198,19 +198,13 @@ def _prepare(
 ) -> tuple[Material, tuple[VisionTower | None, TextEncoder | None]]:
     """Return what variants are trained on, and the towers."""
     labels = item_labels(dataset.items)
-    # Photos give a product more than one picture, so that it can be learned as a class of its own;
-    # without categories and attributes there is nothing else to learn.
-    with_photos = dataset.photos is not None and dataset.photos["item_id"].count() > 0
-    picture_labels = labels
-    if with_photos or not labels.classes:
-        picture_labels = with_identity(labels, dataset.items["item_id"].to_list())
     tables = {"tables": dataset.fingerprint(), "seed": config.seed}
     keys, tower, encoder = [], None, None
     if _has_pictures(dataset):
         stage = workspace.run(
             "vision",
             {**tables, "config": config.vision.model_dump()},
-            lambda folder: train_vision(dataset, picture_labels, config, folder, progress=progress),
+            lambda folder: train_vision(dataset, config, folder, progress=progress),
         )
         keys.append(stage.key)
         tower = vision.checkpoint.load(stage.folder / TOWER)

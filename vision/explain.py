@@ -120,20 +120,19 @@ def _grad_cam(
     images = images.requires_grad_()
     with torch.enable_grad(), record_maps(tower.backbone, tower.project[0].in_features) as maps:
         logit = tower.logits(images)[target][0, wanted]
-    gradients = torch.autograd.grad(logit, [one.values for one in maps], allow_unused=True)
-    for one, gradient in reversed(list(zip(maps, gradients, strict=True))):
+    for one in reversed(maps):
+        (gradient,) = torch.autograd.grad(logit, one.values, retain_graph=True, allow_unused=True)
         # Of a network that reads its class token alone, the last tokens of the patches decide
         # nothing: the last map is the last one that the logit depends on.
         if gradient is not None and one.to_map(gradient).any():
-            features, slopes = one.to_map(one.values.detach()), one.to_map(gradient)
-            weights = slopes.mean(dim=(1, 2))
-            heat = torch.einsum("c,chw->hw", weights, features).relu()
+            weights = one.to_map(gradient).mean(dim=(1, 2))
+            heat = torch.einsum("c,chw->hw", weights, one.to_map(one.values.detach())).relu()
             side = tower.preprocess.size
             return F.interpolate(heat[None, None], (side, side), mode="bilinear")[0, 0]
     raise ValueError(
-        f"grad_cam needs a feature map of more than one cell, and {tower.spec.name!r} at size "
-        f"{tower.preprocess.size} has none that class {wanted} of {target!r} depends on; "
-        'use method="lime"'
+        f"grad_cam needs a feature map, and backbone {tower.spec.name!r} at size "
+        f"{tower.preprocess.size} has none of more than one cell that the class depends on; "
+        'use method="lime" or "shap"'
     )
 
 

@@ -135,7 +135,7 @@ class Prototypes:
                 "these prototypes were written by another release"
             )
         # Another tower's directions have the right shape and no meaning.
-        if False:
+        if config.tower != _digest(tower):
             raise CheckpointError(
                 f"the prototypes in {folder} were built with another tower; build them again"
             )

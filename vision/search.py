@@ -100,7 +100,7 @@ def search(
     with _open_study(workdir / "study.db", identity, metric, config) as study:
         measured = _take_back(study)
         while (number := len(_finished(study))) < n_trials:
-            study.sampler = optuna.samplers.TPESampler(seed=seed)
+            study.sampler = optuna.samplers.TPESampler(seed=_sampler_seed(seed, number))
             trial = study.ask(distributions)
             folder = workdir / f"trial-{number}"
             run = partial(train, workdir=folder, callbacks=[_Report(trial, metric, measured)])

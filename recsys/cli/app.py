@@ -7,8 +7,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from recsys.cli import demo, queries, service, tables, training
+from recsys.cli import demo, queries, service, tables, training, vision
 from recsys.errors import RecsysError
+from text.errors import TextError
+from vision.errors import VisionError
 
 app = typer.Typer(
     name="recsys",
@@ -28,6 +30,7 @@ app.command("search")(queries.search)
 app.command("identify")(queries.identify)
 app.command("embed")(queries.embed)
 app.command("serve")(service.serve)
+app.add_typer(vision.app, name="vision")
 
 
 def main() -> None:
@@ -35,7 +38,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()
-    except (RecsysError, ValueError, OSError) as error:
+    except (RecsysError, VisionError, TextError, ValueError, OSError, ImportError) as error:
         message = f"[bold red]error:[/] {escape(str(error))}"
         Console(stderr=True).print(message, soft_wrap=True, highlight=False)
         sys.exit(2)

@@ -14,12 +14,18 @@ def train(
     config: Annotated[Path, typer.Argument(help="Configuration; see docs/training.md.")],
     out: Annotated[Path, typer.Option(help="Folder of bundles.")],
     strict: Annotated[bool, typer.Option(help="Fail if any row of a table does.")] = False,
+    preview: Annotated[
+        Path | None, typer.Option(help="Only write this PNG: pictures as training will see them.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a bundle; stages whose inputs have not changed are skipped.
 
     Also measures it on what was held out, and writes report.html and metrics.json beside it.
     """
+    if preview is not None:
+        _preview(config, preview)
+        return
     from recsys.config import load_config
     from recsys.evaluation.report import write_report
     from recsys.pipeline import train as run
@@ -50,6 +56,19 @@ def train(
     for reason in result.left_out:
         console.print(f"left out {reason}")
     console.print(f"bundle {result.bundle}\nreport {page}")
+
+
+def _preview(config: Path, out: Path) -> None:
+    from recsys.config import load_config
+    from recsys.pipeline import load_tables
+    from recsys.training.towers import label_pictures, picture_samples
+    from vision.preview import contact_sheet
+
+    settings = load_config(config)
+    dataset = load_tables(settings)
+    samples = picture_samples(dataset, label_pictures(dataset)).train
+    contact_sheet(samples, settings.vision, seed=settings.seed).save(out, "PNG")
+    console.print(f"{settings.vision.augmentation} augmentation in {out}")
 
 
 def evaluate(

@@ -19,12 +19,25 @@ import vision.finetune
 from recsys.config import TrainConfig
 from recsys.data.dataset import Dataset
 from recsys.embedding import Modalities, item_texts
-from recsys.training.labels import Labels, photo_labels
+from recsys.training.labels import Labels, item_labels, photo_labels, with_identity
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
 TOWER = "tower"
 METRICS = "metrics.json"
+
+
+def label_pictures(dataset: Dataset) -> Labels:
+    """Return what pictures are labelled with: categories, attributes and, with photos, the product.
+
+    Photos give a product more than one picture, so that it can be learned as a class of its own;
+    without categories and attributes there is nothing else to learn.
+    """
+    labels = item_labels(dataset.items)
+    with_photos = dataset.photos is not None and dataset.photos["item_id"].count() > 0
+    if with_photos or not labels.classes:
+        return with_identity(labels, dataset.items["item_id"].to_list())
+    return labels
 
 
 class PictureSamples(NamedTuple):
@@ -58,15 +71,13 @@ def picture_samples(dataset: Dataset, labels: Labels) -> PictureSamples:
     )
 
 
-def train_vision(
-    dataset: Dataset, labels: Labels, config: TrainConfig, folder: Path, *, progress: bool
-) -> None:
+def train_vision(dataset: Dataset, config: TrainConfig, folder: Path, *, progress: bool) -> None:
     """Fine-tune the vision tower on item pictures and training photos; leave it in ``folder``.
 
     Photos of the val split, where there are any, are measured after every epoch. Photos without a
     label serve self-supervised pretraining, where that is configured.
     """
-    samples = picture_samples(dataset, labels)
+    samples = picture_samples(dataset, label_pictures(dataset))
     result = vision.finetune.finetune(
         samples.train,
         config.vision,

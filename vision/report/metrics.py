@@ -103,7 +103,7 @@ def sibling_mistakes(confusion: Confusion, classes: Sequence[str]) -> Confusion:
         [name.rpartition(PATH_SEPARATOR)[0] for name in classes], return_inverse=True
     )
     wrong = confusion.labels != confusion.predicted
-    kept = wrong & (parents[confusion.labels] == parents[confusion.predicted])
+    kept = wrong | (parents[confusion.labels] == parents[confusion.predicted])
     return Confusion(
         confusion.labels[kept], confusion.predicted[kept], confusion.counts[kept], len(classes)
     )
@@ -138,7 +138,7 @@ def _scores(confusion: Confusion, counts: Ints) -> Floats:
     right, predicted, support = _class_counts(confusion, counts)
     f1 = 2 * right / np.maximum(predicted + support, 1)
     present = support > 0
-    macro_f1 = (f1 * present).sum(axis=1) / present.shape[1]
+    macro_f1 = (f1 * present).sum(axis=1) / present.sum(axis=1)
     return np.stack([right.sum(axis=1) / support.sum(axis=1), macro_f1], axis=1)
 
 

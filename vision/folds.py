@@ -80,7 +80,7 @@ def split_folds(
     with warnings.catch_warnings():
         # What becomes of rare classes is said above; a shop has many.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        return [Fold(*rows) for rows in splitter.split(labels, labels, np.arange(len(labels)))]
+        return [Fold(*rows) for rows in splitter.split(labels, labels, codes)]
 
 
 def _labels(samples: Samples, target: str | None) -> Rows:

@@ -60,32 +60,27 @@ def _open_wandb(config: TrackingConfig, folder: Path, name: str) -> Iterator[Log
         raise ImportError(
             "logger = \"wandb\" needs it: pip install 'vitrine-recsys[wandb]'"
         ) from error
-    if not (config.offline or wandb.run or wandb.login(prompt=False, verify=False)):
-        raise TrainingError(
-            "offline = false needs a W&B account: run `wandb login`, or set offline = true"
+    with contextlib.ExitStack() as cleanup:
+        # W&B's own process is stopped where it was not running; children would find it by this.
+        if "WANDB_SERVICE" not in os.environ:
+            cleanup.callback(wandb.teardown)
+        if not (config.offline or wandb.run or wandb.login(prompt=False, verify=False)):
+            raise TrainingError(
+                "offline = false needs a W&B account: run `wandb login`, or set offline = true"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        run = wandb.init(
+            project=config.project,
+            name=name,
+            dir=folder,
+            mode="offline" if config.offline else "online",
+            # The caller's own run, if there is one, goes on beside this.
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off"),
         )
-    # The service is W&B's own process, found by its children through the environment.
-    served = "WANDB_SERVICE" in os.environ
-    folder.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(
-        project=config.project,
-        name=name,
-        dir=folder,
-        mode="offline" if config.offline else "online",
-        # The caller's own run, if there is one, goes on beside this.
-        reinit="create_new",
-        settings=wandb.Settings(silent=True, console="off"),
-    )
-    # What Lightning does for a run that it opens itself; but then it sets WANDB_MODE for good.
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    try:
+        # As a context manager, the run would print the exception.
+        cleanup.push(lambda kind, error, trace: run.finish(exit_code=0 if kind is None else 1))
+        # What Lightning does for a run that it opens itself; but then it sets WANDB_MODE for good.
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         yield WandbLogger(experiment=run)
-    except BaseException:
-        run.finish(exit_code=1)
-        raise
-    else:
-        run.finish()
-    finally:
-        if not served:
-            wandb.teardown()

@@ -1,6 +1,7 @@
 """A search proposes by its seed, prunes, and goes on where it was killed."""
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ def test_a_search_that_goes_on_ends_as_one_in_one_go(
     assert len(first.trials) == 1
     second = run(pictures, tmp_path, 3)
     assert second.trials.equals(whole[0].trials)
+    assert second.trials["learning_rate"].n_unique() == 3
     assert second.best == whole[0].best
     assert run(pictures, tmp_path, 3).trials.equals(second.trials), "nothing is left to try"
 
@@ -206,3 +208,11 @@ def test_arguments_that_do_not_fit_are_named(
     nothing = Samples(pictures[0].images, {}, {}, root=pictures[0].root)
     with pytest.raises(ValueError, match="at least one target"):
         run((nothing, nothing), tmp_path, 1)
+
+
+def test_the_extra_is_named_where_optuna_is_not_installed(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r"pip install 'vitrine-recsys\[search\]'"):
+        run(pictures, tmp_path, 1)

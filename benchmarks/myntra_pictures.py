@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,6 @@ from benchmarks.published import imported
 from vision.dataset import UNKNOWN, Samples
 
 MIN_ITEMS = 50  # article types with fewer are not scored, as in the data set's reference figures
-SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
 
 
@@ -45,7 +44,7 @@ def load_myntra() -> MyntraPictures:
             classes=classes,
         )
 
-    return MyntraPictures(*(samples(split) for split in SPLITS))
+    return MyntraPictures(*(samples(split) for split in get_args(Split)))
 
 
 def split_items(

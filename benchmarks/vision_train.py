@@ -29,8 +29,9 @@ from benchmarks.two_commands import measure
 from vision.augment import augment
 from vision.backbones import build_backbone
 from vision.config import VisionConfig
-from vision.dataset import Batch, Samples, decode_samples
-from vision.finetune import STORED_OVER_TRAINED, Device, finetune
+from vision.dataset import STORED_OVER_TRAINED, Batch, Samples, decode_samples
+from vision.device import Device
+from vision.finetune import finetune
 from vision.precision import autocast
 from vision.presets import get_augmentation
 from vision.tower import VisionTower
@@ -174,16 +175,19 @@ class Turns(Callback):
         _synchronise(self.device)
         self.start = time.perf_counter()
 
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keep the batch, to augment it again."""
+        self.batch = batch
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock; then it is the turn of the others."""
         _synchronise(self.device)
         steps = int(trainer.num_training_batches)
         self.steps_s.append((time.perf_counter() - self.start) / steps)
         self.bare_s.append(_seconds(self.in_memory.step, steps, self.device))
-        loader = trainer.train_dataloader
-        batch = loader.dataset.__getitems__([*range(loader.batch_size)])
-        batch = Batch(*(part.to(self.device) for part in batch))
-        self.augment_s.append(_seconds(lambda: self._augment(batch), steps, self.device))
+        self.augment_s.append(_seconds(self._augment, steps, self.device))
         print(
             f"epoch {trainer.current_epoch}: {steps} steps of {1e3 * self.steps_s[-1]:.1f} ms, "
             f"in memory {1e3 * self.bare_s[-1]:.1f} ms, augmentation {1e3 * self.augment_s[-1]:.1f}"
@@ -197,11 +201,11 @@ class Turns(Callback):
         )
         return step, bare, augmenting
 
-    def _augment(self, batch: Batch) -> None:
+    def _augment(self) -> None:
         config = self.in_memory.config
         augment(
-            batch.pictures,
-            batch.aspects,
+            self.batch.pictures,
+            self.batch.aspects,
             get_augmentation(config.augmentation),
             self.in_memory.tower.preprocess,
             size=config.size,

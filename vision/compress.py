@@ -26,14 +26,15 @@ def prune(tower: VisionTower, amount: float) -> VisionTower:
     """
     if not 0 <= amount < 1:
         raise ValueError(f"amount must be at least 0 and below 1 (a share), got {amount}")
-    pruned = copy.deepcopy(tower)
+    # torch reads all weights as one vector, which the layout of channels_last does not let it.
+    pruned = copy.deepcopy(tower).to(memory_format=torch.contiguous_format)
     weights = [(layer, "weight") for layer in _layers(pruned)]
     torch_prune.global_unstructured(
         weights, pruning_method=torch_prune.L1Unstructured, amount=amount
     )
     for layer, name in weights:
         torch_prune.remove(layer, name)
-    return pruned
+    return pruned.to(memory_format=torch.channels_last)
 
 
 def sparsity(tower: VisionTower) -> float:
@@ -114,6 +115,6 @@ def _thin_layers(
         layer.padding,  # type: ignore[arg-type]
         layer.dilation,  # type: ignore[arg-type]
         bias=False,
-        padding_mode=layer.padding_mode,  # type: ignore[arg-type]
+        padding_mode=layer.padding_mode,
     )
     return narrow, nn.Conv2d(rank, layer.out_channels, 1, bias=bias)

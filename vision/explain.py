@@ -118,7 +118,8 @@ def _grad_cam(
 ) -> Tensor:
     # The gradient must reach the map, even if every layer before it is frozen.
     images = images.requires_grad_()
-    with torch.enable_grad(), record_maps(tower.backbone, tower.project[0].in_features) as maps:
+    width = next(tower.project.parameters()).shape[1]
+    with torch.enable_grad(), record_maps(tower.backbone, width) as maps:
         logit = tower.logits(images)[target][0, wanted]
     for one in reversed(maps):
         (gradient,) = torch.autograd.grad(logit, one.values, retain_graph=True, allow_unused=True)

@@ -20,7 +20,8 @@ class FeatureMap(NamedTuple):
         Tokens lie row by row; those before the patches (the class token, registers) are dropped.
         """
         if values.ndim == 3:
-            return values[0, -(self.side**2) :].T.unflatten(1, (self.side, self.side))
+            patches = values[0, -(self.side**2) :]
+            return patches.T.reshape(-1, self.side, self.side)
         return values[0] if _channels_first(values) else values[0].permute(2, 0, 1)
 
 

@@ -128,7 +128,7 @@ def finetune(
 def _check(samples: Samples, config: VisionConfig, validation: Samples | None) -> None:
     if not samples.classes:
         raise ValueError("samples must have at least one target, got none: nothing to learn from")
-    named = {
+    named: dict[str, list[str | None]] = {
         "target_weights": [*config.target_weights],
         "objective.metric_target": [config.objective.metric_target],
         "imbalance.target": [config.imbalance.target],
@@ -286,7 +286,9 @@ def _fit(
         together = [*callbacks, *build_callbacks(config, workdir)]
         shard, held_out = learner.shard, data.validation
         order = _build_order(data.train, config, learner.tower, learner.seed)
-        with open_logger(config.tracking, workdir, name=f"seed-{learner.seed}") as logger:
+        with open_logger(
+            config.tracking, workdir, name=f"{workdir.name}-seed-{learner.seed}"
+        ) as logger:
             build_trainer(config, device, together, progress, shard=shard, logger=logger).fit(
                 learner,
                 build_loader(data.train, config, device, order, shard=shard),

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -74,7 +75,8 @@ class Learner(LightningModule):
             config.objective, n_classes=len(tower.classes[target]), dim=tower.dim
         )
         self._step = 0  # batches since the run began
-        self._sums: dict[str, Tensor] = {}  # of what is counted over one validation
+        # Of one validation, by target: summed cross-entropy, right answers, known labels.
+        self._counted: dict[str, Tensor] = {}
 
     def on_train_epoch_start(self) -> None:
         """Release the stages of the backbone whose time has come."""
@@ -115,30 +117,31 @@ class Learner(LightningModule):
         self.log("training/loss", loss, batch_size=len(batch.rows), on_step=False, on_epoch=True)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count; every process counts the same things, whatever its share."""
-        names = ["loss", *(f"accuracy/{name}" for name in self.tower.classes)]
-        self._sums = {name: torch.zeros(2, device=self.device) for name in names}
+        """Begin to count; every process counts the same targets, whatever its share."""
+        self._counted = {name: torch.zeros(3, device=self.device) for name in self.tower.classes}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to the epoch's loss and counts of right answers."""
+        """Add one batch to the sums of every target, over pictures whose label is known."""
         images = normalise(batch.pictures, self.tower.preprocess)
         output = self.tower.outputs(images.contiguous(memory_format=torch.channels_last))
-        weights = self.config.target_weights
-        loss = multi_task_loss(output.logits, batch.targets, weights=weights, label_smoothing=0.0)
-        self._add("loss", loss * len(images), len(images))
         for column, (name, logits) in enumerate(output.logits.items()):
             labels = batch.targets[:, column]
-            known = labels != UNKNOWN
-            right = (logits.argmax(dim=1) == labels) & known
-            self._add(f"accuracy/{name}", right.sum(), known.sum())
+            loss = F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum")
+            # No prediction is -1, so an unknown label is never right.
+            right = logits.argmax(dim=1) == labels
+            self._counted[name] += torch.stack([loss, right.sum(), (labels != UNKNOWN).sum()])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the loss, and the accuracy of every target over pictures whose label is known."""
-        for name, sums in self._sums.items():
-            value, count = total(sums, self.shard)
+        """Log the accuracy of every target, and the weighted mean of their cross-entropies."""
+        weights = [self.config.target_weights.get(name, 1.0) for name in self._counted]
+        mean = torch.zeros((), device=self.device)
+        for weight, (name, sums) in zip(weights, self._counted.items(), strict=True):
+            loss, right, known = total(sums, self.shard)
+            mean += weight * loss / known.clamp(min=1)
             # Without a known label there is no accuracy; 0 or 1 would both be made up.
-            if count > 0:
-                self.log(f"validation/{name}", value / count, prog_bar=name == "loss")
+            if known > 0:
+                self.log(f"validation/accuracy/{name}", right / known)
+        self.log("validation/loss", mean / sum(weights), prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add whose checkpoint it is, and whether anything is left to do."""
@@ -196,8 +199,8 @@ class Learner(LightningModule):
 
     def _shared_rows(self, rows: Tensor) -> Tensor:
         """Return the shared batch's version (B,) of a map between this process's rows (b,)."""
-        ranks = torch.arange(self.shard.count, device=rows.device)
-        return (rows[:, None] * self.shard.count + ranks).flatten()
+        ranks = torch.arange(self.shard.world_size, device=rows.device)
+        return (rows[:, None] * self.shard.world_size + ranks).flatten()
 
     def _outputs(self, images: Tensor) -> TowerOutput:
         """Return what the tower gives for the pictures of all processes."""
@@ -236,7 +239,3 @@ class Learner(LightningModule):
         self.tower.train()
         fix_norms(self.tower, self.config.transfer)
         return changed
-
-    def _add(self, name: str, value: Tensor, count: Tensor | int) -> None:
-        count = torch.as_tensor(count, device=value.device)
-        self._sums[name] += torch.stack([value.float(), count.float()])

@@ -33,11 +33,11 @@ def apply_policy(
     """
     if policy == "none":
         return pictures
-    seeds = torch.randint(2**62, (len(pictures) * shard.count,), generator=generator)
+    seeds = torch.randint(2**62, (len(pictures) * shard.world_size,), generator=generator)
     changed = []
     # torchvision draws from torch's global generator, which is handed back as it was found.
     with torch.random.fork_rng(devices=[]):
-        for picture, seed in zip(pictures, seeds[shard.rank :: shard.count].tolist(), strict=True):
+        for picture, seed in zip(pictures, seeds[shard.rank :: shard.world_size].tolist(), strict=True):
             torch.manual_seed(seed)
             changed.append(_POLICIES[policy](picture))
     return torch.stack(changed)

@@ -24,6 +24,7 @@ from vision.device import Device, resolve_device
 from vision.errors import TrainingError
 from vision.selfsupervised import SelfSupervised
 from vision.siamese import build_method
+from vision.tracking import open_logger
 from vision.trainer import (
     LAST,
     build_callbacks,
@@ -64,7 +65,7 @@ def pretrain(
     """Return the folder of a backbone that was trained on the pictures alone.
 
     ``config.pretraining`` says how, and the configuration's backbone, pretrained, size, drop_path,
-    precision, gradient_clip and cache_gb are used as in fine-tuning. The weights are written to
+    precision, gradient_clip, cache_gb and tracking are used as in fine-tuning. The weights are written to
     ``workdir/backbone``; training with ``pretrained`` set to that folder starts from them.
 
     The state is kept in ``workdir/last.ckpt``; where one of the same pictures, configuration and
@@ -157,6 +158,7 @@ def _schedule(config: VisionConfig, plan: PretrainingConfig) -> VisionConfig:
         batch_size=plan.batch_size,
         precision=config.precision,
         gradient_clip=config.gradient_clip,
+        tracking=config.tracking,
     )
 
 
@@ -185,13 +187,15 @@ def _fit(
             "delete it or choose another workdir"
         )
     if found is None or not found["finished"]:
-        trainer = build_trainer(schedule, device, build_callbacks(schedule, workdir), progress)
-        trainer.fit(
-            learner,
-            build_loader(pictures, schedule, device, EpochShuffle(len(pictures), learner.seed)),
-            ckpt_path=None if found is None else last,
-            weights_only=True,
-        )
+        order = EpochShuffle(len(pictures), learner.seed)
+        callbacks = build_callbacks(schedule, workdir)
+        with open_logger(schedule.tracking, workdir, name=f"pretrain-{learner.seed}") as curves:
+            build_trainer(schedule, device, callbacks, progress, logger=curves).fit(
+                learner,
+                build_loader(pictures, schedule, device, order),
+                ckpt_path=None if found is None else last,
+                weights_only=True,
+            )
     ended = read_checkpoint(last)
     learner.load_state_dict(ended["state_dict"])
     learner.on_load_checkpoint(ended)

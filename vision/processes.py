@@ -10,17 +10,17 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.distributed
-from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 from torch.utils.data import Sampler
 
 
 class Shard(NamedTuple):
-    """Which rows of a shared batch belong to a process: every ``count``-th from ``rank`` on."""
+    """Which rows of a shared batch belong to a process: every ``world_size``-th from its rank."""
 
     rank: int
-    count: int
+    world_size: int
 
 
 WHOLE = Shard(0, 1)
@@ -63,13 +63,13 @@ class ShardedOrder(Sampler[int]):
     """
 
     def __init__(self, order: Order, *, batch_size: int, shard: Shard) -> None:
-        if batch_size % shard.count:
+        if batch_size % shard.world_size:
             raise ValueError(
-                f"batch_size must be a multiple of the {shard.count} processes, got {batch_size}"
+                f"batch_size must be a multiple of the {shard.world_size} processes, got {batch_size}"
             )
         if len(order) < batch_size:
             raise ValueError(
-                f"batch_size must be at most the {len(order)} pictures where {shard.count} "
+                f"batch_size must be at most the {len(order)} pictures where {shard.world_size} "
                 f"processes share them, got {batch_size}"
             )
         self.order, self.batch_size, self.shard = order, batch_size, shard
@@ -79,12 +79,12 @@ class ShardedOrder(Sampler[int]):
         self.order.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.order) // self.batch_size * self.batch_size // self.shard.count
+        return len(self.order) // self.batch_size * self.batch_size // self.shard.world_size
 
     def __iter__(self) -> Iterator[int]:
         rows = list(self.order)
         for start in range(0, len(rows) - self.batch_size + 1, self.batch_size):
-            yield from rows[start : start + self.batch_size][self.shard.rank :: self.shard.count]
+            yield from rows[start : start + self.batch_size][self.shard.rank :: self.shard.world_size]
 
 
 def gather(values: Tensor, shard: Shard) -> Tensor:
@@ -94,17 +94,17 @@ def gather(values: Tensor, shard: Shard) -> Tensor:
     averaged the processes' parameters' gradients.
 
     Args:
-        values: This process's rows (B / count, ...).
+        values: This process's rows (B / world_size, ...).
         shard: This process.
     """
-    if shard.count == 1:
+    if shard.world_size == 1:
         return values
-    # Rank r holds rows r, r + count, …: stacking behind the row axis interleaves them again.
+    # Rank r holds rows r, r + world_size, …: stacking behind the row axis interleaves them again.
     return torch.stack(all_gather(values.contiguous()), dim=1).flatten(0, 1)
 
 
 def total(values: Tensor, shard: Shard) -> Tensor:
     """Return the sum of a tensor over all processes."""
-    if shard.count > 1:
+    if shard.world_size > 1:
         torch.distributed.all_reduce(values)
     return values

@@ -110,7 +110,7 @@ def surest(
     order = order[labels[order] != UNKNOWN]
     _, first, counts = np.unique(labels[order], return_index=True, return_counts=True)
     place = np.arange(len(order)) - np.repeat(first, counts)
-    return np.sort(order if per_class is None else order[place <= per_class])
+    return np.sort(order if per_class is None else order[place < per_class])
 
 
 def combine(labelled: Samples, pseudo: Samples) -> Samples:

@@ -15,7 +15,7 @@ from vision.dataset import Batch
 from vision.divergence import check_finite
 from vision.presets import get_augmentation
 from vision.schedule import learning_rate_factor
-from vision.siamese import Method, spread
+from vision.siamese import Compared, Method, spread
 from vision.transforms import Preprocess
 
 
@@ -71,7 +71,8 @@ class SelfSupervised(LightningModule):
         Raises:
             TrainingError: If it is not finite.
         """
-        loss, projections = self.method(*self.draw_views(batch))
+        compared: Compared = self.method(*self.draw_views(batch))
+        loss, projections = compared
         check_finite(
             loss,
             self.images,

@@ -44,7 +44,8 @@ class SimClr(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Compared:
         """Return the loss of two views (B, 3, H, W) of the same pictures, and projections."""
         projections = self.encoder(torch.cat([first, second])).float()
-        return Compared(nt_xent(*projections.chunk(2), self.temperature), projections)
+        one, other = projections.chunk(2)
+        return Compared(nt_xent(one, other, self.temperature), projections)
 
     def after_step(self, step: int, total: int) -> None:
         """Do nothing: there is one network only."""
@@ -113,9 +114,7 @@ def build_method(backbone: nn.Module, features: int, config: PretrainingConfig) 
             dim=config.dim,
             temperature=config.temperature,
         )
-    return Byol(
-        backbone, features, hidden=config.hidden, dim=config.dim, momentum=config.momentum
-    )
+    return Byol(backbone, features, hidden=config.hidden, dim=config.dim, momentum=config.momentum)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Module:

@@ -3,18 +3,23 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    WeightAveraging,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from vision.config import VisionConfig
 from vision.dataset import Batch, PictureSet
@@ -70,13 +75,15 @@ def build_trainer(
     logger: Logger | None = None,
 ) -> Trainer:
     """Return a trainer on one device a process that writes what callbacks and logger write."""
+    if logger is not None:
+        callbacks = [*callbacks, LearningRateMonitor("epoch")]
     return Trainer(
         accelerator=device.type,
         devices=processes_here(),
-        num_nodes=shard.count // processes_here(),
-        strategy=_build_strategy(device) if shard.count > 1 else "auto",
+        num_nodes=shard.world_size // processes_here(),
+        strategy=_build_strategy(device) if shard.world_size > 1 else "auto",
         # There is no such thing for the processor; there, every process normalises its own share.
-        sync_batchnorm=shard.count > 1 and device.type == "cuda",
+        sync_batchnorm=shard.world_size > 1 and device.type == "cuda",
         use_distributed_sampler=False,
         precision=resolve_precision(config.precision, device),
         max_epochs=config.epochs,
@@ -95,7 +102,12 @@ def _build_strategy(device: torch.device) -> DDPStrategy:
     backend = "nccl" if device.type == "cuda" else "gloo"
     # Buffers are batch norms' statistics: the same everywhere where they are synchronised. Sending
     # them at every pass would wait for processes that have fewer validation batches.
-    return DDPStrategy(process_group_backend=backend, broadcast_buffers=False)
+    return DDPStrategy(
+        process_group_backend=backend,
+        broadcast_buffers=False,
+        # Frozen stages, and the projection where no loss reads the embedding, have no gradient.
+        find_unused_parameters=True,
+    )
 
 
 def build_loader(
@@ -107,16 +119,16 @@ def build_loader(
     shard: Shard = WHOLE,
 ) -> DataLoader[Batch]:
     """Return batches in this order, or once through from the first where there is none."""
-    sampler: Sampler[int] | range
+    sampler: Order | Iterable[int]
     if order is None:
-        sampler = range(shard.rank, len(pictures), shard.count)
-    elif shard.count > 1:
+        sampler = range(shard.rank, len(pictures), shard.world_size)
+    elif shard.world_size > 1:
         sampler = ShardedOrder(order, batch_size=config.batch_size, shard=shard)
     else:
         sampler = order
     return DataLoader(
         pictures,
-        batch_size=config.batch_size // shard.count,
+        batch_size=config.batch_size // shard.world_size,
         sampler=sampler,
         # A last batch of one picture would break batch normalisation.
         drop_last=order is not None and len(pictures) >= config.batch_size,

@@ -61,18 +61,34 @@ def build_transformers(
     Raises:
         WeightsError: If it is not on this machine and cannot be fetched, or does not fit.
     """
-    weights = source if isinstance(pretrained, bool) else pretrained
+    processors: Any = AutoImageProcessor
     try:
         whole = AutoConfig.from_pretrained(source)
-        # CLIP and SigLIP are text and vision networks in one; only one half is wanted.
-        config = getattr(whole, "vision_config", whole)
-        # Some are published in half precision, which is for inference alone.
-        config.dtype = torch.float32
-        if not pretrained:
-            config.image_size = preprocess.size
-            return TransformersNetwork(config), preprocess
-        published: Any = AutoImageProcessor.from_pretrained(source)
-        models: Any = AutoModel
+        published = processors.from_pretrained(source) if pretrained else None
+    except (*UNREACHABLE, ValueError) as error:
+        raise not_found(f"transformers/{source}", pretrained) from error
+    # CLIP and SigLIP are text and vision networks in one; only one half is wanted.
+    config = getattr(whole, "vision_config", whole)
+    # Some are published in half precision, which is for inference alone.
+    config.dtype = torch.float32
+    if published is None:
+        config.image_size = preprocess.size
+        return TransformersNetwork(config), preprocess
+    network = _load(source, pretrained, config)
+    return TransformersNetwork(config, network), Preprocess(
+        size=preprocess.size,
+        mean=tuple(published.image_mean),
+        std=tuple(published.image_std),
+        interpolation=Resampling(published.resample).name.lower(),
+        fit=preprocess.fit,
+    )
+
+
+def _load(source: str, pretrained: bool | str, config: PretrainedConfig) -> nn.Module:
+    weights = source if isinstance(pretrained, bool) else pretrained
+    models: Any = AutoModel
+    try:
+        network: nn.Module
         network, loading = models.from_pretrained(
             weights, config=config, dtype=torch.float32, output_loading_info=True
         )
@@ -81,10 +97,4 @@ def build_transformers(
     except RuntimeError as error:
         raise WeightsError(f"weights of {weights!r} do not fit {source!r}: {error}") from error
     refuse_missing(loading["missing_keys"], weights)
-    return TransformersNetwork(config, network), Preprocess(
-        size=preprocess.size,
-        mean=tuple(published.image_mean),
-        std=tuple(published.image_std),
-        interpolation=Resampling(published.resample).name.lower(),
-        fit=preprocess.fit,
-    )
+    return network

@@ -67,7 +67,7 @@ def picture_samples(dataset: Dataset, labels: Labels) -> PictureSamples:
         train=_concatenate(train, photos.take(np.flatnonzero(known))),
         validation=of_split["val"] if len(of_split["val"]) else None,
         test=of_split["test"] if len(of_split["test"]) else None,
-        unlabelled=tuple(photos.images[row] for row in np.flatnonzero(~known)),
+        unlabelled=tuple(photos.take(np.flatnonzero(~known)).images),
     )
 
 

@@ -194,7 +194,7 @@ def test_transformers_normalisation_and_filter_come_from_the_processor(tmp_path:
 
 
 def test_transformers_weights_are_full_precision_and_whole(tmp_path: Path) -> None:
-    half = publish(TRANSFORMERS["ViT"]().to(torch.float16), tmp_path / "half")
+    half = publish(TRANSFORMERS["ViT"]().half(), tmp_path / "half")
     for pretrained in (True, False):
         network = build_backbone(half, pretrained=pretrained, size=32).network
         assert {weight.dtype for weight in network.parameters()} == {torch.float32}

@@ -40,6 +40,18 @@ class Tokens(nn.Module):
         return read
 
 
+class Above(nn.Module):
+    """Keeps what is above a threshold; grey is neither red nor blue."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return values (B, C, h, w) less the threshold, and no less than 0."""
+        return (values - self.threshold).relu()
+
+
 class ChannelsLast(nn.Module):
     """Makes a map (B, h, w, C), as Swin does."""
 
@@ -63,13 +75,12 @@ HEADS: dict[str, list[nn.Module]] = {
 
 def planted_tower(head: str) -> VisionTower:
     """Return a tower whose features are how much red, and how much blue, there is."""
-    detect = nn.Conv2d(3, 2, kernel_size=4, stride=4)
+    detect = nn.Conv2d(3, 2, kernel_size=4, stride=4, bias=False)
     colours = torch.tensor([[1.0, -0.5, -0.5], [-0.5, -0.5, 1.0]])
     with torch.no_grad():
-        detect.bias.fill_(-0.5)  # grey is neither
         detect.weight.copy_(colours[:, :, None, None].expand_as(detect.weight) / 16)
     backbone = Backbone(
-        nn.Sequential(detect, nn.ReLU(), *HEADS[head]),
+        nn.Sequential(detect, Above(0.5), *HEADS[head]),
         dim=2,
         preprocess=Preprocess(size=SIDE),
         spec=BackboneSpec(name="planted", size=SIDE),
@@ -77,9 +88,7 @@ def planted_tower(head: str) -> VisionTower:
     tower = VisionTower(
         backbone, dim=2, classes={"first": ["a", "b"], "colour.of it": [*QUADRANTS]}
     )
-    with torch.no_grad():
-        tower.heads[1].weight.copy_(4 * torch.eye(2))
-        tower.heads[1].bias.zero_()
+    tower.heads[1].load_state_dict({"weight": 4 * torch.eye(2), "bias": torch.zeros(2)})
     return tower.eval()
 
 

@@ -32,7 +32,9 @@ def from_timm(name: str, **options: Any) -> nn.Module:
 
 
 def torchvision_vit() -> nn.Module:
-    network = VisionTransformer(SIZE, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16)
+    network: nn.Module = VisionTransformer(
+        SIZE, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16
+    )
     network.heads = nn.Identity()
     return network
 
@@ -126,7 +128,7 @@ def test_a_network_without_attention_is_an_error() -> None:
 
 
 def torchvision_swin() -> nn.Module:
-    network = SwinTransformer([4, 4], 12, [1, 1], [1, 1], [4, 4])
+    network: nn.Module = SwinTransformer([4, 4], 12, [1, 1], [1, 1], [4, 4])
     network.head = nn.Identity()
     return network
 

@@ -137,6 +137,13 @@ def test_losses_are_summed_by_weight() -> None:
     torch.testing.assert_close(got, 0.5 * parts[0] + 2.0 * parts[1])
 
 
+def test_a_miner_is_for_those_losses_alone_that_are_mined() -> None:
+    batch = embed()
+    got = build({"supcon": 1.0, "triplet": 1.0}, miner="hard")(batch, LABELS)
+    mined = build({"triplet": 1.0}, miner="hard")(batch, LABELS)
+    torch.testing.assert_close(got, build({"supcon": 1.0})(batch, LABELS) + mined)
+
+
 def test_semihard_takes_negatives_between_the_positive_and_the_margin() -> None:
     batch = embed(seed=3)
     distances = torch.cdist(batch, batch)
@@ -211,7 +218,7 @@ def test_mining_from_memory_never_pairs_a_picture_with_itself(name: str, miner: 
 
 
 def test_a_resumed_memory_goes_on_as_the_interrupted_one() -> None:
-    first, second = (build({"supcon": 1.0}, memory=12) for _ in range(2))
+    first, second = (build({"supcon": 1.0}, memory=10) for _ in range(2))
     for step in range(3):
         first(embed(seed=step), LABELS)
     second.load_state_dict(first.state_dict())

@@ -1,5 +1,6 @@
 """A backbone learns from pictures alone, and an interrupted run ends as an uninterrupted one."""
 
+import csv
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -162,11 +163,9 @@ def test_the_target_is_behind_the_network_it_follows(
     config = changed({"method": "byol", "epochs": 2, "batch_size": 8})
     pretrain(samples.images, config, workdir=tmp_path, seed=0, root=samples.root)
     state = torch.load(tmp_path / "last.ckpt")["state_dict"]
-    torch.manual_seed(0)
-    start = build(False).network.state_dict()
-    followed = state["method.target.0.conv1.weight"] - start["conv1.weight"]
-    ahead = state["method.encoder.0.conv1.weight"] - start["conv1.weight"]
-    assert 0 < followed.norm() < ahead.norm()
+    for name, start in build(False).network.named_parameters():
+        followed = (state[f"method.target.0.{name}"] - start).norm()
+        assert 0 < followed < (state[f"method.encoder.0.{name}"] - start).norm()
 
 
 def test_the_checkpoint_is_a_backbone_like_any_other(
@@ -192,9 +191,15 @@ def test_a_transformers_backbone_loads_its_own_too(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     samples = planted(8)
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vit = ViTModel(ViTConfig(**small, intermediate_size=16, image_size=32, patch_size=8))
-    vit.save_pretrained(tmp_path / "vit")
+    vit = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=8,
+    )
+    ViTModel(vit).save_pretrained(tmp_path / "vit")
     (tmp_path / "vit" / "preprocessor_config.json").write_text(
         '{"image_processor_type": "ViTImageProcessor"}', encoding="utf-8"
     )
@@ -259,6 +264,18 @@ def test_a_diverging_run_stops_and_names_the_pictures(
     config, samples = changed(plan, gradient_clip=1e30), planted(16)
     with pytest.raises(TrainingError, match=r"loss must be finite, got .* on \d+\.png.*lower"):
         pretrain(samples.images, config, workdir=tmp_path, seed=0, root=samples.root)
+
+
+def test_curves_are_written_where_tracking_says(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    samples = planted(8)
+    config = changed({"epochs": 2, "batch_size": 8}, tracking={"logger": "csv"})
+    result = pretrain(samples.images, config, workdir=tmp_path, seed=0, root=samples.root)
+    table = (tmp_path / "pretrain-0" / "version_0" / "metrics.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [float(row["pretraining/loss"]) for row in rows] == pytest.approx(result.losses)
+    assert [float(row["pretraining/spread"]) for row in rows] == pytest.approx(result.spread)
 
 
 def test_a_collapse_is_said(

@@ -63,7 +63,9 @@ def test_byol_s_loss_is_two_minus_two_cosines() -> None:
     first, second = pair()
     cosines = [float(a @ b / (a.norm() * b.norm())) for a, b in zip(first, second, strict=True)]
     assert byol_loss(first, second).item() == pytest.approx(np.mean([2 - 2 * c for c in cosines]))
-    distances = [(a / a.norm() - b / b.norm()).square().sum() for a, b in zip(first, second)]
+    distances = [
+        (a / a.norm() - b / b.norm()).square().sum() for a, b in zip(first, second, strict=True)
+    ]
     torch.testing.assert_close(byol_loss(first, second), torch.stack(distances).mean())
     assert byol_loss(first, 3.0 * first).item() == pytest.approx(0.0, abs=1e-6)
     assert byol_loss(first, -first).item() == pytest.approx(4.0)
@@ -72,7 +74,7 @@ def test_byol_s_loss_is_two_minus_two_cosines() -> None:
 def test_byol_compares_each_view_with_what_the_target_makes_of_the_other() -> None:
     byol = build_byol()
     with torch.no_grad():
-        byol.target.get_parameter("1.3.bias").add_(1.0)
+        byol.target.get_parameter("1.4.bias").add_(1.0)
     first, second = torch.rand(2, 6, 3, 8, 8)
     wanted = byol_loss(byol.predictor(byol.encoder(first)), byol.target(second))
     wanted = wanted + byol_loss(byol.predictor(byol.encoder(second)), byol.target(first))

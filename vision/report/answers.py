@@ -53,7 +53,6 @@ def ask(
     Raises:
         ImageError: If no picture can be read.
     """
-
     rows: list[int] = []
     rejected: dict[str, str] = {}
     as_is: list[dict[str, NDArray[np.float32]]] = []

@@ -103,7 +103,7 @@ def sibling_mistakes(confusion: Confusion, classes: Sequence[str]) -> Confusion:
         [name.rpartition(PATH_SEPARATOR)[0] for name in classes], return_inverse=True
     )
     wrong = confusion.labels != confusion.predicted
-    kept = wrong | (parents[confusion.labels] == parents[confusion.predicted])
+    kept = wrong & (parents[confusion.labels] == parents[confusion.predicted])
     return Confusion(
         confusion.labels[kept], confusion.predicted[kept], confusion.counts[kept], len(classes)
     )

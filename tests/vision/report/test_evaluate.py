@@ -82,6 +82,19 @@ def test_curves_are_the_accuracy_on_pictures_changed_one_by_one(
         assert [curve.corruption for curve in result.robustness] == list(CORRUPTIONS)
 
 
+def test_changed_pictures_touch_nothing_but_the_curves(
+    tower: VisionTower, planted: Callable[..., Samples]
+) -> None:
+    samples = planted(8, seed=2)
+    plain = evaluate_tower(tower, samples, robustness=False)
+    report = evaluate_tower(tower, samples)
+    assert [one.image for one in report.hardest] == [one.image for one in plain.hardest]
+    for target, result in report.targets.items():
+        assert result.confusion == plain.targets[target].confusion
+        ece = plain.targets[target].calibration.raw.ece
+        assert result.calibration.raw.ece == pytest.approx(ece, abs=1e-5)
+
+
 def test_each_picture_is_decoded_once_however_often_it_is_changed(
     tower: VisionTower, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,9 +64,9 @@ def pretrain(
 ) -> PretrainResult:
     """Return the folder of a backbone that was trained on the pictures alone.
 
-    ``config.pretraining`` says how, and the configuration's backbone, pretrained, size, drop_path,
-    precision, gradient_clip, cache_gb and tracking are used as in fine-tuning. The weights are written to
-    ``workdir/backbone``; training with ``pretrained`` set to that folder starts from them.
+    ``config.pretraining`` says how; the configuration's backbone, pretrained, size, drop_path,
+    precision, gradient_clip, cache_gb and tracking are used as in fine-tuning. The weights are
+    written to ``workdir/backbone``; training with ``pretrained`` set to that folder starts there.
 
     The state is kept in ``workdir/last.ckpt``; where one of the same pictures, configuration and
     seed is found, training goes on from it and ends as if it had not been interrupted. The result

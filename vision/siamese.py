@@ -135,8 +135,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
         temperature: Cosine similarities are divided by it.
     """
     # With one positive each, the supervised contrastive loss is NT-Xent, and takes memory by the
-    # square of the batch; the library's NTXentLoss takes its cube. Its default reduction would
-    # leave out losses that are not finite, and with them a diverging run.
+    # square of the batch; the library's NTXentLoss takes its cube. Its default reduction is a mean
+    # over the views whose loss is not 0.
     loss = SelfSupervisedLoss(SupConLoss(temperature, reducer=MeanReducer()))
     # Similarities over a small temperature are larger than bfloat16 tells apart.
     with torch.autocast(first.device.type, enabled=False):

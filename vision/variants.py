@@ -44,7 +44,7 @@ def compare_variants(
     samples: Samples,
     *,
     calibration: Sequence[ImageSource],
-    pruned: float = 0.5,
+    pruned: float = 0.2,
     energy: float = 0.95,
     batch_sizes: Sequence[int] = (1, 32),
     repeats: int = 15,

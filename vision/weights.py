@@ -17,6 +17,9 @@ UNREACHABLE = (OSError, HfHubHTTPError, HFValidationError, SafetensorError)
 
 State: TypeAlias = Mapping[str, Tensor]
 
+# Of the backbone's tensors in a folder that ``vision.checkpoint`` wrote.
+TOWER_PREFIX = "backbone."
+
 
 def find_local(pretrained: bool | str) -> Path | None:
     """Return the safetensors file that a path names, or None when it is a hub id or no name.
@@ -26,7 +29,7 @@ def find_local(pretrained: bool | str) -> Path | None:
     """
     if isinstance(pretrained, bool):
         return None
-    path = Path(pretrained)
+    path = Path(pretrained).expanduser()
     file = path / "model.safetensors" if path.is_dir() else path
     if file.is_file():
         if file.suffix != ".safetensors":
@@ -42,7 +45,7 @@ def find_local(pretrained: bool | str) -> Path | None:
 
 
 def load_local(network: nn.Module, file: Path, convert: Callable[[State], State]) -> None:
-    """Load a file's weights as ``load_state`` does.
+    """Load a file's weights as ``load_state`` does; of a tower's, those of its backbone.
 
     Raises:
         WeightsError: If the file is damaged or of another network.
@@ -51,7 +54,12 @@ def load_local(network: nn.Module, file: Path, convert: Callable[[State], State]
         state = load_file(file)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"weights in {file} cannot be read: {error}") from error
-    load_state(network, state, str(file), convert)
+    of_backbone = {
+        name.removeprefix(TOWER_PREFIX): value
+        for name, value in state.items()
+        if name.startswith(TOWER_PREFIX)
+    }
+    load_state(network, of_backbone or state, str(file), convert)
 
 
 def load_state(

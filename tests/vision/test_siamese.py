@@ -52,6 +52,13 @@ def test_nt_xent_is_least_for_identical_views_of_orthogonal_pictures() -> None:
     assert nt_xent(first, second, 0.5) > least
 
 
+def test_a_view_whose_twin_is_certain_counts_in_the_mean() -> None:
+    first, second = torch.eye(3)[[0, 1]], torch.eye(3)[[0, 2]]
+    # exp(-100) is nothing beside 1; the other two views are as far from their twin as from all.
+    wanted = (0.0 + 0.0 + math.log(3) + math.log(3)) / 4
+    assert nt_xent(first, second, 0.01).item() == pytest.approx(wanted, rel=1e-4)
+
+
 def test_a_loss_that_is_not_a_number_is_not_hidden() -> None:
     first, second = pair()
     first[1] = float("nan")

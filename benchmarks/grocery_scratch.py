@@ -1,0 +1,97 @@
+"""Fine-tune on Grocery Store without outside weights, three seeds; record the test accuracies.
+
+Run from the repository's root, after ``python -m benchmarks.myntra`` has left the tower that the
+recipe starts from: ``python -m benchmarks.grocery_scratch``. Seeds whose tower is there already are
+not trained again; ``--seed N`` trains one seed and asks the test photos nothing.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import vision.checkpoint
+from benchmarks.published import imported
+from benchmarks.record import record
+from recsys.config import load_config
+from recsys.pipeline import load_tables
+from recsys.training.towers import PictureSamples, label_pictures, picture_samples
+from vision import Samples, VisionConfig, VisionTower
+from vision.finetune import finetune
+from vision.paths import consistent, decode, find_paths
+
+COMMAND = "python -m benchmarks.grocery_scratch"
+CONFIG = Path("configs/grocery_scratch.toml")
+OUT = Path("out/grocery-scratch")
+LEVELS = {"coarse": "category_2", "fine": "category_3"}
+SEEDS = (0, 1, 2)
+
+
+def main() -> None:
+    """Train what is missing, then measure on val and, once all seeds are there, on test."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, help="train this seed alone, and measure on val")
+    only = parser.parse_args().seed
+    samples, config = load_grocery(CONFIG)
+    assert samples.validation is not None
+    assert samples.test is not None
+    towers = []
+    for seed in SEEDS if only is None else (only,):
+        tower = train(samples, config, OUT / f"seed-{seed}", seed)
+        towers.append(tower)
+        print(f"seed {seed}, val:", accuracies(tower, samples.validation))
+    if only is not None:
+        return
+    measured = [accuracies(tower, samples.test) for tower in towers]
+    for name in LEVELS:
+        values = np.array([one[name] for one in measured])
+        print(f"test, {name}: {values.mean():.4f} ± {values.std(ddof=1):.4f}", values.round(4))
+        record("grocery", f"grocery.scratch.{name}.accuracy", values.mean(), "accuracy", COMMAND)
+        spread = f"grocery.scratch.{name}.accuracy.std"
+        record("grocery", spread, values.std(ddof=1), "accuracy", COMMAND)
+
+
+def load_grocery(config_path: Path) -> tuple[PictureSamples, VisionConfig]:
+    """Return the pictures of Grocery Store and the vision table of a configuration."""
+    imported("grocery-store", "grocery-store.tar")
+    config = load_config(config_path)
+    dataset = load_tables(config)
+    return picture_samples(dataset, label_pictures(dataset)), config.vision
+
+
+def train(samples: PictureSamples, config: VisionConfig, folder: Path, seed: int) -> VisionTower:
+    """Return the tower of a seed, trained now or found in the folder."""
+    if not (folder / "tower").exists():
+        start = time.perf_counter()
+        result = finetune(
+            samples.train,
+            config,
+            validation=samples.validation,
+            workdir=folder / "checkpoints",
+            seed=seed,
+        )
+        print(f"seed {seed}: {time.perf_counter() - start:.0f} s, {result.metrics}", flush=True)
+        vision.checkpoint.save(result.tower, folder / "tower")
+    return vision.checkpoint.load(folder / "tower")
+
+
+def accuracies(tower: VisionTower, samples: Samples) -> dict[str, float]:
+    """Return the accuracy of every level, over all pictures whose label is known."""
+    predicted = predict_classes(tower, samples)
+    right = {name: predicted[target] == samples.targets[target] for name, target in LEVELS.items()}
+    return {name: float(values.mean()) for name, values in right.items()}
+
+
+def predict_classes(tower: VisionTower, samples: Samples) -> dict[str, NDArray[np.int64]]:
+    """Return the classes (n,) that fit together along the path, from twelve views a picture."""
+    root = samples.root or Path()
+    pictures = [root / image for image in samples.images]
+    paths = find_paths(tower.classes)
+    probabilities = tower.predict(pictures, views="crops", precision="auto")
+    return decode(consistent(probabilities, paths), paths)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,7 @@ from vision.imbalance import EpochDraw, count_classes, sampling_weights
 from vision.learner import Learner
 from vision.lora import add_lora, merge_lora
 from vision.pretrain import pretrain
-from vision.processes import WHOLE, Order, Shard, current_shard
+from vision.processes import Order, Shard, current_shard
 from vision.tower import VisionTower
 from vision.tracking import open_logger
 from vision.trainer import (
@@ -160,10 +160,6 @@ def _pretrained(
     device: Device,
 ) -> VisionConfig:
     """Return the configuration that starts from what was learned from all pictures alone."""
-    if current_shard() != WHOLE:
-        raise ValueError(
-            "pretraining runs in one process; run it first and set pretrained to its folder"
-        )
     result = pretrain(
         [*samples.images, *unlabelled],
         config,

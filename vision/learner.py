@@ -97,6 +97,8 @@ class Learner(LightningModule):
         images, mix = self._prepare(batch)
         output, targets = self._outputs(images), gather(batch.targets, self.shard)
         loss = self._loss(output, targets, mix)
+        if self.metric is not None:
+            loss = loss + self.metric(output.embeddings, targets[:, self.metric_column])
         if self.config.adversarial.method != "none":
             changed = self._mistaken(images, targets, mix)
             weight = self.config.adversarial.weight
@@ -223,8 +225,6 @@ class Learner(LightningModule):
                 label_smoothing=config.label_smoothing,
                 mix=mix,
             )
-        if self.metric is not None:
-            loss = loss + self.metric(output.embeddings, targets[:, self.metric_column])
         return loss
 
     def _mistaken(self, images: Tensor, targets: Tensor, mix: Mix | None) -> Tensor:

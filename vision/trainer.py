@@ -162,7 +162,8 @@ def quiet_lightning() -> Iterator[None]:
     """Keep Lightning from logging what hardware it found, and from advice that does not apply.
 
     Batches come from memory in one indexing operation: worker processes would only copy them.
-    Validation is optional. The checkpoint folder is not empty when a run is resumed.
+    Validation is optional. The checkpoint folder is not empty when a run is resumed. Curves have
+    one point an epoch, however few its batches.
     """
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
@@ -173,6 +174,7 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*num_workers.*", PossibleUserWarning)
             warnings.filterwarnings("ignore", ".*no `val_dataloader`.*", PossibleUserWarning)
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists", UserWarning)
+            warnings.filterwarnings("ignore", ".*the logging interval.*", PossibleUserWarning)
             # Lightning 2.6 asks torch 2.14's pytree in a way that is going out of use.
             warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
             yield

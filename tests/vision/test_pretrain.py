@@ -267,7 +267,6 @@ def test_a_diverging_run_stops_and_names_the_pictures(
 
 
 # Lightning's advice on curves of single steps; these have a point an epoch.
-@pytest.mark.filterwarnings("ignore:.*smaller than the logging interval")
 def test_curves_are_written_where_tracking_says(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:

@@ -6,7 +6,6 @@ up to a share of the train split.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +105,7 @@ def is_photo(train: Samples) -> NDArray[np.bool_]:
 
 
 def train_on(
-    samples: PictureSamples, rows: Sequence[int], config: VisionConfig, folder: Path, seed: int
+    samples: PictureSamples, rows: NDArray[np.int64], config: VisionConfig, folder: Path, seed: int
 ) -> VisionTower:
     """Return a tower trained on some of the pictures, each the more often the fewer they are."""
     # Half of the passes that would make as many steps as with all labels: few pictures are soon

@@ -61,7 +61,9 @@ class _Draws:
         """Return (B,); drawn where the generator lives, so a seed fixes them on every device."""
         count = self.rows * self.shard.world_size
         draws = torch.rand(count, generator=self.generator, device=self.generator.device)
-        return (low + (high - low) * draws[self.shard.rank :: self.shard.world_size]).to(self.device)
+        return (low + (high - low) * draws[self.shard.rank :: self.shard.world_size]).to(
+            self.device
+        )
 
 
 def _draw_affine(aspects: Tensor, augmentation: Augmentation, draws: _Draws) -> Tensor:

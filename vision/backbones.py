@@ -12,6 +12,7 @@ from timm.models import load_state_dict_from_hf
 from torch import nn
 from transformers import AutoConfig
 
+from vision.low_rank import replace_layers
 from vision.torchvision_network import build_torchvision
 from vision.transformers_network import TransformersNetwork, build_transformers
 from vision.transforms import Preprocess
@@ -28,6 +29,9 @@ class BackboneSpec(BaseModel):
     name: str = Field(description="Name as given to build_backbone.")
     size: int = Field(description="Height and width of the input in pixels.")
     drop_path: float = Field(default=0.0, description="Stochastic depth.")
+    ranks: dict[str, int] = Field(
+        default_factory=dict, description="Ranks of layers that were factorised, by their path."
+    )
     architecture: dict[str, Any] | None = Field(
         default=None,
         description="A transformers network's configuration; else no need.",
@@ -83,10 +87,12 @@ def restore_backbone(spec: BackboneSpec, preprocess: Preprocess) -> Backbone:
     """Return the network of a saved spec with random weights; reads no file but the library's."""
     if spec.architecture is None:
         built = build_backbone(spec.name, size=spec.size, drop_path=spec.drop_path)
-        return built._replace(preprocess=preprocess)
-    options = dict(spec.architecture)
-    config = AutoConfig.for_model(options.pop("model_type"), **options)
-    return _measured(TransformersNetwork(config), preprocess, spec)
+        network = built.network
+    else:
+        options = dict(spec.architecture)
+        network = TransformersNetwork(AutoConfig.for_model(options.pop("model_type"), **options))
+    replace_layers(network, spec.ranks)
+    return _measured(network, preprocess, spec)
 
 
 def enable_recompute(network: nn.Module) -> None:

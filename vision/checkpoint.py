@@ -30,11 +30,9 @@ class TowerConfig(BaseModel):
     classes: dict[str, tuple[str, ...]] = Field(description="Class names of every target.")
 
 
-def save(tower: VisionTower, folder: str | Path) -> None:
-    """Write the tower's weights and configuration into a folder, made if it is not there."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = TowerConfig(
+def describe(tower: VisionTower) -> TowerConfig:
+    """Return what config.json says of a tower."""
+    return TowerConfig(
         format_version=FORMAT_VERSION,
         backbone=tower.spec,
         preprocess=tower.preprocess,
@@ -42,9 +40,16 @@ def save(tower: VisionTower, folder: str | Path) -> None:
         dropout=tower.dropout.p,
         classes=tower.classes,
     )
+
+
+def save(tower: VisionTower, folder: str | Path) -> None:
+    """Write the tower's weights and configuration into a folder, made if it is not there."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.cpu().contiguous() for name, value in tower.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE)
-    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    config = describe(tower).model_dump_json(indent=2)
+    (folder / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
 
 
 def load(folder: str | Path) -> VisionTower:

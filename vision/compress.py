@@ -1,11 +1,13 @@
 """Smaller towers: weights set to zero, and layers replaced by products of two thinner ones."""
 
 import copy
+from typing import cast
 
 import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
+from vision.low_rank import Layer, thin_layers
 from vision.tower import VisionTower
 
 
@@ -51,8 +53,7 @@ def factorise(tower: VisionTower, energy: float) -> VisionTower:
     https://arxiv.org/abs/1404.0736), without training on. A k x k convolution becomes a k x k
     convolution to r channels and a 1 x 1 convolution from them; a linear layer becomes two.
 
-    The copy embeds, predicts and exports to ONNX, but its network is not the one that its spec
-    builds: it cannot be saved as a tower's folder, only by ``vision.export.export_onnx``.
+    The copy's spec has the ranks, so it is saved and loaded as any other tower.
 
     Args:
         tower: What is factorised; it stays as it is.
@@ -64,12 +65,15 @@ def factorise(tower: VisionTower, energy: float) -> VisionTower:
     if not 0 < energy <= 1:
         raise ValueError(f"energy must be above 0 and at most 1 (a share), got {energy}")
     factorised = copy.deepcopy(tower)
+    ranks = {}
     for path, layer in list(factorised.backbone.named_modules()):
         # Subclasses are left: they, or who owns them, do more with the weight than multiply.
         if type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1):
-            thin = _factors(layer, energy)
-            if thin is not None:
+            found = _factors(layer, energy)
+            if found is not None:
+                thin, ranks[path] = found
                 factorised.backbone.set_submodule(path, thin)
+    factorised.spec = tower.spec.model_copy(update={"ranks": ranks})
     return factorised.to(memory_format=torch.channels_last)
 
 
@@ -78,8 +82,8 @@ def _layers(tower: VisionTower) -> list[nn.Conv2d | nn.Linear]:
 
 
 @torch.no_grad()
-def _factors(layer: nn.Conv2d | nn.Linear, energy: float) -> nn.Sequential | None:
-    """Return two layers that do nearly as this one, or None where they would not be smaller."""
+def _factors(layer: nn.Conv2d | nn.Linear, energy: float) -> tuple[nn.Sequential, int] | None:
+    """Return two layers that do nearly as this one and their rank, None if they are not smaller."""
     matrix = layer.weight.flatten(1)  # (O, K), K = I, or I x k x k of a convolution
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     kept = values.square().cumsum(0) / values.square().sum()
@@ -87,34 +91,10 @@ def _factors(layer: nn.Conv2d | nn.Linear, energy: float) -> nn.Sequential | Non
     rank = min(int((kept < energy).sum()) + 1, len(values))
     if rank * sum(matrix.shape) >= matrix.numel():
         return None
-    # Built without values, for which torch would draw random numbers.
-    with torch.device("meta"):
-        first, second = _thin_layers(layer, rank)
-    thin = nn.Sequential(first, second).to_empty(device=matrix.device)
+    thin = thin_layers(layer, rank)
+    first, second = cast(tuple[Layer, Layer], tuple(thin))
     first.weight.copy_(right[:rank].view_as(first.weight))
     second.weight.copy_((left[:, :rank] * values[:rank]).view_as(second.weight))
     if layer.bias is not None and second.bias is not None:
         second.bias.copy_(layer.bias)
-    return thin.train(layer.training)
-
-
-def _thin_layers(
-    layer: nn.Conv2d | nn.Linear, rank: int
-) -> tuple[nn.Conv2d, nn.Conv2d] | tuple[nn.Linear, nn.Linear]:
-    bias = layer.bias is not None
-    if isinstance(layer, nn.Linear):
-        return (
-            nn.Linear(layer.in_features, rank, bias=False),
-            nn.Linear(rank, layer.out_features, bias=bias),
-        )
-    narrow = nn.Conv2d(
-        layer.in_channels,
-        rank,
-        layer.kernel_size,  # type: ignore[arg-type]  # typed wider than it is
-        layer.stride,  # type: ignore[arg-type]
-        layer.padding,  # type: ignore[arg-type]
-        layer.dilation,  # type: ignore[arg-type]
-        bias=False,
-        padding_mode=layer.padding_mode,
-    )
-    return narrow, nn.Conv2d(rank, layer.out_channels, 1, bias=bias)
+    return thin, rank

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vision.batches import ImageSource, prepared_batches
-from vision.checkpoint import CONFIG_FILE, FORMAT_VERSION, TowerConfig
+from vision.checkpoint import CONFIG_FILE, describe
 from vision.quantise import quantise
 from vision.tower import VisionTower
 
@@ -48,7 +48,8 @@ def export_onnx(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_graph(tower, folder / MODEL_FILE)
-    _write_config(tower, folder / CONFIG_FILE)
+    config = describe(tower).model_dump_json(indent=2)
+    (folder / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
     if int8_calibration is not None:
         batches = prepared_batches(int8_calibration, tower.preprocess, batch_size=CALIBRATION_BATCH)
         feeds = ({INPUT: batch.numpy()} for batch in batches)
@@ -89,15 +90,3 @@ def _write_graph(tower: VisionTower, path: Path) -> None:
         external_data=False,
         verbose=False,
     )
-
-
-def _write_config(tower: VisionTower, path: Path) -> None:
-    config = TowerConfig(
-        format_version=FORMAT_VERSION,
-        backbone=tower.spec,
-        preprocess=tower.preprocess,
-        dim=tower.dim,
-        dropout=tower.dropout.p,
-        classes=tower.classes,
-    )
-    path.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")

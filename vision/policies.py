@@ -37,7 +37,9 @@ def apply_policy(
     changed = []
     # torchvision draws from torch's global generator, which is handed back as it was found.
     with torch.random.fork_rng(devices=[]):
-        for picture, seed in zip(pictures, seeds[shard.rank :: shard.world_size].tolist(), strict=True):
+        for picture, seed in zip(
+            pictures, seeds[shard.rank :: shard.world_size].tolist(), strict=True
+        ):
             torch.manual_seed(seed)
             changed.append(_POLICIES[policy](picture))
     return torch.stack(changed)

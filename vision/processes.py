@@ -6,7 +6,7 @@ features are gathered, so that losses see the whole batch and the result is that
 
 import os
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed
@@ -16,11 +16,18 @@ from torch.distributed.nn.functional import all_gather
 from torch.utils.data import Sampler
 
 
+Rows = TypeVar("Rows", Tensor, list[int])
+
+
 class Shard(NamedTuple):
     """Which rows of a shared batch belong to a process: every ``world_size``-th from its rank."""
 
     rank: int
     world_size: int
+
+    def of(self, rows: Rows) -> Rows:
+        """Return this process's rows of a shared batch's."""
+        return rows[self.rank :: self.world_size]
 
 
 WHOLE = Shard(0, 1)
@@ -65,7 +72,8 @@ class ShardedOrder(Sampler[int]):
     def __init__(self, order: Order, *, batch_size: int, shard: Shard) -> None:
         if batch_size % shard.world_size:
             raise ValueError(
-                f"batch_size must be a multiple of the {shard.world_size} processes, got {batch_size}"
+                f"batch_size must be a multiple of the {shard.world_size} processes, "
+                f"got {batch_size}"
             )
         if len(order) < batch_size:
             raise ValueError(
@@ -84,7 +92,9 @@ class ShardedOrder(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         rows = list(self.order)
         for start in range(0, len(rows) - self.batch_size + 1, self.batch_size):
-            yield from rows[start : start + self.batch_size][self.shard.rank :: self.shard.world_size]
+            yield from rows[start : start + self.batch_size][
+                self.shard.rank :: self.shard.world_size
+            ]
 
 
 def gather(values: Tensor, shard: Shard) -> Tensor:

@@ -88,9 +88,8 @@ def _read(
 
     def read(row: int) -> _Picture | ImageError:
         try:
-            picture = load(
-                samples.images[row], samples.root, min_side=2 * size
-            )  # as the tower does
+            # As much of the file as the tower itself would read.
+            picture = load(samples.images[row], samples.root, min_side=2 * size)
         except ImageError as error:
             return error
         if seed is None:

@@ -53,7 +53,8 @@ def accuracy_and_macro_f1(
     """Return both with 95 % percentile bootstrap intervals (Efron, 1979) over pictures.
 
     Macro-F1 is the mean F1 of the classes that have pictures, as scikit-learn's ``f1_score`` with
-    ``labels`` set to them; a resample's is that of the classes it drew.
+    ``labels`` set to them; a resample's is that of the classes it drew, so that its interval leans
+    upwards where many classes have few pictures.
 
     Args:
         confusion: Of at least one picture.

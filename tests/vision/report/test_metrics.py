@@ -3,11 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import (  # type: ignore[import-untyped]
-    confusion_matrix,
-    f1_score,
-    precision_recall_fscore_support,
-)
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from vision.report.metrics import (
     Confusion,

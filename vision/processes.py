@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 from torch.utils.data import Sampler
 
-
 Rows = TypeVar("Rows", Tensor, list[int])
 
 

@@ -15,8 +15,8 @@ from benchmarks.grocery_scratch import accuracies, load_grocery, train
 from benchmarks.record import record
 from recsys.training.towers import PictureSamples
 from vision import Samples, VisionConfig, VisionTower
+from vision.labelling.selection import Strategy, select
 from vision.pretrain import pretrain
-from vision.selection import Strategy, select
 
 COMMAND = "python -m benchmarks.grocery_labels"
 CONFIG = Path("configs/grocery_labels.toml")

@@ -41,8 +41,8 @@ from torchvision.transforms import (
 
 from benchmarks.record import record
 from benchmarks.vision_train import train_photos
-from vision.backbones import build_backbone
-from vision.bulk import embed_files
+from vision.deploy.bulk import embed_files
+from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 
 COMMAND = "python -m benchmarks.vision_embed"
@@ -123,8 +123,8 @@ def _write_pictures(folder: Path, count: int, side: int | None) -> list[Path]:
 def _contestants(
     tower: VisionTower, paths: list[Path], batch: int, folder: Path
 ) -> dict[str, Embed]:
-    from vision.export import export_onnx
-    from vision.onnx_tower import OnnxTower
+    from vision.deploy.export import export_onnx
+    from vision.deploy.onnx_tower import OnnxTower
 
     export_onnx(tower, folder / "onnx", int8_calibration=paths[:100])
     towers = {name: OnnxTower(folder / "onnx", int8=name == "int8") for name in ("onnx", "int8")}

@@ -26,15 +26,15 @@ from torch import nn
 from benchmarks.published import imported
 from benchmarks.record import record
 from benchmarks.two_commands import measure
-from vision.augment import augment
-from vision.backbones import build_backbone
 from vision.config import VisionConfig
 from vision.dataset import STORED_OVER_TRAINED, Batch, Samples, decode_samples
 from vision.device import Device
 from vision.finetune import finetune
+from vision.networks.backbones import build_backbone
 from vision.precision import autocast
 from vision.presets import get_augmentation
 from vision.tower import VisionTower
+from vision.training.augment import augment
 from vision.transforms import Preprocess
 
 COMMAND = "python -m benchmarks.vision_train"

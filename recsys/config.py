@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recsys.errors import ConfigError
 from text.config import TextConfig
 from vision.config import VisionConfig
-from vision.space import SearchSpace
+from vision.tuning.space import SearchSpace
 
 
 class _Model(BaseModel):

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vision.backbones import BackboneSpec, restore_backbone
 from vision.errors import CheckpointError
+from vision.networks.backbones import BackboneSpec, restore_backbone
 from vision.tower import VisionTower
 from vision.transforms import Preprocess
 

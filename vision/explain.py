@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from vision.batches import ImageSource, open_picture
-from vision.feature_maps import record_maps
+from vision.networks.feature_maps import record_maps
 from vision.tower import VisionTower
 from vision.transforms import build_resize, normalise, to_pixels
 

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Callback
 from numpy.typing import NDArray
 
-from vision.backbones import build_backbone, enable_recompute
 from vision.config import VisionConfig
 from vision.dataset import (
     STORED_OVER_TRAINED,
@@ -23,14 +22,16 @@ from vision.dataset import (
 )
 from vision.device import Device, resolve_device
 from vision.errors import TrainingError
-from vision.imbalance import EpochDraw, count_classes, sampling_weights
-from vision.learner import Learner
-from vision.lora import add_lora, merge_lora
+from vision.networks.backbones import build_backbone, enable_recompute, try_size
+from vision.networks.lora import add_lora, merge_lora
 from vision.pretrain import pretrain
-from vision.processes import Order, Shard, current_shard
 from vision.tower import VisionTower
-from vision.tracking import open_logger
-from vision.trainer import (
+from vision.training.imbalance import EpochDraw, count_classes, sampling_weights
+from vision.training.learner import Learner
+from vision.training.processes import Order, Shard, current_shard
+from vision.training.schedule import training_size
+from vision.training.tracking import open_logger
+from vision.training.trainer import (
     BEST,
     LAST,
     build_callbacks,
@@ -180,6 +181,8 @@ def _build_tower(samples: Samples, config: VisionConfig) -> VisionTower:
         fit=config.fit,
         drop_path=config.drop_path,
     )
+    for side in {training_size(0, config), config.train_size or config.size} - {config.size}:
+        try_size(backbone.network, side, config.backbone)
     tower = VisionTower(backbone, dim=config.dim, classes=samples.classes, dropout=config.dropout)
     if config.recompute:
         enable_recompute(tower.backbone)

@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vision.errors import ImageError
 
@@ -62,9 +62,12 @@ def decode(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image must have at most {max_pixels} pixels: {error}") from error
     except Exception as error:
+        # Pillow's own words name the buffer's address here, which differs from run to run.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "unknown format" if unknown else str(error)
         raise ImageError(
             f"image cannot be decoded: got {len(data)} bytes starting {data[:8]!r}, "
-            f"wanted a whole {', '.join(FORMATS)} file ({error})"
+            f"wanted a whole {', '.join(FORMATS)} file ({reason})"
         ) from error
 
 

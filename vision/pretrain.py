@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import save_file
 
-from vision.backbones import Backbone, build_backbone
 from vision.config import PretrainingConfig, VisionConfig
 from vision.dataset import (
     STORED_OVER_TRAINED,
@@ -22,11 +21,12 @@ from vision.dataset import (
 )
 from vision.device import Device, resolve_device
 from vision.errors import TrainingError
-from vision.processes import WHOLE, current_shard
-from vision.selfsupervised import SelfSupervised
-from vision.siamese import build_method
-from vision.tracking import open_logger
-from vision.trainer import (
+from vision.networks.backbones import Backbone, build_backbone
+from vision.training.processes import WHOLE, current_shard
+from vision.training.selfsupervised import SelfSupervised
+from vision.training.siamese import build_method
+from vision.training.tracking import open_logger
+from vision.training.trainer import (
     LAST,
     build_callbacks,
     build_loader,

@@ -7,11 +7,11 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.utils import make_grid
 
-from vision.augment import augment
 from vision.config import VisionConfig
 from vision.dataset import STORED_OVER_TRAINED, Samples, decode_samples
-from vision.policies import apply_policy
 from vision.presets import get_augmentation
+from vision.training.augment import augment
+from vision.training.policies import apply_policy
 from vision.transforms import Preprocess
 
 GAP = 2

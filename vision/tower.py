@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vision.backbones import Backbone
 from vision.batches import ImageSource, prepared_batches
+from vision.networks.backbones import Backbone
 from vision.precision import Precision, autocast
 from vision.views import Views, draw_views
 

@@ -86,7 +86,7 @@ def select(
 ) -> None:
     """Write the photos without a label that are best labelled next."""
     from recsys import Bundle
-    from vision.selection import select as run
+    from vision.labelling.selection import select as run
 
     if out.suffix not in (".parquet", ".csv"):
         raise ValueError(f"out must end in .parquet or .csv, got {out.name!r}")
@@ -112,7 +112,7 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Search the fields of the configuration's search table for the best accuracy on val photos."""
-    from vision.search import search
+    from vision.tuning.search import search
 
     settings, samples = _open(config)
     if settings.search is None:
@@ -147,7 +147,7 @@ def folds(
     as_json: Json = False,
 ) -> None:
     """Cross-validate the configured tower on the pictures that it would be trained on."""
-    from vision.folds import cross_validate
+    from vision.tuning.folds import cross_validate
 
     settings, samples = _open(config)
     result = cross_validate(
@@ -176,7 +176,7 @@ def export(
 ) -> None:
     """Write the tower as ONNX, and as int8 ONNX where a configuration is given."""
     from recsys import Bundle
-    from vision.export import export_onnx
+    from vision.deploy.export import export_onnx
 
     pictures = None
     if config is not None:

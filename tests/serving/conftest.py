@@ -31,7 +31,7 @@ from serving.server import Service
 from serving.testing import running_service
 from text.build import build_encoder
 from text.config import TextConfig
-from vision.backbones import build_backbone
+from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from vision import checkpoint
-from vision.backbones import build_backbone
 from vision.errors import CheckpointError
+from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 
 PICTURES = [

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from vision.backbones import Backbone, BackboneSpec, build_backbone
 from vision.explain import Method, explain, overlay
-from vision.feature_maps import record_maps
 from vision.images import ImageError
+from vision.networks.backbones import Backbone, BackboneSpec, build_backbone
+from vision.networks.feature_maps import record_maps
 from vision.tower import VisionTower
 from vision.transforms import Preprocess, normalise, to_pixels
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from vision import finetune as finetune_module
+from vision.checkpoint import save
 from vision.config import VisionConfig
 from vision.dataset import Samples
 from vision.errors import TrainingError
 from vision.finetune import FinetuneResult, finetune
-from vision.trainer import build_callbacks
 
 CONFIG = VisionConfig(
     backbone="resnet10t",
@@ -113,25 +112,26 @@ class Interrupt(Callback):
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
-    planted: Callable[..., Samples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     train, validation = planted(48), planted(16, seed=1)
     config = changed(
         epochs=3, ema=0.8, dropout=0.3, drop_path=0.2, mixup=0.4, cutmix=1.0, patience=3
     )
 
-    def run(workdir: str) -> FinetuneResult:
-        return finetune(train, config, validation=validation, workdir=tmp_path / workdir, seed=5)
+    def run(workdir: str, *callbacks: Callback) -> FinetuneResult:
+        return finetune(
+            train,
+            config,
+            validation=validation,
+            workdir=tmp_path / workdir,
+            seed=5,
+            callbacks=callbacks,
+        )
 
     whole = run("whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            finetune_module,
-            "build_callbacks",
-            lambda *arguments: [*build_callbacks(*arguments), Interrupt(1)],
-        )
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            run("halves")
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run("halves", Interrupt(1))
     # Whatever else draws from the global generator in between must not matter.
     torch.manual_seed(99)
     resumed = run("halves")
@@ -250,3 +250,98 @@ def test_arguments_that_do_not_fit_are_named(
         finetune(train, changed(target_weights={"size": 1.0}), workdir=tmp_path, seed=0)
     with pytest.raises(ValueError, match="patience = 3 needs validation samples"):
         finetune(train, changed(patience=3), workdir=tmp_path, seed=0)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"transfer": {"frozen_stages": 2, "layer_decay": 0.7}},
+        {"transfer": {"unfreeze_epochs": 1, "freeze_norms": True}},
+        {"backbone": "test_vit", "transfer": {"lora_rank": 2}},
+        {"backbone": "test_vit", "recompute": True, "accumulate": 2},
+        {"objective": {"classifier": "focal", "class_weights": "effective_number"}},
+        {"objective": {"classifier": "logit_adjusted", "target_weights": "learned"}},
+        {"objective": {"metric": {"arcface": 0.5, "multi_similarity": 0.5}, "memory": 24}},
+        {"imbalance": {"sampling": "balanced", "target": "colour"}},
+        {"adversarial": {"method": "pgd", "steps": 2}},
+        {"policy": "randaugment", "mixup": 0.2, "cutmix": 1.0},
+        {"pretraining": {"method": "byol", "epochs": 1, "batch_size": 8}},
+    ],
+    ids=lambda part: ", ".join(f"{k}={v}" for k, v in part.items())[:40],
+)
+def test_every_part_resumes_to_the_same_tower(
+    part: dict[str, Any],
+    planted: Callable[..., Samples],
+    tmp_path: Path,
+) -> None:
+    samples = planted(32)
+    config = changed(**{"backbone": "test_resnet", "epochs": 3, "batch_size": 8, **part})
+    whole = finetune(samples, config, workdir=tmp_path / "whole", seed=0)
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        finetune(samples, config, workdir=tmp_path / "cut", seed=0, callbacks=[Interrupt(1)])
+    resumed = finetune(samples, config, workdir=tmp_path / "cut", seed=0)
+    wanted = resumed.tower.state_dict()
+    for name, value in whole.tower.state_dict().items():
+        torch.testing.assert_close(wanted[name], value, atol=0, rtol=0)
+    assert not any("lora" in name for name in wanted), "a tower knows nothing of how it was trained"
+
+
+def test_frozen_weights_are_those_that_were_loaded(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    samples = planted(32)
+    first = finetune(samples, changed(backbone="test_resnet"), workdir=tmp_path / "1", seed=0)
+    save(first.tower, tmp_path / "tower")
+    config = changed(
+        backbone="test_resnet",
+        pretrained=str(tmp_path / "tower"),
+        epochs=1,
+        transfer={"frozen_stages": "all"},
+    )
+    second = finetune(samples, config, workdir=tmp_path / "2", seed=1).tower
+    for name, value in first.tower.backbone.state_dict().items():
+        torch.testing.assert_close(second.backbone.state_dict()[name], value, atol=0, rtol=0)
+    assert not torch.equal(second.heads[0].weight, first.tower.heads[0].weight)
+
+
+def test_curves_have_loss_learning_rate_and_accuracy(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    config = changed(backbone="test_resnet", epochs=2, tracking={"logger": "csv"})
+    finetune(planted(32), config, validation=planted(16, seed=1), workdir=tmp_path, seed=0)
+    (curves,) = tmp_path.rglob("metrics.csv")
+    columns = set(curves.read_text().splitlines()[0].split(","))
+    assert {"training/loss", "validation/loss", "validation/accuracy/colour"} <= columns
+    assert any(column.startswith("lr-") for column in columns)
+
+
+def test_a_class_of_one_picture_and_one_of_none_are_trained_with(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    whole = planted(32)
+    colours = np.where(whole.targets["colour"] == 3, -1, whole.targets["colour"])
+    colours[3] = 2  # with the others of its class unknown below
+    colours[(colours == 2) & (np.arange(32) != 3)] = -1
+    samples = Samples(
+        whole.images, {**whole.targets, "colour": colours}, whole.classes, root=whole.root
+    )
+    for part in (
+        {"imbalance": {"sampling": "balanced", "target": "colour"}},
+        {"objective": {"classifier": "logit_adjusted", "class_weights": "balanced"}},
+    ):
+        config = changed(backbone="test_resnet", epochs=1, **part)
+        # The validation has the class that training never saw: an error, not a crash.
+        result = finetune(
+            samples, config, validation=whole, workdir=tmp_path / next(iter(part)), seed=0
+        )
+        assert 0 <= result.metrics["accuracy/colour"] < 1
+        assert np.isfinite(result.metrics["loss"])
+
+
+def test_a_network_of_one_size_says_so_where_training_has_another(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    config = changed(backbone="test_vit", start_size=16)
+    with pytest.raises(ValueError, match="size 16 does not fit backbone 'test_vit'"):
+        finetune(planted(16), config, workdir=tmp_path, seed=0)

@@ -16,12 +16,12 @@ from torch import nn
 from transformers import ViTConfig, ViTModel
 
 from vision import pretrain as pretrain_module
-from vision.backbones import Backbone, build_backbone
 from vision.config import VisionConfig
 from vision.dataset import Samples
 from vision.errors import TrainingError
+from vision.networks.backbones import Backbone, build_backbone
 from vision.pretrain import PretrainResult, pretrain
-from vision.trainer import build_callbacks
+from vision.training.trainer import build_callbacks
 from vision.transforms import build_eval_transform
 
 CONFIG = VisionConfig.model_validate(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vision.backbones import build_backbone
 from vision.batches import prepared_batches
 from vision.images import ImageError
+from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 
 CLASSES = {"level 0": ["fruit", "milk"], "a.b": ["red", "green", "blue"]}

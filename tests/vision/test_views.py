@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vision.backbones import build_backbone
+from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 from vision.views import Views, draw_views
 

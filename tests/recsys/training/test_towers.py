@@ -30,8 +30,8 @@ from recsys.training.towers import (
 from text.build import build_encoder
 from text.config import TextConfig
 from text.encoder import TextEncoder
-from vision.backbones import build_backbone
 from vision.config import VisionConfig
+from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 
 TITLES = ["red mug", None, "blue mug", "green jug", None, "blue jug"]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from vision.backbones import build_backbone
 from vision.dataset import Samples
 from vision.images import load
+from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 from vision.transforms import build_eval_transform
 

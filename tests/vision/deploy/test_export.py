@@ -1,0 +1,196 @@
+"""An exported tower answers as the one it was, in float32 exactly and in int8 nearly."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from vision import checkpoint
+from vision.dataset import Samples
+from vision.deploy.compress import factorise
+from vision.deploy.export import export_onnx
+from vision.deploy.onnx_tower import OnnxTower
+from vision.deploy.variants import compare_variants
+from vision.errors import CheckpointError, ImageError
+from vision.networks.backbones import build_backbone
+from vision.tower import VisionTower
+
+CLASSES = {"level 0": ["fruit", "milk"], "a.b": ["red", "green", "blue"]}
+
+
+def pictures(count: int, seed: int = 0) -> list[Image.Image]:
+    small = np.random.default_rng(seed).integers(0, 256, (count, 6, 5, 3), dtype=np.uint8)
+    return [Image.fromarray(pixels).resize((50, 40)) for pixels in small]
+
+
+def build_tower(name: str, classes: dict[str, list[str]] = CLASSES) -> VisionTower:
+    torch.manual_seed(0)
+    tower = VisionTower(build_backbone(name, size=32), dim=16, classes=classes, dropout=0.5)
+    # Statistics as after training, so that evaluation mode does not answer with constants.
+    tower.train()
+    with torch.no_grad():
+        for _ in range(20):
+            tower(torch.randn(16, 3, 32, 32))
+    return tower
+
+
+@pytest.fixture(scope="module")
+def tower() -> VisionTower:
+    return build_tower("test_resnet")
+
+
+@pytest.fixture(scope="module")
+def folder(tower: VisionTower, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("exported")
+    export_onnx(tower, folder, int8_calibration=pictures(40, seed=1))
+    return folder
+
+
+def test_float32_answers_as_the_tower_whatever_the_batch(tower: VisionTower, folder: Path) -> None:
+    exported, images = OnnxTower(folder), pictures(9)
+    assert exported.classes == tower.classes
+    for batch_size in (1, 4, 64):
+        embeddings = exported.embed(images, batch_size=batch_size)
+        assert embeddings.dtype == np.float32
+        np.testing.assert_allclose(embeddings, tower.embed(images), atol=1e-4)
+    expected = tower.predict(images)
+    got = exported.predict(images)
+    assert list(got) == list(expected)
+    for target, probabilities in expected.items():
+        np.testing.assert_allclose(got[target], probabilities, atol=1e-4)
+
+
+def test_int8_answers_nearly_as_the_tower_and_is_smaller(tower: VisionTower, folder: Path) -> None:
+    exported, images = OnnxTower(folder, int8=True, threads=1), pictures(40)
+    embeddings = tower.embed(images)
+    cosines = (exported.embed(images) * embeddings).sum(axis=1)
+    others = (np.roll(embeddings, 1, axis=0) * embeddings).sum(axis=1)
+    assert cosines.min() > 0.98
+    assert cosines.min() > others.max(), "each is nearer to itself than to another"
+    for target, probabilities in tower.predict(images).items():
+        np.testing.assert_allclose(exported.predict(images)[target], probabilities, atol=0.1)
+    sizes = [(folder / name).stat().st_size for name in ("model.int8.onnx", "model.onnx")]
+    assert sizes[0] < 0.5 * sizes[1]
+
+
+def test_batch_norms_are_folded_and_convolutions_quantised(
+    tower: VisionTower, folder: Path
+) -> None:
+    graph = onnx.load(folder / "model.onnx").graph
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    assert [one.name for one in graph.output] == ["embeddings", "logits/level 0", "logits/a.b"]
+    quantised = onnx.load(folder / "model.int8.onnx").graph
+    made_by = {name: node.op_type for node in quantised.node for name in node.output}
+    sources = Counter(
+        made_by[name] for node in quantised.node if node.op_type == "Conv" for name in node.input
+    )
+    assert set(sources) == {"DequantizeLinear"}
+    sizes = {one.name: list(one.dims) for one in quantised.initializer}
+    for node in quantised.node:
+        if node.op_type == "DequantizeLinear" and len(sizes.get(node.input[0], [])) == 4:
+            assert sizes[node.input[1]] == sizes[node.input[0]][:1], "a scale per channel"
+
+
+def test_a_factorised_transformer_is_exported_without_a_word(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    tower = factorise(build_tower("test_vit"), 0.9)
+    with caplog.at_level(logging.WARNING):
+        export_onnx(tower, tmp_path, int8_calibration=pictures(40, seed=1))
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+    assert tower.training
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["config.json", "model.int8.onnx", "model.onnx"]
+    images = pictures(40)
+    expected = tower.embed(images)
+    np.testing.assert_allclose(OnnxTower(tmp_path).embed(images), expected, atol=1e-4)
+    int8 = OnnxTower(tmp_path, int8=True).embed(images)
+    assert (int8 * expected).sum(axis=1).min() > 0.95
+    (tmp_path / "model.int8.onnx").unlink()
+    with pytest.raises(CheckpointError, match=r"no model\.int8\.onnx; export it with int8_cal"):
+        OnnxTower(tmp_path, int8=True)
+
+
+def test_a_saved_tower_s_folder_holds_its_export_too(tower: VisionTower, folder: Path) -> None:
+    config = (folder / "config.json").read_text()
+    checkpoint.save(tower, folder)
+    assert (folder / "config.json").read_text() == config
+    np.testing.assert_allclose(
+        OnnxTower(folder).embed(pictures(2)),
+        checkpoint.load(folder).embed(pictures(2)),
+        atol=1e-4,
+    )
+
+
+def test_no_pictures_give_empty_answers(folder: Path) -> None:
+    exported = OnnxTower(folder)
+    assert exported.embed([]).shape == (0, 16)
+    assert {name: of.shape for name, of in exported.predict([]).items()} == {
+        "level 0": (0, 2),
+        "a.b": (0, 3),
+    }
+
+
+def test_wrong_input_is_named(tower: VisionTower, folder: Path, tmp_path: Path) -> None:
+    exported = OnnxTower(folder)
+    with pytest.raises(ImageError, match="image 1: image cannot be decoded") as caught:
+        exported.embed([pictures(1)[0], b"not a picture"])
+    assert caught.value.position == 1
+    with pytest.raises(ValueError, match=r"must have shape \(B, 3, 32, 32\), got \(2, 3, 8, 8\)"):
+        exported.outputs(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        exported.embed(pictures(1), batch_size=0)
+    with pytest.raises(ValueError, match="int8_calibration must have at least 1 picture, got none"):
+        export_onnx(tower, tmp_path / "new", int8_calibration=[])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_without_a_whole_export_is_said(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no model.onnx; export_onnx makes it"):
+        OnnxTower(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="does not hold an exported tower"):
+        OnnxTower(tmp_path)
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(CheckpointError, match=r"model.onnx is damaged"):
+        OnnxTower(tmp_path)
+
+
+def test_variants_are_compared_on_the_same_pictures(planted: Callable[..., Samples]) -> None:
+    samples = planted(20)
+    tower = build_tower("test_resnet", {name: list(of) for name, of in samples.classes.items()})
+    rows = compare_variants(tower, samples, calibration=pictures(20), batch_sizes=(2,), repeats=1)
+    by_name = {row.name: row for row in rows}
+    assert list(by_name) == [
+        "float32",
+        "bfloat16",
+        "pruned 20%",
+        "factorised 95%",
+        "onnx float32",
+        "onnx int8",
+    ]
+    assert samples.root is not None
+    paths = [samples.root / image for image in samples.images]
+    for target, probabilities in tower.predict(paths).items():
+        labels = samples.targets[target]
+        right = (probabilities.argmax(axis=1) == labels)[labels >= 0].mean()
+        for name in ("float32", "onnx float32"):
+            assert by_name[name].accuracy[target] == pytest.approx(right)
+    assert by_name["onnx int8"].size_mb < 0.5 * by_name["float32"].size_mb
+    assert by_name["factorised 95%"].size_mb < by_name["float32"].size_mb
+    assert all(list(row.pictures_per_s) == [2] and row.pictures_per_s[2] > 0 for row in rows)
+
+
+def test_variants_need_the_tower_s_own_classes(
+    tower: VisionTower, planted: Callable[..., Samples]
+) -> None:
+    with pytest.raises(ValueError, match="must have the targets and classes of the tower"):
+        compare_variants(tower, planted(2), calibration=pictures(2))

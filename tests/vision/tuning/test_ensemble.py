@@ -1,0 +1,83 @@
+"""One tower of several: averaged weights, averaged answers."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vision.batches import ImageSource
+from vision.networks.backbones import build_backbone
+from vision.tower import VisionTower
+from vision.tuning.ensemble import ensemble_predict, soup
+
+CLASSES = {"colour": ["red", "green", "blue"], "side.of it": ["small", "large"]}
+
+
+def build(seed: int, backbone: str = "test_resnet", **changes: object) -> VisionTower:
+    torch.manual_seed(seed)
+    options = {"dim": 8, "classes": CLASSES, **changes}
+    tower = VisionTower(build_backbone(backbone, size=32), **options)  # type: ignore[arg-type]
+    # A step in training gives batch norms statistics and counts of their own.
+    for _ in range(seed):
+        tower(torch.randn(4, 3, 32, 32))
+    return tower
+
+
+@pytest.fixture
+def pictures() -> list[ImageSource]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, (40, 32, 3), dtype=np.uint8)) for _ in range(5)]
+
+
+def test_every_weight_and_statistic_of_a_soup_is_the_mean() -> None:
+    towers = [build(seed) for seed in (1, 2, 3)]
+    mixed = soup(towers)
+    assert not mixed.training
+    for name, value in mixed.state_dict().items():
+        parts = [tower.state_dict()[name] for tower in towers]
+        if value.is_floating_point():
+            wanted = (parts[0] + parts[1] + parts[2]) / 3
+            torch.testing.assert_close(value, wanted, atol=1e-6, rtol=1e-5)
+        else:
+            assert value == parts[0]
+            assert parts[0] != parts[1]
+
+
+def test_a_soup_of_one_answers_as_that_one_and_leaves_it_alone(pictures: list[ImageSource]) -> None:
+    tower = build(1)
+    before = copy.deepcopy(tower.state_dict())
+    mixed = soup([tower, tower])
+    np.testing.assert_allclose(mixed.embed(pictures), tower.embed(pictures), atol=1e-6)
+    with torch.no_grad():
+        for value in mixed.parameters():
+            value.zero_()
+    for name, value in tower.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert tower.training
+
+
+def test_an_ensemble_averages_probabilities_of_any_networks(pictures: list[ImageSource]) -> None:
+    towers = [build(1), build(2, "test_vit", dim=4)]
+    got = ensemble_predict(towers, pictures, batch_size=2)
+    first, second = (tower.predict(pictures) for tower in towers)
+    assert list(got) == list(CLASSES)
+    for name in CLASSES:
+        assert got[name].dtype == np.float32
+        np.testing.assert_allclose(got[name], (first[name] + second[name]) / 2, atol=1e-6)
+        np.testing.assert_allclose(got[name].sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_towers_that_do_not_fit_together_are_named() -> None:
+    tower, other = build(0), build(0, classes={"colour": ["red", "green", "blue"]})
+    with pytest.raises(ValueError, match="towers must be at least one, got none"):
+        soup([])
+    with pytest.raises(ValueError, match="same targets and classes, but those at 1 differ"):
+        soup([tower, other])
+    with pytest.raises(ValueError, match="same targets and classes, but those at 1 differ"):
+        ensemble_predict([tower, other], [])
+    with pytest.raises(ValueError, match="must have the same dim, got 8 and, at 1, 4"):
+        soup([tower, build(0, dim=4)])
+    with pytest.raises(ValueError, match=r"must have the same spec, got .*resnet.* at 1, .*vit"):
+        soup([tower, build(0, "test_vit")])

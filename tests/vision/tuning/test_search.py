@@ -1,0 +1,218 @@
+"""A search proposes by its seed, prunes, and goes on where it was killed."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import polars as pl
+import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from vision import finetune as finetune_module
+from vision.config import VisionConfig
+from vision.dataset import Samples
+from vision.errors import TrainingError
+from vision.finetune import finetune
+from vision.training.trainer import build_callbacks
+from vision.tuning.search import SearchResult, _PrunedError, _Report, search
+from vision.tuning.space import Choices, Range, SearchSpace
+
+CONFIG = VisionConfig(
+    backbone="test_resnet",
+    size=16,
+    dim=8,
+    epochs=1,
+    batch_size=8,
+    augmentation="none",
+    warmup_epochs=0,
+    precision="32-true",
+)
+SPACE = SearchSpace(
+    {
+        "learning_rate": Range(low=1e-4, high=1e-2, log=True),
+        "epochs": Range(low=1, high=2),
+        "transfer.layer_decay": Choices(choices=(0.5, 1.0)),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(planted: Callable[..., Samples]) -> tuple[Samples, Samples]:
+    return planted(16), planted(8, seed=1)
+
+
+Pictures = tuple[Samples, Samples]
+
+
+def run(pictures: Pictures, workdir: Path, n_trials: int, **options: Any) -> SearchResult:
+    arguments = {"config": CONFIG, "space": SPACE, "seed": 3, "metric": "loss", **options}
+    return search(*pictures, n_trials=n_trials, workdir=workdir, **arguments)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    pictures: Pictures, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SearchResult, Path]:
+    workdir = tmp_path_factory.mktemp("whole")
+    return run(pictures, workdir, 3), workdir
+
+
+def test_the_best_configuration_is_that_of_the_lowest_loss(
+    whole: tuple[SearchResult, Path], pictures: Pictures, tmp_path: Path
+) -> None:
+    result, workdir = whole
+    assert result.trials.columns == [
+        "number",
+        "state",
+        "value",
+        "measured_epochs",
+        "learning_rate",
+        "epochs",
+        "transfer.layer_decay",
+    ]
+    assert result.trials["measured_epochs"].to_list() == result.trials["epochs"].to_list()
+    assert set(result.trials["state"]) == {"complete"}
+    best = result.trials.sort("value").row(0, named=True)
+    assert result.value == best["value"]
+    assert result.best.learning_rate == best["learning_rate"]
+    assert result.best.transfer.layer_decay == best["transfer.layer_decay"]
+    assert result.best.backbone == CONFIG.backbone
+    train, validation = pictures
+    again = finetune(train, result.best, validation=validation, workdir=tmp_path, seed=3)
+    assert again.metrics["loss"] == result.value
+    assert [file.name for file in workdir.iterdir()] == ["study.db"]
+
+
+def test_a_search_that_goes_on_ends_as_one_in_one_go(
+    whole: tuple[SearchResult, Path], pictures: Pictures, tmp_path: Path
+) -> None:
+    first = run(pictures, tmp_path, 1)
+    assert len(first.trials) == 1
+    second = run(pictures, tmp_path, 3)
+    assert second.trials.equals(whole[0].trials)
+    assert second.trials["learning_rate"].n_unique() == 3
+    assert second.best == whole[0].best
+    assert run(pictures, tmp_path, 3).trials.equals(second.trials), "nothing is left to try"
+
+
+class Interrupt(Callback):
+    """The power goes after the second epoch was measured, before its checkpoint is written."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_trial_that_was_killed_goes_on_from_its_checkpoint(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = SearchSpace({"learning_rate": Range(low=1e-4, high=1e-2, log=True)})
+    config = CONFIG.model_copy(update={"epochs": 2})
+    whole = run(pictures, tmp_path / "whole", 1, config=config, space=space)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            finetune_module,
+            "build_callbacks",
+            lambda *arguments: [Interrupt(), *build_callbacks(*arguments)],
+        )
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(pictures, tmp_path / "killed", 1, config=config, space=space)
+    assert (tmp_path / "killed" / "trial-0" / "last.ckpt").exists()
+    resumed = run(pictures, tmp_path / "killed", 1, config=config, space=space)
+    assert resumed.trials.equals(whole.trials)
+
+
+def test_another_seed_proposes_others_and_is_refused_in_the_same_folder(
+    whole: tuple[SearchResult, Path], pictures: Pictures, tmp_path: Path
+) -> None:
+    result, workdir = whole
+    other = run(pictures, tmp_path, 1, seed=4)
+    assert other.trials["learning_rate"][0] != result.trials["learning_rate"][0]
+    train, validation = pictures
+    with pytest.raises(TrainingError, match=r"study\.db is of a search with other samples"):
+        run(pictures, workdir, 3, seed=4)
+    with pytest.raises(TrainingError, match=r"study\.db is of a search with other samples"):
+        run((train.take(range(12)), validation), workdir, 3)
+
+
+def test_trials_worse_than_the_median_are_pruned_and_counted(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    space = SearchSpace({"learning_rate": Choices(choices=(3e-3, 1e-9))})
+    result = run(pictures, tmp_path, 7, space=space)
+    assert len(result.trials) == 7
+    pruned = result.trials.filter(pl.col("state") == "pruned")
+    assert set(pruned["learning_rate"]) == {1e-9}
+    assert result.best.learning_rate == 3e-3
+
+
+def test_a_pruned_run_ends_after_its_epoch(pictures: Pictures, tmp_path: Path) -> None:
+    study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=-1.0))
+    trial = study.ask()
+    config = CONFIG.model_copy(update={"epochs": 3})
+    train, validation = pictures
+    with pytest.raises(_PrunedError, match="after epoch 0 of loss"):
+        finetune(
+            train,
+            config,
+            validation=validation,
+            workdir=tmp_path,
+            seed=0,
+            callbacks=[_Report(trial, "loss", {})],
+        )
+    assert list(study.trials[0].intermediate_values) == [0]
+
+
+def test_trials_that_cannot_be_trained_are_pruned_and_logged(
+    pictures: Pictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A size of 16 does not go together with the start size, which is told when it is proposed.
+    config = CONFIG.model_copy(update={"size": 32, "start_size": 16, "gradient_clip": 1e30})
+    space = SearchSpace(
+        {"size": Choices(choices=(16, 32)), "start_size": Choices(choices=(16, 32))}
+    )
+    result = run(pictures, tmp_path / "sizes", 4, config=config, space=space)
+    wrong = (pl.col("size") == 16) & (pl.col("start_size") == 32)
+    assert result.trials.select(((pl.col("state") == "pruned") == wrong).all()).item()
+    assert result.trials.filter(wrong).height > 0
+    diverging = SearchSpace({"learning_rate": Choices(choices=(1e30,))})
+    with (
+        caplog.at_level(logging.WARNING, "vision.tuning.search"),
+        pytest.raises(TrainingError, match="none of 2 trials could be trained; see the log"),
+    ):
+        run(pictures, tmp_path / "diverging", 2, config=config, space=diverging)
+    assert "{'learning_rate': 1e+30} cannot be trained: loss must be finite" in caplog.text
+
+
+def test_a_search_is_silent_and_leaves_optuna_s_logging_as_it_was(
+    pictures: Pictures, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    run(pictures, tmp_path, 1)
+    assert capfd.readouterr() == ("", "")
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+
+
+def test_arguments_that_do_not_fit_are_named(
+    planted: Callable[..., Samples], pictures: Pictures, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="n_trials must be at least 1, got 0"):
+        run(pictures, tmp_path, 0)
+    with pytest.raises(ValueError, match=r"must be one of accuracy/.*, loss, got 'accuracy/size'"):
+        run(pictures, tmp_path / "metric", 1, metric="accuracy/size")
+    with pytest.raises(ValueError, match="does not fit VisionConfig: unknown field epoch, did you"):
+        run(pictures, tmp_path, 1, space=SearchSpace({"epoch": Range(low=1, high=2)}))
+    nothing = Samples(pictures[0].images, {}, {}, root=pictures[0].root)
+    with pytest.raises(ValueError, match="at least one target"):
+        run((nothing, nothing), tmp_path, 1)
+
+
+def test_the_extra_is_named_where_optuna_is_not_installed(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r"pip install 'vitrine-recsys\[search\]'"):
+        run(pictures, tmp_path, 1)

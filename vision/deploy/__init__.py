@@ -1,0 +1,1 @@
+"""Trained towers made smaller, faster, or run elsewhere."""

@@ -1,0 +1,125 @@
+"""A tower that was exported to ONNX, run by ONNX Runtime on the CPU."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import Tensor
+
+from vision.batches import ImageSource, prepared_batches
+from vision.checkpoint import CONFIG_FILE, TowerConfig
+from vision.deploy.export import EMBEDDINGS, INPUT, INT8_FILE, LOGITS, MODEL_FILE
+from vision.errors import CheckpointError
+from vision.tower import TowerOutput
+
+
+class OnnxTower:
+    """An exported tower; embeds and predicts as the ``VisionTower`` that it was.
+
+    Args:
+        folder: What ``export_onnx`` wrote.
+        int8: Run ``model.int8.onnx``.
+        threads: Threads of one pass; as many as torch would use if None.
+
+    Raises:
+        ImportError: If the extra ``onnx`` is not installed.
+        CheckpointError: If the folder does not hold an exported tower, or none in int8.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, int8: bool = False, threads: int | None = None
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(
+                "running ONNX needs onnxruntime: pip install 'vitrine-recsys[onnx]'"
+            ) from error
+        path = Path(folder) / (INT8_FILE if int8 else MODEL_FILE)
+        config = _read_config(path)
+        self.preprocess, self.classes, self.dim = config.preprocess, config.classes, config.dim
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        # Its threads wait for the next pass in a busy loop, which takes the cores from others.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+        # onnxruntime's own errors share no narrower root.
+        except Exception as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from error
+
+    def outputs(self, images: Tensor) -> TowerOutput:
+        """Return embeddings (B, D) and logits (B, C) per target of prepared pictures.
+
+        Args:
+            images: Float32 (B, 3, H, W), as ``build_eval_transform`` makes them.
+
+        Raises:
+            ValueError: If the shape is wrong.
+        """
+        side = self.preprocess.size
+        if images.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"images must have shape (B, 3, {side}, {side}), got {tuple(images.shape)}"
+            )
+        wanted = [EMBEDDINGS, *(f"{LOGITS}{target}" for target in self.classes)]
+        embeddings, *logits = map(
+            torch.from_numpy, self._session.run(wanted, {INPUT: images.contiguous().numpy()})
+        )
+        return TowerOutput(embeddings, dict(zip(self.classes, logits, strict=True)))
+
+    def embed(
+        self, images: Iterable[ImageSource], *, batch_size: int = 64, progress: bool = False
+    ) -> NDArray[np.float32]:
+        """Return unit-length embeddings, float32 (N, D), in the order of the images.
+
+        Args:
+            images: Pictures, files' bytes or paths; read a batch at a time.
+            batch_size: Pictures in one pass.
+            progress: Show Lightning's progress bar.
+
+        Raises:
+            ImageError: If an image cannot be read; names its position.
+        """
+        parts = [output.embeddings.numpy() for output in self._infer(images, batch_size, progress)]
+        return np.concatenate([np.zeros((0, self.dim), np.float32), *parts])
+
+    def predict(
+        self, images: Iterable[ImageSource], *, batch_size: int = 64, progress: bool = False
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return class probabilities of every target, float32 (N, C); arguments as ``embed``."""
+        parts: dict[str, list[NDArray[np.float32]]] = {
+            name: [np.zeros((0, len(of)), np.float32)] for name, of in self.classes.items()
+        }
+        for output in self._infer(images, batch_size, progress):
+            for name, logits in output.logits.items():
+                parts[name].append(logits.softmax(dim=1).numpy())
+        return {name: np.concatenate(chunks) for name, chunks in parts.items()}
+
+    def _infer(
+        self, images: Iterable[ImageSource], batch_size: int, progress: bool
+    ) -> Iterator[TowerOutput]:
+        batches = prepared_batches(
+            images, self.preprocess, batch_size=batch_size, progress=progress
+        )
+        return map(self.outputs, batches)
+
+
+def _read_config(path: Path) -> TowerConfig:
+    folder = path.parent
+    if not path.is_file():
+        fix = (
+            "export it with int8_calibration" if path.name == INT8_FILE else "export_onnx makes it"
+        )
+        raise CheckpointError(f"{folder} has no {path.name}; {fix}")
+    try:
+        raw = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+        return TowerConfig.model_validate(json.loads(raw))
+    except (OSError, ValueError, ValidationError) as error:
+        raise CheckpointError(f"{folder} does not hold an exported tower: {error}") from error

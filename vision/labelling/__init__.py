@@ -1,0 +1,1 @@
+"""Few labels: prototypes, pseudo-labels, what to label next, thresholds."""

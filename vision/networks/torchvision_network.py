@@ -1,0 +1,96 @@
+"""torchvision's classification networks without their classifiers."""
+
+from functools import partial
+from typing import Any, Literal
+
+import torchvision
+from torch import nn
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+from vision.errors import WeightsError
+from vision.networks.weights import State, find_local, load_local, load_state, not_found
+from vision.transforms import Preprocess
+
+# Inception and GoogLeNet were trained on other means than ImageNet's, and convert inside.
+CONVERTING = ("inception_v3", "googlenet")
+
+
+def build_torchvision(
+    name: str, pretrained: bool | str, preprocess: Preprocess
+) -> tuple[nn.Module, Preprocess]:
+    """Return the network, from (B, 3, H, W) to (B, F), and how pictures are prepared for it.
+
+    Args:
+        name: torchvision's name.
+        pretrained: As ``build_backbone`` has it, without hub ids.
+        preprocess: Size and fit that are wanted.
+
+    Raises:
+        ValueError: If there is no such network.
+        WeightsError: If the weights are not on this machine and cannot be fetched.
+    """
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ValueError(f"torchvision has no classification network {name!r}")
+    local = find_local(pretrained)
+    if isinstance(pretrained, str) and local is None:
+        raise WeightsError(
+            f"pretrained for torchvision must be true or a local file or folder, got {pretrained!r}"
+        )
+    fetch = pretrained is True
+    try:
+        network = _create(name, preprocess.size, "DEFAULT" if fetch else None)
+    except OSError as error:
+        raise not_found(f"torchvision/{name}", pretrained) from error
+    if fetch and isinstance(network, VisionTransformer):
+        network = _at_size(network, name, preprocess.size)
+    _drop_classifiers(network, name)
+    if local is not None:
+        load_local(network, local, partial(resampled, network))
+    if not pretrained:
+        return network, preprocess
+    published = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return network, Preprocess(
+        size=preprocess.size, fit=preprocess.fit, interpolation=published.interpolation.value
+    )
+
+
+def _create(name: str, size: int, weights: Literal["DEFAULT"] | None) -> nn.Module:
+    options: dict[str, Any] = {}
+    if name in CONVERTING:
+        options["transform_input"] = True
+        if weights is None:
+            options["init_weights"] = True
+    if name.startswith("vit_") and weights is None:
+        options["image_size"] = size
+    network: nn.Module = torchvision.models.get_model(name, weights=weights, **options)
+    return network
+
+
+def _at_size(published: VisionTransformer, name: str, size: int) -> nn.Module:
+    """Return a vision transformer for pictures of another size than its weights were trained at."""
+    network = _create(name, size, None)
+    load_state(network, published.state_dict(), name, partial(resampled, network))
+    return network
+
+
+def resampled(network: nn.Module, state: State) -> State:
+    """Return weights with position embeddings of the network's size; others have none."""
+    if not isinstance(network, VisionTransformer):
+        return state
+    fitting: State = interpolate_embeddings(network.image_size, network.patch_size, {**state})
+    return fitting
+
+
+def _drop_classifiers(network: Any, name: str) -> None:
+    """Take out the last linear layer, which gives ImageNet's 1,000 classes, and those beside it.
+
+    Inception and GoogLeNet classify from their middle, too, while they are trained.
+    """
+    for auxiliary in ("AuxLogits", "aux1", "aux2"):
+        if hasattr(network, auxiliary):
+            setattr(network, auxiliary, None)
+            network.aux_logits = False
+    linears = [path for path, part in network.named_modules() if isinstance(part, nn.Linear)]
+    if not linears:
+        raise ValueError(f"torchvision network {name!r} does not end in a linear layer")
+    network.set_submodule(linears[-1], nn.Identity())

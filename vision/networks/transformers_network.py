@@ -1,0 +1,100 @@
+"""Vision networks of transformers, and the vision half of those that read text, too."""
+
+import inspect
+from typing import Any
+
+import torch
+from PIL.Image import Resampling
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PretrainedConfig
+
+from vision.errors import WeightsError
+from vision.networks.weights import UNREACHABLE, not_found, refuse_missing
+from vision.transforms import Preprocess
+
+
+class TransformersNetwork(nn.Module):
+    """A transformers vision network that returns its pooled features (B, F).
+
+    Args:
+        config: Its architecture.
+        network: The network; one with random weights where it is not given.
+    """
+
+    def __init__(self, config: PretrainedConfig, network: Any = None) -> None:
+        super().__init__()
+        models: Any = AutoModel
+        self.network = models.from_config(config) if network is None else network
+        # Position embeddings are stored at one size; asked for another, they are resampled.
+        takes = inspect.signature(self.network.forward).parameters
+        flag = "interpolate_pos_encoding"
+        self._options = {flag: True} if flag in takes else {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features (B, F) of images (B, 3, H, W): pooled, or the mean of the tokens."""
+        output: Any = self.network(pixel_values=images, **self._options)
+        pooled: Tensor | None = getattr(output, "pooler_output", None)
+        if pooled is None:
+            pooled = output.last_hidden_state.mean(dim=1)
+        return pooled.flatten(1)
+
+    def set_grad_checkpointing(self) -> None:
+        """Recompute activations for the gradient from now on; named as timm names it."""
+        network: Any = self.network
+        enable = getattr(network, "activation_checkpointing_enable", None)
+        # Its name in earlier releases of transformers 5.
+        enable = enable or network.gradient_checkpointing_enable
+        # The other kind gives no gradient to what follows frozen stages.
+        enable({"use_reentrant": False})
+
+
+def build_transformers(
+    source: str, pretrained: bool | str, preprocess: Preprocess
+) -> tuple[TransformersNetwork, Preprocess]:
+    """Return the network, from (B, 3, H, W) to (B, F), and how pictures are prepared for it.
+
+    Args:
+        source: A hub id or a local folder.
+        pretrained: As ``build_backbone`` has it.
+        preprocess: Size and fit that are wanted.
+
+    Raises:
+        WeightsError: If it is not on this machine and cannot be fetched, or does not fit.
+    """
+    processors: Any = AutoImageProcessor
+    try:
+        whole = AutoConfig.from_pretrained(source)
+        published = processors.from_pretrained(source) if pretrained else None
+    except (*UNREACHABLE, ValueError) as error:
+        raise not_found(f"transformers/{source}", pretrained) from error
+    # CLIP and SigLIP are text and vision networks in one; only one half is wanted.
+    config = getattr(whole, "vision_config", whole)
+    # Some are published in half precision, which is for inference alone.
+    config.dtype = torch.float32
+    if published is None:
+        config.image_size = preprocess.size
+        return TransformersNetwork(config), preprocess
+    network = _load(source, pretrained, config)
+    return TransformersNetwork(config, network), Preprocess(
+        size=preprocess.size,
+        mean=tuple(published.image_mean),
+        std=tuple(published.image_std),
+        interpolation=Resampling(published.resample).name.lower(),
+        fit=preprocess.fit,
+    )
+
+
+def _load(source: str, pretrained: bool | str, config: PretrainedConfig) -> nn.Module:
+    weights = source if isinstance(pretrained, bool) else pretrained
+    models: Any = AutoModel
+    try:
+        network: nn.Module
+        network, loading = models.from_pretrained(
+            weights, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    except (*UNREACHABLE, ValueError) as error:
+        raise not_found(f"transformers/{source}", pretrained) from error
+    except RuntimeError as error:
+        raise WeightsError(f"weights of {weights!r} do not fit {source!r}: {error}") from error
+    refuse_missing(loading["missing_keys"], weights)
+    return network

@@ -1,0 +1,146 @@
+"""One pretraining run as a LightningModule: two views, a method's loss, optimiser, schedule."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from vision.config import PretrainingConfig
+from vision.dataset import Batch
+from vision.presets import get_augmentation
+from vision.training.augment import augment
+from vision.training.divergence import check_finite
+from vision.training.schedule import learning_rate_factor
+from vision.training.siamese import Compared, Method, spread
+from vision.transforms import Preprocess
+
+
+class SelfSupervised(LightningModule):
+    """Trains a method's backbone on whole batches of stored pictures, without labels.
+
+    Everything random in a step is drawn from the seed and the step's number, so a run that was
+    interrupted between epochs ends as one that was not.
+
+    Args:
+        method: What is trained.
+        config: Schedule and augmentation.
+        preprocess: Size of the views in pixels, and their normalisation.
+        images: Files of the pictures, to name those of a failed step.
+        total_steps: Steps of the whole run.
+        seed: Seed of every draw.
+        fingerprint: Digest of what the run depends on; kept in its checkpoints.
+
+    Attributes:
+        losses: Mean loss of every finished epoch.
+        spreads: Mean spread of the projections in every finished epoch.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        config: PretrainingConfig,
+        *,
+        preprocess: Preprocess,
+        images: Sequence[Path],
+        total_steps: int,
+        seed: int,
+        fingerprint: str,
+    ) -> None:
+        super().__init__()
+        self.method, self.config, self.preprocess = method, config, preprocess
+        self.images, self.total_steps = images, total_steps
+        self.seed, self.fingerprint = seed, fingerprint
+        self.augmentation = get_augmentation(config.augmentation)
+        self.losses: list[float] = []
+        self.spreads: list[float] = []
+        self._epoch: list[Tensor] = []
+        # The layout that convolutions are fastest in, on processors and on tensor cores.
+        self.to(memory_format=torch.channels_last)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout and stochastic depth, which draw from torch's own generator."""
+        torch.manual_seed(self._step_seed("network"))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch.
+
+        Raises:
+            TrainingError: If it is not finite.
+        """
+        compared: Compared = self.method(*self.draw_views(batch))
+        loss, projections = compared
+        check_finite(
+            loss,
+            self.images,
+            batch.rows,
+            step=self.global_step,
+            epoch=self.current_epoch,
+            rate=self.config.learning_rate,
+        )
+        self._epoch.append(torch.stack([loss.detach(), spread(projections)]))
+        return loss
+
+    def draw_views(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return two independent views (B, 3, H, W) of every picture."""
+        views = augment(
+            batch.pictures.repeat(2, 1, 1, 1),
+            batch.aspects.repeat(2),
+            self.augmentation,
+            self.preprocess,
+            size=self.preprocess.size,
+            generator=torch.Generator().manual_seed(self._step_seed("augmentation")),
+        )
+        first, second = views.contiguous(memory_format=torch.channels_last).chunk(2)
+        return first, second
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Let the method follow the step that was just taken."""
+        self.method.after_step(self.global_step, self.total_steps)
+
+    def on_train_epoch_end(self) -> None:
+        """Keep and log the epoch's mean loss and spread."""
+        loss, width = torch.stack(self._epoch).mean(dim=0).tolist()
+        self._epoch.clear()
+        self.losses.append(loss)
+        self.spreads.append(width)
+        self.log_dict({"pretraining/loss": loss, "pretraining/spread": width}, prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add whose checkpoint it is, how the run went, and whether anything is left to do."""
+        checkpoint["fingerprint"] = self.fingerprint
+        checkpoint["losses"], checkpoint["spreads"] = self.losses, self.spreads
+        checkpoint["finished"] = self.current_epoch + 1 >= self.config.epochs
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up how the run went."""
+        self.losses, self.spreads = list(checkpoint["losses"]), list(checkpoint["spreads"])
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW under a linear warm-up and a cosine to zero."""
+        matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
+        vectors = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": self.config.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=self.config.learning_rate,
+        )
+        warmup = self.config.warmup_epochs / self.config.epochs * self.total_steps
+        warmup = min(warmup, self.total_steps / 2)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, warmup, self.total_steps)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _step_seed(self, stream: Literal["network", "augmentation"]) -> int:
+        """Return the seed of one of the step's independent streams of draws."""
+        entropy = [self.seed, self.global_step, *stream.encode()]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])

@@ -1,0 +1,1 @@
+"""Choosing a recipe: folds, hyperparameter search, ensembles."""

@@ -342,6 +342,6 @@ def test_a_class_of_one_picture_and_one_of_none_are_trained_with(
 def test_a_network_of_one_size_says_so_where_training_has_another(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
-    config = changed(backbone="test_vit", start_size=16)
-    with pytest.raises(ValueError, match="size 16 does not fit backbone 'test_vit'"):
+    config = changed(backbone="test_vit3", start_size=16)
+    with pytest.raises(ValueError, match="size 16 does not fit backbone 'test_vit3'"):
         finetune(planted(16), config, workdir=tmp_path, seed=0)

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +106,7 @@ def finetune(
     # back as it was found.
     with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
         torch.manual_seed(seed)
-        tower = _build_tower(samples, config)
+        tower = _prepared(build_tower(samples.classes, config), config)
         data = _decode(samples, validation, tower, config, workdir, progress, shard, cleanup)
         learner = Learner(
             tower,
@@ -124,6 +124,29 @@ def finetune(
             tower.backbone = merge_lora(tower.backbone)
     rejected = data.train.rejected + (data.validation.rejected if data.validation else ())
     return FinetuneResult(tower.cpu().eval(), metrics, epochs, rejected)
+
+
+def build_tower(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> VisionTower:
+    """Return the tower that fine-tuning starts from: the configured backbone, and random heads.
+
+    Args:
+        classes: Class names of every target.
+        config: Gives the backbone and its weights; random ones are drawn from torch's generator.
+
+    Raises:
+        ValueError: If there is no such network, or it does not read pictures of the sizes asked.
+        WeightsError: If named weights are not on this machine.
+    """
+    backbone = build_backbone(
+        config.backbone,
+        pretrained=config.pretrained,
+        size=config.size,
+        fit=config.fit,
+        drop_path=config.drop_path,
+    )
+    for side in {training_size(0, config), config.train_size or config.size} - {config.size}:
+        try_size(backbone.network, side, config.backbone)
+    return VisionTower(backbone, dim=config.dim, classes=classes, dropout=config.dropout)
 
 
 def _check(samples: Samples, config: VisionConfig, validation: Samples | None) -> None:
@@ -173,17 +196,8 @@ def _pretrained(
     return config.model_copy(update={"pretrained": str(result.folder), "pretraining": None})
 
 
-def _build_tower(samples: Samples, config: VisionConfig) -> VisionTower:
-    backbone = build_backbone(
-        config.backbone,
-        pretrained=config.pretrained,
-        size=config.size,
-        fit=config.fit,
-        drop_path=config.drop_path,
-    )
-    for side in {training_size(0, config), config.train_size or config.size} - {config.size}:
-        try_size(backbone.network, side, config.backbone)
-    tower = VisionTower(backbone, dim=config.dim, classes=samples.classes, dropout=config.dropout)
+def _prepared(tower: VisionTower, config: VisionConfig) -> VisionTower:
+    """Return the tower with what training alone needs in its backbone."""
     if config.recompute:
         enable_recompute(tower.backbone)
     if config.transfer.lora_rank:

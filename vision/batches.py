@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vision.errors import ImageError
 from vision.images import decode, load
-from vision.transforms import Preprocess, build_eval_transform
+from vision.transforms import Preprocess, build_reader, normalise
 
 ImageSource: TypeAlias = Image.Image | bytes | Path
 
@@ -39,24 +39,23 @@ def prepared_batches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    transform = build_eval_transform(preprocess)
+    read = build_reader(preprocess)
     count = len(images) if isinstance(images, Sequence) else None
     numbered = enumerate(Tqdm(images, desc="pictures", total=count, disable=not progress))
 
     def prepare(numbered_image: tuple[int, ImageSource]) -> Tensor:
         position, image = numbered_image
         try:
-            prepared: Tensor = transform(open_picture(image, preprocess.size))
+            return read(open_picture(image, preprocess.size))
         except ImageError as error:
             raise ImageError(f"image {position}: {error}", position) from error
-        return prepared
 
     with ThreadPoolExecutor() as threads:
         coming = [threads.submit(prepare, one) for one in islice(numbered, batch_size)]
         while coming:
             current = coming
             coming = [threads.submit(prepare, one) for one in islice(numbered, batch_size)]
-            yield torch.stack([future.result() for future in current])
+            yield normalise(torch.stack([future.result() for future in current]), preprocess)
 
 
 def open_picture(image: ImageSource, size: int) -> Image.Image:

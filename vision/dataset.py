@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 from vision.errors import ImageError, TrainingError
 from vision.images import load
-from vision.transforms import Preprocess, build_resize, to_pixels
+from vision.transforms import Preprocess, build_reader
 
 logger = logging.getLogger(__name__)
 
@@ -175,8 +175,8 @@ def decode_samples(
     else:
         pixels = np.memmap(spill, dtype=np.uint8, mode="w+", shape=shape)
     aspects = np.ones(len(samples), dtype=np.float32)
-    resize = build_resize(preprocess)
-    rejected = _read_all(samples, preprocess.size, resize, pixels, aspects, progress)
+    to_square = build_reader(preprocess)
+    rejected = _read_all(samples, preprocess.size, to_square, pixels, aspects, progress)
     for image, reason in rejected.values():
         logger.warning("training goes on without %s: %s", image, reason)
     if len(rejected) == len(samples):
@@ -199,7 +199,7 @@ def decode_samples(
 def _read_all(
     samples: Samples,
     size: int,
-    resize: Callable[[Image.Image], Image.Image],
+    to_square: Callable[[Image.Image], Tensor],
     pixels: NDArray[np.uint8],
     aspects: NDArray[np.float32],
     progress: bool,
@@ -213,7 +213,7 @@ def _read_all(
         except ImageError as error:
             return Rejected(samples.images[row], str(error))
         aspects[row] = picture.width / picture.height
-        pixels[row] = to_pixels(resize(picture)).numpy()
+        pixels[row] = to_square(picture).numpy()
         return None
 
     rows = range(len(samples))

@@ -13,7 +13,7 @@ from torch import Tensor
 from vision.batches import ImageSource, open_picture
 from vision.networks.feature_maps import record_maps
 from vision.tower import VisionTower
-from vision.transforms import build_resize, normalise, to_pixels
+from vision.transforms import build_reader, normalise
 
 Method = Literal["grad_cam", "lime", "shap"]
 
@@ -73,8 +73,9 @@ def explain(
     target = list(tower.classes)[-1] if target is None else _known("target", target, tower.classes)
     names = tower.classes[target]
     explainer = EXPLAINERS[_known("method", method, EXPLAINERS)]
-    picture = build_resize(tower.preprocess)(open_picture(image, tower.preprocess.size))
-    images = normalise(to_pixels(picture)[None].to(tower.device), tower.preprocess)
+    pixels = build_reader(tower.preprocess)(open_picture(image, tower.preprocess.size))
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    images = normalise(pixels[None].to(tower.device), tower.preprocess)
     was_training = tower.training
     tower.eval()
     try:

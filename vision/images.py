@@ -56,7 +56,8 @@ def decode(
             if min_side is not None:
                 picture.draft("RGB", (min_side, min_side))
             picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _to_rgb(picture)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from vision.dataset import EpochShuffle, Samples, decode_samples
 from vision.errors import TrainingError
 from vision.images import load
-from vision.transforms import Preprocess, build_resize, to_pixels
+from vision.transforms import Preprocess, build_reader
 
 PREPROCESS = Preprocess(size=24)
 
@@ -43,8 +43,8 @@ def test_pictures_are_those_on_disk(planted: Callable[..., Samples]) -> None:
     batch = pictures.__getitems__([4, 1])
     assert batch.pictures.shape == (2, 3, 24, 24)
     for place, row in enumerate((4, 1)):
-        on_disk = build_resize(PREPROCESS)(load(samples.images[row], samples.root))
-        torch.testing.assert_close(batch.pictures[place], to_pixels(on_disk))
+        on_disk = build_reader(PREPROCESS)(load(samples.images[row], samples.root))
+        torch.testing.assert_close(batch.pictures[place], on_disk)
     assert batch.rows.tolist() == [4, 1]
     assert batch.targets[:, 0].tolist() == [0, 1]
     torch.testing.assert_close(batch.aspects, torch.tensor([1.2, 1.2]))

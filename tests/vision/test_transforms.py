@@ -6,13 +6,18 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from vision.transforms import Preprocess, build_eval_transform, build_resize, normalise, to_pixels
+from vision.transforms import Preprocess, build_eval_transform, build_reader, normalise
 
 
 def halves(width: int, height: int) -> Image.Image:
     """Left half black, right half white."""
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     pixels[:, width // 2 :] = 255
+    return Image.fromarray(pixels)
+
+
+def noise(height: int, width: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
@@ -27,30 +32,36 @@ def test_eval_transform_scales_then_normalises() -> None:
 
 def test_normalise_is_the_batched_form_of_the_eval_transform() -> None:
     preprocess = Preprocess(size=16)
-    picture = Image.fromarray(
-        np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    )
-    batch = to_pixels(build_resize(preprocess)(picture))[None]
+    batch = build_reader(preprocess)(noise(24, 32))[None]
     torch.testing.assert_close(
-        normalise(batch, preprocess)[0], build_eval_transform(preprocess)(picture)
+        normalise(batch, preprocess)[0], build_eval_transform(preprocess)(noise(24, 32))
     )
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_pixels_are_pillow_s_but_for_a_level(interpolation: str) -> None:
+    preprocess = Preprocess.model_validate({"size": 20, "interpolation": interpolation})
+    pixels = build_reader(preprocess)(noise(48, 64)).permute(1, 2, 0).numpy().astype(int)
+    filters = Image.Resampling[interpolation.upper()]
+    wanted = np.asarray(noise(48, 64).resize((20, 20), filters)).astype(int)
+    assert np.abs(pixels - wanted).max() <= 1
 
 
 def test_stretch_keeps_all_of_a_wide_picture_and_crop_keeps_its_centre() -> None:
     wide = halves(64, 16)
     wide.paste((255, 0, 0), (0, 0, 8, 16))
-    stretched = build_resize(Preprocess(size=16, fit="stretch"))(wide)
-    cropped = build_resize(Preprocess(size=16, fit="crop"))(wide)
-    assert stretched.size == cropped.size == (16, 16)
-    assert stretched.getpixel((0, 8)) == (255, 0, 0)
-    assert cropped.getpixel((0, 8)) == (0, 0, 0)
+    stretched = build_reader(Preprocess(size=16, fit="stretch"))(wide)
+    cropped = build_reader(Preprocess(size=16, fit="crop"))(wide)
+    assert stretched.shape == cropped.shape == (3, 16, 16)
+    assert stretched[:, 8, 0].tolist() == [255, 0, 0]
+    assert cropped[:, 8, 0].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])
 def test_extreme_shapes_fit(size: tuple[int, int]) -> None:
     for fit in ("stretch", "crop"):
-        picture = build_resize(Preprocess(size=16, fit=fit))(Image.new("RGB", size))
-        assert picture.size == (16, 16)
+        pixels = build_reader(Preprocess(size=16, fit=fit))(Image.new("RGB", size))
+        assert pixels.shape == (3, 16, 16)
 
 
 def test_unknown_settings_are_refused() -> None:

@@ -22,7 +22,7 @@ from vision.errors import ImageError
 from vision.images import MAX_BYTES, MAX_PIXELS
 from vision.precision import Precision, autocast
 from vision.tower import VisionTower
-from vision.transforms import Preprocess, build_resize, normalise, to_pixels
+from vision.transforms import Preprocess, build_reader, build_resize, normalise
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class Card:
 
     def _decode_here(self, position: int, path: Path) -> Tensor:
         try:
-            return to_pixels(self.resize(open_picture(path, self.preprocess.size)))
+            return build_reader(self.preprocess)(open_picture(path, self.preprocess.size))
         except ImageError as error:
             raise ImageError(f"image {position}: {error}", position) from error
 

@@ -11,16 +11,15 @@ from PIL import Image
 from vision.dataset import Rejected
 from vision.errors import ImageError
 from vision.images import load
-from vision.transforms import Preprocess, build_resize
+from vision.transforms import Preprocess
 
 logger = logging.getLogger(__name__)
 
-# Read beside each other; they are small once resized, so a few more cost nothing.
-AHEAD = 64
+AHEAD = 16  # read beside each other
 
 
 class Readable:
-    """The pictures that can be read, already at the tower's size; the others are remembered.
+    """The pictures that can be read; the others are remembered.
 
     ``VisionTower.embed`` and ``predict`` refuse a whole list for one damaged picture. Given this
     instead of the list, they answer for the pictures in ``rows``.
@@ -39,16 +38,13 @@ class Readable:
     def __iter__(self) -> Iterator[Image.Image]:
         """Yield each picture that can be read; ``rows`` and ``rejected`` grow on the way."""
         self.rows, self.rejected = [], []
-        resize = build_resize(self.preprocess)
 
         def read(row: int) -> Image.Image | ImageError:
             try:
                 # Twice the size leaves enough pixels for the resampling filter to work with.
-                picture = load(self.images[row], self.root, min_side=2 * self.preprocess.size)
+                return load(self.images[row], self.root, min_side=2 * self.preprocess.size)
             except ImageError as error:
                 return error
-            square: Image.Image = resize(picture)
-            return square
 
         coming = iter(range(len(self.images)))
         with ThreadPoolExecutor() as threads:

@@ -36,6 +36,7 @@ from recsys.models.baselines import (
 from recsys.recommender import Recommender
 from recsys.statistics import EASE_MAX_ITEMS
 from recsys.training.labels import item_labels, photo_labels
+from vision.paths import consistent, decode, find_paths
 
 OURS = "vitrine"
 # Told what is being scored, how much of it is done, and how much there is.
@@ -176,6 +177,8 @@ def classify_photos(
 ) -> list[ClassificationRow]:
     """Return the accuracy of the vision tower's classifiers, one row per category level.
 
+    The levels' answers are made to agree along the category path; see ``vision.paths``.
+
     Args:
         bundle: With its vision part.
         photos: Table of ``PhotoSchema``; all its rows are asked about.
@@ -183,14 +186,16 @@ def classify_photos(
         progress: Show a bar.
     """
     paths = [images_root / image for image in photos["image"]]
-    predicted = bundle.vision.predict(paths, progress=progress)
+    levels = find_paths(bundle.vision.classes)
+    probabilities = bundle.vision.predict(paths, progress=progress)
+    predicted = decode(consistent(probabilities, levels), levels)
     labels = photo_labels(photos, bundle.items, item_labels(bundle.items))
     rows = []
     for name, truth in labels.indices.items():
         asked = truth >= 0
         if not name.startswith("category_") or not asked.any():
             continue
-        right = predicted[name].argmax(axis=1)[asked] == truth[asked]
+        right = predicted[name][asked] == truth[asked]
         rows.append(
             ClassificationRow(
                 target=name,

@@ -27,6 +27,7 @@ from serving.errors import (
 from serving.messages import Event, Item
 from serving.server import Service
 from serving.testing import running_service
+from tests.odd_pictures import broken, readable
 
 TLS = Path(__file__).with_name("tls")
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -206,6 +207,15 @@ async def test_requests_and_pictures_have_a_limit(
             await client.upsert_items([Item("new")], {"new": b"x" * 10_001})
         with pytest.raises(OverloadedError, match="larger than max"):
             await client.identify(b"x" * 20_001)
+
+
+async def test_odd_photos_are_answered_and_broken_ones_refused(service: Service) -> None:
+    async with AsyncClient(service.address) as client:
+        for name, photo in readable().items():
+            assert (await client.identify(photo, k=1)).candidates, name
+        for photo in broken().values():
+            with pytest.raises(InvalidImageError, match=r"image|photo"):
+                await client.identify(photo)
 
 
 async def test_an_overloaded_service_says_so_and_recovers(

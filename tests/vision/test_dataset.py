@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tests.odd_pictures import broken, readable
 from vision.dataset import EpochShuffle, Samples, decode_samples
 from vision.errors import TrainingError
 from vision.images import load
@@ -119,3 +120,25 @@ def test_every_epoch_has_its_own_order_that_a_seed_repeats() -> None:
     assert orders(4) != first
     assert len({tuple(order) for order in first}) == 3
     assert all(sorted(order) == list(range(50)) for order in first)
+
+
+def test_odd_pictures_are_served_and_broken_ones_named_with_a_reason(tmp_path: Path) -> None:
+    files = {**readable(), **broken()}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    outside = tmp_path.parent / "outside.png"
+    outside.write_bytes(readable()["palette.png"])
+    (tmp_path / "link.png").symlink_to(outside)
+    images = [Path(name) for name in [*files, "link.png", "missing.jpg"]]
+    samples = Samples(
+        images, {"kind": np.zeros(len(images), dtype=np.int64)}, {"kind": ["a"]}, root=tmp_path
+    )
+    pictures = decode_samples(samples, PREPROCESS, spill=None, progress=False)
+    served = {str(images[row]) for row in pictures.rows.tolist()}
+    assert served == set(readable())
+    assert {str(image) for image, _ in pictures.rejected} == {*broken(), "link.png", "missing.jpg"}
+    reasons = {str(image): reason for image, reason in pictures.rejected}
+    assert "empty" in reasons["empty.jpg"]
+    assert "pixels" in reasons["bomb.png"]
+    assert "cannot be decoded" in reasons["truncated.jpg"]
+    assert "leaves its root" in reasons["link.png"]

@@ -1,10 +1,7 @@
 """Whatever the bytes are, decode answers an upright RGB picture or ImageError."""
 
-import io
 import os
 import random
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.odd_pictures import bomb, encode
 from vision.images import MAX_BYTES, ImageError, decode, load
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
-
-
-def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def two_colours(width: int = 40, height: int = 20) -> Image.Image:
@@ -57,18 +49,6 @@ def test_too_many_pixels_are_refused() -> None:
     with pytest.raises(ImageError, match="at most 799 pixels, got 40 x 20"):
         decode(encode(two_colours(), "PNG"), max_pixels=799)
     assert decode(encode(two_colours(), "PNG"), max_pixels=800).size == (40, 20)
-
-
-def bomb(width: int, height: int) -> bytes:
-    """A PNG of some 50 bytes that claims any size."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [7_000, 12_000, 50_000])

@@ -1,9 +1,9 @@
-"""Generate the README's results tables from ``benchmarks/results``.
+"""Generate the results tables of README.md and docs/vision.md from ``benchmarks/results``.
 
 A table stands between ``<!-- results:begin NAME -->`` and ``<!-- results:end NAME -->``::
 
-    python -m benchmarks.tables --write    # bring README.md up to date
-    python -m benchmarks.tables --check    # fail when it is not
+    python -m benchmarks.tables --write    # bring the pages up to date
+    python -m benchmarks.tables --check    # fail when they are not
 """
 
 import argparse
@@ -15,7 +15,8 @@ from pathlib import Path
 
 from benchmarks.record import Result, latest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "vision.md")
 
 _BLOCK = re.compile(r"(<!-- results:begin (\S+) -->\n).*?(<!-- results:end \2 -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- results:(?:begin|end) \S+ -->")
@@ -81,8 +82,65 @@ TABLES: Mapping[str, Table] = {
         rows={
             "accuracy, 81 fine classes": "grocery.fine.accuracy",
             "accuracy, coarse classes": "grocery.coarse.accuracy",
+            "fine, after Myntra's pictures, mean of 3 seeds": "grocery.scratch.fine.accuracy",
+            "coarse, after Myntra's pictures, mean of 3 seeds": "grocery.scratch.coarse.accuracy",
             "photo → product, top 1 of 81": "grocery.identify.top1",
             "photo → product, top 5 of 81": "grocery.identify.top5",
+        },
+        columns={"measured": ""},
+    ),
+    "grocery_scratch": Table(
+        corner="Grocery Store, test photos, three seeds",
+        rows={"fine": "grocery.scratch.fine.accuracy", "coarse": "grocery.scratch.coarse.accuracy"},
+        columns={"accuracy, mean": "", "standard deviation": "std"},
+    ),
+    "grocery_steps": Table(
+        corner="step",
+        rows={
+            "baseline: 60 epochs at 112 px, random weights": "grocery.steps.baseline",
+            "40 epochs from Myntra's backbone": "grocery.steps.myntra",
+            "45 epochs at 144 px": "grocery.steps.larger",
+            "twelve views, levels agree": "grocery.steps.views",
+        },
+        columns={"fine, val": "fine", "coarse, val": "coarse"},
+    ),
+    "grocery_labels": Table(
+        corner="share of the labels",
+        rows={f"{share} %": f"grocery.labels_{share}pct" for share in (5, 20, 100)},
+        columns={
+            "random weights": "scratch.accuracy",
+            "self-supervised first": "ssl.accuracy",
+            "gain": "ssl_gain",
+        },
+    ),
+    "myntra_pictures": Table(
+        corner="Myntra, article type from the picture",
+        rows={"all weights trained": "myntra.article_type.image"},
+        columns={"accuracy": "accuracy", "macro-F1": "macro_f1"},
+    ),
+    "myntra_imbalance": Table(
+        corner="classifiers on the frozen backbone",
+        rows={
+            "cross-entropy": "myntra.imbalance.cross_entropy",
+            "thresholds per class, tuned on val": "myntra.imbalance.thresholds",
+            "focal": "myntra.imbalance.focal",
+            "class weights, balanced": "myntra.imbalance.class_weights",
+            "class weights, effective number": "myntra.imbalance.effective_weights",
+            "logit adjustment": "myntra.imbalance.logit_adjusted",
+            "balanced sampling": "myntra.imbalance.balanced_sampling",
+            "effective-number sampling": "myntra.imbalance.effective_sampling",
+        },
+        columns={"accuracy": "accuracy", "macro-F1": "macro_f1"},
+    ),
+    "vision_speed": Table(
+        corner="speed",
+        rows={
+            "training, ratio to the same model fed from memory": "vision_train.ratio_to_in_memory",
+            "embedding, ratio to ImageFolder and DataLoader": "vision_embed.ratio_to_dataloader",
+            "the same in bfloat16": "vision_embed.bf16.ratio_to_dataloader",
+            "the same in int8 ONNX": "vision_embed.int8.ratio_to_dataloader",
+            "int8 ONNX, times float32 eager": "vision_int8.speedup",
+            "int8 ONNX, points of accuracy lost": "vision_int8.accuracy_lost",
         },
         columns={"measured": ""},
     ),
@@ -153,15 +211,17 @@ def main() -> None:
     choice.add_argument("--write", action="store_true", help="bring README.md up to date")
     choice.add_argument("--check", action="store_true", help="fail when README.md is out of date")
     write: bool = parser.parse_args().write
-    text = README.read_text("utf-8")
-    wanted = render(text, latest())
-    if write:
-        README.write_text(wanted, "utf-8")
-    elif text != wanted:
-        sys.exit(
-            "README.md's tables must show benchmarks/results, and differ from it: "
-            "run python -m benchmarks.tables --write"
-        )
+    results = latest()
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        wanted = render(text, results)
+        if write:
+            page.write_text(wanted, "utf-8")
+        elif text != wanted:
+            sys.exit(
+                f"the tables of {page.relative_to(ROOT)} must show benchmarks/results, and differ: "
+                "run python -m benchmarks.tables --write"
+            )
 
 
 if __name__ == "__main__":

@@ -6,29 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback
-from numpy.typing import NDArray
 
 from vision.config import VisionConfig
-from vision.dataset import (
-    STORED_OVER_TRAINED,
-    EpochShuffle,
-    PictureSet,
-    Rejected,
-    Samples,
-    decode_samples,
-)
+from vision.dataset import Rejected, Samples
 from vision.device import Device, resolve_device
 from vision.errors import TrainingError
 from vision.networks.backbones import build_backbone, enable_recompute, try_size
 from vision.networks.lora import add_lora, merge_lora
 from vision.pretrain import pretrain
 from vision.tower import VisionTower
-from vision.training.imbalance import EpochDraw, count_classes, sampling_weights
+from vision.training.data import (
+    SpillFolder,
+    TrainingData,
+    build_order,
+    class_counts,
+    decode_data,
+    steps_per_epoch,
+)
 from vision.training.learner import Learner
-from vision.training.processes import Order, Shard, current_shard
+from vision.training.processes import current_shard
 from vision.training.schedule import training_size
 from vision.training.tracking import open_logger
 from vision.training.trainer import (
@@ -49,11 +47,6 @@ class FinetuneResult(NamedTuple):
     metrics: dict[str, float]  # of the returned tower on the validation samples; else empty
     epochs: int  # trained, at most config.epochs
     rejected: tuple[Rejected, ...]  # pictures that could not be read
-
-
-class _Data(NamedTuple):
-    train: PictureSet
-    validation: PictureSet | None
 
 
 def finetune(
@@ -107,13 +100,16 @@ def finetune(
     with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
         torch.manual_seed(seed)
         tower = _prepared(build_tower(samples.classes, config), config)
-        data = _decode(samples, validation, tower, config, workdir, progress, shard, cleanup)
+        spill = SpillFolder(workdir, shard, cleanup)
+        data = decode_data(
+            samples, validation, tower.preprocess, config, spill=spill, progress=progress
+        )
         learner = Learner(
             tower,
             config,
             images=data.train.images,
-            counts=_class_counts(data.train, tower),
-            total_steps=config.epochs * _steps_per_epoch(data.train, config),
+            counts=class_counts(data.train, samples.classes),
+            total_steps=config.epochs * steps_per_epoch(data.train, config),
             seed=seed,
             fingerprint=fingerprint,
             shard=shard,
@@ -206,64 +202,6 @@ def _prepared(tower: VisionTower, config: VisionConfig) -> VisionTower:
     return tower
 
 
-def _decode(
-    samples: Samples,
-    validation: Samples | None,
-    tower: VisionTower,
-    config: VisionConfig,
-    workdir: Path,
-    progress: bool,
-    shard: Shard,
-    cleanup: contextlib.ExitStack,
-) -> _Data:
-    """Return decoded pictures, in memory or, beyond cache_gb, in files removed by cleanup."""
-    stored = tower.preprocess.model_copy(
-        update={
-            "size": round(STORED_OVER_TRAINED * (config.train_size or config.size)),
-            # Crops are drawn in the shape the picture had, whatever the shape it is kept in.
-            "fit": "stretch",
-        }
-    )
-    count = 0 if validation is None else len(validation)
-    pixels = len(samples) * stored.size**2 + count * config.size**2
-    spills: list[Path | None] = [None, None]
-    if 3 * pixels > config.cache_gb * 1e9:
-        files = [workdir / f"{name}-{shard.rank}.pixels" for name in ("train", "validation")]
-        for file in files:
-            cleanup.callback(file.unlink, missing_ok=True)
-        spills = [*files]
-    train = decode_samples(samples, stored, spill=spills[0], progress=progress)
-    if len(train) < 2:
-        raise TrainingError(f"training needs at least 2 readable pictures, got {len(train)}")
-    if validation is None:
-        return _Data(train, None)
-    held_out = decode_samples(validation, tower.preprocess, spill=spills[1], progress=progress)
-    return _Data(train, held_out)
-
-
-def _steps_per_epoch(train: PictureSet, config: VisionConfig) -> int:
-    batches = max(1, len(train) // config.batch_size)
-    return -(-batches // config.accumulate)
-
-
-def _class_counts(train: PictureSet, tower: VisionTower) -> dict[str, NDArray[np.int64]]:
-    """Return the number of readable pictures of every class of every target."""
-    labels = train.targets[train.rows].numpy()
-    return {
-        name: count_classes(labels[:, column], len(classes))
-        for column, (name, classes) in enumerate(tower.classes.items())
-    }
-
-
-def _build_order(train: PictureSet, config: VisionConfig, tower: VisionTower, seed: int) -> Order:
-    """Return the order in which pictures are trained on, or the draws of them."""
-    if config.imbalance.sampling == "none":
-        return EpochShuffle(len(train), seed)
-    column = [*tower.classes].index(config.imbalance.target or [*tower.classes][-1])
-    labels = train.targets[train.rows, column].numpy()
-    return EpochDraw(sampling_weights(labels, config.imbalance.sampling), len(train), seed)
-
-
 def _fingerprint(
     samples: Samples, validation: Samples | None, config: VisionConfig, seed: int
 ) -> str:
@@ -280,7 +218,7 @@ def _fingerprint(
 
 def _fit(
     learner: Learner,
-    data: _Data,
+    data: TrainingData,
     config: VisionConfig,
     workdir: Path,
     device: torch.device,
@@ -298,7 +236,7 @@ def _fit(
     if found is None or not found["finished"]:
         together = [*callbacks, *build_callbacks(config, workdir)]
         shard, held_out = learner.shard, data.validation
-        order = _build_order(data.train, config, learner.tower, learner.seed)
+        order = build_order(data.train, config, [*learner.tower.classes], learner.seed)
         with open_logger(
             config.tracking, workdir, name=f"{workdir.name}-seed-{learner.seed}"
         ) as logger:
@@ -316,7 +254,7 @@ def _fit(
 
 
 def _validate(
-    learner: Learner, data: _Data, config: VisionConfig, device: torch.device
+    learner: Learner, data: TrainingData, config: VisionConfig, device: torch.device
 ) -> dict[str, float]:
     """Return the metrics of the weights that are kept: averaged, or those of the best epoch."""
     if data.validation is None:

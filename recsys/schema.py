@@ -42,7 +42,7 @@ class EventSchema(dy.Schema):
 
 
 class PhotoSchema(dy.Schema):
-    """One row per customer's photo whose product or category is known."""
+    """One row per customer's photo; its product or category may be unknown."""
 
     image = dy.String(min_length=1, description="Picture, relative to the images root.")
     item_id = dy.String(nullable=True, description="Key of the item on it.")
@@ -52,8 +52,3 @@ class PhotoSchema(dy.Schema):
         check={"known": lambda split: split.is_in(SPLITS)},
         description="train, val or test, where the shop decided it.",
     )
-
-    @dy.rule()
-    def photo_is_labelled(cls) -> pl.Expr:  # noqa: N805 - dataframely passes the class
-        """A photo needs an item or a category, else nothing can be learnt from it."""
-        return cls.item_id.col.is_not_null() | (cls.category.col.list.len() > 0)

@@ -1,5 +1,6 @@
 """Commands for the vision tower alone: what it knows, why, what to label next, how to train it."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from recsys.cli.output import console, print_json, print_rows
 if TYPE_CHECKING:
     from recsys.config import TrainConfig
     from recsys.training.towers import PictureSamples
+    from vision.tower import VisionTower
 
 CALIBRATION_PICTURES = 200  # enough for the range of every activation
 
@@ -26,23 +28,28 @@ def report(
     config: Config,
     out: Annotated[Path, typer.Option(help="Folder for vision.html and vision.json.")],
     robustness: Annotated[bool, typer.Option(help="Also ask about damaged pictures.")] = True,
+    before: Annotated[
+        bool, typer.Option(help="Also measure the pretrained backbone, before fine-tuning.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the tower on the test photos: per class, calibration, robustness, what is hardest."""
     from recsys import Bundle
     from vision.report import evaluate_tower, write_report
 
-    _, samples = _open(config)
+    settings, samples = _open(config)
     if samples.test is None:
         raise ValueError(f"photos of {config} must have a test split, got none")
-    measured = evaluate_tower(
-        Bundle(bundle).vision,
-        samples.test,
+    measure = partial(
+        evaluate_tower,
+        samples=samples.test,
         calibration=samples.validation,
         robustness=robustness,
         progress=not as_json,
     )
-    page = write_report(measured, out)
+    measured = measure(Bundle(bundle).vision)
+    earlier = measure(_before(settings, samples)) if before else None
+    page = write_report(measured, out, before=earlier)
     rows = [
         (name, one.n_pictures, f"{one.accuracy.mean:.3f}", f"{one.macro_f1.mean:.3f}")
         for name, one in measured.targets.items()
@@ -91,6 +98,8 @@ def select(
     if out.suffix not in (".parquet", ".csv"):
         raise ValueError(f"out must end in .parquet or .csv, got {out.name!r}")
     _, samples = _open(config)
+    if not samples.unlabelled:
+        raise ValueError(f"photos of {config} must have some without a label, got none")
     chosen = run(
         Bundle(bundle).vision,
         samples.unlabelled,
@@ -185,6 +194,19 @@ def export(
         pictures = samples.train.images[::spread]
     export_onnx(Bundle(bundle).vision, out, int8_calibration=pictures)
     console.print(f"{', '.join(sorted(file.name for file in out.glob('*.onnx')))} in {out}")
+
+
+def _before(settings: "TrainConfig", samples: "PictureSamples") -> "VisionTower":
+    """Return the tower as fine-tuning finds it, with classifiers that need no training."""
+    from vision.finetune import build_tower
+    from vision.labelling.class_means import with_class_means
+
+    if not settings.vision.pretrained:
+        raise ValueError(
+            "--before needs a pretrained backbone, got pretrained = false: random weights know "
+            "nothing to measure"
+        )
+    return with_class_means(build_tower(samples.train.classes, settings.vision), samples.train)
 
 
 def _open(config: Path) -> "tuple[TrainConfig, PictureSamples]":

@@ -31,7 +31,6 @@ _WANTED = {
     "exists": "must be an existing file",
     "decodes": "must be a picture that can be decoded",
     "item_id_is_unique": "item_id must not repeat an earlier row's",
-    "photo_is_labelled": "a photo must have an item_id or a category",
 }
 
 

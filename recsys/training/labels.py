@@ -117,7 +117,8 @@ def category_names(paths: Sequence[Sequence[str]], level: int) -> list[str | Non
 def encode(values: Sequence[str | None], classes: Sequence[str]) -> Ints:
     """Return the index of each value in ``classes`` (n,), -1 where it is none of them."""
     index = {name: code for code, name in enumerate(classes)}
-    return np.array([index.get(value, UNKNOWN) if value else UNKNOWN for value in values])
+    codes = [index.get(value, UNKNOWN) if value else UNKNOWN for value in values]
+    return np.array(codes, dtype=np.int64)
 
 
 def _class_attributes(items: pl.DataFrame) -> list[str]:

@@ -130,7 +130,7 @@ def test_damaged_lists_are_errors_that_say_which(src: Path, tmp_path: Path) -> N
         import_grocery_store(src, tmp_path / "out")
 
 
-def test_a_photo_of_an_unknown_class_is_left_to_validation(src: Path, tmp_path: Path) -> None:
+def test_a_photo_of_an_unknown_class_is_unlabelled(src: Path, tmp_path: Path) -> None:
     photo = next((src / "val").rglob("*.jpg")).relative_to(src)
     (src / "val.txt").write_text(f"{photo}, 99, 0\n")
 
@@ -138,4 +138,7 @@ def test_a_photo_of_an_unknown_class_is_left_to_validation(src: Path, tmp_path: 
     assert imported.photos is not None
     dataset = load_dataset(imported.items, photos=imported.photos, now=datetime.now(UTC))
 
-    assert dataset.quarantine.counts()["photos"] == {"photo_is_labelled": 1}
+    assert dataset.photos is not None
+    unlabelled = dataset.photos.filter(pl.col("item_id").is_null())
+    assert unlabelled["image"].to_list() == [str(photo)]
+    assert unlabelled["category"].list.len().to_list() == [0]

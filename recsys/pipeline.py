@@ -32,7 +32,14 @@ from recsys.statistics import build_statistics
 from recsys.training.items import IMAGE
 from recsys.training.labels import item_labels, photo_rows
 from recsys.training.stages import Stage, Workspace
-from recsys.training.towers import TOWER, embed_dataset, load_embeddings, train_text, train_vision
+from recsys.training.towers import (
+    TOWER,
+    embed_dataset,
+    label_pictures,
+    load_embeddings,
+    train_text,
+    train_vision,
+)
 from recsys.training.variant import Material, Variant, train_variant
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
@@ -204,7 +211,9 @@ def _prepare(
         stage = workspace.run(
             "vision",
             {**tables, "config": config.vision.model_dump()},
-            lambda folder: train_vision(dataset, config, folder, progress=progress),
+            lambda folder: train_vision(
+                dataset, label_pictures(dataset), config, folder, progress=progress
+            ),
         )
         keys.append(stage.key)
         tower = vision.checkpoint.load(stage.folder / TOWER)

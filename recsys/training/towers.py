@@ -71,13 +71,15 @@ def picture_samples(dataset: Dataset, labels: Labels) -> PictureSamples:
     )
 
 
-def train_vision(dataset: Dataset, config: TrainConfig, folder: Path, *, progress: bool) -> None:
+def train_vision(
+    dataset: Dataset, labels: Labels, config: TrainConfig, folder: Path, *, progress: bool
+) -> None:
     """Fine-tune the vision tower on item pictures and training photos; leave it in ``folder``.
 
     Photos of the val split, where there are any, are measured after every epoch. Photos without a
     label serve self-supervised pretraining, where that is configured.
     """
-    samples = picture_samples(dataset, label_pictures(dataset))
+    samples = picture_samples(dataset, labels)
     result = vision.finetune.finetune(
         samples.train,
         config.vision,

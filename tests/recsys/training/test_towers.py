@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from recsys.training.towers import (
     METRICS,
     TOWER,
     embed_dataset,
+    label_pictures,
     load_embeddings,
     picture_paths,
+    picture_samples,
     train_text,
     train_vision,
 )
@@ -163,6 +166,32 @@ def test_the_vision_tower_learns_from_item_pictures_and_training_photos_alone(
     for name, values in wanted.tower.state_dict().items():
         torch.testing.assert_close(saved.state_dict()[name], values)
     assert json.loads((tmp_path / METRICS).read_text()) == wanted.metrics
+
+
+def test_photos_without_a_label_are_kept_apart(dataset: Dataset, root: Path) -> None:
+    assert dataset.photos is not None
+    bare = pl.DataFrame(
+        {"image": ["p3.png"], "item_id": [None], "category": [[]], "split": ["train"]},
+        schema=dataset.photos.schema,
+    )
+    photos = pl.concat([dataset.photos, bare])
+    got = picture_samples(replace(dataset, photos=photos), LABELS)
+    assert got.unlabelled == (root / "p3.png",)
+    assert len(got.train) == 6
+    assert got.validation is not None
+    assert got.test is not None
+    assert (len(got.validation), len(got.test)) == (2, 1)
+    alone = picture_samples(replace(dataset, photos=None), LABELS)
+    assert (alone.validation, alone.test, alone.unlabelled) == (None, None, ())
+
+
+def test_products_are_classes_where_photos_show_them(dataset: Dataset) -> None:
+    assert "item" in label_pictures(dataset).classes
+    labelled = dataset.items.with_columns(
+        category=pl.Series([["Home", "Mug"], ["Home", "Jug"]] * 3, dtype=pl.List(pl.String))
+    )
+    alone = label_pictures(replace(dataset, items=labelled, photos=None))
+    assert [*alone.classes] == ["category_2"]
 
 
 def test_the_text_encoder_learns_from_titles_and_descriptions_with_their_own_labels(

@@ -3,8 +3,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig, TrainConfig, load_config
@@ -12,6 +14,8 @@ from recsys.data.synthetic import Shop
 from recsys.evaluation.report import metrics
 from recsys.pipeline import Run, load_tables
 from recsys.reporting import report_bundle
+from recsys.training.towers import label_pictures, picture_samples
+from vision.preview import contact_sheet
 
 Ask = Callable[..., Any]
 Say = Callable[..., str]
@@ -56,6 +60,34 @@ def test_people_are_told_which_stages_were_unchanged(tiny_run: Run, config: Path
         assert f"{stage}: unchanged" in shown
     assert "scope all:" in shown
     assert tiny_run.bundle.name in shown
+
+
+def test_a_preview_is_the_contact_sheet_and_trains_nothing(
+    config: Path, tmp_path: Path, say: Say
+) -> None:
+    out = tmp_path / "sheet.png"
+    said = say("train", config, "--out", tmp_path / "bundles", "--preview", out)
+    settings = load_config(config)
+    dataset = load_tables(settings)
+    samples = picture_samples(dataset, label_pictures(dataset)).train
+    wanted = contact_sheet(samples, settings.vision, seed=settings.seed)
+    with Image.open(out) as picture:
+        assert picture.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(wanted))
+    assert said.startswith("photo augmentation in")
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_a_preview_without_pictures_is_refused(tmp_path: Path, refusal: Say) -> None:
+    items = pl.DataFrame({"item_id": ["a", "b"], "title": ["mug", "lamp"]})
+    items.write_csv(tmp_path / "items.csv")
+    (tmp_path / "shop.toml").write_text('[data]\nitems = "items.csv"\n')
+    sheet = tmp_path / "sheet.png"
+    message = refusal(
+        "train", tmp_path / "shop.toml", "--out", tmp_path / "bundles", "--preview", sheet
+    )
+    assert message == "none of 0 pictures can be read"
+    assert not sheet.exists()
 
 
 def test_evaluate_prints_the_numbers_of_the_report(

@@ -168,6 +168,52 @@ def test_the_vision_tower_learns_from_item_pictures_and_training_photos_alone(
     assert json.loads((tmp_path / METRICS).read_text()) == wanted.metrics
 
 
+def test_every_picture_has_the_labels_of_its_product_or_else_of_its_own_category(
+    dataset: Dataset, root: Path
+) -> None:
+    kinds = [["Home", "Mug"], ["Home", "Jug"], [], ["Home"], ["Home", "Mug"], ["Home", "Jug"]]
+    items = dataset.items.with_columns(category=pl.Series(kinds, dtype=pl.List(pl.String)))
+    shown: list[tuple[str | None, list[str], str | None]] = [
+        ("0", ["Home", "Jug"], "train"),  # the product's own category counts
+        (None, ["Home", "Jug"], None),
+        (None, ["Home", "Spoon"], "train"),  # a category that no product has
+        ("3", [], "val"),
+        (None, [], "val"),
+        (None, ["Home", "Mug"], "test"),
+    ]
+    photos = pl.DataFrame(
+        [
+            {"image": f"{n}.jpg", "item_id": item, "category": path, "split": split}
+            for n, (item, path, split) in enumerate(shown)
+        ],
+        schema=PhotoSchema.create_empty().schema,
+    )
+    shop = replace(dataset, items=items, photos=photos)
+    got = picture_samples(shop, label_pictures(shop))
+
+    def told(samples: vision.dataset.Samples | None) -> list[tuple[str, str | None, str | None]]:
+        """Return the file, the kind and the product of every picture, in order."""
+        assert samples is not None
+        kind, item = (
+            [None if label < 0 else samples.classes[name][label] for label in samples.targets[name]]
+            for name in ("category_2", "item")
+        )
+        names = [path.relative_to(root).name for path in samples.images]
+        return list(zip(names, kind, item, strict=True))
+
+    assert told(got.train) == [
+        ("0.png", "Home > Mug", "0"),
+        ("1.png", "Home > Jug", "1"),
+        ("3.png", None, "3"),
+        ("4.png", "Home > Mug", "4"),
+        ("0.jpg", "Home > Mug", "0"),
+        ("1.jpg", "Home > Jug", None),
+    ]
+    assert told(got.validation) == [("3.jpg", None, "3"), ("4.jpg", None, None)]
+    assert told(got.test) == [("5.jpg", "Home > Mug", None)]
+    assert got.unlabelled == (root / "2.jpg",)
+
+
 def test_photos_without_a_label_are_kept_apart(dataset: Dataset, root: Path) -> None:
     assert dataset.photos is not None
     bare = pl.DataFrame(
@@ -192,6 +238,23 @@ def test_products_are_classes_where_photos_show_them(dataset: Dataset) -> None:
     )
     alone = label_pictures(replace(dataset, items=labelled, photos=None))
     assert [*alone.classes] == ["category_2"]
+
+
+def test_photos_of_no_product_do_not_make_products_classes(dataset: Dataset) -> None:
+    assert dataset.photos is not None
+    kinds = pl.Series([["Mug"], ["Jug"]] * 3, dtype=pl.List(pl.String))
+    shop = replace(
+        dataset,
+        items=dataset.items.with_columns(category=kinds),
+        photos=dataset.photos.with_columns(item_id=pl.lit(None, pl.String)),
+    )
+    assert [*label_pictures(shop).classes] == ["category_1"]
+
+
+def test_a_category_for_every_product_is_its_identity(dataset: Dataset) -> None:
+    kinds = pl.Series([["Home", str(n)] for n in range(6)], dtype=pl.List(pl.String))
+    shop = replace(dataset, items=dataset.items.with_columns(category=kinds))
+    assert [*label_pictures(shop).classes] == ["category_2"]
 
 
 def test_the_text_encoder_learns_from_titles_and_descriptions_with_their_own_labels(

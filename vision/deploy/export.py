@@ -47,6 +47,8 @@ def export_onnx(
         raise ValueError("int8_calibration must have at least 1 picture, got none; None skips int8")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # That of an earlier export would answer for another tower.
+    (folder / INT8_FILE).unlink(missing_ok=True)
     _write_graph(tower, folder / MODEL_FILE)
     config = describe(tower).model_dump_json(indent=2)
     (folder / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")

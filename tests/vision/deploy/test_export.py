@@ -130,6 +130,14 @@ def test_a_saved_tower_s_folder_holds_its_export_too(tower: VisionTower, folder:
     )
 
 
+def test_an_older_int8_export_does_not_answer_for_a_newer_tower(
+    tower: VisionTower, tmp_path: Path
+) -> None:
+    (tmp_path / "model.int8.onnx").write_bytes(b"of another tower")
+    export_onnx(tower, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.onnx"]
+
+
 def test_no_pictures_give_empty_answers(folder: Path) -> None:
     exported = OnnxTower(folder)
     assert exported.embed([]).shape == (0, 16)

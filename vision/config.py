@@ -240,7 +240,7 @@ class VisionConfig(_Table):
     recompute: bool = Field(
         default=False,
         description="Recompute activations for the gradient instead of keeping them: less memory, "
-        "a third more time. For timm networks that can.",
+        "more time. For networks that can.",
     )
     transfer: TransferConfig = Field(default=TransferConfig(), description="What is frozen.")
     objective: ObjectiveConfig = Field(default=ObjectiveConfig(), description="The losses.")

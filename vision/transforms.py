@@ -50,7 +50,7 @@ def build_reader(preprocess: Preprocess) -> Callable[[Image.Image], Tensor]:
     resize = build_resize(preprocess)
     if preprocess.interpolation == "lanczos":  # which Pillow alone has
         return lambda picture: to_pixels(resize(picture))
-    # torch resamples bytes in a third of Pillow's time; some pixels differ by one level.
+    # torch resamples bytes faster than Pillow does; some pixels differ by one level.
     return lambda picture: resize(to_pixels(picture))
 
 

@@ -25,7 +25,7 @@ from vision.training.mixing import mix_pictures
 from vision.training.objective import build_objective
 from vision.training.policies import apply_policy
 from vision.training.processes import WHOLE, Shard, gather, total
-from vision.training.schedule import learning_rate_factor, training_size
+from vision.training.schedule import training_size, with_schedule
 from vision.transforms import normalise
 
 
@@ -163,15 +163,7 @@ class Learner(LightningModule):
                 weight_decay=self.config.weight_decay,
             )
         )
-        warmup = self.config.warmup_epochs / self.config.epochs * self.total_steps
-        warmup = min(warmup, self.total_steps / 2)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, warmup, self.total_steps)
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return with_schedule(optimizer, self.config, self.total_steps)
 
     def _step_seed(self, stream: Literal["network", "augmentation", "mix"]) -> int:
         """Return the seed of one of the step's independent streams of draws."""

@@ -1,8 +1,12 @@
 """How learning rate and picture size change over a run."""
 
 import math
+from typing import Any
 
-from vision.config import VisionConfig
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from vision.config import PretrainingConfig, VisionConfig
 
 GROWING_SHARE = 0.7
 
@@ -26,3 +30,12 @@ def learning_rate_factor(step: int, warmup: float, total: int) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total - warmup))))
+
+
+def with_schedule(
+    optimizer: Optimizer, config: VisionConfig | PretrainingConfig, total_steps: int
+) -> Any:
+    """Return what Lightning is told: the optimiser under a warm-up and a cosine, step by step."""
+    warmup = min(config.warmup_epochs / config.epochs * total_steps, total_steps / 2)
+    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, total_steps))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

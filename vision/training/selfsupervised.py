@@ -14,7 +14,7 @@ from vision.dataset import Batch
 from vision.presets import get_augmentation
 from vision.training.augment import augment
 from vision.training.divergence import check_finite
-from vision.training.schedule import learning_rate_factor
+from vision.training.schedule import with_schedule
 from vision.training.siamese import Compared, Method, spread
 from vision.transforms import Preprocess
 
@@ -130,15 +130,7 @@ class SelfSupervised(LightningModule):
             ],
             lr=self.config.learning_rate,
         )
-        warmup = self.config.warmup_epochs / self.config.epochs * self.total_steps
-        warmup = min(warmup, self.total_steps / 2)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, warmup, self.total_steps)
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return with_schedule(optimizer, self.config, self.total_steps)
 
     def _step_seed(self, stream: Literal["network", "augmentation"]) -> int:
         """Return the seed of one of the step's independent streams of draws."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 from recsys.errors import InvalidImageError, MissingPartError
 from recsys.models.fusion import ItemFusion
 from text.encoder import TextEncoder
+from vision.deploy.bulk import embed_files
 from vision.images import ImageError, load
+from vision.precision import Precision, autocast
 from vision.tower import VisionTower
 
 Floats = NDArray[np.float32]
+Thing = TypeVar("Thing", bound=str | bytes | Path)
 MAX_QUERY_CHARACTERS = 1_000
 
 
@@ -116,13 +120,18 @@ class ItemEmbedder:
         texts: Sequence[str | None] | None,
         pictures: Sequence[bytes | Path | None] | None,
         *,
+        precision: Precision = "32-true",
         progress: bool = False,
     ) -> Modalities:
         """Return the towers' embeddings of B things; None, or a missing tower, means absent.
 
+        What several things share, a text or a picture of one path, is embedded once.
+
         Args:
             texts: B texts.
             pictures: B pictures, as files' bytes or paths.
+            precision: Of the towers; embeddings of ``auto`` may differ by about 1e-2, and a CUDA
+                card then decodes the picture files itself (``vision.deploy.bulk``).
             progress: Show a bar while pictures are embedded.
 
         Raises:
@@ -131,22 +140,35 @@ class ItemEmbedder:
         embeddings, present = {}, {}
         if self.text is not None:
             texts = [text.strip() or None if text else None for text in texts] if texts else None
-            known = [text for text in texts or () if text]
-            vectors = self.text.embed(known, device=self.device)
-            embeddings["text"], present["text"] = _scatter(vectors, texts, pictures)
+            distinct = _distinct(texts)
+            with autocast(precision, torch.device(self.device)):
+                vectors = self.text.embed(distinct, device=self.device)
+            embeddings["text"], present["text"] = _spread(vectors, distinct, texts, pictures)
         if self.vision is not None:
-            seen = {n: picture for n, picture in enumerate(pictures or ()) if picture}
+            seen: list[bytes | Path] = _distinct(pictures)
             try:
-                vectors = self.vision.embed(
-                    list(seen.values()), device=self.device, progress=progress
-                )
+                vectors = self._look(self.vision, seen, precision, progress)
             except ImageError as error:
-                if error.position is None:
+                if error.position is None or pictures is None:
                     raise InvalidImageError(str(error)) from error
-                position = list(seen)[error.position]
+                position = pictures.index(seen[error.position])
                 raise InvalidImageError(f"image {position}: {error.__cause__}") from error
-            embeddings["image"], present["image"] = _scatter(vectors, pictures, texts)
+            embeddings["image"], present["image"] = _spread(vectors, seen, pictures, texts)
         return Modalities(embeddings, present)
+
+    def _look(
+        self,
+        vision: VisionTower,
+        pictures: Sequence[bytes | Path],
+        precision: Precision,
+        progress: bool,
+    ) -> Floats:
+        """Return the tower's embeddings of pictures (B, D_m)."""
+        files = [picture for picture in pictures if isinstance(picture, Path)]
+        on_card = torch.device(self.device).type == "cuda"
+        if on_card and precision != "32-true" and len(files) == len(pictures):
+            return embed_files(vision, files, device=self.device, precision=precision)
+        return vision.embed(pictures, device=self.device, precision=precision, progress=progress)
 
     @torch.inference_mode()
     def fuse(self, modalities: Modalities) -> Floats:
@@ -169,12 +191,28 @@ def is_readable(path: Path) -> bool:
     return True
 
 
-def _scatter(
-    vectors: Floats, given: Sequence[object] | None, other: Sequence[object] | None
+def _distinct(things: Sequence[Thing | None] | None) -> list[Thing]:
+    """Return each thing that is given once, in the order in which they first come."""
+    return list(dict.fromkeys(thing for thing in things or () if thing))
+
+
+def _spread(
+    vectors: Floats,
+    distinct: Sequence[Thing],
+    given: Sequence[Thing | None] | None,
+    other: Sequence[object] | None,
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return vectors at the positions of what was given (B, D_m), zeros elsewhere, and which."""
+    """Return the vector of each thing that is given (B, D_m), zeros elsewhere, and which are.
+
+    Args:
+        vectors: One per distinct thing.
+        distinct: What ``_distinct`` returned of the given.
+        given: B things, None where there is none.
+        other: B things of the other modality, to count them if nothing is given.
+    """
     n_rows = len(given if given is not None else other or ())
     present = np.array([bool(one) for one in given or [None] * n_rows], dtype=np.bool_)
+    position = {thing: n for n, thing in enumerate(distinct)}
     embeddings = np.zeros((n_rows, vectors.shape[1]), dtype=np.float32)
-    embeddings[present] = vectors
+    embeddings[present] = vectors[[position[thing] for thing in given or () if thing]]
     return embeddings, present

@@ -19,7 +19,7 @@ class _Table(BaseModel):
 class TransferConfig(_Table):
     """How a backbone that has learned before is changed; all of it, by default."""
 
-    frozen_stages: int | Literal["all"] = Field(
+    frozen_stages: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         default=0,
         description='Stages, counted from the picture, that keep their weights; or "all".',
     )
@@ -208,7 +208,7 @@ class VisionConfig(_Table):
     )
     dropout: Fraction = Field(default=0.0, description="Dropout of features before the heads.")
     drop_path: Fraction = Field(
-        default=0.0, description="Stochastic depth, where the backbone has it."
+        default=0.0, description="Rate of stochastic depth; 0 for backbones without it."
     )
     ema: Fraction | None = Field(
         default=None, description="Keep an average of the weights with this decay; unset is off."

@@ -12,7 +12,6 @@ from lightning.pytorch import Callback
 from vision.config import VisionConfig
 from vision.dataset import Rejected, Samples
 from vision.device import Device, resolve_device
-from vision.errors import TrainingError
 from vision.networks.backbones import build_backbone, enable_recompute, try_size
 from vision.networks.lora import add_lora, merge_lora
 from vision.pretrain import pretrain
@@ -37,6 +36,7 @@ from vision.training.trainer import (
     build_trainer,
     quiet_lightning,
     read_checkpoint,
+    read_last,
 )
 
 
@@ -227,12 +227,7 @@ def _fit(
 ) -> int:
     """Train what the last checkpoint leaves to train and return the number of epochs in all."""
     last = workdir / f"{LAST}.ckpt"
-    found = read_checkpoint(last) if last.exists() else None
-    if found is not None and found.get("fingerprint") != learner.fingerprint:
-        raise TrainingError(
-            f"{last} is of a run with other samples, configuration or seed; "
-            "delete it or choose another workdir"
-        )
+    found = read_last(workdir, learner.fingerprint)
     if found is None or not found["finished"]:
         together = [*callbacks, *build_callbacks(config, workdir)]
         shard, held_out = learner.shard, data.validation

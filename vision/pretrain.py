@@ -33,6 +33,7 @@ from vision.training.trainer import (
     build_trainer,
     quiet_lightning,
     read_checkpoint,
+    read_last,
 )
 from vision.transforms import Preprocess
 
@@ -185,12 +186,7 @@ def _fit(
 ) -> None:
     """Train what the last checkpoint leaves to train and load what it ends with."""
     last = workdir / f"{LAST}.ckpt"
-    found = read_checkpoint(last) if last.exists() else None
-    if found is not None and found.get("fingerprint") != learner.fingerprint:
-        raise TrainingError(
-            f"{last} is of a run with other pictures, configuration or seed; "
-            "delete it or choose another workdir"
-        )
+    found = read_last(workdir, learner.fingerprint)
     if found is None or not found["finished"]:
         order = EpochShuffle(len(pictures), learner.seed)
         callbacks = build_callbacks(schedule, workdir)

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from recsys.cli import demo, queries, service, tables, training, vision
+from recsys.cli import demo, embedding, queries, service, tables, training, vision
 from recsys.errors import RecsysError
 from text.errors import TextError
 from vision.errors import VisionError
@@ -28,9 +28,9 @@ app.command("recommend")(queries.recommend)
 app.command("similar")(queries.similar)
 app.command("search")(queries.search)
 app.command("identify")(queries.identify)
-app.command("embed")(queries.embed)
+app.command("embed")(embedding.embed)
 app.command("serve")(service.serve)
-app.add_typer(vision.app, name="vision")
+app.add_typer(vision.build_app(), name="vision")
 
 
 def main() -> None:

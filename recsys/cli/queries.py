@@ -1,4 +1,4 @@
-"""Commands that ask a bundle in-process: recommend, similar, search, identify, embed."""
+"""Commands that ask a bundle in-process: recommend, similar, search, identify."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,28 +93,3 @@ def identify(
     verdict = "in the catalogue" if answer.known else "not in the catalogue"
     console.print(f"{photo}: {verdict} (probability of being in it {answer.probability:.2f})")
     print_results("candidates", answer.candidates, recommender, as_json=False)
-
-
-def embed(
-    bundle: BundlePath,
-    out: Annotated[Path, typer.Option(help="Parquet file to write: id, embedding.")],
-    items: Annotated[Path | None, typer.Option(help="Items table to embed.")] = None,
-    texts: Annotated[Path | None, typer.Option(help="Text file, one query a line.")] = None,
-    images_root: Annotated[Path | None, typer.Option(help="Folder of the items' pictures.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Embed items or texts into the item space, and write them to a Parquet file."""
-    from recsys import Bundle
-    from recsys.bulk import embed_items, embed_texts
-
-    if (items is None) == (texts is None):
-        raise ValueError("embed must be given one of --items and --texts")
-    if items is not None:
-        count = embed_items(Bundle(bundle), items, out, images_root=images_root)
-    else:
-        assert texts is not None, "one of the two is given"
-        count = embed_texts(Bundle(bundle), texts, out)
-    if as_json:
-        print_json({"rows": count, "file": out})
-    else:
-        console.print(f"{count:,} embeddings in {out}")

@@ -12,10 +12,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def train(
     config: Annotated[Path, typer.Argument(help="Configuration; see docs/training.md.")],
-    out: Annotated[Path, typer.Option(help="Folder of bundles.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of bundles; needed unless --preview is given.")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Fail if any row of a table does.")] = False,
     preview: Annotated[
-        Path | None, typer.Option(help="Only write this PNG: pictures as training will see them.")
+        Path | None,
+        typer.Option(help="Only write this picture, such as a PNG: what training will see."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -24,8 +27,11 @@ def train(
     Also measures it on what was held out, and writes report.html and metrics.json beside it.
     """
     if preview is not None:
-        _preview(config, preview)
+        _preview(config, preview, as_json=as_json)
         return
+    if out is None:
+        raise ValueError("--out must be the folder of bundles, got none; only --preview needs none")
+    _check_alone()
     from recsys.config import load_config
     from recsys.evaluation.report import write_report
     from recsys.pipeline import train as run
@@ -58,7 +64,24 @@ def train(
     console.print(f"bundle {result.bundle}\nreport {page}")
 
 
-def _preview(config: Path, out: Path) -> None:
+def _check_alone() -> None:
+    """Do nothing if this process is the only one.
+
+    Raises:
+        ValueError: If torchrun started several, each of which would train all of it.
+    """
+    from vision.training.processes import current_shard
+
+    count = current_shard().world_size
+    if count > 1:
+        raise ValueError(
+            f"recsys train must run in one process, got {count} from torchrun; train the tower "
+            "with vision.finetune under torchrun, save it and name it as pretrained of [vision]"
+        )
+
+
+def _preview(config: Path, out: Path, *, as_json: bool) -> None:
+    _check_picture_name(out)
     from recsys.config import load_config
     from recsys.pipeline import load_tables
     from recsys.training.towers import label_pictures, picture_samples
@@ -67,8 +90,24 @@ def _preview(config: Path, out: Path) -> None:
     settings = load_config(config)
     dataset = load_tables(settings)
     samples = picture_samples(dataset, label_pictures(dataset)).train
-    contact_sheet(samples, settings.vision, seed=settings.seed).save(out, "PNG")
+    sheet = contact_sheet(samples, settings.vision, seed=settings.seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out)
+    if as_json:
+        print_json({"file": out})
+        return
     console.print(f"{settings.vision.augmentation} augmentation in {out}")
+
+
+def _check_picture_name(out: Path) -> None:
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    if known.get(out.suffix.lower()) not in Image.SAVE:
+        raise ValueError(
+            "preview must end in the suffix of a picture format that can be written, such as "
+            f".png, .jpg or .webp, got {out.name!r}"
+        )
 
 
 def evaluate(

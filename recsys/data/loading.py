@@ -51,12 +51,37 @@ def load_items(
         DataError: If the table cannot be read or is empty, or ``images_root`` is not a folder.
         SchemaError: If columns or types are not what the schema wants.
     """
-    loaded = validate(scan_table(source, ItemSchema), ItemSchema, table="items", rules={})
     root = images_root if images_root is not None else default_images_root(source)
-    broken = _broken(loaded, root, check_image, progress)
+    table = scan_table(source, ItemSchema)
+    loaded = check_items(table, root, rules={}, check_image=check_image, progress=progress)
+    return loaded._replace(frame=loaded.frame.drop(ROW))
+
+
+def check_items(
+    table: pl.LazyFrame,
+    images_root: Path,
+    *,
+    rules: Mapping[str, pl.Expr],
+    check_image: CheckImage | None = None,
+    progress: Progress | None = None,
+) -> Loaded:
+    """Return the valid ones of scanned items, numbered by ROW; pictures as in ``load_items``.
+
+    Args:
+        table: What ``scan_table`` returned, or some rows of it.
+        images_root: What picture paths are relative to.
+        rules: Rules beyond the schema's, by name; one of the same name takes its place.
+        check_image: As in ``load_items``.
+        progress: As in ``load_items``.
+
+    Raises:
+        DataError: If the table cannot be read or is empty, or ``images_root`` is not a folder.
+    """
+    loaded = validate(table, ItemSchema, table="items", rules=rules)
+    broken = _broken(loaded, images_root, check_image, progress)
     report = replace(loaded.report, failures=_with_pictures(loaded, broken))
     image = pl.when(~pl.col("image").is_in(list(broken))).then("image")
-    return Loaded(loaded.frame.with_columns(image=image).drop(ROW), report)
+    return Loaded(loaded.frame.with_columns(image=image), report)
 
 
 def default_images_root(source: Source) -> Path:

@@ -31,6 +31,7 @@ _WANTED = {
     "exists": "must be an existing file",
     "decodes": "must be a picture that can be decoded",
     "item_id_is_unique": "item_id must not repeat an earlier row's",
+    "embeddable": "must have words or a picture that the bundle has a tower for",
 }
 
 

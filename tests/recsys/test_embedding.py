@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -90,6 +92,44 @@ def test_files_and_their_bytes_are_the_same_pictures(
 ) -> None:
     one, other = (embedder.modalities(None, given) for given in (paths, pictures))
     np.testing.assert_allclose(one.embeddings["image"], other.embeddings["image"], atol=1e-6)
+
+
+def test_what_things_share_is_embedded_once_and_each_has_it(
+    embedder: ItemEmbedder, paths: list[Path]
+) -> None:
+    assert embedder.vision is not None
+    assert embedder.text is not None
+    seen = {"text": 0, "image": 0}
+
+    def count(name: str) -> Callable[..., None]:
+        def hook(_: object, inputs: tuple[Any, ...], keywords: dict[str, Any], *__: object) -> None:
+            seen[name] += len(inputs[0] if inputs else keywords["input_ids"])
+
+        return hook
+
+    networks = {"text": embedder.text.backbone, "image": embedder.vision.backbone}
+    hooks = [
+        network.register_forward_hook(count(name), with_kwargs=True)
+        for name, network in networks.items()
+    ]
+    one, other = paths[:2]
+    found = embedder.modalities(["mug", "lamp", None, " mug"], [one, one, None, other])
+    for hook in hooks:
+        hook.remove()
+    assert seen == {"text": 2, "image": 2}
+    for row, picture in ((0, one), (1, one), (3, other)):
+        wanted = embedder.vision.embed([picture])[0]
+        np.testing.assert_allclose(found.embeddings["image"][row], wanted, atol=1e-5)
+    assert np.array_equal(found.embeddings["text"][0], found.embeddings["text"][3])
+    assert not np.array_equal(found.embeddings["text"][0], found.embeddings["text"][1])
+
+
+def test_a_bad_picture_that_is_shared_is_named_where_it_first_comes(
+    embedder: ItemEmbedder, pictures: list[bytes]
+) -> None:
+    good, bad = pictures[0], b"no picture"
+    with pytest.raises(InvalidImageError, match=r"^image 3: image cannot be decoded"):
+        embedder.modalities(None, [None, good, good, bad, bad])
 
 
 def test_no_things_have_no_embeddings(embedder: ItemEmbedder) -> None:

@@ -27,6 +27,13 @@ def test_all_problems_are_reported_together() -> None:
     assert fields == {"epochs", "augmentation", "target_weights", "dropout"}
 
 
+def test_fewer_than_no_stages_cannot_be_frozen() -> None:
+    for known in (0, 3, "all"):
+        VisionConfig.model_validate({"transfer": {"frozen_stages": known}})
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        VisionConfig.model_validate({"transfer": {"frozen_stages": -1}})
+
+
 def test_pictures_cannot_start_larger_than_they_end() -> None:
     VisionConfig(size=64, train_size=48, start_size=48)
     with pytest.raises(ValidationError, match="start_size must be at most 48, the size of train"):

@@ -96,7 +96,7 @@ def test_a_finished_run_is_not_trained_again(trained: Trained) -> None:
 def test_another_run_s_checkpoint_is_refused(trained: Trained) -> None:
     _, train, validation, workdir = trained
     for config, seed in ((changed(ema=0.9, epochs=7), 0), (changed(ema=0.9), 1)):
-        with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other samples"):
+        with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other pictures"):
             finetune(train, config, validation=validation, workdir=workdir, seed=seed)
 
 
@@ -262,6 +262,7 @@ def test_arguments_that_do_not_fit_are_named(
         {"objective": {"classifier": "focal", "class_weights": "effective_number"}},
         {"objective": {"classifier": "logit_adjusted", "target_weights": "learned"}},
         {"objective": {"metric": {"arcface": 0.5, "multi_similarity": 0.5}, "memory": 24}},
+        {"objective": {"metric": {"supcon": 0.5}, "memory": 24}, "ema": 0.8},
         {"imbalance": {"sampling": "balanced", "target": "colour"}},
         {"adversarial": {"method": "pgd", "steps": 2}},
         {"policy": "randaugment", "mixup": 0.2, "cutmix": 1.0},

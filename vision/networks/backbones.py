@@ -72,21 +72,21 @@ def build_backbone(
             ``.safetensors`` file, a folder holding ``model.safetensors``, or a hub id.
         size: Height and width of the input in pixels.
         fit: How a picture is made square.
-        drop_path: Stochastic depth rate; for timm networks that have it.
+        drop_path: Rate of stochastic depth, in place of the one that the library has it at.
 
     Raises:
-        ValueError: If there is no such network.
+        ValueError: If there is no such network, or it has no stochastic depth and is to have some.
         WeightsError: If the weights are not on this machine and cannot be fetched.
     """
     library, _, rest = name.partition("/")
     spec = BackboneSpec(name=name, size=size, drop_path=drop_path)
     wanted = Preprocess(size=size, fit=fit)
     if library == "transformers":
-        network, preprocess = build_transformers(rest, pretrained, wanted)
+        network, preprocess = build_transformers(rest, pretrained, wanted, drop_path)
         spec = spec.model_copy(update={"architecture": network.network.config.to_dict()})
         return _measured(network, preprocess, spec)
     if library == "torchvision":
-        return _measured(*build_torchvision(rest, pretrained, wanted), spec)
+        return _measured(*build_torchvision(rest, pretrained, wanted, drop_path), spec)
     return _measured(*_build_timm(name, pretrained, wanted, drop_path), spec)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torchvision
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+from torchvision.ops import StochasticDepth
 
 from vision.errors import WeightsError
 from vision.networks.weights import State, find_local, load_local, load_state, not_found
@@ -16,7 +17,7 @@ CONVERTING = ("inception_v3", "googlenet")
 
 
 def build_torchvision(
-    name: str, pretrained: bool | str, preprocess: Preprocess
+    name: str, pretrained: bool | str, preprocess: Preprocess, drop_path: float
 ) -> tuple[nn.Module, Preprocess]:
     """Return the network, from (B, 3, H, W) to (B, F), and how pictures are prepared for it.
 
@@ -24,9 +25,10 @@ def build_torchvision(
         name: torchvision's name.
         pretrained: As ``build_backbone`` has it, without hub ids.
         preprocess: Size and fit that are wanted.
+        drop_path: As ``build_backbone`` has it.
 
     Raises:
-        ValueError: If there is no such network.
+        ValueError: If there is no such network, or it has no stochastic depth and is to have some.
         WeightsError: If the weights are not on this machine and cannot be fetched.
     """
     if name not in torchvision.models.list_models(module=torchvision.models):
@@ -44,6 +46,7 @@ def build_torchvision(
     if fetch and isinstance(network, VisionTransformer):
         network = _at_size(network, name, preprocess.size)
     _drop_classifiers(network, name)
+    _set_drop_path(network, name, drop_path)
     if local is not None:
         load_local(network, local, partial(resampled, network))
     if not pretrained:
@@ -64,6 +67,22 @@ def _create(name: str, size: int, weights: Literal["DEFAULT"] | None) -> nn.Modu
         options["image_size"] = size
     network: nn.Module = torchvision.models.get_model(name, weights=weights, **options)
     return network
+
+
+def _set_drop_path(network: nn.Module, name: str, rate: float) -> None:
+    """Have stochastic depth rise to the rate in the last layer, as the library lets its own rise.
+
+    Some of torchvision's builders take the rate as an option; those of Swin and MaxViT fix it.
+    """
+    layers = [part for part in network.modules() if isinstance(part, StochasticDepth)]
+    if rate and not layers:
+        raise ValueError(
+            f"drop_path must be 0 for 'torchvision/{name}', which has no stochastic depth, "
+            f"got {rate}"
+        )
+    highest = max((layer.p for layer in layers), default=0.0)
+    for layer in layers:
+        layer.p *= rate / highest
 
 
 def _at_size(published: VisionTransformer, name: str, size: int) -> nn.Module:

@@ -49,7 +49,7 @@ class TransformersNetwork(nn.Module):
 
 
 def build_transformers(
-    source: str, pretrained: bool | str, preprocess: Preprocess
+    source: str, pretrained: bool | str, preprocess: Preprocess, drop_path: float
 ) -> tuple[TransformersNetwork, Preprocess]:
     """Return the network, from (B, 3, H, W) to (B, F), and how pictures are prepared for it.
 
@@ -57,8 +57,10 @@ def build_transformers(
         source: A hub id or a local folder.
         pretrained: As ``build_backbone`` has it.
         preprocess: Size and fit that are wanted.
+        drop_path: As ``build_backbone`` has it.
 
     Raises:
+        ValueError: If it has no stochastic depth and is to have some.
         WeightsError: If it is not on this machine and cannot be fetched, or does not fit.
     """
     processors: Any = AutoImageProcessor
@@ -71,6 +73,13 @@ def build_transformers(
     config = getattr(whole, "vision_config", whole)
     # Some are published in half precision, which is for inference alone.
     config.dtype = torch.float32
+    if hasattr(config, "drop_path_rate"):
+        config.drop_path_rate = drop_path
+    elif drop_path:
+        raise ValueError(
+            f"drop_path must be 0 for 'transformers/{source}', whose configuration has no "
+            f"drop_path_rate, got {drop_path}"
+        )
     if published is None:
         config.image_size = preprocess.size
         return TransformersNetwork(config), preprocess

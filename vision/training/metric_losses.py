@@ -41,40 +41,44 @@ class EmbeddingMemory(nn.Module):
     """The last embeddings and their labels, to be compared with those of a batch.
 
     Cross-batch memory of Wang et al. (2020, https://arxiv.org/abs/1912.06798), without their wait
-    until the network has settled. All of it is buffers, so that a resumed run remembers what the
-    interrupted one did; pytorch-metric-learning's own leaves its position out of the state.
+    until the network has settled. It is part of the state, so that a resumed run remembers what
+    the interrupted one did, but no buffer: an average of the weights averages buffers, too.
 
     Args:
         size: Embeddings that are kept, the latest ones.
         dim: Embedding size D.
     """
 
-    embeddings: Tensor
-    labels: Tensor
-    position: Tensor
-
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
-        self.register_buffer("embeddings", torch.zeros(size, dim))
-        self.register_buffer("labels", torch.full((size,), UNKNOWN))
-        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+        self.size = size
+        # The oldest first, (n, D) and (n,) with n up to size, wherever the last batch was.
+        self.embeddings = torch.zeros(0, dim)
+        self.labels = torch.zeros(0, dtype=torch.int64)
 
     def beside(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return those of a batch, (B, D) and (B,), followed by the ones remembered."""
-        filled = self.labels != UNKNOWN
         return (
-            torch.cat([embeddings, self.embeddings[filled]]),
-            torch.cat([labels, self.labels[filled]]),
+            torch.cat([embeddings, self.embeddings.to(embeddings.device)]),
+            torch.cat([labels, self.labels.to(labels.device)]),
         )
 
     def remember(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Put embeddings (B, D) with known labels (B,) in the place of the oldest."""
-        size = len(self.labels)
-        embeddings, labels = embeddings.detach()[-size:], labels[-size:]
-        slots = (self.position + torch.arange(len(labels), device=labels.device)) % size
-        self.embeddings[slots] = embeddings
-        self.labels[slots] = labels
-        self.position.add_(len(labels)).remainder_(size)
+        """Add embeddings (B, D) with known labels (B,), and forget the oldest beyond the size."""
+        self.embeddings = self._latest(self.embeddings, embeddings.detach())
+        self.labels = self._latest(self.labels, labels)
+
+    def _latest(self, remembered: Tensor, new: Tensor) -> Tensor:
+        # A view would be saved with all that it is a view of.
+        return torch.cat([remembered.to(new.device), new])[-self.size :].clone()
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """Return what is remembered; torch puts it among the module's state."""
+        return {"embeddings": self.embeddings, "labels": self.labels}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Take up what was remembered."""
+        self.embeddings, self.labels = state["embeddings"], state["labels"]
 
 
 class MetricObjective(nn.Module):

@@ -12,16 +12,22 @@ GROWING_SHARE = 0.7
 
 
 def training_size(epoch: int, config: VisionConfig) -> int:
-    """Return the side of training pictures in an epoch, in pixels.
+    """Return the side of training pictures in an epoch, in pixels."""
+    full = config.train_size or config.size
+    return grown_size(epoch, start=config.start_size, full=full, epochs=config.epochs)
+
+
+def grown_size(epoch: int, *, start: int | None, full: int, epochs: int) -> int:
+    """Return the side of pictures in an epoch that grow from ``start`` to ``full``, in pixels.
 
     Progressive learning after Tan and Le (2021, https://arxiv.org/abs/2104.00298), without their
     growing regularisation: the side grows linearly, in steps of 16 pixels, until 70 % of the run.
+    Without a start it is the full one always.
     """
-    full = config.train_size or config.size
-    if config.start_size is None:
+    if start is None:
         return full
-    grown = min(1.0, epoch / (GROWING_SHARE * config.epochs))
-    side = config.start_size + (full - config.start_size) * grown
+    grown = min(1.0, epoch / (GROWING_SHARE * epochs))
+    side = start + (full - start) * grown
     return full if grown == 1.0 else min(full, round(side / 16) * 16)
 
 

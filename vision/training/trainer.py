@@ -59,6 +59,9 @@ def _warmed_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """
 
     def average(averaged: Tensor, current: Tensor, count: Tensor) -> Tensor:
+        # Batch norms count their batches beside the statistics; of a count there is no average.
+        if not averaged.is_floating_point():
+            return current
         warmed = torch.clamp((1.0 + count) / (10.0 + count), max=decay)
         return warmed * averaged + (1.0 - warmed) * current
 
@@ -141,6 +144,22 @@ def _as_is(batch: Any) -> Batch:
     """Return what the picture set gave: it answers with batches, not with pictures to collate."""
     whole: Batch = batch
     return whole
+
+
+def read_last(workdir: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return the last checkpoint of a run; nothing where it has none yet.
+
+    Raises:
+        TrainingError: If it is damaged, or that of a run with another fingerprint.
+    """
+    last = workdir / f"{LAST}.ckpt"
+    found = read_checkpoint(last) if last.exists() else None
+    if found is not None and found.get("fingerprint") != fingerprint:
+        raise TrainingError(
+            f"{last} is of a run with other pictures, labels, configuration or seed; "
+            "delete it or choose another workdir"
+        )
+    return found
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

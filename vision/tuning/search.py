@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from pydantic import ValidationError
 
 from vision.config import VisionConfig
-from vision.dataset import Samples
+from vision.dataset import UNKNOWN, Samples
 from vision.device import Device
 from vision.errors import TrainingError
 from vision.finetune import FinetuneResult, finetune
@@ -77,7 +77,8 @@ def search(
 
     Raises:
         ImportError: If Optuna is not installed.
-        ValueError: If the space does not fit the configuration, or there is no such metric.
+        ValueError: If the space does not fit the configuration, or the validation pictures give no
+            such metric; names those that they give.
         TrainingError: If no trial reached its end, or workdir holds another search.
     """
     try:
@@ -91,6 +92,7 @@ def search(
     if not samples.classes:
         raise ValueError("samples must have at least one target, got none: nothing to learn from")
     metric = metric or f"accuracy/{list(samples.classes)[-1]}"
+    _check_metric(metric, validation)
     distributions = _distributions(resolve_space(space, config))
     identity = _fingerprint(samples, validation, f"{config!r} {space!r} {metric} {seed}")
     train = partial(
@@ -112,6 +114,14 @@ def search(
             shutil.rmtree(folder, ignore_errors=True)
             measured = {}
         return _conclude(study, config)
+
+
+def _check_metric(metric: str, validation: Samples) -> None:
+    # A target without a label has no accuracy; see Learner.on_validation_epoch_end.
+    labelled = [name for name, of in validation.targets.items() if (of != UNKNOWN).any()]
+    known = [*(f"accuracy/{name}" for name in labelled), "loss"]
+    if metric not in known:
+        raise ValueError(f"metric must be one of {', '.join(known)}, got {metric!r}")
 
 
 def _distributions(resolved: Resolved) -> "dict[str, BaseDistribution]":
@@ -214,15 +224,16 @@ class _Report(Callback):
         """Report the epoch that was just validated.
 
         Raises:
-            ValueError: If it has no such metric.
+            ValueError: If no picture that the metric needs could be read.
         """
-        prefix = "validation/"
-        known = [n.removeprefix(prefix) for n in trainer.callback_metrics if n.startswith(prefix)]
-        if self.metric not in known:
-            raise ValueError(f"metric must be one of {', '.join(known)}, got {self.metric!r}")
+        name = f"validation/{self.metric}"
+        if name not in trainer.callback_metrics:
+            raise ValueError(
+                f"{self.metric} needs a validation picture with a label that can be read, got none"
+            )
         # An epoch that was measured, but not yet in the checkpoint, is run again.
         if trainer.current_epoch not in self.measured:
-            value = float(trainer.callback_metrics[prefix + self.metric])
+            value = float(trainer.callback_metrics[name])
             self.trial.report(value, trainer.current_epoch)
         if self.trial.should_prune():
             raise _PrunedError(f"after epoch {trainer.current_epoch} of {self.metric}")

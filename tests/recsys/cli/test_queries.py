@@ -138,30 +138,6 @@ def test_people_see_titles_and_verdicts(
     assert f": {verdict} (probability of being in it {answer['probability']:.2f})" in shown
 
 
-def test_embedded_texts_are_the_queries_of_the_recommender(
-    tiny_bundle: Path, recommender: Recommender, tmp_path: Path, ask: Ask, say: Say
-) -> None:
-    (tmp_path / "texts.txt").write_text("nordic lamp\nblue mug\n")
-    out = tmp_path / "out.parquet"
-    answer = ask("embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", out)
-    assert answer == {"rows": 2, "file": str(out)}
-    wanted = recommender.embedder.queries(["nordic lamp", "blue mug"], [None, None])
-    found = pl.read_parquet(out)
-    np.testing.assert_allclose(found["embedding"].to_numpy(), wanted, atol=1e-5)
-    shown = say("embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", out)
-    assert shown.startswith("2 embeddings in")
-
-
-def test_embedded_items_are_those_of_the_bundle(
-    tiny_bundle: Path, recommender: Recommender, tiny_shop: Shop, tmp_path: Path, ask: Ask
-) -> None:
-    out = tmp_path / "out.parquet"
-    options = ("--items", tiny_shop.items, "--images-root", tiny_shop.images)
-    answer = ask("embed", tiny_bundle, *options, "--out", out)
-    assert answer["rows"] == len(recommender.catalogue)
-    assert pl.read_parquet(out)["id"].to_list() == recommender.catalogue.item_ids
-
-
 @pytest.mark.parametrize("k", [0, MAX_K + 1])
 def test_k_out_of_range_is_refused_by_every_query(
     tiny_bundle: Path, recommender: Recommender, photo: Path, refusal: Say, k: int
@@ -237,30 +213,6 @@ def test_what_the_bundle_was_not_trained_for_is_said(tiny_run: Run, refusal: Say
     assert message == "this bundle has no text encoder: query it with a picture"
 
 
-def test_embed_wants_one_of_items_and_texts(
-    tiny_bundle: Path, tmp_path: Path, refusal: Say
-) -> None:
-    out = tmp_path / "out.parquet"
-    both = ["--items", "items.csv", "--texts", "texts.txt"]
-    for options in ([], both):
-        message = refusal("embed", tiny_bundle, "--out", out, *options)
-        assert message == "embed must be given one of --items and --texts"
-    assert not out.exists()
-
-
-def test_embedding_an_empty_table_or_no_texts_is_refused(
-    tiny_bundle: Path, tmp_path: Path, refusal: Say
-) -> None:
-    (tmp_path / "items.csv").write_text("item_id,title\n")
-    (tmp_path / "texts.txt").write_text("\n \n")
-    out = tmp_path / "out.parquet"
-    message = refusal("embed", tiny_bundle, "--items", tmp_path / "items.csv", "--out", out)
-    assert message == "table items must hold rows, got none"
-    message = refusal("embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", out)
-    assert message.startswith("texts must have at least one line that is not blank")
-    assert not out.exists()
-
-
 def test_a_moment_with_an_offset_is_that_moment(tiny_bundle: Path, user: str, ask: Ask) -> None:
     utc, offset, other = (
         ask("recommend", tiny_bundle, user, "--at", at)
@@ -285,21 +237,3 @@ def test_a_file_that_is_not_there_is_named(
         else ("embed", tiny_bundle, "--out", tmp_path / "out.parquet")
     )
     assert str(absent) in refusal(*command, option, absent)
-
-
-def test_embeddings_go_into_a_new_folder(tiny_bundle: Path, tmp_path: Path, ask: Ask) -> None:
-    (tmp_path / "texts.txt").write_text("nordic lamp\nred mug with a\u2028break\n")
-    out = tmp_path / "new" / "out.parquet"
-    answer = ask("embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", out)
-    assert answer["rows"] == len(pl.read_parquet(out)) == 2
-
-
-def test_texts_that_are_not_utf_8_are_refused_by_name(
-    tiny_bundle: Path, tmp_path: Path, refusal: Say
-) -> None:
-    (tmp_path / "texts.txt").write_bytes(b"caf\xe9")
-    said = refusal(
-        "embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", tmp_path / "o.parquet"
-    )
-    assert "must be UTF-8" in said
-    assert "texts.txt" in said

@@ -65,8 +65,8 @@ def test_people_are_told_which_stages_were_unchanged(tiny_run: Run, config: Path
 def test_a_preview_is_the_contact_sheet_and_trains_nothing(
     config: Path, tmp_path: Path, say: Say
 ) -> None:
-    out = tmp_path / "sheet.png"
-    said = say("train", config, "--out", tmp_path / "bundles", "--preview", out)
+    out = tmp_path / "new" / "sheet.png"
+    said = say("train", config, "--preview", out)
     settings = load_config(config)
     dataset = load_tables(settings)
     samples = picture_samples(dataset, label_pictures(dataset)).train
@@ -75,7 +75,50 @@ def test_a_preview_is_the_contact_sheet_and_trains_nothing(
         assert picture.format == "PNG"
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(wanted))
     assert said.startswith("photo augmentation in")
-    assert not (tmp_path / "bundles").exists()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["new", "shop.toml"]
+
+
+@pytest.mark.parametrize(("suffix", "written"), [(".jpg", "JPEG"), (".PNG", "PNG")])
+def test_a_preview_is_written_in_the_format_of_its_name(
+    suffix: str, written: str, config: Path, tmp_path: Path, ask: Ask
+) -> None:
+    out = tmp_path / f"sheet{suffix}"
+    assert ask("train", config, "--preview", out) == {"file": str(out)}
+    with Image.open(out) as picture:
+        assert picture.format == written
+
+
+# Of these, Pillow knows none, no name at all, and how to read but not how to write.
+@pytest.mark.parametrize("name", ["sheet.txt", "sheet", "sheet.psd"])
+def test_a_preview_in_no_format_is_refused_before_a_table_is_read(
+    name: str, tmp_path: Path, refusal: Say
+) -> None:
+    message = refusal("train", tmp_path / "nothing.toml", "--preview", tmp_path / name)
+    assert message == (
+        "preview must end in the suffix of a picture format that can be written, such as .png, "
+        f".jpg or .webp, got {name!r}"
+    )
+
+
+def test_training_needs_a_folder_of_bundles(config: Path, refusal: Say) -> None:
+    message = refusal("train", config)
+    assert message == "--out must be the folder of bundles, got none; only --preview needs none"
+
+
+def test_training_in_several_processes_is_refused(
+    config: Path, tmp_path: Path, refusal: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What torchrun tells each of its processes.
+    told = {"RANK": 1, "GROUP_RANK": 0, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    told |= {"MASTER_ADDR": "localhost", "MASTER_PORT": 29500}
+    told |= {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_MAX_RESTARTS": 0}
+    for name, value in told.items():
+        monkeypatch.setenv(name, str(value))
+    message = refusal("train", config, "--out", tmp_path / "out")
+    assert message.startswith("recsys train must run in one process, got 2 from torchrun; train")
+    assert "vision.finetune" in message
+    assert "pretrained" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_preview_without_pictures_is_refused(tmp_path: Path, refusal: Say) -> None:
@@ -83,9 +126,7 @@ def test_a_preview_without_pictures_is_refused(tmp_path: Path, refusal: Say) -> 
     items.write_csv(tmp_path / "items.csv")
     (tmp_path / "shop.toml").write_text('[data]\nitems = "items.csv"\n')
     sheet = tmp_path / "sheet.png"
-    message = refusal(
-        "train", tmp_path / "shop.toml", "--out", tmp_path / "bundles", "--preview", sheet
-    )
+    message = refusal("train", tmp_path / "shop.toml", "--preview", sheet)
     assert message == "none of 0 pictures can be read"
     assert not sheet.exists()
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.data.loading import load_events, load_items, load_photos
+from recsys.data.loading import check_items, load_events, load_items, load_photos, scan_table
+from recsys.data.quarantine import ROW
 from recsys.errors import DataError
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
 
@@ -34,6 +35,21 @@ def test_an_item_with_a_bad_picture_stays_without_it(tmp_path: Path) -> None:
     assert report.failures.select("row", "rule", "got", "image").rows() == [
         (2, "image|exists", "b.jpg", "b.jpg"),
         (3, "image|inside_root", "../c.jpg", "../c.jpg"),
+    ]
+
+
+def test_some_rows_of_a_table_are_checked_by_rules_that_replace_those_of_the_schema(
+    tmp_path: Path,
+) -> None:
+    table = write(tmp_path / "items.csv", "item_id,image", "a,", "a,a.jpg", "b,", "b,", ",")
+    rows = scan_table(table, ItemSchema).slice(1, 4)
+
+    items, report = check_items(rows, tmp_path, rules={"item_id_is_unique": pl.col(ROW) != 1})
+
+    assert items.select(ROW, "item_id").rows() == [(2, "b"), (3, "b")]
+    assert report.failures.select(ROW, "rule").rows() == [
+        (1, "item_id_is_unique"),
+        (4, "item_id|nullability"),
     ]
 
 

@@ -14,6 +14,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import VisionTransformer
+from torchvision.ops import StochasticDepth
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -121,10 +122,53 @@ def test_an_unknown_name_lists_similar_ones() -> None:
         build_backbone("torchvision/resnet19")
 
 
-def test_stochastic_depth_where_there_is_none_is_an_error() -> None:
+@pytest.mark.parametrize("name", ["convnext_tiny", "efficientnet_b0", "swin_t", "maxvit_t"])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_torchvision_s_stochastic_depth_rises_to_the_rate(name: str, rate: float) -> None:
+    published = torchvision.models.get_model(name)
+    network = build_backbone(f"torchvision/{name}", size=224, drop_path=rate).network
+    before, after = (
+        torch.tensor([part.p for part in one.modules() if isinstance(part, StochasticDepth)])
+        for one in (published, network)
+    )
+    # Whatever the library's own rate is, which is not 0 for any of them.
+    assert before[-1] > 0
+    torch.testing.assert_close(after, before * rate / before[-1])
+
+
+def test_transformers_stochastic_depth_is_the_rate(tmp_path: Path) -> None:
+    # Published with a rate of its own.
+    saved = Dinov2Model(Dinov2Config(**VISION, drop_path_rate=0.2))
+    name = publish(saved, tmp_path)
+    images = torch.rand(4, 3, 32, 32)
+    for pretrained in (True, False):
+        steady, dropping = (
+            build_backbone(name, pretrained=pretrained, size=32, drop_path=rate)
+            for rate in (0.0, 0.9)
+        )
+        assert torch.equal(steady.network(images), steady.network(images))
+        assert not torch.equal(dropping.network(images), dropping.network(images))
+        restored: Any = restore_backbone(dropping.spec, dropping.preprocess).network
+        assert restored.network.config.drop_path_rate == 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vgg11", r"'vgg11' does not take .*drop_path_rate"),
+        ("torchvision/resnet18", "drop_path must be 0 for 'torchvision/resnet18', .*got 0.1"),
+        ("transformers", "drop_path must be 0 for 'transformers/.*, .*got 0.1"),
+    ],
+)
+def test_stochastic_depth_where_there_is_none_is_an_error(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    if name == "transformers":
+        name = publish(TRANSFORMERS["CLIP"](), tmp_path)
     build_backbone("resnet10t", drop_path=0.1)
-    with pytest.raises(ValueError, match=r"'vgg11' does not take .*drop_path_rate"):
-        build_backbone("vgg11", drop_path=0.1)
+    build_backbone(name, size=32)
+    with pytest.raises(ValueError, match=message):
+        build_backbone(name, size=32, drop_path=0.1)
 
 
 def test_weights_come_from_a_file_or_a_folder(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from vision.config import ObjectiveConfig
 from vision.training.metric_losses import MetricObjective, build_metric_objective
@@ -225,6 +226,20 @@ def test_a_resumed_memory_goes_on_as_the_interrupted_one() -> None:
     for step in range(3, 6):
         batch = embed(seed=step)
         assert torch.equal(first(batch, LABELS), second(batch, LABELS))
+
+
+def test_an_average_of_the_weights_takes_no_part_in_the_memory() -> None:
+    """Averages of embeddings, and of labels, would be of no picture."""
+    objective = build({"arcface": 1.0, "supcon": 1.0}, memory=10)
+    average = AveragedModel(objective, use_buffers=True)
+    for step in range(3):
+        objective(embed(seed=step), LABELS)
+        average.update_parameters(objective)
+    last = torch.cat([embed(seed=1), embed(seed=2)])[-10:]
+    copied: Any = average.module
+    for one, remembered in ((objective, last), (copied, last[:0])):
+        assert one.memory is not None
+        torch.testing.assert_close(one.memory.embeddings, remembered)
 
 
 def test_a_memory_is_of_one_run_alone_and_not_of_its_evaluation() -> None:

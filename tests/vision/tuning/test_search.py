@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import polars as pl
 import pytest
@@ -201,13 +202,38 @@ def test_arguments_that_do_not_fit_are_named(
 ) -> None:
     with pytest.raises(ValueError, match="n_trials must be at least 1, got 0"):
         run(pictures, tmp_path, 0)
-    with pytest.raises(ValueError, match=r"must be one of accuracy/.*, loss, got 'accuracy/size'"):
-        run(pictures, tmp_path / "metric", 1, metric="accuracy/size")
     with pytest.raises(ValueError, match="does not fit VisionConfig: unknown field epoch, did you"):
         run(pictures, tmp_path, 1, space=SearchSpace({"epoch": Range(low=1, high=2)}))
     nothing = Samples(pictures[0].images, {}, {}, root=pictures[0].root)
     with pytest.raises(ValueError, match="at least one target"):
         run((nothing, nothing), tmp_path, 1)
+
+
+def test_a_metric_that_there_will_not_be_is_named_before_anything_is_trained(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    train, validation = pictures
+    known = "accuracy/colour, accuracy/side.of it, loss"
+    with pytest.raises(ValueError, match=f"metric must be one of {known}, got 'accuracy/size'"):
+        run(pictures, tmp_path / "run", 1, metric="accuracy/size")
+    # The last target, which is asked about where nothing is said, has no label to be right about.
+    unlabelled = {**validation.targets, "side.of it": np.full(len(validation), -1)}
+    bare = Samples(validation.images, unlabelled, validation.classes, root=validation.root)
+    with pytest.raises(ValueError, match="one of accuracy/colour, loss, got"):
+        run((train, bare), tmp_path / "run", 1, metric=None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_metric_of_pictures_that_cannot_be_read_ends_the_search(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    train, whole = planted(8), planted(8, seed=1)
+    one = {**whole.targets, "side.of it": np.where(np.arange(8) == 3, 1, -1)}
+    validation = Samples(whole.images, one, whole.classes, root=whole.root)
+    assert whole.root is not None
+    (whole.root / "3.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"accuracy/side\.of it needs a validation picture with"):
+        run((train, validation), tmp_path, 2, metric="accuracy/side.of it")
 
 
 def test_the_extra_is_named_where_optuna_is_not_installed(

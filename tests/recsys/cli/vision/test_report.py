@@ -104,6 +104,20 @@ def test_report_says_what_is_missing(
     assert not out.exists()
 
 
+def test_what_pretraining_learned_is_not_taken_for_what_it_began_with(
+    tiny_bundle: Path, write: Write, tmp_path: Path, refusal: Say
+) -> None:
+    pretrained = f'pretrained = "{Bundle(tiny_bundle).path / "vision"}"\n'
+    for begin in ("", pretrained):
+        config = write(f"{begin}[vision.pretraining]\nepochs = 1\n")
+        said = refusal(
+            "vision", "report", tiny_bundle, config, "--out", tmp_path / "report", "--before"
+        )
+        assert said.startswith("--before needs the weights that fine-tuning began with")
+        assert "set pretrained to OUT/.stages/vision-KEY/checkpoints/pretraining/backbone" in said
+    assert not (tmp_path / "report").exists()
+
+
 def test_a_report_on_another_shop_is_refused(
     tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, write: Write, refusal: Say
 ) -> None:

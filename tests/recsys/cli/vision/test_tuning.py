@@ -85,11 +85,14 @@ def test_tune_says_what_is_missing(
     assert not (tmp_path / "search").exists()
 
 
-def test_tune_looks_at_the_metric_it_is_told(write: Write, tmp_path: Path, refusal: Say) -> None:
+def test_tune_names_the_metrics_before_it_trains(
+    write: Write, tmp_path: Path, refusal: Say
+) -> None:
     config = write(SEARCH)
     said = refusal("vision", "tune", config, "--out", tmp_path / "search", "--metric", "charm")
     assert said.startswith("metric must be one of accuracy/category_1, accuracy/category_2")
     assert said.endswith("got 'charm'")
+    assert not (tmp_path / "search").exists()
 
 
 def test_without_optuna_its_extra_is_named(

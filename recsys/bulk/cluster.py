@@ -1,0 +1,64 @@
+"""Parts spread over the processes of a Ray cluster (https://docs.ray.io)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from recsys.bulk.worker import Job, build_worker
+
+
+class PartWorker:
+    """A process of the cluster: loads the bundle once, then makes the parts that it is given.
+
+    Args:
+        job: What the parts are made from.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._embed = build_worker(job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Make the parts whose numbers are in the batch, and return it."""
+        for part in batch["part"]:
+            self._embed(int(part))
+        return batch
+
+
+def embed_on_ray(job: Job, missing: Sequence[int], done: Callable[[int], None]) -> None:
+    """Make the parts that are missing, one process for each core, or for each CUDA card.
+
+    What goes through Ray are the parts' numbers; each process reads and writes its own files. Ray
+    starts on this machine unless it runs already or ``RAY_ADDRESS`` names a cluster.
+
+    Args:
+        job: What the parts are made from.
+        missing: Numbers of the parts.
+        done: Told the number of every part that is done, in any order.
+
+    Raises:
+        ImportError: If Ray is not installed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ImportError("engine ray needs Ray: pip install 'vitrine-recsys[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False)
+    on_card = torch.device(job.device).type == "cuda"
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    places = int(resources.get("GPU" if on_card else "CPU", 1))
+    numbers = ray.data.from_items(
+        [{"part": part} for part in missing], override_num_blocks=len(missing)
+    )
+    finished = numbers.map_batches(
+        PartWorker,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=max(1, min(places, len(missing)))),
+        num_cpus=1,
+        num_gpus=1 if on_card else 0,
+    )
+    for row in finished.iter_rows():
+        done(int(row["part"]))

@@ -1,0 +1,140 @@
+"""The folder of a bulk run: a manifest of what it is made from, and its parts."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from recsys.bulk.files import whole_file
+from recsys.errors import DataError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The parts of one of ``count`` machines: part ``index``, and every ``count``-th after it.
+
+    Raises:
+        ValueError: If the index is not from 0 to count - 1.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(
+                "shard must be i/n with i from 0 to n - 1, such as 0/4, "
+                f"got {self.index}/{self.count}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Return the shard that ``i/n`` names.
+
+        Raises:
+            ValueError: If the text is no such shard.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal()):
+            raise ValueError(f"shard must be i/n, such as 0/4, got {text!r}")
+        return cls(int(index), int(count))
+
+
+WHOLE = Shard(0, 1)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that decides what the parts hold, and so must be the same in every run that adds some.
+
+    Args:
+        bundle: Version of the bundle.
+        table: Fingerprint of the items table.
+        images_root: What picture paths are relative to.
+        precision: What the towers compute in.
+        rows_per_part: Rows of the table in a part.
+    """
+
+    bundle: str
+    table: str
+    images_root: str
+    precision: str
+    rows_per_part: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts of one table go; part ``n`` has the rows from ``n * rows_per_part`` on.
+
+    Args:
+        folder: Holds nothing else.
+        rows_per_part: Rows of the table in a part; the last has what is left.
+        n_rows: Rows of the table.
+    """
+
+    folder: Path
+    rows_per_part: int
+    n_rows: int
+
+    @property
+    def table(self) -> Path:
+        """The copy that parts are read from; there until all of them are."""
+        return self.folder / "table.parquet"
+
+    def embeddings(self, part: int) -> Path:
+        """Return the file with a part's embeddings; a part is done when it is there."""
+        return self.folder / f"part-{part:05}.parquet"
+
+    def quarantine(self, part: int) -> Path:
+        """Return the file with a part's failures, which is there if it has some."""
+        return self.folder / f"quarantine-{part:05}.parquet"
+
+    def of(self, shard: Shard) -> range:
+        """Return the numbers of a shard's parts."""
+        return range(shard.index, -(-self.n_rows // self.rows_per_part), shard.count)
+
+    def missing(self, shard: Shard = WHOLE) -> list[int]:
+        """Return the numbers of a shard's parts that are not done."""
+        return [part for part in self.of(shard) if not self.embeddings(part).exists()]
+
+    def count_rows(self, part: int) -> int:
+        """Return how many rows of the table a part has."""
+        return min(self.rows_per_part, self.n_rows - part * self.rows_per_part)
+
+
+def find_parts(folder: Path, inputs: Inputs) -> Parts | None:
+    """Return the parts that an earlier run began in a folder, None if none did.
+
+    Raises:
+        DataError: If it was begun from other inputs, or the folder holds parts and no manifest.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        if any(folder.glob("part-*.parquet")):
+            raise DataError(f"out must be empty or of an earlier run, {folder} has no {MANIFEST}")
+        return None
+    try:
+        begun = json.loads(path.read_text("utf-8"))
+        n_rows = int(begun.pop("n_rows"))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error!r}); delete {folder} and run again") from error
+    wanted = asdict(inputs)
+    different = [
+        f"{name} {begun.get(name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if begun.get(name) != value
+    ]
+    if different:
+        raise DataError(
+            f"{folder} was begun with {'; '.join(different)}; "
+            "delete it, or write to another place with --out"
+        )
+    return Parts(folder, inputs.rows_per_part, n_rows)
+
+
+def begin_parts(folder: Path, inputs: Inputs, n_rows: int) -> Parts:
+    """Write the manifest of a folder and return its parts, none of which is done."""
+    with whole_file(folder / MANIFEST) as scratch:
+        scratch.write_text(json.dumps(asdict(inputs) | {"n_rows": n_rows}, indent=1), "utf-8")
+    return Parts(folder, inputs.rows_per_part, n_rows)

@@ -1,0 +1,72 @@
+"""A copy of the items table from which every part is read without the rows before it."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recsys.bulk.files import whole_file
+from recsys.data.loading import scan_table
+from recsys.data.tables import Source, find_files, reading
+from recsys.errors import DataError
+from recsys.schema import ItemSchema
+
+
+def fingerprint(source: Source) -> str:
+    """Return the SHA-256 of a table's files, in their order, 64 hexadecimal digits.
+
+    Raises:
+        DataError: If a name matches no file.
+    """
+    digest = hashlib.sha256()
+    for path in find_files(source):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def copy_table(source: Source, path: Path, rows_per_part: int) -> int:
+    """Write the coerced rows of an items table, a row group for each part; return how many.
+
+    CSV and NDJSON can only be read from their beginning, and a Parquet file may be one row group of
+    a million rows; of this copy, each part is read alone.
+
+    Args:
+        source: A path, a glob, or a list of them; Parquet, CSV or NDJSON.
+        path: Where the copy is to be; a file that is there is replaced.
+        rows_per_part: Rows in a row group.
+
+    Raises:
+        DataError: If the table cannot be read or is empty.
+        SchemaError: If columns or types are not what the schema wants.
+    """
+    rows = scan_table(source, ItemSchema)
+    with whole_file(path) as scratch:
+        with reading("items"):
+            rows.sink_parquet(scratch, row_group_size=rows_per_part)
+        n_rows = int(pl.scan_parquet(scratch).select(pl.len()).collect().item())
+        if not n_rows:
+            raise DataError("table items must hold rows, got none")
+    return n_rows
+
+
+def repeated_rows(table: Path) -> pl.Series:
+    """Return the rows, from 0 and in order, whose ``item_id`` is that of an earlier row.
+
+    Of every id, its hash is held, 16 bytes with the sorted copy. The ids themselves are compared
+    only where two hashes are the same.
+
+    Args:
+        table: A copy that ``copy_table`` made.
+    """
+    row, item_id = pl.col("row"), pl.col("item_id")
+    rows = pl.scan_parquet(table).select("item_id").with_row_index("row")
+    rows = rows.filter(item_id.is_not_null())
+    hashes = rows.select(item_id.hash()).collect(engine="streaming").to_series()
+    ordered = np.sort(hashes.to_numpy())  # a hash table of them takes far more memory
+    suspects = pl.Series(np.unique(ordered[1:][ordered[1:] == ordered[:-1]]), dtype=pl.UInt64)
+    repeated = rows.filter(item_id.hash().is_in(suspects.implode())).select(
+        row.filter(~item_id.is_first_distinct())
+    )
+    return repeated.collect(engine="streaming").to_series()

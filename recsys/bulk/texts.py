@@ -1,0 +1,46 @@
+"""Embed a file of texts, a query a line."""
+
+from pathlib import Path
+
+import polars as pl
+
+from recsys.bulk.files import whole_file
+from recsys.bundle import Bundle
+from recsys.errors import DataError
+from vision.precision import Precision
+
+
+def embed_texts(
+    bundle: Bundle,
+    texts: Path,
+    out: Path,
+    *,
+    device: str = "cpu",
+    precision: Precision = "32-true",
+) -> int:
+    """Write ``id``, the line's number from 1, and ``embedding`` of every line; return how many.
+
+    Args:
+        bundle: Whose text encoder and fusion to use.
+        texts: UTF-8 file.
+        out: Parquet file; it appears only when it is complete.
+        device: Where the networks run.
+        precision: Of the encoder, see ``ItemEmbedder.modalities``.
+
+    Raises:
+        DataError: If the file has no text.
+        MissingPartError: If the bundle has no text encoder.
+    """
+    bundle.require("text")
+    try:
+        lines = texts.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"texts must be UTF-8, got {texts}: {error}") from error
+    if not any(line.strip() for line in lines):
+        raise DataError(f"texts must have at least one line that is not blank, got {texts}")
+    embedder = bundle.embedder(device=device)
+    embeddings = embedder.fuse(embedder.modalities(lines, None, precision=precision))
+    numbers = [str(number) for number in range(1, len(lines) + 1)]
+    with whole_file(out) as scratch:
+        pl.DataFrame({"id": numbers, "embedding": embeddings}).write_parquet(scratch)
+    return len(lines)

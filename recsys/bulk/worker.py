@@ -1,0 +1,105 @@
+"""What makes one part of the embeddings; every engine runs this same function."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.bulk.files import whole_file
+from recsys.bulk.parts import Parts
+from recsys.bundle import Bundle
+from recsys.data.loading import check_items
+from recsys.data.pictures import CheckImage
+from recsys.data.quarantine import ROW, Loaded
+from recsys.embedding import ItemEmbedder, Modalities, is_readable, item_texts
+from recsys.errors import InvalidImageError
+from vision.precision import Precision
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker on any machine needs to make any part, if it sees the same files.
+
+    Args:
+        bundle: The bundle's folder.
+        parts: Where the parts go.
+        repeated: Rows of the table, from 0, whose id an earlier row has.
+        images_root: What picture paths are relative to.
+        device: Where the networks run.
+        precision: What the towers compute in.
+    """
+
+    bundle: Path
+    parts: Parts
+    repeated: pl.Series
+    images_root: Path
+    device: str
+    precision: Precision
+
+
+def build_worker(job: Job) -> Callable[[int], None]:
+    """Return the function that makes the part of a number, with the networks loaded."""
+    embedder = Bundle(job.bundle).embedder(device=job.device)
+    return lambda part: embed_part(job, embedder, part)
+
+
+def embed_part(job: Job, embedder: ItemEmbedder, part: int) -> None:
+    """Write ``id``, ``embedding`` and ``modalities`` of a part's items, and its failures.
+
+    Failures come first, so that a part whose embeddings are there is complete.
+    """
+    loaded, modalities = _read(job, embedder, part)
+    names = list(embedder.fusion.modalities)
+    present = np.stack([modalities.present[name] for name in names], axis=1)  # (B, M)
+    usable = np.any(present, axis=1)
+    frame = pl.DataFrame(
+        {
+            "id": loaded.frame["item_id"],
+            "embedding": embedder.fuse(modalities),
+            "modalities": pl.Series(
+                [[name for name, has in zip(names, row, strict=True) if has] for row in present],
+                dtype=pl.List(pl.String),
+            ),
+        }
+    ).filter(usable)
+    failures = _failures(loaded, usable, first_row=part * job.parts.rows_per_part)
+    job.parts.quarantine(part).unlink(missing_ok=True)  # of a run that ended right after it
+    if len(failures):
+        with whole_file(job.parts.quarantine(part)) as scratch:
+            failures.write_parquet(scratch)
+    with whole_file(job.parts.embeddings(part)) as scratch:
+        frame.write_parquet(scratch)
+
+
+def _read(job: Job, embedder: ItemEmbedder, part: int) -> tuple[Loaded, Modalities]:
+    """Return a part's valid rows and their tower outputs."""
+    size = job.parts.rows_per_part
+    table = pl.scan_parquet(job.parts.table).slice(part * size, size)
+    repeated = job.repeated.filter(job.repeated // size == part) % size + 1
+    rules = {"item_id_is_unique": ~pl.col(ROW).is_in(repeated.to_list())}
+
+    def read(check_image: CheckImage | None) -> tuple[Loaded, Modalities]:
+        loaded = check_items(table, job.images_root, rules=rules, check_image=check_image)
+        pictures = [job.images_root / image if image else None for image in loaded.frame["image"]]
+        texts = item_texts(loaded.frame)
+        return loaded, embedder.modalities(texts, pictures, precision=job.precision)
+
+    try:
+        return read(None)
+    except InvalidImageError:
+        # Which others of the part cannot be decoded, only decoding all of them tells. Doing so
+        # first would decode every picture of every table twice.
+        return read(is_readable)
+
+
+def _failures(loaded: Loaded, usable: NDArray[np.bool_], *, first_row: int) -> pl.DataFrame:
+    """Return a part's failures by the row of the table, with the items that have no modality."""
+    failures = loaded.report.failures
+    empty = loaded.frame.filter(~usable).with_columns(
+        rule=pl.lit("embeddable"), got=pl.lit(None, dtype=pl.String)
+    )
+    failures = pl.concat([failures, empty.select(failures.columns)])
+    return failures.sort(ROW, maintain_order=True).with_columns(pl.col(ROW) + first_row)

@@ -1,0 +1,71 @@
+"""The embed command."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from recsys.cli.output import console, print_json, progress_bar
+
+
+def embed(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for Parquet parts, or one file that ends in .parquet.")
+    ],
+    items: Annotated[Path | None, typer.Option(help="Items table to embed; may be a glob.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Text file, one query a line.")] = None,
+    images_root: Annotated[Path | None, typer.Option(help="Folder of the items' pictures.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: the i-th of n shares of the items, from 0/n.")
+    ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Compute here, or on a Ray cluster.")
+    ] = "local",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the networks run.")
+    ] = "cpu",
+    precision: Annotated[
+        Literal["auto", "32-true", "bf16-mixed"],
+        typer.Option(help="Of the networks; auto is faster and differs by about 0.01."),
+    ] = "32-true",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Embed items or texts into the item space, in bounded memory; goes on where it stopped."""
+    from recsys import Bundle
+    from recsys.bulk import Shard, embed_items, embed_texts
+    from recsys.bulk.parts import WHOLE
+    from vision.device import resolve_device
+
+    if (items is None) == (texts is None):
+        raise ValueError("embed must be given one of --items and --texts")
+    place = str(resolve_device(device))
+    if texts is not None:
+        if shard is not None or engine != "local":
+            raise ValueError("--shard and --engine are for --items, got --texts")
+        count = embed_texts(Bundle(bundle), texts, out, device=place, precision=precision)
+        if as_json:
+            print_json({"rows": count, "file": out})
+        else:
+            console.print(f"{count:,} embeddings in {out}")
+        return
+    assert items is not None, "one of the two is given"
+    share = WHOLE if shard is None else Shard.parse(shard)
+    with progress_bar(visible=not as_json) as advance:
+        done = embed_items(
+            Bundle(bundle),
+            items,
+            out,
+            images_root=images_root,
+            shard=share,
+            engine=engine,
+            device=place,
+            precision=precision,
+            progress=advance,
+        )
+    if as_json:
+        print_json({"rows": done.n_items, "failed": done.failures, "files": done.files})
+        return
+    for line in done.lines():
+        console.print(f"  {line}", highlight=False)
+    console.print(f"{done.n_items:,} of {done.n_rows:,} items embedded in {out}")

@@ -1,0 +1,38 @@
+"""The command that writes a tower for other runtimes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli.output import console, print_json
+from recsys.cli.vision.inputs import BundleFolder, Json, load_samples, required
+
+CALIBRATION_PICTURES = 200  # enough for the range of every activation
+
+
+def export(
+    bundle: BundleFolder,
+    out: Annotated[Path, typer.Option(help="Folder for the ONNX files and their config.json.")],
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration whose pictures calibrate an int8 version.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the tower as ONNX, and as int8 ONNX where a configuration is given."""
+    from recsys import Bundle
+    from recsys.config import load_config
+    from vision.deploy.export import INT8_FILE, MODEL_FILE, export_onnx
+
+    tower, pictures = Bundle(bundle).vision, None
+    files = [out / MODEL_FILE]
+    if config is not None:
+        train = load_samples(load_config(config), progress=not as_json).train
+        images = required(train, config, "pictures to train on").images
+        pictures = images[:: max(1, len(images) // CALIBRATION_PICTURES)]
+        files.append(out / INT8_FILE)
+    export_onnx(tower, out, int8_calibration=pictures)
+    if as_json:
+        print_json({"files": files})
+        return
+    console.print(f"{' and '.join(file.name for file in files)} in {out}")

@@ -1,0 +1,111 @@
+"""The command that measures a tower on test photos."""
+
+from dataclasses import asdict, astuple
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recsys.cli.output import console, interval, print_json, print_rows
+from recsys.cli.vision.inputs import (
+    BundleFolder,
+    Config,
+    Json,
+    load_samples,
+    load_tower,
+    required,
+)
+
+if TYPE_CHECKING:
+    from recsys.config import TrainConfig
+    from recsys.training.towers import PictureSamples
+    from vision.report.results import TowerReport
+    from vision.tower import VisionTower
+
+
+def report(
+    bundle: BundleFolder,
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Folder for vision.html and vision.json.")],
+    robustness: Annotated[bool, typer.Option(help="Also ask about damaged pictures.")] = True,
+    before: Annotated[
+        bool, typer.Option(help="Also measure the pretrained backbone, before fine-tuning.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the tower on the test photos: per class, calibration, robustness, what is hardest."""
+    from recsys.config import load_config
+    from vision.report import evaluate_tower, write_report
+
+    settings = load_config(config)
+    tower = load_tower(bundle, settings)
+    samples = load_samples(settings, progress=not as_json)
+    photos = required(samples.test, config, "photos whose split is test")
+    untrained = _untrained(settings, samples) if before else None
+    measure = partial(
+        evaluate_tower,
+        samples=photos,
+        calibration=samples.validation,
+        robustness=robustness,
+        progress=not as_json,
+    )
+    measured = measure(tower)
+    earlier = measure(untrained) if untrained is not None else None
+    page = write_report(measured, out, before=earlier)
+    if as_json:
+        figures = {"targets": _figures(measured), "before": earlier and _figures(earlier)}
+        print_json({"report": page, **figures})
+        return
+    if earlier is not None:
+        _print_figures("before fine-tuning, test photos", earlier)
+    _print_figures("vision tower, test photos", measured)
+    console.print(f"report {page}")
+
+
+def _untrained(settings: "TrainConfig", samples: "PictureSamples") -> "VisionTower":
+    """Return the tower as fine-tuning finds it, with classifiers that need no training."""
+    from vision.device import resolve_device
+    from vision.finetune import build_tower
+    from vision.labelling.class_means import with_class_means
+
+    if settings.vision.pretraining is not None:
+        raise ValueError(
+            "--before needs the weights that fine-tuning began with, and [vision.pretraining] "
+            "leaves them beside the bundles: set pretrained to OUT/.stages/vision-KEY/checkpoints/"
+            "pretraining/backbone and take the table [vision.pretraining] out"
+        )
+    if not settings.vision.pretrained:
+        raise ValueError(
+            "--before needs a pretrained backbone, got pretrained = false: random weights know "
+            "nothing to measure"
+        )
+    tower = build_tower(samples.train.classes, settings.vision)
+    return with_class_means(tower.to(resolve_device(settings.device)), samples.train)
+
+
+def _figures(measured: "TowerReport") -> dict[str, dict[str, object]]:
+    """Return the headline of every target."""
+    return {
+        name: {
+            "photos": one.n_pictures,
+            "accuracy": asdict(one.accuracy),
+            "macro_f1": asdict(one.macro_f1),
+        }
+        for name, one in measured.targets.items()
+    }
+
+
+def _print_figures(title: str, measured: "TowerReport") -> None:
+    from recsys.evaluation.bootstrap import Estimate
+
+    rows = [
+        (
+            name,
+            one.n_pictures,
+            interval(Estimate(*astuple(one.accuracy))),
+            interval(Estimate(*astuple(one.macro_f1))),
+        )
+        for name, one in measured.targets.items()
+    ]
+    print_rows(title, ("target", "photos", "accuracy [95 %]", "macro-F1 [95 %]"), rows)

@@ -1,0 +1,59 @@
+"""The command that says which photos to label next."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from recsys.cli.output import console, print_json
+from recsys.cli.vision.inputs import (
+    BundleFolder,
+    Config,
+    Json,
+    Target,
+    check_suffix,
+    finest,
+    load_samples,
+    load_tower,
+    required,
+)
+
+if TYPE_CHECKING:
+    from vision.labelling.selection import Strategy
+
+
+def select(
+    bundle: BundleFolder,
+    config: Config,
+    k: Annotated[int, typer.Option("-k", "--k", help="How many photos.")],
+    out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")],
+    strategy: Annotated[str, typer.Option(help="entropy, margin, core_set or random.")] = "margin",
+    target: Target = None,
+    seed: Annotated[int, typer.Option(help="Of random.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write the photos without a label that are best labelled next, the most wanted first."""
+    from recsys.config import load_config
+    from vision.labelling.selection import select as run
+
+    check_suffix(out, ".parquet", ".csv")
+    settings = load_config(config)
+    tower = load_tower(bundle, settings)
+    samples = load_samples(settings, progress=not as_json)
+    pool = required(samples.unlabelled, config, "photos of train without item_id and category")
+    chosen = run(
+        tower,
+        pool,
+        k,
+        strategy=cast("Strategy", strategy),  # refused where strategies are known
+        labelled=samples.train.images,
+        target=target or finest(tower.classes),
+        seed=seed,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write = chosen.table.write_parquet if out.suffix == ".parquet" else chosen.table.write_csv
+    write(out)
+    if as_json:
+        print_json({"rows": len(chosen.table), "unlabelled": len(pool), "file": out})
+        return
+    console.print(f"{len(chosen.table):,} of {len(pool):,} photos without a label in {out}")

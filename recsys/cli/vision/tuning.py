@@ -1,0 +1,93 @@
+"""Commands that train many towers to choose or to judge a configuration."""
+
+import math
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recsys.cli.output import console, print_json, print_rows
+from recsys.cli.vision.inputs import Config, Json, Target, finest, load_samples, required
+
+
+def tune(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Folder of the search; goes on where it stopped.")],
+    trials: Annotated[int, typer.Option(help="Trials in all.")] = 20,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Such as loss; accuracy of the finest category if unset."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search the fields of the configuration's search table for the best result on val photos."""
+    from recsys.config import load_config
+    from vision.tuning.search import search
+
+    settings = load_config(config)
+    if settings.search is None:
+        raise ValueError(f"{config} must say what to search, such as [search.learning_rate]")
+    samples = load_samples(settings, progress=not as_json)
+    metric = metric or f"accuracy/{finest(samples.train.classes)}"
+    found = search(
+        required(samples.train, config, "pictures to train on"),
+        required(samples.validation, config, "photos whose split is val"),
+        settings.vision,
+        settings.search,
+        n_trials=trials,
+        workdir=out,
+        seed=settings.seed,
+        metric=metric,
+        progress=not as_json,
+        device=settings.device,
+    )
+    table = out / "trials.parquet"
+    found.trials.write_parquet(table)
+    best: Any = found.best.model_dump()
+    chosen = {name: reduce(getitem, name.split("."), best) for name in settings.search.root}
+    if as_json:
+        print_json({"metric": metric, "value": found.value, "vision": chosen, "trials": table})
+        return
+    rows = [
+        (name, f"{value:.4g}" if isinstance(value, float) else value)
+        for name, value in chosen.items()
+    ]
+    print_rows("best for [vision]", ("field", "value"), rows)
+    console.print(f"{metric} {found.value:.3f} on val photos; all trials in {table}")
+
+
+def folds(
+    config: Config,
+    out: Annotated[Path, typer.Option(help="Folder of the runs; goes on where it stopped.")],
+    count: Annotated[int, typer.Option(help="How many folds.")] = 5,
+    target: Target = None,
+    as_json: Json = False,
+) -> None:
+    """Cross-validate the configured tower on the pictures that it would be trained on.
+
+    Every class of the target has about equal shares of all folds.
+    """
+    from recsys.config import load_config
+    from vision.tuning.folds import cross_validate
+
+    settings = load_config(config)
+    samples = load_samples(settings, progress=not as_json)
+    result = cross_validate(
+        required(samples.train, config, "pictures to train on"),
+        settings.vision,
+        count,
+        workdir=out,
+        seed=settings.seed,
+        target=target or finest(samples.train.classes),
+        progress=not as_json,
+        device=settings.device,
+    )
+    if as_json:
+        # JSON has no nan, which is the deviation of a single fold that has the metric.
+        std = {name: None if math.isnan(one) else one for name, one in result.std.items()}
+        print_json({"mean": result.mean, "std": std})
+        return
+    rows = [(name, f"{mean:.3f}", f"{result.std[name]:.3f}") for name, mean in result.mean.items()]
+    print_rows(f"{count} folds", ("metric", "mean", "std"), rows)

@@ -1,0 +1,47 @@
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from recsys.bulk import embed_items
+from recsys.bundle import Bundle
+
+Shop = Callable[..., Path]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Ray cluster of two processes on this machine."""
+    ray = pytest.importorskip("ray")
+    token = tmp_path / "token"  # Ray would write one to the home folder
+    token.write_text(secrets.token_hex(32))
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_writes_the_files_that_one_machine_writes(
+    bundle: Bundle, shop: Shop, tmp_path: Path
+) -> None:
+    items = shop(image=["torn.jpg", None, "0.jpg", "1.jpg", "2.jpg"] * 2)
+    told: list[tuple[str, int, int]] = []
+    here = embed_items(bundle, items, tmp_path / "here", rows_per_part=4)
+    there = embed_items(
+        bundle,
+        items,
+        tmp_path / "there",
+        rows_per_part=4,
+        engine="ray",
+        progress=lambda *one: told.append(one),
+    )
+    assert len(told) == 3
+    assert told[-1] == ("items", 10, 10)
+    assert there.failures == here.failures == {"image|decodes": 2}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()
+    }

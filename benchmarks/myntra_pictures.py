@@ -29,7 +29,8 @@ def load_myntra() -> MyntraPictures:
     folder = imported("myntra", "myntra-small.tar.gz")
     items = pl.read_parquet(folder / "items.parquet").filter(pl.col("image").is_not_null())
     images = [folder / image for image in items["image"]]
-    splits = split_items(items["title"].to_list(), images, items["item_id"].to_list())
+    groups = group_items(items["title"].to_list(), images, items["item_id"].to_list())
+    splits = split_of(groups)
     columns = _target_columns(items)
     classes = {
         name: [value for value, count in zip(*_counted(column), strict=True) if count >= MIN_ITEMS]
@@ -47,20 +48,26 @@ def load_myntra() -> MyntraPictures:
     return MyntraPictures(*(samples(split) for split in get_args(Split)))
 
 
-def split_items(
+def group_items(
     titles: Sequence[str], images: Sequence[Path], item_ids: Sequence[str]
-) -> NDArray[np.str_]:
-    """Return the split of every item (N,): 80 % train, 10 % val, 10 % test.
+) -> list[str]:
+    """Return the first id of the group of every item (N).
 
-    Items that share a title or a picture file, or are linked by others that do, stay together; a
-    fixed hash of the first id of such a group decides, so the split is the same everywhere.
+    Items that share a title or a picture file, or are linked by others that do, are one group.
     """
     hashes = [hashlib.sha256(image.read_bytes()).hexdigest() for image in images]
     groups = _linked([title.strip().casefold() for title in titles], hashes)
     first = dict(zip(reversed(groups), reversed(item_ids), strict=True))
+    return [first[group] for group in groups]
+
+
+def split_of(groups: Sequence[str]) -> NDArray[np.str_]:
+    """Return the split of every item (N,), by its group: 80 % train, 10 % val, 10 % test.
+
+    A fixed hash of the group decides, so the split is the same everywhere.
+    """
     tenth = {
-        group: int(hashlib.sha256(item_id.encode()).hexdigest(), 16) % 10
-        for group, item_id in first.items()
+        group: int(hashlib.sha256(group.encode()).hexdigest(), 16) % 10 for group in set(groups)
     }
     of_tenth = {8: "val", 9: "test"}
     return np.array([of_tenth.get(tenth[group], "train") for group in groups])

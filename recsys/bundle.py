@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
-from torch import Tensor, nn
+from torch import nn
 
 import text.checkpoint
 import vision.checkpoint
@@ -25,7 +25,7 @@ from recsys.errors import BundleError, MissingPartError
 from recsys.features import FEATURES
 from recsys.manifest import latest, sealed_folder, verify
 from recsys.models.fusion import ItemFusion, build_fusion
-from recsys.models.gallery import Calibration
+from recsys.models.identification import Identification, describe, restore, restore_prototypes
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
 from recsys.ranking import UserRanker
@@ -34,15 +34,6 @@ from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
 M = TypeVar("M", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Identification:
-    """What tells the product on a photo: prototypes of the products and their calibration."""
-
-    prototypes: Tensor  # (P, D)
-    prototype_rows: Tensor  # (P,)
-    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -104,11 +95,9 @@ def write_bundle(contents: Contents, root: Path) -> Path:
             _save_module(contents.user_encoder, folder / "user_encoder.safetensors")
             _save_module(contents.ranker, folder / "ranker.safetensors")
         if contents.identification is not None:
-            gallery = {
-                "prototypes": contents.identification.prototypes.contiguous(),
-                "rows": contents.identification.prototype_rows.contiguous(),
-            }
-            save_tensors(gallery, folder / "gallery.safetensors")
+            gallery = contents.identification.gallery
+            tensors = {name: value.contiguous() for name, value in vars(gallery).items()}
+            save_tensors(tensors, folder / "gallery.safetensors")
         (folder / "bundle.json").write_text(json.dumps(_describe(contents), indent=1))
     return latest(root)
 
@@ -122,7 +111,7 @@ def _describe(contents: Contents) -> dict[str, Any]:
         "users": users[0].model_dump(mode="json") if users[0] else None,
         "ranker": users[1].model_dump(mode="json") if users[1] else None,
         "features": list(FEATURES),
-        "calibration": asdict(identification.calibration) if identification else None,
+        "identification": describe(identification) if identification else None,
         "target_kinds": list(contents.target_kinds),
         "split_us": contents.split_us,
         "as_of_us": contents.statistics.as_of_us if contents.statistics else None,
@@ -261,10 +250,10 @@ class Bundle:
     def identification(self) -> Identification:
         """What tells the product on a photo."""
         self.require("identification")
-        gallery = load_tensors(self.path / "gallery.safetensors")
-        calibration = dict(self._description["calibration"])
-        calibration["known_weights"] = tuple(calibration["known_weights"])
-        return Identification(gallery["prototypes"], gallery["rows"], Calibration(**calibration))
+        tensors = load_tensors(self.path / "gallery.safetensors")
+        if "prototypes" in tensors:
+            return restore_prototypes(tensors, self._description["calibration"])
+        return restore(tensors, self._description["identification"])
 
 
 def _save_module(module: nn.Module, path: Path) -> None:

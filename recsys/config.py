@@ -4,14 +4,19 @@ import difflib
 import tomllib
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from recsys.errors import ConfigError
 from text.config import TextConfig
 from vision.config import VisionConfig
+from vision.presets import get_augmentation
 from vision.tuning.space import SearchSpace
+from vision.views import Views
+
+
+Table = TypeVar("Table", bound=BaseModel)
 
 
 class _Model(BaseModel):
@@ -68,10 +73,47 @@ class RankerConfig(_Model):
     )
 
 
+class AlignmentConfig(_Model):
+    """Training both towers together on pictures and titles, before they are fused."""
+
+    epochs: int = Field(0, ge=0, description="Passes over the pictures; 0 leaves the towers alone.")
+    batch_size: int = Field(512, ge=2, description="Pictures per step, each other's negatives.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak rate of the text encoder's AdamW.")
+    picture_learning_rate: float = Field(5e-4, gt=0, description="That of the vision tower.")
+    weight_decay: float = Field(0.05, ge=0, description="Of AdamW; not on norms and biases.")
+    temperature: float = Field(
+        0.05, gt=0, description="What cosines are divided by at first; it is learned."
+    )
+    head_weight: float = Field(
+        0.2, ge=0, description="Weight of the vision tower's classifiers, which go on learning."
+    )
+    word_dropout: float = Field(0.1, ge=0, lt=1, description="Share of a title's words left out.")
+    augmentation: str = Field(
+        "light", description="Of the pictures; colours that titles name must stay as they are."
+    )
+    train_size: int | None = Field(
+        None, ge=16, description="Side of training pictures; the tower's own if unset."
+    )
+    start_size: int | None = Field(
+        None, ge=16, description="Side in the first epoch, growing; networks of fixed size: unset."
+    )
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto", description="auto is bf16-mixed where the hardware computes in it, else 32-true."
+    )
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known(cls, preset: str) -> str:
+        get_augmentation(preset)
+        return preset
+
+
 class FusionConfig(_Model):
     """The item fusion and its training; the weights multiply mean losses of order 1."""
 
-    kind: Literal["gated", "concat"] = Field("gated", description="How modalities are combined.")
+    kind: Literal["gated", "concat", "attention"] = Field(
+        "gated", description="How modalities are combined."
+    )
     dim: int = Field(256, ge=2, description="Size D of the item embedding.")
     hidden: int = Field(256, ge=1, description="Width of each modality's projection MLP.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of inputs and projections.")
@@ -89,6 +131,17 @@ class FusionConfig(_Model):
         3.0, ge=0, description="Of reading each modality's input back, linearly."
     )
     pair_weight: float = Field(0.5, ge=0, description="Of items that the same users take.")
+    modality_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of items that are told from one modality less."
+    )
+    teacher: str | None = Field(
+        None,
+        description="Parquet file or folder of embeddings by item id, such as `recsys embed` "
+        "writes, to learn similarities from.",
+    )
+    distillation_weight: float = Field(
+        1.0, ge=0, description="Of items being as similar as to the teacher."
+    )
 
 
 class UserConfig(_Model):
@@ -130,6 +183,20 @@ class UserConfig(_Model):
     )
 
 
+class IdentificationConfig(_Model):
+    """How photos are looked at, and when a product is named."""
+
+    precision: float = Field(
+        0.95, gt=0, lt=1, description="Share of right answers that thresholds are chosen for."
+    )
+    unknown_share: float = Field(
+        0.1, gt=0, lt=1, description="Share of photos to expect of things not in the catalogue."
+    )
+    views: Views = Field(
+        "crops", description="Views of a photo to average: one, flip (2) or crops (12)."
+    )
+
+
 class EvaluationConfig(_Model):
     """What `recsys evaluate` and the report compute."""
 
@@ -155,9 +222,15 @@ class TrainConfig(_Model):
     split: SplitConfig = Field(SplitConfig(), description="What is held out.")
     vision: VisionConfig = Field(VisionConfig(), description="The vision tower.")
     text: TextConfig = Field(TextConfig(), description="The text encoder.")
+    alignment: AlignmentConfig = Field(
+        AlignmentConfig(), description="Pictures and titles brought together."
+    )
     fusion: FusionConfig = Field(FusionConfig(), description="The item space.")
     users: UserConfig = Field(UserConfig(), description="The user encoder.")
     ranker: RankerConfig = Field(RankerConfig(), description="The ranker.")
+    identification: IdentificationConfig = Field(
+        IdentificationConfig(), description="Products on photos."
+    )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The report.")
     search: SearchSpace | None = Field(
         None, description="Fields of [vision] that `recsys vision tune` tries, and their values."
@@ -165,7 +238,7 @@ class TrainConfig(_Model):
 
 
 def load_config(path: str | Path) -> TrainConfig:
-    """Return the configuration in a TOML file, its data paths made absolute.
+    """Return the configuration in a TOML file, the paths of tables made absolute.
 
     Raises:
         ConfigError: If the file cannot be read, or lists every key and value that is wrong, with
@@ -185,16 +258,22 @@ def load_config(path: str | Path) -> TrainConfig:
         raise ConfigError(
             f"configuration {path} has {error.error_count()} problem(s):\n{problems}"
         ) from error
-    return config.model_copy(update={"data": _resolve(config.data, path.resolve().parent)})
+    folder = path.resolve().parent
+    return config.model_copy(
+        update={
+            "data": _resolve(config.data, folder, "items", "events", "photos", "images_root"),
+            "fusion": _resolve(config.fusion, folder, "teacher"),
+        }
+    )
 
 
-def _resolve(data: DataConfig, folder: Path) -> DataConfig:
+def _resolve(table: Table, folder: Path, *names: str) -> Table:
     paths = {
         name: str(folder / Path(value).expanduser())
-        for name in ("items", "events", "photos", "images_root")
-        if (value := getattr(data, name)) is not None
+        for name in names
+        if (value := getattr(table, name)) is not None
     }
-    return data.model_copy(update=paths)
+    return table.model_copy(update=paths)
 
 
 def _problem(error: Any) -> str:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 import text.checkpoint
 import vision.checkpoint
-from recsys.bundle import Contents, Identification, write_bundle
+from recsys.bundle import Contents, write_bundle
 from recsys.config import TrainConfig
 from recsys.data import dataset as tables
 from recsys.data.dataset import Dataset
@@ -25,18 +24,27 @@ from recsys.data.interactions import (
 from recsys.data.pictures import Progress
 from recsys.data.quarantine import Quarantine
 from recsys.data.splits import cut_times
-from recsys.embedding import ItemEmbedder, Modalities, is_readable
+from recsys.embedding import is_readable
 from recsys.errors import DataError
-from recsys.models.gallery import build_prototypes, fit_calibration, product_similarities
+from recsys.models.identification import Identification
 from recsys.statistics import build_statistics
-from recsys.training.items import IMAGE
+from recsys.training.alignment import Towers, align_towers, load_towers
+from recsys.training.identification import (
+    build_gallery,
+    load_photos,
+    look_at_photos,
+    product_classes,
+)
 from recsys.training.labels import item_labels, photo_rows
+from recsys.training.pairs import item_pairs
 from recsys.training.stages import Stage, Workspace
 from recsys.training.towers import (
     TOWER,
+    captioned_pictures,
     embed_dataset,
     label_pictures,
     load_embeddings,
+    text_samples,
     train_text,
     train_vision,
 )
@@ -95,7 +103,11 @@ def train(
     material, towers = _prepare(dataset, config, workspace, device=device, progress=progress)
     variant = train_variant(material, config, workspace, device=device, progress=progress)
     contents = _contents(material, variant, config, left_out, device=device)
-    bundle = write_bundle(replace(contents, vision=towers[0], text=towers[1]), out)
+    identification = _identification(
+        material, variant, towers[0], config, workspace, device=device, progress=progress
+    )
+    contents = replace(contents, vision=towers[0], text=towers[1], identification=identification)
+    bundle = write_bundle(contents, out)
     ablations = {}
     if config.evaluation.ablations and len(material.modalities.embeddings) > 1:
         for modality in material.modalities.embeddings:
@@ -176,7 +188,7 @@ def _left_out(dataset: Dataset) -> tuple[str, ...]:
         )
     if dataset.events is None:
         reasons.append("ranking: no events table was given")
-    if _labelled_photos(dataset, "val") is None:
+    if not _has_labelled_photos(dataset, "val"):
         reasons.append("identification: no photos of the val split name their item")
     return tuple(reasons)
 
@@ -189,15 +201,12 @@ def _has_titles(dataset: Dataset) -> bool:
     return dataset.items["title"].count() + dataset.items["description"].count() > 0
 
 
-def _labelled_photos(dataset: Dataset, split: str) -> "np.ndarray | None":
-    """Return the positions of a split's photos that name an item, None if there are none."""
+def _has_labelled_photos(dataset: Dataset, split: str) -> bool:
+    """Return whether photos of a split name an item."""
     if dataset.photos is None or not _has_pictures(dataset):
-        return None
-    rows = photo_rows(dataset.photos, dataset.items)
-    chosen = np.flatnonzero(
-        (rows >= 0) & (dataset.photos["split"].fill_null("train") == split).to_numpy()
-    )
-    return chosen if len(chosen) else None
+        return False
+    labelled = photo_rows(dataset.photos, dataset.items) >= 0
+    return bool((labelled & (dataset.photos["split"].fill_null("train") == split).to_numpy()).any())
 
 
 def _prepare(
@@ -205,6 +214,10 @@ def _prepare(
 ) -> tuple[Material, tuple[VisionTower | None, TextEncoder | None]]:
     """Return what variants are trained on, and the towers."""
     labels = item_labels(dataset.items)
+    interactions = _interactions(dataset)
+    targets = _target_kinds(interactions, config.data.target_kinds)
+    cuts_us = _cuts_us(interactions, config)
+    past = None if interactions is None else interactions.before(cuts_us[0])
     tables = {"tables": dataset.fingerprint(), "seed": config.seed}
     keys, tower, encoder = [], None, None
     if _has_pictures(dataset):
@@ -220,11 +233,32 @@ def _prepare(
     if _has_titles(dataset):
         stage = workspace.run(
             "text",
-            {**tables, "config": config.text.model_dump()},
-            lambda folder: train_text(dataset, labels, config, folder, progress=progress),
+            {**tables, "cuts_us": cuts_us, "config": config.text.model_dump()},
+            lambda folder: train_text(
+                text_samples(dataset.items, labels, item_pairs(past, seed=config.seed)),
+                config,
+                folder,
+                progress=progress,
+            ),
         )
         keys.append(stage.key)
         encoder = text.checkpoint.load(stage.folder / TOWER)
+    if tower is not None and encoder is not None and config.alignment.epochs:
+        towers = Towers(tower, encoder)
+        stage = workspace.run(
+            "alignment",
+            {**tables, "towers": keys, "config": config.alignment.model_dump()},
+            lambda folder: align_towers(
+                captioned_pictures(dataset, label_pictures(dataset)),
+                towers,
+                config,
+                folder,
+                device=device,
+                progress=progress,
+            ),
+        )
+        keys = [stage.key]
+        tower, encoder = load_towers(stage.folder)
     stage = workspace.run(
         "embeddings",
         {**tables, "towers": keys},
@@ -233,9 +267,6 @@ def _prepare(
         ),
     )
     modalities, photos = load_embeddings(stage.folder)
-    interactions = _interactions(dataset)
-    targets = _target_kinds(interactions, config.data.target_kinds)
-    cuts_us = _cuts_us(interactions, config)
     key = json.dumps([stage.key, targets, cuts_us])
     material = Material(dataset, labels, modalities, photos, interactions, targets, cuts_us, key)
     return material, (tower, encoder)
@@ -295,7 +326,6 @@ def _contents(
         item_embeddings=variant.item_embeddings,
         fusion=variant.fusion,
         fusion_config=config.fusion,
-        identification=_identification(material, variant, device=device),
         left_out=left_out,
     )
     if material.interactions is None:
@@ -314,39 +344,35 @@ def _contents(
     )
 
 
-def _identification(material: Material, variant: Variant, *, device: str) -> Identification | None:
-    """Return the products' prototypes, and a calibration on the held-out photos.
-
-    A prototype is the mean of a product's own picture and of its training photos. The picture is
-    taken alone, without the title: what photos show is closer to other photos than to an item that
-    words are part of, so that a photo of the wrong product would beat the right item.
-    """
-    chosen = {split: _labelled_photos(material.dataset, split) for split in ("train", "val")}
-    if chosen["val"] is None or material.photos is None:
+def _identification(
+    material: Material,
+    variant: Variant,
+    tower: VisionTower | None,
+    config: TrainConfig,
+    workspace: Workspace,
+    *,
+    device: str,
+    progress: bool,
+) -> Identification | None:
+    """Return what tells the product on a photo, None without photos to calibrate it on."""
+    dataset, views = material.dataset, config.identification.views
+    if tower is None or not _has_labelled_photos(dataset, "val"):
         return None
-    assert material.dataset.photos is not None, "a split of them was found"
-    fused = torch.from_numpy(fuse_photos(material.photos, variant, device=device))
-    rows = torch.from_numpy(photo_rows(material.dataset.photos, material.dataset.items))
-    train = chosen["train"] if chosen["train"] is not None else np.empty(0, dtype=np.int64)
-    pictured = np.flatnonzero(material.modalities.present[IMAGE])
-    pictures = fuse_photos(material.modalities.embeddings[IMAGE][pictured], variant, device=device)
-    prototypes, prototype_rows = build_prototypes(
-        torch.cat([fused[train], torch.from_numpy(pictures)]),
-        torch.cat([rows[train], torch.from_numpy(pictured)]),
+    head, head_rows = product_classes(tower.classes, dataset.items)
+    stage = workspace.run(
+        "photos",
+        {"material": material.key, "views": views},
+        lambda folder: look_at_photos(
+            dataset, tower, folder, head=head, views=views, device=device, progress=progress
+        ),
     )
-    items = torch.from_numpy(variant.item_embeddings)
-    similarities = product_similarities(fused[chosen["val"]], items, prototypes, prototype_rows)
-    calibration = fit_calibration(similarities, rows[chosen["val"]])
-    return Identification(prototypes, prototype_rows, calibration)
-
-
-def fuse_photos(photos: np.ndarray, variant: Variant, *, device: str) -> np.ndarray:
-    """Return photos (n, D) in the item space from the tower's embeddings (n, D_image)."""
-    n_photos = len(photos)
-    embeddings = {
-        name: photos if name == IMAGE else np.zeros((n_photos, size), dtype=np.float32)
-        for name, size in variant.fusion.dims.items()
-    }
-    present = {name: np.full(n_photos, name == IMAGE) for name in embeddings}
-    embedder = ItemEmbedder(None, None, variant.fusion, device=device)
-    return embedder.fuse(Modalities(embeddings, present))
+    gallery, calibration = build_gallery(
+        dataset,
+        load_photos(stage.folder),
+        material.modalities,
+        variant.fusion,
+        variant.item_embeddings,
+        head_rows,
+        config.identification,
+    )
+    return Identification(gallery, calibration, head, views)

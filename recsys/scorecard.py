@@ -221,13 +221,10 @@ def identify_photos(
     """
     photos = photos.filter(pl.col("item_id").is_not_null())
     identifier = ProductIdentifier(Recommender(bundle))
-    embedder = identifier.recommender.embedder
-    paths = [images_root / image for image in photos["image"]]
-    embeddings = embedder.fuse(embedder.modalities(None, paths, progress=progress))
+    seen = identifier.look([images_root / image for image in photos["image"]], progress=progress)
     places = []
-    for embedding, item_id in zip(embeddings, photos["item_id"], strict=True):
-        candidates = identifier.identify_embedding(embedding, k=5).candidates
-        ids = [candidate.item_id for candidate in candidates]
+    for answer, item_id in zip(identifier.identify_photos(seen), photos["item_id"], strict=True):
+        ids = [candidate.item_id for candidate in answer.candidates]
         places.append(ids.index(item_id) if item_id in ids else len(ids))
     top1, top5 = (estimate((np.array(places) < k).astype(np.float64)) for k in (1, 5))
     return RetrievalRow("photo → product", len(photos), len(bundle.items), top1, top5)

@@ -1,4 +1,4 @@
-"""Texts with labels, cut into words once, served as whole batches."""
+"""Texts with labels and relations, cut into words once, served as whole batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from text.encoder import TextEncoder
+from text.pairs import Pairs
 from text.views import TokenizedText, tokenize_words
 
 UNKNOWN = -1
@@ -18,21 +19,36 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled texts.
+    """Texts, their labels, and what they are found by beside their own words.
 
     Attributes:
         texts: Titles, or titles and descriptions; n strings.
         targets: Class index of every text for every target, int64 (n,); -1 where unknown.
         classes: Class names of every target; the same targets in the same order.
+        categories: The category path of every text, as ``("Apparel", "Topwear", "Tshirts")``, empty
+            where unknown; n paths, or none at all.
+        pairs: Rows of two texts that go together, such as those bought together, int64 (P, 2), in
+            either order.
     """
 
     texts: Sequence[str]
     targets: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    categories: Sequence[Sequence[str]] = ()
+    pairs: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
     def __post_init__(self) -> None:
         if isinstance(self.texts, str):
             raise ValueError(f"texts must be a sequence of strings, got {self.texts[:40]!r}")
+        self._check_targets()
+        if len(self.categories) not in {0, len(self.texts)}:
+            raise ValueError(
+                f"categories must have one path per text ({len(self.texts)}), or be empty, "
+                f"got {len(self.categories)}"
+            )
+        self._check_pairs()
+
+    def _check_targets(self) -> None:
         if list(self.targets) != list(self.classes):
             raise ValueError(
                 f"targets and classes must name the same targets in the same order, "
@@ -51,16 +67,32 @@ class Samples:
                     f"got {labels.min()} to {labels.max()}"
                 )
 
+    def _check_pairs(self) -> None:
+        pairs, count = self.pairs, len(self.texts)
+        if pairs.dtype != np.int64 or pairs.ndim != 2 or pairs.shape[1] != 2:
+            raise ValueError(f"pairs must be int64 (P, 2), got {pairs.dtype} {pairs.shape}")
+        if pairs.size and not 0 <= pairs.min() <= pairs.max() < count:
+            raise ValueError(
+                f"pairs must be rows between 0 and {count - 1}, got {pairs.min()} to {pairs.max()}"
+            )
+
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def category_texts(self) -> list[str]:
+        """The words of every text's category path; n strings, or none."""
+        return [" ".join(path) for path in self.categories]
+
 
 class Batch(NamedTuple):
-    """Some texts and their labels."""
+    """Some texts, their labels and relations."""
 
     rows: list[int]  # which samples
     texts: list[TokenizedText]
     labels: Tensor  # int64 (B, number of targets)
+    categories: list[TokenizedText]  # B, or none
+    pairs: Pairs  # of all texts, by rows
 
 
 class TextSet(Dataset[Batch]):
@@ -73,6 +105,8 @@ class TextSet(Dataset[Batch]):
 
     def __init__(self, samples: Samples, encoder: TextEncoder) -> None:
         self.texts = tokenize_words(encoder, samples.texts)
+        self.categories = tokenize_words(encoder, samples.category_texts)
+        self.pairs = Pairs(self.texts, samples.pairs)
         columns = [*samples.targets.values()]
         labels = np.stack(columns, axis=1) if columns else np.zeros((len(samples), 0), np.int64)
         self.labels = torch.from_numpy(labels)
@@ -86,7 +120,10 @@ class TextSet(Dataset[Batch]):
 
     def __getitems__(self, rows: list[int]) -> Batch:
         """Return a whole batch; torch's loader asks for one where this is defined."""
-        return Batch(rows, [self.texts[row] for row in rows], self.labels[rows])
+        categories = [self.categories[row] for row in rows] if self.categories else []
+        return Batch(
+            rows, [self.texts[row] for row in rows], self.labels[rows], categories, self.pairs
+        )
 
 
 class EpochShuffle(Sampler[int]):

@@ -1,6 +1,7 @@
 """Fine-tune a text encoder on the catalogue's own texts."""
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from text.trainer import (
     quiet_lightning,
     read_checkpoint,
 )
+from text.transfer import merge_lora, restrict_learning
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -51,7 +53,8 @@ def finetune(
 ) -> FinetuneResult:
     """Return an encoder trained on the samples, or as it was built where ``epochs`` is 0.
 
-    The encoder learns to find each text by a few of its words, and the classes of the targets.
+    The encoder learns to find each text by a few of its words, by words of its category and by a
+    text that goes with it, and the classes of the targets.
 
     The state is kept in ``workdir/last.ckpt``; where one of the same samples, configuration and
     seed is found, training goes on from it and ends as if it had not been interrupted. The result
@@ -67,20 +70,22 @@ def finetune(
         device: Where to compute; auto is CUDA where there is a card, else the processor.
 
     Raises:
-        ValueError: If no loss has anything to learn from, or the validation samples have other
-            classes.
+        ValueError: If no loss has anything to learn from, the validation samples have other
+            classes, or what of the checkpoint is to learn does not fit it.
         TrainingError: If the loss is not finite, or workdir holds the checkpoint of another run.
         WeightsError: If the named checkpoint is not on this machine.
         CheckpointError: If it cannot be used.
+        ImportError: If low-rank updates are wanted and peft is not installed.
     """
     _check(samples, config, validation)
     place = torch.device("cuda" if _wants_cuda(device) else "cpu")
     # Dropout draws from torch's global generator, which is handed back as it was found.
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
-        encoder = build_encoder(config, samples.texts, seed=seed)
+        encoder = build_encoder(config, [*samples.texts, *samples.category_texts], seed=seed)
         epochs, metrics = 0, {}
         if config.epochs > 0:
+            restrict_learning(encoder, config.transfer)
             workdir.mkdir(parents=True, exist_ok=True)
             held_out = None if validation is None else TextSet(validation, encoder)
             data = _Data(TextSet(samples, encoder), held_out)
@@ -88,12 +93,13 @@ def finetune(
                 encoder,
                 config,
                 classes=samples.classes,
-                total_steps=config.epochs * max(1, len(samples) // config.batch_size),
+                total_steps=config.epochs * _steps_per_epoch(len(samples), config),
                 seed=seed,
                 fingerprint=_fingerprint(samples, validation, config, seed),
             )
             encoder.train()
             epochs = _fit(learner, data, config, workdir, place, progress)
+            merge_lora(encoder)
             metrics = _validate(learner, data, config, place)
     if validation is not None:
         hit_rate = word_query_hit_rate(encoder, validation.texts, seed=seed, device=place)
@@ -114,13 +120,25 @@ def _check(samples: Samples, config: TextConfig, validation: Samples | None) -> 
         return
     if len(samples) < 2:
         raise ValueError(f"samples must have at least 2 texts to learn from, got {len(samples)}")
-    if config.contrastive_weight == 0 and (config.class_weight == 0 or not samples.classes):
+    material = {
+        "contrastive_weight": True,  # every text has words
+        "category_weight": any(samples.category_texts),
+        "pair_weight": len(samples.pairs) > 0,
+        "class_weight": len(samples.classes) > 0,
+    }
+    if not any(there and getattr(config, name) > 0 for name, there in material.items()):
         raise ValueError(
-            "nothing to learn from: contrastive_weight is 0, and class_weight is 0 or the samples "
-            "have no target; set one of them, or epochs = 0 to keep the encoder as it is"
+            "nothing to learn from: contrastive_weight is 0, and so is the weight of whatever the "
+            "samples have of targets, categories and pairs; set one of them, or epochs = 0 to keep "
+            "the encoder as it is"
         )
     if config.patience is not None and validation is None:
         raise ValueError(f"patience = {config.patience} needs validation samples, got none")
+
+
+def _steps_per_epoch(count: int, config: TextConfig) -> int:
+    batches = max(1, count // config.batch_size)
+    return math.ceil(batches / config.accumulate)
 
 
 def _names(samples: Samples) -> list[tuple[str, list[str]]]:
@@ -138,7 +156,8 @@ def _fingerprint(
     digest = hashlib.sha256(f"{config.model_dump_json()} {seed}".encode())
     for part in (samples, validation):
         if part is not None:
-            digest.update(repr((_names(part), list(part.texts))).encode())
+            digest.update(repr((_names(part), [*part.texts], part.category_texts)).encode())
+            digest.update(part.pairs.tobytes())
             for labels in part.targets.values():
                 digest.update(labels.tobytes())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,18 @@ from torch import Tensor, nn
 
 from text.config import TextConfig
 from text.dataset import UNKNOWN, Batch
-from text.encoder import TextEncoder
+from text.encoder import TextEncoder, pad
 from text.errors import TrainingError
 from text.losses import class_loss, contrastive_loss, cosine_logits
-from text.views import build_views
+from text.views import Queries, draw_queries
 
 
 class Learner(LightningModule):
-    """Trains an encoder to be found by words and, where there are targets, to tell classes.
+    """Trains an encoder to be found by words, by categories and by what goes with a text.
 
-    Everything random in a step is drawn from the seed and the step's number, so a run that was
-    interrupted between epochs ends as one that was not.
+    Where there are targets, it learns to tell their classes, too. Everything random in a batch is
+    drawn from the seed and the batch's number, so a run that was interrupted between epochs ends as
+    one that was not.
 
     Args:
         encoder: What is trained.
@@ -55,12 +57,12 @@ class Learner(LightningModule):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Move the labels; the words stay, for views are cut from them before they are moved."""
+        """Move the labels; the words stay, for queries are cut from them before they are moved."""
         return batch._replace(labels=batch.labels.to(device))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout, which draws from torch's own generator."""
-        torch.manual_seed(self._step_seed())
+        torch.manual_seed(self._batch_seed(batch_idx))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch.
@@ -68,7 +70,7 @@ class Learner(LightningModule):
         Raises:
             TrainingError: If it is not finite.
         """
-        loss, _ = self._loss(batch, np.random.default_rng(self._step_seed()))
+        loss, _ = self._loss(batch, np.random.default_rng(self._batch_seed(batch_idx)))
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"loss must be finite, got {loss.item()} at step {self.global_step} (epoch "
@@ -123,8 +125,9 @@ class Learner(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _step_seed(self) -> int:
-        return self.seed * 1_000_003 + self.global_step
+    def _batch_seed(self, batch_idx: int) -> int:
+        batch = self.current_epoch * self.trainer.num_training_batches + batch_idx
+        return self.seed * 1_000_003 + int(batch)
 
     def _targets(self, batch: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Yield every target's name, proxies (C, D) and labels (B,)."""
@@ -132,26 +135,55 @@ class Learner(LightningModule):
 
     def _loss(self, batch: Batch, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return the weighted sum of the losses, and the embeddings of the whole texts (B, D)."""
-        config = self.config
-        views = build_views(batch.texts, pad_id=self.encoder.pad_id, generator=generator).to(
-            self.device
-        )
-        titles = self.encoder(views.title_ids, views.title_mask).float()
-        loss = titles.new_zeros(())
-        # One text has no negative: it has nothing to be told from.
-        if config.contrastive_weight > 0 and len(titles) > 1:
-            queries = self.encoder(views.query_ids, views.query_mask).float()
-            loss = loss + config.contrastive_weight * contrastive_loss(
-                queries, titles, views.also_answers, temperature=config.temperature
-            )
-        if config.class_weight > 0 and self.classes:
-            losses = [
-                config.target_weights.get(name, 1.0)
-                * class_loss(cosine_logits(titles, proxies, config.temperature), labels)
-                for name, proxies, labels in self._targets(batch)
-            ]
-            loss = loss + config.class_weight * torch.stack(losses).mean()
+        ids, mask = pad([text.ids() for text in batch.texts], self.encoder.pad_id)
+        titles = self.encoder(ids.to(self.device), mask.to(self.device)).float()
+        loss = 0.0 * titles.sum()  # has a gradient even where no text of the batch has a query
+        for weight, queries in self._queries(batch, generator):
+            loss = loss + weight * self._find(titles, queries.to(self.device))
+        if self.config.class_weight > 0 and self.classes:
+            loss = loss + self.config.class_weight * self._classify(titles, batch)
         return loss, titles
+
+    def _queries(
+        self, batch: Batch, generator: np.random.Generator
+    ) -> Iterator[tuple[float, Queries]]:
+        """Yield everything that the batch's texts are to be found by, and how much it weighs."""
+        config, pad_id = self.config, self.encoder.pad_id
+        texts, categories = batch.texts, batch.categories
+        if config.contrastive_weight > 0:
+            words = draw_queries(texts, texts, pad_id=pad_id, generator=generator)
+            yield config.contrastive_weight, words
+        if config.category_weight > 0 and categories:
+            # Part of a path may name other categories, too, or be said by a title alone.
+            described = [
+                replace(text, words=text.words + category.words)
+                for text, category in zip(texts, categories, strict=True)
+            ]
+            named = draw_queries(categories, described, pad_id=pad_id, generator=generator)
+            yield config.category_weight, named
+        if config.pair_weight > 0:
+            partners = batch.pairs.draw(batch.rows, pad_id=pad_id, generator=generator)
+            yield config.pair_weight, partners
+
+    def _find(self, titles: Tensor, queries: Queries) -> Tensor:
+        """Return the loss of finding texts (B, D) by these queries."""
+        if len(queries.rows) < 2:
+            return titles.new_zeros(())  # one text has nothing to be told from
+        return contrastive_loss(
+            self.encoder(queries.ids, queries.mask).float(),
+            titles[queries.rows],
+            queries.also_answers,
+            temperature=self.config.temperature,
+        )
+
+    def _classify(self, titles: Tensor, batch: Batch) -> Tensor:
+        """Return the mean of the targets' weighted losses."""
+        losses = [
+            self.config.target_weights.get(name, 1.0)
+            * class_loss(cosine_logits(titles, proxies, self.config.temperature), labels)
+            for name, proxies, labels in self._targets(batch)
+        ]
+        return torch.stack(losses).mean()
 
 
 def learning_rate_factor(step: int, warmup: float, total: int) -> float:

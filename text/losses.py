@@ -1,4 +1,4 @@
-"""The two objectives of fine-tuning: being found by words, and telling classes."""
+"""The objectives of fine-tuning: being found by queries, and telling classes."""
 
 import torch
 import torch.nn.functional as F

@@ -6,6 +6,10 @@ import unicodedata
 # NFKC would glue these to the word before them ("Acme™" becomes "AcmeTM"), so they go first.
 _MARKS = re.compile("[™℠®©]")
 
+# NFKC would run these into the number before them ("1½" becomes "11⁄2", "10²" becomes "102").
+_SMALL = "²³¹¼-¾⁰-⁹₀-₉⅐-⅞↉①-⒛"
+_BETWEEN_NUMBERS = re.compile(rf"(?<=[\d{_SMALL}])(?=[{_SMALL}])|(?<=[{_SMALL}])(?=\d)")
+
 # Joiners shape emoji families and Indic or Persian words; every other format character is dropped.
 _JOINERS = frozenset("\u200c\u200d")
 
@@ -17,9 +21,9 @@ _LOOKED_AT = 8
 def normalize(text: str, *, max_chars: int = 2000) -> str:
     """Return the text in one canonical spelling, of at most ``max_chars`` characters.
 
-    Unicode NFKC (full-width letters, ligatures and circled digits become plain), control and
-    invisible characters out, trademark signs out, every run of white space one blank. Letters of
-    any script, accents, case, punctuation, emoji and sizes stay. ``normalize(normalize(x))`` is
+    Unicode NFKC (full-width letters, ligatures, fractions and circled digits become plain), control
+    and invisible characters out, trademark signs out, every run of white space one blank. Letters
+    of any script, accents, case, punctuation, emoji and sizes stay. ``normalize(normalize(x))`` is
     ``normalize(x)``.
 
     Args:
@@ -33,7 +37,8 @@ def normalize(text: str, *, max_chars: int = 2000) -> str:
         raise ValueError(f"max_chars must be at least 1, got {max_chars}")
     text = _MARKS.sub(" ", text[: _LOOKED_AT * max_chars])
     visible = "".join(character for character in text if _is_kept(character))
-    composed = unicodedata.normalize("NFKC", visible)
+    composed = unicodedata.normalize("NFKC", _BETWEEN_NUMBERS.sub(" ", visible))
+    composed = composed.replace("\u2044", "/")  # the slash of a fraction, which nobody types
     return " ".join(composed.split())[:max_chars].rstrip()
 
 

@@ -1,6 +1,7 @@
 """A tokenizer trained on the catalogue's own words."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from tokenizers import (
     Regex,
@@ -14,21 +15,44 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
+from text.compounds import split_compounds
+
 PAD, START = "[PAD]", "[CLS]"
 
 # A piece that was seen this often becomes part of the vocabulary.
 _MIN_FREQUENCY = 2
 
+# Latin, Greek and Cyrillic accents, Hebrew and Arabic vowels and the Arabic stretch. Marks of other
+# scripts, as of Thai, Hindi and Japanese, are letters: without them words are other words.
+_OMITTED_MARKS = (
+    "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u065f\u0670]"
+)
+
+# What shoppers write for what titles have; joiners and variation selectors cannot be typed at all.
+_SPELLINGS = (
+    ("[\u200c\u200d\ufe00-\ufe0f]", ""),
+    ("ß", "ss"),
+    ("×", "x"),
+    ("[‐‑–—−]", "-"),
+    ("′′|[“”„]", '"'),
+    ("[‘’ʼ′]", "'"),
+)
+
+# Pieces of their own, with or without blanks around them: ideographs, emoji, numbers ("10cm" is "10
+# cm"), and runs of each kana.
+_PIECES = r"\p{Han}|\p{So}|\p{N}+|\p{Hiragana}+|[\p{Katakana}ー]+"
+
 
 def train_tokenizer(
     texts: Sequence[str], *, vocab_size: int, max_tokens: int
 ) -> PreTrainedTokenizerFast:
-    """Return a lower-casing byte-level BPE tokenizer of at most ``vocab_size`` tokens.
+    """Return a byte-level BPE tokenizer of at most ``vocab_size`` tokens.
 
-    Every string can be written in it, emoji included, so there is no unknown token. A word that
-    occurs twice is one token; a Chinese character is always its own piece, as in BERT; no token
-    says whether a blank came before it, so the end of a German compound is the word it ends in.
-    The same texts give the same vocabulary: WordPiece training would number it at random.
+    Case and the accents that shoppers leave out do not count. Every string can be written in it,
+    emoji included, so there is no unknown token. A word that occurs twice is one token, or those of
+    its parts where it ends in another word; a Chinese character is always its own piece, as in
+    BERT; no token says whether a blank came before it. The same texts give the same vocabulary:
+    WordPiece training would number it at random.
 
     Args:
         texts: Normalised titles and descriptions.
@@ -36,13 +60,19 @@ def train_tokenizer(
         max_tokens: Texts are cut to this many tokens.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    spellings = [normalizers.Replace(Regex(old), new) for old, new in _SPELLINGS]
+    tokenizer.normalizer = normalizers.Sequence(
         [
-            pre_tokenizers.Whitespace(),
-            pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            normalizers.NFD(),
+            normalizers.Replace(Regex(_OMITTED_MARKS), ""),
+            normalizers.NFC(),
+            normalizers.Lowercase(),
+            *spellings,
         ]
+    )
+    words = [pre_tokenizers.Whitespace(), pre_tokenizers.Split(Regex(_PIECES), "isolated")]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [*words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -52,7 +82,10 @@ def train_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    cut = pre_tokenizers.Sequence(words)
+    normalized = (tokenizer.normalizer.normalize_str(text) for text in texts)
+    counts = Counter(word for text in normalized for word, _ in cut.pre_tokenize_str(text))
+    tokenizer.train_from_iterator(_compounds_apart(counts), trainer)
     # The start token gives a text without words something to be embedded by.
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A", special_tokens=[(START, tokenizer.token_to_id(START))]
@@ -64,3 +97,11 @@ def train_tokenizer(
         model_max_length=max_tokens,
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+def _compounds_apart(counts: Counter[str]) -> Iterator[str]:
+    """Yield every word as often as it occurs, its parts apart, so that no merge bridges them."""
+    parts = split_compounds(counts, min_count=_MIN_FREQUENCY)
+    for word, count in counts.items():
+        for _ in range(count):
+            yield " ".join(parts[word])

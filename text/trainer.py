@@ -56,6 +56,7 @@ def build_trainer(
         precision=_resolve_precision(config, device),
         max_epochs=config.epochs,
         gradient_clip_val=config.gradient_clip,
+        accumulate_grad_batches=config.accumulate,
         callbacks=callbacks,
         enable_checkpointing=bool(callbacks),
         enable_progress_bar=progress,

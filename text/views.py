@@ -31,20 +31,19 @@ class TokenizedText:
         return [*self.before, *(token for word in words for token in word), *self.after]
 
 
-class Views(NamedTuple):
-    """Titles beside queries made of a few of their words; row n belongs to row n."""
+class Queries(NamedTuple):
+    """What some texts of a batch are to be found by."""
 
-    title_ids: Tensor  # int64 (B, T)
-    title_mask: Tensor  # (B, T)
-    query_ids: Tensor  # int64 (B, S)
-    query_mask: Tensor  # (B, S)
-    # Whether title j holds every word of query i, bool (B, B): another right answer, which must not
-    # be taught as a wrong one. True on the diagonal.
+    rows: Tensor  # which texts of the batch, int64 (Q,)
+    ids: Tensor  # int64 (Q, S)
+    mask: Tensor  # int64 (Q, S)
+    # Whether the text of query j answers query i, too, and must not be taught as a wrong answer,
+    # bool (Q, Q). True on the diagonal.
     also_answers: Tensor
 
-    def to(self, device: torch.device) -> "Views":
-        """Return the same views on another device."""
-        return Views(*(tensor.to(device) for tensor in self))
+    def to(self, device: torch.device) -> "Queries":
+        """Return the same queries on another device."""
+        return Queries(*(tensor.to(device) for tensor in self))
 
 
 def tokenize_words(encoder: TextEncoder, texts: Sequence[str]) -> list[TokenizedText]:
@@ -66,30 +65,33 @@ def tokenize_words(encoder: TextEncoder, texts: Sequence[str]) -> list[Tokenized
     return rows
 
 
-def build_views(
-    texts: Sequence[TokenizedText], *, pad_id: int, generator: np.random.Generator
-) -> Views:
-    """Return the texts of a batch and one query for each: some of its words, in any order.
+def draw_queries(
+    sources: Sequence[TokenizedText],
+    texts: Sequence[TokenizedText],
+    *,
+    pad_id: int,
+    generator: np.random.Generator,
+) -> Queries:
+    """Return one query for every text whose source has words: some of them, in any order.
 
     Most queries are short, as shoppers' are: the number of words is uniform on a log scale.
 
     Args:
-        texts: B texts.
+        sources: Where a text's query is cut from, such as itself or its category (B).
+        texts: What says whether a text answers the query of another: all that is known of it (B).
         pad_id: Token id to pad with.
         generator: Source of every draw.
     """
-    chosen = [_choose(len(text.words), generator) for text in texts]
-    title_ids, title_mask = pad([text.ids() for text in texts], pad_id)
-    query_ids, query_mask = pad(
-        [text.ids(positions) for text, positions in zip(texts, chosen, strict=True)], pad_id
-    )
-    queries = [[text.words[n] for n in rows] for text, rows in zip(texts, chosen, strict=True)]
-    return Views(title_ids, title_mask, query_ids, query_mask, find_answers(queries, texts))
+    rows = [row for row, source in enumerate(sources) if source.words]
+    chosen = [_choose(len(sources[row].words), generator) for row in rows]
+    asked = list(zip((sources[row] for row in rows), chosen, strict=True))
+    ids, mask = pad([source.ids(positions) for source, positions in asked], pad_id)
+    words = [[source.words[n] for n in positions] for source, positions in asked]
+    answers = find_answers(words, [texts[row] for row in rows])
+    return Queries(torch.tensor(rows, dtype=torch.int64), ids, mask, answers)
 
 
 def _choose(n_words: int, generator: np.random.Generator) -> list[int]:
-    if n_words == 0:
-        return []
     count = int(np.exp(generator.uniform(0.0, np.log(n_words + 1))))
     return [int(position) for position in generator.permutation(n_words)[:count]]
 

@@ -55,9 +55,46 @@ class ConcatLinear(nn.Module):
         return fused
 
 
-FUSIONS: dict[str, type[GatedSum] | type[ConcatLinear]] = {
+class CrossAttention(nn.Module):
+    """Modalities that look at each other, read out by one learned query.
+
+    A transformer layer (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762) over one token per
+    modality, then attention pooling. A learned token stands where a modality is absent, so that
+    what is present can tell that it is alone.
+
+    Args:
+        n_modalities: Modalities M.
+        dim: Embedding size D.
+    """
+
+    def __init__(self, n_modalities: int, dim: int) -> None:
+        super().__init__()
+        self.absent = nn.Parameter(torch.zeros(n_modalities, dim))
+        self.kinds = nn.Parameter(torch.zeros(n_modalities, dim))
+        self.query = nn.Parameter(torch.zeros(1, 1, dim))
+        for tokens in (self.absent, self.kinds, self.query):
+            nn.init.normal_(tokens, std=0.02)
+        heads = next(heads for heads in (4, 2, 1) if dim % heads == 0)
+        self.layer = nn.TransformerEncoderLayer(
+            dim, heads, dim_feedforward=2 * dim, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.pool = nn.MultiheadAttention(dim, heads, batch_first=True)
+
+    def forward(self, projected: Tensor, present: Tensor) -> Tensor:
+        """Return (B, D) from modality embeddings (B, M, D), zero where not ``present`` (B, M)."""
+        tokens = torch.where(present[..., None], projected, self.absent)
+        tokens = self.layer(tokens + self.kinds)
+        pooled: Tensor
+        pooled, _ = self.pool(
+            self.query.expand(len(tokens), -1, -1), tokens, tokens, need_weights=False
+        )
+        return pooled[:, 0]
+
+
+FUSIONS: dict[str, type[GatedSum] | type[ConcatLinear] | type[CrossAttention]] = {
     "gated": GatedSum,
     "concat": ConcatLinear,
+    "attention": CrossAttention,
 }
 
 

@@ -1,141 +1,148 @@
-"""Which product is on a photo: similarity to a gallery, and how far to trust it."""
+"""What is known of how products look, and what each part of it says of a photo."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+SOURCES = ("picture", "item", "photos", "head")
+PICTURE, ITEM, PHOTOS, HEAD = range(len(SOURCES))
+NEAREST = 3  # labelled photos of a product that speak for it; one may be a wrong label
+
+
+class Photos(NamedTuple):
+    """Photos as the vision tower and the fusion see them, without any words."""
+
+    embeddings: Tensor  # (B, D), unit length
+    logits: Tensor  # (B, C) of the head that tells products apart; C is 0 without one
+
 
 @dataclass(frozen=True)
-class Calibration:
-    """Turns similarities into probabilities; fitted on photos that training has not seen.
+class Gallery:
+    """Pictures and labelled photos by product, and the classifier's classes that are products.
+
+    Pictures are taken alone, without the title: what a photo shows is closer to other pictures
+    than to an item that words are part of, so that in one list a photo of the wrong product would
+    beat the right item. Each kind is a source of its own, and what it is worth is fitted.
 
     Args:
-        temperature: Of the softmax over the candidates.
-        known_weights: Logistic weights of the best similarity and of its lead over the second.
-        known_bias: Logistic bias.
-        threshold: Probability from which a photo counts as a product of the catalogue.
+        pictures: The shop's own pictures (P, D), unit length.
+        picture_rows: Item row of each, int64 (P,), distinct.
+        photos: Labelled photos (Q, D), unit length.
+        photo_rows: Item row of each, int64 (Q,).
+        head_rows: Item row that each class of the head is, int64 (C,); -1 for none.
     """
 
-    temperature: float
-    known_weights: tuple[float, float]
-    known_bias: float
-    threshold: float
+    pictures: Tensor
+    picture_rows: Tensor
+    photos: Tensor
+    photo_rows: Tensor
+    head_rows: Tensor
 
-    def known_probability(self, best: Tensor, lead: Tensor) -> Tensor:
-        """Return the probability (B,) that the product is in the catalogue."""
-        return torch.sigmoid(
-            self.known_weights[0] * best + self.known_weights[1] * lead + self.known_bias
+    def with_pictures(self, rows: Tensor, pictures: Tensor) -> "Gallery":
+        """Return the gallery with the pictures of some products replaced.
+
+        Args:
+            rows: Of the products (n,), distinct.
+            pictures: Theirs (n, D); one of zeros is none, and takes away what was there.
+        """
+        rows, pictures = rows.to(self.picture_rows), pictures.to(self.pictures)
+        others, there = ~torch.isin(self.picture_rows, rows), pictures.any(dim=1)
+        return replace(
+            self,
+            pictures=torch.cat([self.pictures[others], pictures[there]]),
+            picture_rows=torch.cat([self.picture_rows[others], rows[there]]),
         )
 
-
-def product_similarities(
-    queries: Tensor, items: Tensor, prototypes: Tensor, prototype_rows: Tensor
-) -> Tensor:
-    """Return how similar each query is to each product, cosine, (B, N).
-
-    A product is as similar as the closer of its catalogue embedding and, where there are pictures
-    of it, their prototype (Snell et al., 2017, https://arxiv.org/abs/1703.05175).
-
-    Args:
-        queries: Unit-length photo embeddings (B, D).
-        items: Item embeddings (N, D).
-        prototypes: Mean embeddings of the pictures and labelled photos of a product (P, D), unit
-            length.
-        prototype_rows: Item row of each prototype, int64 (P,), distinct.
-    """
-    similarities = queries @ items.T  # (B, N)
-    if len(prototype_rows) == 0:
-        return similarities
-    by_photo = queries @ prototypes.T  # (B, P)
-    closer = torch.maximum(similarities[:, prototype_rows], by_photo)
-    return similarities.index_copy(1, prototype_rows, closer)
-
-
-def build_prototypes(photos: Tensor, photo_rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the unit mean of the photos of each product (P, D) and the products' rows (P,)."""
-    rows, inverse = torch.unique(photo_rows, return_inverse=True)
-    sums = torch.zeros(len(rows), photos.shape[1]).index_add_(0, inverse, photos)
-    return torch.nn.functional.normalize(sums, dim=1), rows
-
-
-def best_and_lead(similarities: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the highest similarity (B,) and how far it is above the second (B,)."""
-    if similarities.shape[1] < 2:
-        return similarities[:, 0], torch.zeros(len(similarities))
-    top = similarities.topk(2, dim=1).values
-    return top[:, 0], top[:, 0] - top[:, 1]
-
-
-def fit_calibration(similarities: Tensor, rows: Tensor) -> Calibration:
-    """Return a calibration from photos of known products.
-
-    Each photo is also shown against the gallery *without* its own product: what "not in the
-    catalogue" looks like. The threshold is where the two are told apart best (balanced accuracy).
-
-    Args:
-        similarities: Held-out photos against the gallery (B, N), N >= 2.
-        rows: The product on each photo, int64 (B,).
-
-    Raises:
-        ValueError: If there are no photos or fewer than two products.
-    """
-    if len(rows) == 0 or similarities.shape[1] < 2:
-        raise ValueError(
-            "calibration needs at least one photo and two products, got similarities of shape "
-            f"{tuple(similarities.shape)}"
+    def with_photos(self, rows: Tensor, photos: Tensor) -> "Gallery":
+        """Return the gallery with more labelled photos (n, D) of the products in ``rows`` (n,)."""
+        return replace(
+            self,
+            photos=torch.cat([self.photos, photos.to(self.photos)]),
+            photo_rows=torch.cat([self.photo_rows, rows.to(self.photo_rows)]),
         )
-    without = similarities.scatter(1, rows[:, None], -1.0)
-    shown, hidden = best_and_lead(similarities), best_and_lead(without)
-    # (2B, 2): photos of known products, then the same as if their product were not in the catalogue
-    signs = torch.stack([torch.cat(pair) for pair in zip(shown, hidden, strict=True)], dim=1)
-    known = torch.cat([torch.ones(len(rows)), torch.zeros(len(rows))])
-    weights, bias = _fit_logistic(signs.double(), known.double())
-    probabilities = torch.sigmoid(signs.double() @ weights + bias)
-    return Calibration(
-        temperature=_fit_temperature(similarities, rows),
-        known_weights=(float(weights[0]), float(weights[1])),
-        known_bias=float(bias),
-        threshold=_best_threshold(probabilities.numpy(), known.numpy()),
-    )
+
+    def to(self, device: torch.device | str) -> "Gallery":
+        """Return the gallery on a device."""
+        return Gallery(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
-def _fit_logistic(signs: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weights (2,) and bias of a logistic regression, by LBFGS with a slight ridge."""
-    weights = torch.zeros(3, dtype=signs.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+class Evidence(NamedTuple):
+    """What each source says of each product, for some photos."""
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        logits = signs @ weights[:2] + weights[2]
-        value = torch.nn.functional.binary_cross_entropy_with_logits(logits, known)
-        value = value + 1e-4 * weights[:2].square().sum()
-        value.backward()
-        return value
+    values: Tensor  # (B, N, S): cosines, and the head's log-probabilities; 0 where absent
+    present: Tensor  # bool (B, N, S)
+    elsewhere: Tensor  # (B,): log-probability that the head gives to classes of no product
 
-    optimizer.step(loss)
-    return weights[:2].detach(), weights[2].detach()
+    def without(self, hidden: Tensor) -> "Evidence":
+        """Return the evidence as if what is hidden, bool (B, N, S), had never been known.
+
+        The head's probabilities are shared out anew: a classifier that never saw a product gives
+        all of its probability to the others.
+        """
+        present = self.present & ~hidden
+        head = self.values[..., HEAD].masked_fill(~present[..., HEAD], float("-inf"))
+        total = torch.logaddexp(head.logsumexp(dim=1), self.elsewhere)
+        total = total.masked_fill(total.isinf(), 0.0)  # nothing is left to share, or was ever there
+        values = self.values.clone()
+        values[..., HEAD] = head - total[:, None]
+        return Evidence(values.masked_fill(~present, 0.0), present, self.elsewhere - total)
+
+    def take(self, photos: Tensor) -> "Evidence":
+        """Return the evidence of some of the photos, by number or mask."""
+        return Evidence(*(part[photos] for part in self))
 
 
-def _fit_temperature(similarities: Tensor, rows: Tensor) -> float:
-    """Return the temperature with the least negative log-likelihood, over a geometric grid."""
-    temperatures = torch.logspace(-3, 0, 61)
-    losses = [
-        float(torch.nn.functional.cross_entropy(similarities / temperature, rows))
-        for temperature in temperatures
-    ]
-    return float(temperatures[int(np.argmin(losses))])
+def collect_evidence(photos: Photos, items: Tensor, gallery: Gallery) -> Evidence:
+    """Return what every source says of every product.
+
+    Args:
+        photos: B photos.
+        items: Item embeddings (N, D); an item of zeros has nothing to compare.
+        gallery: Its rows are below N.
+    """
+    queries, n_items = photos.embeddings, len(items)
+    values = queries.new_zeros(len(queries), n_items, len(SOURCES))
+    present = torch.zeros(n_items, len(SOURCES), dtype=torch.bool, device=queries.device)
+    values[:, gallery.picture_rows, PICTURE] = queries @ gallery.pictures.T
+    present[gallery.picture_rows, PICTURE] = True
+    values[..., ITEM] = queries @ items.T
+    present[:, ITEM] = items.any(dim=1)
+    rows, nearest = nearest_photos(queries, gallery.photos, gallery.photo_rows)
+    values[:, rows, PHOTOS] = nearest
+    present[rows, PHOTOS] = True
+    known = gallery.head_rows >= 0
+    log_probabilities = photos.logits.log_softmax(dim=1)
+    values[:, gallery.head_rows[known], HEAD] = log_probabilities[:, known]
+    present[gallery.head_rows[known], HEAD] = True
+    # The logsumexp of no class is minus infinity, as it should be.
+    elsewhere = log_probabilities[:, ~known].logsumexp(dim=1)
+    return Evidence(values, present.expand(len(queries), -1, -1), elsewhere)
 
 
-def _best_threshold(
-    probabilities: np.ndarray[tuple[int], np.dtype[np.float64]],
-    known: np.ndarray[tuple[int], np.dtype[np.float64]],
-) -> float:
-    """Return the midpoint between neighbouring probabilities with the best balanced accuracy."""
-    order = np.argsort(probabilities)
-    # Moving the threshold above a value loses it if it was known and gains it if it was not.
-    change = np.where(known[order] > 0, -1.0, 1.0)
-    cut = int(np.argmax(np.concatenate([[0.0], np.cumsum(change)])))
-    edges = np.concatenate([[0.0], probabilities[order], [1.0]])
-    return float((edges[cut] + edges[cut + 1]) / 2)
+def nearest_photos(queries: Tensor, photos: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the products that have photos (P,), and how near their nearest ones are (B, P).
+
+    That is the mean cosine of a product's ``NEAREST`` nearest photos, or of all if it has fewer. A
+    product looks different from the front and in a heap: the mean of all photos, a prototype
+    (Snell et al., 2017, https://arxiv.org/abs/1703.05175), is like none of them.
+
+    Args:
+        queries: Photos to compare (B, D), unit length.
+        photos: Labelled photos (Q, D), unit length.
+        rows: Item row of each, int64 (Q,).
+    """
+    products, counts = rows.unique(return_counts=True)
+    if len(products) == 0:
+        return products, queries.new_zeros(len(queries), 0)
+    cosines = (queries @ photos.T).double()  # (B, Q)
+    # One sort groups by product and orders each group by nearness: cosines span less than 4.
+    keys = (4.0 * rows - cosines).sort(dim=1).values
+    starts = counts.cumsum(dim=0) - counts
+    places = torch.arange(NEAREST, device=rows.device)
+    there = places < counts[:, None]  # (P, NEAREST)
+    chosen = (starts[:, None] + places).clamp(max=len(rows) - 1)
+    nearest = 4.0 * products[:, None] - keys[:, chosen]  # (B, P, NEAREST)
+    mean = nearest.masked_fill(~there, 0.0).sum(dim=2) / there.sum(dim=1)
+    return products, mean.to(queries.dtype)

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def info_nce(queries: Tensor, keys: Tensor, groups: Tensor, *, temperature: float) -> Tensor:
+def info_nce(
+    queries: Tensor, keys: Tensor, groups: Tensor, *, temperature: float | Tensor
+) -> Tensor:
     """Return the mean InfoNCE loss in both directions, a scalar.
 
     Row i of the queries and of the keys is a positive pair; the other rows are its negatives (van
@@ -20,7 +22,7 @@ def info_nce(queries: Tensor, keys: Tensor, groups: Tensor, *, temperature: floa
         queries: Unit-length embeddings (B, D), B at least 1.
         keys: Unit-length embeddings (B, D).
         groups: Group of each pair, int64 (B,).
-        temperature: Divides the cosines.
+        temperature: Divides the cosines; a tensor () where it is learned.
 
     Raises:
         ValueError: If the shapes disagree.
@@ -35,6 +37,34 @@ def info_nce(queries: Tensor, keys: Tensor, groups: Tensor, *, temperature: floa
     logits = (queries @ keys.T / temperature).masked_fill(duplicates, -math.inf)
     positives = torch.arange(len(queries), device=queries.device)
     return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
+
+
+def similarity_distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """Return how far the student's similarities within a batch are from the teacher's, a scalar.
+
+    Each row's cosines to the other rows, as a distribution, are to be the teacher's (SEED: Fang et
+    al., 2021, https://arxiv.org/abs/2101.04731, with the batch as its queue): the mean
+    Kullback-Leibler divergence. The two may have different sizes. Fewer than three rows give 0.
+
+    Args:
+        student: Unit-length embeddings (B, D).
+        teacher: Unit-length embeddings (B, D_t).
+        temperature: Divides the cosines of both.
+
+    Raises:
+        ValueError: If the numbers of rows disagree.
+    """
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"student and teacher must have one row per item, got {len(student)} and {len(teacher)}"
+        )
+    if len(student) < 3:
+        return student.sum() * 0.0
+    others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+    shape = (len(student), len(student) - 1)
+    logits = [(side @ side.T / temperature)[others].view(shape) for side in (student, teacher)]
+    got, wanted = (each.log_softmax(dim=1) for each in logits)
+    return F.kl_div(got, wanted, reduction="batchmean", log_target=True)
 
 
 def catalogue_softmax_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

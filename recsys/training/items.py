@@ -19,7 +19,7 @@ from recsys.config import FusionConfig
 from recsys.data.interactions import Ints
 from recsys.errors import TrainingError
 from recsys.models.fusion import ItemFusion, build_fusion
-from recsys.models.losses import info_nce
+from recsys.models.losses import info_nce, similarity_distillation_loss
 from recsys.training.loop import Columns, EpochSampler, adamw, fit, row_batches
 
 Floats = NDArray[np.float32]
@@ -42,6 +42,7 @@ class ItemTrainingData:
         pairs: Items that the same users take, int64 (P, 2), in either order.
         photos: Image embeddings of customers' photos (n, D_image).
         photo_rows: The item on each photo, int64 (n,).
+        teacher: Embeddings of another model (N, D_t), zeros where it has none; D_t may be 0.
     """
 
     modalities: Mapping[str, Floats]
@@ -52,6 +53,7 @@ class ItemTrainingData:
     pairs: Ints
     photos: Floats
     photo_rows: Ints
+    teacher: Floats
 
     def __len__(self) -> int:
         return len(self.present)
@@ -73,11 +75,13 @@ def train_items(
 ) -> ItemFusion:
     """Return a fusion trained on the items that have at least one modality.
 
-    The weighted sum of five losses, each left out where the data have nothing for it. Contrast
+    The weighted sum of six losses, each left out where the data have nothing for it. Contrast
     between the views of an item, and between photo and item, makes words and photos find items.
     Alone it would forget what only one modality knows, such as a brand or a colour, so that linear
     decoders of each modality's input and class heads keep both in the fused embedding. Contrast
-    between items that the same users take adds taste. The temperature is fixed: learned on a small
+    between items that the same users take adds taste, and a teacher its similarities. What is told
+    from an item is told from one modality less, at random, so that none is relied on alone. The
+    temperature is fixed: learned on a small
     catalogue it falls until only the one right item is near, and similarity loses its degrees.
 
     Args:
@@ -161,6 +165,7 @@ class _FusionTraining(L.LightningModule):
         photo_rows = data.photo_rows if IMAGE in data.dims else data.photo_rows[:0]
         self.photos = Columns({IMAGE: data.photos})
         self.photos_of = _Choices(photo_rows, np.arange(len(photo_rows)), len(data))
+        self.teacher = Columns({"embedding": data.teacher})
 
     def configure_optimizers(self) -> Any:
         """Return AdamW on the configured schedule."""
@@ -176,14 +181,19 @@ class _FusionTraining(L.LightningModule):
         config = self.config
         inputs, items = self.inputs.at(rows), self.items.at(rows)
         present = items["present"]
+        groups = items["title_groups"]
         projected = self.fusion.project(inputs, present)  # (B, M, D)
-        full = self.fusion.fuse(projected, present)  # (B, D)
+        whole = self.fusion.fuse(projected, present)  # (B, D)
+        full = whole
+        if config.modality_dropout:
+            full = self.fusion.fuse(projected, _without_one(present, config.modality_dropout))
         loss = (
-            config.view_weight * self._views(projected, full, present, items["title_groups"])
+            config.view_weight * self._views(projected, whole, present, groups)
             + config.reconstruction_weight * self._reconstruction(full, inputs, present)
             + config.head_weight * self._heads(full, rows)
-            + config.pair_weight * self._pairs(full, rows, items["title_groups"])
-            + config.photo_weight * self._photos(full, rows, items["title_groups"])
+            + config.pair_weight * self._pairs(full, rows, groups)
+            + config.photo_weight * self._photos(full, rows, groups)
+            + config.distillation_weight * self._distillation(full, rows)
         )
         self.log("loss", loss, prog_bar=True)
         return loss
@@ -239,6 +249,14 @@ class _FusionTraining(L.LightningModule):
             return full.new_zeros(())
         return self._contrast(full[has], self.fusion.encode(self.photos.at(photos)), groups[has])
 
+    def _distillation(self, full: Tensor, rows: Tensor) -> Tensor:
+        """Compare similarities with the teacher's, among the items that it has."""
+        teacher = self.teacher.at(rows)["embedding"]
+        has = teacher.any(dim=1)
+        return similarity_distillation_loss(
+            full[has], F.normalize(teacher[has], dim=1), temperature=self.config.temperature
+        )
+
     def _contrast(self, queries: Tensor, keys: Tensor, groups: Tensor) -> Tensor:
         if len(queries) == 0:
             return queries.sum()
@@ -274,6 +292,14 @@ class _Choices(nn.Module):
         return has, self.values[(self.starts[rows] + offsets)[has]]
 
 
+def _without_one(present: Tensor, share: float) -> Tensor:
+    """Return ``present`` (B, M) less one random modality of a share of the rows with several."""
+    scores = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
+    dropped = F.one_hot(scores.argmax(dim=1), present.shape[1]).bool()
+    chosen = (torch.rand(len(present), device=present.device) < share) & (present.sum(dim=1) > 1)
+    return present & ~(dropped & chosen[:, None])
+
+
 def _or_zero(values: Tensor, like: Tensor) -> Tensor:
     return values.mean() if len(values) else like.new_zeros(())
 
@@ -290,6 +316,7 @@ def _check(data: ItemTrainingData) -> None:
         "title_groups": (data.title_groups.shape, (n_items,)),
         "pairs": (data.pairs.shape, (len(data.pairs), 2)),
         "photo_rows": (data.photo_rows.shape, (len(data.photos),)),
+        "teacher": (data.teacher.shape, (n_items, data.teacher.shape[-1])),
     }
     for name, values in data.modalities.items():
         wanted[f"modalities[{name!r}]"] = (values.shape, (n_items, values.shape[-1]))

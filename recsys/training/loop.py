@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -33,8 +33,8 @@ _N_CHECKPOINTS = 10  # per run without validation: short epochs would mostly wri
 
 def fit(
     module: L.LightningModule,
-    batches: DataLoader[int],
-    validation_batches: DataLoader[int] | None = None,
+    batches: DataLoader[Any],
+    validation_batches: DataLoader[Any] | None = None,
     *,
     workdir: Path,
     epochs: int,
@@ -139,7 +139,11 @@ def adamw(
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = AdamW(groups, lr=learning_rate)
+    return warm_cosine(AdamW(groups, lr=learning_rate), n_steps=n_steps)
+
+
+def warm_cosine(optimizer: Optimizer, *, n_steps: int) -> dict[str, Any]:
+    """Return the optimiser under a warm-up and a cosine to zero, for ``configure_optimizers``."""
     schedule = LambdaLR(optimizer, lambda step: _rate_factor(step, n_steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

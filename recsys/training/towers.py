@@ -1,7 +1,7 @@
 """Train the two towers on a shop's tables, and run them over its items and photos."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +18,16 @@ import vision.dataset
 import vision.finetune
 from recsys.config import TrainConfig
 from recsys.data.dataset import Dataset
+from recsys.data.interactions import Ints
 from recsys.embedding import Modalities, item_texts
-from recsys.training.labels import Labels, item_labels, photo_labels, with_identity
+from recsys.training.labels import (
+    Labels,
+    item_labels,
+    photo_labels,
+    photo_rows,
+    title_groups,
+    with_identity,
+)
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
@@ -71,6 +79,43 @@ def picture_samples(dataset: Dataset, labels: Labels) -> PictureSamples:
     )
 
 
+class Captioned(NamedTuple):
+    """Pictures, each with what is written about the item on it.
+
+    Args:
+        pictures: n pictures, labelled with the classes of the vision tower.
+        texts: One text per picture.
+        groups: Pictures of equal number show items that words do not tell apart, int64 (n,): never
+            negatives of each other.
+    """
+
+    pictures: vision.dataset.Samples
+    texts: Sequence[str]
+    groups: Ints
+
+
+def captioned_pictures(dataset: Dataset, labels: Labels) -> Captioned:
+    """Return item pictures, and photos of train that name their item, with the items' texts.
+
+    Items without a text are left out.
+    """
+    items = dataset.items.with_row_index("row").filter(pl.col("image").is_not_null())
+    rows = _rows(items["row"])
+    pictures = _samples(dataset, items["image"], labels.of_rows(rows))
+    if dataset.photos is not None:
+        photos = dataset.photos.filter(pl.col("split").fill_null("train") == "train")
+        pictures = _concatenate(pictures, _photo_samples(dataset, photos, labels))
+        rows = np.concatenate([rows, photo_rows(photos, dataset.items)])
+    texts = item_texts(dataset.items)
+    kept = np.flatnonzero([row >= 0 and texts[row] is not None for row in rows])
+    rows = rows[kept]
+    return Captioned(
+        pictures=pictures.take(kept),
+        texts=[texts[row] or "" for row in rows],
+        groups=title_groups(dataset.items)[rows],
+    )
+
+
 def train_vision(
     dataset: Dataset, labels: Labels, config: TrainConfig, folder: Path, *, progress: bool
 ) -> None:
@@ -94,20 +139,37 @@ def train_vision(
     (folder / METRICS).write_text(json.dumps(result.metrics))
 
 
-def train_text(
-    dataset: Dataset, labels: Labels, config: TrainConfig, folder: Path, *, progress: bool
-) -> None:
-    """Fine-tune the text encoder on the items' titles and descriptions; leave it in ``folder``."""
-    texts = item_texts(dataset.items)
+def text_samples(items: pl.DataFrame, labels: Labels, pairs: Ints) -> text.dataset.Samples:
+    """Return titles and descriptions of the items that have any, and what is known of those.
+
+    Args:
+        items: Table of ``ItemSchema``.
+        labels: Of all items.
+        pairs: Rows of items that go together, int64 (P, 2).
+    """
+    texts = item_texts(items)
     rows = np.flatnonzero([one is not None for one in texts])
     known = labels.of_rows(rows)
-    samples = text.dataset.Samples(
-        texts=[texts[row] or "" for row in rows], targets=known.indices, classes=known.classes
+    paths = items["category"].to_list()
+    positions = np.full(len(texts), -1)
+    positions[rows] = np.arange(len(rows))
+    pairs = positions[pairs]
+    return text.dataset.Samples(
+        texts=[texts[row] or "" for row in rows],
+        targets=known.indices,
+        classes=known.classes,
+        categories=[paths[row] for row in rows],
+        pairs=pairs[(pairs >= 0).all(axis=1)],
     )
+
+
+def train_text(
+    samples: text.dataset.Samples, config: TrainConfig, folder: Path, *, progress: bool
+) -> None:
+    """Fine-tune the text encoder on the shop's texts; leave it in ``folder``."""
     result = text.finetune.finetune(
         samples,
         config.text,
-        validation=None,
         workdir=folder / "checkpoints",
         seed=config.seed,
         progress=progress,

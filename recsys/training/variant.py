@@ -1,5 +1,6 @@
 """Everything above the towers, for one choice of modalities: fusion, users, ranker."""
 
+import hashlib
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 from recsys.catalogue import Catalogue, Filters
 from recsys.config import TrainConfig
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.data.interactions import Interactions, Ints
 from recsys.embedding import ItemEmbedder, Modalities
 from recsys.features import FEATURES, build_item_table
 from recsys.models.fusion import ItemFusion, build_fusion
@@ -24,14 +25,14 @@ from recsys.models.user_encoder import UserEncoder, build_user_encoder
 from recsys.statistics import build_statistics
 from recsys.training.items import IMAGE, ItemTrainingData, train_items
 from recsys.training.labels import Labels, photo_rows, title_groups
+from recsys.training.pairs import item_pairs
 from recsys.training.ranking import Snapshot, answers_between, sample_examples, train_ranker
 from recsys.training.stages import Stage, Workspace
+from recsys.training.teacher import load_teacher
 from recsys.training.users import train_users
 
 Floats = NDArray[np.float32]
 M = TypeVar("M", bound=nn.Module)
-PAIR_DAYS = 7  # two items of one user within these days go together
-MAX_PAIRS = 200_000
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Material:
     target_kinds: tuple[str, ...]
     cuts_us: tuple[int, ...]
     key: str
+
+    @property
+    def past(self) -> Interactions | None:
+        """Events before the first cut: the ranker learns from what is said of later ones."""
+        return None if self.interactions is None else self.interactions.before(self.cuts_us[0])
 
     def only(self, modality: str) -> "Material":
         """Return the material with one modality alone, for an ablation."""
@@ -97,10 +103,18 @@ def train_variant(
         progress: Show bars.
         suffix: Of the stages' names, for ablations.
     """
+    teacher = load_teacher(config.fusion.teacher, material.dataset.items["item_id"].to_list())
     fusion_stage = workspace.run(
         f"items{suffix}",
-        {"material": material.key, "config": config.fusion.model_dump(), "seed": config.seed},
-        lambda folder: _save(_train_fusion(material, config, folder, device, progress), folder),
+        {
+            "material": material.key,
+            "config": config.fusion.model_dump(),
+            "teacher": hashlib.sha256(teacher.tobytes()).hexdigest(),
+            "seed": config.seed,
+        },
+        lambda folder: _save(
+            _train_fusion(material, teacher, config, folder, device, progress), folder
+        ),
     )
     dims = {name: values.shape[1] for name, values in material.modalities.embeddings.items()}
     fusion = _load(build_fusion(config.fusion, dims), fusion_stage)
@@ -132,7 +146,12 @@ def train_variant(
 
 
 def _train_fusion(
-    material: Material, config: TrainConfig, folder: Path, device: str, progress: bool
+    material: Material,
+    teacher: Floats,
+    config: TrainConfig,
+    folder: Path,
+    device: str,
+    progress: bool,
 ) -> ItemFusion:
     items, photos = material.dataset.items, material.dataset.photos
     images = material.modalities.embeddings.get(IMAGE)
@@ -149,9 +168,10 @@ def _train_fusion(
         targets=material.labels.indices,
         n_classes=material.labels.n_classes,
         title_groups=title_groups(items),
-        pairs=_pairs(material, config.seed),
+        pairs=item_pairs(material.past, seed=config.seed),
         photos=pictured,
         photo_rows=shown,
+        teacher=teacher,
     )
     return train_items(
         data,
@@ -163,23 +183,6 @@ def _train_fusion(
     )
 
 
-def _pairs(material: Material, seed: int) -> Ints:
-    """Return pairs of distinct items (P, 2) that a user met one after the other."""
-    if material.interactions is None:
-        return np.empty((0, 2), dtype=np.int64)
-    past = material.interactions.before(material.cuts_us[0])
-    order = np.argsort(past.user_rows, kind="stable")
-    users, rows = past.user_rows[order], past.item_rows[order]
-    times = past.timestamps_us[order]
-    together = (
-        (users[1:] == users[:-1])
-        & (rows[1:] != rows[:-1])
-        & (times[1:] - times[:-1] <= PAIR_DAYS * MICROSECONDS_PER_DAY)
-    )
-    pairs = np.stack([rows[:-1][together], rows[1:][together]], axis=1)
-    return np.random.default_rng(seed).permutation(pairs)[:MAX_PAIRS]
-
-
 def _train_encoder(
     material: Material,
     embeddings: Floats,
@@ -188,13 +191,11 @@ def _train_encoder(
     device: str,
     progress: bool,
 ) -> UserEncoder:
-    assert material.interactions is not None, "callers check for events"
-    # The ranker learns from what this encoder says of later users, so it must not have seen them.
-    past = material.interactions.before(material.cuts_us[0])
+    assert material.past is not None, "callers check for events"
     return train_users(
-        past,
+        material.past,
         embeddings,
-        _available_from(material.dataset, past),
+        _available_from(material.dataset, material.past),
         config.users,
         workdir=folder / "checkpoints",
         seed=config.seed,

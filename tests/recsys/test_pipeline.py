@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from recsys.bundle import Bundle
 from recsys.config import TrainConfig
@@ -64,6 +65,23 @@ def test_without_events_it_still_searches_and_says_what_was_left_out(
     assert len(recommender.search("lamp", k=3)) == 3
     with pytest.raises(MissingPartError, match=r"no 'ranking' part.*no events table"):
         recommender.recommend(recommender.history("u"), k=3, now_us=0)
+
+
+def test_alignment_changes_both_towers_of_the_bundle(
+    tiny_run: Run, tiny_config: TrainConfig
+) -> None:
+    config = reduced(tiny_config, events=None, target_kinds=())
+    alignment = config.alignment.model_copy(update={"epochs": 1, "batch_size": 32})
+    apart = train(config, tiny_run.bundle.parent)
+    run = train(config.model_copy(update={"alignment": alignment}), tiny_run.bundle.parent)
+    names = [stage.name for stage in run.stages]
+    assert names.index("alignment") == names.index("embeddings") - 1
+    assert [stage.name for stage in run.stages if stage.skipped] == ["vision", "text"]
+    before, after = (Bundle(each.bundle).embedder() for each in (apart, run))
+    for one, other in ((before.vision, after.vision), (before.text, after.text)):
+        assert one is not None and other is not None
+        pairs = zip(one.parameters(), other.parameters(), strict=True)
+        assert any(not torch.equal(here, there) for here, there in pairs)
 
 
 def test_without_pictures_and_photos_words_and_ranking_remain(

@@ -18,6 +18,15 @@ def test_a_batch_holds_the_rows_that_were_asked_for(encoder: TextEncoder) -> Non
     assert [len(text.words) for text in batch.texts] == [0, 2]
 
 
+def test_a_batch_holds_categories_where_there_are_any(encoder: TextEncoder) -> None:
+    categories = [("Home", "Vase"), (), ("Kitchen",)]
+    batch = TextSet(
+        Samples(["red vase", "teal mug", ""], categories=categories), encoder
+    ).__getitems__([0, 1])
+    assert [len(category.words) for category in batch.categories] == [2, 0]
+    assert TextSet(Samples(["red vase"]), encoder)[0].categories == []
+
+
 def test_targets_are_not_needed(encoder: TextEncoder) -> None:
     assert TextSet(Samples(["red vase"]), encoder)[0].labels.shape == (1, 0)
 
@@ -49,6 +58,25 @@ def test_labels_that_disagree_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Samples(["vase", "mug"], targets, classes)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (np.array([[0, 2]]), "pairs must be rows between 0 and 1, got 0 to 2"),
+        (np.array([[-1, 0]]), "between 0 and 1, got -1 to 0"),
+        (np.array([0, 1]), r"pairs must be int64 \(P, 2\), got int64 \(2,\)"),
+        (np.array([[0.0, 1.0]]), r"must be int64 \(P, 2\), got float64 \(1, 2\)"),
+    ],
+)
+def test_pairs_of_other_rows_are_refused(pairs: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Samples(["vase", "mug"], pairs=pairs)
+
+
+def test_categories_of_some_texts_alone_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one path per text \(2\), or be empty, got 1"):
+        Samples(["vase", "mug"], categories=[("Home",)])
 
 
 def test_one_string_is_refused() -> None:

@@ -1,6 +1,7 @@
 """Fine-tuning, whole."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,71 @@ def test_texts_without_targets_train_on_words_alone(
     assert set(result.metrics) == {"loss", "word_query/hit_rate@10"}
 
 
+def test_a_category_finds_titles_that_do_not_name_it(
+    planted: Planted, small_config: TextConfig, tmp_path: Path
+) -> None:
+    rooms = {"mug": "Kitchen", "teapot": "Kitchen"}
+    train, held_out = (
+        Samples(
+            texts := planted(count, seed=seed).texts,
+            categories=[("Home", rooms.get(text.split()[-1], "Living")) for text in texts],
+        )
+        for count, seed in ((240, 0), (100, 9))
+    )
+    config = small_config.model_copy(update={"category_weight": 1.0, "learning_rate": 3e-3})
+
+    def precision(config: TextConfig, name: str) -> float:
+        encoder = finetune(train, config, workdir=tmp_path / name, seed=0).encoder
+        nearest = np.argsort(-encoder.embed(held_out.texts) @ encoder.embed(["kitchen"])[0])
+        return float(np.mean(["Kitchen" in held_out.categories[row] for row in nearest[:20]]))
+
+    assert precision(config, "with") > 0.9
+    assert precision(config.model_copy(update={"category_weight": 0.0}), "without") < 0.7
+
+
+def test_texts_of_one_category_are_no_wrong_answers_for_each_other(
+    planted: Planted, small_config: TextConfig, tmp_path: Path
+) -> None:
+    samples = Samples(planted(40).texts, categories=[("Home", "Living")] * 40)
+    config = small_config.model_copy(update={"epochs": 1, "contrastive_weight": 0.0})
+    result = finetune(samples, config, validation=samples, workdir=tmp_path, seed=0)
+    assert result.metrics["loss"] == 0.0
+
+
+def test_titles_that_go_together_come_together(
+    planted: Planted, small_config: TextConfig, tmp_path: Path
+) -> None:
+    texts, held_out = planted(240).texts, planted(100, seed=9).texts
+    brands = [text.split()[0] for text in texts]
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(texts), size=(8000, 2))
+    fit = {("Aldero", "Kestrel"), ("Brenna", "Norrhem"), ("Dorvik", "Pellini")}
+    pairs = np.array([pair for pair in drawn if (brands[pair[0]], brands[pair[1]]) in fit])
+    config = small_config.model_copy(update={"pair_weight": 1.0, "learning_rate": 3e-3})
+
+    def margin(config: TextConfig, name: str) -> float:
+        samples = Samples(texts, pairs=pairs)
+        encoder = finetune(samples, config, workdir=tmp_path / name, seed=0).encoder
+        scores = encoder.embed(held_out) @ encoder.embed(held_out).T
+        kinds = [[(a.split()[0], b.split()[0]) in fit for b in held_out] for a in held_out]
+        together = np.array(kinds)
+        strangers = ~(together | together.T)
+        return float(scores[together].mean() - scores[strangers].mean())
+
+    assert margin(config, "with") > 0.1
+    assert margin(config.model_copy(update={"pair_weight": 0.0}), "without") < 0.05
+
+
+def test_gradients_of_several_batches_make_one_step(
+    planted: Planted, small_config: TextConfig, tmp_path: Path
+) -> None:
+    config = small_config.model_copy(update={"batch_size": 16, "accumulate": 2, "epochs": 3})
+    finetune(planted(80), config, workdir=tmp_path, seed=0)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 3 * 3  # five batches an epoch: two, two and one
+    assert state["lr_schedulers"][0]["_last_lr"] == [0.0, 0.0]
+
+
 def test_multilingual_and_empty_titles_train(
     planted: Planted, small_config: TextConfig, tmp_path: Path
 ) -> None:
@@ -224,13 +290,17 @@ def test_a_loss_that_is_not_finite_says_what_to_change(
         finetune(planted(96), config, workdir=tmp_path, seed=0)
 
 
-@pytest.mark.parametrize("changed", ["texts", "config", "seed"])
+@pytest.mark.parametrize("changed", ["texts", "pairs", "categories", "config", "seed"])
 def test_the_checkpoint_of_another_run_is_refused(
     planted: Planted, small_config: TextConfig, tmp_path: Path, changed: str
 ) -> None:
     config = small_config.model_copy(update={"epochs": 1})
     finetune(planted(64), config, workdir=tmp_path, seed=0)
     samples = planted(64, seed=1 if changed == "texts" else 0)
+    if changed == "pairs":
+        samples = replace(samples, pairs=np.array([[0, 1]]))
+    if changed == "categories":
+        samples = replace(samples, categories=[("Home",)] * 64)
     other = config.model_copy(update={"temperature": 0.1}) if changed == "config" else config
     with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other samples"):
         finetune(samples, other, workdir=tmp_path, seed=int(changed == "seed"))
@@ -262,6 +332,7 @@ def test_arguments_that_cannot_be_used_are_refused(
     )
     _refused(samples, small_config, "must have the targets", validation=Samples(["red vase"]))
     nothing = change(update={"contrastive_weight": 0.0, "class_weight": 0.0})
+    _refused(Samples(samples.texts, categories=[()] * 64), nothing, "nothing to learn from")
     _refused(samples, nothing, "nothing to learn from: contrastive_weight is 0")
 
 

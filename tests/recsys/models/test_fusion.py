@@ -138,7 +138,7 @@ def test_weights_and_config_rebuild_the_module(kind: str) -> None:
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"one of \['concat', 'gated'\], got 'sum'"):
+    with pytest.raises(ValueError, match=r"one of \['attention', 'concat', 'gated'\], got 'sum'"):
         ItemFusion(DIMS, dim=16, kind="sum")
 
 

@@ -1,86 +1,135 @@
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 
 from recsys.models.gallery import (
-    best_and_lead,
-    build_prototypes,
-    fit_calibration,
-    product_similarities,
+    HEAD,
+    ITEM,
+    NEAREST,
+    PHOTOS,
+    PICTURE,
+    Gallery,
+    Photos,
+    collect_evidence,
+    nearest_photos,
 )
 
+N_ITEMS, DIM = 5, 4
 
-def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def test_a_product_is_as_similar_as_the_closer_of_picture_and_photos() -> None:
-    queries, items, prototypes = unit(3, 4), unit(5, 4, seed=1), unit(2, 4, seed=2)
-    rows = torch.tensor([3, 0])
-    found = product_similarities(queries, items, prototypes, rows)
-    for q in range(3):
-        for item in range(5):
-            wanted = float(queries[q] @ items[item])
-            for p, row in enumerate(rows.tolist()):
-                if row == item:
-                    wanted = max(wanted, float(queries[q] @ prototypes[p]))
-            assert float(found[q, item]) == pytest.approx(wanted, abs=1e-6)
-
-
-def test_without_photos_the_pictures_alone_count() -> None:
-    queries, items = unit(3, 4), unit(5, 4, seed=1)
-    found = product_similarities(
-        queries, items, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
+@pytest.fixture
+def gallery() -> Gallery:
+    """Item 4 has nothing; the head knows items 2 and 0, and one class that is no item."""
+    return Gallery(
+        pictures=unit(3, DIM, seed=1),
+        picture_rows=torch.tensor([3, 0, 1]),
+        photos=unit(6, DIM, seed=2),
+        photo_rows=torch.tensor([1, 0, 1, 1, 1, 3]),
+        head_rows=torch.tensor([2, -1, 0]),
     )
-    assert torch.allclose(found, queries @ items.T)
 
 
-def test_a_prototype_is_the_unit_mean_of_its_photos() -> None:
-    photos = unit(4, 3)
-    prototypes, rows = build_prototypes(photos, torch.tensor([7, 2, 7, 7]))
-    assert rows.tolist() == [2, 7]
-    assert torch.allclose(prototypes[0], photos[1])
-    assert torch.allclose(prototypes[1], F.normalize(photos[[0, 2, 3]].sum(0), dim=0))
+@pytest.fixture
+def photos() -> Photos:
+    return Photos(unit(2, DIM, seed=3), torch.tensor([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0]]))
 
 
-def test_the_lead_is_the_gap_to_the_second() -> None:
-    best, lead = best_and_lead(torch.tensor([[0.1, 0.9, 0.6]]))
-    assert best.item() == pytest.approx(0.9)
-    assert lead.item() == pytest.approx(0.3)
+@pytest.fixture
+def items() -> Tensor:
+    items = unit(N_ITEMS, DIM, seed=4)
+    items[4] = 0.0
+    return items
 
 
-def test_a_single_product_has_no_lead() -> None:
-    assert best_and_lead(torch.tensor([[0.4]]))[1].item() == 0.0
+def test_evidence_is_what_each_source_says_of_each_product(
+    gallery: Gallery, photos: Photos, items: Tensor
+) -> None:
+    found = collect_evidence(photos, items, gallery)
+    for n, query in enumerate(photos.embeddings):
+        log_probabilities = photos.logits[n].log_softmax(dim=0)
+        for row in range(N_ITEMS):
+            pictures = gallery.pictures[gallery.picture_rows == row]
+            mine = gallery.photos[gallery.photo_rows == row]
+            classes = (gallery.head_rows == row).nonzero().flatten()
+            wanted = {
+                PICTURE: float(query @ pictures[0]) if len(pictures) else None,
+                ITEM: float(query @ items[row]) if row != 4 else None,
+                PHOTOS: float((mine @ query).topk(min(NEAREST, len(mine))).values.mean())
+                if len(mine)
+                else None,
+                HEAD: float(log_probabilities[classes[0]]) if len(classes) else None,
+            }
+            for source, value in wanted.items():
+                assert bool(found.present[n, row, source]) == (value is not None)
+                assert float(found.values[n, row, source]) == pytest.approx(value or 0.0, abs=1e-6)
+        assert float(found.elsewhere[n]) == pytest.approx(float(log_probabilities[1]), abs=1e-6)
 
 
-def planted(n_photos: int = 400, noise: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
-    items = unit(30, 16)
-    rows = torch.from_numpy(np.random.default_rng(0).integers(0, 30, n_photos))
-    photos = F.normalize(items[rows] + noise * unit(n_photos, 16, seed=3) * 4, dim=1)
-    return photos @ items.T, rows
+def test_a_hidden_class_leaves_its_probability_to_the_others(
+    gallery: Gallery, photos: Photos, items: Tensor
+) -> None:
+    evidence = collect_evidence(photos, items, gallery)
+    hidden = torch.zeros_like(evidence.present)
+    hidden[:, 2] = True
+    found = evidence.without(hidden)
+    never_learned = photos.logits[:, 1:].log_softmax(dim=1)  # of the other two classes
+    assert torch.allclose(found.values[:, 0, HEAD], never_learned[:, 1], atol=1e-6)
+    assert torch.allclose(found.elsewhere, never_learned[:, 0], atol=1e-6)
+    assert not found.present[:, 2].any()
+    assert not found.values[:, 2].any()
+    others = torch.tensor([0, 1, 3, 4])
+    assert torch.equal(found.values[:, others, :HEAD], evidence.values[:, others, :HEAD])
 
 
-def test_calibration_tells_known_from_unknown_products_on_planted_photos() -> None:
-    similarities, rows = planted()
-    calibration = fit_calibration(similarities, rows)
-    known = calibration.known_probability(*best_and_lead(similarities))
-    hidden = similarities.scatter(1, rows[:, None], -1.0)
-    unknown = calibration.known_probability(*best_and_lead(hidden))
-    assert (known >= calibration.threshold).float().mean() > 0.9
-    assert (unknown < calibration.threshold).float().mean() > 0.9
+def test_hiding_every_class_of_the_head_leaves_finite_evidence(items: Tensor) -> None:
+    none = torch.zeros(0, dtype=torch.long)
+    gallery = Gallery(unit(0, DIM), none, unit(0, DIM), none, head_rows=torch.tensor([1]))
+    evidence = collect_evidence(Photos(unit(2, DIM), torch.zeros(2, 1)), items, gallery)
+    found = evidence.without(evidence.present)
+    assert not found.present.any()
+    assert torch.isfinite(found.values).all()
 
 
-def test_known_probabilities_are_calibrated_on_average() -> None:
-    similarities, rows = planted(noise=0.3)
-    calibration = fit_calibration(similarities, rows)
-    hidden = similarities.scatter(1, rows[:, None], -1.0)
-    both = torch.cat([similarities, hidden])
-    # A logistic regression with a bias reproduces the base rate, one half here.
-    mean = calibration.known_probability(*best_and_lead(both)).mean().item()
-    assert mean == pytest.approx(0.5, abs=0.02)
+def test_hiding_nothing_changes_nothing(gallery: Gallery, photos: Photos, items: Tensor) -> None:
+    evidence = collect_evidence(photos, items, gallery)
+    found = evidence.without(torch.zeros_like(evidence.present))
+    assert torch.allclose(found.values, evidence.values, atol=1e-6)
+    assert torch.equal(found.present, evidence.present)
 
 
-def test_calibration_without_photos_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one photo and two products"):
-        fit_calibration(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
+@given(
+    rows=st.lists(st.integers(0, 3), max_size=12),
+    seed=st.integers(0, 1_000),
+)
+def test_nearest_photos_are_those_of_a_search_product_by_product(
+    rows: list[int], seed: int
+) -> None:
+    queries, photos = unit(3, DIM, seed=seed), unit(len(rows), DIM, seed=seed + 1)
+    products, nearest = nearest_photos(queries, photos, torch.tensor(rows, dtype=torch.long))
+    assert products.tolist() == sorted(set(rows))
+    for place, product in enumerate(products.tolist()):
+        cosines = queries @ photos[torch.tensor(rows) == product].T
+        wanted = cosines.sort(dim=1, descending=True).values[:, :NEAREST].mean(dim=1)
+        assert torch.allclose(nearest[:, place], wanted, atol=1e-5)
+
+
+def test_a_picture_replaces_the_old_one_and_zeros_take_it_away(gallery: Gallery) -> None:
+    fresh = torch.stack([torch.zeros(DIM), unit(DIM, seed=9), unit(DIM, seed=8)])
+    found = gallery.with_pictures(torch.tensor([0, 3, 4]), fresh)
+    assert found.picture_rows.tolist() == [1, 3, 4]
+    assert torch.equal(found.pictures, torch.stack([gallery.pictures[2], fresh[1], fresh[2]]))
+    assert gallery.picture_rows.tolist() == [3, 0, 1]
+
+
+def test_more_photos_are_added_to_those_that_are_there(gallery: Gallery) -> None:
+    found = gallery.with_photos(torch.tensor([4, 0]), unit(2, DIM, seed=7))
+    assert found.photo_rows.tolist() == [1, 0, 1, 1, 1, 3, 4, 0]
+    assert torch.equal(found.photos[6:], unit(2, DIM, seed=7))
+    assert torch.equal(found.photos[:6], gallery.photos)

@@ -10,6 +10,7 @@ from recsys.models.losses import (
     info_nce,
     listwise_softmax_loss,
     sampled_softmax_loss,
+    similarity_distillation_loss,
 )
 
 TEMPERATURE = 0.2
@@ -46,6 +47,38 @@ def test_a_duplicate_is_no_negative() -> None:
 def test_info_nce_names_the_shapes_that_disagree() -> None:
     with pytest.raises(ValueError, match=r"queries and keys must both be \(B, D\).*\(4, 8\)"):
         info_nce(unit(3, 8), unit(4, 8), torch.arange(3), temperature=TEMPERATURE)
+
+
+def test_similarity_distillation_is_its_definition() -> None:
+    student, teacher = unit(4, 8), unit(4, 5, seed=1)
+    total = 0.0
+    for i in range(4):
+        others = [j for j in range(4) if j != i]
+        sides = [
+            [math.exp(float(side[i] @ side[j]) / TEMPERATURE) for j in others]
+            for side in (student, teacher)
+        ]
+        got, wanted = ([value / sum(values) for value in values] for values in sides)
+        total += sum(w * math.log(w / g) for w, g in zip(wanted, got, strict=True))
+    loss = similarity_distillation_loss(student, teacher, temperature=TEMPERATURE)
+    assert float(loss) == pytest.approx(total / 4, abs=1e-5)
+
+
+def test_a_turned_copy_of_the_teacher_has_nothing_to_learn() -> None:
+    teacher = unit(6, 8)
+    turned = teacher @ torch.linalg.qr(unit(8, 8, seed=1))[0]
+    loss = similarity_distillation_loss(turned, teacher, temperature=TEMPERATURE)
+    assert float(loss) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_two_items_have_no_similarities_to_compare() -> None:
+    loss = similarity_distillation_loss(unit(2, 8), unit(2, 8, seed=1), temperature=TEMPERATURE)
+    assert float(loss) == 0.0
+
+
+def test_similarity_distillation_names_the_rows_that_disagree() -> None:
+    with pytest.raises(ValueError, match="one row per item, got 3 and 4"):
+        similarity_distillation_loss(unit(3, 8), unit(4, 8), temperature=TEMPERATURE)
 
 
 def test_catalogue_softmax_is_the_weighted_surprise_of_the_targets() -> None:

@@ -21,6 +21,7 @@ NOTHING = {
     "head_weight": 0.0,
     "reconstruction_weight": 0.0,
     "pair_weight": 0.0,
+    "distillation_weight": 0.0,
 }
 
 
@@ -48,6 +49,7 @@ def data(**changes: Any) -> ItemTrainingData:
             pairs=np.empty((0, 2), dtype=np.int64),
             photos=np.empty((0, 9), dtype=np.float32),
             photo_rows=np.empty(0, dtype=np.int64),
+            teacher=np.empty((N_ITEMS, 0), dtype=np.float32),
         ),
         **changes,
     )
@@ -163,6 +165,46 @@ def test_items_of_a_class_come_near_and_unknown_classes_are_left_alone(tmp_path:
     assert torch.equal(weights(taught), weights(untrained(tmp_path, material)))
 
 
+def test_items_become_as_similar_as_the_teacher_has_them(tmp_path: Path) -> None:
+    teacher = CAUSES[:, :2].astype(np.float32)
+    teacher[:8] = 0.0  # not among the teacher's items
+    material = data(teacher=teacher)
+    known = F.normalize(torch.from_numpy(teacher[8:]), dim=1)
+    wanted = (known @ known.T).flatten()
+    agreements = []
+    for fusion in (
+        untrained(tmp_path, material),
+        fitted(tmp_path / "trained", material, config(distillation_weight=1.0, epochs=8)),
+    ):
+        whole = views(fusion, material)["whole"][8:]
+        agreements.append(
+            float(torch.corrcoef(torch.stack([(whole @ whole.T).flatten(), wanted]))[0, 1])
+        )
+    assert agreements[0] < 0.5
+    assert agreements[1] > 0.8
+
+
+def test_modality_dropout_lets_one_modality_tell_the_class_alone(tmp_path: Path) -> None:
+    """Words tell the class without doubt, so that pictures, which do with some, are not heard."""
+    labels = np.arange(N_ITEMS) % 4
+    rng = np.random.default_rng(2)
+    sure = np.eye(4, dtype=np.float32)[labels]
+    doubtful = (sure @ rng.normal(size=(4, 9)) + rng.normal(size=(N_ITEMS, 9))).astype(np.float32)
+    material = data(
+        modalities={"text": 4 * sure, "image": doubtful},
+        targets={"style": labels},
+        n_classes={"style": 4},
+    )
+    margins = []
+    for share in (0.0, 0.6):
+        chosen = config(head_weight=1.0, modality_dropout=share, kind="concat", epochs=8)
+        alone = views(fitted(tmp_path / str(share), material, chosen), material)["image"]
+        same = torch.from_numpy(labels[:, None] == labels[None])
+        cosines = alone @ alone.T
+        margins.append(float(cosines[same].mean() - cosines[~same].mean()))
+    assert margins[1] > margins[0] + 0.1
+
+
 def test_what_only_one_modality_knows_stays_readable_by_a_linear_map(tmp_path: Path) -> None:
     """The words tell a brand that no picture shows; contrast alone would forget it."""
     material = data()
@@ -187,6 +229,7 @@ ALL = {
     "head_weight": 1.0,
     "reconstruction_weight": 1.0,
     "pair_weight": 1.0,
+    "distillation_weight": 1.0,
 }
 
 
@@ -203,6 +246,7 @@ def everything(**changes: Any) -> ItemTrainingData:
         pairs=rng.integers(0, N_ITEMS, (40, 2)),
         photos=rng.normal(size=(20, 9)).astype(np.float32),
         photo_rows=rng.integers(0, N_ITEMS, 20),
+        teacher=rng.normal(size=(N_ITEMS, 5)).astype(np.float32),
         **changes,
     )
 
@@ -307,6 +351,10 @@ def test_fewer_than_two_items_with_anything_are_an_error(tmp_path: Path) -> None
         ),
         ({"title_groups": np.arange(5)}, r"title_groups must .*\(128,\) for 128 items, got \(5,\)"),
         ({"pairs": np.zeros((4, 3), dtype=np.int64)}, r"pairs must .*\(4, 2\).* got \(4, 3\)"),
+        (
+            {"teacher": np.zeros((5, 3), dtype=np.float32)},
+            r"teacher must .*\(128, 3\).* got \(5, 3\)",
+        ),
         ({"photo_rows": np.zeros(2, dtype=np.int64)}, r"photo_rows must .*\(0,\).* got \(2,\)"),
         ({"photos": np.zeros((0, 5), dtype=np.float32)}, r"photos must .*\(0, 9\).* got \(0, 5\)"),
         (

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 import text.checkpoint
-import text.dataset
 import text.finetune
 import vision.checkpoint
 import vision.dataset
@@ -22,11 +21,13 @@ from recsys.training.labels import Labels
 from recsys.training.towers import (
     METRICS,
     TOWER,
+    captioned_pictures,
     embed_dataset,
     label_pictures,
     load_embeddings,
     picture_paths,
     picture_samples,
+    text_samples,
     train_text,
     train_vision,
 )
@@ -119,6 +120,18 @@ def test_every_item_and_photo_has_the_towers_answer_in_its_own_row(
     assert photos is not None
     wanted = tower.embed([root / f"p{n}.png" for n in range(5)])
     np.testing.assert_allclose(photos, wanted, atol=1e-4)
+
+
+def test_pictures_come_with_the_text_of_the_item_on_them(dataset: Dataset, root: Path) -> None:
+    captioned = captioned_pictures(dataset, LABELS)
+    # The item without words and photos of val and test are left out.
+    assert captioned.pictures.images == [
+        root / name for name in ("0.png", "3.png", "4.png", "p0.png")
+    ]
+    assert captioned.texts == ["red mug. for tea", "green jug", "a thing", "red mug. for tea"]
+    assert captioned.pictures.targets["colour"].tolist() == [0, 2, -1, 0]
+    assert captioned.groups[0] == captioned.groups[3]
+    assert len(set(captioned.groups.tolist())) == 3
 
 
 def test_without_a_tower_there_is_no_such_modality(
@@ -257,15 +270,21 @@ def test_a_category_for_every_product_is_its_identity(dataset: Dataset) -> None:
     assert [*label_pictures(shop).classes] == ["category_2"]
 
 
-def test_the_text_encoder_learns_from_titles_and_descriptions_with_their_own_labels(
-    dataset: Dataset, tmp_path: Path
-) -> None:
-    train_text(dataset, LABELS, CONFIG, tmp_path, progress=False)
-    samples = text.dataset.Samples(
-        ["red mug. for tea", "blue mug", "green jug", "a thing", "blue jug"],
-        {"colour": np.array([0, 1, 2, -1, 1])},
-        {"colour": COLOURS},
-    )
+def test_texts_keep_their_own_labels_categories_and_pairs(dataset: Dataset) -> None:
+    kinds = pl.Series([["Home", str(n)] for n in range(6)], dtype=pl.List(pl.String))
+    # Item 1 has no text: what goes with it is left out.
+    pairs = np.array([[0, 2], [1, 3], [5, 4], [0, 1]], dtype=np.int64)
+    samples = text_samples(dataset.items.with_columns(category=kinds), LABELS, pairs)
+    assert samples.texts == ["red mug. for tea", "blue mug", "green jug", "a thing", "blue jug"]
+    assert samples.targets["colour"].tolist() == [0, 1, 2, -1, 1]
+    assert samples.classes == {"colour": COLOURS}
+    assert samples.categories == [["Home", str(n)] for n in (0, 2, 3, 4, 5)]
+    assert samples.pairs.tolist() == [[0, 1], [4, 3]]
+
+
+def test_the_text_encoder_learns_from_the_samples(dataset: Dataset, tmp_path: Path) -> None:
+    samples = text_samples(dataset.items, LABELS, np.array([[0, 2], [3, 4]]))
+    train_text(samples, CONFIG, tmp_path, progress=False)
     wanted = text.finetune.finetune(
         samples, CONFIG.text, workdir=tmp_path / "by hand", seed=3, device="cpu"
     )

@@ -1,0 +1,247 @@
+"""Words, pictures and both on Myntra: titles find pictures, and article types are told.
+
+Run from the repository's root, after ``python -m benchmarks.myntra``:
+``python -m benchmarks.myntra_retrieval``. The bundle is trained on the train split alone; stages
+that are done are not trained again. ``--val`` measures on the val split and records nothing.
+"""
+
+import argparse
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.myntra_pictures import MIN_ITEMS, group_items, split_of
+from benchmarks.published import CACHE, imported
+from benchmarks.record import record
+from recsys import Bundle
+from recsys.config import load_config
+from recsys.embedding import ItemEmbedder, Modalities
+from recsys.evaluation.bootstrap import Estimate, difference, estimate
+from recsys.pipeline import train
+
+COMMAND = "python -m benchmarks.myntra_retrieval"
+CONFIG = Path("configs/myntra.toml")
+OUT = Path("out/myntra")
+N_GROUPS = 2_000  # held out; each asks with one title
+KINDS = {"image": ("image",), "title": ("text",), "fused": ("text", "image")}
+PENALTIES = (0.01, 0.1, 1.0)  # inverse, of the linear probe; chosen on val
+
+Floats = NDArray[np.float32]
+
+
+class Shop(NamedTuple):
+    """All items of Myntra that have a picture, and how they are split."""
+
+    items: pl.DataFrame
+    folder: Path
+    groups: NDArray[np.str_]  # (N,), items that share a title or a picture file
+    splits: NDArray[np.str_]  # (N,), train, val or test
+
+
+def main() -> None:
+    """Train if need be; print and record what the held-out items give."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--val", action="store_true", help="measure on val, record nothing")
+    split = "val" if parser.parse_args().val else "test"
+    shop = load_shop()
+    write_train_table(shop)
+    run = train(load_config(CONFIG), OUT, progress=True)
+    for stage in run.stages:
+        print(f"{stage.name:12} {stage.seconds:7.0f} s")
+    embedder = Bundle(run.bundle).embedder()
+    titles = shop.items["title"].to_list()
+    pictures = [shop.folder / image for image in shop.items["image"]]
+    modalities = embedder.modalities(titles, pictures, precision="auto", progress=True)
+    measured = {
+        **text_to_image(shop, embedder, modalities, split),
+        **named_queries(shop, embedder, modalities, split),
+        **article_types(shop, embedder, modalities, split),
+    }
+    for name, (value, metric) in measured.items():
+        print(f"{name:45} {value.mean:.4f}  [{value.low:.4f}, {value.high:.4f}]", flush=True)
+        if split == "test":
+            record("myntra", f"myntra.{name}", value.mean, metric, COMMAND)
+
+
+def load_shop() -> Shop:
+    """Return the items and their split, which is that of ``load_myntra``."""
+    folder = imported("myntra", "myntra-small.tar.gz")
+    items = pl.read_parquet(folder / "items.parquet").filter(pl.col("image").is_not_null())
+    images = [folder / image for image in items["image"]]
+    groups = group_items(items["title"].to_list(), images, items["item_id"].to_list())
+    return Shop(items, folder, np.array(groups), split_of(groups))
+
+
+def write_train_table(shop: Shop) -> None:
+    """Write the items of the train split where the configuration has them."""
+    path = CACHE / "myntra-train" / "items.parquet"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shop.items.filter(pl.Series(shop.splits == "train")).write_parquet(path)
+
+
+def held_out(shop: Shop, split: str) -> NDArray[np.int64]:
+    """Return the first item of each of the groups of a split whose hashes are smallest (Q,)."""
+    rows = np.flatnonzero(shop.splits == split)
+    names, first = np.unique(shop.groups[rows], return_index=True)
+    hashes = [hashlib.sha256(f"held out {name}".encode()).hexdigest() for name in names]
+    return rows[first[np.argsort(hashes)[:N_GROUPS]]]
+
+
+def fused(embedder: ItemEmbedder, modalities: Modalities, *names: str) -> Floats:
+    """Return embeddings (N, D) of items as if they had only the modalities named."""
+    present = {
+        name: has if name in names else np.zeros_like(has)
+        for name, has in modalities.present.items()
+    }
+    return embedder.fuse(Modalities(modalities.embeddings, present))
+
+
+def text_to_image(
+    shop: Shop, embedder: ItemEmbedder, modalities: Modalities, split: str
+) -> dict[str, tuple[Estimate, str]]:
+    """Return how well a held-out title finds a picture of its group among all pictures."""
+    rows = held_out(shop, split)
+    queries = fused(embedder, modalities, "text")[rows]
+    pictures = fused(embedder, modalities, "image")
+    ranks = np.array(
+        [
+            best_rank(pictures @ query, shop.groups == shop.groups[row])
+            for row, query in zip(rows, queries, strict=True)
+        ]
+    )
+    print(f"{len(rows)} titles, {len(pictures)} pictures")
+    return {
+        "text_to_image.r@1": (estimate((ranks <= 1).astype(float)), "recall"),
+        "text_to_image.r@10": (estimate((ranks <= 10).astype(float)), "recall"),
+        "text_to_image.mrr": (estimate(1.0 / ranks), "mrr"),
+    }
+
+
+def best_rank(scores: Floats, relevant: NDArray[np.bool_]) -> int:
+    """Return the rank, from 1, of the best relevant entry (N,); ties count against it."""
+    best = scores[relevant].max()
+    return 1 + int((scores[~relevant] >= best).sum())
+
+
+def named_queries(
+    shop: Shop, embedder: ItemEmbedder, modalities: Modalities, split: str
+) -> dict[str, tuple[Estimate, str]]:
+    """Return P@1 and P@10 of names of categories and colours as queries, over the split's items."""
+    items = shop.items.filter(pl.Series(shop.splits == split))
+    of_split = np.flatnonzero(shop.splits == split)
+    names = {
+        "category": items["category"].list.get(0),
+        "sub_category": items["category"].list.get(1),
+        "article_type": items["category"].list.get(2),
+        "colour": attribute(items, "base_colour"),
+    }
+    galleries = {
+        kind: fused(embedder, modalities, *parts)[of_split] for kind, parts in KINDS.items()
+    }
+    measured = {}
+    for topic, column in names.items():
+        values = np.array(column.to_list())
+        known, counts = np.unique(values, return_counts=True)
+        asked = [name for name in known[counts >= 10].tolist() if name]
+        queries = embedder.queries(asked, [None] * len(asked))
+        for kind, gallery in galleries.items():
+            top = np.argsort(-queries @ gallery.T, axis=1, kind="stable")[:, :10]
+            right = values[top] == np.array(asked)[:, None]
+            for k in (1, 10):
+                precision = right[:, :k].mean(axis=1)
+                measured[f"search.{topic}.{kind}.p@{k}"] = (estimate(precision), "precision")
+    return measured
+
+
+def article_types(
+    shop: Shop, embedder: ItemEmbedder, modalities: Modalities, split: str
+) -> dict[str, tuple[Estimate, str]]:
+    """Return accuracies of linear probes on pictures, titles and both, and what both gain.
+
+    Once with the titles as they are, once without the words that name types and colours.
+    """
+    labels = np.array(shop.items["category"].list.get(2).to_list())
+    kinds, counts = np.unique(labels, return_counts=True)
+    scored = np.isin(labels, kinds[counts >= MIN_ITEMS])
+    bare = without_names(shop.items)
+    plain = embedder.modalities(bare, None).embeddings["text"]
+    present = np.array([bool(title) for title in bare])
+    plain_titles = Modalities(
+        {**modalities.embeddings, "text": plain}, {**modalities.present, "text": present}
+    )
+    measured, right = {}, {}
+    for prefix, material in (("", modalities), ("unnamed_", plain_titles)):
+        for kind, parts in KINDS.items():
+            if prefix and kind == "image":
+                continue
+            embeddings = fused(embedder, material, *parts)
+            right[prefix + kind] = probe(embeddings, labels, shop.splits, scored, split)
+            name = "image_probe" if kind == "image" else prefix + kind
+            value = estimate(right[prefix + kind])
+            measured[f"article_type.{name}.accuracy"] = (value, "accuracy")
+        for other, of in (("title", right[prefix + "title"]), ("image", right["image"])):
+            gain = difference(right[prefix + "fused"], of)
+            measured[f"article_type.{prefix}fused.gain_over_{other}"] = (gain, "accuracy")
+    return measured
+
+
+def probe(
+    embeddings: Floats,
+    labels: NDArray[np.str_],
+    splits: NDArray[np.str_],
+    scored: NDArray[np.bool_],
+    split: str,
+) -> NDArray[np.float64]:
+    """Return whether a linear classifier, trained on train, tells the label of each test item."""
+    of = {name: scored & (splits == name) for name in ("train", "val", split)}
+    scaled = StandardScaler().fit(embeddings[of["train"]]).transform(embeddings)
+    classifiers = [
+        LogisticRegression(C=penalty, max_iter=200).fit(scaled[of["train"]], labels[of["train"]])
+        for penalty in PENALTIES
+    ]
+    best = max(classifiers, key=lambda one: one.score(scaled[of["val"]], labels[of["val"]]))
+    predicted = best.predict(scaled[of[split]])
+    right: NDArray[np.bool_] = predicted == labels[of[split]]
+    return right.astype(np.float64)
+
+
+def without_names(items: pl.DataFrame) -> list[str]:
+    """Return the titles without words that name a category, an article type or a colour.
+
+    Words are compared without plural, case and hyphens: "T-shirt" is of "Tshirts".
+    """
+    paths = items["category"].explode().to_list()
+    names = [*paths, *attribute(items, "base_colour").to_list()]
+    words = {stem(word) for name in set(names) for word in re.findall(r"[\w-]+", name or "")}
+    return [
+        " ".join(word for word in title.split() if stem(word) not in words)
+        for title in items["title"].to_list()
+    ]
+
+
+def stem(word: str) -> str:
+    """Return a word in small letters, without hyphens and the plural's ending."""
+    plain = re.sub(r"[^a-z0-9]", "", word.casefold())
+    return re.sub(r"(?<=[a-z]{2})(es|s)$", "", plain)
+
+
+def attribute(items: pl.DataFrame, key: str) -> pl.Series:
+    """Return the value of an attribute of each item, empty where it has none."""
+    values: Sequence[str] = [
+        next((pair["value"] for pair in one if pair["key"] == key), "")
+        for one in items["attributes"].to_list()
+    ]
+    return pl.Series(key, values)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Train both towers together, so that a picture and the title of its item are near each other."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import text.checkpoint
+import vision.checkpoint
+from recsys.config import AlignmentConfig, TrainConfig
+from recsys.models.losses import info_nce
+from recsys.training.loop import EpochSampler, fit, warm_cosine
+from recsys.training.towers import Captioned
+from text.encoder import TextEncoder, pad
+from text.views import TokenizedText, tokenize_words
+from vision.dataset import STORED_OVER_TRAINED, UNKNOWN, Batch, decode_samples
+from vision.precision import resolve_precision
+from vision.presets import get_augmentation
+from vision.tower import VisionTower
+from vision.training.augment import augment
+from vision.training.schedule import grown_size
+
+# CLIP's: above it one right answer outweighs all else, and training becomes unstable.
+MIN_TEMPERATURE = 0.01
+
+VISION, TEXT = "vision", "text"  # folders of a stage
+
+
+class Towers(NamedTuple):
+    """What looks at pictures and what reads texts."""
+
+    vision: VisionTower
+    text: TextEncoder
+
+
+def align_towers(
+    captioned: Captioned,
+    towers: Towers,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    device: str,
+    progress: bool,
+) -> None:
+    """Train the towers on pictures with texts; leave them in ``folder``."""
+    align(
+        captioned,
+        towers,
+        config.alignment,
+        workdir=folder / "checkpoints",
+        seed=config.seed,
+        device=device,
+        progress=progress,
+    )
+    vision.checkpoint.save(towers.vision, folder / VISION)
+    text.checkpoint.save(towers.text, folder / TEXT)
+
+
+def load_towers(folder: Path) -> Towers:
+    """Return the towers that ``align_towers`` left."""
+    return Towers(vision.checkpoint.load(folder / VISION), text.checkpoint.load(folder / TEXT))
+
+
+def align(
+    captioned: Captioned,
+    towers: Towers,
+    config: AlignmentConfig,
+    *,
+    workdir: Path,
+    seed: int,
+    progress: bool,
+    device: str = "cpu",
+) -> None:
+    """Train the towers in place, so that a picture and the text of its item are near each other.
+
+    CLIP (Radford et al., 2021, https://arxiv.org/abs/2103.00020) from towers that have learned
+    classes and words on their own already. Differs in that items with the same text are no
+    negatives of each other, that words are left out at random, and that the vision tower's
+    classifiers go on learning, so that they still fit their backbone afterwards. One linear map
+    takes the pictures into the texts' space; it is not kept, for the fusion learns its own.
+
+    Args:
+        captioned: What to learn from.
+        towers: In evaluation mode and on the processor afterwards.
+        config: Schedule and weights.
+        workdir: Folder for checkpoints of this run; a run that was interrupted goes on from there.
+        seed: Of every draw.
+        progress: Show bars.
+        device: A torch device name.
+
+    Raises:
+        ValueError: If the lengths disagree, there are fewer than two pictures, or the labels are
+            not of the tower's classes.
+        TrainingError: If no picture can be read or the loss is not finite.
+    """
+    tower = towers.vision
+    _check(captioned, tower)
+    side = round(STORED_OVER_TRAINED * (config.train_size or tower.preprocess.size))
+    stored = tower.preprocess.model_copy(update={"size": side, "fit": "stretch"})
+    pictures = decode_samples(captioned.pictures, stored, spill=None, progress=progress)
+    batch_size = min(config.batch_size, len(pictures))
+    per_epoch = len(pictures) // batch_size
+    sampler = EpochSampler(
+        lambda rng: rng.permutation(len(pictures))[: per_epoch * batch_size],
+        per_epoch * batch_size,
+        seed=seed,
+    )
+    batches = DataLoader(pictures, batch_size=batch_size, sampler=sampler, collate_fn=_as_is)
+    module = _Alignment(towers, captioned, config, seed=seed, n_steps=config.epochs * per_epoch)
+    fit(
+        module.train(),
+        batches,
+        workdir=workdir,
+        epochs=config.epochs,
+        seed=seed,
+        progress=progress,
+        precision=resolve_precision(config.precision, torch.device(device)),
+        device=device,
+    )
+    for part in towers:
+        part.cpu().eval()
+
+
+class _Alignment(L.LightningModule):
+    """The losses of :func:`align` on batches of pictures."""
+
+    groups: Tensor
+
+    def __init__(
+        self,
+        towers: Towers,
+        captioned: Captioned,
+        config: AlignmentConfig,
+        *,
+        seed: int,
+        n_steps: int,
+    ) -> None:
+        super().__init__()
+        self.tower, self.encoder = towers
+        self.config, self.seed, self.n_steps = config, seed, n_steps
+        self.texts: list[TokenizedText] = tokenize_words(self.encoder, captioned.texts)
+        self.register_buffer("groups", torch.from_numpy(captioned.groups), persistent=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.to_text = nn.Linear(self.tower.dim, self.encoder.dim, bias=False)
+        self.log_temperature = nn.Parameter(torch.tensor(config.temperature).log())
+        self.augmentation = get_augmentation(config.augmentation)
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with one rate for the vision tower and one for all else."""
+        config = self.config
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, weight in self.named_parameters():
+            seeing = name.startswith("tower.")
+            rate = config.picture_learning_rate if seeing else config.learning_rate
+            groups.setdefault((rate, weight.ndim > 1), []).append(weight)
+        optimizer = torch.optim.AdamW(
+            [
+                {
+                    "params": weights,
+                    "lr": rate,
+                    "weight_decay": config.weight_decay if matrices else 0.0,
+                }
+                for (rate, matrices), weights in groups.items()
+            ]
+        )
+        return warm_cosine(optimizer, n_steps=self.n_steps)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Return the weighted sum of the losses of one batch."""
+        drawn = [self.seed, self.global_step]
+        pictures = augment(
+            batch.pictures,
+            batch.aspects,
+            self.augmentation,
+            self.tower.preprocess,
+            size=grown_size(
+                self.current_epoch,
+                start=self.config.start_size,
+                full=self.config.train_size or self.tower.preprocess.size,
+                epochs=self.config.epochs,
+            ),
+            generator=torch.Generator().manual_seed(_seed(drawn)),
+        )
+        output = self.tower.outputs(pictures.contiguous(memory_format=torch.channels_last))
+        words = self._embed_texts(batch.rows, np.random.default_rng(drawn))
+        seen = nn.functional.normalize(self.to_text(output.embeddings).float(), dim=1)
+        temperature = self.log_temperature.exp().clamp(min=MIN_TEMPERATURE)
+        contrast = info_nce(words, seen, self.groups[batch.rows], temperature=temperature)
+        loss = contrast + self.config.head_weight * _heads_loss(output.logits, batch.targets)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def _embed_texts(self, rows: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return unit-length embeddings (B, D) of texts that lack some of their words."""
+        texts = [self.texts[row] for row in rows.tolist()]
+        kept = [_without_some(text, self.config.word_dropout, rng) for text in texts]
+        ids, mask = pad(kept, self.encoder.pad_id)
+        embedded: Tensor = self.encoder(ids.to(self.device), mask.to(self.device))
+        return embedded.float()
+
+
+def _without_some(text: TokenizedText, share: float, rng: np.random.Generator) -> list[int]:
+    """Return token ids of a text without a random share of its words, but for the last one."""
+    kept = np.flatnonzero(rng.random(len(text.words)) >= share)
+    return text.ids(kept.tolist() if len(kept) else None)
+
+
+def _heads_loss(logits: Mapping[str, Tensor], targets: Tensor) -> Tensor:
+    """Return the mean over targets of the cross-entropy of known labels, a scalar."""
+    losses = []
+    for column, values in enumerate(logits.values()):
+        labels = targets[:, column]
+        known = (labels != UNKNOWN).sum().clamp(min=1)
+        total = nn.functional.cross_entropy(values, labels, ignore_index=UNKNOWN, reduction="sum")
+        losses.append(total / known)
+    return torch.stack(losses).mean() if losses else targets.new_zeros((), dtype=torch.float32)
+
+
+def _seed(entropy: Sequence[int]) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def _as_is(batch: Any) -> Batch:
+    """Return what the picture set gave: it answers with batches, not with pictures to collate."""
+    whole: Batch = batch
+    return whole
+
+
+def _check(captioned: Captioned, tower: VisionTower) -> None:
+    count = len(captioned.pictures)
+    if len(captioned.texts) != count or captioned.groups.shape != (count,):
+        raise ValueError(
+            f"texts and groups must have one entry per picture ({count}), got "
+            f"{len(captioned.texts)} and {captioned.groups.shape}"
+        )
+    if count < 2:
+        raise ValueError(f"alignment needs at least 2 pictures with a text, got {count}")
+    classes = {name: tuple(names) for name, names in captioned.pictures.classes.items()}
+    if classes != tower.classes:
+        raise ValueError(
+            f"pictures must be labelled with the tower's classes {list(tower.classes)}, "
+            f"got {list(classes)}"
+        )

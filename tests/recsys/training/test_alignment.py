@@ -1,0 +1,164 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from recsys.config import AlignmentConfig
+from recsys.training.alignment import Towers, align, align_towers, load_towers
+from recsys.training.towers import Captioned
+from text.build import build_encoder
+from text.config import TextConfig
+from vision.dataset import Samples
+from vision.networks.backbones import build_backbone
+from vision.tower import VisionTower
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 30), "blue": (30, 30, 200), "grey": (128,) * 3}
+TITLES = [f"{colour} {thing}" for colour in COLOURS for thing in ("mug", "jug")]
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> Captioned:
+    """Two pictures of each title: a colour fills the upper or, for jugs, the lower half."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    images, texts = [], []
+    for n, title in enumerate(TITLES * 2):
+        colour, thing = title.split()
+        pixels = np.full((32, 32, 3), 255, dtype=np.uint8)
+        half = slice(0, 16) if thing == "mug" else slice(16, 32)
+        pixels[half] = np.clip(COLOURS[colour] + rng.normal(0, 8, (16, 32, 3)), 0, 255)
+        images.append(folder / f"{n}.png")
+        Image.fromarray(pixels).save(images[-1])
+        texts.append(title)
+    labels = np.array(["jug" in text for text in texts], dtype=np.int64)
+    pictures = Samples(images, {"thing": labels}, {"thing": ("mug", "jug")})
+    return Captioned(pictures, texts, np.array([TITLES.index(text) for text in texts]))
+
+
+def towers() -> Towers:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vision = VisionTower(
+            build_backbone("test_resnet", size=32), dim=16, classes={"thing": ("mug", "jug")}
+        )
+    text = build_encoder(TextConfig(hidden=24, vocab_size=300), TITLES, seed=0)
+    return Towers(vision.eval(), text.eval())
+
+
+def config(**changes: Any) -> AlignmentConfig:
+    small = {
+        "epochs": 1,
+        "batch_size": 16,
+        "learning_rate": 1e-2,
+        "picture_learning_rate": 5e-3,
+        "augmentation": "none",
+        "word_dropout": 0.0,
+        "precision": "32-true",
+    }
+    return AlignmentConfig.model_validate({**small, **changes})
+
+
+def aligned(captioned: Captioned, chosen: AlignmentConfig, folder: Path, seed: int = 0) -> Towers:
+    trained = towers()
+    align(captioned, trained, chosen, workdir=folder, seed=seed, progress=False)
+    return trained
+
+
+def separation(captioned: Captioned, trained: Towers) -> float:
+    """Return how much of the pictures' similarity that of their titles explains: r squared."""
+    seen = trained.vision.embed(captioned.pictures.images)
+    read = trained.text.embed(captioned.texts)
+    upper = np.triu_indices(len(seen), 1)
+    return float(np.corrcoef((seen @ seen.T)[upper], (read @ read.T)[upper])[0, 1] ** 2)
+
+
+def weights(trained: Towers) -> torch.Tensor:
+    return torch.cat([p.detach().ravel() for part in trained for p in part.parameters()])
+
+
+def test_pictures_and_titles_become_alike_and_the_classes_stay_known(
+    captioned: Captioned, tmp_path: Path
+) -> None:
+    before = separation(captioned, towers())
+    trained = aligned(captioned, config(epochs=30), tmp_path)
+    assert not any(module.training for part in trained for module in part.modules())
+    assert separation(captioned, trained) > before + 0.3
+    predicted = trained.vision.predict(captioned.pictures.images)["thing"].argmax(axis=1)
+    assert (predicted == captioned.pictures.targets["thing"]).mean() > 0.9
+
+
+def test_with_one_title_for_all_there_is_nothing_to_contrast(
+    captioned: Captioned, tmp_path: Path
+) -> None:
+    alike = captioned._replace(groups=np.zeros(len(captioned.texts), dtype=np.int64))
+    chosen = config(epochs=2, head_weight=0.0, weight_decay=0.0)
+    start = towers()
+    same = [p.detach().clone() for p in start.text.parameters()]
+    align(alike, start, chosen, workdir=tmp_path, seed=0, progress=False)
+    for one, other in zip(start.text.parameters(), same, strict=True):
+        torch.testing.assert_close(one.detach(), other)
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    captioned: Captioned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = config(epochs=2, augmentation="light", word_dropout=0.3)
+    whole = aligned(captioned, chosen, tmp_path / "whole")
+
+    import recsys.training.alignment as module
+
+    ordinary = module.fit
+
+    def interrupted(*args: Any, **options: Any) -> None:
+        ordinary(*args, **{**options, "epochs": 1})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        aligned(captioned, chosen, tmp_path / "parts")
+    monkeypatch.undo()
+    resumed = aligned(captioned, chosen, tmp_path / "parts")
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_stage_leaves_towers_that_embed_as_those_that_were_trained(
+    captioned: Captioned, tmp_path: Path
+) -> None:
+    from recsys.config import DataConfig, TrainConfig
+
+    chosen = TrainConfig(
+        data=DataConfig(items="items.parquet"), alignment=config(epochs=1), device="cpu"
+    )
+    trained = towers()
+    align_towers(captioned, trained, chosen, tmp_path, device="cpu", progress=False)
+    loaded = load_towers(tmp_path)
+    for one, other, material in zip(
+        loaded, trained, (captioned.pictures.images, captioned.texts), strict=True
+    ):
+        np.testing.assert_allclose(one.embed(material), other.embed(material), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda c: c._replace(texts=c.texts[:3]), r"one entry per picture \(16\), got 3"),
+        (lambda c: c._replace(groups=c.groups[:5]), r"one entry per picture \(16\).*\(5,\)"),
+        (
+            lambda c: c._replace(pictures=replace(c.pictures, classes={"thing": ("mug", "cup")})),
+            "the tower's classes",
+        ),
+        (
+            lambda c: Captioned(c.pictures.take(np.array([0])), c.texts[:1], c.groups[:1]),
+            "at least 2 pictures with a text, got 1",
+        ),
+    ],
+)
+def test_material_that_does_not_fit_is_an_error(
+    captioned: Captioned, changed: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        align(changed(captioned), towers(), config(), workdir=tmp_path, seed=0, progress=False)

@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from recsys.config import IdentificationConfig
+from recsys.data.dataset import Dataset
+from recsys.data.quarantine import Quarantine
+from recsys.embedding import Modalities
+from recsys.models.fusion import ItemFusion
+from recsys.models.gallery import Photos
+from recsys.models.photos import fuse_pictures
+from recsys.schema import ItemSchema, PhotoSchema
+from recsys.training.identification import (
+    build_gallery,
+    load_photos,
+    look_at_photos,
+    product_classes,
+)
+from vision.networks.backbones import build_backbone
+from vision.tower import VisionTower
+
+DIM = 8
+# Item and split of each photo; no split means train, and no item means that it is not known.
+PHOTOS = [("a", "train"), ("b", "val"), ("a", None), (None, "val"), ("c", "val"), ("a", "test")]
+IMAGES = ["a.png", None, "c.png"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for name in ("a.png", "c.png", *(f"photo-{n}.png" for n in range(len(PHOTOS)))):
+        pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path) -> Dataset:
+    return Dataset(
+        items=items(["fruit", "apple"], ["fruit", "pear"], ["milk"], images=IMAGES),
+        events=None,
+        photos=PhotoSchema.cast(
+            pl.DataFrame(
+                {
+                    "image": [f"photo-{n}.png" for n in range(len(PHOTOS))],
+                    "item_id": [item_id for item_id, _ in PHOTOS],
+                    "category": [[] for _ in PHOTOS],
+                    "split": [split for _, split in PHOTOS],
+                },
+                schema=PhotoSchema.create_empty().schema,
+            )
+        ),
+        images_root=root,
+        quarantine=Quarantine(()),
+    )
+
+
+def items(*paths: list[str], images: list[str | None] | None = None) -> pl.DataFrame:
+    rows = [
+        dict.fromkeys(ItemSchema.column_names())
+        | {
+            "item_id": "abcdef"[n],
+            "category": path,
+            "image": images[n] if images else None,
+            "attributes": [],
+            "available": True,
+        }
+        for n, path in enumerate(paths)
+    ]
+    return ItemSchema.cast(pl.DataFrame(rows, schema=ItemSchema.create_empty().schema))
+
+
+def test_the_level_that_tells_most_products_apart_is_the_head() -> None:
+    table = items(["fruit", "apple"], ["fruit", "pear"], ["milk"], ["milk"])
+    classes = {
+        "category_1": ["fruit", "milk"],
+        "category_2": ["fruit > apple", "fruit > kiwi", "fruit > pear"],
+        "attribute_colour": ["a", "b", "c", "d"],
+    }
+    target, rows = product_classes(classes, table)
+    assert target == "category_2"
+    assert rows.tolist() == [0, -1, 1]
+
+
+def test_the_product_itself_is_a_target_too() -> None:
+    table = items(["fruit"], ["fruit"], ["milk"])
+    target, rows = product_classes(
+        {"category_1": ["fruit", "milk"], "item": ["c", "a", "b"]}, table
+    )
+    assert target == "item"
+    assert rows.tolist() == [2, 0, 1]
+
+
+def test_without_a_class_that_is_one_product_there_is_no_head() -> None:
+    target, rows = product_classes({"category_1": ["fruit"]}, items(["fruit"], ["fruit"]))
+    assert target is None
+    assert rows.shape == (0,)
+
+
+def test_what_is_seen_on_photos_comes_back_from_its_folder(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("test_resnet", size=32)
+    tower = VisionTower(backbone, dim=DIM, classes={"item": ["a", "b", "c"]})
+    look_at_photos(
+        dataset, tower, tmp_path, head="item", views="flip", device="cpu", progress=False
+    )
+    found = load_photos(tmp_path)
+    assert dataset.images_root is not None
+    paths = [dataset.images_root / f"photo-{n}.png" for n in range(len(PHOTOS))]
+    assert torch.allclose(
+        found.embeddings, torch.from_numpy(tower.embed(paths, views="flip")), atol=1e-5
+    )
+    assert found.logits.shape == (len(PHOTOS), 3)
+
+
+def test_the_gallery_has_pictures_and_train_photos_and_is_calibrated_on_those_of_val(
+    dataset: Dataset,
+) -> None:
+    torch.manual_seed(0)
+    fusion = ItemFusion({"image": DIM}, dim=6).eval()
+    photos = Photos(torch.randn(len(PHOTOS), DIM), torch.randn(len(PHOTOS), 2))
+    pictures = np.random.default_rng(0).normal(size=(3, DIM)).astype(np.float32)
+    modalities = Modalities({"image": pictures}, {"image": np.array([True, False, True])})
+    embeddings = np.eye(3, 6, dtype=np.float32)
+    head_rows = np.array([2, 1])
+    config = IdentificationConfig(precision=0.9, unknown_share=0.2)
+    gallery, calibration = build_gallery(
+        dataset, photos, modalities, fusion, embeddings, head_rows, config
+    )
+    assert gallery.picture_rows.tolist() == [0, 2]
+    wanted = fuse_pictures(fusion, torch.from_numpy(pictures[[0, 2]]))
+    assert torch.allclose(gallery.pictures, wanted, atol=1e-6)
+    assert gallery.photo_rows.tolist() == [0, 0]
+    train = fuse_pictures(fusion, photos.embeddings[[0, 2]])
+    assert torch.allclose(gallery.photos, train, atol=1e-6)
+    assert gallery.head_rows.tolist() == [2, 1]
+    assert calibration.n_photos == 2  # one photo of val names no item
+    assert calibration.wanted_precision == 0.9
+    assert calibration.unknown_share == 0.2

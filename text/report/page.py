@@ -1,0 +1,66 @@
+"""Write a text report as one self-contained page for people and one JSON file for programs."""
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import TypeAdapter, ValidationError
+
+from text.report.results import TextReport
+
+HTML_NAME = "text.html"
+JSON_NAME = "text.json"
+
+
+def write_report(report: TextReport, folder: Path, *, before: TextReport | None = None) -> Path:
+    """Write ``text.html`` and ``text.json`` into the folder and return the page's path.
+
+    The page loads nothing from anywhere.
+
+    Args:
+        report: What to say.
+        folder: Made if it is not there.
+        before: An evaluation of the same texts before fine-tuning, shown beside this one on the
+            page; it is not in the file.
+
+    Raises:
+        ValueError: If the earlier evaluation is of another number of texts.
+    """
+    if before is not None and before.n_texts != report.n_texts:
+        raise ValueError(
+            f"before must be of the same {report.n_texts} texts as the report, "
+            f"got one of {before.n_texts}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / HTML_NAME
+    page.write_text(_render(report, before), encoding="utf-8")
+    (folder / JSON_NAME).write_bytes(TypeAdapter(TextReport).dump_json(report, indent=2) + b"\n")
+    return page
+
+
+def read_report(folder: Path) -> TextReport:
+    """Return the report whose ``text.json`` is in the folder, equal to the one written.
+
+    Raises:
+        ValueError: If there is none, or it is damaged or of another format.
+    """
+    path = folder / JSON_NAME
+    try:
+        return TypeAdapter(TextReport).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ValueError(f"{path} must be a report that write_report wrote: {error}") from error
+
+
+def _render(report: TextReport, before: TextReport | None) -> str:
+    # Names of targets are the shop's, so everything is escaped.
+    environment = Environment(
+        loader=PackageLoader("text.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    environment.filters["count"] = lambda value: f"{value:,}"
+    environment.filters["px"] = lambda value: f"{value:.1f}"
+    template = environment.get_template("page.html.j2")
+    return template.render(report=report, before=before)

@@ -1,0 +1,181 @@
+"""What the heads of the vision tower and the palette say of pictures."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.bundle import Bundle
+from recsys.errors import InvalidImageError
+from vision.batches import ImageSource, open_picture
+from vision.dataset import UNKNOWN, Samples
+from vision.errors import ImageError
+from vision.palette import ColourShare, name_colours
+from vision.paths import SEPARATOR, consistent, decode, find_paths
+from vision.report.calibration import at_temperature, fit_temperature
+from vision.tower import VisionTower
+from vision.transforms import build_reader, normalise
+
+CATEGORY, ATTRIBUTE = "category_", "attribute_"  # how names of targets begin
+BATCH_SIZE = 64
+_COLOURS = pl.List(pl.Struct({"colour": pl.String, "share": pl.Float64}))
+
+Floats = NDArray[np.float64]
+
+
+def annotate(
+    bundle: Bundle,
+    images: Sequence[ImageSource],
+    *,
+    min_probability: float = 0.5,
+    temperatures: Mapping[str, float] | None = None,
+    device: str = "cpu",
+) -> pl.DataFrame:
+    """Return a row per picture: what the heads of the vision tower and the palette say of it.
+
+    ``category`` is a path, coarse to fine, down to the finest level that is probable enough, and
+    ``category_probability`` that of this level. Every attribute has two columns, ``attribute_X``
+    and ``attribute_X_probability``. Where even the best guess is not probable enough there is a
+    null, beside the guess's probability. ``colours`` are those of ``vision.palette``, with their
+    shares. What the tower was not trained on has no column.
+
+    Args:
+        bundle: Whose vision tower to use.
+        images: Pictures, files' bytes or paths.
+        min_probability: Less probable guesses are not filled in.
+        temperatures: What to divide the logits of a target by, see ``fit_temperatures``.
+        device: Where the tower runs.
+
+    Raises:
+        InvalidImageError: If a picture cannot be read; gives its position.
+        MissingPartError: If the bundle has no vision tower.
+        ValueError: If ``min_probability`` is not from 0 to 1, or a temperature does not fit.
+    """
+    if not 0.0 <= min_probability <= 1.0:
+        raise ValueError(f"min_probability must be from 0 to 1, got {min_probability}")
+    probabilities, colours = _look(bundle.vision.to(device), images)
+    for target, temperature in (temperatures or {}).items():
+        if target not in probabilities:
+            known = ", ".join(probabilities)
+            raise ValueError(f"temperatures must be of the targets {known}, got {target!r}")
+        probabilities[target] = at_temperature(probabilities[target], temperature)
+    return pl.DataFrame(
+        [
+            *_name_category(bundle.vision.classes, probabilities, min_probability),
+            *_name_attributes(bundle.vision.classes, probabilities, min_probability),
+            pl.Series("colours", colours, dtype=_COLOURS),
+        ]
+    )
+
+
+def fit_temperatures(tower: VisionTower, samples: Samples) -> dict[str, float]:
+    """Return the temperature of every target of which the samples have a known label.
+
+    Args:
+        tower: Whose probabilities to correct.
+        samples: Labelled pictures that the tower was not trained on; of its targets and classes.
+
+    Raises:
+        ImageError: If a picture cannot be read.
+    """
+    images = [Path(samples.root or "", image) for image in samples.images]
+    probabilities = tower.predict(images)
+    return {
+        target: fit_temperature(probabilities[target], labels)
+        for target, labels in samples.targets.items()
+        if (labels >= 0).any()
+    }
+
+
+class _Look(NamedTuple):
+    """What is kept of a picture."""
+
+    pixels: Tensor  # uint8 (3, size, size)
+    colours: list[ColourShare]
+
+
+def _look(
+    tower: VisionTower, images: Sequence[ImageSource]
+) -> tuple[dict[str, Floats], list[list[ColourShare]]]:
+    """Return probabilities (n, C) of every target, and the colours of every picture."""
+    resize, size = build_reader(tower.preprocess), tower.preprocess.size
+
+    def read(position: int, image: ImageSource) -> _Look:
+        try:
+            picture = open_picture(image, size)
+        except ImageError as error:
+            raise InvalidImageError(f"image {position}: {error}") from error
+        return _Look(resize(picture), name_colours(picture))
+
+    logits = {name: [torch.zeros(0, len(of))] for name, of in tower.classes.items()}
+    colours: list[list[ColourShare]] = []
+    # Pictures are decoded once, for both, and none is kept at its own size.
+    with ThreadPoolExecutor() as threads, torch.inference_mode():
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = images[start : start + BATCH_SIZE]
+            looks = list(threads.map(read, range(start, start + len(batch)), batch))
+            pixels = torch.stack([look.pixels for look in looks]).to(tower.device)
+            for name, of in tower.logits(normalise(pixels, tower.preprocess)).items():
+                logits[name].append(of.cpu())
+            colours += [look.colours for look in looks]
+    probabilities = {
+        name: torch.cat(parts).double().softmax(dim=1).numpy() for name, parts in logits.items()
+    }
+    return probabilities, colours
+
+
+def _name_category(
+    classes: Mapping[str, Sequence[str]],
+    probabilities: Mapping[str, Floats],
+    min_probability: float,
+) -> list[pl.Series]:
+    """Return the path of every picture, as deep as is probable enough, and its probability."""
+    levels = {name: of for name, of in classes.items() if name.startswith(CATEGORY)}
+    if not levels:
+        return []
+    paths = find_paths(levels)
+    agreed = consistent({name: probabilities[name] for name in levels}, paths)
+    chosen = decode(agreed, paths)
+    first = next(iter(levels))
+    sureness = _of_class(agreed[first], chosen[first])
+    names = np.full(len(sureness), None, dtype=object)
+    for level, known in levels.items():
+        own = _of_class(agreed[level], chosen[level])
+        sure = (chosen[level] != UNKNOWN) & (own >= min_probability)
+        names[sure] = np.array(known, dtype=object)[chosen[level][sure]]
+        sureness = np.where(sure, own, sureness)
+    parts = [name.split(SEPARATOR) if name is not None else None for name in names]
+    return [
+        pl.Series("category", parts, dtype=pl.List(pl.String)),
+        pl.Series("category_probability", sureness),
+    ]
+
+
+def _name_attributes(
+    classes: Mapping[str, Sequence[str]],
+    probabilities: Mapping[str, Floats],
+    min_probability: float,
+) -> list[pl.Series]:
+    """Return the value of every attribute, where it is probable enough, and its probability."""
+    columns = []
+    for target, known in classes.items():
+        if target.startswith(ATTRIBUTE):
+            best, own = probabilities[target].argmax(axis=1), probabilities[target].max(axis=1)
+            values = [
+                known[value] if sure else None
+                for value, sure in zip(best, own >= min_probability, strict=True)
+            ]
+            columns.append(pl.Series(target, values, dtype=pl.String))
+            columns.append(pl.Series(f"{target}_probability", own))
+    return columns
+
+
+def _of_class(probabilities: Floats, classes: NDArray[np.int64]) -> Floats:
+    """Return each row's probability of its class (n,); of class -1, any."""
+    return np.take_along_axis(probabilities, np.maximum(classes, 0)[:, None], axis=1)[:, 0]

@@ -1,0 +1,94 @@
+"""Commands that fill a catalogue."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from recsys.cli.output import console, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from recsys import Bundle
+
+BundleFolder = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def annotate(
+    bundle: BundleFolder,
+    table: Annotated[
+        Path, typer.Option("--items", "--photos", help="Table with pictures; may be a glob.")
+    ],
+    out: Annotated[Path, typer.Option(help="Parquet file for a row per picture.")],
+    images_root: Annotated[Path | None, typer.Option(help="Folder of the pictures.")] = None,
+    min_probability: Annotated[
+        float, typer.Option(help="Less probable guesses are not filled in.")
+    ] = 0.5,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Configuration whose val photos the probabilities are calibrated on."),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the tower runs.")
+    ] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Tell category, attributes and colours from pictures, to fill a catalogue with."""
+    from recsys import Bundle
+    from recsys.annotation import annotate_table
+    from vision.device import resolve_device
+
+    opened, place = Bundle(bundle), str(resolve_device(device))
+    temperatures = _fit(opened, calibrate, device=place, progress=not as_json)
+    with progress_bar(visible=not as_json) as advance:
+        report = annotate_table(
+            opened,
+            table,
+            out,
+            images_root=images_root,
+            min_probability=min_probability,
+            temperatures=temperatures,
+            device=place,
+            progress=advance,
+        )
+    if as_json:
+        print_json({"rows": report.n_valid, "failed": report.counts(), "file": out})
+        return
+    for line in report.lines():
+        console.print(f"  {line}", highlight=False)
+    console.print(f"{report.n_valid:,} of {report.n_rows:,} pictures annotated in {out}")
+
+
+def _fit(
+    bundle: "Bundle", config: Path | None, *, device: str, progress: bool
+) -> dict[str, float] | None:
+    """Return the temperatures that a shop's photos of val give, None without a configuration."""
+    if config is None:
+        return None
+    from recsys.annotation import fit_temperatures
+    from recsys.cli.vision.inputs import load_samples, required
+    from recsys.config import load_config
+
+    samples = load_samples(load_config(config), progress=progress).validation
+    photos = required(samples, config, "photos whose split is val")
+    return fit_temperatures(bundle.vision.to(device), photos)
+
+
+def variants(
+    bundle: BundleFolder,
+    out: Annotated[Path, typer.Option(help="Parquet file for the groups.")],
+    as_json: Json = False,
+) -> None:
+    """Find the items that are one product in several colours or sizes."""
+    from recsys import Bundle
+    from recsys.variants import find_variants
+
+    opened = Bundle(bundle)
+    found = find_variants(opened.items, opened.item_embeddings)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found.write_parquet(out)
+    n_groups = found["group"].n_unique()
+    if as_json:
+        print_json({"groups": n_groups, "items": len(found), "file": out})
+        return
+    console.print(f"{len(found):,} items are variants of {n_groups:,} products, in {out}")

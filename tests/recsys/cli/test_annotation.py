@@ -1,0 +1,62 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.bundle import Bundle
+from recsys.data.synthetic import Shop
+from recsys.variants import find_variants
+
+Ask = Callable[..., Any]
+Say = Callable[..., str]
+
+
+def test_items_are_annotated_from_their_pictures(
+    tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, ask: Ask, say: Say
+) -> None:
+    out = tmp_path / "out.parquet"
+    command = ("annotate", tiny_bundle, "--images-root", tiny_shop.images, "--out", out)
+    answer = ask(*command, "--items", tiny_shop.items, "--min-probability", 0)
+    found, items = pl.read_parquet(out), Bundle(tiny_bundle).items
+    pictured = items.filter(pl.col("image").is_not_null())
+    assert answer["rows"] == len(found) == len(pictured)
+    assert found["item_id"].equals(pictured["item_id"])
+    assert found["category"].null_count() == 0
+    pl.DataFrame({"image": [found["image"][0], "gone.png"]}).write_csv(tmp_path / "photos.csv")
+    shown = say(*command, "--photos", tmp_path / "photos.csv")
+    assert "pictures: 1 of 2 rows: image must be an existing file" in shown
+    assert "1 of 2 pictures annotated in" in shown
+
+
+def test_probabilities_are_calibrated_on_the_shops_own_photos(
+    tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, ask: Ask, refusal: Say
+) -> None:
+    command = ("annotate", tiny_bundle, "--images-root", tiny_shop.images, "--min-probability", 0)
+    config = tiny_shop.folder / "tiny.toml"
+    plain, calibrated = tmp_path / "plain.parquet", tmp_path / "calibrated.parquet"
+    ask(*command, "--items", tiny_shop.items, "--out", plain)
+    ask(*command, "--items", tiny_shop.items, "--out", calibrated, "--calibrate", config)
+    before, after = pl.read_parquet(plain), pl.read_parquet(calibrated)
+    values = pl.col("^attribute_.*$").exclude("^.*_probability$")
+    assert after.select(values).equals(before.select(values)), "a temperature keeps the order"
+    assert not after.equals(before)
+    without = tmp_path / "without.toml"
+    without.write_text(f'name = "x"\n[data]\nitems = "{tiny_shop.items}"\n')
+    message = refusal(*command, "--items", tiny_shop.items, "--out", plain, "--calibrate", without)
+    assert message == f"{without} must have photos whose split is val, got none"
+
+
+def test_variants_of_the_catalogue_are_found(
+    tiny_bundle: Path, tmp_path: Path, ask: Ask, say: Say
+) -> None:
+    out = tmp_path / "new" / "variants.parquet"
+    answer = ask("variants", tiny_bundle, "--out", out)
+    bundle, found = Bundle(tiny_bundle), pl.read_parquet(out)
+    assert found.equals(find_variants(bundle.items, bundle.item_embeddings))
+    assert answer == {
+        "groups": found["group"].n_unique(),
+        "items": len(found),
+        "file": str(out),
+    }
+    assert f"{len(found)} items are variants of" in say("variants", tiny_bundle, "--out", out)

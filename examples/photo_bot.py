@@ -7,22 +7,33 @@ Serve a bundle, then run this beside it::
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.client import Client
+from serving.messages import Identification
 
 
-def main(address: str, photo: str, sure: float = 0.8) -> None:
-    """Print the sentence that a bot could answer; one product where it is ``sure`` of it."""
+def main(address: str, photo: str) -> None:
+    """Print the sentence that a bot could answer."""
     with Client(address) as client:
         answer = client.identify(Path(photo).read_bytes(), k=3)
-        if not answer.known:
-            print(f"We do not seem to sell this (P(known) = {answer.probability:.2f}).")
-            return
-        items = client.get_items([one.item_id for one in answer.candidates]).items
-        names = [item.title or item.item_id for item in items]
-        best = answer.candidates[0].score
-        print(f"This is {names[0]}." if best >= sure else f"One of these? {', '.join(names)}")
+        shown = answer.answer.item_ids if answer.answer else [c.item_id for c in answer.candidates]
+        items = client.get_items(shown).items
+        print(sentence(answer, [item.title or item.item_id for item in items]))
+
+
+def sentence(answer: Identification, names: Sequence[str]) -> str:
+    """Return what to say, given the titles of the products named or else of the candidates."""
+    match answer.verdict:
+        case "product":
+            return f"This is {names[0]}."
+        case "group":
+            return f"This is one of {', '.join(names)}."
+        case "unsure":
+            return f"One of these? {', '.join(names)}"
+        case "unknown":
+            return f"We do not seem to sell this (P(known) = {answer.probability:.2f})."
 
 
 if __name__ == "__main__":

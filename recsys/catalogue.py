@@ -71,6 +71,7 @@ class Catalogue:
         self._created_us = np.empty(0, dtype=np.int64)
         self._available = np.empty(0, dtype=np.bool_)
         self._deleted = np.empty(0, dtype=np.bool_)
+        self._embedded = np.empty(0, dtype=np.bool_)
         self._reserve(len(items))
         self._write(range(len(items)), items, torch.tensor(embeddings))
 
@@ -90,6 +91,11 @@ class Catalogue:
     def embeddings(self) -> Tensor:
         """Item embeddings (N, D) on the device."""
         return self._embeddings[: len(self)]
+
+    @property
+    def embedded(self) -> NDArray[np.bool_]:
+        """Which items have a vector to compare (N,); that of the others is zero, or deleted."""
+        return self._embedded[: len(self)]
 
     @property
     def prices(self) -> NDArray[np.float32]:
@@ -159,12 +165,12 @@ class Catalogue:
         Raises:
             UnknownItemError: If an item is not in the catalogue.
         """
-        rows = self.rows(item_ids)
-        records = [
-            self._live[row] if row in self._live else self._items.row(row, named=True)
-            for row in rows.tolist()
-        ]
-        return pl.DataFrame(records, schema=self._items.schema)
+        rows = self.rows(item_ids).tolist()
+        live = [self._live[row] for row in rows if row in self._live]
+        bundled = self._items[[row for row in rows if row not in self._live]]
+        found = pl.concat([bundled, pl.DataFrame(live, schema=self._items.schema)])
+        place = {item_id: place for place, item_id in enumerate(found["item_id"])}
+        return found[[place[item_id] for item_id in item_ids]]
 
     def upsert(self, items: pl.DataFrame, embeddings: NDArray[np.float32]) -> None:
         """Add or replace items; both arguments have one row per item.
@@ -190,6 +196,7 @@ class Catalogue:
         """Stop answering the items and return how many were there; unknown ones are ignored."""
         rows = [self.row_of[item_id] for item_id in set(item_ids) if item_id in self]
         self._deleted[rows] = True
+        self._embedded[rows] = False
         return len(rows)
 
     def _reserve(self, size: int) -> None:
@@ -205,6 +212,7 @@ class Catalogue:
         self._created_us = np.append(self._created_us, np.full(more, _NEVER_US, dtype=np.int64))
         self._available = np.append(self._available, np.zeros(more, dtype=np.bool_))
         self._deleted = np.append(self._deleted, np.zeros(more, dtype=np.bool_))
+        self._embedded = np.append(self._embedded, np.zeros(more, dtype=np.bool_))
 
     def _write(self, rows: Sequence[int], items: pl.DataFrame, embeddings: Tensor) -> None:
         rows = list(rows)
@@ -216,6 +224,7 @@ class Catalogue:
                     having.discard(row)
             self.row_of[item_id] = row
         self._embeddings[rows] = embeddings.to(self.device)
+        self._embedded[rows] = embeddings.any(dim=1).numpy()
         self._prices[rows] = items["price"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
         created_us = items["created_at"].dt.timestamp("us").fill_null(_NEVER_US)
         self._created_us[rows] = created_us.to_numpy()

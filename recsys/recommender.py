@@ -13,8 +13,9 @@ from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue, Filters
 from recsys.data.interactions import EMPTY_HISTORY, History, Ints
 from recsys.features import ItemTable, build_item_table
-from recsys.index import nearest_rows
+from recsys.index import EXACT_UP_TO, Nearest
 from recsys.ranking import Scores
+from recsys.search import CatalogueSearch, SearchMode, query_parts
 from recsys.statistics import build_statistics
 
 MAX_K = 500
@@ -49,15 +50,25 @@ class Recommender:
         bundle: A verified bundle.
         device: Where the embedding table and the networks live.
         as_of_us: Forget every event at or after this moment, for offline evaluation.
+        exact_up_to: Catalogues up to this size are searched exactly, larger ones by a graph that
+            is built here and now (``recsys.index``).
     """
 
-    def __init__(self, bundle: Bundle, *, device: str = "cpu", as_of_us: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        as_of_us: int | None = None,
+        exact_up_to: int = EXACT_UP_TO,
+    ) -> None:
         self.bundle = bundle
         self.version = bundle.version
         self.parts = bundle.parts
         self.device = device
         self.catalogue = Catalogue(bundle.items, bundle.item_embeddings, device=device)
         self.embedder = bundle.embedder(device=device)
+        self._search = CatalogueSearch(self.catalogue, exact_up_to=exact_up_to)
         self._histories: dict[str, History] = {}
         self._table: ItemTable | None = None
         if "ranking" in self.parts:
@@ -159,7 +170,8 @@ class Recommender:
         row = int(self.catalogue.rows([item_id])[0])
         mask = self.catalogue.mask(filters)
         mask[row] = False
-        return self._nearest(self.catalogue.embeddings[row], k, mask, "similar")
+        found = self._search.by_vector(self.catalogue.embeddings[row], mask, k)
+        return self._found(found, "similar")
 
     def search(
         self,
@@ -168,32 +180,67 @@ class Recommender:
         *,
         k: int,
         filters: Filters = Filters(),
+        mode: SearchMode = "hybrid",
     ) -> list[Scored]:
-        """Return the ``k`` items closest to words, a picture, or both.
+        """Return the ``k`` items that answer words, a picture, or both ("this, but in blue").
+
+        Args:
+            text: Words, in any language that the text encoder knows.
+            image: A picture's bytes.
+            k: How many; fewer come back only where fewer pass the filters and can be compared.
+            filters: Which items may be answered.
+            mode: "vector" compares embeddings, "lexical" words with the items' own words, and
+                "hybrid" does both, as far as words are given.
 
         Raises:
-            ValueError: If both are empty.
+            ValueError: If both are empty, or the mode is lexical without words or with a picture.
             InvalidImageError: If the bytes are no picture we accept.
             MissingPartError: If the bundle has no encoder for what was asked.
         """
-        return self.nearest(self.embedder.query(text, image), k=k, filters=filters)
-
-    def nearest(
-        self, embedding: NDArray[np.float32], *, k: int, filters: Filters = Filters()
-    ) -> list[Scored]:
-        """Return the ``k`` items closest to a query embedding (D,) of the fused space."""
         check_k(k)
-        query = torch.from_numpy(embedding).to(self.device)
-        return self._nearest(query, k, self.catalogue.mask(filters), "search")
+        embeddings = [self.embedder.query(*part) for part in query_parts(text, image, mode)]
+        return self.search_embedded(text, embeddings, k=k, filters=filters, mode=mode)
+
+    def search_embedded(
+        self,
+        text: str | None,
+        embeddings: Sequence[NDArray[np.float32]],
+        *,
+        k: int,
+        filters: Filters = Filters(),
+        mode: SearchMode = "hybrid",
+    ) -> list[Scored]:
+        """Return what ``search`` does, where the parts of the query are embedded already.
+
+        Args:
+            text: The query's words.
+            embeddings: Of each of ``recsys.search.query_parts`` (D,).
+            k: How many.
+            filters: Which items may be answered.
+            mode: As for ``search``.
+        """
+        vectors = [torch.from_numpy(one).to(self.device) for one in embeddings]
+        mask = self.catalogue.mask(filters)
+        return self._found(self._search.search(text, vectors, mask, k, mode), "search")
+
+    def prepare_search(self) -> None:
+        """Index the items' words now, which the first search by words would do otherwise."""
+        self._search.prepare()
 
     def upsert(self, items: pl.DataFrame, embeddings: NDArray[np.float32]) -> None:
         """Add or replace items with embeddings (B, D) from ``embedder.items``."""
         self.catalogue.upsert(items, embeddings)
+        self._search.update(self.catalogue.rows(items["item_id"]).tolist())
         self._refresh_table()
 
     def delete(self, item_ids: Collection[str]) -> int:
         """Stop answering the items and return how many were there."""
-        return self.catalogue.delete(item_ids)
+        rows = self.catalogue.rows(
+            item_id for item_id in set(item_ids) if item_id in self.catalogue
+        )
+        self.catalogue.delete(item_ids)
+        self._search.update(rows.tolist())
+        return len(rows)
 
     def _load_ranking(self, as_of_us: int | None) -> None:
         interactions = self.bundle.interactions
@@ -230,7 +277,7 @@ class Recommender:
         neighbours = table.neighbour_rows[torch.from_numpy(np.unique(history.item_rows))]
         offered = torch.cat(
             [
-                nearest_rows(user_vector, table.embeddings, mask, OFFERS_PER_SOURCE).rows,
+                self._search.by_vector(user_vector, mask, OFFERS_PER_SOURCE).rows.to(self.device),
                 neighbours[neighbours >= 0],
                 torch.from_numpy(history.item_rows).to(self.device),
                 table.popularity[:, 1].topk(OFFERS_PER_SOURCE).indices,
@@ -240,8 +287,7 @@ class Recommender:
         rows_offered: Tensor = offered.cpu()
         return rows_offered[torch.from_numpy(mask)[rows_offered]]
 
-    def _nearest(self, query: Tensor, k: int, mask: NDArray[np.bool_], source: str) -> list[Scored]:
-        found = nearest_rows(query, self.catalogue.embeddings, mask, k)
+    def _found(self, found: Nearest, source: str) -> list[Scored]:
         ids = self.catalogue.item_ids
         return [
             Scored(ids[row], score, source)

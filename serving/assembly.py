@@ -48,8 +48,11 @@ async def running_engine(
         tiers = _build_tiers(recommender, rows, batcher, connection, config, telemetry)
         resources.push_async_callback(tiers.close)
         resources.push_async_callback(batcher.close)
+        identifies = "identification" in recommender.parts
+        identifier = ProductIdentifier(recommender) if identifies else None
         items = LiveItems(
             recommender,
+            identifier,
             compute=compute,
             tiers=tiers,
             connection=connection,
@@ -62,10 +65,10 @@ async def running_engine(
             await items.start()
         except UnavailableError as error:
             raise StateError("the live catalogue must load, but Redis went away") from error
-        identifies = "identification" in recommender.parts
+        await compute.run_always(recommender.prepare_search)
         yield Engine(
             recommender,
-            ProductIdentifier(recommender) if identifies else None,
+            identifier,
             compute=compute,
             tiers=tiers,
             histories=LiveHistories(

@@ -22,6 +22,7 @@ from serving.messages import (
     Item,
     Items,
     Recorded,
+    SearchMode,
     Upserted,
 )
 from serving.status import read_error
@@ -131,9 +132,19 @@ class Client:
         *,
         k: int = 10,
         filters: Filters = Filters(),
+        mode: SearchMode = "hybrid",
     ) -> Answer:
-        """Return the items closest to words, a picture, or both."""
-        request = pb.SearchRequest(text=text, image=image, k=k, filters=wire.build_filters(filters))
+        """Return the items that answer words, a picture, or both ("this, but in blue").
+
+        Args:
+            text: Words.
+            image: A picture's bytes.
+            k: How many.
+            filters: Which items may be answered.
+            mode: "vector" compares embeddings, "lexical" words with the items' own words, and
+                "hybrid" does both, as far as words are given.
+        """
+        request = wire.build_search(text, image, k=k, filters=filters, mode=mode)
         return wire.read_answer(self._call(self._stub.Search, request))
 
     def identify(self, image: bytes, *, k: int = 5) -> Identification:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from recsys.errors import ConfigError
+from recsys.index import EXACT_UP_TO
 from serving.auth import check_binding
 
 PREFIX = "RECSYS_"
@@ -53,6 +54,12 @@ class ServiceConfig(BaseModel):
     device: str = Field("cpu", description="Torch device of the networks and the item table.")
     device_table_bytes: int = Field(
         64 * MIB, ge=0, description="Embeddings of recent queries and items kept on the device."
+    )
+    exact_up_to: int = Field(
+        EXACT_UP_TO,
+        ge=0,
+        description="Items that a search compares one by one; on the CPU, a larger catalogue gets "
+        "an approximate index when the service starts.",
     )
     embedding_ttl_s: int = Field(
         7 * 86400, ge=1, description="How long a cached embedding stays in Redis unused."

@@ -10,7 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.catalogue import Filters
 from recsys.errors import InvalidImageError
+from recsys.identifier import Group, Verdict
 from recsys.recommender import Event, Scored, check_k
+from recsys.search import SearchMode
 from serving.histories import UserEvent
 
 MAX_ID_CHARACTERS = 256
@@ -23,6 +25,12 @@ MAX_ITEM_IDS = 1_000
 # Clocks differ; what lies further ahead is a mistake of the caller.
 MAX_AHEAD_S = 300
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SEARCH_MODES: "dict[pb.SearchMode.ValueType, SearchMode]" = {
+    pb.SEARCH_MODE_UNSPECIFIED: "hybrid",
+    pb.SEARCH_MODE_HYBRID: "hybrid",
+    pb.SEARCH_MODE_VECTOR: "vector",
+    pb.SEARCH_MODE_LEXICAL: "lexical",
+}
 
 
 class NewItem(NamedTuple):
@@ -136,6 +144,17 @@ def read_filters(message: pb.Filters) -> Filters:
     )
 
 
+def read_search_mode(mode: "pb.SearchMode.ValueType") -> SearchMode:
+    """Return how to search.
+
+    Raises:
+        ValueError: If this release knows no such mode.
+    """
+    if mode not in _SEARCH_MODES:
+        raise ValueError(f"mode must be one of {', '.join(pb.SearchMode.keys())}, got {mode}")
+    return _SEARCH_MODES[mode]
+
+
 def read_events(messages: Sequence[pb.Event], *, now_us: int) -> list[UserEvent]:
     """Return events to record.
 
@@ -182,6 +201,16 @@ def write_results(results: Sequence[Scored]) -> list[pb.Result]:
         )
         for result in results
     ]
+
+
+def write_verdict(verdict: Verdict) -> "pb.Verdict.ValueType":
+    """Return what can be said of a photo as a message."""
+    return pb.Verdict.Value(f"VERDICT_{verdict.upper()}")
+
+
+def write_group(group: Group | None) -> pb.ProductGroup | None:
+    """Return the product on a photo, or the few that it may be, as a message."""
+    return pb.ProductGroup(**group._asdict()) if group is not None else None
 
 
 def write_item(fields: dict[str, Any]) -> pb.Item:

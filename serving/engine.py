@@ -1,5 +1,6 @@
 """The service without its wire: recommender, live state and embedding tiers as one."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from recsys.catalogue import Filters
 from recsys.identifier import Identified, ProductIdentifier
 from recsys.recommender import Event, Recommender, Scored
+from recsys.search import SearchMode, query_parts
 from serving.compute import ComputeThread
 from serving.convert import NewItem
 from serving.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
@@ -87,11 +89,13 @@ class Engine:
         return Reply(found, self._stale())
 
     async def search(
-        self, text: str | None, image: bytes | None, *, k: int, filters: Filters
+        self, text: str | None, image: bytes | None, *, k: int, filters: Filters, mode: SearchMode
     ) -> Reply[list[Scored]]:
-        """Return the items closest to words, a picture, or both."""
-        embedding = await self._embed_query(text, image)
-        found = await self._compute.run(self._recommender.nearest, embedding, k=k, filters=filters)
+        """Return the items that answer words, a picture, or both."""
+        parts = query_parts(text, image, mode)
+        embeddings = await asyncio.gather(*(self._embed_query(*part) for part in parts))
+        search = self._recommender.search_embedded
+        found = await self._compute.run(search, text, embeddings, k=k, filters=filters, mode=mode)
         return Reply(found, self._stale())
 
     async def identify(self, image: bytes, *, k: int) -> Reply[Identified]:
@@ -102,8 +106,7 @@ class Engine:
         """
         self._recommender.bundle.require("identification")
         assert self._identifier is not None, "it is built wherever the bundle has the part"
-        embedding = await self._embed_query(None, image)
-        found = await self._compute.run(self._identifier.identify_embedding, embedding, k=k)
+        found = await self._compute.run(self._identifier.identify, image, k=k)
         return Reply(found, self._stale())
 
     async def record_events(self, events: Sequence[UserEvent]) -> Reply[int]:

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from recsys.embedding import item_texts
 from recsys.errors import InvalidImageError
+from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender
 from recsys.schema import ItemSchema
 from serving.compute import ComputeThread
@@ -30,11 +31,17 @@ class _SupersededError(Exception):
     """The record's picture was replaced meanwhile; a later record tells of it."""
 
 
+class _Embedded(NamedTuple):
+    item: Floats  # (D,)
+    picture: Floats | None  # (D,), of the picture alone; zeros: it has none; None: as before
+
+
 class LiveItems:
     """Upserts and deletes items, and gives every change, whoever made it, to the recommender.
 
     Args:
         recommender: Used on the compute thread only.
+        identifier: Over the recommender; learns of new pictures. None where there is none.
         compute: The recommender's thread.
         tiers: Embeddings of items.
         connection: To Redis.
@@ -47,6 +54,7 @@ class LiveItems:
     def __init__(
         self,
         recommender: Recommender,
+        identifier: ProductIdentifier | None,
         *,
         compute: ComputeThread,
         tiers: EmbeddingTiers,
@@ -57,6 +65,7 @@ class LiveItems:
         apply_timeout_s: float = 10.0,
     ) -> None:
         self._recommender = recommender
+        self._identifier = identifier
         self._compute = compute
         self._tiers = tiers
         self._apply_timeout_s = apply_timeout_s
@@ -154,27 +163,28 @@ class LiveItems:
         latest = {record.item_id: record for record in records}
         live = [record for record in latest.values() if not record.deleted]
         deleted = [record.item_id for record in latest.values() if record.deleted]
-        embeddings = await asyncio.gather(*(self._embed_patiently(record) for record in live))
+        embedded = await asyncio.gather(*(self._embed_patiently(record) for record in live))
         there = [
-            (record, embedding)
-            for record, embedding in zip(live, embeddings, strict=True)
-            if embedding is not None
+            (record, one) for record, one in zip(live, embedded, strict=True) if one is not None
         ]
         await self._compute.run_always(self._take, there, deleted)
 
-    def _take(self, live: Sequence[tuple[ItemRecord, Floats]], deleted: Sequence[str]) -> None:
+    def _take(self, live: Sequence[tuple[ItemRecord, _Embedded]], deleted: Sequence[str]) -> None:
         if live:
             frame = self._frame([record for record, _ in live])
-            self._recommender.upsert(frame, np.stack([embedding for _, embedding in live]))
+            self._recommender.upsert(frame, np.stack([one.item for _, one in live]))
+        pictures = {record.item_id: one.picture for record, one in live if one.picture is not None}
+        if self._identifier is not None and pictures:
+            self._identifier.set_pictures(list(pictures), np.stack(list(pictures.values())))
         if deleted:
             self._recommender.delete(deleted)
 
-    async def _embed_patiently(self, record: ItemRecord) -> Floats | None:
-        """Return a stored record's embedding (D,), None where a later record replaces it."""
+    async def _embed_patiently(self, record: ItemRecord) -> _Embedded | None:
+        """Return a stored record's embeddings, None where a later record replaces it."""
         while True:
             try:
                 async with self._slots:
-                    return await self._embed(record, None)
+                    return await self._embed_both(record)
             except OverloadedError:
                 await asyncio.sleep(_RETRY_S)
             except _SupersededError:
@@ -182,7 +192,15 @@ class LiveItems:
             except InvalidImageError:
                 # It was readable when it was stored: this release or bundle reads less.
                 logger.exception("item %r is served without its picture", record.item_id)
-                return await self._embed(ItemRecord(record.item_id, fields=record.fields), None)
+                return await self._embed_both(ItemRecord(record.item_id, fields=record.fields))
+
+    async def _embed_both(self, record: ItemRecord) -> _Embedded:
+        embedding = await self._embed(record, None)
+        if self._identifier is None or record.picture == "bundle":
+            return _Embedded(embedding, None)
+        if record.picture == "none":
+            return _Embedded(embedding, np.zeros_like(embedding))
+        return _Embedded(embedding, await self._embed_content(record, None, None))
 
     async def _embed(self, record: ItemRecord, picture: bytes | None) -> Floats:
         """Return the embedding (D,) of a record, whose picture is at hand or stored."""
@@ -190,7 +208,11 @@ class LiveItems:
             embedding = self._tiers.of_bundle_item(record.item_id)
             assert embedding is not None, "the bundle has an embedding of each of its items"
             return embedding
-        text = self._text(record)
+        return await self._embed_content(record, self._text(record), picture)
+
+    async def _embed_content(
+        self, record: ItemRecord, text: str | None, picture: bytes | None
+    ) -> Floats:
         digest = record.picture_digest if record.picture == "stored" else None
 
         async def content() -> Content:

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
+
+SearchMode = Literal["hybrid", "vector", "lexical"]
+Verdict = Literal["product", "group", "unsure", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -109,19 +113,41 @@ class Answer(Response):
     results: tuple[Result, ...]
 
 
+@dataclass(frozen=True)
+class Group:
+    """The product on a photo, or the few that it may be.
+
+    Args:
+        item_ids: One product, or a few siblings, most probable first.
+        category: The path that they share, coarse to fine; empty if they share none.
+        probability: That the photo shows one of them.
+    """
+
+    item_ids: tuple[str, ...]
+    category: tuple[str, ...]
+    probability: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Identification(Response):
     """What is on a photo.
 
     Args:
-        known: Whether the product is in the catalogue, as far as the photo tells.
+        known: Whether the product is in the catalogue, at the precision that the bundle was
+            trained for.
         probability: That it is.
-        candidates: Products, most probable first.
+        candidates: Products, most probable first; scores are probabilities, and those of all
+            products add up to ``probability``.
+        verdict: A product, one of a group, not sure enough to say, or probably not in the
+            catalogue.
+        answer: What can be said at the wanted precision; None if nothing can.
     """
 
     known: bool
     probability: float
     candidates: tuple[Result, ...]
+    verdict: Verdict
+    answer: Group | None
 
 
 @dataclass(frozen=True, kw_only=True)

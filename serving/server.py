@@ -66,7 +66,7 @@ class Service:
             StateError: If the state folder cannot be used or Redis does not answer.
         """
         # Opening a bundle hashes and loads it: seconds, which the loop must not stand still for.
-        recommender = await asyncio.to_thread(_open_bundle, bundle_path, config.device)
+        recommender = await asyncio.to_thread(_open_bundle, bundle_path, config)
         service = cls(Telemetry(recommender.version))
         try:
             await service._start(recommender, config)
@@ -202,8 +202,8 @@ async def _drain(server: grpc.aio.Server, drain_s: float) -> None:
         raise
 
 
-def _open_bundle(path: str | Path, device: str) -> Recommender:
-    return Recommender(Bundle(path), device=device)
+def _open_bundle(path: str | Path, config: ServiceConfig) -> Recommender:
+    return Recommender(Bundle(path), device=config.device, exact_up_to=config.exact_up_to)
 
 
 def _bind(server: grpc.aio.Server, config: ServiceConfig) -> int:

@@ -85,13 +85,14 @@ class RecommenderServicer(rpc.RecommenderServicer):
     async def Search(  # noqa: N802
         self, request: pb.SearchRequest, context: Context
     ) -> pb.SearchResponse:
-        """Return the items closest to words, a picture, or both."""
+        """Return the items that answer words, a picture, or both."""
         image = request.image and self._read_image(request.image)
         reply = await self._engine.search(
             request.text or None,
             image or None,
             k=convert.read_k(request.k),
             filters=convert.read_filters(request.filters),
+            mode=convert.read_search_mode(request.mode),
         )
         return pb.SearchResponse(info=self._info(reply), results=convert.write_results(reply.value))
 
@@ -107,6 +108,8 @@ class RecommenderServicer(rpc.RecommenderServicer):
             known=reply.value.known,
             probability=reply.value.probability,
             candidates=convert.write_results(reply.value.candidates),
+            verdict=convert.write_verdict(reply.value.verdict),
+            answer=convert.write_group(reply.value.answer),
         )
 
     async def RecordEvents(  # noqa: N802

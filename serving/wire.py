@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import get_args
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,12 +12,15 @@ from serving.messages import (
     Deleted,
     Event,
     Filters,
+    Group,
     Identification,
     Item,
     Items,
     Recorded,
     Result,
+    SearchMode,
     Upserted,
+    Verdict,
 )
 
 
@@ -43,6 +47,25 @@ def build_filters(filters: Filters) -> pb.Filters:
         price_max=filters.price_max,
         attributes=filters.attributes,
         include_unavailable=not filters.available_only,
+    )
+
+
+def build_search(
+    text: str, image: bytes, *, k: int, filters: Filters, mode: SearchMode
+) -> pb.SearchRequest:
+    """Return a request to search.
+
+    Raises:
+        ValueError: If the mode is none.
+    """
+    if mode not in get_args(SearchMode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(SearchMode))}, got {mode!r}")
+    return pb.SearchRequest(
+        text=text,
+        image=image,
+        k=k,
+        filters=build_filters(filters),
+        mode=pb.SearchMode.Value(f"SEARCH_MODE_{mode.upper()}"),
     )
 
 
@@ -102,6 +125,8 @@ def read_identification(message: pb.IdentifyResponse) -> Identification:
         known=message.known,
         probability=message.probability,
         candidates=_read_results(message.candidates),
+        verdict=_read_verdict(message.verdict),
+        answer=_read_group(message.answer) if message.HasField("answer") else None,
         bundle_version=message.info.bundle_version,
         degraded=tuple(message.info.degraded),
     )
@@ -184,3 +209,19 @@ def _read_results(messages: Sequence[pb.Result]) -> tuple[Result, ...]:
         )
         for message in messages
     )
+
+
+_VERDICTS: "dict[pb.Verdict.ValueType, Verdict]" = {
+    pb.VERDICT_PRODUCT: "product",
+    pb.VERDICT_GROUP: "group",
+    pb.VERDICT_UNKNOWN: "unknown",
+}
+
+
+def _read_verdict(message: "pb.Verdict.ValueType") -> Verdict:
+    # A verdict that this release does not know yet is no reason to act.
+    return _VERDICTS.get(message, "unsure")
+
+
+def _read_group(message: pb.ProductGroup) -> Group:
+    return Group(tuple(message.item_ids), tuple(message.category), message.probability)

@@ -7,7 +7,19 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from recsys.cli import demo, embedding, queries, service, tables, training, vision
+from recsys.cli import (
+    annotation,
+    demo,
+    duplicates,
+    embedding,
+    queries,
+    review,
+    service,
+    tables,
+    text,
+    training,
+    vision,
+)
 from recsys.errors import RecsysError
 from text.errors import TextError
 from vision.errors import VisionError
@@ -29,7 +41,12 @@ app.command("similar")(queries.similar)
 app.command("search")(queries.search)
 app.command("identify")(queries.identify)
 app.command("embed")(embedding.embed)
+app.command("duplicates")(duplicates.duplicates)
+app.command("annotate")(annotation.annotate)
+app.command("variants")(annotation.variants)
 app.command("serve")(service.serve)
+app.add_typer(review.build_app(), name="review")
+app.add_typer(text.build_app(), name="text")
 app.add_typer(vision.build_app(), name="vision")
 
 

@@ -127,10 +127,11 @@ async def _identify(client: "AsyncClient", shop: "Shop") -> None:
     for title, table in (("in the catalogue", shop.photos), ("not in it", shop.unknown)):
         photo = pl.read_parquet(table).filter(split="test").row(0, named=True)
         answer = await client.identify((shop.images / photo["image"]).read_bytes(), k=3)
-        verdict = "known" if answer.known else "not in the catalogue"
         candidates = ", ".join(f"{one.item_id} {one.score:.2f}" for one in answer.candidates)
         truth = photo["item_id"] or title
-        rows.append((photo["image"], truth, verdict, f"{answer.probability:.2f}", candidates))
+        rows.append(
+            (photo["image"], truth, answer.verdict, f"{answer.probability:.2f}", candidates)
+        )
     print_rows("photos", ("photo", "truth", "answer", "P(known)", "candidates"), rows)
 
 

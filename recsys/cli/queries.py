@@ -2,11 +2,14 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from recsys.cli.output import console, print_json, print_results
+
+if TYPE_CHECKING:
+    from recsys.identifier import Identified
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
 Count = Annotated[int, typer.Option("-k", "--k", help="How many results.")]
@@ -58,15 +61,44 @@ def search(
     bundle: BundlePath,
     text: Annotated[str | None, typer.Argument(help="Words to search for.")] = None,
     image: Annotated[Path | None, typer.Option(help="A picture to search by.")] = None,
+    mode: Annotated[
+        Literal["hybrid", "vector", "lexical"],
+        typer.Option(help="By embeddings and the items' words, or by one of the two."),
+    ] = "hybrid",
+    category: Annotated[
+        list[str] | None, typer.Option(help="Level of the category path, coarse to fine.")
+    ] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option(help="What items must have, as name=value.")
+    ] = None,
+    price_min: Annotated[float | None, typer.Option(help="Lowest price.")] = None,
+    price_max: Annotated[float | None, typer.Option(help="Highest price.")] = None,
+    unavailable: Annotated[bool, typer.Option(help="Also what cannot be bought now.")] = False,
     k: Count = 10,
     as_json: Json = False,
 ) -> None:
-    """Search by words, by a picture, or by both."""
+    """Search by words, by a picture, or by both ("this, but in blue")."""
     from recsys import Bundle, Recommender
+    from recsys.catalogue import Filters
 
+    filters = Filters(
+        category=tuple(category or ()),
+        price_min=price_min,
+        price_max=price_max,
+        attributes=dict(_pair(one) for one in attribute or ()),
+        available_only=not unavailable,
+    )
     recommender = Recommender(Bundle(bundle))
-    results = recommender.search(text, image.read_bytes() if image else None, k=k)
+    picture = image.read_bytes() if image else None
+    results = recommender.search(text, picture, k=k, filters=filters, mode=mode)
     print_results(f"search {text or image}", results, recommender, as_json=as_json)
+
+
+def _pair(attribute: str) -> tuple[str, str]:
+    name, separator, value = attribute.partition("=")
+    if not separator:
+        raise ValueError(f"--attribute must be name=value, such as colour=blue, got {attribute!r}")
+    return name, value
 
 
 def identify(
@@ -85,11 +117,23 @@ def identify(
         print_json(
             {
                 "bundle_version": recommender.version,
-                **answer._asdict(),
+                "verdict": answer.verdict,
+                "known": answer.known,
+                "probability": answer.probability,
+                "answer": answer.answer._asdict() if answer.answer is not None else None,
                 "candidates": candidates,
             }
         )
         return
-    verdict = "in the catalogue" if answer.known else "not in the catalogue"
-    console.print(f"{photo}: {verdict} (probability of being in it {answer.probability:.2f})")
+    console.print(f"{photo}: {describe(answer)}")
     print_results("candidates", answer.candidates, recommender, as_json=False)
+
+
+def describe(answer: "Identified") -> str:
+    """Return what can be said of a photo, and how sure it is."""
+    if answer.answer is None:
+        said = {"unsure": "not sure", "unknown": "probably not in the catalogue"}[answer.verdict]
+        return f"{said} (probability of being in the catalogue {answer.probability:.2f})"
+    names, place = " or ".join(answer.answer.item_ids), " > ".join(answer.answer.category)
+    some = f"some {place}: " if answer.verdict == "group" and place else ""
+    return f"{some}{names} (probability {answer.answer.probability:.2f})"

@@ -17,10 +17,10 @@ N_FOLDS = 5
 N_BINS = 15
 MAX_CELLS = 5_000_000  # photos times products that weights are fitted on; more tell nothing new
 BARE_SHARE = 0.1  # of the known photos, shown as if their product had only just been added
-# What is believed of each source before any photo: cosines differ by a tenth where log-probabilities
-# differ by one, and half a cosine, or a probability of 2 %, speaks neither for nor against.
+# What is believed of each source before any photo: cosines differ by a tenth where logits differ by
+# one, and a cosine of a half, or a logit of 4, speaks neither for nor against.
 _WEIGHTS = (10.0, 10.0, 10.0, 1.0)
-_PIVOTS = (0.5, 0.5, 0.5, -4.0)
+_PIVOTS = (0.5, 0.5, 0.5, 4.0)
 _PIVOT_DEVIATIONS = (0.2, 0.2, 0.2, 2.0)
 _UNKNOWN_DEVIATION = 10.0
 _THRESHOLDS = torch.arange(0.5, 0.995, 0.01, dtype=torch.float64)
@@ -168,7 +168,7 @@ class _Views(NamedTuple):
 
 
 def _views(evidence: Evidence, rows: Tensor, unknown_share: float) -> _Views:
-    evidence = Evidence(evidence.values.double(), evidence.present, evidence.elsewhere.double())
+    evidence = Evidence(evidence.values.double(), evidence.present)
     n_items = evidence.values.shape[1]
     own = F.one_hot(rows, n_items).bool()[..., None]  # (B, N, 1)
     learned = torch.zeros(len(SOURCES), dtype=torch.bool)

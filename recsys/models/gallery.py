@@ -69,25 +69,18 @@ class Gallery:
 
 
 class Evidence(NamedTuple):
-    """What each source says of each product, for some photos."""
+    """What each source says of each product, for some photos.
 
-    values: Tensor  # (B, N, S): cosines, and the head's log-probabilities; 0 where absent
+    The head speaks by logits, not by probabilities: their level tells what it knows from what it
+    does not (Liu et al., 2020, https://arxiv.org/abs/2010.03759), and a softmax takes it away.
+    """
+
+    values: Tensor  # (B, N, S): cosines, and the head's logits; 0 where absent
     present: Tensor  # bool (B, N, S)
-    elsewhere: Tensor  # (B,): log-probability that the head gives to classes of no product
 
     def without(self, hidden: Tensor) -> "Evidence":
-        """Return the evidence as if what is hidden, bool (B, N, S), had never been known.
-
-        The head's probabilities are shared out anew: a classifier that never saw a product gives
-        all of its probability to the others.
-        """
-        present = self.present & ~hidden
-        head = self.values[..., HEAD].masked_fill(~present[..., HEAD], float("-inf"))
-        total = torch.logaddexp(head.logsumexp(dim=1), self.elsewhere)
-        total = total.masked_fill(total.isinf(), 0.0)  # nothing is left to share, or was ever there
-        values = self.values.clone()
-        values[..., HEAD] = head - total[:, None]
-        return Evidence(values.masked_fill(~present, 0.0), present, self.elsewhere - total)
+        """Return the evidence as if what is hidden, bool (B, N, S), had never been known."""
+        return Evidence(self.values.masked_fill(hidden, 0.0), self.present & ~hidden)
 
     def take(self, photos: Tensor) -> "Evidence":
         """Return the evidence of some of the photos, by number or mask."""
@@ -113,12 +106,9 @@ def collect_evidence(photos: Photos, items: Tensor, gallery: Gallery) -> Evidenc
     values[:, rows, PHOTOS] = nearest
     present[rows, PHOTOS] = True
     known = gallery.head_rows >= 0
-    log_probabilities = photos.logits.log_softmax(dim=1)
-    values[:, gallery.head_rows[known], HEAD] = log_probabilities[:, known]
+    values[:, gallery.head_rows[known], HEAD] = photos.logits[:, known]
     present[gallery.head_rows[known], HEAD] = True
-    # The logsumexp of no class is minus infinity, as it should be.
-    elsewhere = log_probabilities[:, ~known].logsumexp(dim=1)
-    return Evidence(values, present.expand(len(queries), -1, -1), elsewhere)
+    return Evidence(values, present.expand(len(queries), -1, -1))
 
 
 def nearest_photos(queries: Tensor, photos: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from recsys.data.synthetic import Shop
+from serving.async_client import AsyncClient
 from serving.testing import running_service
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -32,28 +33,21 @@ async def test_the_storefront_shows_what_a_purchase_changes(
     assert bought not in after
 
 
-@pytest.mark.parametrize(("sure", "wanted"), [(0.0, "This is"), (1.1, "One of these?")])
-async def test_the_bot_names_one_product_where_it_is_sure_and_asks_where_it_is_not(
-    sure: float,
-    wanted: str,
-    tiny_bundle: Path,
-    tiny_shop: Shop,
-    capsys: pytest.CaptureFixture[str],
+async def test_the_bot_says_what_the_service_knows_of_a_photo(
+    tiny_bundle: Path, tiny_shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A studio picture without photos beside it is its own prototype: nothing is better known.
-    photographed = pl.read_parquet(tiny_shop.photos).filter(split="train")["item_id"]
-    item = (
-        pl.read_parquet(tiny_shop.items)
-        .filter(pl.col("image").is_not_null(), ~pl.col("item_id").is_in(photographed.implode()))
-        .row(0, named=True)
-    )
-    async with running_service(tiny_bundle) as service:
-        await asyncio.to_thread(
-            load("photo_bot.py"), service.address, str(tiny_shop.images / item["image"]), sure
-        )
+    photo = tiny_shop.images / str(pl.read_parquet(tiny_shop.photos)["image"][0])
+    async with running_service(tiny_bundle) as service, AsyncClient(service.address) as client:
+        await asyncio.to_thread(load("photo_bot.py"), service.address, str(photo))
+        answer = await client.identify(photo.read_bytes())
     said = capsys.readouterr().out
-    assert said.startswith(wanted)
-    assert item["title"] in said
+    beginnings = {
+        "product": "This is",
+        "group": "This is one of",
+        "unsure": "One of these?",
+        "unknown": "We do not seem to sell this",
+    }
+    assert said.startswith(beginnings[answer.verdict])
 
 
 def test_the_comparison_pairs_the_bundle_with_a_ranking_of_ones_own(

@@ -79,7 +79,8 @@ def test_alignment_changes_both_towers_of_the_bundle(
     assert [stage.name for stage in run.stages if stage.skipped] == ["vision", "text"]
     before, after = (Bundle(each.bundle).embedder() for each in (apart, run))
     for one, other in ((before.vision, after.vision), (before.text, after.text)):
-        assert one is not None and other is not None
+        assert one is not None
+        assert other is not None
         pairs = zip(one.parameters(), other.parameters(), strict=True)
         assert any(not torch.equal(here, there) for here, there in pairs)
 

@@ -1,3 +1,4 @@
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from recsys.data.synthetic import Shop
 from recsys.errors import InvalidImageError, UnknownItemError
 from recsys.recommender import MAX_K, Event, Recommender
 from recsys.schema import ItemSchema
+from recsys.search import SearchMode
 
 NOW = round(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1e6)
 
@@ -175,6 +177,59 @@ def test_a_query_has_the_same_embedding_in_every_batch(
     together = recommender.embedder.queries(texts, images)
     for row, (text, image) in enumerate(zip(texts, images, strict=True)):
         assert np.allclose(recommender.embedder.query(text, image), together[row], atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector"])
+def test_a_search_under_a_filter_returns_k_where_k_exist(
+    recommender: Recommender, mode: SearchMode
+) -> None:
+    catalogue = recommender.catalogue
+    paths = catalogue.records(catalogue.item_ids)["category"].to_list()
+    rarest = min(Counter(tuple(path) for path in paths if path).items(), key=lambda one: one[1])
+    filters = Filters(category=rarest[0])
+    results = recommender.search("something else entirely", k=rarest[1], filters=filters, mode=mode)
+    assert len(set(ids(results))) == rarest[1]
+
+
+def test_a_lexical_search_answers_what_has_the_words(recommender: Recommender) -> None:
+    items = recommender.bundle.items.filter(pl.col("title").is_not_null())
+    title = items["title"][0]
+    best = recommender.search(title, k=MAX_K, mode="lexical")[0]
+    assert recommender.catalogue.records([best.item_id])["title"][0] == title
+    assert recommender.search("of the and", k=5, mode="lexical") == []
+    with pytest.raises(ValueError, match="mode lexical must have words and no picture"):
+        recommender.search(None, b"picture", k=5, mode="lexical")
+
+
+@pytest.mark.parametrize(
+    "text", ["of the and", "?!", "\x00\x07", "лампа ランプ lamp", "zzzz", "x" * 1_000, "🌹"]
+)
+def test_odd_words_are_answered_by_their_vector(recommender: Recommender, text: str) -> None:
+    assert len(recommender.search(text, k=5)) == 5
+
+
+def test_a_deleted_item_is_found_by_neither_words_nor_vector(recommender: Recommender) -> None:
+    item = recommender.bundle.items.drop_nulls("title").row(0, named=True)
+    assert item["item_id"] in ids(recommender.search(item["title"], k=3))
+    assert recommender.delete([item["item_id"], "nothing"]) == 1
+    assert recommender.delete([item["item_id"]]) == 0
+    for mode in ("hybrid", "vector", "lexical"):
+        assert item["item_id"] not in ids(recommender.search(item["title"], k=MAX_K, mode=mode))
+
+
+def test_an_approximate_recommender_answers_nearly_as_the_exact_one(
+    recommender: Recommender, tiny_bundle: Path
+) -> None:
+    approximate = Recommender(Bundle(tiny_bundle), exact_up_to=10)
+    titles = recommender.bundle.items["title"].drop_nulls().to_list()[:20]
+    shared = [
+        len(
+            {*ids(recommender.search(title, k=5, mode="vector"))}
+            & {*ids(approximate.search(title, k=5, mode="vector"))}
+        )
+        for title in titles
+    ]
+    assert sum(shared) >= 95  # of 100
 
 
 @pytest.mark.parametrize("k", [0, -1, MAX_K + 1])

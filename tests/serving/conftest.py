@@ -13,13 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from recsys.bundle import Contents, Identification, write_bundle
+from recsys.bundle import Contents, write_bundle
 from recsys.config import FusionConfig, RankerConfig, UserConfig
 from recsys.data.interactions import build_interactions
 from recsys.embedding import ItemEmbedder, item_texts
 from recsys.features import FEATURES
+from recsys.models.calibration import Calibration
 from recsys.models.fusion import build_fusion
-from recsys.models.gallery import Calibration, build_prototypes
+from recsys.models.gallery import Gallery
+from recsys.models.groups import OperatingPoint
+from recsys.models.identification import Identification
 from recsys.models.ranker import build_ranker
 from recsys.models.user_encoder import build_user_encoder
 from recsys.schema import EventSchema, ItemSchema
@@ -94,11 +97,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> PlantedShop:
         ranker=_ranker(ranking),
         ranker_config=ranking,
         statistics=build_statistics(interactions, int(END.timestamp()) * 1_000_000),
-        identification=Identification(
-            *build_prototypes(torch.from_numpy(photos), torch.arange(len(pictures))),
-            # Known from a cosine of 0.98 to the nearest product on.
-            Calibration(0.05, (100.0, 0.0), -98.0, 0.5),
-        ),
+        identification=_identification(torch.from_numpy(photos)),
         target_kinds=("purchase",),
     )
     path = write_bundle(contents, tmp_path_factory.mktemp("bundles"))
@@ -146,6 +145,17 @@ async def client(service: Service) -> AsyncIterator[AsyncClient]:
 def namespace() -> str:
     """Return a first part of keys that no other test uses."""
     return uuid.uuid4().hex
+
+
+def _identification(pictures: torch.Tensor) -> Identification:
+    """Return what knows a product from a cosine of 0.98 to its picture on."""
+    rows = torch.arange(len(pictures))
+    gallery = Gallery(pictures, rows, pictures[:0], rows[:0], head_rows=rows[:0])
+    point = OperatingPoint(0.5)
+    calibration = Calibration(
+        (100.0, 0.0, 0.0, 0.0), (0.93, 0.0, 0.0, 0.0), 5.0, known=point, answers=point
+    )
+    return Identification(gallery, calibration)
 
 
 def _items(pictures: dict[str, bytes]) -> pl.DataFrame:

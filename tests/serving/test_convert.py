@@ -71,6 +71,13 @@ def test_filters_that_make_no_sense_are_refused(filters: pb.Filters, message: st
         convert.read_filters(filters)
 
 
+def test_a_search_is_hybrid_unless_it_says_otherwise() -> None:
+    assert convert.read_search_mode(pb.SearchRequest().mode) == "hybrid"
+    assert convert.read_search_mode(pb.SEARCH_MODE_LEXICAL) == "lexical"
+    with pytest.raises(ValueError, match=r"mode must be one of SEARCH_MODE_UNSPECIFIED.*got 7"):
+        convert.read_search_mode(pb.SearchRequest(mode=7).mode)  # type: ignore[arg-type]
+
+
 def test_a_bound_of_zero_is_a_bound() -> None:
     assert convert.read_filters(pb.Filters(price_max=0)).price_max == 0
 

@@ -12,7 +12,7 @@ from recsys.errors import InvalidImageError, UnknownItemError
 from recsys.recommender import Event as DomainEvent
 from recsys.recommender import Recommender
 from serving.async_client import AsyncClient
-from serving.messages import Answer, Event, Filters, Item
+from serving.messages import Answer, Event, Filters, Item, SearchMode
 from serving.server import Service
 
 NOW = datetime(2025, 6, 2, tzinfo=UTC)
@@ -151,6 +151,24 @@ async def test_a_search_is_that_of_the_library(
     )
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "lexical"])
+async def test_a_search_has_the_modes_of_the_library(
+    client: AsyncClient, offline: Recommender, mode: SearchMode
+) -> None:
+    answer = await client.search("red lamp", k=12, mode=mode)
+
+    expected = offline.search("red lamp", k=12, mode=mode)
+    assert ids(answer) == [one.item_id for one in expected]
+    assert len(answer.results) == (6 if mode == "lexical" else 11)  # of red things and lamps
+
+
+async def test_a_lexical_search_by_picture_is_refused(client: AsyncClient, shop: Any) -> None:
+    with pytest.raises(ValueError, match="mode lexical must have words and no picture"):
+        await client.search(image=shop.pictures["red-mug"], mode="lexical")
+    with pytest.raises(ValueError, match="mode must be one of hybrid, vector, lexical, got 'fast'"):
+        await client.search("lamp", mode="fast")  # type: ignore[arg-type]
+
+
 async def test_a_known_photo_is_identified_and_a_strange_one_is_not(
     client: AsyncClient, shop: Any, strange_photo: bytes
 ) -> None:
@@ -160,7 +178,13 @@ async def test_a_known_photo_is_identified_and_a_strange_one_is_not(
     assert known.known
     assert known.candidates[0].item_id == "green-chair"
     assert len(known.candidates) == 3
+    assert known.verdict in ("product", "group")
+    assert known.answer is not None
+    assert known.answer.item_ids[0] == "green-chair"
+    assert known.answer.probability >= 0.5
     assert not strange.known
+    assert strange.verdict == "unknown"
+    assert strange.answer is None
     assert strange.probability < 0.5 < known.probability
 
 
@@ -179,7 +203,8 @@ async def test_the_same_question_has_the_same_answer_whatever_batch_it_ran_in(
         *(client.search(text or "", photo or b"") for text, photo in queries)
     )
 
-    assert service.telemetry.value("recsys_tower_batch_size_sum") == len(queries)
+    # Words and pictures are embedded apart, and once each.
+    assert service.telemetry.value("recsys_tower_batch_size_sum") == len(texts) + len(photos)
     assert service.telemetry.value("recsys_tower_batch_size_count") < len(queries) / 2
     for answer, (text, photo) in zip(together, queries, strict=True):
         alone = offline.search(text, photo, k=10)

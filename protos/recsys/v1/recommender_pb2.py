@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/recsys/v1/recommender.proto\x12\trecsys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n\x0cResponseInfo\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x02 \x03(\t\"\xef\x01\n\x07\x46ilters\x12\x10\n\x08\x63\x61tegory\x18\x01 \x03(\t\x12\x16\n\tprice_min\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tprice_max\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x36\n\nattributes\x18\x04 \x03(\x0b\x32\".recsys.v1.Filters.AttributesEntry\x12\x1b\n\x13include_unavailable\x18\x05 \x01(\x08\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_price_minB\x0c\n\n_price_max\"&\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"^\n\x06Result\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0e\n\x06source\x18\x03 \x01(\t\x12$\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32\x12.recsys.v1.Feature\"\xbd\x01\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\t\n\x01k\x18\x02 \x01(\x05\x12#\n\x07\x66ilters\x18\x03 \x01(\x0b\x32\x12.recsys.v1.Filters\x12\x18\n\x10\x65xclude_item_ids\x18\x04 \x03(\t\x12\x14\n\x0c\x65xclude_seen\x18\x05 \x01(\x08\x12\'\n\x03now\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x65xplain\x18\x07 \x01(\x08\"^\n\x11RecommendResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\"\n\x07results\x18\x02 \x03(\x0b\x32\x11.recsys.v1.Result\"j\n\x0bRankRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\x12\'\n\x03now\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x65xplain\x18\x04 \x01(\x08\"Y\n\x0cRankResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\"\n\x07results\x18\x02 \x03(\x0b\x32\x11.recsys.v1.Result\"V\n\x13SimilarItemsRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\t\n\x01k\x18\x02 \x01(\x05\x12#\n\x07\x66ilters\x18\x03 \x01(\x0b\x32\x12.recsys.v1.Filters\"a\n\x14SimilarItemsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\"\n\x07results\x18\x02 \x03(\x0b\x32\x11.recsys.v1.Result\"\\\n\rSearchRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\t\n\x01k\x18\x03 \x01(\x05\x12#\n\x07\x66ilters\x18\x04 \x01(\x0b\x32\x12.recsys.v1.Filters\"[\n\x0eSearchResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\"\n\x07results\x18\x02 \x03(\x0b\x32\x11.recsys.v1.Result\"+\n\x0fIdentifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\t\n\x01k\x18\x02 \x01(\x05\"\x84\x01\n\x10IdentifyResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\r\n\x05known\x18\x02 \x01(\x08\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12%\n\ncandidates\x18\x04 \x03(\x0b\x32\x11.recsys.v1.Result\"\xa8\x01\n\x05\x45vent\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08quantity\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05value\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_quantityB\x08\n\x06_value\"7\n\x13RecordEventsRequest\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.recsys.v1.Event\"c\n\x14RecordEventsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\x10\n\x08recorded\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\"\xeb\x02\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x12\n\x05title\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05image\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x10\n\x08\x63\x61tegory\x18\x05 \x03(\t\x12\x12\n\x05price\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x33\n\nattributes\x18\x07 \x03(\x0b\x32\x1f.recsys.v1.Item.AttributesEntry\x12\x16\n\tavailable\x18\x08 \x01(\x08H\x04\x88\x01\x01\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_titleB\x0e\n\x0c_descriptionB\x08\n\x06_imageB\x08\n\x06_priceB\x0c\n\n_available\"M\n\nItemUpsert\x12\x1d\n\x04item\x18\x01 \x01(\x0b\x32\x0f.recsys.v1.Item\x12\x14\n\x07picture\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\n\n\x08_picture\":\n\x12UpsertItemsRequest\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.recsys.v1.ItemUpsert\"N\n\x13UpsertItemsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\x10\n\x08upserted\x18\x02 \x01(\x05\"&\n\x12\x44\x65leteItemsRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"M\n\x13\x44\x65leteItemsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x05\"#\n\x0fGetItemsRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"Y\n\x10GetItemsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\x1e\n\x05items\x18\x02 \x03(\x0b\x32\x0f.recsys.v1.Item2\x95\x05\n\x0bRecommender\x12\x46\n\tRecommend\x12\x1b.recsys.v1.RecommendRequest\x1a\x1c.recsys.v1.RecommendResponse\x12\x37\n\x04Rank\x12\x16.recsys.v1.RankRequest\x1a\x17.recsys.v1.RankResponse\x12O\n\x0cSimilarItems\x12\x1e.recsys.v1.SimilarItemsRequest\x1a\x1f.recsys.v1.SimilarItemsResponse\x12=\n\x06Search\x12\x18.recsys.v1.SearchRequest\x1a\x19.recsys.v1.SearchResponse\x12\x43\n\x08Identify\x12\x1a.recsys.v1.IdentifyRequest\x1a\x1b.recsys.v1.IdentifyResponse\x12O\n\x0cRecordEvents\x12\x1e.recsys.v1.RecordEventsRequest\x1a\x1f.recsys.v1.RecordEventsResponse\x12L\n\x0bUpsertItems\x12\x1d.recsys.v1.UpsertItemsRequest\x1a\x1e.recsys.v1.UpsertItemsResponse\x12L\n\x0b\x44\x65leteItems\x12\x1d.recsys.v1.DeleteItemsRequest\x1a\x1e.recsys.v1.DeleteItemsResponse\x12\x43\n\x08GetItems\x12\x1a.recsys.v1.GetItemsRequest\x1a\x1b.recsys.v1.GetItemsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/recsys/v1/recommender.proto\x12\trecsys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n\x0cResponseInfo\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x02 \x03(\t\"\xef\x01\n\x07\x46ilters\x12\x10\n\x08\x63\x61tegory\x18\x01 \x03(\t\x12\x16\n\tprice_min\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tprice_max\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x36\n\nattributes\x18\x04 \x03(\x0b\x32\".recsys.v1.Filters.AttributesEntry\x12\x1b\n\x13include_unavailable\x18\x05 \x01(\x08\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_price_minB\x0c\n\n_price_max\"&\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"^\n\x06Result\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0e\n\x06source\x18\x03 \x01(\t\x12$\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32\x12.recsys.v1.Feature\"\xbd\x01\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\t\n\x01k\x18\x02 \x01(\x05\x12#\n\x07\x66ilters\x18\x03 \x01(\x0b\x32\x12.recsys.v1.Filters\x12\x18\n\x10\x65xclude_item_ids\x18\x04 \x03(\t\x12\x14\n\x0c\x65xclude_seen\x18\x05 \x01(\x08\x12\'\n\x03now\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x65xplain\x18\x07 \x01(\x08\"^\n\x11RecommendResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\"\n\x07results\x18\x02 \x03(\x0b\x32\x11.recsys.v1.Result\"j\n\x0bRankRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\x12\'\n\x03now\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x65xplain\x18\x04 \x01(\x08\"Y\n\x0cRankResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\"\n\x07results\x18\x02 \x03(\x0b\x32\x11.recsys.v1.Result\"V\n\x13SimilarItemsRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\t\n\x01k\x18\x02 \x01(\x05\x12#\n\x07\x66ilters\x18\x03 \x01(\x0b\x32\x12.recsys.v1.Filters\"a\n\x14SimilarItemsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\"\n\x07results\x18\x02 \x03(\x0b\x32\x11.recsys.v1.Result\"\x81\x01\n\rSearchRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\t\n\x01k\x18\x03 \x01(\x05\x12#\n\x07\x66ilters\x18\x04 \x01(\x0b\x32\x12.recsys.v1.Filters\x12#\n\x04mode\x18\x05 \x01(\x0e\x32\x15.recsys.v1.SearchMode\"[\n\x0eSearchResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\"\n\x07results\x18\x02 \x03(\x0b\x32\x11.recsys.v1.Result\"+\n\x0fIdentifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\t\n\x01k\x18\x02 \x01(\x05\"G\n\x0cProductGroup\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x10\n\x08\x63\x61tegory\x18\x02 \x03(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\"\xe2\x01\n\x10IdentifyResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\r\n\x05known\x18\x02 \x01(\x08\x12\x13\n\x0bprobability\x18\x03 \x01(\x01\x12%\n\ncandidates\x18\x04 \x03(\x0b\x32\x11.recsys.v1.Result\x12#\n\x07verdict\x18\x05 \x01(\x0e\x32\x12.recsys.v1.Verdict\x12,\n\x06\x61nswer\x18\x06 \x01(\x0b\x32\x17.recsys.v1.ProductGroupH\x00\x88\x01\x01\x42\t\n\x07_answer\"\xa8\x01\n\x05\x45vent\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08quantity\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05value\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_quantityB\x08\n\x06_value\"7\n\x13RecordEventsRequest\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.recsys.v1.Event\"c\n\x14RecordEventsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\x10\n\x08recorded\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\"\xeb\x02\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x12\n\x05title\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05image\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x10\n\x08\x63\x61tegory\x18\x05 \x03(\t\x12\x12\n\x05price\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x33\n\nattributes\x18\x07 \x03(\x0b\x32\x1f.recsys.v1.Item.AttributesEntry\x12\x16\n\tavailable\x18\x08 \x01(\x08H\x04\x88\x01\x01\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_titleB\x0e\n\x0c_descriptionB\x08\n\x06_imageB\x08\n\x06_priceB\x0c\n\n_available\"M\n\nItemUpsert\x12\x1d\n\x04item\x18\x01 \x01(\x0b\x32\x0f.recsys.v1.Item\x12\x14\n\x07picture\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\n\n\x08_picture\":\n\x12UpsertItemsRequest\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x15.recsys.v1.ItemUpsert\"N\n\x13UpsertItemsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\x10\n\x08upserted\x18\x02 \x01(\x05\"&\n\x12\x44\x65leteItemsRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"M\n\x13\x44\x65leteItemsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x05\"#\n\x0fGetItemsRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"Y\n\x10GetItemsResponse\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.recsys.v1.ResponseInfo\x12\x1e\n\x05items\x18\x02 \x03(\x0b\x32\x0f.recsys.v1.Item*r\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x16\n\x12SEARCH_MODE_VECTOR\x10\x02\x12\x17\n\x13SEARCH_MODE_LEXICAL\x10\x03*s\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_PRODUCT\x10\x01\x12\x11\n\rVERDICT_GROUP\x10\x02\x12\x12\n\x0eVERDICT_UNSURE\x10\x03\x12\x13\n\x0fVERDICT_UNKNOWN\x10\x04\x32\x95\x05\n\x0bRecommender\x12\x46\n\tRecommend\x12\x1b.recsys.v1.RecommendRequest\x1a\x1c.recsys.v1.RecommendResponse\x12\x37\n\x04Rank\x12\x16.recsys.v1.RankRequest\x1a\x17.recsys.v1.RankResponse\x12O\n\x0cSimilarItems\x12\x1e.recsys.v1.SimilarItemsRequest\x1a\x1f.recsys.v1.SimilarItemsResponse\x12=\n\x06Search\x12\x18.recsys.v1.SearchRequest\x1a\x19.recsys.v1.SearchResponse\x12\x43\n\x08Identify\x12\x1a.recsys.v1.IdentifyRequest\x1a\x1b.recsys.v1.IdentifyResponse\x12O\n\x0cRecordEvents\x12\x1e.recsys.v1.RecordEventsRequest\x1a\x1f.recsys.v1.RecordEventsResponse\x12L\n\x0bUpsertItems\x12\x1d.recsys.v1.UpsertItemsRequest\x1a\x1e.recsys.v1.UpsertItemsResponse\x12L\n\x0b\x44\x65leteItems\x12\x1d.recsys.v1.DeleteItemsRequest\x1a\x1e.recsys.v1.DeleteItemsResponse\x12\x43\n\x08GetItems\x12\x1a.recsys.v1.GetItemsRequest\x1a\x1b.recsys.v1.GetItemsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILTERS_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_ITEM_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_ITEM_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_SEARCHMODE']._serialized_start=2925
+  _globals['_SEARCHMODE']._serialized_end=3039
+  _globals['_VERDICT']._serialized_start=3041
+  _globals['_VERDICT']._serialized_end=3156
   _globals['_RESPONSEINFO']._serialized_start=82
   _globals['_RESPONSEINFO']._serialized_end=138
   _globals['_FILTERS']._serialized_start=141
@@ -58,38 +62,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIMILARITEMSREQUEST']._serialized_end=1091
   _globals['_SIMILARITEMSRESPONSE']._serialized_start=1093
   _globals['_SIMILARITEMSRESPONSE']._serialized_end=1190
-  _globals['_SEARCHREQUEST']._serialized_start=1192
-  _globals['_SEARCHREQUEST']._serialized_end=1284
-  _globals['_SEARCHRESPONSE']._serialized_start=1286
-  _globals['_SEARCHRESPONSE']._serialized_end=1377
-  _globals['_IDENTIFYREQUEST']._serialized_start=1379
-  _globals['_IDENTIFYREQUEST']._serialized_end=1422
-  _globals['_IDENTIFYRESPONSE']._serialized_start=1425
-  _globals['_IDENTIFYRESPONSE']._serialized_end=1557
-  _globals['_EVENT']._serialized_start=1560
-  _globals['_EVENT']._serialized_end=1728
-  _globals['_RECORDEVENTSREQUEST']._serialized_start=1730
-  _globals['_RECORDEVENTSREQUEST']._serialized_end=1785
-  _globals['_RECORDEVENTSRESPONSE']._serialized_start=1787
-  _globals['_RECORDEVENTSRESPONSE']._serialized_end=1886
-  _globals['_ITEM']._serialized_start=1889
-  _globals['_ITEM']._serialized_end=2252
+  _globals['_SEARCHREQUEST']._serialized_start=1193
+  _globals['_SEARCHREQUEST']._serialized_end=1322
+  _globals['_SEARCHRESPONSE']._serialized_start=1324
+  _globals['_SEARCHRESPONSE']._serialized_end=1415
+  _globals['_IDENTIFYREQUEST']._serialized_start=1417
+  _globals['_IDENTIFYREQUEST']._serialized_end=1460
+  _globals['_PRODUCTGROUP']._serialized_start=1462
+  _globals['_PRODUCTGROUP']._serialized_end=1533
+  _globals['_IDENTIFYRESPONSE']._serialized_start=1536
+  _globals['_IDENTIFYRESPONSE']._serialized_end=1762
+  _globals['_EVENT']._serialized_start=1765
+  _globals['_EVENT']._serialized_end=1933
+  _globals['_RECORDEVENTSREQUEST']._serialized_start=1935
+  _globals['_RECORDEVENTSREQUEST']._serialized_end=1990
+  _globals['_RECORDEVENTSRESPONSE']._serialized_start=1992
+  _globals['_RECORDEVENTSRESPONSE']._serialized_end=2091
+  _globals['_ITEM']._serialized_start=2094
+  _globals['_ITEM']._serialized_end=2457
   _globals['_ITEM_ATTRIBUTESENTRY']._serialized_start=303
   _globals['_ITEM_ATTRIBUTESENTRY']._serialized_end=352
-  _globals['_ITEMUPSERT']._serialized_start=2254
-  _globals['_ITEMUPSERT']._serialized_end=2331
-  _globals['_UPSERTITEMSREQUEST']._serialized_start=2333
-  _globals['_UPSERTITEMSREQUEST']._serialized_end=2391
-  _globals['_UPSERTITEMSRESPONSE']._serialized_start=2393
-  _globals['_UPSERTITEMSRESPONSE']._serialized_end=2471
-  _globals['_DELETEITEMSREQUEST']._serialized_start=2473
-  _globals['_DELETEITEMSREQUEST']._serialized_end=2511
-  _globals['_DELETEITEMSRESPONSE']._serialized_start=2513
-  _globals['_DELETEITEMSRESPONSE']._serialized_end=2590
-  _globals['_GETITEMSREQUEST']._serialized_start=2592
-  _globals['_GETITEMSREQUEST']._serialized_end=2627
-  _globals['_GETITEMSRESPONSE']._serialized_start=2629
-  _globals['_GETITEMSRESPONSE']._serialized_end=2718
-  _globals['_RECOMMENDER']._serialized_start=2721
-  _globals['_RECOMMENDER']._serialized_end=3382
+  _globals['_ITEMUPSERT']._serialized_start=2459
+  _globals['_ITEMUPSERT']._serialized_end=2536
+  _globals['_UPSERTITEMSREQUEST']._serialized_start=2538
+  _globals['_UPSERTITEMSREQUEST']._serialized_end=2596
+  _globals['_UPSERTITEMSRESPONSE']._serialized_start=2598
+  _globals['_UPSERTITEMSRESPONSE']._serialized_end=2676
+  _globals['_DELETEITEMSREQUEST']._serialized_start=2678
+  _globals['_DELETEITEMSREQUEST']._serialized_end=2716
+  _globals['_DELETEITEMSRESPONSE']._serialized_start=2718
+  _globals['_DELETEITEMSRESPONSE']._serialized_end=2795
+  _globals['_GETITEMSREQUEST']._serialized_start=2797
+  _globals['_GETITEMSREQUEST']._serialized_end=2832
+  _globals['_GETITEMSRESPONSE']._serialized_start=2834
+  _globals['_GETITEMSRESPONSE']._serialized_end=2923
+  _globals['_RECOMMENDER']._serialized_start=3159
+  _globals['_RECOMMENDER']._serialized_end=3820
 # @@protoc_insertion_point(module_scope)

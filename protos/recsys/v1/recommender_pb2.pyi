@@ -11,6 +11,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import sys
@@ -22,6 +23,63 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _SearchMode:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SearchModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SearchMode.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SEARCH_MODE_UNSPECIFIED: _SearchMode.ValueType  # 0
+    """SEARCH_MODE_HYBRID."""
+    SEARCH_MODE_HYBRID: _SearchMode.ValueType  # 1
+    """By embeddings and by the items' own words, as far as words are given."""
+    SEARCH_MODE_VECTOR: _SearchMode.ValueType  # 2
+    """By embeddings only."""
+    SEARCH_MODE_LEXICAL: _SearchMode.ValueType  # 3
+    """By words only; items that have none of them are not answered."""
+
+class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper): ...
+
+SEARCH_MODE_UNSPECIFIED: SearchMode.ValueType  # 0
+"""SEARCH_MODE_HYBRID."""
+SEARCH_MODE_HYBRID: SearchMode.ValueType  # 1
+"""By embeddings and by the items' own words, as far as words are given."""
+SEARCH_MODE_VECTOR: SearchMode.ValueType  # 2
+"""By embeddings only."""
+SEARCH_MODE_LEXICAL: SearchMode.ValueType  # 3
+"""By words only; items that have none of them are not answered."""
+Global___SearchMode: typing_extensions.TypeAlias = SearchMode
+
+class _Verdict:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    VERDICT_PRODUCT: _Verdict.ValueType  # 1
+    """One product is named."""
+    VERDICT_GROUP: _Verdict.ValueType  # 2
+    """One of a few siblings, which the photo does not tell apart."""
+    VERDICT_UNSURE: _Verdict.ValueType  # 3
+    """Nothing can be said: let a person look."""
+    VERDICT_UNKNOWN: _Verdict.ValueType  # 4
+    """Probably not in the catalogue."""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """What can be said of a photo at the precision that the bundle was trained for."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+VERDICT_PRODUCT: Verdict.ValueType  # 1
+"""One product is named."""
+VERDICT_GROUP: Verdict.ValueType  # 2
+"""One of a few siblings, which the photo does not tell apart."""
+VERDICT_UNSURE: Verdict.ValueType  # 3
+"""Nothing can be said: let a person look."""
+VERDICT_UNKNOWN: Verdict.ValueType  # 4
+"""Probably not in the catalogue."""
+Global___Verdict: typing_extensions.TypeAlias = Verdict
 
 @typing.final
 class ResponseInfo(google.protobuf.message.Message):
@@ -318,11 +376,13 @@ class SearchRequest(google.protobuf.message.Message):
     IMAGE_FIELD_NUMBER: builtins.int
     K_FIELD_NUMBER: builtins.int
     FILTERS_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """At least one of text and image."""
+    """At least one of text and image; both ask for "this, but in blue"."""
     image: builtins.bytes
     """An encoded picture (JPEG, PNG, WebP, ...), never a URL."""
     k: builtins.int
+    mode: Global___SearchMode.ValueType
     @property
     def filters(self) -> Global___Filters: ...
     def __init__(
@@ -332,9 +392,10 @@ class SearchRequest(google.protobuf.message.Message):
         image: builtins.bytes = ...,
         k: builtins.int = ...,
         filters: Global___Filters | None = ...,
+        mode: Global___SearchMode.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["filters", b"filters"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["filters", b"filters", "image", b"image", "k", b"k", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["filters", b"filters", "image", b"image", "k", b"k", "mode", b"mode", "text", b"text"]) -> None: ...
 
 Global___SearchRequest: typing_extensions.TypeAlias = SearchRequest
 
@@ -378,6 +439,36 @@ class IdentifyRequest(google.protobuf.message.Message):
 Global___IdentifyRequest: typing_extensions.TypeAlias = IdentifyRequest
 
 @typing.final
+class ProductGroup(google.protobuf.message.Message):
+    """The product on a photo, or the few that it may be."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEM_IDS_FIELD_NUMBER: builtins.int
+    CATEGORY_FIELD_NUMBER: builtins.int
+    PROBABILITY_FIELD_NUMBER: builtins.int
+    probability: builtins.float
+    """Probability that the photo shows one of them."""
+    @property
+    def item_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Most probable first."""
+
+    @property
+    def category(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The path that they share, coarse to fine."""
+
+    def __init__(
+        self,
+        *,
+        item_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        category: collections.abc.Iterable[builtins.str] | None = ...,
+        probability: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["category", b"category", "item_ids", b"item_ids", "probability", b"probability"]) -> None: ...
+
+Global___ProductGroup: typing_extensions.TypeAlias = ProductGroup
+
+@typing.final
 class IdentifyResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -385,14 +476,23 @@ class IdentifyResponse(google.protobuf.message.Message):
     KNOWN_FIELD_NUMBER: builtins.int
     PROBABILITY_FIELD_NUMBER: builtins.int
     CANDIDATES_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    ANSWER_FIELD_NUMBER: builtins.int
     known: builtins.bool
-    """False: the product is not in the catalogue, as far as the photo tells."""
+    """Whether the product is in the catalogue, at the wanted precision."""
     probability: builtins.float
-    """Probability that the first candidate is the product on the photo."""
+    """Probability that it is."""
+    verdict: Global___Verdict.ValueType
     @property
     def info(self) -> Global___ResponseInfo: ...
     @property
-    def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Result]: ...
+    def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Result]:
+        """Scores are probabilities; those of all products add up to probability."""
+
+    @property
+    def answer(self) -> Global___ProductGroup:
+        """Absent where nothing can be said."""
+
     def __init__(
         self,
         *,
@@ -400,9 +500,12 @@ class IdentifyResponse(google.protobuf.message.Message):
         known: builtins.bool = ...,
         probability: builtins.float = ...,
         candidates: collections.abc.Iterable[Global___Result] | None = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        answer: Global___ProductGroup | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["info", b"info"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["candidates", b"candidates", "info", b"info", "known", b"known", "probability", b"probability"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_answer", b"_answer", "answer", b"answer", "info", b"info"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_answer", b"_answer", "answer", b"answer", "candidates", b"candidates", "info", b"info", "known", b"known", "probability", b"probability", "verdict", b"verdict"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_answer", b"_answer"]) -> typing.Literal["answer"] | None: ...
 
 Global___IdentifyResponse: typing_extensions.TypeAlias = IdentifyResponse
 

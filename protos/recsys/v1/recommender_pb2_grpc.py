@@ -107,7 +107,7 @@ class RecommenderServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """The items nearest to words, a picture, or both.
+        """The items that answer words, a picture, or both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

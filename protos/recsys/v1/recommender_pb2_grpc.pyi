@@ -266,7 +266,7 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
     """The items nearest to an item, without itself. NOT_FOUND if the item is unknown."""
 
     Search: _RecommenderSearchType
-    """The items nearest to words, a picture, or both."""
+    """The items that answer words, a picture, or both."""
 
     Identify: _RecommenderIdentifyType
     """Which product a photo shows, or that it is not in the catalogue."""
@@ -355,7 +355,7 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         request: protos.recsys.v1.recommender_pb2.SearchRequest,
         context: _ServicerContext,
     ) -> typing.Union[protos.recsys.v1.recommender_pb2.SearchResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.SearchResponse]]:
-        """The items nearest to words, a picture, or both."""
+        """The items that answer words, a picture, or both."""
 
     @abc.abstractmethod
     def Identify(

@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 
 from recsys.bundle import Bundle
+from recsys.catalogue import Filters
 from recsys.cli.app import main
+from recsys.cli.queries import describe
 from recsys.data.synthetic import Shop
-from recsys.identifier import ProductIdentifier
+from recsys.identifier import Group, Identified, ProductIdentifier
 from recsys.pipeline import Run
 from recsys.recommender import MAX_K, Recommender, Scored
 
@@ -110,12 +112,48 @@ def test_search_answers_as_the_recommender_to_words_a_picture_and_both(
         assert ask("search", tiny_bundle, *options, "--k", 3) == wanted
 
 
+def test_search_has_modes_and_filters(
+    tiny_bundle: Path, recommender: Recommender, ask: Ask
+) -> None:
+    catalogue = recommender.catalogue
+    item = next(
+        one
+        for one in catalogue.records(catalogue.item_ids).iter_rows(named=True)
+        if one["category"] and one["attributes"]
+    )
+    pair = item["attributes"][0]
+    filters = Filters(
+        category=tuple(item["category"][:2]),
+        price_min=0,
+        price_max=item["price"],
+        attributes={pair["key"]: pair["value"]},
+        available_only=False,
+    )
+    levels = [word for level in item["category"][:2] for word in ("--category", level)]
+    options = [*levels, "--attribute", f"{pair['key']}={pair['value']}", "--unavailable"]
+    prices = ["--price-min", 0, "--price-max", item["price"]]
+    for mode in ("hybrid", "vector", "lexical"):
+        wanted = recommender.search(item["title"], k=9, filters=filters, mode=mode)
+        answer = ask(
+            "search", tiny_bundle, item["title"], *options, *prices, "--mode", mode, "-k", 9
+        )
+        assert item["item_id"] in [one.item_id for one in wanted]
+        assert answer == printed(wanted, tiny_bundle.name)
+
+
+def test_an_attribute_without_a_value_is_refused(tiny_bundle: Path, refusal: Say) -> None:
+    message = refusal("search", tiny_bundle, "lamp", "--attribute", "blue")
+    assert message == "--attribute must be name=value, such as colour=blue, got 'blue'"
+
+
 def test_identify_answers_as_the_identifier(
     tiny_bundle: Path, recommender: Recommender, photo: Path, ask: Ask
 ) -> None:
     wanted = ProductIdentifier(recommender).identify(photo.read_bytes(), k=4)
     answer = ask("identify", tiny_bundle, photo, "--k", 4)
-    assert answer["known"] is bool(wanted.known)
+    assert answer["known"] is wanted.known
+    assert answer["verdict"] == wanted.verdict
+    assert answer["answer"] == (list(wanted.answer) if wanted.answer else None)
     assert answer["probability"] == pytest.approx(wanted.probability)
     assert answer["bundle_version"] == recommender.version
     for got, one in zip(answer["candidates"], wanted.candidates, strict=True):
@@ -133,9 +171,21 @@ def test_people_see_titles_and_verdicts(
     title = recommender.catalogue.records([first])["title"][0]
     assert set(title.split()) <= set(shown.split())
     answer = ask("identify", tiny_bundle, photo)
-    verdict = "in the catalogue" if answer["known"] else "not in the catalogue"
     shown = say("identify", tiny_bundle, photo)
-    assert f": {verdict} (probability of being in it {answer['probability']:.2f})" in shown
+    assert answer["candidates"][0]["item_id"] in shown
+
+
+def test_every_verdict_is_a_sentence() -> None:
+    candidates = [Scored("gala", 0.5, "photo")]
+    one = Identified(True, 0.99, candidates, Group(("gala",), ("fruit", "apple"), 0.97))
+    few = Identified(True, 0.99, candidates, Group(("gala", "pink"), ("fruit", "apple"), 0.96))
+    assert describe(one) == "gala (probability 0.97)"
+    assert describe(few) == "some fruit > apple: gala or pink (probability 0.96)"
+    unsure, unknown = (Identified(False, inside, candidates) for inside in (0.7, 0.2))
+    assert describe(unsure) == "not sure (probability of being in the catalogue 0.70)"
+    assert describe(unknown) == (
+        "probably not in the catalogue (probability of being in the catalogue 0.20)"
+    )
 
 
 @pytest.mark.parametrize("k", [0, MAX_K + 1])

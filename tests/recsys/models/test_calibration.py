@@ -36,7 +36,7 @@ def drawn(n_photos: int = 300, *, noise: float = 0.12, seed: int = 0) -> tuple[E
     present = torch.ones_like(values, dtype=torch.bool)
     present[..., HEAD] = False
     values = values.masked_fill(~present, 0.0)
-    return Evidence(values, present, torch.full((n_photos,), -math.inf)), rows
+    return Evidence(values, present), rows
 
 
 def fitted(evidence: Evidence, rows: Tensor, *, precision: float = 0.95) -> Calibration:
@@ -63,7 +63,7 @@ def test_probabilities_are_the_softmax_of_what_sources_say_above_their_pivots(
     values = torch.from_numpy(random.uniform(-1, 1, (2, 3, 4))).masked_fill(~present, 0.0)
     point = OperatingPoint(0.5)
     calibration = Calibration(tuple(weights), tuple(pivots), unknown, point, point)
-    found = calibration.probabilities(Evidence(values, present, torch.zeros(2)))
+    found = calibration.probabilities(Evidence(values, present))
     for n in range(2):
         exponentials = [
             math.exp(
@@ -96,13 +96,13 @@ def test_weights_that_were_planted_are_found() -> None:
     present[..., [PHOTOS, HEAD]] = False
     planted = torch.tensor([2.0, 0.5, 1.0, 1.0]).double()
     logits = utilities(
-        Evidence(values, present, torch.zeros(1_500)),
+        Evidence(values, present),
         planted,
         torch.zeros(4).double(),
         torch.tensor(-100.0).double(),
     )
     rows = torch.multinomial(logits[:, :-1].softmax(dim=1), 1, generator=generator)[:, 0]
-    evidence = Evidence(values, present, torch.full((1_500,), -math.inf))
+    evidence = Evidence(values, present)
     calibration = fitted(evidence, rows)
     assert calibration.weights[PICTURE] == pytest.approx(2.0, rel=0.15)
     assert calibration.weights[ITEM] == pytest.approx(0.5, rel=0.25)
@@ -178,7 +178,7 @@ def test_a_product_that_no_source_knows_of_is_never_the_answer() -> None:
     evidence, rows = drawn(50)
     present = evidence.present.clone()
     present[:, 7] = False
-    evidence = Evidence(evidence.values.masked_fill(~present, 0.0), present, evidence.elsewhere)
+    evidence = Evidence(evidence.values.masked_fill(~present, 0.0), present)
     calibration = fitted(evidence, rows)  # although some photos show it
     assert not calibration.probabilities(evidence)[:, 7].any()
     assert all(math.isfinite(weight) for weight in calibration.weights)

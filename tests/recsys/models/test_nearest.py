@@ -12,7 +12,7 @@ CALIBRATION = NearestCalibration(0.1, (10.0, 5.0), -6.0, 0.7)
 def test_probabilities_are_those_of_the_closer_of_item_and_prototype() -> None:
     values = torch.tensor([[[0.0, 0.5, 0.8, 0.0], [0.0, 0.6, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
     present = torch.tensor([[[False, True, True, False], [False, True, False, False], [False] * 4]])
-    found = CALIBRATION.probabilities(Evidence(values, present, torch.zeros(1)))[0]
+    found = CALIBRATION.probabilities(Evidence(values, present))[0]
     known = 1 / (1 + math.exp(-(10 * 0.8 + 5 * 0.2 - 6)))
     first = math.exp(8) / (math.exp(8) + math.exp(6))
     assert found.tolist() == pytest.approx([known * first, known * (1 - first), 0, 1 - known])
@@ -20,7 +20,7 @@ def test_probabilities_are_those_of_the_closer_of_item_and_prototype() -> None:
 
 def test_a_single_product_has_no_lead() -> None:
     values = torch.tensor([[[0.0, 0.6, 0.0, 0.0]]])
-    found = CALIBRATION.probabilities(Evidence(values, values > 0, torch.zeros(1)))[0]
+    found = CALIBRATION.probabilities(Evidence(values, values > 0))[0]
     assert found.tolist() == pytest.approx([0.5, 0.5])
 
 

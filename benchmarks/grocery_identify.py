@@ -1,0 +1,219 @@
+"""Tell the product on Grocery Store's test photos, or that it is not in the catalogue.
+
+Run from the repository's root, after ``python -m benchmarks.myntra`` has left the tower that the
+recipe starts from: ``python -m benchmarks.grocery_identify``. Three catalogues are trained: all 81
+products; all of them from studio pictures and words alone, without any customer's photo; and 71,
+where the photos of the ten left out show what is not in the catalogue. Everything is fitted on the
+photos of train and val; stages that are there are not trained again.
+"""
+
+import argparse
+import hashlib
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.published import imported
+from benchmarks.record import record
+from recsys.bundle import Bundle
+from recsys.config import TrainConfig, load_config
+from recsys.identifier import ProductIdentifier
+from recsys.models.calibration import Calibration, fit_calibration
+from recsys.models.gallery import HEAD, ITEM, PHOTOS, SOURCES, Evidence, collect_evidence
+from recsys.pipeline import train
+from recsys.recommender import Recommender
+
+COMMAND = "python -m benchmarks.grocery_identify"
+CONFIG = Path("configs/grocery_scratch.toml")
+OUT = Path("out/grocery-identify")
+N_HELD_OUT = 10
+N_BINS = 15
+PRECISION = 0.95
+# What each gallery does without.
+GALLERIES = {"studio": (ITEM, PHOTOS, HEAD), "described": (PHOTOS, HEAD), "labelled": ()}
+
+
+class Tables(NamedTuple):
+    """Grocery Store's tables and the folder of its pictures."""
+
+    items: pl.DataFrame
+    photos: pl.DataFrame
+    images: Path
+
+
+class Measured(NamedTuple):
+    """What test photos of products of the catalogue gave."""
+
+    top1: float
+    top5: float
+    error: float  # expected calibration error of the first candidate
+
+
+class Rejection(NamedTuple):
+    """What test photos gave when some show nothing of the catalogue."""
+
+    auroc: float  # of the probability that a photo shows a product of the catalogue
+    coverage_at_p95: float  # most photos that can be answered with 95 % of the answers right
+    said: float  # share of photos answered, by a product or a group, at the threshold of val
+    precision: float  # share of those answers that name the product
+
+
+def main() -> None:
+    """Train the three catalogues, measure on test photos, and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, default=CONFIG, help="another recipe; not recorded")
+    path = parser.parse_args().config
+    folder = imported("grocery-store", "grocery-store.tar")
+    items, photos = (pl.read_parquet(folder / f"{name}.parquet") for name in ("items", "photos"))
+    tables = Tables(items, photos, folder)
+    config, out = load_config(path), OUT / path.stem
+    values: dict[str, float] = {}
+
+    identifier = trained(tables, config, out / "all")
+    for name, hidden in GALLERIES.items():
+        values |= _named(f"identify.{name}", measure(identifier, tables, hidden))
+    values["identify.ece"] = values.pop("identify.labelled.error")
+
+    unlabelled = tables._replace(photos=tables.photos.filter(pl.col("split") != "train"))
+    identifier = trained(unlabelled, config, out / "unlabelled")
+    values |= _named("identify.zero_label", measure(identifier, tables, (PHOTOS, HEAD)))
+
+    known, strange = hold_out(tables)
+    identifier = trained(known, config, out / "known")
+    values |= _named("unknown", reject(identifier, known, strange))
+
+    for name, value in values.items():
+        print(f"{name:32} {value:.4f}")
+        if path == CONFIG and not name.endswith(".error"):
+            record("grocery", f"grocery.{name}", value, name.split(".")[-1], COMMAND)
+
+
+def hold_out(tables: Tables) -> tuple[Tables, Tables]:
+    """Return the tables without ten products that a hash chooses, and those of the ten alone."""
+    by_hash = sorted(tables.items["item_id"], key=lambda one: hashlib.sha256(one.encode()).digest())
+    chosen = pl.col("item_id").is_in(by_hash[:N_HELD_OUT])
+    return (
+        Tables(tables.items.filter(~chosen), tables.photos.filter(~chosen), tables.images),
+        Tables(tables.items.filter(chosen), tables.photos.filter(chosen), tables.images),
+    )
+
+
+def trained(tables: Tables, config: TrainConfig, out: Path) -> ProductIdentifier:
+    """Return an identifier over a catalogue that is trained now, or was before."""
+    folder = out / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    tables.items.write_parquet(folder / "items.parquet")
+    tables.photos.write_parquet(folder / "photos.parquet")
+    data = config.data.model_copy(
+        update={
+            "items": str(folder / "items.parquet"),
+            "photos": str(folder / "photos.parquet"),
+            "images_root": str(tables.images),
+        }
+    )
+    evaluation = config.evaluation.model_copy(update={"ablations": False})
+    config = config.model_copy(update={"data": data, "evaluation": evaluation})
+    start = time.perf_counter()
+    run = train(config, out, announce=lambda stage: print(f"{out.name}: {stage}", flush=True))
+    print(f"{out.name}: {time.perf_counter() - start:.0f} s, bundle {run.bundle}", flush=True)
+    return ProductIdentifier(Recommender(Bundle(run.bundle)))
+
+
+def measure(identifier: ProductIdentifier, tables: Tables, hidden: tuple[int, ...]) -> Measured:
+    """Return what the test photos give with a gallery that lacks some sources, calibrated anew."""
+    calibration = _calibrated(identifier, tables, hidden)
+    evidence, rows = _evidence(identifier, tables, "test", hidden)
+    probabilities = calibration.probabilities(evidence)[:, :-1]
+    best = probabilities.topk(5, dim=1)
+    right = best.indices == rows[:, None]  # (B, 5)
+    first = right[:, 0].double().numpy()
+    return Measured(
+        top1=float(first.mean()),
+        top5=float(right.any(dim=1).double().mean()),
+        error=calibration_error(best.values[:, 0].double().numpy(), first),
+    )
+
+
+def reject(identifier: ProductIdentifier, known: Tables, strange: Tables) -> Rejection:
+    """Return how photos of the products left out are told from those of the catalogue."""
+    answers, first_right, said_right = [], [], []
+    for tables in (known, strange):
+        photos = tables.photos.filter(split="test")
+        seen = identifier.look([tables.images / image for image in photos["image"]])
+        found = identifier.identify_photos(seen)
+        answers += found
+        for one, item_id in zip(found, photos["item_id"], strict=True):
+            first_right.append(one.candidates[0].item_id == item_id)
+            if one.answer is not None:
+                said_right.append(item_id in one.answer.item_ids)
+    n_known = len(known.photos.filter(split="test"))
+    inside = np.array([one.probability for one in answers])
+    return Rejection(
+        auroc=auroc(inside[:n_known], inside[n_known:]),
+        coverage_at_p95=coverage_at(
+            PRECISION,
+            np.array([one.candidates[0].score for one in answers]),
+            np.array(first_right, dtype=np.float64),
+        ),
+        said=len(said_right) / len(answers),
+        precision=float(np.mean(said_right)) if said_right else float("nan"),
+    )
+
+
+def auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
+    """Return the probability that a positive scores higher than a negative; ties count half."""
+    order = np.sort(negative)
+    below = np.searchsorted(order, positive, side="left")
+    not_above = np.searchsorted(order, positive, side="right")
+    return float((below + not_above).mean() / 2 / len(negative))
+
+
+def coverage_at(precision: float, scores: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """Return the largest share of answers, best first, of which the wanted share is right."""
+    order = np.argsort(-scores, kind="stable")
+    said = np.arange(1, len(order) + 1)
+    enough = right[order].cumsum() / said >= precision
+    return float(said[enough].max(initial=0) / len(order))
+
+
+def calibration_error(probabilities: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """Return the expected calibration error over equal bins."""
+    bins = np.minimum((probabilities * N_BINS).astype(int), N_BINS - 1)
+    gaps = np.bincount(bins, weights=right - probabilities, minlength=N_BINS)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def _calibrated(
+    identifier: ProductIdentifier, tables: Tables, hidden: tuple[int, ...]
+) -> Calibration:
+    evidence, rows = _evidence(identifier, tables, "val", hidden)
+    catalogue = identifier.recommender.catalogue
+    ancestors = torch.from_numpy(catalogue.categories)
+    return fit_calibration(evidence, rows, ancestors, precision=PRECISION, unknown_share=0.1)
+
+
+def _evidence(
+    identifier: ProductIdentifier, tables: Tables, split: str, hidden: tuple[int, ...]
+) -> tuple[Evidence, Tensor]:
+    photos = tables.photos.filter(split=split)
+    catalogue = identifier.recommender.catalogue
+    seen = identifier.look([tables.images / image for image in photos["image"]])
+    evidence = collect_evidence(seen, catalogue.embeddings, identifier.gallery)
+    sources = torch.zeros(len(SOURCES), dtype=torch.bool)
+    sources[list(hidden)] = True
+    rows = torch.from_numpy(catalogue.rows(photos["item_id"]))
+    return evidence.without(sources.expand_as(evidence.present)), rows
+
+
+def _named(prefix: str, values: Measured | Rejection) -> dict[str, float]:
+    return {f"{prefix}.{name}": value for name, value in values._asdict().items()}
+
+
+if __name__ == "__main__":
+    main()

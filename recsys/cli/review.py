@@ -1,0 +1,70 @@
+"""Commands that ask a person about uncertain photos, and take the labels."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli.output import console, print_json
+
+BundlePath = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
+ImagesRoot = Annotated[
+    Path | None, typer.Option(help="Folder that image paths are relative to; the table's if unset.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def build_app() -> typer.Typer:
+    """Return the commands under ``recsys review``."""
+    app = typer.Typer(
+        help="Have a person label the photos that a bundle is unsure of.", no_args_is_help=True
+    )
+    app.command("ask")(ask)
+    app.command("learn")(learn)
+    return app
+
+
+def ask(
+    bundle: BundlePath,
+    photos: Annotated[Path, typer.Argument(help="A folder of photos, or a photos table.")],
+    out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")],
+    images_root: ImagesRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Write a table of the photos that no product can be named for, most useful to label first."""
+    from recsys import Bundle, ProductIdentifier, Recommender
+    from recsys.cli.vision.inputs import check_suffix
+    from recsys.review import SUFFIXES, find_pool, write_table
+    from recsys.review import ask as run
+
+    check_suffix(out, *SUFFIXES)
+    pool = find_pool(photos, images_root=images_root)
+    table = run(ProductIdentifier(Recommender(Bundle(bundle))), pool)
+    write_table(table, out)
+    if as_json:
+        print_json({"photos": len(pool.names), "uncertain": len(table), "file": out})
+        return
+    console.print(f"{len(table):,} of {len(pool.names):,} photos are uncertain: {out}")
+    console.print("fill in item_id where you know it, then: recsys review learn")
+
+
+def learn(
+    bundle: BundlePath,
+    labelled: Annotated[Path, typer.Argument(help="The table of `ask`, with item_id filled in.")],
+    photos: Annotated[Path, typer.Argument(help="Photos table to put the labels into.")],
+    images_root: ImagesRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Put a person's labels into the photos table, which the next training reads."""
+    from recsys import Bundle
+    from recsys.review import learn as run
+
+    item_ids = set(Bundle(bundle).items["item_id"])
+    added = run(labelled, photos, item_ids, images_root=images_root)
+    if as_json:
+        print_json({**added._asdict(), "file": photos})
+        return
+    console.print(
+        f"{photos}: {added.n_new:,} new photos, {added.n_labelled:,} got another item; "
+        f"{added.n_empty:,} rows were not filled in"
+    )

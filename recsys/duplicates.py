@@ -1,0 +1,215 @@
+"""Find items that are the same product twice: by title, by picture file, by embedding."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jinja2 import Environment, StrictUndefined
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from text.normalize import normalize
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+THRESHOLD = 0.99
+_BLOCK = 256  # rows that are compared with all later ones at once
+
+FORMATS = (".parquet", ".json", ".html")
+SCHEMA = {"group": pl.Int64, "item_id": pl.String, "reason": pl.String, "similarity": pl.Float32}
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Duplicates</title>
+<style>body {font: 14px sans-serif; margin: 2em} td, th {padding: 2px 12px; text-align: left}
+tbody {border-top: 1px solid #bbb}</style>
+<h1>{{ groups | length }} groups of items that seem to be one product</h1>
+<table style="border-collapse: collapse">
+<thead><tr><th>group<th>item<th>title<th>linked by<th>cosine to the nearest</tr></thead>
+{% for group in groups %}<tbody>
+{% for row in group.iter_rows(named=True) %}<tr><td>{{ row.group }}<td>{{ row.item_id }}\
+<td>{{ row.title or "" }}<td>{{ row.reason }}\
+<td>{{ "" if row.similarity is none else "%.3f" | format(row.similarity) }}</tr>
+{% endfor %}</tbody>
+{% endfor %}</table>
+</html>"""
+
+
+def find_duplicates(
+    items: pl.DataFrame,
+    embeddings: Floats,
+    *,
+    images_root: Path | None = None,
+    threshold: float = THRESHOLD,
+) -> pl.DataFrame:
+    """Return items that seem to be there twice or more, group by group, large groups first.
+
+    Two items are linked if their titles are the same but for case and spelling, if their pictures
+    are, or if their embeddings are as near as the threshold. A group is what links connect, so its
+    ends may be less alike than the threshold.
+
+    Args:
+        items: Table of ``ItemSchema`` (N rows).
+        embeddings: The items' embeddings (N, D), unit length or zero.
+        images_root: Folder of the pictures, whose bytes are then compared; without it, their names.
+        threshold: Lowest cosine of two items to link.
+
+    Returns:
+        Columns ``group`` (from 1), ``item_id``, ``reason`` (of "title", "picture" and "embedding",
+        those that link the item to another one) and ``similarity`` (cosine to the nearest item of
+        the group; null if the item has no embedding).
+
+    Raises:
+        ValueError: If the lengths disagree or the threshold is no cosine to find anything by.
+        FileNotFoundError: If none of the pictures is under the root.
+    """
+    if len(items) != len(embeddings):
+        raise ValueError(
+            f"embeddings must have one row per item, {len(items)}, got {len(embeddings)}"
+        )
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
+    embeddings = np.asarray(embeddings, dtype=np.float32)
+    firsts = {
+        "title": _first_of_same([_title_key(title) for title in items["title"]]),
+        "picture": _first_of_same(_picture_keys(items["image"].to_list(), images_root)),
+        "embedding": _first_near(embeddings, threshold),
+    }
+    groups = _members(_first_connected(len(items), *firsts.values()))
+    linked = {name: np.bincount(first)[first] > 1 for name, first in firsts.items()}
+    rows = [row for members in groups for row in members.tolist()]
+    return pl.DataFrame(
+        {
+            "group": [n for n, members in enumerate(groups, start=1) for _ in members],
+            "item_id": items["item_id"].gather(rows),
+            "reason": [", ".join(name for name in linked if linked[name][row]) for row in rows],
+            "similarity": [
+                cosine for members in groups for cosine in _nearest_cosines(embeddings[members])
+            ],
+        },
+        schema=SCHEMA,
+    )
+
+
+def _title_key(title: str | None) -> str | None:
+    return normalize(title or "").casefold() or None
+
+
+def _picture_keys(images: Sequence[str | None], root: Path | None) -> list[str | None]:
+    """Return what is the same for the same picture; None where there is none, or no file."""
+    if root is None or not any(images):
+        return [image or None for image in images]
+    files = {image: root / image for image in images if image}
+    digests = {
+        image: hashlib.sha256(file.read_bytes()).hexdigest()
+        for image, file in files.items()
+        if file.is_file()
+    }
+    if not digests:
+        raise FileNotFoundError(
+            f"images_root {root} must have the items' pictures, got none of {len(files)}, "
+            f"such as {next(iter(files))}"
+        )
+    return [digests.get(image or "") for image in images]
+
+
+def _first_of_same(keys: Sequence[str | bytes | None]) -> Ints:
+    """Return the first row with each row's key (N,); a row without one is its own first."""
+    first: dict[str | bytes, int] = {}
+    return np.array(
+        [row if key is None else first.setdefault(key, row) for row, key in enumerate(keys)],
+        dtype=np.int64,
+    )
+
+
+def _first_near(embeddings: Floats, threshold: float) -> Ints:
+    """Return the first row of those that near pairs connect to each row (N,).
+
+    Of rows that are equal one is compared: the pairs of a thousand would be half a million.
+    """
+    has_any = np.any(embeddings, axis=1)
+    equal = _first_of_same(
+        [row.tobytes() if there else None for row, there in zip(embeddings, has_any, strict=True)]
+    )
+    rows = np.flatnonzero(has_any & (equal == np.arange(len(equal))))
+    first = equal
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        left, right = np.nonzero(embeddings[block] @ embeddings[rows[start:]].T >= threshold)
+        first = _first_connected(len(equal), first, links=(block[left], rows[start:][right]))
+    return first
+
+
+def _first_connected(n_rows: int, *firsts: Ints, links: tuple[Ints, Ints] | None = None) -> Ints:
+    """Return the first row of each row's connected component (N,).
+
+    Args:
+        n_rows: How many rows N.
+        firsts: Each links every row to one other row (N,).
+        links: More links, from rows to rows.
+    """
+    sources, targets = [np.arange(n_rows)] * len(firsts), list(firsts)
+    if links is not None:
+        sources, targets = [*sources, links[0]], [*targets, links[1]]
+    left, right = np.concatenate(sources), np.concatenate(targets)
+    graph = coo_array((np.ones(len(left), dtype=np.bool_), (left, right)), shape=(n_rows, n_rows))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return np.asarray(first[component], dtype=np.int64)
+
+
+def _members(first: Ints) -> list[Ints]:
+    """Return the rows of each group of two or more, the largest group first."""
+    order = np.argsort(first, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(first[order])) + 1)
+    return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
+
+
+def _nearest_cosines(vectors: Floats) -> list[float | None]:
+    """Return each vector's cosine to the nearest other one (G,); None for zeros, and to them."""
+    rows = np.flatnonzero(vectors.any(axis=1))
+    nearest: list[float | None] = [None] * len(vectors)
+    for start in range(0, len(rows), _BLOCK) if len(rows) > 1 else ():
+        block = rows[start : start + _BLOCK]
+        cosines = vectors[block] @ vectors[rows].T
+        cosines[np.arange(len(block)), start + np.arange(len(block))] = -np.inf
+        for row, cosine in zip(block.tolist(), cosines.max(axis=1).tolist(), strict=True):
+            nearest[row] = min(cosine, 1.0)
+    return nearest
+
+
+def check_format(path: Path) -> None:
+    """Raise if the file's name does not say how to write it.
+
+    Raises:
+        ValueError: Names the endings.
+    """
+    if path.suffix not in FORMATS:
+        raise ValueError(f"out must end in {', '.join(FORMATS)}, got {path}")
+
+
+def write_report(duplicates: pl.DataFrame, titles: pl.DataFrame, path: Path) -> None:
+    """Write what ``find_duplicates`` found as the file's name says: .parquet, .json or .html.
+
+    Args:
+        duplicates: The table; .parquet and .json have its columns.
+        titles: Columns ``item_id`` and ``title``, which the page shows.
+        path: Where to write.
+
+    Raises:
+        ValueError: If the name ends in something else.
+    """
+    check_format(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        duplicates.write_parquet(path)
+    elif path.suffix == ".json":
+        path.write_text(duplicates.write_json() + "\n", encoding="utf-8")
+    else:
+        rows = duplicates.join(titles, on="item_id", how="left", maintain_order="left")
+        environment = Environment(autoescape=True, undefined=StrictUndefined)
+        page = environment.from_string(_PAGE).render(groups=rows.partition_by("group"))
+        path.write_text(page + "\n", encoding="utf-8")

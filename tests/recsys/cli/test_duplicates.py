@@ -1,0 +1,47 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys.bundle import Bundle
+from recsys.data.synthetic import Shop
+from recsys.duplicates import find_duplicates
+
+Ask = Callable[..., Any]
+Say = Callable[..., str]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "json", "html"])
+def test_the_report_is_that_of_the_library(
+    tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, ask: Ask, ending: str
+) -> None:
+    out = tmp_path / f"report.{ending}"
+    options = ["--out", out, "--images-root", tiny_shop.images, "--threshold", 0.9]
+    answer = ask("duplicates", tiny_bundle, *options)
+    bundle = Bundle(tiny_bundle)
+    wanted = find_duplicates(
+        bundle.items, bundle.item_embeddings, images_root=tiny_shop.images, threshold=0.9
+    )
+    assert len(wanted) > 0
+    assert answer == {
+        "items": len(wanted),
+        "groups": wanted["group"].n_unique(),
+        "file": str(out),
+    }
+    if ending == "parquet":
+        assert pl.read_parquet(out).equals(wanted)
+
+
+def test_people_see_how_many(tiny_bundle: Path, tmp_path: Path, say: Say) -> None:
+    shown = say("duplicates", tiny_bundle, "--out", tmp_path / "report.html", "--threshold", 0.9)
+    assert "groups in" in shown
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_report_of_another_kind_is_refused(
+    tiny_bundle: Path, tmp_path: Path, refusal: Say
+) -> None:
+    message = refusal("duplicates", tiny_bundle, "--out", tmp_path / "report.xlsx")
+    assert message.startswith("out must end in .parquet, .json, .html, got")

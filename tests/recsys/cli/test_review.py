@@ -1,0 +1,39 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.data.synthetic import Shop
+
+Ask = Callable[..., Any]
+Say = Callable[..., str]
+
+
+def test_a_photo_is_asked_about_labelled_and_put_into_the_photos_table(
+    tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, ask: Ask, say: Say
+) -> None:
+    review, photos = tmp_path / "review.csv", tmp_path / "photos.parquet"
+    folder = tiny_shop.images / "photos"
+    root = ("--images-root", tiny_shop.images)
+    asked = ask("review", "ask", tiny_bundle, folder, "--out", review, *root)
+    table = pl.read_csv(review)
+    assert asked["photos"] == len(list(folder.iterdir()))
+    assert asked["uncertain"] == len(table) > 0
+    table = table.with_columns(
+        item_id=pl.when(pl.int_range(pl.len()) < 2).then("candidate_1").otherwise(None)
+    )
+    table.write_csv(review)
+    said = say("review", "learn", tiny_bundle, review, photos, *root)
+    assert "2 new photos, 0 got another item" in said
+    assert pl.read_parquet(photos)["image"].to_list() == table["image"].to_list()[:2]
+
+
+def test_a_label_that_names_no_item_is_refused(
+    tiny_bundle: Path, tmp_path: Path, refusal: Say
+) -> None:
+    (tmp_path / "review.csv").write_text("image,item_id\na.png,nothing\n")
+    said = refusal("review", "learn", tiny_bundle, tmp_path / "review.csv", tmp_path / "p.parquet")
+    assert "must be in the catalogue, got 'nothing'" in said
+    said = refusal("review", "ask", tiny_bundle, tmp_path, "--out", tmp_path / "review.txt")
+    assert "out must end in .parquet or .csv" in said

@@ -15,7 +15,6 @@ from vision.presets import get_augmentation
 from vision.tuning.space import SearchSpace
 from vision.views import Views
 
-
 Table = TypeVar("Table", bound=BaseModel)
 
 

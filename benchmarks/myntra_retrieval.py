@@ -229,9 +229,9 @@ def without_names(items: pl.DataFrame) -> list[str]:
 
 
 def stem(word: str) -> str:
-    """Return a word in small letters, without hyphens and the plural's ending."""
+    """Return a word in small letters, without hyphens and any e and s at its end."""
     plain = re.sub(r"[^a-z0-9]", "", word.casefold())
-    return re.sub(r"(?<=[a-z]{2})(es|s)$", "", plain)
+    return plain.rstrip("es") or plain
 
 
 def attribute(items: pl.DataFrame, key: str) -> pl.Series:

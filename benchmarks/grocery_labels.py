@@ -120,7 +120,7 @@ def train_on(
 def fine_accuracy(tower: VisionTower, samples: PictureSamples) -> float:
     """Return the accuracy of the finest level on the test photos."""
     assert samples.test is not None
-    return accuracies(tower, samples.test)["fine"]
+    return accuracies(tower, samples.test, views="flip")["fine"]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from recsys.training.towers import PictureSamples, label_pictures, picture_sampl
 from vision import Samples, VisionConfig, VisionTower
 from vision.finetune import finetune
 from vision.paths import consistent, decode, find_paths
+from vision.views import Views
 
 COMMAND = "python -m benchmarks.grocery_scratch"
 CONFIG = Path("configs/grocery_scratch.toml")
@@ -77,19 +78,21 @@ def train(samples: PictureSamples, config: VisionConfig, folder: Path, seed: int
     return vision.checkpoint.load(folder / "tower")
 
 
-def accuracies(tower: VisionTower, samples: Samples) -> dict[str, float]:
+def accuracies(tower: VisionTower, samples: Samples, *, views: Views = "crops") -> dict[str, float]:
     """Return the accuracy of every level, over all pictures whose label is known."""
-    predicted = predict_classes(tower, samples)
+    predicted = predict_classes(tower, samples, views=views)
     right = {name: predicted[target] == samples.targets[target] for name, target in LEVELS.items()}
     return {name: float(values.mean()) for name, values in right.items()}
 
 
-def predict_classes(tower: VisionTower, samples: Samples) -> dict[str, NDArray[np.int64]]:
-    """Return the classes (n,) that fit together along the path, from twelve views a picture."""
+def predict_classes(
+    tower: VisionTower, samples: Samples, *, views: Views = "crops"
+) -> dict[str, NDArray[np.int64]]:
+    """Return the classes (n,) that fit together along the path, from several views a picture."""
     root = samples.root or Path()
     pictures = [root / image for image in samples.images]
     paths = find_paths(tower.classes)
-    probabilities = tower.predict(pictures, views="crops", precision="auto")
+    probabilities = tower.predict(pictures, views=views, precision="auto")
     return decode(consistent(probabilities, paths), paths)
 
 

@@ -1,6 +1,6 @@
 """Time ``recsys embed`` against a plain loop, and see that a large table takes no more memory.
 
-Run from the repository's root, after ``recsys train configs/myntra.toml``:
+Run from the repository's root, after ``python -m benchmarks.myntra_retrieval``:
 ``python -m benchmarks.embed``.
 
 Speed is of Myntra's items, titles and pictures, from the table on disk to the vectors on disk. The
@@ -81,7 +81,7 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=Path("out/myntra/latest"))
+    parser.add_argument("--bundle", type=Path, default=Path("out/myntra-all"))
     parser.add_argument("--items", type=int, default=4000, help="embed the first so many")
     parser.add_argument("--rounds", type=int, default=3, help="turns that are timed")
     parser.add_argument("--only", choices=["speed", "memory"], help="measure just this one")
@@ -199,7 +199,7 @@ def _memory(folder: Path) -> dict[str, tuple[float, str]]:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             peak = process.submit(_peak_bytes, bundle, table, folder / name).result()
         print(f"{n_rows:,} rows: {peak / 1e6:.0f} MB", flush=True)
-        figures[f"peak_bytes_{name}"] = (float(peak), "bytes")
+        figures[f"peak_gb_{name}"] = (peak / 1e9, "GB")
     return figures
 
 

@@ -24,7 +24,7 @@ from benchmarks.record import record
 from recsys.bundle import Bundle
 from recsys.config import TrainConfig, load_config
 from recsys.identifier import ProductIdentifier
-from recsys.models.calibration import Calibration, fit_calibration
+from recsys.models.calibration import fit_calibration
 from recsys.models.gallery import HEAD, ITEM, PHOTOS, SOURCES, Evidence, collect_evidence
 from recsys.pipeline import train
 from recsys.recommender import Recommender
@@ -35,6 +35,7 @@ OUT = Path("out/grocery-identify")
 N_HELD_OUT = 10
 N_BINS = 15
 PRECISION = 0.95
+UNKNOWN_SHARE = 0.1
 # What each gallery does without.
 GALLERIES = {"studio": (ITEM, PHOTOS, HEAD), "described": (PHOTOS, HEAD), "labelled": ()}
 
@@ -45,6 +46,13 @@ class Tables(NamedTuple):
     items: pl.DataFrame
     photos: pl.DataFrame
     images: Path
+
+
+class Asked(NamedTuple):
+    """Photos whose product is known."""
+
+    evidence: Evidence
+    rows: Tensor  # int64 (B,)
 
 
 class Measured(NamedTuple):
@@ -76,13 +84,17 @@ def main() -> None:
     values: dict[str, float] = {}
 
     identifier = trained(tables, config, out / "all")
+    ancestors = torch.from_numpy(identifier.recommender.catalogue.categories)
+    val, test = (ask(identifier, tables, split) for split in ("val", "test"))
     for name, hidden in GALLERIES.items():
-        values |= _named(f"identify.{name}", measure(identifier, tables, hidden))
+        values |= _named(f"identify.{name}", measure(val, test, ancestors, hidden))
     values["identify.ece"] = values.pop("identify.labelled.error")
 
     unlabelled = tables._replace(photos=tables.photos.filter(pl.col("split") != "train"))
     identifier = trained(unlabelled, config, out / "unlabelled")
-    values |= _named("identify.zero_label", measure(identifier, tables, (PHOTOS, HEAD)))
+    val, test = (ask(identifier, tables, split) for split in ("val", "test"))
+    zero_label = measure(val, test, ancestors, (PHOTOS, HEAD))
+    values |= _named("identify.zero_label", zero_label)
 
     known, strange = hold_out(tables)
     identifier = trained(known, config, out / "known")
@@ -125,13 +137,26 @@ def trained(tables: Tables, config: TrainConfig, out: Path) -> ProductIdentifier
     return ProductIdentifier(Recommender(Bundle(run.bundle)))
 
 
-def measure(identifier: ProductIdentifier, tables: Tables, hidden: tuple[int, ...]) -> Measured:
+def ask(identifier: ProductIdentifier, tables: Tables, split: str) -> Asked:
+    """Return what every source says of the photos of a split."""
+    photos = tables.photos.filter(split=split)
+    catalogue = identifier.recommender.catalogue
+    seen = identifier.look([tables.images / image for image in photos["image"]])
+    evidence = collect_evidence(seen, catalogue.embeddings, identifier.gallery)
+    return Asked(evidence, torch.from_numpy(catalogue.rows(photos["item_id"])))
+
+
+def measure(val: Asked, test: Asked, ancestors: Tensor, hidden: tuple[int, ...]) -> Measured:
     """Return what the test photos give with a gallery that lacks some sources, calibrated anew."""
-    calibration = _calibrated(identifier, tables, hidden)
-    evidence, rows = _evidence(identifier, tables, "test", hidden)
-    probabilities = calibration.probabilities(evidence)[:, :-1]
-    best = probabilities.topk(5, dim=1)
-    right = best.indices == rows[:, None]  # (B, 5)
+    sources = torch.isin(torch.arange(len(SOURCES)), torch.tensor(hidden, dtype=torch.long))
+    known, asked = (
+        one.evidence.without(sources.expand_as(one.evidence.present)) for one in (val, test)
+    )
+    calibration = fit_calibration(
+        known, val.rows, ancestors, precision=PRECISION, unknown_share=UNKNOWN_SHARE
+    )
+    best = calibration.probabilities(asked)[:, :-1].topk(5, dim=1)
+    right = best.indices == test.rows[:, None]  # (B, 5)
     first = right[:, 0].double().numpy()
     return Measured(
         top1=float(first.mean()),
@@ -187,28 +212,6 @@ def calibration_error(probabilities: NDArray[np.float64], right: NDArray[np.floa
     bins = np.minimum((probabilities * N_BINS).astype(int), N_BINS - 1)
     gaps = np.bincount(bins, weights=right - probabilities, minlength=N_BINS)
     return float(np.abs(gaps).sum() / len(right))
-
-
-def _calibrated(
-    identifier: ProductIdentifier, tables: Tables, hidden: tuple[int, ...]
-) -> Calibration:
-    evidence, rows = _evidence(identifier, tables, "val", hidden)
-    catalogue = identifier.recommender.catalogue
-    ancestors = torch.from_numpy(catalogue.categories)
-    return fit_calibration(evidence, rows, ancestors, precision=PRECISION, unknown_share=0.1)
-
-
-def _evidence(
-    identifier: ProductIdentifier, tables: Tables, split: str, hidden: tuple[int, ...]
-) -> tuple[Evidence, Tensor]:
-    photos = tables.photos.filter(split=split)
-    catalogue = identifier.recommender.catalogue
-    seen = identifier.look([tables.images / image for image in photos["image"]])
-    evidence = collect_evidence(seen, catalogue.embeddings, identifier.gallery)
-    sources = torch.zeros(len(SOURCES), dtype=torch.bool)
-    sources[list(hidden)] = True
-    rows = torch.from_numpy(catalogue.rows(photos["item_id"]))
-    return evidence.without(sources.expand_as(evidence.present)), rows
 
 
 def _named(prefix: str, values: Measured | Rejection) -> dict[str, float]:

@@ -22,7 +22,8 @@ from benchmarks.myntra_pictures import MIN_ITEMS, group_items, split_of
 from benchmarks.published import CACHE, imported
 from benchmarks.record import record
 from recsys import Bundle
-from recsys.config import load_config
+from recsys.bundle import Contents, write_bundle
+from recsys.config import TrainConfig, load_config
 from recsys.embedding import ItemEmbedder, Modalities
 from recsys.evaluation.bootstrap import Estimate, difference, estimate
 from recsys.pipeline import train
@@ -30,6 +31,7 @@ from recsys.pipeline import train
 COMMAND = "python -m benchmarks.myntra_retrieval"
 CONFIG = Path("configs/myntra.toml")
 OUT = Path("out/myntra")
+WHOLE_SHOP = Path("out/myntra-all")
 N_GROUPS = 2_000  # held out; each asks with one title
 KINDS = {"image": ("image",), "title": ("text",), "fused": ("text", "image")}
 PENALTIES = (0.01, 0.1, 1.0)  # inverse, of the linear probe; chosen on val
@@ -53,13 +55,16 @@ def main() -> None:
     split = "val" if parser.parse_args().val else "test"
     shop = load_shop()
     write_train_table(shop)
-    run = train(load_config(CONFIG), OUT, progress=True)
+    config = load_config(CONFIG)
+    run = train(config, OUT, progress=True)
     for stage in run.stages:
         print(f"{stage.name:12} {stage.seconds:7.0f} s")
-    embedder = Bundle(run.bundle).embedder()
+    bundle = Bundle(run.bundle)
+    embedder = bundle.embedder()
     titles = shop.items["title"].to_list()
     pictures = [shop.folder / image for image in shop.items["image"]]
     modalities = embedder.modalities(titles, pictures, precision="auto", progress=True)
+    seal_whole_shop(shop, bundle, embedder.fuse(modalities), config)
     measured = {
         **text_to_image(shop, embedder, modalities, split),
         **named_queries(shop, embedder, modalities, split),
@@ -86,6 +91,20 @@ def write_train_table(shop: Shop) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         shop.items.filter(pl.Series(shop.splits == "train")).write_parquet(path)
+
+
+def seal_whole_shop(shop: Shop, bundle: Bundle, embeddings: Floats, config: TrainConfig) -> None:
+    """Write the bundle again with all items, for benchmarks of searching and embedding them."""
+    contents = Contents(
+        items=shop.items,
+        item_embeddings=embeddings,
+        fusion=bundle.fusion,
+        fusion_config=config.fusion,
+        vision=bundle.vision,
+        text=bundle.text,
+        left_out=bundle.left_out,
+    )
+    print(f"all items: {write_bundle(contents, WHOLE_SHOP)}")
 
 
 def held_out(shop: Shop, split: str) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """Time searches of a bundle's catalogue, and compare the approximate index with the exact one.
 
-Run from the repository's root, after ``recsys train configs/myntra.toml``:
+Run from the repository's root, after ``python -m benchmarks.myntra_retrieval``:
 ``python -m benchmarks.search``.
 
 A query is timed from words, or from a picture file's bytes, to ten results, one after the other on
@@ -79,7 +79,7 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=Path("out/myntra/latest"))
+    parser.add_argument("--bundle", type=Path, default=Path("out/myntra-all"))
     parser.add_argument("--images-root", type=Path, help="the pictures' folder; Myntra's if unset")
     parser.add_argument("--queries", type=int, default=500, help="of each kind")
     parser.add_argument("--no-record", dest="record", action="store_false", help="print only")

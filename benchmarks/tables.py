@@ -1,4 +1,4 @@
-"""Generate the results tables of README.md and docs/vision.md from ``benchmarks/results``.
+"""Generate the results tables of README.md and of docs/ from ``benchmarks/results``.
 
 A table stands between ``<!-- results:begin NAME -->`` and ``<!-- results:end NAME -->``::
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.record import Result, latest
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "vision.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(r"(<!-- results:begin (\S+) -->\n).*?(<!-- results:end \2 -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- results:(?:begin|end) \S+ -->")
@@ -113,6 +113,15 @@ TABLES: Mapping[str, Table] = {
             "gain": "ssl_gain",
         },
     ),
+    "grocery_active": Table(
+        corner="5 % labelled, then as many again",
+        rows={
+            "chosen at random": "grocery.active.random",
+            "by margin": "grocery.active.margin",
+            "by core-set": "grocery.active.core_set",
+        },
+        columns={"accuracy": "accuracy"},
+    ),
     "myntra_pictures": Table(
         corner="Myntra, article type from the picture",
         rows={"all weights trained": "myntra.article_type.image"},
@@ -131,6 +140,72 @@ TABLES: Mapping[str, Table] = {
             "effective-number sampling": "myntra.imbalance.effective_sampling",
         },
         columns={"accuracy": "accuracy", "macro-F1": "macro_f1"},
+    ),
+    "grocery_identify": Table(
+        corner="Grocery Store, 81 products, test photos",
+        rows={
+            "studio pictures": "grocery.identify.studio",
+            "and descriptions": "grocery.identify.described",
+            "and labelled photos": "grocery.identify.labelled",
+            "pictures and descriptions, towers that saw no photo": "grocery.identify.zero_label",
+        },
+        columns={"top 1": "top1", "top 5": "top5"},
+    ),
+    "grocery_unknown": Table(
+        corner="Grocery Store, ten products left out",
+        rows={
+            "in the catalogue or not, AUROC": "grocery.unknown.auroc",
+            "photos answered, 95 % of them rightly": "grocery.unknown.coverage_at_p95",
+            "photos answered at the threshold of val": "grocery.unknown.said",
+            "and share of these answers that are right": "grocery.unknown.precision",
+            "expected calibration error, all 81 products": "grocery.identify.ece",
+        },
+        columns={"measured": ""},
+    ),
+    "myntra_retrieval": Table(
+        corner="Myntra, 2,000 unseen titles, 41,237 pictures",
+        rows={"title → picture": "myntra.text_to_image"},
+        columns={"R@1": "r@1", "R@10": "r@10", "MRR": "mrr"},
+    ),
+    "myntra_named": Table(
+        corner="query, among the unseen products",
+        rows={
+            f"{name.replace('_', ' ')}, {kind}": f"myntra.search.{name}.{kind}"
+            for name in ("category", "sub_category", "article_type", "colour")
+            for kind in ("image", "title", "fused")
+        },
+        columns={"P@1": "p@1", "P@10": "p@10"},
+    ),
+    "myntra_types": Table(
+        corner="Myntra, article type by a linear probe",
+        rows={
+            "picture": "myntra.article_type.image_probe.accuracy",
+            "title": "myntra.article_type.title.accuracy",
+            "both": "myntra.article_type.fused.accuracy",
+            "title without words of types and colours": (
+                "myntra.article_type.unnamed_title.accuracy"
+            ),
+            "both, the same": "myntra.article_type.unnamed_fused.accuracy",
+        },
+        columns={"accuracy": ""},
+    ),
+    "search": Table(
+        corner="41,237 products, one core",
+        rows={
+            "words → ten results, queries/s": "search.text.qps",
+            "picture → ten results, queries/s": "search.image.qps",
+            "approximate index, recall@10 against exact": "search.index.recall@10",
+        },
+        columns={"measured": ""},
+    ),
+    "embed": Table(
+        corner="bulk embedding",
+        rows={
+            "items per second, ratio to a plain loop": "embed.ratio_to_loop",
+            "peak memory, 10,000 rows": "embed.peak_gb_10k",
+            "peak memory, 1,000,000 rows": "embed.peak_gb_1m",
+        },
+        columns={"measured": ""},
     ),
     "vision_speed": Table(
         corner="speed",
@@ -208,8 +283,8 @@ def main() -> None:
     """Write the tables, or say that they are out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     choice = parser.add_mutually_exclusive_group(required=True)
-    choice.add_argument("--write", action="store_true", help="bring README.md up to date")
-    choice.add_argument("--check", action="store_true", help="fail when README.md is out of date")
+    choice.add_argument("--write", action="store_true", help="bring the pages up to date")
+    choice.add_argument("--check", action="store_true", help="fail when they are not")
     write: bool = parser.parse_args().write
     results = latest()
     for page in PAGES:

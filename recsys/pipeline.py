@@ -31,11 +31,12 @@ from recsys.statistics import build_statistics
 from recsys.training.alignment import Towers, align_towers, load_towers
 from recsys.training.identification import (
     build_gallery,
+    labelled_photos,
     load_photos,
     look_at_photos,
     product_classes,
 )
-from recsys.training.labels import item_labels, photo_rows
+from recsys.training.labels import item_labels
 from recsys.training.pairs import item_pairs
 from recsys.training.stages import Stage, Workspace
 from recsys.training.towers import (
@@ -44,6 +45,7 @@ from recsys.training.towers import (
     embed_dataset,
     label_pictures,
     load_embeddings,
+    picture_paths,
     text_samples,
     train_text,
     train_vision,
@@ -188,7 +190,7 @@ def _left_out(dataset: Dataset) -> tuple[str, ...]:
         )
     if dataset.events is None:
         reasons.append("ranking: no events table was given")
-    if not _has_labelled_photos(dataset, "val"):
+    if not _identifies(dataset):
         reasons.append("identification: no photos of the val split name their item")
     return tuple(reasons)
 
@@ -197,16 +199,13 @@ def _has_pictures(dataset: Dataset) -> bool:
     return dataset.items["image"].count() > 0
 
 
+def _identifies(dataset: Dataset) -> bool:
+    """Return whether there are pictures, and photos to calibrate on."""
+    return _has_pictures(dataset) and bool((labelled_photos(dataset)["split"] == "val").any())
+
+
 def _has_titles(dataset: Dataset) -> bool:
     return dataset.items["title"].count() + dataset.items["description"].count() > 0
-
-
-def _has_labelled_photos(dataset: Dataset, split: str) -> bool:
-    """Return whether photos of a split name an item."""
-    if dataset.photos is None or not _has_pictures(dataset):
-        return False
-    labelled = photo_rows(dataset.photos, dataset.items) >= 0
-    return bool((labelled & (dataset.photos["split"].fill_null("train") == split).to_numpy()).any())
 
 
 def _prepare(
@@ -356,18 +355,26 @@ def _identification(
 ) -> Identification | None:
     """Return what tells the product on a photo, None without photos to calibrate it on."""
     dataset, views = material.dataset, config.identification.views
-    if tower is None or not _has_labelled_photos(dataset, "val"):
+    if tower is None or not _identifies(dataset):
         return None
+    labels = labelled_photos(dataset)
     head, head_rows = product_classes(tower.classes, dataset.items)
     stage = workspace.run(
         "photos",
         {"material": material.key, "views": views},
         lambda folder: look_at_photos(
-            dataset, tower, folder, head=head, views=views, device=device, progress=progress
+            picture_paths(dataset, labels["image"]),
+            tower,
+            folder,
+            head=head,
+            views=views,
+            device=device,
+            progress=progress,
         ),
     )
     gallery, calibration = build_gallery(
-        dataset,
+        dataset.items,
+        labels,
         load_photos(stage.folder),
         material.modalities,
         variant.fusion,

@@ -19,9 +19,9 @@ from recsys.models.calibration import Calibration, fit_calibration, take_evenly
 from recsys.models.fusion import ItemFusion
 from recsys.models.gallery import Gallery, Photos, collect_evidence
 from recsys.models.photos import fuse_pictures, look
+from recsys.schema import PhotoSchema
 from recsys.training.items import IMAGE
 from recsys.training.labels import UNKNOWN, category_names, photo_rows
-from recsys.training.towers import picture_paths
 from vision.tower import VisionTower
 from vision.views import Views
 
@@ -57,8 +57,16 @@ def product_classes(
     return best, best_rows
 
 
+def labelled_photos(dataset: Dataset) -> pl.DataFrame:
+    """Return the photos of train and val that name their item; no split means train."""
+    if dataset.photos is None:
+        return PhotoSchema.create_empty()
+    photos = dataset.photos.with_columns(pl.col("split").fill_null("train"))
+    return photos.filter(pl.col("item_id").is_not_null(), pl.col("split") != "test")
+
+
 def look_at_photos(
-    dataset: Dataset,
+    paths: Sequence[Path],
     tower: VisionTower,
     folder: Path,
     *,
@@ -67,9 +75,7 @@ def look_at_photos(
     device: str,
     progress: bool,
 ) -> None:
-    """Look at all photos from several views; leave what the tower sees in ``folder``."""
-    assert dataset.photos is not None, "without photos there is nothing to calibrate on"
-    paths = picture_paths(dataset, dataset.photos["image"])
+    """Look at photos from several views; leave what the tower sees in ``folder``."""
     seen = look(tower, paths, head=head, views=views, device=device, progress=progress)
     save_file(seen._asdict(), folder / PHOTOS_FILE)
 
@@ -80,7 +86,8 @@ def load_photos(folder: Path) -> Photos:
 
 
 def build_gallery(
-    dataset: Dataset,
+    items: pl.DataFrame,
+    labels: pl.DataFrame,
     photos: Photos,
     modalities: Modalities,
     fusion: ItemFusion,
@@ -91,18 +98,17 @@ def build_gallery(
     """Return a gallery of pictures and train photos, and its calibration on the photos of val.
 
     Args:
-        dataset: With photos of the val split that name their item.
-        photos: From ``look_at_photos``.
+        items: Table of ``ItemSchema`` (N rows).
+        labels: From ``labelled_photos`` (n rows), of which some are of val.
+        photos: What ``look_at_photos`` saw on them.
         modalities: Of the items, whose pictures are taken alone.
         fusion: Into the item space.
         item_embeddings: Of the items with their words (N, D).
         head_rows: Item row of each class of the head (C,); -1 for none.
         config: What is wanted.
     """
-    assert dataset.photos is not None, "without photos there is nothing to calibrate on"
-    rows = photo_rows(dataset.photos, dataset.items)
-    splits = dataset.photos["split"].fill_null("train").to_numpy()
-    train, val = (np.flatnonzero((rows >= 0) & (splits == one)) for one in ("train", "val"))
+    rows = photo_rows(labels, items)
+    train, val = (np.flatnonzero(labels["split"] == split) for split in ("train", "val"))
     fused = fuse_pictures(fusion, photos.embeddings)
     pictures, pictured = modalities.embeddings[IMAGE], modalities.present[IMAGE]
     gallery = Gallery(
@@ -118,7 +124,7 @@ def build_gallery(
             Photos(fused[val], photos.logits[val]), torch.from_numpy(item_embeddings), gallery
         ),
         torch.from_numpy(rows[val]),
-        torch.from_numpy(Catalogue(dataset.items, item_embeddings).categories),
+        torch.from_numpy(Catalogue(items, item_embeddings).categories),
         precision=config.precision,
         unknown_share=config.unknown_share,
     )

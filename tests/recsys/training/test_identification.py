@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from recsys.models.photos import fuse_pictures
 from recsys.schema import ItemSchema, PhotoSchema
 from recsys.training.identification import (
     build_gallery,
+    labelled_photos,
     load_photos,
     look_at_photos,
     product_classes,
@@ -108,16 +110,21 @@ def test_what_is_seen_on_photos_comes_back_from_its_folder(
     torch.manual_seed(0)
     backbone = build_backbone("test_resnet", size=32)
     tower = VisionTower(backbone, dim=DIM, classes={"item": ["a", "b", "c"]})
-    look_at_photos(
-        dataset, tower, tmp_path, head="item", views="flip", device="cpu", progress=False
-    )
-    found = load_photos(tmp_path)
     assert dataset.images_root is not None
     paths = [dataset.images_root / f"photo-{n}.png" for n in range(len(PHOTOS))]
+    look_at_photos(paths, tower, tmp_path, head="item", views="flip", device="cpu", progress=False)
+    found = load_photos(tmp_path)
     assert torch.allclose(
         found.embeddings, torch.from_numpy(tower.embed(paths, views="flip")), atol=1e-5
     )
     assert found.logits.shape == (len(PHOTOS), 3)
+
+
+def test_labelled_photos_are_those_of_train_and_val_that_name_their_item(dataset: Dataset) -> None:
+    found = labelled_photos(dataset)
+    assert found["image"].to_list() == [f"photo-{n}.png" for n in (0, 1, 2, 4)]
+    assert found["split"].to_list() == ["train", "val", "train", "val"]
+    assert len(labelled_photos(replace(dataset, photos=None))) == 0
 
 
 def test_the_gallery_has_pictures_and_train_photos_and_is_calibrated_on_those_of_val(
@@ -125,14 +132,15 @@ def test_the_gallery_has_pictures_and_train_photos_and_is_calibrated_on_those_of
 ) -> None:
     torch.manual_seed(0)
     fusion = ItemFusion({"image": DIM}, dim=6).eval()
-    photos = Photos(torch.randn(len(PHOTOS), DIM), torch.randn(len(PHOTOS), 2))
+    labels = labelled_photos(dataset)
+    photos = Photos(torch.randn(len(labels), DIM), torch.randn(len(labels), 2))
     pictures = np.random.default_rng(0).normal(size=(3, DIM)).astype(np.float32)
     modalities = Modalities({"image": pictures}, {"image": np.array([True, False, True])})
     embeddings = np.eye(3, 6, dtype=np.float32)
     head_rows = np.array([2, 1])
     config = IdentificationConfig(precision=0.9, unknown_share=0.2)
     gallery, calibration = build_gallery(
-        dataset, photos, modalities, fusion, embeddings, head_rows, config
+        dataset.items, labels, photos, modalities, fusion, embeddings, head_rows, config
     )
     assert gallery.picture_rows.tolist() == [0, 2]
     wanted = fuse_pictures(fusion, torch.from_numpy(pictures[[0, 2]]))
@@ -141,6 +149,6 @@ def test_the_gallery_has_pictures_and_train_photos_and_is_calibrated_on_those_of
     train = fuse_pictures(fusion, photos.embeddings[[0, 2]])
     assert torch.allclose(gallery.photos, train, atol=1e-6)
     assert gallery.head_rows.tolist() == [2, 1]
-    assert calibration.n_photos == 2  # one photo of val names no item
+    assert calibration.n_photos == 2
     assert calibration.wanted_precision == 0.9
     assert calibration.unknown_share == 0.2

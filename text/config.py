@@ -78,8 +78,7 @@ class TextConfig(_Table):
     contrastive_weight: float = Field(
         1.0, ge=0, description="Weight of finding a text by some of its words."
     )
-    # Measured on Myntra and the generated shop: 0.1 gives most of what 0.2 does for categories
-    # and taste, and takes less from finding texts by their words.
+    # Heavier, both take from finding texts by their own words.
     category_weight: float = Field(
         0.1, ge=0, description="Weight of finding a text by some words of its category's path."
     )

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -23,7 +25,7 @@ def test_a_group_is_in_one_split_and_most_are_in_train() -> None:
 def test_each_held_out_group_asks_once() -> None:
     groups = np.array([str(n // 3) for n in range(300)])
     items = pl.DataFrame({"item_id": [str(n) for n in range(300)]})
-    shop = Shop(items, None, groups, split_of(groups.tolist()))  # type: ignore[arg-type]
+    shop = Shop(items, Path(), groups, split_of(groups.tolist()))
     rows = held_out(shop, "test")
     assert set(shop.splits[rows]) == {"test"}
     assert sorted(groups[rows]) == sorted(set(groups[shop.splits == "test"]))

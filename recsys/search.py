@@ -16,8 +16,8 @@ from recsys.lexical import LexicalIndex
 
 SearchMode = Literal["hybrid", "vector", "lexical"]
 
-# First choices, see docs/search.md: how fast ranks lose weight, what the list of words weighs beside
-# that of vectors, and places of each list that count.
+# First choices, see docs/search.md: how fast ranks lose weight, what the list of words weighs
+# beside that of vectors, and places of each list that count.
 _RANK_OFFSET = 20
 _WORDS_WEIGHT, _LIST_LENGTH = 3.0, 500
 # Beside a picture, words only re-order what is near to both.

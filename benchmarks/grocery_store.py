@@ -36,10 +36,7 @@ def main() -> None:
         value = accuracies[target].accuracy.mean
         record("grocery", f"grocery.{name}.accuracy", value, "accuracy", COMMAND)
     (identified,) = measured.report.retrieval
-    print(identified)
-    for name in ("top1", "top5"):
-        value = getattr(identified, name).mean
-        record("grocery", f"grocery.identify.{name}", value, "accuracy", COMMAND)
+    print(identified)  # recorded by grocery_identify, of the better recipe
     asyncio.run(identify_one(measured.run.bundle, measured.run.dataset))
 
 

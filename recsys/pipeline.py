@@ -28,7 +28,7 @@ from recsys.embedding import is_readable
 from recsys.errors import DataError
 from recsys.models.identification import Identification
 from recsys.statistics import build_statistics
-from recsys.training.alignment import Towers, align_towers, load_towers
+from recsys.training.alignment import Towers, align_towers, load_fusion, load_towers
 from recsys.training.identification import (
     build_gallery,
     labelled_photos,
@@ -218,7 +218,7 @@ def _prepare(
     cuts_us = _cuts_us(interactions, config)
     past = None if interactions is None else interactions.before(cuts_us[0])
     tables = {"tables": dataset.fingerprint(), "seed": config.seed}
-    keys, tower, encoder = [], None, None
+    keys, tower, encoder, start = [], None, None, None
     if _has_pictures(dataset):
         stage = workspace.run(
             "vision",
@@ -246,7 +246,12 @@ def _prepare(
         towers = Towers(tower, encoder)
         stage = workspace.run(
             "alignment",
-            {**tables, "towers": keys, "config": config.alignment.model_dump()},
+            {
+                **tables,
+                "towers": keys,
+                "config": config.alignment.model_dump(),
+                "fusion": config.fusion.model_dump(include={"kind", "dim", "hidden", "dropout"}),
+            },
             lambda folder: align_towers(
                 captioned_pictures(dataset, label_pictures(dataset)),
                 towers,
@@ -257,7 +262,8 @@ def _prepare(
             ),
         )
         keys = [stage.key]
-        tower, encoder = load_towers(stage.folder)
+        tower, encoder = towers = load_towers(stage.folder)
+        start = load_fusion(stage.folder, towers, config)
     stage = workspace.run(
         "embeddings",
         {**tables, "towers": keys},
@@ -267,7 +273,9 @@ def _prepare(
     )
     modalities, photos = load_embeddings(stage.folder)
     key = json.dumps([stage.key, targets, cuts_us])
-    material = Material(dataset, labels, modalities, photos, interactions, targets, cuts_us, key)
+    material = Material(
+        dataset, labels, modalities, photos, interactions, targets, cuts_us, start, key
+    )
     return material, (tower, encoder)
 
 

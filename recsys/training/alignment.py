@@ -1,4 +1,4 @@
-"""Train both towers together, so that a picture and the title of its item are near each other."""
+"""Train towers and fusion together, so that a picture and the title of its item are near."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import lightning as L
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import text.checkpoint
 import vision.checkpoint
 from recsys.config import AlignmentConfig, TrainConfig
+from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce
 from recsys.training.loop import EpochSampler, fit, warm_cosine
 from recsys.training.towers import Captioned
@@ -28,7 +30,8 @@ from vision.training.schedule import grown_size
 # CLIP's: above it one right answer outweighs all else, and training becomes unstable.
 MIN_TEMPERATURE = 0.01
 
-VISION, TEXT = "vision", "text"  # folders of a stage
+SCALE_SAMPLE = 1_024  # pictures with texts from which the fusion takes mean and deviation
+VISION, TEXT, FUSION = "vision", "text", "fusion.safetensors"  # what a stage leaves
 
 
 class Towers(NamedTuple):
@@ -47,10 +50,12 @@ def align_towers(
     device: str,
     progress: bool,
 ) -> None:
-    """Train the towers on pictures with texts; leave them in ``folder``."""
+    """Train towers and a new fusion on pictures with texts; leave them in ``folder``."""
+    fusion = _untrained_fusion(towers, config)
     align(
         captioned,
         towers,
+        fusion,
         config.alignment,
         workdir=folder / "checkpoints",
         seed=config.seed,
@@ -59,6 +64,8 @@ def align_towers(
     )
     vision.checkpoint.save(towers.vision, folder / VISION)
     text.checkpoint.save(towers.text, folder / TEXT)
+    weights = {name: value.contiguous() for name, value in fusion.state_dict().items()}
+    save_file(weights, folder / FUSION)
 
 
 def load_towers(folder: Path) -> Towers:
@@ -66,9 +73,23 @@ def load_towers(folder: Path) -> Towers:
     return Towers(vision.checkpoint.load(folder / VISION), text.checkpoint.load(folder / TEXT))
 
 
+def load_fusion(folder: Path, towers: Towers, config: TrainConfig) -> ItemFusion:
+    """Return the fusion that ``align_towers`` left, of the towers that it left."""
+    fusion = _untrained_fusion(towers, config)
+    fusion.load_state_dict(load_file(folder / FUSION))
+    return fusion.eval()
+
+
+def _untrained_fusion(towers: Towers, config: TrainConfig) -> ItemFusion:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_fusion(config.fusion, {"image": towers.vision.dim, "text": towers.text.dim})
+
+
 def align(
     captioned: Captioned,
     towers: Towers,
+    fusion: ItemFusion,
     config: AlignmentConfig,
     *,
     workdir: Path,
@@ -76,17 +97,19 @@ def align(
     progress: bool,
     device: str = "cpu",
 ) -> None:
-    """Train the towers in place, so that a picture and the text of its item are near each other.
+    """Train towers and fusion in place: a picture and the text of its item, alone, meet.
 
     CLIP (Radford et al., 2021, https://arxiv.org/abs/2103.00020) from towers that have learned
     classes and words on their own already. Differs in that items with the same text are no
     negatives of each other, that words are left out at random, and that the vision tower's
-    classifiers go on learning, so that they still fit their backbone afterwards. One linear map
-    takes the pictures into the texts' space; it is not kept, for the fusion learns its own.
+    classifiers go on learning, so that they still fit their backbone afterwards. The two meet in
+    the item space itself, as the fusion makes it of one modality; what it makes of both is left to
+    :func:`recsys.training.items.train_items`, which starts there.
 
     Args:
         captioned: What to learn from.
-        towers: In evaluation mode and on the processor afterwards.
+        towers: In evaluation mode and on the processor afterwards, as is the fusion.
+        fusion: Untrained, of the modalities "image" and "text".
         config: Schedule and weights.
         workdir: Folder for checkpoints of this run; a run that was interrupted goes on from there.
         seed: Of every draw.
@@ -111,7 +134,11 @@ def align(
         seed=seed,
     )
     batches = DataLoader(pictures, batch_size=batch_size, sampler=sampler, collate_fn=_as_is)
-    module = _Alignment(towers, captioned, config, seed=seed, n_steps=config.epochs * per_epoch)
+    module = _Alignment(
+        towers, fusion, captioned, config, seed=seed, n_steps=config.epochs * per_epoch
+    )
+    rows = np.random.default_rng(seed).permutation(len(pictures))[:SCALE_SAMPLE].tolist()
+    module.fit_scale(pictures.__getitems__(rows))
     fit(
         module.train(),
         batches,
@@ -122,7 +149,7 @@ def align(
         precision=resolve_precision(config.precision, torch.device(device)),
         device=device,
     )
-    for part in towers:
+    for part in (*towers, fusion):
         part.cpu().eval()
 
 
@@ -134,6 +161,7 @@ class _Alignment(L.LightningModule):
     def __init__(
         self,
         towers: Towers,
+        fusion: ItemFusion,
         captioned: Captioned,
         config: AlignmentConfig,
         *,
@@ -142,14 +170,30 @@ class _Alignment(L.LightningModule):
     ) -> None:
         super().__init__()
         self.tower, self.encoder = towers
+        self.fusion = fusion
         self.config, self.seed, self.n_steps = config, seed, n_steps
         self.texts: list[TokenizedText] = tokenize_words(self.encoder, captioned.texts)
         self.register_buffer("groups", torch.from_numpy(captioned.groups), persistent=False)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.to_text = nn.Linear(self.tower.dim, self.encoder.dim, bias=False)
         self.log_temperature = nn.Parameter(torch.tensor(config.temperature).log())
         self.augmentation = get_augmentation(config.augmentation)
+
+    @torch.inference_mode()
+    def fit_scale(self, batch: Batch) -> None:
+        """Let the fusion standardise its inputs by what the towers make of a batch now."""
+        pictures = augment(
+            batch.pictures,
+            batch.aspects,
+            get_augmentation("none"),
+            self.tower.preprocess,
+            size=self.config.train_size or self.tower.preprocess.size,
+            generator=torch.Generator(),
+        )
+        texts = [self.texts[row].ids() for row in batch.rows.tolist()]
+        embeddings = {
+            "image": self.tower.eval()(pictures.contiguous(memory_format=torch.channels_last)),
+            "text": self.encoder.eval()(*pad(texts, self.encoder.pad_id)),
+        }
+        self.fusion.fit_scale(embeddings, torch.ones(len(texts), 2, dtype=torch.bool))
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with one rate for the vision tower and one for all else."""
@@ -189,20 +233,22 @@ class _Alignment(L.LightningModule):
         )
         output = self.tower.outputs(pictures.contiguous(memory_format=torch.channels_last))
         words = self._embed_texts(batch.rows, np.random.default_rng(drawn))
-        seen = nn.functional.normalize(self.to_text(output.embeddings).float(), dim=1)
+        with torch.autocast(self.device.type, enabled=False):
+            seen = self.fusion.encode({"image": output.embeddings.float()})
+            read = self.fusion.encode({"text": words.float()})
         temperature = self.log_temperature.exp().clamp(min=MIN_TEMPERATURE)
-        contrast = info_nce(words, seen, self.groups[batch.rows], temperature=temperature)
+        contrast = info_nce(read, seen, self.groups[batch.rows], temperature=temperature)
         loss = contrast + self.config.head_weight * _heads_loss(output.logits, batch.targets)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def _embed_texts(self, rows: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return unit-length embeddings (B, D) of texts that lack some of their words."""
+        """Return the encoder's embeddings (B, D_text) of texts that lack some of their words."""
         texts = [self.texts[row] for row in rows.tolist()]
         kept = [_without_some(text, self.config.word_dropout, rng) for text in texts]
         ids, mask = pad(kept, self.encoder.pad_id)
         embedded: Tensor = self.encoder(ids.to(self.device), mask.to(self.device))
-        return embedded.float()
+        return embedded
 
 
 def _without_some(text: TokenizedText, share: float, rng: np.random.Generator) -> list[int]:

@@ -71,6 +71,7 @@ def train_items(
     workdir: Path,
     seed: int,
     progress: bool,
+    start: ItemFusion | None = None,
     device: str = "cpu",
 ) -> ItemFusion:
     """Return a fusion trained on the items that have at least one modality.
@@ -90,6 +91,8 @@ def train_items(
         workdir: Folder for checkpoints of this run; a run that was interrupted goes on from there.
         seed: Of the weights and the order of the items.
         progress: Show a progress bar.
+        start: Whose weights to begin with, of ``config`` and of the same modalities in the same
+            order; None draws them.
         device: A torch device name.
 
     Raises:
@@ -97,6 +100,8 @@ def train_items(
         ValueError: If the arrays disagree.
     """
     _check(data)
+    if start is not None and list(start.dims.items()) != list(data.dims.items()):
+        raise ValueError(f"start must fuse {data.dims}, got {start.dims}")
     rows = np.flatnonzero(data.present.any(axis=1))
     if len(rows) < 2:
         raise TrainingError(
@@ -108,7 +113,7 @@ def train_items(
     batches = row_batches(sampler, batch_size)
     with isolate_rng():
         torch.manual_seed(seed)
-        module = _FusionTraining(data, config, n_steps=config.epochs * len(batches))
+        module = _FusionTraining(data, config, start, n_steps=config.epochs * len(batches))
     fit(
         module,
         batches,
@@ -135,7 +140,14 @@ def _sampler(rows: Ints, batch_size: int, *, n_photos: int, seed: int) -> EpochS
 class _FusionTraining(L.LightningModule):
     """The losses of :func:`train_items` on batches of item rows."""
 
-    def __init__(self, data: ItemTrainingData, config: FusionConfig, *, n_steps: int) -> None:
+    def __init__(
+        self,
+        data: ItemTrainingData,
+        config: FusionConfig,
+        start: ItemFusion | None,
+        *,
+        n_steps: int,
+    ) -> None:
         super().__init__()
         self.config, self.n_steps = config, n_steps
         self.fusion = build_fusion(config, data.dims)
@@ -143,7 +155,10 @@ class _FusionTraining(L.LightningModule):
         self.targets = Columns(data.targets)
         self.items = Columns({"present": data.present, "title_groups": data.title_groups})
         present = self.items.all()["present"]
-        self.fusion.fit_scale(self.inputs.all(), present)
+        if start is None:
+            self.fusion.fit_scale(self.inputs.all(), present)
+        else:
+            self.fusion.load_state_dict(start.state_dict())
         self.means = Columns(
             {
                 name: values[present[:, m]].mean(dim=0).numpy()

@@ -47,6 +47,7 @@ class Material:
         interactions: All events, or None without any.
         target_kinds: Event kinds to recommend for.
         cuts_us: Moments of the ranker's snapshots, earliest first; the split is the last entry.
+        start: The fusion that the towers were aligned with, or None.
         key: Hash of all of the above, from the stages that made it.
     """
 
@@ -57,6 +58,7 @@ class Material:
     interactions: Interactions | None
     target_kinds: tuple[str, ...]
     cuts_us: tuple[int, ...]
+    start: ItemFusion | None
     key: str
 
     @property
@@ -71,7 +73,8 @@ class Material:
             {modality: self.modalities.present[modality]},
         )
         photos = self.photos if modality == "image" else None
-        return replace(self, modalities=kept, photos=photos, key=f"{self.key}-{modality}")
+        key = f"{self.key}-{modality}"
+        return replace(self, modalities=kept, photos=photos, start=None, key=key)
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,7 @@ def _train_fusion(
         workdir=folder / "checkpoints",
         seed=config.seed,
         progress=progress,
+        start=material.start,
         device=device,
     )
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from recsys.config import AlignmentConfig
-from recsys.training.alignment import Towers, align, align_towers, load_towers
+from recsys.config import AlignmentConfig, DataConfig, FusionConfig, TrainConfig
+from recsys.models.fusion import ItemFusion, build_fusion
+from recsys.training.alignment import Towers, align, align_towers, load_fusion, load_towers
 from recsys.training.towers import Captioned
 from text.build import build_encoder
 from text.config import TextConfig
@@ -49,6 +50,12 @@ def towers() -> Towers:
     return Towers(vision.eval(), text.eval())
 
 
+def fusion() -> ItemFusion:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build_fusion(FusionConfig(dim=16, hidden=16, dropout=0.1), {"image": 16, "text": 24})
+
+
 def config(**changes: Any) -> AlignmentConfig:
     small = {
         "epochs": 1,
@@ -64,7 +71,7 @@ def config(**changes: Any) -> AlignmentConfig:
 
 def aligned(captioned: Captioned, chosen: AlignmentConfig, folder: Path, seed: int = 0) -> Towers:
     trained = towers()
-    align(captioned, trained, chosen, workdir=folder, seed=seed, progress=False)
+    align(captioned, trained, fusion(), chosen, workdir=folder, seed=seed, progress=False)
     return trained
 
 
@@ -98,7 +105,7 @@ def test_with_one_title_for_all_there_is_nothing_to_contrast(
     chosen = config(epochs=2, head_weight=0.0, weight_decay=0.0)
     start = towers()
     same = [p.detach().clone() for p in start.text.parameters()]
-    align(alike, start, chosen, workdir=tmp_path, seed=0, progress=False)
+    align(alike, start, fusion(), chosen, workdir=tmp_path, seed=0, progress=False)
     for one, other in zip(start.text.parameters(), same, strict=True):
         torch.testing.assert_close(one.detach(), other)
 
@@ -125,21 +132,32 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert torch.equal(weights(resumed), weights(whole))
 
 
-def test_a_stage_leaves_towers_that_embed_as_those_that_were_trained(
+def test_what_a_stage_leaves_finds_the_picture_of_a_title(
     captioned: Captioned, tmp_path: Path
 ) -> None:
-    from recsys.config import DataConfig, TrainConfig
-
     chosen = TrainConfig(
-        data=DataConfig(items="items.parquet"), alignment=config(epochs=1), device="cpu"
+        data=DataConfig(items="items.parquet"),
+        alignment=config(epochs=30),
+        fusion=FusionConfig(dim=16, hidden=16, dropout=0.1),
     )
     trained = towers()
+    assert found(captioned, trained, fusion()) < 0.5
     align_towers(captioned, trained, chosen, tmp_path, device="cpu", progress=False)
     loaded = load_towers(tmp_path)
     for one, other, material in zip(
         loaded, trained, (captioned.pictures.images, captioned.texts), strict=True
     ):
         np.testing.assert_allclose(one.embed(material), other.embed(material), atol=1e-6)
+    assert found(captioned, loaded, load_fusion(tmp_path, loaded, chosen)) > 0.9
+
+
+@torch.no_grad()
+def found(captioned: Captioned, trained: Towers, space: ItemFusion) -> float:
+    """Return the share of titles whose nearest picture is of an item with that title."""
+    seen = torch.from_numpy(trained.vision.embed(captioned.pictures.images))
+    read = torch.from_numpy(trained.text.embed(TITLES))
+    cosines = space.eval().encode({"text": read}) @ space.encode({"image": seen}).T
+    return float((captioned.groups[cosines.argmax(dim=1)] == np.arange(len(TITLES))).mean())
 
 
 @pytest.mark.parametrize(
@@ -161,4 +179,12 @@ def test_material_that_does_not_fit_is_an_error(
     captioned: Captioned, changed: Any, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        align(changed(captioned), towers(), config(), workdir=tmp_path, seed=0, progress=False)
+        align(
+            changed(captioned),
+            towers(),
+            fusion(),
+            config(),
+            workdir=tmp_path,
+            seed=0,
+            progress=False,
+        )

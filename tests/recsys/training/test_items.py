@@ -93,6 +93,23 @@ def test_words_and_pictures_of_an_item_find_each_other(tmp_path: Path) -> None:
     assert not fusion.training
 
 
+def test_training_goes_on_from_a_fusion_that_is_given(tmp_path: Path) -> None:
+    material = data()
+    start = fitted(tmp_path / "start", material, config(view_weight=1.0, epochs=8))
+    nothing_learned = train_items(
+        material, config(), workdir=tmp_path / "on", seed=1, progress=False, start=start
+    )
+    assert torch.equal(weights(nothing_learned), weights(start))
+    after = views(nothing_learned, material)
+    assert hit_rate(after["text"], after["image"]) > 0.9  # its scale is kept, too
+
+
+def test_a_start_of_other_modalities_is_an_error(tmp_path: Path) -> None:
+    other = ItemFusion({"text": 7}, dim=8, hidden=8)
+    with pytest.raises(ValueError, match=r"start must fuse \{'text': 7, 'image': 9\}, got"):
+        train_items(data(), config(), workdir=tmp_path, seed=0, progress=False, start=other)
+
+
 def test_photos_find_their_items(tmp_path: Path) -> None:
     material = data()
     rng = np.random.default_rng(1)

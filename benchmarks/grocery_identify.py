@@ -81,29 +81,34 @@ def main() -> None:
     items, photos = (pl.read_parquet(folder / f"{name}.parquet") for name in ("items", "photos"))
     tables = Tables(items, photos, folder)
     config, out = load_config(path), OUT / path.stem
-    values: dict[str, float] = {}
+    recorded = path == CONFIG
 
     identifier = trained(tables, config, out / "all")
     ancestors = torch.from_numpy(identifier.recommender.catalogue.categories)
     val, test = (ask(identifier, tables, split) for split in ("val", "test"))
     for name, hidden in GALLERIES.items():
-        values |= _named(f"identify.{name}", measure(val, test, ancestors, hidden))
-    values["identify.ece"] = values.pop("identify.labelled.error")
+        show(f"identify.{name}", measure(val, test, ancestors, hidden), recorded=recorded)
 
     unlabelled = tables._replace(photos=tables.photos.filter(pl.col("split") != "train"))
     identifier = trained(unlabelled, config, out / "unlabelled")
     val, test = (ask(identifier, tables, split) for split in ("val", "test"))
     zero_label = measure(val, test, ancestors, (PHOTOS, HEAD))
-    values |= _named("identify.zero_label", zero_label)
+    show("identify.zero_label", zero_label, recorded=recorded)
 
     known, strange = hold_out(tables)
     identifier = trained(known, config, out / "known")
-    values |= _named("unknown", reject(identifier, known, strange))
+    show("unknown", reject(identifier, known, strange), recorded=recorded)
 
-    for name, value in values.items():
-        print(f"{name:32} {value:.4f}")
-        if path == CONFIG and not name.endswith(".error"):
-            record("grocery", f"grocery.{name}", value, name.split(".")[-1], COMMAND)
+
+def show(prefix: str, measured: Measured | Rejection, *, recorded: bool) -> None:
+    """Print figures, and record them; of calibration errors that with all sources alone."""
+    for name, value in measured._asdict().items():
+        topic = f"{prefix}.{name}"
+        if topic == "identify.labelled.error":
+            topic = "identify.ece"
+        print(f"{topic:32} {value:.4f}", flush=True)
+        if recorded and not topic.endswith(".error"):
+            record("grocery", f"grocery.{topic}", value, topic.split(".")[-1], COMMAND)
 
 
 def hold_out(tables: Tables) -> tuple[Tables, Tables]:
@@ -212,10 +217,6 @@ def calibration_error(probabilities: NDArray[np.float64], right: NDArray[np.floa
     bins = np.minimum((probabilities * N_BINS).astype(int), N_BINS - 1)
     gaps = np.bincount(bins, weights=right - probabilities, minlength=N_BINS)
     return float(np.abs(gaps).sum() / len(right))
-
-
-def _named(prefix: str, values: Measured | Rejection) -> dict[str, float]:
-    return {f"{prefix}.{name}": value for name, value in values._asdict().items()}
 
 
 if __name__ == "__main__":

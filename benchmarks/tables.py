@@ -194,14 +194,26 @@ TABLES: Mapping[str, Table] = {
         rows={
             "words → ten results, queries/s": "search.text.qps",
             "picture → ten results, queries/s": "search.image.qps",
+            "exact, of an embedded query, queries/s": "search.exact.qps",
+            "approximate index, the same": "search.index.qps",
             "approximate index, recall@10 against exact": "search.index.recall@10",
         },
         columns={"measured": ""},
+    ),
+    "search_modes": Table(
+        corner="mode",
+        rows={mode: f"search.find.{mode}" for mode in ("hybrid", "vector", "lexical")},
+        columns={
+            "colour and type: P@10": "type_colour.p@10",
+            "four words of a title: MRR": "title.mrr",
+            "one of them misspelt: MRR": "typo.mrr",
+        },
     ),
     "embed": Table(
         corner="bulk embedding",
         rows={
             "items per second, ratio to a plain loop": "embed.ratio_to_loop",
+            "the same, without bfloat16": "embed.float32.ratio_to_loop",
             "peak memory, 10,000 rows": "embed.peak_gb_10k",
             "peak memory, 1,000,000 rows": "embed.peak_gb_1m",
         },

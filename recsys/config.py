@@ -90,8 +90,12 @@ class AlignmentConfig(_Model):
     augmentation: str = Field(
         "light", description="Of the pictures; colours that titles name must stay as they are."
     )
+    # Measured on Myntra: aligned at 64 pixels, titles found .192 of unseen pictures embedded at 80
+    # in the first ten, and .276 of those embedded at 64.
     train_size: int | None = Field(
-        None, ge=16, description="Side of training pictures; the tower's own if unset."
+        None,
+        ge=16,
+        description="Side of training pictures; unset, the tower's own, at which it embeds.",
     )
     start_size: int | None = Field(
         None, ge=16, description="Side in the first epoch, growing; networks of fixed size: unset."

@@ -93,6 +93,7 @@ def material(**changes: Any) -> Material:
             interactions=build_interactions(taken, table["item_id"].to_list()),
             target_kinds=("buy",),
             cuts_us=CUTS_US,
+            start=None,
             key="key",
         ),
         **changes,

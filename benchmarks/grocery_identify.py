@@ -60,7 +60,7 @@ class Measured(NamedTuple):
 
     top1: float
     top5: float
-    error: float  # expected calibration error of the first candidate
+    error: float  # expected calibration error of the first candidate, no photo being of a stranger
 
 
 class Rejection(NamedTuple):
@@ -70,6 +70,7 @@ class Rejection(NamedTuple):
     coverage_at_p95: float  # most photos that can be answered with 95 % of the answers right
     said: float  # share of photos answered, by a product or a group, at the threshold of val
     precision: float  # share of those answers that name the product
+    ece: float  # of the first candidate, over the mixture that the probabilities reckon with
 
 
 def main() -> None:
@@ -101,14 +102,12 @@ def main() -> None:
 
 
 def show(prefix: str, measured: Measured | Rejection, *, recorded: bool) -> None:
-    """Print figures, and record them; of calibration errors that with all sources alone."""
+    """Print figures, and record them."""
     for name, value in measured._asdict().items():
-        topic = f"{prefix}.{name}"
-        if topic == "identify.labelled.error":
-            topic = "identify.ece"
+        topic = "identify.ece" if name == "ece" else f"{prefix}.{name}"
         print(f"{topic:32} {value:.4f}", flush=True)
-        if recorded and not topic.endswith(".error"):
-            record("grocery", f"grocery.{topic}", value, topic.split(".")[-1], COMMAND)
+        if recorded:
+            record("grocery", f"grocery.{topic}", value, name, COMMAND)
 
 
 def hold_out(tables: Tables) -> tuple[Tables, Tables]:
@@ -166,7 +165,9 @@ def measure(val: Asked, test: Asked, ancestors: Tensor, hidden: tuple[int, ...])
     return Measured(
         top1=float(first.mean()),
         top5=float(right.any(dim=1).double().mean()),
-        error=calibration_error(best.values[:, 0].double().numpy(), first),
+        error=calibration_error(
+            best.values[:, 0].double().numpy(), first, np.full(len(first), 1 / len(first))
+        ),
     )
 
 
@@ -183,16 +184,19 @@ def reject(identifier: ProductIdentifier, known: Tables, strange: Tables) -> Rej
             if one.answer is not None:
                 said_right.append(item_id in one.answer.item_ids)
     n_known = len(known.photos.filter(split="test"))
+    n_strange = len(answers) - n_known
     inside = np.array([one.probability for one in answers])
+    first = np.array([one.candidates[0].score for one in answers])
+    right = np.array(first_right, dtype=np.float64)
+    shares = np.repeat(
+        [(1 - UNKNOWN_SHARE) / n_known, UNKNOWN_SHARE / n_strange], [n_known, n_strange]
+    )
     return Rejection(
         auroc=auroc(inside[:n_known], inside[n_known:]),
-        coverage_at_p95=coverage_at(
-            PRECISION,
-            np.array([one.candidates[0].score for one in answers]),
-            np.array(first_right, dtype=np.float64),
-        ),
+        coverage_at_p95=coverage_at(PRECISION, first, right),
         said=len(said_right) / len(answers),
         precision=float(np.mean(said_right)) if said_right else float("nan"),
+        ece=calibration_error(first, right, shares),
     )
 
 
@@ -212,11 +216,13 @@ def coverage_at(precision: float, scores: NDArray[np.float64], right: NDArray[np
     return float(said[enough].max(initial=0) / len(order))
 
 
-def calibration_error(probabilities: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Return the expected calibration error over equal bins."""
+def calibration_error(
+    probabilities: NDArray[np.float64], right: NDArray[np.float64], shares: NDArray[np.float64]
+) -> float:
+    """Return the expected calibration error over equal bins of answers that weigh their shares."""
     bins = np.minimum((probabilities * N_BINS).astype(int), N_BINS - 1)
-    gaps = np.bincount(bins, weights=right - probabilities, minlength=N_BINS)
-    return float(np.abs(gaps).sum() / len(right))
+    gaps = np.bincount(bins, weights=shares * (right - probabilities), minlength=N_BINS)
+    return float(np.abs(gaps).sum())
 
 
 if __name__ == "__main__":

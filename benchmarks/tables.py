@@ -158,7 +158,10 @@ TABLES: Mapping[str, Table] = {
             "photos answered, 95 % of them rightly": "grocery.unknown.coverage_at_p95",
             "photos answered at the threshold of val": "grocery.unknown.said",
             "and share of these answers that are right": "grocery.unknown.precision",
-            "expected calibration error, all 81 products": "grocery.identify.ece",
+            "calibration error, 10 % of the photos of the ten": "grocery.identify.ece",
+            "calibration error, all 81 products, no photo of another": (
+                "grocery.identify.labelled.error"
+            ),
         },
         columns={"measured": ""},
     ),

@@ -33,7 +33,9 @@ def test_calibration_error_is_the_gap_between_said_and_right_bin_by_bin() -> Non
     probabilities = np.array([0.95, 0.95, 0.02, 0.02])
     right = np.array([1.0, 0.0, 0.0, 0.0])
     wanted = (2 * abs(0.5 - 0.95) + 2 * 0.02) / 4
-    assert calibration_error(probabilities, right) == pytest.approx(wanted)
+    assert calibration_error(probabilities, right, np.full(4, 0.25)) == pytest.approx(wanted)
+    shares = np.array([0.5, 0.0, 0.25, 0.25])
+    assert calibration_error(probabilities, right, shares) == pytest.approx(0.5 * 0.05 + 0.5 * 0.02)
 
 
 def test_the_products_held_out_are_the_same_every_time_and_nowhere_else() -> None:

@@ -69,10 +69,12 @@ def config(**changes: Any) -> AlignmentConfig:
     return AlignmentConfig.model_validate({**small, **changes})
 
 
-def aligned(captioned: Captioned, chosen: AlignmentConfig, folder: Path, seed: int = 0) -> Towers:
-    trained = towers()
-    align(captioned, trained, fusion(), chosen, workdir=folder, seed=seed, progress=False)
-    return trained
+def aligned(
+    captioned: Captioned, chosen: AlignmentConfig, folder: Path, seed: int = 0
+) -> tuple[Towers, ItemFusion]:
+    trained, space = towers(), fusion()
+    align(captioned, trained, space, chosen, workdir=folder, seed=seed, progress=False)
+    return trained, space
 
 
 def separation(captioned: Captioned, trained: Towers) -> float:
@@ -83,15 +85,16 @@ def separation(captioned: Captioned, trained: Towers) -> float:
     return float(np.corrcoef((seen @ seen.T)[upper], (read @ read.T)[upper])[0, 1] ** 2)
 
 
-def weights(trained: Towers) -> torch.Tensor:
-    return torch.cat([p.detach().ravel() for part in trained for p in part.parameters()])
+def weights(trained: Towers, space: ItemFusion) -> torch.Tensor:
+    parts = (*trained, space)
+    return torch.cat([values.ravel().double() for p in parts for values in p.state_dict().values()])
 
 
 def test_pictures_and_titles_become_alike_and_the_classes_stay_known(
     captioned: Captioned, tmp_path: Path
 ) -> None:
     before = separation(captioned, towers())
-    trained = aligned(captioned, config(epochs=30), tmp_path)
+    trained, _ = aligned(captioned, config(epochs=30), tmp_path)
     assert not any(module.training for part in trained for module in part.modules())
     assert separation(captioned, trained) > before + 0.3
     predicted = trained.vision.predict(captioned.pictures.images)["thing"].argmax(axis=1)
@@ -129,7 +132,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
         aligned(captioned, chosen, tmp_path / "parts")
     monkeypatch.undo()
     resumed = aligned(captioned, chosen, tmp_path / "parts")
-    assert torch.equal(weights(resumed), weights(whole))
+    assert torch.equal(weights(*resumed), weights(*whole))
 
 
 def test_what_a_stage_leaves_finds_the_picture_of_a_title(

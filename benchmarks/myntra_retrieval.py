@@ -1,14 +1,16 @@
 """Words, pictures and both on Myntra: titles find pictures, and article types are told.
 
 Run from the repository's root, after ``python -m benchmarks.myntra``:
-``python -m benchmarks.myntra_retrieval``. The bundle is trained on the train split alone; stages
-that are done are not trained again. ``--val`` measures on the val split and records nothing.
+``python -m benchmarks.myntra_retrieval``. 2,000 groups of the test split are held out, and the
+bundle is trained on all other items; stages that are done are not trained again. ``--val`` holds
+out groups of the val split, trains on the train split alone, and records nothing: recipes are
+chosen there.
 """
 
 import argparse
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.myntra_pictures import MIN_ITEMS, group_items, split_of
-from benchmarks.published import CACHE, imported
+from benchmarks.published import imported
 from benchmarks.record import record
 from recsys import Bundle
 from recsys.bundle import Contents, write_bundle
@@ -48,15 +50,25 @@ class Shop(NamedTuple):
     splits: NDArray[np.str_]  # (N,), train, val or test
 
 
+class Probed(NamedTuple):
+    """Items, bool (N,), that a probe learns from, is chosen on, and is scored on."""
+
+    train: NDArray[np.bool_]
+    val: NDArray[np.bool_]
+    held: NDArray[np.bool_]
+
+
 def main() -> None:
     """Train if need be; print and record what the held-out items give."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--val", action="store_true", help="measure on val, record nothing")
     split = "val" if parser.parse_args().val else "test"
     shop = load_shop()
-    write_train_table(shop)
-    config = load_config(CONFIG)
-    run = train(config, OUT, progress=True)
+    rows = held_out(shop, split)
+    held = np.isin(shop.groups, shop.groups[rows])
+    learned = shop.splits == "train" if split == "val" else ~held
+    config = with_table(load_config(CONFIG), shop.items.filter(pl.Series(learned)), split)
+    run = train(config, OUT / split, progress=True)
     for stage in run.stages:
         print(f"{stage.name:12} {stage.seconds:7.0f} s")
     bundle = Bundle(run.bundle)
@@ -65,12 +77,14 @@ def main() -> None:
     pictures = [shop.folder / image for image in shop.items["image"]]
     modalities = embedder.modalities(titles, pictures, precision="auto", progress=True)
     seal_whole_shop(shop, bundle, embedder.fuse(modalities), config)
-    measured = {
-        **text_to_image(shop, embedder, modalities, split),
-        **named_queries(shop, embedder, modalities, split),
-        **article_types(shop, embedder, modalities, split),
-    }
-    for name, (value, metric) in measured.items():
+    measure(text_to_image(shop, embedder, modalities, rows), split)
+    measure(named_queries(shop, embedder, modalities, held), split)
+    measure(article_types(shop, embedder, modalities, held), split)
+
+
+def measure(values: Mapping[str, tuple[Estimate, str]], split: str) -> None:
+    """Print what was measured, and record it unless recipes are being chosen."""
+    for name, (value, metric) in values.items():
         print(f"{name:45} {value.mean:.4f}  [{value.low:.4f}, {value.high:.4f}]", flush=True)
         if split == "test":
             record("myntra", f"myntra.{name}", value.mean, metric, COMMAND)
@@ -85,12 +99,13 @@ def load_shop() -> Shop:
     return Shop(items, folder, np.array(groups), split_of(groups))
 
 
-def write_train_table(shop: Shop) -> None:
-    """Write the items of the train split where the configuration has them."""
-    path = CACHE / "myntra-train" / "items.parquet"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shop.items.filter(pl.Series(shop.splits == "train")).write_parquet(path)
+def with_table(config: TrainConfig, items: pl.DataFrame, split: str) -> TrainConfig:
+    """Return the configuration for these items, which are written where it finds them."""
+    path = Path(config.data.items).expanduser()
+    path = path if split == "test" else path.with_stem(f"{path.stem}-{split}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    items.write_parquet(path)
+    return config.model_copy(update={"data": config.data.model_copy(update={"items": str(path)})})
 
 
 def seal_whole_shop(shop: Shop, bundle: Bundle, embeddings: Floats, config: TrainConfig) -> None:
@@ -125,10 +140,9 @@ def fused(embedder: ItemEmbedder, modalities: Modalities, *names: str) -> Floats
 
 
 def text_to_image(
-    shop: Shop, embedder: ItemEmbedder, modalities: Modalities, split: str
+    shop: Shop, embedder: ItemEmbedder, modalities: Modalities, rows: NDArray[np.int64]
 ) -> dict[str, tuple[Estimate, str]]:
-    """Return how well a held-out title finds a picture of its group among all pictures."""
-    rows = held_out(shop, split)
+    """Return how well the titles of some rows find a picture of their group among all pictures."""
     queries = fused(embedder, modalities, "text")[rows]
     pictures = fused(embedder, modalities, "image")
     ranks = np.array(
@@ -137,7 +151,7 @@ def text_to_image(
             for row, query in zip(rows, queries, strict=True)
         ]
     )
-    print(f"{len(rows)} titles, {len(pictures)} pictures")
+    print(f"{len(rows)} titles, {len(pictures)} pictures", flush=True)
     return {
         "text_to_image.r@1": (estimate((ranks <= 1).astype(float)), "recall"),
         "text_to_image.r@10": (estimate((ranks <= 10).astype(float)), "recall"),
@@ -152,20 +166,17 @@ def best_rank(scores: Floats, relevant: NDArray[np.bool_]) -> int:
 
 
 def named_queries(
-    shop: Shop, embedder: ItemEmbedder, modalities: Modalities, split: str
+    shop: Shop, embedder: ItemEmbedder, modalities: Modalities, held: NDArray[np.bool_]
 ) -> dict[str, tuple[Estimate, str]]:
-    """Return P@1 and P@10 of names of categories and colours as queries, over the split's items."""
-    items = shop.items.filter(pl.Series(shop.splits == split))
-    of_split = np.flatnonzero(shop.splits == split)
+    """Return P@1 and P@10 of names of categories and colours, over the items held out."""
+    items = shop.items.filter(pl.Series(held))
     names = {
         "category": items["category"].list.get(0),
         "sub_category": items["category"].list.get(1),
         "article_type": items["category"].list.get(2),
         "colour": attribute(items, "base_colour"),
     }
-    galleries = {
-        kind: fused(embedder, modalities, *parts)[of_split] for kind, parts in KINDS.items()
-    }
+    galleries = {kind: fused(embedder, modalities, *parts)[held] for kind, parts in KINDS.items()}
     measured = {}
     for topic, column in names.items():
         values = np.array(column.to_list())
@@ -182,7 +193,7 @@ def named_queries(
 
 
 def article_types(
-    shop: Shop, embedder: ItemEmbedder, modalities: Modalities, split: str
+    shop: Shop, embedder: ItemEmbedder, modalities: Modalities, held: NDArray[np.bool_]
 ) -> dict[str, tuple[Estimate, str]]:
     """Return accuracies of linear probes on pictures, titles and both, and what both gain.
 
@@ -190,7 +201,12 @@ def article_types(
     """
     labels = np.array(shop.items["category"].list.get(2).to_list())
     kinds, counts = np.unique(labels, return_counts=True)
-    scored = np.isin(labels, kinds[counts >= MIN_ITEMS])
+    frequent = np.isin(labels, kinds[counts >= MIN_ITEMS])
+    parts_of = Probed(
+        train=frequent & (shop.splits == "train"),
+        val=frequent & (shop.splits == "val") & ~held,
+        held=frequent & held,
+    )
     bare = without_names(shop.items)
     plain = embedder.modalities(bare, None).embeddings["text"]
     present = np.array([bool(title) for title in bare])
@@ -203,7 +219,7 @@ def article_types(
             if prefix and kind == "image":
                 continue
             embeddings = fused(embedder, material, *parts)
-            right[prefix + kind] = probe(embeddings, labels, shop.splits, scored, split)
+            right[prefix + kind] = probe(embeddings, labels, parts_of)
             name = "image_probe" if kind == "image" else prefix + kind
             value = estimate(right[prefix + kind])
             measured[f"article_type.{name}.accuracy"] = (value, "accuracy")
@@ -213,23 +229,17 @@ def article_types(
     return measured
 
 
-def probe(
-    embeddings: Floats,
-    labels: NDArray[np.str_],
-    splits: NDArray[np.str_],
-    scored: NDArray[np.bool_],
-    split: str,
-) -> NDArray[np.float64]:
-    """Return whether a linear classifier, trained on train, tells the label of each test item."""
-    of = {name: scored & (splits == name) for name in ("train", "val", split)}
-    scaled = StandardScaler().fit(embeddings[of["train"]]).transform(embeddings)
+def probe(embeddings: Floats, labels: NDArray[np.str_], probed: Probed) -> NDArray[np.float64]:
+    """Return whether a linear classifier tells the label of each item held out."""
+    scaled = StandardScaler().fit(embeddings[probed.train]).transform(embeddings)
     classifiers = [
-        LogisticRegression(C=penalty, max_iter=200).fit(scaled[of["train"]], labels[of["train"]])
+        LogisticRegression(C=penalty, tol=1e-3, max_iter=1_000).fit(
+            scaled[probed.train], labels[probed.train]
+        )
         for penalty in PENALTIES
     ]
-    best = max(classifiers, key=lambda one: one.score(scaled[of["val"]], labels[of["val"]]))
-    predicted = best.predict(scaled[of[split]])
-    right: NDArray[np.bool_] = predicted == labels[of[split]]
+    best = max(classifiers, key=lambda one: one.score(scaled[probed.val], labels[probed.val]))
+    right: NDArray[np.bool_] = best.predict(scaled[probed.held]) == labels[probed.held]
     return right.astype(np.float64)
 
 

@@ -69,7 +69,7 @@ class Rejection(NamedTuple):
     auroc: float  # of the probability that a photo shows a product of the catalogue
     coverage_at_p95: float  # most photos that can be answered with 95 % of the answers right
     said: float  # share of photos answered, by a product or a group, at the threshold of val
-    precision: float  # share of those answers that name the product
+    precision: float  # share of those answers that name the product; NaN where there are none
     ece: float  # of the first candidate, over the mixture that the probabilities reckon with
 
 
@@ -106,7 +106,7 @@ def show(prefix: str, measured: Measured | Rejection, *, recorded: bool) -> None
     for name, value in measured._asdict().items():
         topic = "identify.ece" if name == "ece" else f"{prefix}.{name}"
         print(f"{topic:32} {value:.4f}", flush=True)
-        if recorded:
+        if recorded and not np.isnan(value):
             record("grocery", f"grocery.{topic}", value, name, COMMAND)
 
 

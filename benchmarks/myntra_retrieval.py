@@ -76,7 +76,8 @@ def main() -> None:
     titles = shop.items["title"].to_list()
     pictures = [shop.folder / image for image in shop.items["image"]]
     modalities = embedder.modalities(titles, pictures, precision="auto", progress=True)
-    seal_whole_shop(shop, bundle, embedder.fuse(modalities), config)
+    if split == "test":
+        seal_whole_shop(shop, bundle, embedder.fuse(modalities), config)
     measure(text_to_image(shop, embedder, modalities, rows), split)
     measure(named_queries(shop, embedder, modalities, held), split)
     measure(article_types(shop, embedder, modalities, held), split)

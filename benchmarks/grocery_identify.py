@@ -24,7 +24,7 @@ from benchmarks.record import record
 from recsys.bundle import Bundle
 from recsys.config import TrainConfig, load_config
 from recsys.identifier import ProductIdentifier
-from recsys.models.calibration import fit_calibration
+from recsys.models.calibration import Calibrated, Calibration, fit_calibration
 from recsys.models.gallery import HEAD, ITEM, PHOTOS, SOURCES, Evidence, collect_evidence
 from recsys.pipeline import train
 from recsys.recommender import Recommender
@@ -36,8 +36,8 @@ N_HELD_OUT = 10
 N_BINS = 15
 PRECISION = 0.95
 UNKNOWN_SHARE = 0.1
-# What each gallery does without.
-GALLERIES = {"studio": (ITEM, PHOTOS, HEAD), "described": (PHOTOS, HEAD), "labelled": ()}
+# What smaller galleries do without.
+GALLERIES = {"studio": (ITEM, PHOTOS, HEAD), "described": (PHOTOS, HEAD)}
 
 
 class Tables(NamedTuple):
@@ -88,12 +88,16 @@ def main() -> None:
     ancestors = torch.from_numpy(identifier.recommender.catalogue.categories)
     val, test = (ask(identifier, tables, split) for split in ("val", "test"))
     for name, hidden in GALLERIES.items():
-        show(f"identify.{name}", measure(val, test, ancestors, hidden), recorded=recorded)
+        found = measure(calibrate(val, ancestors, hidden), test, hidden)
+        show(f"identify.{name}", found, recorded=recorded)
+    labelled = measure(identifier.calibration, test, ())
+    show("identify.labelled", labelled, recorded=recorded)
 
     unlabelled = tables._replace(photos=tables.photos.filter(pl.col("split") != "train"))
     identifier = trained(unlabelled, config, out / "unlabelled")
     val, test = (ask(identifier, tables, split) for split in ("val", "test"))
-    zero_label = measure(val, test, ancestors, (PHOTOS, HEAD))
+    hidden = (PHOTOS, HEAD)
+    zero_label = measure(calibrate(val, ancestors, hidden), test, hidden)
     show("identify.zero_label", zero_label, recorded=recorded)
 
     known, strange = hold_out(tables)
@@ -150,16 +154,26 @@ def ask(identifier: ProductIdentifier, tables: Tables, split: str) -> Asked:
     return Asked(evidence, torch.from_numpy(catalogue.rows(photos["item_id"])))
 
 
-def measure(val: Asked, test: Asked, ancestors: Tensor, hidden: tuple[int, ...]) -> Measured:
-    """Return what the test photos give with a gallery that lacks some sources, calibrated anew."""
+def calibrate(val: Asked, ancestors: Tensor, hidden: tuple[int, ...]) -> Calibration:
+    """Return the calibration of a gallery that lacks some sources."""
+    return fit_calibration(
+        without(val.evidence, hidden),
+        val.rows,
+        ancestors,
+        precision=PRECISION,
+        unknown_share=UNKNOWN_SHARE,
+    )
+
+
+def without(evidence: Evidence, hidden: tuple[int, ...]) -> Evidence:
+    """Return the evidence of a gallery that lacks some sources."""
     sources = torch.isin(torch.arange(len(SOURCES)), torch.tensor(hidden, dtype=torch.long))
-    known, asked = (
-        one.evidence.without(sources.expand_as(one.evidence.present)) for one in (val, test)
-    )
-    calibration = fit_calibration(
-        known, val.rows, ancestors, precision=PRECISION, unknown_share=UNKNOWN_SHARE
-    )
-    best = calibration.probabilities(asked)[:, :-1].topk(5, dim=1)
+    return evidence.without(sources.expand_as(evidence.present))
+
+
+def measure(calibration: Calibrated, test: Asked, hidden: tuple[int, ...]) -> Measured:
+    """Return what the test photos give with a gallery that lacks some sources."""
+    best = calibration.probabilities(without(test.evidence, hidden))[:, :-1].topk(5, dim=1)
     right = best.indices == test.rows[:, None]  # (B, 5)
     first = right[:, 0].double().numpy()
     return Measured(

@@ -31,6 +31,7 @@ from recsys.statistics import build_statistics
 from recsys.training.alignment import Towers, align_towers, load_fusion, load_towers
 from recsys.training.identification import (
     build_gallery,
+    held_out_products,
     labelled_photos,
     load_photos,
     look_at_photos,
@@ -50,7 +51,7 @@ from recsys.training.towers import (
     train_text,
     train_vision,
 )
-from recsys.training.variant import Material, Variant, train_variant
+from recsys.training.variant import Material, Variant, fuse_items, train_variant
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
@@ -330,8 +331,8 @@ def _contents(
 ) -> Contents:
     contents = Contents(
         items=material.dataset.items,
-        item_embeddings=variant.item_embeddings,
-        fusion=variant.fusion,
+        item_embeddings=variant.fused.embeddings,
+        fusion=variant.fused.fusion,
         fusion_config=config.fusion,
         left_out=left_out,
     )
@@ -380,13 +381,30 @@ def _identification(
             progress=progress,
         ),
     )
+    held_out = [
+        (
+            rows,
+            fuse_items(
+                material,
+                config,
+                workspace,
+                device=device,
+                progress=progress,
+                suffix=f"-held-out-{half}",
+                without=rows.tolist(),
+            ),
+        )
+        for half, rows in enumerate(
+            held_out_products(labels, dataset.items, material.modalities), start=1
+        )
+    ]
     gallery, calibration = build_gallery(
         dataset.items,
         labels,
         load_photos(stage.folder),
         material.modalities,
-        variant.fusion,
-        variant.item_embeddings,
+        variant.fused,
+        held_out,
         head_rows,
         config.identification,
     )

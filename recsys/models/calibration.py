@@ -107,6 +107,7 @@ def fit_calibration(
     *,
     precision: float,
     unknown_share: float,
+    unmet: Evidence | None = None,
 ) -> Calibration:
     """Return the calibration of photos of known products that nothing else has learned from.
 
@@ -114,12 +115,17 @@ def fit_calibration(
     were not in the catalogue; and as if it had just been added, without labelled photos or a class
     of the head. Thresholds are chosen on probabilities from weights fitted on other products.
 
+    What has learned a product also tells it from its rivals once it is hidden, better than it will
+    tell what it never met. The last two views are therefore taken from ``unmet``.
+
     Args:
         evidence: Of B photos against the whole catalogue, N >= 2.
         rows: The product on each photo, int64 (B,).
         ancestors: Category of each product by level, int64 (N, L); -1 for none.
         precision: Wanted share of right answers.
         unknown_share: Share of photos to expect that show nothing of the catalogue.
+        unmet: Of the same photos, each from networks that have not met its product; None to go on
+            with ``evidence``, where there are none.
 
     Raises:
         ValueError: If there are no photos, fewer than two products, or a share is not one.
@@ -133,7 +139,7 @@ def fit_calibration(
     for name, share in {"precision": precision, "unknown_share": unknown_share}.items():
         if not 0 < share < 1:
             raise ValueError(f"{name} must be between 0 and 1, got {share}")
-    views = _views(evidence, rows, unknown_share)
+    views = _views(evidence, evidence if unmet is None else unmet, rows, unknown_share)
     weights, pivots, unknown = _fit(views)
     shown, hidden = _cross_fitted(views)
     return Calibration(
@@ -167,8 +173,8 @@ class _Views(NamedTuple):
         return _Views(*(view.take(photos) for view in self))
 
 
-def _views(evidence: Evidence, rows: Tensor, unknown_share: float) -> _Views:
-    evidence = Evidence(evidence.values.double(), evidence.present)
+def _views(evidence: Evidence, unmet: Evidence, rows: Tensor, unknown_share: float) -> _Views:
+    evidence, unmet = (one._replace(values=one.values.double()) for one in (evidence, unmet))
     n_items = evidence.values.shape[1]
     own = F.one_hot(rows, n_items).bool()[..., None]  # (B, N, 1)
     learned = torch.zeros(len(SOURCES), dtype=torch.bool)
@@ -179,11 +185,11 @@ def _views(evidence: Evidence, rows: Tensor, unknown_share: float) -> _Views:
     bare = (1 - unknown_share) * BARE_SHARE * is_bare.double()
     known = 1 - unknown_share - bare
     nowhere = torch.full_like(rows, n_items)
-    unseen = evidence.without(own.expand_as(evidence.present))
+    unseen = unmet.without(own.expand_as(unmet.present))
     return _Views(
         shown=_View(evidence, rows, known),
         hidden=_View(unseen, nowhere, torch.full_like(known, unknown_share)),
-        bare=_View(evidence.without(own & learned), rows, bare),
+        bare=_View(unmet.without(own & learned), rows, bare),
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from recsys.catalogue import Catalogue
@@ -17,11 +16,12 @@ from recsys.data.interactions import Ints
 from recsys.embedding import Modalities
 from recsys.models.calibration import Calibration, fit_calibration, take_evenly
 from recsys.models.fusion import ItemFusion
-from recsys.models.gallery import Gallery, Photos, collect_evidence
+from recsys.models.gallery import Evidence, Gallery, Photos, collect_evidence
 from recsys.models.photos import fuse_pictures, look
 from recsys.schema import PhotoSchema
 from recsys.training.items import IMAGE
 from recsys.training.labels import UNKNOWN, category_names, photo_rows
+from recsys.training.variant import FusedItems
 from vision.tower import VisionTower
 from vision.views import Views
 
@@ -85,13 +85,33 @@ def load_photos(folder: Path) -> Photos:
     return Photos(**load_file(folder / PHOTOS_FILE))
 
 
+def held_out_products(
+    labels: pl.DataFrame, items: pl.DataFrame, modalities: Modalities
+) -> list[Ints]:
+    """Return the rows of the products on photos of val, in two halves; an empty list if too few.
+
+    Every second of them in the order of the catalogue, where siblings often follow each other: a
+    product that is left out then has siblings that are not, as strangers do. Either half leaves
+    enough products to train a fusion on.
+
+    Args:
+        labels: From ``labelled_photos``.
+        items: Table of ``ItemSchema``.
+        modalities: Of the items.
+    """
+    rows = np.unique(photo_rows(labels.filter(split="val"), items))
+    usable = np.any(list(modalities.present.values()), axis=0).sum()
+    halves = [rows[0::2], rows[1::2]]
+    return halves if len(halves[1]) and usable - len(halves[0]) >= 2 else []
+
+
 def build_gallery(
     items: pl.DataFrame,
     labels: pl.DataFrame,
     photos: Photos,
     modalities: Modalities,
-    fusion: ItemFusion,
-    item_embeddings: NDArray[np.float32],
+    fused: FusedItems,
+    held_out: Sequence[tuple[Ints, FusedItems]],
     head_rows: Ints,
     config: IdentificationConfig,
 ) -> tuple[Gallery, Calibration]:
@@ -102,30 +122,45 @@ def build_gallery(
         labels: From ``labelled_photos`` (n rows), of which some are of val.
         photos: What ``look_at_photos`` saw on them.
         modalities: Of the items, whose pictures are taken alone.
-        fusion: Into the item space.
-        item_embeddings: Of the items with their words (N, D).
+        fused: The items in their space.
+        held_out: Rows of some products, and the items as a fusion that has not met them sees them.
         head_rows: Item row of each class of the head (C,); -1 for none.
         config: What is wanted.
     """
     rows = photo_rows(labels, items)
-    train, val = (np.flatnonzero(labels["split"] == split) for split in ("train", "val"))
-    fused = fuse_pictures(fusion, photos.embeddings)
-    pictures, pictured = modalities.embeddings[IMAGE], modalities.present[IMAGE]
-    gallery = Gallery(
-        pictures=fuse_pictures(fusion, torch.from_numpy(pictures[pictured])),
-        picture_rows=torch.from_numpy(np.flatnonzero(pictured)),
-        photos=fused[train],
-        photo_rows=torch.from_numpy(rows[train]),
-        head_rows=torch.from_numpy(head_rows),
-    )
-    val = take_evenly(val, n_items=len(item_embeddings))
+    train = np.flatnonzero(labels["split"] == "train")
+    val = take_evenly(np.flatnonzero(labels["split"] == "val"), n_items=len(items))
+    pictured = np.flatnonzero(modalities.present[IMAGE])
+    pictures = torch.from_numpy(modalities.embeddings[IMAGE][pictured])
+
+    def gallery(fusion: ItemFusion) -> Gallery:
+        return Gallery(
+            pictures=fuse_pictures(fusion, pictures),
+            picture_rows=torch.from_numpy(pictured),
+            photos=fuse_pictures(fusion, photos.embeddings[train]),
+            photo_rows=torch.from_numpy(rows[train]),
+            head_rows=torch.from_numpy(head_rows),
+        )
+
+    def evidence(seen_by: FusedItems, asked: Ints) -> Evidence:
+        embeddings = fuse_pictures(seen_by.fusion, photos.embeddings[asked])
+        return collect_evidence(
+            Photos(embeddings, photos.logits[asked]),
+            torch.from_numpy(seen_by.embeddings),
+            gallery(seen_by.fusion),
+        )
+
+    known = evidence(fused, val)
+    unmet = Evidence(known.values.clone(), known.present)
+    for products, without in held_out:
+        theirs = np.isin(rows[val], products)
+        unmet.values[theirs] = evidence(without, val[theirs]).values
     calibration = fit_calibration(
-        collect_evidence(
-            Photos(fused[val], photos.logits[val]), torch.from_numpy(item_embeddings), gallery
-        ),
+        known,
         torch.from_numpy(rows[val]),
-        torch.from_numpy(Catalogue(items, item_embeddings).categories),
+        torch.from_numpy(Catalogue(items, fused.embeddings).categories),
         precision=config.precision,
         unknown_share=config.unknown_share,
+        unmet=unmet,
     )
-    return gallery, calibration
+    return gallery(fused.fusion), calibration

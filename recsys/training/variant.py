@@ -2,9 +2,10 @@
 
 import hashlib
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -77,12 +78,19 @@ class Material:
         return replace(self, modalities=kept, photos=photos, start=None, key=key)
 
 
+class FusedItems(NamedTuple):
+    """A trained fusion, and what it makes of the catalogue."""
+
+    fusion: ItemFusion
+    embeddings: Floats  # (N, D)
+    key: str  # of the stage
+
+
 @dataclass(frozen=True)
 class Variant:
     """Trained networks above the towers; the last two are None without events."""
 
-    fusion: ItemFusion
-    item_embeddings: Floats
+    fused: FusedItems
     user_encoder: UserEncoder | None
     ranker: Ranker | None
 
@@ -106,28 +114,14 @@ def train_variant(
         progress: Show bars.
         suffix: Of the stages' names, for ablations.
     """
-    teacher = load_teacher(config.fusion.teacher, material.dataset.items["item_id"].to_list())
-    fusion_stage = workspace.run(
-        f"items{suffix}",
-        {
-            "material": material.key,
-            "config": config.fusion.model_dump(),
-            "teacher": hashlib.sha256(teacher.tobytes()).hexdigest(),
-            "seed": config.seed,
-        },
-        lambda folder: _save(
-            _train_fusion(material, teacher, config, folder, device, progress), folder
-        ),
-    )
-    dims = {name: values.shape[1] for name, values in material.modalities.embeddings.items()}
-    fusion = _load(build_fusion(config.fusion, dims), fusion_stage)
-    embeddings = ItemEmbedder(None, None, fusion, device=device).fuse(material.modalities)
+    fused = fuse_items(material, config, workspace, device=device, progress=progress, suffix=suffix)
+    embeddings = fused.embeddings
     if material.interactions is None:
-        return Variant(fusion, embeddings, None, None)
+        return Variant(fused, None, None)
 
     users_stage = workspace.run(
         f"users{suffix}",
-        {"items": fusion_stage.key, "config": config.users.model_dump()},
+        {"items": fused.key, "config": config.users.model_dump()},
         lambda folder: _save(
             _train_encoder(material, embeddings, config, folder, device, progress), folder
         ),
@@ -143,20 +137,62 @@ def train_variant(
             _train_ranker(material, embeddings, encoder, config, folder, progress), folder
         ),
     )
-    return Variant(
-        fusion, embeddings, encoder, _load(build_ranker(config.ranker, len(FEATURES)), ranker_stage)
+    return Variant(fused, encoder, _load(build_ranker(config.ranker, len(FEATURES)), ranker_stage))
+
+
+def fuse_items(
+    material: Material,
+    config: TrainConfig,
+    workspace: Workspace,
+    *,
+    device: str,
+    progress: bool,
+    suffix: str = "",
+    without: Sequence[int] = (),
+) -> FusedItems:
+    """Return a fusion, a stage of the workspace, and the embeddings of all items.
+
+    Args:
+        material: What to train on.
+        config: Of the fusion.
+        workspace: Keeps the stage.
+        device: Where to train.
+        progress: Show bars.
+        suffix: Of the stage's name.
+        without: Rows of items that the fusion is not to meet, nor their photos.
+    """
+    teacher = load_teacher(config.fusion.teacher, material.dataset.items["item_id"].to_list())
+    apart = {"without": list(without)} if without else {}
+    stage = workspace.run(
+        f"items{suffix}",
+        {
+            "material": material.key,
+            "config": config.fusion.model_dump(),
+            "teacher": hashlib.sha256(teacher.tobytes()).hexdigest(),
+            "seed": config.seed,
+            **apart,
+        },
+        lambda folder: _save(
+            _train_fusion(material, teacher, without, config, folder, device, progress), folder
+        ),
     )
+    dims = {name: values.shape[1] for name, values in material.modalities.embeddings.items()}
+    fusion = _load(build_fusion(config.fusion, dims), stage)
+    embeddings = ItemEmbedder(None, None, fusion, device=device).fuse(material.modalities)
+    return FusedItems(fusion, embeddings, stage.key)
 
 
 def _train_fusion(
     material: Material,
     teacher: Floats,
+    without: Sequence[int],
     config: TrainConfig,
     folder: Path,
     device: str,
     progress: bool,
 ) -> ItemFusion:
     items, photos = material.dataset.items, material.dataset.photos
+    met = ~np.isin(np.arange(len(items)), without)
     images = material.modalities.embeddings.get(IMAGE)
     dim = images.shape[1] if images is not None else 0
     shown, pictured = np.empty(0, dtype=np.int64), np.empty((0, dim), dtype=np.float32)
@@ -167,7 +203,7 @@ def _train_fusion(
     names = list(material.modalities.embeddings)
     data = ItemTrainingData(
         modalities=material.modalities.embeddings,
-        present=np.stack([material.modalities.present[name] for name in names], axis=1),
+        present=np.stack([material.modalities.present[name] & met for name in names], axis=1),
         targets=material.labels.indices,
         n_classes=material.labels.n_classes,
         title_groups=title_groups(items),

@@ -138,6 +138,45 @@ def test_the_wanted_precision_holds_on_fresh_photos_of_products_known_and_not() 
     assert said / 2_000 == pytest.approx(calibration.answers.coverage, abs=0.1)
 
 
+def precision_among_strangers(calibration: Calibration, known: Evidence, rows: Tensor) -> float:
+    """Return how often a product is told of photos of which the last tenth show none."""
+    threshold = calibration.answers.threshold
+    assert threshold is not None
+    sets = likely_sets(calibration.probabilities(known)[:, :-1], ANCESTORS)
+    levels, sizes = choose(sets, threshold)
+    said = sizes > 0
+    hit = sets.rows[torch.arange(len(rows)), levels] == rows[:, None]
+    right = (hit.cumsum(dim=1) > 0)[torch.arange(len(rows)), sizes - 1]
+    return float(right[said].double().mean())
+
+
+def test_a_precision_holds_for_strangers_like_those_that_nothing_has_met() -> None:
+    def lookalikes(evidence: Evidence, rows: Tensor) -> Evidence:
+        """Return what is said by what never learned to tell the products from their siblings."""
+        values = evidence.values.clone()
+        sibling = (rows + 1) % 5 + rows // 5 * 5
+        values[torch.arange(len(rows)), sibling, PICTURE] += 0.3
+        return Evidence(values, evidence.present)
+
+    evidence, rows = drawn(600)
+    fresh, truth = drawn(1_800, seed=1)
+    others, theirs = drawn(200, seed=2)
+    strange = unseen(lookalikes(others, theirs), theirs)
+    asked = Evidence(*(torch.cat(parts) for parts in zip(fresh, strange, strict=True)))
+    rows_asked = torch.cat([truth, torch.full_like(theirs, -1)])
+    careful = fit_calibration(
+        evidence,
+        rows,
+        ANCESTORS,
+        precision=0.93,
+        unknown_share=0.1,
+        unmet=lookalikes(evidence, rows),
+    )
+    careless = fitted(evidence, rows, precision=0.93)
+    assert precision_among_strangers(careful, asked, rows_asked) > 0.915
+    assert precision_among_strangers(careless, asked, rows_asked) < 0.915
+
+
 def test_photos_of_other_products_are_told_from_those_of_the_catalogue() -> None:
     calibration = fitted(*drawn())
     evidence, rows = drawn(500, seed=1)

@@ -7,21 +7,25 @@ import pytest
 import torch
 from PIL import Image
 
+from recsys.catalogue import Catalogue
 from recsys.config import IdentificationConfig
 from recsys.data.dataset import Dataset
 from recsys.data.quarantine import Quarantine
 from recsys.embedding import Modalities
+from recsys.models.calibration import Calibration, fit_calibration
 from recsys.models.fusion import ItemFusion
-from recsys.models.gallery import Photos
+from recsys.models.gallery import Evidence, Gallery, Photos, collect_evidence
 from recsys.models.photos import fuse_pictures
 from recsys.schema import ItemSchema, PhotoSchema
 from recsys.training.identification import (
     build_gallery,
+    held_out_products,
     labelled_photos,
     load_photos,
     look_at_photos,
     product_classes,
 )
+from recsys.training.variant import FusedItems
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 
@@ -136,11 +140,11 @@ def test_the_gallery_has_pictures_and_train_photos_and_is_calibrated_on_those_of
     photos = Photos(torch.randn(len(labels), DIM), torch.randn(len(labels), 2))
     pictures = np.random.default_rng(0).normal(size=(3, DIM)).astype(np.float32)
     modalities = Modalities({"image": pictures}, {"image": np.array([True, False, True])})
-    embeddings = np.eye(3, 6, dtype=np.float32)
+    fused = FusedItems(fusion, np.eye(3, 6, dtype=np.float32), key="")
     head_rows = np.array([2, 1])
     config = IdentificationConfig(precision=0.9, unknown_share=0.2)
     gallery, calibration = build_gallery(
-        dataset.items, labels, photos, modalities, fusion, embeddings, head_rows, config
+        dataset.items, labels, photos, modalities, fused, [], head_rows, config
     )
     assert gallery.picture_rows.tolist() == [0, 2]
     wanted = fuse_pictures(fusion, torch.from_numpy(pictures[[0, 2]]))
@@ -152,3 +156,65 @@ def test_the_gallery_has_pictures_and_train_photos_and_is_calibrated_on_those_of
     assert calibration.n_photos == 2
     assert calibration.wanted_precision == 0.9
     assert calibration.unknown_share == 0.2
+
+
+def test_strangers_are_shown_as_a_fusion_sees_them_that_has_not_met_them(dataset: Dataset) -> None:
+    torch.manual_seed(0)
+    labels = labelled_photos(dataset)
+    photos = Photos(torch.randn(len(labels), DIM), torch.zeros(len(labels), 0))
+    pictures = np.random.default_rng(0).normal(size=(3, DIM)).astype(np.float32)
+    modalities = Modalities({"image": pictures}, {"image": np.ones(3, dtype=bool)})
+    config = IdentificationConfig()
+    fused, of_b, of_c = (
+        FusedItems(ItemFusion({"image": DIM}, dim=6).eval(), embeddings, key="")
+        for embeddings in np.random.default_rng(1).normal(size=(3, 3, 6)).astype(np.float32)
+    )
+
+    def calibrated(held_out: list[tuple[np.ndarray, FusedItems]]) -> Calibration:
+        head_rows = np.empty(0, dtype=np.int64)
+        return build_gallery(
+            dataset.items, labels, photos, modalities, fused, held_out, head_rows, config
+        )[1]
+
+    def said(seen_by: FusedItems, photo: int) -> Evidence:
+        gallery = Gallery(
+            fuse_pictures(seen_by.fusion, torch.from_numpy(pictures)),
+            torch.arange(3),
+            fuse_pictures(seen_by.fusion, photos.embeddings[[0, 2]]),
+            torch.tensor([0, 0]),
+            torch.empty(0, dtype=torch.int64),
+        )
+        asked = Photos(*(part[[photo]] for part in photos))
+        asked = asked._replace(embeddings=fuse_pictures(seen_by.fusion, asked.embeddings))
+        return collect_evidence(asked, torch.from_numpy(seen_by.embeddings), gallery)
+
+    val = [1, 3]  # photos of b and c
+    evidence, unmet = (
+        Evidence(*(torch.cat(parts) for parts in zip(*both, strict=True)))
+        for both in (
+            [said(fused, photo) for photo in val],
+            [said(of_b, val[0]), said(of_c, val[1])],
+        )
+    )
+    wanted = fit_calibration(
+        evidence,
+        torch.tensor([1, 2]),
+        torch.from_numpy(Catalogue(dataset.items, fused.embeddings).categories),
+        precision=config.precision,
+        unknown_share=config.unknown_share,
+        unmet=unmet,
+    )
+    found = calibrated([(np.array([1]), of_b), (np.array([2]), of_c)])
+    assert found.weights == pytest.approx(wanted.weights)
+    assert found.unknown == pytest.approx(wanted.unknown)
+    assert calibrated([]).weights != pytest.approx(wanted.weights, abs=1e-6)
+
+
+def test_every_second_product_of_val_is_held_out_where_enough_are_left(dataset: Dataset) -> None:
+    labels, present = labelled_photos(dataset), np.ones(3, dtype=bool)
+    halves = held_out_products(labels, dataset.items, Modalities({}, {"image": present}))
+    assert [half.tolist() for half in halves] == [[1], [2]]
+    one_left = Modalities({}, {"image": np.array([True, False, True])})
+    assert held_out_products(labels, dataset.items, one_left) == []
+    one_asked = labels.filter(pl.col("item_id") != "c")
+    assert held_out_products(one_asked, dataset.items, Modalities({}, {"image": present})) == []

@@ -17,7 +17,14 @@ from recsys.schema import EventSchema, ItemSchema, PhotoSchema
 from recsys.statistics import build_statistics
 from recsys.training.labels import item_labels
 from recsys.training.stages import Workspace
-from recsys.training.variant import Material, Variant, take_snapshot, train_variant
+from recsys.training.variant import (
+    FusedItems,
+    Material,
+    Variant,
+    fuse_items,
+    take_snapshot,
+    train_variant,
+)
 
 DAY = MICROSECONDS_PER_DAY
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -129,6 +136,12 @@ def weights(module: torch.nn.Module | None) -> torch.Tensor:
     return torch.cat([parameter.detach().ravel() for parameter in module.parameters()])
 
 
+def networks(variant: Variant) -> tuple[torch.nn.Module, ...]:
+    assert variant.user_encoder is not None
+    assert variant.ranker is not None
+    return variant.fused.fusion, variant.user_encoder, variant.ranker
+
+
 def with_changed(keep_us: int) -> Material:
     """Return the material with every event at or after a moment moved to another item."""
     past = known()
@@ -144,11 +157,10 @@ def test_every_part_is_trained_once_and_read_back_the_next_time(
     variant, folder = first
     again, skipped = trained(folder, material())
     assert skipped == dict.fromkeys(("items", "users", "ranker"), True)
-    np.testing.assert_array_equal(variant.item_embeddings, again.item_embeddings)
-    lengths = np.linalg.norm(variant.item_embeddings, axis=1)
+    np.testing.assert_array_equal(variant.fused.embeddings, again.fused.embeddings)
+    lengths = np.linalg.norm(variant.fused.embeddings, axis=1)
     np.testing.assert_allclose(lengths, np.ones(N_ITEMS), rtol=1e-5)
-    for name in ("fusion", "user_encoder", "ranker"):
-        one, other = getattr(variant, name), getattr(again, name)
+    for one, other in zip(networks(variant), networks(again), strict=True):
         assert torch.equal(weights(one), weights(other))
         assert not one.training
 
@@ -187,7 +199,7 @@ def test_without_events_there_is_a_fusion_and_nothing_above_it(tmp_path: Path) -
 def test_an_ablation_has_one_modality_and_stages_of_its_own(tmp_path: Path) -> None:
     whole = material()
     variant, skipped = trained(tmp_path, whole.only("text"), suffix="-text")
-    assert variant.fusion.modalities == ("text",)
+    assert variant.fused.fusion.modalities == ("text",)
     assert list(skipped) == ["items-text", "users-text", "ranker-text"]
     assert whole.only("text").photos is None
     assert whole.only("image").photos is whole.photos
@@ -198,7 +210,7 @@ def test_what_happens_after_the_first_cut_reaches_neither_fusion_nor_user_encode
     first: tuple[Variant, Path], tmp_path: Path
 ) -> None:
     one, other = first[0], trained(tmp_path, with_changed(CUTS_US[0]))[0]
-    np.testing.assert_array_equal(one.item_embeddings, other.item_embeddings)
+    np.testing.assert_array_equal(one.fused.embeddings, other.fused.embeddings)
     assert torch.equal(weights(one.user_encoder), weights(other.user_encoder))
     assert not torch.equal(weights(one.ranker), weights(other.ranker))
 
@@ -207,14 +219,14 @@ def test_what_happens_after_the_split_reaches_nothing(
     first: tuple[Variant, Path], tmp_path: Path
 ) -> None:
     one, other = first[0], trained(tmp_path, with_changed(CUTS_US[-1]))[0]
-    for name in ("fusion", "user_encoder", "ranker"):
-        assert torch.equal(weights(getattr(one, name)), weights(getattr(other, name)))
+    for mine, theirs in zip(networks(one), networks(other), strict=True):
+        assert torch.equal(weights(mine), weights(theirs))
 
 
 def test_photos_of_the_val_and_test_splits_teach_the_fusion_nothing(tmp_path: Path) -> None:
     def fused(photos: np.ndarray, name: str) -> np.ndarray:
         chosen = material(interactions=None, cuts_us=(), photos=photos)
-        return trained(tmp_path / name, chosen)[0].item_embeddings
+        return trained(tmp_path / name, chosen)[0].fused.embeddings
 
     photos = material().photos
     assert photos is not None
@@ -224,6 +236,30 @@ def test_photos_of_the_val_and_test_splits_teach_the_fusion_nothing(tmp_path: Pa
     before = fused(photos, "a")
     np.testing.assert_array_equal(fused(held_out, "b"), before)
     assert not np.allclose(fused(training, "c"), before)
+
+
+def test_a_fusion_does_not_meet_the_items_that_it_is_to_do_without(tmp_path: Path) -> None:
+    def fused(chosen: Material, name: str) -> FusedItems:
+        workspace = Workspace(tmp_path / name, announce=lambda stage: None)
+        return fuse_items(chosen, CONFIG, workspace, device="cpu", progress=False, without=[0, 5])
+
+    def moved(rows: list[int], photo: int) -> Material:
+        whole = material()
+        assert whole.photos is not None
+        embeddings = {name: values.copy() for name, values in whole.modalities.embeddings.items()}
+        for values in embeddings.values():
+            values[rows] += np.arange(values.shape[1])
+        photos = whole.photos.copy()
+        photos[photo] += np.arange(5)
+        modalities = Modalities(embeddings, whole.modalities.present)
+        return replace(whole, modalities=modalities, photos=photos)
+
+    before = weights(fused(material(), "a").fusion)
+    unmet = fused(moved([0, 5], photo=0), "b")  # the first photo shows the first item
+    assert torch.equal(weights(unmet.fusion), before)
+    assert unmet.embeddings.shape[0] == N_ITEMS  # and yet it tells where they are
+    assert unmet.embeddings[[0, 5]].any(axis=1).all()
+    assert not torch.equal(weights(fused(moved([1], photo=0), "d").fusion), before)
 
 
 def test_items_that_a_user_met_within_a_week_are_pairs_and_others_are_not(
@@ -236,8 +272,8 @@ def test_items_that_a_user_met_within_a_week_are_pairs_and_others_are_not(
     times = np.where(early, CUTS_US[0] - pauses, past.timestamps_us)
     apart = trained(tmp_path / "a", material(interactions=replace(past, timestamps_us=times)))[0]
     alone = trained(tmp_path / "b", material(interactions=None))[0]
-    np.testing.assert_array_equal(apart.item_embeddings, alone.item_embeddings)
-    assert not np.allclose(first[0].item_embeddings, alone.item_embeddings)
+    np.testing.assert_array_equal(apart.fused.embeddings, alone.fused.embeddings)
+    assert not np.allclose(first[0].fused.embeddings, alone.fused.embeddings)
 
 
 def test_a_snapshot_knows_what_lay_before_its_cut() -> None:

@@ -141,7 +141,7 @@ class Bundle:
         self.as_of_us: int | None = self._description["as_of_us"]
         self.left_out: tuple[str, ...] = tuple(self._description["left_out"])
 
-    @property
+    @cached_property
     def parts(self) -> frozenset[str]:
         """Which of "vision", "text", "ranking" and "identification" the bundle has."""
         files = {

@@ -14,7 +14,7 @@ from recsys.data.interactions import Interactions, Ints
 from recsys.data.splits import split_by_time
 from recsys.errors import DataError
 from recsys.evaluation.bootstrap import estimate
-from recsys.evaluation.protocol import Scorer, SystemResult, evaluate
+from recsys.evaluation.protocol import Scorer, SystemResult, rank_queries, score_ranking
 from recsys.evaluation.queries import Queries, Scope, build_queries
 from recsys.evaluation.results import (
     ClassificationRow,
@@ -76,16 +76,14 @@ def rank_systems(
         DataError: If there is nobody to ask in any scope.
     """
     bundle.require("ranking")
-    systems = _systems(bundle, ablations)
-    tables = []
-    for queries in bundle_queries(bundle, scopes):
-        results: list[tuple[Role, SystemResult]] = []
-        for system in systems:
-            report = partial(progress, f"{queries.scope}: {system.name}") if progress else None
-            result = evaluate(system.name, system.scorer, queries, ks=ks, progress=report)
-            results.append((system.role, result))
-        tables.append(ranking_table(queries, results))
-    return tables
+    questions = bundle_queries(bundle, scopes)
+    results: list[list[tuple[Role, SystemResult]]] = [[] for _ in questions]
+    for system in _systems(bundle, ablations):
+        report = partial(progress, system.name) if progress else None
+        rankings = rank_queries(system.scorer, questions, ks=ks, progress=report)
+        for queries, ranked, of_scope in zip(questions, rankings, results, strict=True):
+            of_scope.append((system.role, score_ranking(system.name, ranked, queries, ks=ks)))
+    return [ranking_table(*both) for both in zip(questions, results, strict=True)]
 
 
 def _systems(bundle: Bundle, ablations: Mapping[str, Bundle]) -> list[System]:

@@ -65,23 +65,55 @@ def evaluate(
         ValueError: If ``ks`` or ``batch_size`` has a number below 1, or the scores are not
             finite or of the wrong shape.
     """
+    (ranked,) = rank_queries(
+        scorer, [queries], ks=ks, batch_size=batch_size, seed=seed, progress=progress
+    )
+    return score_ranking(name, ranked, queries, ks=ks, seed=seed)
+
+
+def rank_queries(
+    scorer: Scorer,
+    questions: Sequence[Queries],
+    *,
+    ks: Sequence[int] = (10, 20),
+    batch_size: int = 512,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Ints]:
+    """Return the rankings (U, max(ks)) of every set of questions; each user is scored once.
+
+    Args:
+        scorer: Scores the whole catalogue for a batch of users.
+        questions: Sets of questions to the same catalogue, as of the scopes.
+        ks: Cut-offs of the metrics to come.
+        batch_size: Users scored at once.
+        seed: Of the tie-breaking order.
+        progress: Called after every batch.
+
+    Raises:
+        ValueError: As for ``evaluate``.
+    """
     if not ks or min(ks) < 1:
         raise ValueError(f"ks must be one or more numbers of at least 1, got {list(ks)}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    ranked = np.empty((len(queries), max(ks)), dtype=np.int64)
-    for start in range(0, len(queries), batch_size):
-        batch = slice(start, start + batch_size)
-        ranked[batch] = rank_scores(
-            scorer(queries.user_rows[batch]),
-            excluded=queries.excluded[batch],
-            candidates=queries.candidates,
-            k=max(ks),
-            seed=seed,
-        )
+    ranked = [np.empty((len(queries), max(ks)), dtype=np.int64) for queries in questions]
+    users: Ints = np.unique(np.concatenate([queries.user_rows for queries in questions]))
+    for start in range(0, len(users), batch_size):
+        batch = users[start : start + batch_size]
+        scores = scorer(batch)
+        for queries, into in zip(questions, ranked, strict=True):
+            asked = np.flatnonzero(np.isin(queries.user_rows, batch))
+            into[asked] = rank_scores(
+                scores[np.searchsorted(batch, queries.user_rows[asked])],
+                excluded=[queries.excluded[position] for position in asked.tolist()],
+                candidates=queries.candidates,
+                k=max(ks),
+                seed=seed,
+            )
         if progress is not None:
-            progress(min(start + batch_size, len(queries)), len(queries))
-    return score_ranking(name, ranked, queries, ks=ks, seed=seed)
+            progress(min(start + batch_size, len(users)), len(users))
+    return ranked
 
 
 def score_ranking(

@@ -24,6 +24,7 @@ from recsys.training.loop import VALIDATION_LOSS, EpochSampler, adamw, fit, row_
 
 # The features whose top candidates are kept as hard negatives, since retrieval would offer them.
 HARD_BY = ("user_affinity", "bought_together", "recent_popularity", "profile_similarity")
+ENCODED_AT_ONCE = 256  # users
 
 
 @dataclass(frozen=True)
@@ -83,35 +84,47 @@ def sample_examples(
     """
     generator = np.random.default_rng(seed)
     on_offer = snapshot.candidates
-    asked = [(user, np.intersect1d(rows, on_offer)) for user, rows in enumerate(snapshot.answers)]
-    asked = [(user, rows) for user, rows in asked if len(rows)]
-    if not asked:
+    is_on_offer = np.zeros(len(snapshot.table), dtype=np.bool_)
+    is_on_offer[on_offer] = True
+    answers_of = [rows[is_on_offer[rows]] for rows in snapshot.answers]
+    asked = np.flatnonzero([len(rows) for rows in answers_of])
+    if len(asked) == 0:
         raise TrainingError(
             "the ranker needs users with events of the target kinds after a cut, got none; "
             "use a longer [split] horizon or fewer cuts"
         )
-    drawn = np.sort(generator.permutation(len(asked))[:n_queries])
-    asked = [asked[position] for position in drawn]
+    asked = np.sort(generator.permutation(asked)[:n_queries])
+    vectors = _user_vectors(snapshot, asked, encoder)
     n_candidates = min(n_candidates, len(on_offer))
     features = torch.empty(len(asked), n_candidates, len(FEATURES))
     relevance = torch.zeros(len(asked), n_candidates)
     rows_on_offer = torch.from_numpy(on_offer)
-    for index, (user, answers) in enumerate(asked):
-        history = snapshot.histories[user]
-        every = _features(history, rows_on_offer, snapshot, encoder)  # (N, F)
-        picked = _pick(every, np.isin(on_offer, answers), n_candidates, generator)
+    for index, user in enumerate(asked.tolist()):
+        every = ranking_features(
+            snapshot.histories[user],
+            rows_on_offer,
+            snapshot.cut_us,
+            snapshot.table,
+            vectors[index],
+        )  # (N, F)
+        is_answer = np.isin(on_offer, answers_of[user])
+        picked = _pick(every, is_answer, n_candidates, generator)
         features[index] = every[torch.from_numpy(picked)]
-        relevance[index] = torch.from_numpy(np.isin(on_offer[picked], answers))
+        relevance[index] = torch.from_numpy(is_answer[picked])
     return RankingExamples(features, relevance)
 
 
 @torch.inference_mode()
-def _features(
-    history: History, candidates: Tensor, snapshot: Snapshot, encoder: UserEncoder
-) -> Tensor:
-    now = np.array([snapshot.cut_us])
-    user_vector = encode_users(encoder, [history], now, snapshot.table.embeddings)[0]
-    return ranking_features(history, candidates, snapshot.cut_us, snapshot.table, user_vector)
+def _user_vectors(snapshot: Snapshot, users: Ints, encoder: UserEncoder) -> Tensor:
+    """Return the vectors of some users at the cut (Q, D)."""
+    vectors = [torch.empty(0, snapshot.table.embeddings.shape[1])]
+    for start in range(0, len(users), ENCODED_AT_ONCE):
+        histories = [
+            snapshot.histories[user] for user in users[start : start + ENCODED_AT_ONCE].tolist()
+        ]
+        now_us = np.full(len(histories), snapshot.cut_us)
+        vectors.append(encode_users(encoder, histories, now_us, snapshot.table.embeddings))
+    return torch.cat(vectors)
 
 
 def _pick(

@@ -213,7 +213,7 @@ def test_progress_names_every_system_and_ends_with_every_user(bundle: Bundle) ->
 
     report = report_bundle(bundle, QUICK, title="x", progress=tell)
     table = report.rankings[0]
-    assert set(told) == {f"all: {row.name}" for row in table.systems}
+    assert set(told) == {row.name for row in table.systems}
     assert set(told.values()) == {(table.n_users, table.n_users)}
 
 

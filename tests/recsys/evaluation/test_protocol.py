@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recsys.evaluation.protocol import compare, evaluate, rank_scores, score_ranking
+from recsys.evaluation.protocol import (
+    compare,
+    evaluate,
+    rank_queries,
+    rank_scores,
+    score_ranking,
+)
 from recsys.evaluation.queries import Queries
 
 N_ITEMS = 9
@@ -122,6 +128,22 @@ def test_batch_size_does_not_change_the_result():
     pieces = evaluate("oracle", oracle_scorer, queries, batch_size=7)
     np.testing.assert_array_equal(whole.ranked, pieces.ranked)
     assert whole.estimates == pieces.estimates
+
+
+def test_users_of_several_sets_of_questions_are_scored_once():
+    some, all_of_them = planted_queries(n_users=11), planted_queries()
+    asked = []
+
+    def scorer(user_rows):
+        asked.extend(user_rows)
+        return oracle_scorer(user_rows)
+
+    found = rank_queries(scorer, [some, all_of_them], ks=(3,), batch_size=7)
+    assert sorted(asked) == sorted(all_of_them.user_rows)
+    for queries, ranked in zip((some, all_of_them), found, strict=True):
+        np.testing.assert_array_equal(
+            ranked, evaluate("oracle", oracle_scorer, queries, ks=(3,)).ranked
+        )
 
 
 def test_progress_is_told_after_every_batch():

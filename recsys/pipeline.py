@@ -31,7 +31,7 @@ from recsys.statistics import build_statistics
 from recsys.training.alignment import Towers, align_towers, load_fusion, load_towers
 from recsys.training.identification import (
     build_gallery,
-    held_out_products,
+    fuse_without_halves,
     labelled_photos,
     load_photos,
     look_at_photos,
@@ -51,7 +51,7 @@ from recsys.training.towers import (
     train_text,
     train_vision,
 )
-from recsys.training.variant import Material, Variant, fuse_items, train_variant
+from recsys.training.variant import Material, Variant, train_variant
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
@@ -381,23 +381,9 @@ def _identification(
             progress=progress,
         ),
     )
-    held_out = [
-        (
-            rows,
-            fuse_items(
-                material,
-                config,
-                workspace,
-                device=device,
-                progress=progress,
-                suffix=f"-held-out-{half}",
-                without=rows.tolist(),
-            ),
-        )
-        for half, rows in enumerate(
-            held_out_products(labels, dataset.items, material.modalities), start=1
-        )
-    ]
+    held_out = fuse_without_halves(
+        material, labels, config, workspace, device=device, progress=progress
+    )
     gallery, calibration = build_gallery(
         dataset.items,
         labels,

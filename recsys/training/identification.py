@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recsys.catalogue import Catalogue
-from recsys.config import IdentificationConfig
+from recsys.config import IdentificationConfig, TrainConfig
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Ints
 from recsys.embedding import Modalities
@@ -21,7 +21,8 @@ from recsys.models.photos import fuse_pictures, look
 from recsys.schema import PhotoSchema
 from recsys.training.items import IMAGE
 from recsys.training.labels import UNKNOWN, category_names, photo_rows
-from recsys.training.variant import FusedItems
+from recsys.training.stages import Workspace
+from recsys.training.variant import FusedItems, Material, fuse_items
 from vision.tower import VisionTower
 from vision.views import Views
 
@@ -83,6 +84,41 @@ def look_at_photos(
 def load_photos(folder: Path) -> Photos:
     """Return what ``look_at_photos`` has left: embeddings (n, D_m) before any fusion."""
     return Photos(**load_file(folder / PHOTOS_FILE))
+
+
+def fuse_without_halves(
+    material: Material,
+    labels: pl.DataFrame,
+    config: TrainConfig,
+    workspace: Workspace,
+    *,
+    device: str,
+    progress: bool,
+) -> list[tuple[Ints, FusedItems]]:
+    """Return the halves of the products on photos of val, each with a fusion that never met it.
+
+    Args:
+        material: What the fusions are trained on.
+        labels: From ``labelled_photos``.
+        config: Of the fusion.
+        workspace: Keeps the stages.
+        device: Where to train.
+        progress: Show bars.
+    """
+    found = []
+    halves = held_out_products(labels, material.dataset.items, material.modalities)
+    for number, rows in enumerate(halves, start=1):
+        fused = fuse_items(
+            material,
+            config,
+            workspace,
+            device=device,
+            progress=progress,
+            suffix=f"-held-out-{number}",
+            without=rows.tolist(),
+        )
+        found.append((rows, fused))
+    return found
 
 
 def held_out_products(

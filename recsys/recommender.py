@@ -50,8 +50,8 @@ class Recommender:
         bundle: A verified bundle.
         device: Where the embedding table and the networks live.
         as_of_us: Forget every event at or after this moment, for offline evaluation.
-        exact_up_to: Catalogues up to this size are searched exactly, larger ones by a graph that
-            is built here and now (``recsys.index``).
+        exact_up_to: Catalogues up to this size are searched exactly, larger ones by a graph once
+            ``prepare_search`` has built it (``recsys.index``).
     """
 
     def __init__(
@@ -224,7 +224,11 @@ class Recommender:
         return self._found(self._search.search(text, vectors, mask, k, mode), "search")
 
     def prepare_search(self) -> None:
-        """Index the items' words now, which the first search by words would do otherwise."""
+        """Index the catalogue for many queries, which a single one is not worth.
+
+        The first search by words would index them otherwise. A catalogue on the CPU of more than
+        ``exact_up_to`` items gets its graph here.
+        """
         self._search.prepare()
 
     def upsert(self, items: pl.DataFrame, embeddings: NDArray[np.float32]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys.catalogue import Catalogue
 from recsys.embedding import MAX_QUERY_CHARACTERS
-from recsys.index import EXACT_UP_TO, Nearest, best_rows, build_index
+from recsys.index import EXACT_UP_TO, ExactIndex, Nearest, VectorIndex, best_rows, build_index
 from recsys.lexical import LexicalIndex
 
 SearchMode = Literal["hybrid", "vector", "lexical"]
@@ -29,12 +29,14 @@ class CatalogueSearch:
 
     Args:
         catalogue: Items, which may change.
-        exact_up_to: Catalogues up to this size are searched exactly.
+        exact_up_to: Catalogues up to this size are searched exactly, and larger ones until they are
+            prepared.
     """
 
     def __init__(self, catalogue: Catalogue, *, exact_up_to: int = EXACT_UP_TO) -> None:
         self._catalogue = catalogue
-        self._vectors = build_index(catalogue, exact_up_to=exact_up_to)
+        self._exact_up_to = exact_up_to
+        self._vectors: VectorIndex = ExactIndex(catalogue)
         self._words = LexicalIndex(catalogue)
 
     def update(self, rows: Iterable[int]) -> None:
@@ -44,8 +46,9 @@ class CatalogueSearch:
         self._words.update(rows)
 
     def prepare(self) -> None:
-        """Index the items' words now, which the first search by words would do otherwise."""
+        """Index the catalogue for many queries: its words, and its vectors if they are many."""
         self._words.refresh()
+        self._vectors = build_index(self._catalogue, exact_up_to=self._exact_up_to)
 
     def search(
         self,

@@ -221,6 +221,7 @@ def test_an_approximate_recommender_answers_nearly_as_the_exact_one(
     recommender: Recommender, tiny_bundle: Path
 ) -> None:
     approximate = Recommender(Bundle(tiny_bundle), exact_up_to=10)
+    approximate.prepare_search()
     titles = recommender.bundle.items["title"].drop_nulls().to_list()[:20]
     shared = [
         len(

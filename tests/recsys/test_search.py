@@ -6,6 +6,7 @@ from torch import Tensor
 
 from recsys.catalogue import Catalogue, Filters
 from recsys.schema import ItemSchema
+from recsys.index import EXACT_UP_TO
 from recsys.search import CatalogueSearch, fuse_ranks, query_parts
 
 ANGLES = {"red lamp": 0, "blue lamp": 40, "red mug": 90, "blue mug": 130}
@@ -112,10 +113,14 @@ def test_an_item_without_title_and_picture_is_not_found(
     assert sorted(search.by_vector(vector(0), mask, 10).rows.tolist()) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("exact_up_to", [0, EXACT_UP_TO])
+@pytest.mark.parametrize("prepared", [False, True])
 def test_search_follows_the_catalogue(
-    search: CatalogueSearch, catalogue: Catalogue, mask: np.ndarray
+    catalogue: Catalogue, exact_up_to: int, prepared: bool
 ) -> None:
-    search.prepare()
+    search = CatalogueSearch(catalogue, exact_up_to=exact_up_to)
+    if prepared:
+        search.prepare()
     lamp = catalogue.records(["red-lamp"])
     catalogue.upsert(
         lamp.with_columns(item_id=pl.lit("new"), title=pl.lit("golden trumpet")),

@@ -74,16 +74,17 @@ class TasteRegression(nn.Module):
             mask: True where there is an event, bool (B, L).
         """
         weights = self._weights(items, ages_days, kinds, mask)  # (B, L)
-        metric = self.axes * self.log_relevance.exp()  # (D, axes)
+        relevance = self.log_relevance.exp()  # (axes,)
         # bfloat16 would lose the small differences that the solution lives on.
         with torch.autocast(items.device.type, enabled=False):
             root = weights.float().sqrt()[..., None]  # (B, L, 1)
-            inputs = root * ((items.float() - self.mean) @ metric)  # (B, L, axes)
+            # Scaled after the product, which then needs no gradient.
+            inputs = root * ((items.float() - self.mean) @ self.axes) * relevance  # (B, L, axes)
             # In the space of events, not of dimensions: a history is mostly shorter than D.
             gram = inputs @ inputs.transpose(1, 2)  # (B, L, L)
             gram = gram + torch.eye(gram.shape[1], device=gram.device)
             solution = torch.cholesky_solve(root, torch.linalg.cholesky(gram))  # (B, L, 1)
-            posterior: Tensor = (solution * inputs).sum(dim=1) @ metric.T
+            posterior: Tensor = ((solution * inputs).sum(dim=1) * relevance) @ self.axes.T
         return posterior
 
     def _weights(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:

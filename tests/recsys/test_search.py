@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from recsys.catalogue import Catalogue, Filters
-from recsys.schema import ItemSchema
 from recsys.index import EXACT_UP_TO
+from recsys.schema import ItemSchema
 from recsys.search import CatalogueSearch, fuse_ranks, query_parts
 
 ANGLES = {"red lamp": 0, "blue lamp": 40, "red mug": 90, "blue mug": 130}

@@ -1,4 +1,4 @@
-"""Nearest-neighbour search under a mask: exact, or by a graph where the catalogue is very large."""
+"""Nearest-neighbour search under a mask: exact, or by a graph where the catalogue is large."""
 
 import math
 from collections.abc import Iterable

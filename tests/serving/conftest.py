@@ -59,12 +59,6 @@ def draw(colour: tuple[int, int, int], side: int) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Tests run beside each other; two of them fighting for two cores take ten times as long."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> PlantedShop:
     """Return a shop of 12 products: 4 kinds in 3 colours, bought by 6 users, 2 each.

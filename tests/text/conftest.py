@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
 from text.build import build_encoder
 from text.config import TextConfig
@@ -25,12 +24,6 @@ MULTILINGUAL = (
     "Кофеварка «Дом» 220V",
     "",
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Tests run beside each other; two of them fighting for two cores take ten times as long."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

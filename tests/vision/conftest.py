@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from vision.dataset import Samples
@@ -17,12 +16,6 @@ COLOURS = {
     "sand": (220, 220, 30),
 }
 CLASSES = {"colour": list(COLOURS), "side.of it": ["small", "large"]}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Tests run beside each other; two of them fighting for two cores take ten times as long."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,6 @@ def images_of(samples: Samples) -> list[Path]:
 def trained(
     planted: Callable[..., Samples], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[FinetuneResult, Samples, Samples, Path]:
-    torch.set_num_threads(1)
     train, validation = planted(160), planted(60, seed=1)
     workdir = tmp_path_factory.mktemp("run")
     config = changed(ema=0.9)

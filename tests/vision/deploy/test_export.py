@@ -47,7 +47,6 @@ def tower() -> VisionTower:
 
 @pytest.fixture(scope="module")
 def folder(tower: VisionTower, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("exported")
     export_onnx(tower, folder, int8_calibration=pictures(40, seed=1))
     return folder

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from torch import Tensor
@@ -48,11 +49,11 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class RankingExamples:
-    """Queries with a fixed number of candidates each.
+    """Queries with their candidates.
 
     Args:
         features: (Q, C, F) float32.
-        relevance: 1 for an answer, (Q, C) float32.
+        relevance: 1 for an answer, -1 where a query has no further candidate, (Q, C) float32.
     """
 
     features: Tensor
@@ -167,11 +168,8 @@ def train_ranker(
     with isolate_rng():
         torch.manual_seed(seed)
         ranker = build_ranker(config, len(FEATURES))
-    together = RankingExamples(
-        torch.cat([part.features for part in examples]),
-        torch.cat([part.relevance for part in examples]),
-    )
-    ranker.fit_scale(together.features.reshape(-1, len(FEATURES)))
+    together = _join(examples)
+    ranker.fit_scale(together.features[together.relevance >= 0])
     n_queries = len(together.relevance)
     sampler = EpochSampler(lambda rng: rng.permutation(n_queries), n_queries, seed=seed)
     batches = row_batches(sampler, config.batch_size)
@@ -187,6 +185,23 @@ def train_ranker(
         progress=progress,
     )
     return module.ranker.eval()
+
+
+def _join(examples: Sequence[RankingExamples]) -> RankingExamples:
+    """Return all queries; a small shop had fewer candidates on offer at its earlier cuts."""
+    most = max(part.relevance.shape[1] for part in examples)
+    missing = [most - part.relevance.shape[1] for part in examples]
+    return RankingExamples(
+        torch.cat(
+            [F.pad(part.features, (0, 0, 0, n)) for part, n in zip(examples, missing, strict=True)]
+        ),
+        torch.cat(
+            [
+                F.pad(part.relevance, (0, n), value=-1.0)
+                for part, n in zip(examples, missing, strict=True)
+            ]
+        ),
+    )
 
 
 class _RankerModule(L.LightningModule):
@@ -240,8 +255,8 @@ class _RankerModule(L.LightningModule):
         What was taken before is easy to recommend again: alone, the first would learn little else.
         """
         logits, relevance = self.ranker(features), relevance.to(self.device)
-        everything = torch.ones_like(relevance, dtype=torch.bool)
-        new = features[..., self._own_column] == 0
+        everything = relevance >= 0
+        new = everything & (features[..., self._own_column] == 0)
         repeating = listwise_softmax_loss(logits, relevance, everything)
         discovering = listwise_softmax_loss(logits, relevance, new)
         return repeating + self.config.discovery_weight * discovering

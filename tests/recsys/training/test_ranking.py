@@ -235,6 +235,28 @@ def test_features_are_standardised_by_all_training_queries(tmp_path: Path) -> No
     torch.testing.assert_close(ranker.deviation, flat.std(dim=0), rtol=5e-3, atol=0)
 
 
+def test_cuts_with_fewer_candidates_are_learned_from_as_they_are(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"epochs": 1, "batch_size": 64, "hide_events": 0.0})
+    validation = planted(9, told_by=("popularity",))
+    many, few = planted(0, told_by=("popularity",)), planted(1, told_by=("popularity",))
+    few = RankingExamples(few.features[:, :7], few.relevance[:, :7])
+    ranker = train_ranker([many, few], validation, config, workdir=tmp_path, seed=0, progress=False)
+    flat = torch.cat([one.features.reshape(-1, len(FEATURES)) for one in (many, few)])
+    torch.testing.assert_close(ranker.mean, flat.mean(dim=0))
+    # Candidates that nobody has, whatever they look like, are in no list.
+    absent = torch.full((len(many.relevance), 3), -1.0)
+    padded = RankingExamples(
+        torch.cat([many.features, torch.full((*absent.shape, len(FEATURES)), 9.0)], dim=1),
+        torch.cat([many.relevance, absent], dim=1),
+    )
+    rows = torch.arange(len(many.relevance))
+    losses = [
+        float(_RankerModule(ranker, one, one, config, n_steps=1).training_step(rows, 0).detach())
+        for one in (many, padded)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_with_every_event_hidden_a_ranker_goes_by_what_a_new_item_has(tmp_path: Path) -> None:
     examples = planted(0, told_by=("popularity", "user_affinity"), n_queries=120)
     config = CONFIG.model_copy(update={"hide_events": 0.999, "epochs": 12})

@@ -77,20 +77,25 @@ class Recommender:
     def history(self, user_id: str, live: Sequence[Event] = ()) -> History:
         """Return the user's events of the bundle and the live ones, oldest first.
 
-        An event in both counts once; live events of unknown items or kinds are left out; an
-        unknown user has the live events alone.
+        A live event that the bundle has, or that is told twice, counts once; events that the
+        bundle itself repeats are as in training. Live events of unknown items or kinds are left
+        out; an unknown user has the live events alone.
         """
         known = self._histories.get(user_id, EMPTY_HISTORY)
         kinds = {name: code for code, name in enumerate(self.kind_names)}
-        events = set(zip(*(column.tolist() for column in known), strict=True)) | {
+        told = {
             (self.catalogue.row_of[event.item_id], kinds[event.kind], event.timestamp_us)
             for event in live
             if event.item_id in self.catalogue.row_of and event.kind in kinds
         }
-        if len(events) == 0:
-            return EMPTY_HISTORY
-        columns = np.array(sorted(events, key=lambda event: (event[2], event[0], event[1])))
-        return History(*np.ascontiguousarray(columns.T))
+        bundled = list(zip(*(column.tolist() for column in known), strict=True))
+        fresh = told.difference(bundled)
+        if not fresh:
+            return known
+        # The order of ``build_interactions``, where events of one moment are ordered, too.
+        ids = self.catalogue.item_ids
+        ordered = sorted([*bundled, *fresh], key=lambda event: (event[2], ids[event[0]], event[1]))
+        return History(*np.ascontiguousarray(np.array(ordered).T))
 
     @property
     def kind_names(self) -> Sequence[str]:

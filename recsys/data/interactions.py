@@ -117,7 +117,7 @@ def build_interactions(events: pl.DataFrame, item_ids: Sequence[str]) -> Interac
     Raises:
         ValueError: If an event names an item outside ``item_ids``.
     """
-    events = events.sort("timestamp", "user_id", "item_id", maintain_order=True)
+    events = events.sort("timestamp", "user_id", "item_id", "kind", maintain_order=True)
     user_ids = events["user_id"].unique().sort()
     kind_names = events["kind"].unique().sort()
 

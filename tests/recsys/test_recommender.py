@@ -8,6 +8,7 @@ import pytest
 
 from recsys.bundle import Bundle
 from recsys.catalogue import Filters
+from recsys.data.interactions import build_interactions
 from recsys.data.synthetic import Shop
 from recsys.errors import InvalidImageError, UnknownItemError
 from recsys.recommender import MAX_K, Event, Recommender
@@ -70,6 +71,37 @@ def test_a_replayed_history_scores_as_the_bundled_one(recommender: Recommender, 
     assert all(np.array_equal(a, b) for a, b in zip(history, replayed, strict=True))
     both = recommender.history(user, events)  # an event told twice counts once
     assert all(np.array_equal(a, b) for a, b in zip(history, both, strict=True))
+
+
+def test_a_history_is_that_of_training_with_its_repeats_and_its_order(tiny_bundle: Path) -> None:
+    bundle = Bundle(tiny_bundle)
+    basket = [bundle.items["item_id"][row] for row in (7, 3, 3, 5)]
+    moment = datetime(2025, 6, 1, tzinfo=UTC)
+    told = bundle.interactions.kind_names
+    events = pl.DataFrame(
+        {
+            "user_id": "buyer",
+            "item_id": basket * len(told),
+            "timestamp": moment,
+            "kind": [kind for kind in reversed(told) for _ in basket],
+            "quantity": 1.0,
+        }
+    )
+    bundle.interactions = build_interactions(events, bundle.items["item_id"].to_list())
+    (trained,) = bundle.interactions.histories()
+    recommender = Recommender(bundle)
+    replayed = [Event(item, told[-1], int(moment.timestamp() * 1e6)) for item in basket]
+    for live in ([], replayed):
+        found = recommender.history("buyer", live)
+        assert all(np.array_equal(a, b) for a, b in zip(found, trained, strict=True))
+    later = Event(basket[0], told[0], int(moment.timestamp() * 1e6) + 1)
+    assert len(recommender.history("buyer", [later]).kinds) == len(trained.kinds) + 1
+    # Of one moment, the bundle's order is kept whatever the live events' own.
+    newcomer = recommender.history("nobody", replayed)
+    assert newcomer.item_rows.tolist() == sorted(
+        {recommender.catalogue.row_of[item] for item in basket},
+        key=recommender.catalogue.item_ids.__getitem__,
+    )
 
 
 def test_a_live_purchase_changes_the_answer(recommender: Recommender, user: str) -> None:

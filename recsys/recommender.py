@@ -168,11 +168,15 @@ class Recommender:
     def similar(self, item_id: str, *, k: int, filters: Filters = Filters()) -> list[Scored]:
         """Return the ``k`` items closest to an item, which is itself left out.
 
+        To an item without title and picture nothing is close.
+
         Raises:
             UnknownItemError: If the item is not in the catalogue.
         """
         check_k(k)
         row = int(self.catalogue.rows([item_id])[0])
+        if not self.catalogue.embedded[row]:
+            return []
         mask = self.catalogue.mask(filters)
         mask[row] = False
         found = self._search.by_vector(self.catalogue.embeddings[row], mask, k)
@@ -284,13 +288,19 @@ class Recommender:
         table = self._table
         user_vector = self._ranker.user_vector(history, now_us, table)
         neighbours = table.neighbour_rows[torch.from_numpy(np.unique(history.item_rows))]
+        allowed = torch.from_numpy(rows).to(self.device)
+
+        def first(values: Tensor) -> Tensor:
+            n_offers = min(OFFERS_PER_SOURCE, len(allowed))
+            return allowed[values[allowed].topk(n_offers).indices]
+
         offered = torch.cat(
             [
                 self._search.by_vector(user_vector, mask, OFFERS_PER_SOURCE).rows.to(self.device),
                 neighbours[neighbours >= 0],
                 torch.from_numpy(history.item_rows).to(self.device),
-                table.popularity[:, 1].topk(OFFERS_PER_SOURCE).indices,
-                table.created_us.topk(OFFERS_PER_SOURCE).indices,
+                first(table.popularity[:, 1]),
+                first(table.created_us),
             ]
         ).unique()
         rows_offered: Tensor = offered.cpu()

@@ -8,7 +8,7 @@ import pytest
 
 from recsys.bundle import Bundle
 from recsys.catalogue import Filters
-from recsys.data.interactions import build_interactions
+from recsys.data.interactions import EMPTY_HISTORY, build_interactions
 from recsys.data.synthetic import Shop
 from recsys.errors import InvalidImageError, UnknownItemError
 from recsys.recommender import MAX_K, Event, Recommender
@@ -162,6 +162,30 @@ def test_a_large_catalogue_ranks_the_best_offers_of_each_source(
     rows = recommender.catalogue.rows(ids(offered))
     wanted = recommender.scores(history, NOW)[rows].tolist()
     assert [one.score for one in offered] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_what_a_filter_leaves_is_offered_by_every_source(
+    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statistics = recommender.bundle.statistics
+    least = np.argsort(statistics.recent_buyers)[:25]
+    monkeypatch.setattr("recsys.recommender.RANK_ALL_ITEMS", 20)
+    monkeypatch.setattr("recsys.recommender.OFFERS_PER_SOURCE", 2)
+    mask = np.zeros(len(recommender.catalogue), dtype=bool)
+    mask[least] = True
+    offered = recommender._offers(EMPTY_HISTORY, mask, NOW)
+    assert mask[offered].all()
+    popular = statistics.recent_buyers[least].max()
+    assert popular in statistics.recent_buyers[offered]
+    newest = recommender.catalogue.created_us[least].max()
+    assert newest in recommender.catalogue.created_us[offered]
+
+
+def test_nothing_is_similar_to_an_item_without_title_and_picture(recommender: Recommender) -> None:
+    item = recommender.catalogue.records(recommender.catalogue.item_ids[:1])
+    item = item.with_columns(item_id=pl.lit("bare"), title=None, image=None)
+    recommender.upsert(item, np.zeros((1, recommender.catalogue.dim), dtype=np.float32))
+    assert recommender.similar("bare", k=5) == []
 
 
 def test_similar_items_leave_out_the_item_itself(recommender: Recommender) -> None:

@@ -182,7 +182,7 @@ def _left_out(dataset: Dataset) -> tuple[str, ...]:
     items = dataset.items
     reasons = []
     if not _has_pictures(dataset):
-        reasons.append("vision: no item and no photo has a readable picture")
+        reasons.append("vision: no item has a readable picture")
     if not _has_titles(dataset):
         reasons.append("text: no item has a title or description")
     if len(reasons) == 2:

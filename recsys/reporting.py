@@ -11,6 +11,7 @@ from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Ints
+from recsys.errors import DataError
 from recsys.evaluation.results import (
     GalleryItem,
     GalleryUser,
@@ -81,11 +82,16 @@ def report_bundle(
             report,
             split_time=datetime.fromtimestamp(bundle.split_us / 1e6, UTC).isoformat(),
             sizes={**report.sizes, "users": events.n_users, "events": len(events)},
-            left_out=(*report.left_out, *_left_out(bundle)),
-            rankings=rank_systems(
-                bundle, ablations or {}, scopes=config.scopes, ks=config.k, progress=progress
-            ),
         )
+        try:
+            rankings = rank_systems(
+                bundle, ablations or {}, scopes=config.scopes, ks=config.k, progress=progress
+            )
+        except DataError as error:  # nobody to ask takes nothing from the bundle and its photos
+            report = replace(report, left_out=(*report.left_out, f"ranking's figures: {error}"))
+        else:
+            left_out = (*report.left_out, *_left_out(bundle))
+            report = replace(report, rankings=rankings, left_out=left_out)
     if dataset is None:
         return report
     counts = dataset.quarantine.counts()

@@ -15,6 +15,10 @@ from recsys.data.tables import Source
 from recsys.errors import DataError
 
 _ROWS_PER_HASH = 100_000  # bounds the text that is held while a table is hashed
+_SPLIT_OF_TENTH = {
+    0: "val",
+    1: "test",
+}  # where a shop has chosen no split; the rest is for training
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ def _load(
             check_image=check_image,
             progress=progress,
         )
+        tables["photos"] = _with_splits(tables["photos"])
         reports.append(report)
     pictured = "photos" in tables or catalogue["image"].is_not_null().any()
     return Dataset(
@@ -151,3 +156,21 @@ def _load(
         images_root=root if pictured else None,
         quarantine=Quarantine(tuple(reports)),
     )
+
+
+def _with_splits(photos: pl.DataFrame) -> pl.DataFrame:
+    """Return the photos with their splits filled in.
+
+    Where a photo is for val or test, those without a split are for training. Where none is, a hash
+    of the names of labelled photos without a split chooses a tenth for val and a tenth for test.
+    """
+    if photos["split"].is_in(["val", "test"]).any():
+        return photos.with_columns(pl.col("split").fill_null("train"))
+    labelled = pl.col("item_id").is_not_null() | (pl.col("category").list.len() > 0)
+    tenths = pl.Series(
+        [int(hashlib.sha256(image.encode()).hexdigest(), 16) % 10 for image in photos["image"]],
+        dtype=pl.Int64,
+    )
+    chosen = tenths.replace_strict(_SPLIT_OF_TENTH, default="train", return_dtype=pl.String)
+    chosen_or_train = pl.when(labelled).then(chosen).otherwise(pl.lit("train"))
+    return photos.with_columns(pl.col("split").fill_null(chosen_or_train))

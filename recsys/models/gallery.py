@@ -9,6 +9,7 @@ from torch import Tensor
 SOURCES = ("picture", "item", "photos", "head")
 PICTURE, ITEM, PHOTOS, HEAD = range(len(SOURCES))
 NEAREST = 3  # labelled photos of a product that speak for it; one may be a wrong label
+COMPARED_AT_ONCE = 4_000_000  # pairs of photos; sorting them takes 32 bytes each
 
 
 class Photos(NamedTuple):
@@ -126,13 +127,16 @@ def nearest_photos(queries: Tensor, photos: Tensor, rows: Tensor) -> tuple[Tenso
     products, counts = rows.unique(return_counts=True)
     if len(products) == 0:
         return products, queries.new_zeros(len(queries), 0)
-    cosines = (queries @ photos.T).double()  # (B, Q)
-    # One sort groups by product and orders each group by nearness: cosines span less than 4.
-    keys = (4.0 * rows - cosines).sort(dim=1).values
     starts = counts.cumsum(dim=0) - counts
     places = torch.arange(NEAREST, device=rows.device)
     there = places < counts[:, None]  # (P, NEAREST)
     chosen = (starts[:, None] + places).clamp(max=len(rows) - 1)
-    nearest = 4.0 * products[:, None] - keys[:, chosen]  # (B, P, NEAREST)
-    mean = nearest.masked_fill(~there, 0.0).sum(dim=2) / there.sum(dim=1)
-    return products, mean.to(queries.dtype)
+    means = []
+    for some in queries.split(max(1, COMPARED_AT_ONCE // len(rows))):
+        cosines = (some @ photos.T).double()  # (b, Q)
+        # One sort groups by product and orders each group by nearness: cosines span less than 4.
+        keys = (4.0 * rows - cosines).sort(dim=1).values
+        nearest = 4.0 * products[:, None] - keys[:, chosen]  # (b, P, NEAREST)
+        mean = nearest.masked_fill(~there, 0.0).sum(dim=2) / there.sum(dim=1)
+        means.append(mean.to(queries.dtype))
+    return products, torch.cat(means)

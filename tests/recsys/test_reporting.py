@@ -9,7 +9,6 @@ import pytest
 from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig, TrainConfig
 from recsys.data.synthetic import Shop
-from recsys.errors import DataError
 from recsys.evaluation.results import QuarantineRow, Report
 from recsys.pipeline import Run, load_tables
 from recsys.recommender import Recommender
@@ -80,6 +79,20 @@ def test_the_gallery_shows_users_whom_the_split_divides(report: Report, tiny_sho
     shown = [user.user_id for user in report.gallery]
     assert len(set(shown)) == len(shown) == GALLERY_USERS
     assert set(shown) <= sides[0] & sides[1]
+
+
+def test_where_nobody_can_be_asked_the_report_says_so_and_has_the_rest(
+    tiny_bundle: Path, tiny_run: Run
+) -> None:
+    bundle = Bundle(tiny_bundle)
+    bundle.split_us = int(bundle.interactions.timestamps_us[-1]) + 1
+    report = report_bundle(bundle, EvaluationConfig(), title="all", dataset=tiny_run.dataset)
+    assert report.rankings == ()
+    assert any(
+        "ranking's figures: split must lie inside the events" in one for one in report.left_out
+    )
+    assert report.retrieval
+    assert report.sizes["events"] == len(bundle.interactions)
 
 
 def titles(tiny_shop: Shop, ids: list[str]) -> list[str]:
@@ -217,12 +230,13 @@ def test_progress_names_every_system_and_ends_with_every_user(bundle: Bundle) ->
     assert set(told.values()) == {(table.n_users, table.n_users)}
 
 
-def test_a_shop_in_which_nobody_can_be_asked_is_an_error(bundle: Bundle) -> None:
+def test_a_shop_in_which_nobody_can_be_asked_gets_a_report_that_says_so(bundle: Bundle) -> None:
     assert bundle.split_us is not None
     interactions = bundle.interactions
     newest = np.unique(interactions.user_rows[interactions.timestamps_us >= bundle.split_us])
     late = interactions.timestamps_us >= bundle.split_us
     strangers = ~late & ~np.isin(interactions.user_rows, newest)
     bundle.interactions = interactions.where(late | strangers)
-    with pytest.raises(DataError, match="user"):
-        report_bundle(bundle, QUICK, title="x")
+    report = report_bundle(bundle, EvaluationConfig(), title="empty")
+    assert report.rankings == ()
+    assert any(one.startswith("ranking's figures: ") and "user" in one for one in report.left_out)

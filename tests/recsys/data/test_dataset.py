@@ -64,6 +64,35 @@ def test_the_images_root_is_the_items_folder_unless_given_and_none_without_pictu
     assert load_dataset(shop / "plain.csv", now=NOW).images_root is None
 
 
+def with_photos(shop: Path, rows: list[str]) -> pl.DataFrame:
+    for row in rows:
+        (shop / row.split(",")[0]).write_bytes(b"picture")
+    (shop / "photos.csv").write_text("\n".join(["image,item_id,split", *rows]) + "\n")
+    photos = load(shop).photos
+    assert photos is not None
+    return photos
+
+
+def test_where_no_photo_has_a_split_some_labelled_ones_are_held_out(shop: Path) -> None:
+    labelled, unlabelled = ([f"{kind}{n}.jpg" for n in range(200)] for kind in "lu")
+    rows = [*(f"{name},a," for name in labelled), *(f"{name},," for name in unlabelled)]
+    photos = with_photos(shop, rows)
+    splits = photos.filter(pl.col("item_id").is_not_null())["split"].value_counts()
+    counts = dict(splits.iter_rows())
+    assert counts["train"] > 140
+    assert min(counts["val"], counts["test"]) >= 10
+    assert photos.filter(pl.col("item_id").is_null())["split"].unique().to_list() == ["train"]
+    others = with_photos(shop, [*rows[50:150], "new.jpg,a,train"])
+    known = others.filter(pl.col("image") != "new.jpg")  # a photo stays where it was
+    assert known.join(photos, on=["image", "split"], how="anti").is_empty()
+    assert others.filter(image="new.jpg")["split"].item() == "train"
+
+
+def test_where_a_photo_has_a_split_the_others_are_for_training(shop: Path) -> None:
+    photos = with_photos(shop, ["1.jpg,a,val", *(f"{n}.jpg,a," for n in range(2, 40))])
+    assert photos["split"].to_list() == ["val", *["train"] * 38]
+
+
 def test_strictness_raises_with_all_counts(shop: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)items: 1 of 2 rows.*events: 1 of 2 rows"):
         load(shop, strict=True)

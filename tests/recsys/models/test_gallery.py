@@ -104,6 +104,18 @@ def test_nearest_photos_are_those_of_a_search_product_by_product(
         assert torch.allclose(nearest[:, place], wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [1, 25])
+def test_how_many_are_compared_at_once_changes_nothing(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries, photos, rows = unit(7, DIM), unit(12, DIM, seed=1), torch.arange(12) % 5
+    wanted = nearest_photos(queries, photos, rows)
+    monkeypatch.setattr("recsys.models.gallery.COMPARED_AT_ONCE", at_once)
+    for found, whole in zip(nearest_photos(queries, photos, rows), wanted, strict=True):
+        torch.testing.assert_close(found, whole)
+    assert nearest_photos(queries[:0], photos, rows)[1].shape == (0, 5)
+
+
 def test_a_picture_replaces_the_old_one_and_zeros_take_it_away(gallery: Gallery) -> None:
     fresh = torch.stack([torch.zeros(DIM), unit(DIM, seed=9), unit(DIM, seed=8)])
     found = gallery.with_pictures(torch.tensor([0, 3, 4]), fresh)

@@ -1,5 +1,6 @@
 """From a configuration to a sealed bundle: every stage in order, skipped where nothing changed."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,19 +17,14 @@ from recsys.bundle import Contents, write_bundle
 from recsys.config import TrainConfig
 from recsys.data import dataset as tables
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import (
-    MICROSECONDS_PER_DAY,
-    Interactions,
-    build_interactions,
-)
 from recsys.data.pictures import Progress
 from recsys.data.quarantine import Quarantine
-from recsys.data.splits import cut_times
 from recsys.embedding import is_readable
 from recsys.errors import DataError
 from recsys.models.identification import Identification
 from recsys.statistics import build_statistics
 from recsys.training.alignment import Towers, align_towers, load_fusion, load_towers
+from recsys.training.cuts import choose_cuts, choose_targets, dataset_interactions
 from recsys.training.identification import (
     build_gallery,
     fuse_without_halves,
@@ -39,7 +35,7 @@ from recsys.training.identification import (
 )
 from recsys.training.labels import item_labels
 from recsys.training.pairs import item_pairs
-from recsys.training.stages import Stage, Workspace
+from recsys.training.stages import Stage, Workspace, hash_files
 from recsys.training.towers import (
     TOWER,
     captioned_pictures,
@@ -56,6 +52,9 @@ from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
 STAGES = ".stages"  # beside the bundles; deleting it costs time, never results
+# What towers see of an item: a new event or another price trains none of them again.
+PICTURED = ("item_id", "image", "category", "attributes")
+WRITTEN = (*PICTURED, "title", "description")
 
 
 @dataclass(frozen=True)
@@ -214,16 +213,24 @@ def _prepare(
 ) -> tuple[Material, tuple[VisionTower | None, TextEncoder | None]]:
     """Return what variants are trained on, and the towers."""
     labels = item_labels(dataset.items)
-    interactions = _interactions(dataset)
-    targets = _target_kinds(interactions, config.data.target_kinds)
-    cuts_us = _cuts_us(interactions, config)
+    interactions = dataset_interactions(dataset)
+    targets = choose_targets(interactions, config.data.target_kinds)
+    cuts_us = choose_cuts(interactions, config.split)
     past = None if interactions is None else interactions.before(cuts_us[0])
-    tables = {"tables": dataset.fingerprint(), "seed": config.seed}
+    pairs = item_pairs(past, seed=config.seed)
+    pictured, written, tables = (
+        {"tables": part.fingerprint(), "seed": config.seed}
+        for part in (dataset.seen(PICTURED), dataset.seen(WRITTEN), dataset)
+    )
     keys, tower, encoder, start = [], None, None, None
     if _has_pictures(dataset):
         stage = workspace.run(
             "vision",
-            {**tables, "config": config.vision.model_dump()},
+            {
+                **pictured,
+                "config": config.vision.model_dump(),
+                "weights": hash_files(config.vision.pretrained),
+            },
             lambda folder: train_vision(
                 dataset, label_pictures(dataset), config, folder, progress=progress
             ),
@@ -233,9 +240,14 @@ def _prepare(
     if _has_titles(dataset):
         stage = workspace.run(
             "text",
-            {**tables, "cuts_us": cuts_us, "config": config.text.model_dump()},
+            {
+                **written,
+                "pairs": hashlib.sha256(pairs.tobytes()).hexdigest(),
+                "config": config.text.model_dump(),
+                "weights": hash_files(config.text.checkpoint),
+            },
             lambda folder: train_text(
-                text_samples(dataset.items, labels, item_pairs(past, seed=config.seed)),
+                text_samples(dataset.items, labels, pairs),
                 config,
                 folder,
                 progress=progress,
@@ -248,7 +260,7 @@ def _prepare(
         stage = workspace.run(
             "alignment",
             {
-                **tables,
+                **written,
                 "towers": keys,
                 "config": config.alignment.model_dump(),
                 "fusion": config.fusion.model_dump(include={"kind", "dim", "hidden", "dropout"}),
@@ -267,58 +279,17 @@ def _prepare(
         start = load_fusion(stage.folder, towers, config)
     stage = workspace.run(
         "embeddings",
-        {**tables, "towers": keys},
+        {**written, "towers": keys},
         lambda folder: embed_dataset(
             dataset, tower, encoder, folder, device=device, progress=progress
         ),
     )
     modalities, photos = load_embeddings(stage.folder)
-    key = json.dumps([stage.key, targets, cuts_us])
+    key = json.dumps([stage.key, tables, targets, cuts_us])
     material = Material(
         dataset, labels, modalities, photos, interactions, targets, cuts_us, start, key
     )
     return material, (tower, encoder)
-
-
-def _interactions(dataset: Dataset) -> Interactions | None:
-    if dataset.events is None:
-        return None
-    return build_interactions(dataset.events, dataset.items["item_id"].to_list())
-
-
-def _target_kinds(interactions: Interactions | None, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the kinds to recommend for: those wanted, else purchases, else all."""
-    if interactions is None:
-        return ()
-    if wanted:
-        interactions.of_kinds(wanted)  # raises for a kind that does not occur
-        return wanted
-    return (
-        ("purchase",) if "purchase" in interactions.kind_names else tuple(interactions.kind_names)
-    )
-
-
-def _cuts_us(interactions: Interactions | None, config: TrainConfig) -> tuple[int, ...]:
-    """Return the snapshots' moments, earliest first, then the split; empty without events."""
-    if interactions is None:
-        return ()
-    # Midnight after the last event, so that windows are whole days.
-    end_us = (
-        int(interactions.timestamps_us[-1]) // MICROSECONDS_PER_DAY + 1
-    ) * MICROSECONDS_PER_DAY
-    split = config.split
-    if split.at is not None:
-        at = split.at if split.at.tzinfo else split.at.replace(tzinfo=UTC)
-        split_us = round(at.timestamp() * 1e6)
-    else:
-        split_us = cut_times(end_us, split.horizon, 1)[0]
-    cuts = cut_times(split_us, split.horizon, split.n_cuts)[::-1]
-    if not interactions.timestamps_us[0] < cuts[0]:
-        raise DataError(
-            f"events must begin before the first of {split.n_cuts} cuts of {split.horizon}, "
-            "got later ones; shorten [split] horizon, lower n_cuts, or set a later at"
-        )
-    return (*cuts, split_us)
 
 
 def _contents(

@@ -1,8 +1,8 @@
 """The validated tables of one shop."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -38,6 +38,10 @@ class Dataset:
     photos: pl.DataFrame | None
     images_root: Path | None
     quarantine: Quarantine
+
+    def seen(self, columns: Sequence[str]) -> "Dataset":
+        """Return the dataset as who sees only some columns of the items, and no events, has it."""
+        return replace(self, items=self.items.select(columns), events=None)
 
     def fingerprint(self) -> str:
         """Return a hash that changes when a table or a picture does, 64 hexadecimal digits.

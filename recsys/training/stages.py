@@ -31,6 +31,23 @@ class Stage:
     skipped: bool
 
 
+def hash_files(path: bool | str | None) -> str:
+    """Return a hash of a local file, or of all files of a folder; empty for what is neither.
+
+    A name of weights that stays the same does not tell that other weights are there now.
+    """
+    local = Path(path).expanduser() if isinstance(path, str) else None
+    if local is None or not local.exists():
+        return ""
+    digest = hashlib.sha256()
+    files = sorted(one for one in local.rglob("*") if one.is_file()) if local.is_dir() else [local]
+    for file in files:
+        digest.update(f"{file.relative_to(local)}\n".encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
 class Workspace:
     """Folders of stages under one root, each named by its stage and the hash of its inputs.
 

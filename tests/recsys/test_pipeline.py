@@ -56,6 +56,23 @@ def reduced(config: TrainConfig, **data: object) -> TrainConfig:
     )
 
 
+def test_other_prices_and_later_events_train_no_tower_again(
+    tiny_run: Run, tiny_config: TrainConfig, tiny_shop: Shop, tmp_path: Path
+) -> None:
+    items = pl.read_parquet(tiny_shop.items).with_columns(pl.col("price") * 1.1)
+    events = pl.read_parquet(tiny_shop.events)
+    later = events.tail(1).with_columns(pl.col("timestamp") + pl.duration(seconds=1))
+    changed = {"items": items, "events": pl.concat([events, later])}
+    for name, table in changed.items():
+        table.write_parquet(tmp_path / f"{name}.parquet")
+    paths = {name: str(tmp_path / f"{name}.parquet") for name in changed}
+    run = train(
+        reduced(tiny_config, images_root=str(tiny_shop.images), **paths), tiny_run.bundle.parent
+    )
+    trained = [stage.name for stage in run.stages if not stage.skipped]
+    assert trained[:3] == ["items", "users", "ranker"]
+
+
 def test_without_events_it_still_searches_and_says_what_was_left_out(
     tiny_run: Run, tiny_config: TrainConfig
 ) -> None:

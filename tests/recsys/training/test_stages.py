@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.training.stages import Workspace
+from recsys.training.stages import Workspace, hash_files
 
 
 def test_a_stage_runs_once_and_is_skipped_while_its_inputs_are_the_same(tmp_path: Path) -> None:
@@ -47,3 +47,19 @@ def test_the_time_of_a_skipped_stage_is_that_of_the_run_that_did_it(tmp_path: Pa
     again = Workspace(tmp_path, announce=lambda name: None).run("a", {}, lambda folder: None)
     assert again.skipped
     assert again.seconds == first.seconds
+
+
+def test_files_are_told_by_what_is_in_them_not_by_their_name(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    (weights / "deep").mkdir(parents=True)
+    (weights / "model.bin").write_bytes(b"1")
+    before = hash_files(str(weights))
+    (weights / "model.bin").write_bytes(b"2")
+    other = hash_files(str(weights))
+    (weights / "model.bin").rename(weights / "deep" / "model.bin")
+    moved = hash_files(str(weights))
+    (weights / "deep" / "model.bin").write_bytes(b"1")
+    (weights / "deep" / "model.bin").rename(weights / "model.bin")
+    assert len({before, other, moved, hash_files(str(weights / "model.bin"))}) == 4
+    assert hash_files(str(weights)) == before
+    assert hash_files("owner/name") == hash_files(None) == hash_files(True) == ""

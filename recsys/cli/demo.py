@@ -120,15 +120,18 @@ async def _find(client: "AsyncClient") -> None:
 
 
 async def _identify(client: "AsyncClient", shop: "Shop") -> None:
-    """Identify a test photo of a product, and one of a product that is not in the catalogue."""
+    """Identify test photos of products, the last of which is not in the catalogue."""
     import polars as pl
 
+    known, unknown = (
+        pl.read_parquet(table).filter(split="test").select("image", "item_id")
+        for table in (shop.photos, shop.unknown)
+    )
     rows = []
-    for title, table in (("in the catalogue", shop.photos), ("not in it", shop.unknown)):
-        photo = pl.read_parquet(table).filter(split="test").row(0, named=True)
+    for photo in pl.concat([known.head(3), unknown.head(1)]).iter_rows(named=True):
         answer = await client.identify((shop.images / photo["image"]).read_bytes(), k=3)
         candidates = ", ".join(f"{one.item_id} {one.score:.2f}" for one in answer.candidates)
-        truth = photo["item_id"] or title
+        truth = photo["item_id"] or "not in the catalogue"
         rows.append(
             (photo["image"], truth, answer.verdict, f"{answer.probability:.2f}", candidates)
         )

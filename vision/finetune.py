@@ -25,7 +25,7 @@ from vision.training.data import (
     steps_per_epoch,
 )
 from vision.training.learner import Learner
-from vision.training.processes import current_shard
+from vision.training.processes import current_shard, shared_norms
 from vision.training.schedule import training_size
 from vision.training.tracking import open_logger
 from vision.training.trainer import (
@@ -232,9 +232,11 @@ def _fit(
         together = [*callbacks, *build_callbacks(config, workdir)]
         shard, held_out = learner.shard, data.validation
         order = build_order(data.train, config, [*learner.tower.classes], learner.seed)
-        with open_logger(
-            config.tracking, workdir, name=f"{workdir.name}-seed-{learner.seed}"
-        ) as logger:
+        name = f"{workdir.name}-seed-{learner.seed}"
+        with (
+            open_logger(config.tracking, workdir, name=name) as logger,
+            shared_norms(learner.tower.backbone, shard, device),
+        ):
             build_trainer(config, device, together, progress, shard=shard, logger=logger).fit(
                 learner,
                 build_loader(data.train, config, device, order, shard=shard),

@@ -6,6 +6,7 @@ from typing import Any
 
 from timm.models import group_parameters
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vision.config import TransferConfig
 from vision.tower import VisionTower
@@ -62,7 +63,8 @@ def fix_norms(tower: VisionTower, transfer: TransferConfig) -> None:
     To be called whenever the tower was set to training, after ``freeze_stages``.
     """
     for norm in tower.backbone.modules():
-        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+        # Those that see the rows of several processes have no other class in common.
+        if isinstance(norm, _BatchNorm):
             frozen = norm.affine and not norm.weight.requires_grad
             if frozen or transfer.freeze_norms:
                 norm.eval()

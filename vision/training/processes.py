@@ -4,15 +4,18 @@ The processes are started by ``torchrun``. A batch is divided among them, row by
 features are gathered, so that losses see the whole batch and the result is that of one process.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from torch import Tensor
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Sampler
 
 Rows = TypeVar("Rows", Tensor, list[int])
@@ -54,6 +57,44 @@ def current_shard() -> Shard:
 def processes_here() -> int:
     """Return how many of the processes that ``torchrun`` started run on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if TorchElasticEnvironment.detect() else 1
+
+
+@contextlib.contextmanager
+def shared_norms(network: nn.Module, shard: Shard, device: torch.device) -> Iterator[None]:
+    """Let the network's batch norms see the rows of all processes, where they run on cards.
+
+    There is no such thing for the processor; there, every process normalises its own share. Names
+    of weights and statistics stay, and so do the weights themselves: an optimiser may hold them.
+
+    Args:
+        network: Has its own norms again afterwards, with what they have learned.
+        shard: This process.
+        device: Where the network is trained.
+    """
+    if shard.world_size == 1 or device.type != "cuda":
+        yield
+        return
+    # One norm may stand in two places.
+    modules = network.named_modules(remove_duplicate=False)
+    own = {name: module for name, module in modules if isinstance(module, _BatchNorm)}
+    # Lightning's conversion is torch's, which drops the activations that timm keeps in its norms.
+    convert: Any = convert_sync_batchnorm
+    convert(network)
+    try:
+        yield
+    finally:
+        for name, norm in own.items():
+            _take_over(norm, network.get_submodule(name))
+            network.set_submodule(name, norm)
+
+
+def _take_over(norm: nn.Module, other: nn.Module) -> None:
+    """Give a norm the other's weights, statistics and mode."""
+    # Moving a module replaces its statistics, so that the two no longer share them.
+    named = (*other.named_parameters(recurse=False), *other.named_buffers(recurse=False))
+    for name, value in named:
+        setattr(norm, name, value)
+    norm.training = other.training
 
 
 class ShardedOrder(Sampler[int]):

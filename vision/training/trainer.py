@@ -85,8 +85,8 @@ def build_trainer(
         devices=processes_here(),
         num_nodes=shard.world_size // processes_here(),
         strategy=_build_strategy(device) if shard.world_size > 1 else "auto",
-        # There is no such thing for the processor; there, every process normalises its own share.
-        sync_batchnorm=shard.world_size > 1 and device.type == "cuda",
+        # Its conversion loses activations; see ``shared_norms``.
+        sync_batchnorm=False,
         use_distributed_sampler=False,
         precision=resolve_precision(config.precision, device),
         max_epochs=config.epochs,

@@ -17,6 +17,7 @@ from vision.networks.lora import add_lora
 from vision.networks.transfer import backbone_stages, fix_norms, freeze_stages, parameter_groups
 from vision.networks.transformers_network import TransformersNetwork
 from vision.tower import VisionTower
+from vision.training.processes import Shard, shared_norms
 from vision.transforms import Preprocess
 
 VISION: dict[str, Any] = {
@@ -248,6 +249,17 @@ def test_all_statistics_of_the_backbone_stay_where_that_is_wanted() -> None:
     assert all(weight.requires_grad for weight in tower.parameters())
     assert tower.project.training
     assert all(moved(tower, TransferConfig()).values())
+
+
+def test_statistics_that_processes_share_stay_as_well() -> None:
+    tower = build_tower()
+    with shared_norms(tower.backbone, Shard(0, 2), torch.device("cuda")):
+        shared = [part for part in tower.modules() if isinstance(part, nn.SyncBatchNorm)]
+        fix_norms(tower.train(), TransferConfig(freeze_norms=True))
+        assert shared
+        assert not any(norm.training for norm in shared)
+        fix_norms(tower.train(), TransferConfig())
+        assert all(norm.training for norm in shared)
 
 
 def test_without_decay_there_are_the_two_groups_of_matrices_and_vectors() -> None:

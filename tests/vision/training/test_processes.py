@@ -5,17 +5,32 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
+from timm.layers.norm_act import SyncBatchNormAct
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vision.checkpoint import load
 from vision.config import VisionConfig
 from vision.dataset import EpochShuffle, Samples
 from vision.finetune import finetune
-from vision.training.processes import WHOLE, Shard, ShardedOrder, current_shard, gather, total
+from vision.training.learner import Learner
+from vision.training.processes import (
+    WHOLE,
+    Shard,
+    ShardedOrder,
+    current_shard,
+    gather,
+    shared_norms,
+    total,
+)
 
 PROGRAM = Path(__file__).parent / "train_together.py"
+CARD = torch.device("cuda")
 
 
 def test_each_batch_is_divided_without_loss_or_repeat() -> None:
@@ -45,6 +60,89 @@ def test_a_process_alone_has_all_rows() -> None:
     values = torch.arange(4.0)
     assert gather(values, WHOLE) is values
     assert total(values, WHOLE) is values
+
+
+def kinds(network: nn.Module) -> list[type[nn.Module]]:
+    return [type(part) for part in network.modules()]
+
+
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "regnetx_002"]
+)
+@torch.no_grad()
+def test_sharing_norms_changes_nothing_else_of_a_network(name: str) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=0)
+    pictures = torch.rand(4, 3, 64, 64)
+    network.train()(pictures)  # so that the statistics are none that a new norm has
+    wanted, before = network.eval()(pictures), kinds(network)
+    state, weights = network.state_dict(), [*map(id, network.parameters())]
+    with shared_norms(network, Shard(0, 2), CARD):
+        norms = [kind for kind in kinds(network) if issubclass(kind, _BatchNorm)]
+        assert norms
+        assert all(issubclass(kind, nn.SyncBatchNorm) for kind in norms)
+        torch.testing.assert_close(network.eval()(pictures), wanted)
+        assert [*network.state_dict()] == [*state]
+        assert [*map(id, network.parameters())] == weights
+    assert kinds(network) == before
+    torch.testing.assert_close(network(pictures), wanted)
+    assert [*network.state_dict()] == [*state]
+
+
+def test_norms_take_back_what_was_learned_while_they_were_shared() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    with shared_norms(network, Shard(0, 2), CARD):
+        norm = network.get_submodule("1").eval()
+        # As moving to the card and back leaves them.
+        norm.register_buffer("running_mean", torch.full((4,), 7.0))
+        norm.register_parameter("bias", nn.Parameter(torch.full((4,), 3.0)))
+    own = network.get_submodule("1")
+    assert type(own) is nn.BatchNorm2d
+    assert not own.training
+    assert own.get_buffer("running_mean").tolist() == [7.0] * 4
+    assert own.get_parameter("bias").tolist() == [3.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("shard", "device"), [(WHOLE, CARD), (Shard(1, 2), torch.device("cpu"))], ids=["alone", "cpu"]
+)
+def test_norms_are_not_shared_by_one_process_nor_on_processors(
+    shard: Shard, device: torch.device
+) -> None:
+    network = nn.Sequential(nn.BatchNorm2d(4))
+    with shared_norms(network, shard, device):
+        assert kinds(network) == [nn.Sequential, nn.BatchNorm2d]
+
+
+def test_cards_together_train_the_network_with_its_activations(
+    planted: Callable[..., Samples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for two cards: what Lightning is given to train, up to its first step."""
+    given: dict[str, Any] = {}
+
+    class StoppedError(Exception):
+        pass
+
+    class Trainer:
+        def __init__(self, **options: Any) -> None:
+            given.update(options)
+
+        def fit(self, learner: Learner, *_: Any, **__: Any) -> None:
+            given["kinds"] = kinds(learner.tower.backbone)
+            raise StoppedError
+
+    monkeypatch.setattr("vision.finetune.current_shard", lambda: Shard(0, 2))
+    monkeypatch.setattr("vision.training.trainer.Trainer", Trainer)
+    monkeypatch.setattr("vision.training.trainer.resolve_precision", lambda *_: "32-true")
+    config = VisionConfig(
+        backbone="test_efficientnet", size=32, dim=8, batch_size=8, augmentation="none"
+    )
+    with pytest.raises(StoppedError):
+        finetune(planted(16), config, workdir=tmp_path, seed=0, device="cuda")
+    assert SyncBatchNormAct in given["kinds"]
+    assert not any(issubclass(kind, nn.BatchNorm2d) for kind in given["kinds"])
+    # It would convert them once more, to norms without activations.
+    assert not given["sync_batchnorm"]
 
 
 def test_two_processes_learn_what_one_does(planted: Callable[..., Samples], tmp_path: Path) -> None:

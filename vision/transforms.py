@@ -40,9 +40,19 @@ def build_resize(preprocess: Preprocess) -> v2.Transform:
     """Return the transform to the size that a tower sees, of PIL pictures or of tensors."""
     interpolation = InterpolationMode(preprocess.interpolation)
     side = preprocess.size
+    resize = v2.Resize((side, side), interpolation, antialias=True)
     if preprocess.fit == "stretch":
-        return v2.Resize((side, side), interpolation, antialias=True)
-    return v2.Compose([v2.Resize(side, interpolation, antialias=True), v2.CenterCrop((side, side))])
+        return resize
+    # Cut first: the short side of a line resized to ``side`` would make its long side thousands of
+    # times as long.
+    return v2.Compose([v2.Lambda(_centre_square), resize])
+
+
+def _centre_square(picture: Image.Image | Tensor) -> Image.Image | Tensor:
+    """Return the largest square in the middle of a picture, or of each of (..., H, W)."""
+    side = min(v2.functional.get_size(picture))
+    square: Image.Image | Tensor = v2.functional.center_crop(picture, [side, side])
+    return square
 
 
 def build_reader(preprocess: Preprocess) -> Callable[[Image.Image], Tensor]:

@@ -1,10 +1,13 @@
 """A picture becomes the tensor that the tower was trained to read."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vision.transforms import Preprocess, build_eval_transform, build_reader, normalise
 
@@ -55,6 +58,46 @@ def test_stretch_keeps_all_of_a_wide_picture_and_crop_keeps_its_centre() -> None
     assert stretched.shape == cropped.shape == (3, 16, 16)
     assert stretched[:, 8, 0].tolist() == [255, 0, 0]
     assert cropped[:, 8, 0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_centre_is_that_of_the_whole_picture_resized(interpolation: str, turned: bool) -> None:
+    picture = noise(40, 120).rotate(90 * turned, expand=True)
+    preprocess = Preprocess.model_validate(
+        {"size": 20, "fit": "crop", "interpolation": interpolation}
+    )
+    pixels = build_reader(preprocess)(picture).numpy().astype(int)
+    whole = picture.resize(
+        (20, 60) if turned else (60, 20), Image.Resampling[interpolation.upper()]
+    )
+    box = (0, 20, 20, 40) if turned else (20, 0, 40, 20)
+    wanted = np.asarray(whole.crop(box)).astype(int).transpose(2, 0, 1)
+    # At the two edges that were cut, the filter no longer sees what lies beyond them.
+    inner = (slice(None), slice(5, -5), slice(None)) if turned else (..., slice(5, -5))
+    assert np.abs(pixels - wanted)[inner].max() <= 2
+
+
+class Largest(TorchDispatchMode):
+    """Keeps how many numbers the largest tensor had that was made meanwhile."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.count = max(self.count, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("size", [(1, 3_000), (3_000, 1)])
+def test_a_line_is_never_made_larger_than_what_the_tower_sees(size: tuple[int, int]) -> None:
+    read = build_reader(Preprocess(size=64, fit="crop"))
+    with Largest() as largest:
+        assert read(Image.new("RGB", size)).shape == (3, 64, 64)
+    assert largest.count == 3 * 64 * 64
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import vision.deploy.bulk
+from vision.batches import open_picture
 from vision.deploy.bulk import (
     Card,
     Picture,
@@ -25,6 +26,7 @@ from vision.deploy.bulk import (
 from vision.images import MAX_BYTES, ImageError
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
+from vision.transforms import build_reader
 
 TURNED = 6
 
@@ -172,6 +174,18 @@ def test_a_filter_that_the_card_lacks_is_the_processor_s(
     read = card.read(0, paths[0])
     assert read.content.shape == (3, 32, 32)
     assert read.area == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*superseded:DeprecationWarning")
+def test_a_card_cuts_out_the_centre_that_the_processor_does(
+    tower: VisionTower, paths: list[Path]
+) -> None:
+    preprocess = tower.preprocess.model_copy(update={"fit": "crop"})
+    jpegs = [path for path in paths if read_plain_jpeg(path) is not None]
+    card, read = Card(preprocess, torch.device("cpu"), rows=len(jpegs)), build_reader(preprocess)
+    got = card.pixels([card.read(row, path) for row, path in enumerate(jpegs)])
+    wanted = torch.stack([read(open_picture(path, preprocess.size)) for path in jpegs])
+    assert (got.int() - wanted.int()).abs().max() <= 3
 
 
 def test_large_pictures_are_decoded_in_portions(

@@ -64,7 +64,7 @@ def save(encoder: TextEncoder, folder: Path) -> None:
 
 
 def load(folder: Path) -> TextEncoder:
-    """Return the encoder of a sentence-transformers or plain transformers folder.
+    """Return the encoder of a sentence-transformers or plain transformers folder, in float32.
 
     A folder without ``modules.json`` says nothing of pooling: the mean is used, and logged.
 
@@ -108,8 +108,13 @@ def _load_transformer(folder: Path, weights: Path) -> TextEncoder:
             config = AutoConfig.from_pretrained(weights)
             # Of an encoder-decoder such as T5 only the encoder reads text.
             model = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+            # Some are published in half precision, in which small updates of weights are lost.
             backbone, report = model.from_pretrained(
-                weights, config=config, use_safetensors=True, output_loading_info=True
+                weights,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(weights)
     except (OSError, ValueError, SafetensorError) as error:

@@ -1,6 +1,7 @@
 """Encoders on disk."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from text.checkpoint import load, save
+from text.config import TextConfig
+from text.dataset import Samples
 from text.encoder import TextEncoder
 from text.errors import CheckpointError
+from text.finetune import finetune
 from text.projection import Dense
 
 TITLES = ("Kestrel Nordic red vase", "红色连衣裙 女 XL", "Sonnenblumenöl 1,5 l 🌻", "")
@@ -100,6 +104,28 @@ def test_a_pooler_that_nothing_reads_is_neither_kept_nor_drawn(
     loaded = load(tmp_path)
     torch.testing.assert_close(torch.random.get_rng_state(), state)
     assert not [name for name, _ in loaded.named_parameters() if "pooler" in name]
+
+
+@pytest.mark.parametrize("published", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_read_and_trained_as_whole(
+    encoder: TextEncoder,
+    planted: Callable[..., Samples],
+    tmp_path: Path,
+    published: torch.dtype,
+) -> None:
+    encoder.projection.append(Dense(32, 16, activation="torch.nn.modules.activation.Tanh"))
+    wanted = encoder.embed(TITLES)
+    save(encoder.to(published), tmp_path / "half")
+    for file in ("model.safetensors", "2_Dense/model.safetensors"):
+        weights = load_file(tmp_path / "half" / file)
+        assert {weight.dtype for weight in weights.values()} == {published}
+    loaded = load(tmp_path / "half")
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
+    np.testing.assert_allclose(loaded.embed(TITLES), wanted, atol=0.02)
+    config = TextConfig(checkpoint=str(tmp_path / "half"), epochs=1, learning_rate=2e-5)
+    result = finetune(planted(40), config, workdir=tmp_path / "run", seed=0)
+    changes = np.abs(result.encoder.embed(TITLES) - loaded.embed(TITLES))
+    assert 0 < changes.max() < 0.1
 
 
 def test_the_present_spelling_of_pooling_is_read(folder: Path) -> None:

@@ -171,26 +171,31 @@ def _fit(
     device: torch.device,
     progress: bool,
 ) -> int:
-    """Train, from the last checkpoint if there is one, and return the number of epochs."""
+    """Train what the last checkpoint leaves to train and return the number of epochs in all."""
     last = workdir / f"{LAST}.ckpt"
-    if last.exists() and read_checkpoint(last).get("fingerprint") != learner.fingerprint:
+    found = read_checkpoint(last) if last.exists() else None
+    if found is not None and found.get("fingerprint") != learner.fingerprint:
         raise TrainingError(
             f"{last} is of a run with other samples, configuration or seed; "
             "delete it or choose another workdir"
         )
-    callbacks = build_callbacks(config, workdir)
-    trainer = build_trainer(config, device, callbacks, progress)
-    trainer.fit(
-        learner,
-        build_loader(data.train, config, EpochShuffle(len(data.train), learner.seed)),
-        None if data.validation is None else build_loader(data.validation, config),
-        ckpt_path=last if last.exists() else None,
-        weights_only=True,
-    )
+    if found is not None and found.get("finished"):
+        learner.load_state_dict(found["state_dict"])
+        epochs = int(found["epoch"]) + 1
+    else:
+        trainer = build_trainer(config, device, build_callbacks(config, workdir), progress)
+        trainer.fit(
+            learner,
+            build_loader(data.train, config, EpochShuffle(len(data.train), learner.seed)),
+            None if data.validation is None else build_loader(data.validation, config),
+            ckpt_path=None if found is None else last,
+            weights_only=True,
+        )
+        epochs = int(trainer.current_epoch)
     if config.patience is not None:
         best = read_checkpoint(workdir / f"{BEST}.ckpt")
         learner.load_state_dict(best["state_dict"])
-    return int(trainer.current_epoch)
+    return epochs
 
 
 def _validate(

@@ -99,8 +99,10 @@ class Learner(LightningModule):
         self._counts.clear()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say whose checkpoint it is."""
+        """Add whose checkpoint it is, and whether anything is left to do."""
+        last_epoch = self.current_epoch + 1 >= self.config.epochs
         checkpoint["fingerprint"] = self.fingerprint
+        checkpoint["finished"] = last_epoch or bool(self.trainer.should_stop)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW under a linear warm-up and a cosine to zero."""

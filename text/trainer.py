@@ -25,6 +25,9 @@ BEST = "best"
 def build_callbacks(config: TextConfig, workdir: Path) -> list[Callback]:
     """Return early stopping if asked for, and the checkpoint to resume from."""
     callbacks: list[Callback] = []
+    # Writing the optimiser's state takes as long as some tiny epochs do. A run that may stop at any
+    # epoch has to keep each, or what it stopped at would be unknown.
+    every = max(1, config.epochs // 10) if config.patience is None else 1
     if config.patience is not None:
         monitor = "validation/loss"
         callbacks.append(EarlyStopping(monitor, patience=config.patience, mode="min"))
@@ -37,8 +40,7 @@ def build_callbacks(config: TextConfig, workdir: Path) -> list[Callback]:
         ModelCheckpoint(
             workdir,
             LAST,
-            # Writing the optimiser's state takes as long as some tiny epochs do.
-            every_n_epochs=max(1, config.epochs // 10),
+            every_n_epochs=every,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )

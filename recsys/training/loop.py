@@ -46,9 +46,9 @@ def fit(
 ) -> None:
     """Train the module in place; with validation, it ends with its best weights.
 
-    Goes on from ``workdir/last.ckpt`` if there is one, with the same result as a run that was never
-    interrupted. The folder therefore belongs to one module, data and seed. Global random state is
-    as before afterwards.
+    Goes on from ``workdir/last.ckpt`` if there is one and the run had not ended, with the same
+    result as a run that was never interrupted. The folder therefore belongs to one module, data and
+    seed. Global random state is as before afterwards.
 
     Args:
         module: Its ``training_step`` returns the loss; its ``validation_step``, if there are
@@ -66,7 +66,7 @@ def fit(
     Raises:
         TrainingError: If the loss is not finite or the checkpoint cannot be used.
     """
-    callbacks: list[Callback] = [_Reseed(seed), _FiniteLoss()]
+    callbacks: list[Callback] = [_Reseed(seed), _FiniteLoss(), _StayStopped()]
     best = ModelCheckpoint(
         workdir,
         filename="best",
@@ -264,6 +264,20 @@ class _FiniteLoss(Callback):
                 f"loss must be finite, got {total} in epoch {trainer.current_epoch}; lower the "
                 "learning rate or look for NaN in the inputs"
             )
+
+
+class _StayStopped(Callback):
+    """Remembers that a run stopped early, so that it does not go on when it is called again."""
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["finished"] = bool(trainer.should_stop)
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        trainer.should_stop = checkpoint.get("finished", False)
 
 
 @contextmanager

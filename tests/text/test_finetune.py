@@ -15,7 +15,7 @@ from text.config import TextConfig
 from text.dataset import Samples
 from text.encoder import TextEncoder
 from text.errors import TrainingError
-from text.finetune import finetune
+from text.finetune import FinetuneResult, finetune
 from text.learner import Learner, learning_rate_factor
 from text.search import word_query_hit_rate
 
@@ -170,6 +170,30 @@ def test_patience_keeps_the_best_epoch(
         for state in stopping.values()
         if state.get("best_model_score") is not None
     )
+
+
+def test_a_run_that_stopped_early_is_not_trained_on(
+    planted: Planted, small_config: TextConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, held_out = planted(96), planted(40, seed=5)
+    config = small_config.model_copy(
+        update={"epochs": 30, "patience": 1, "learning_rate": 0.2, "warmup_epochs": 0.0}
+    )
+
+    def run() -> FinetuneResult:
+        return finetune(samples, config, validation=held_out, workdir=tmp_path, seed=0)
+
+    first = run()
+    assert first.epochs < 30
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("a step was taken")
+
+    monkeypatch.setattr(Learner, "training_step", fail)
+    again = run()
+    assert (again.epochs, again.metrics) == (first.epochs, first.metrics)
+    texts = held_out.texts
+    np.testing.assert_array_equal(again.encoder.embed(texts), first.encoder.embed(texts))
 
 
 def test_texts_without_targets_train_on_words_alone(

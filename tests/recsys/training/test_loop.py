@@ -118,6 +118,16 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert torch.equal(weights(again), weights(first))
 
 
+def test_a_run_that_stopped_early_is_not_trained_on(tmp_path: Path) -> None:
+    losses = [1.0, 2.0, 3.0, 0.5]
+    first = run(Validated(losses), tmp_path, patience=2)
+    assert list(first.rows_by_epoch) == [0, 1, 2]
+    again = run(Validated(losses), tmp_path, patience=2)
+    assert not again.rows_by_epoch
+    assert torch.equal(weights(again), weights(first))
+    assert torch.equal(weights(again), first.weights_by_epoch[0])
+
+
 def test_without_validation_the_last_weights_stay_and_with_it_the_best_return(
     tmp_path: Path,
 ) -> None:

@@ -43,6 +43,9 @@ class BackboneSpec(BaseModel):
         default=None,
         description="A transformers network's configuration; else no need.",
     )
+    pooler: bool = Field(
+        default=True, description="Whether a transformers network keeps the pooler it may have."
+    )
 
 
 class Backbone(NamedTuple):
@@ -83,7 +86,8 @@ def build_backbone(
     wanted = Preprocess(size=size, fit=fit)
     if library == "transformers":
         network, preprocess = build_transformers(rest, pretrained, wanted, drop_path)
-        spec = spec.model_copy(update={"architecture": network.network.config.to_dict()})
+        architecture = network.network.config.to_dict()
+        spec = spec.model_copy(update={"architecture": architecture, "pooler": network.pooler})
         return _measured(network, preprocess, spec)
     if library == "torchvision":
         return _measured(*build_torchvision(rest, pretrained, wanted, drop_path), spec)
@@ -97,7 +101,8 @@ def restore_backbone(spec: BackboneSpec, preprocess: Preprocess) -> Backbone:
         network = built.network
     else:
         options = dict(spec.architecture)
-        network = TransformersNetwork(AutoConfig.for_model(options.pop("model_type"), **options))
+        config = AutoConfig.for_model(options.pop("model_type"), **options)
+        network = TransformersNetwork(config, pooler=spec.pooler)
     replace_layers(network, spec.ranks)
     return _measured(network, preprocess, spec)
 

@@ -19,23 +19,32 @@ class TransformersNetwork(nn.Module):
     Args:
         config: Its architecture.
         network: The network; one with random weights where it is not given.
+        pooler: Keep the layer that pools, if it has one. Without it the class token is the feature.
     """
 
-    def __init__(self, config: PretrainedConfig, network: Any = None) -> None:
+    def __init__(
+        self, config: PretrainedConfig, network: Any = None, *, pooler: bool = True
+    ) -> None:
         super().__init__()
         models: Any = AutoModel
         self.network = models.from_config(config) if network is None else network
+        self.pooler = pooler
+        # Networks that never have a pooler are read by their mean, with a class token or without.
+        self._reads_class_token = not pooler and _has_class_token(self.network)
+        if not pooler:
+            self.network.pooler = None
         # Position embeddings are stored at one size; asked for another, they are resampled.
         takes = inspect.signature(self.network.forward).parameters
         flag = "interpolate_pos_encoding"
         self._options = {flag: True} if flag in takes else {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features (B, F) of images (B, 3, H, W): pooled, or the mean of the tokens."""
+        """Return features (B, F) of images: pooled, the class token, or the mean of the tokens."""
         output: Any = self.network(pixel_values=images, **self._options)
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is None:
-            pooled = output.last_hidden_state.mean(dim=1)
+            tokens: Tensor = output.last_hidden_state
+            pooled = tokens[:, 0] if self._reads_class_token else tokens.mean(dim=1)
         return pooled.flatten(1)
 
     def set_grad_checkpointing(self) -> None:
@@ -46,6 +55,11 @@ class TransformersNetwork(nn.Module):
         enable = enable or network.gradient_checkpointing_enable
         # The other kind gives no gradient to what follows frozen stages.
         enable({"use_reentrant": False})
+
+
+def _has_class_token(network: nn.Module) -> bool:
+    """Return whether the first token stands for the whole picture."""
+    return getattr(getattr(network, "embeddings", None), "cls_token", None) is not None
 
 
 def build_transformers(
@@ -83,8 +97,8 @@ def build_transformers(
     if published is None:
         config.image_size = preprocess.size
         return TransformersNetwork(config), preprocess
-    network = _load(source, pretrained, config)
-    return TransformersNetwork(config, network), Preprocess(
+    network, pooler = _load(source, pretrained, config)
+    return TransformersNetwork(config, network, pooler=pooler), Preprocess(
         size=preprocess.size,
         mean=tuple(published.image_mean),
         std=tuple(published.image_std),
@@ -93,7 +107,8 @@ def build_transformers(
     )
 
 
-def _load(source: str, pretrained: bool | str, config: PretrainedConfig) -> nn.Module:
+def _load(source: str, pretrained: bool | str, config: PretrainedConfig) -> tuple[nn.Module, bool]:
+    """Return the network with its weights, and whether its pooler is among them."""
     weights = source if isinstance(pretrained, bool) else pretrained
     models: Any = AutoModel
     try:
@@ -105,5 +120,9 @@ def _load(source: str, pretrained: bool | str, config: PretrainedConfig) -> nn.M
         raise not_found(f"transformers/{source}", pretrained) from error
     except RuntimeError as error:
         raise WeightsError(f"weights of {weights!r} do not fit {source!r}: {error}") from error
-    refuse_missing(loading["missing_keys"], weights)
-    return network
+    missing = set(loading["missing_keys"])
+    pooler = {name for name, _ in network.named_parameters() if name.startswith("pooler.")}
+    # A classifier is published without one: it reads the class token.
+    poolerless = bool(pooler) and pooler <= missing
+    refuse_missing(missing - pooler if poolerless else missing, weights)
+    return network, not poolerless

@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import VisionTransformer
 from torchvision.ops import StochasticDepth
@@ -21,13 +21,17 @@ from transformers import (
     CLIPModel,
     Dinov2Config,
     Dinov2Model,
+    IJepaConfig,
+    IJepaModel,
     PreTrainedModel,
     SiglipConfig,
     SiglipModel,
     ViTConfig,
+    ViTForImageClassification,
     ViTModel,
 )
 
+from vision.checkpoint import load, save
 from vision.errors import WeightsError
 from vision.networks.backbones import (
     BackboneSpec,
@@ -36,6 +40,7 @@ from vision.networks.backbones import (
     restore_backbone,
 )
 from vision.networks.torchvision_network import resampled
+from vision.tower import VisionTower
 from vision.transforms import Preprocess
 
 SMALL: dict[str, Any] = {
@@ -247,9 +252,41 @@ def test_transformers_weights_are_full_precision_and_whole(tmp_path: Path) -> No
     for pretrained in (True, False):
         network = build_backbone(half, pretrained=pretrained, size=32).network
         assert {weight.dtype for weight in network.parameters()} == {torch.float32}
-    headless = publish(ViTModel(ViTConfig(**VISION), add_pooling_layer=False), tmp_path / "less")
-    with pytest.raises(WeightsError, match=r"2 of its tensors are missing.*pooler\.dense\.bias"):
-        build_backbone(headless, pretrained=True, size=32)
+    for lacks in ("layernorm.bias", "pooler.dense.bias"):
+        torn = tmp_path / lacks
+        name = publish(TRANSFORMERS["ViT"](), torn)
+        weights = load_file(torn / "model.safetensors")
+        del weights[lacks]
+        save_file(weights, torn / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(WeightsError, match=rf"1 of its tensors are missing.*{lacks}"):
+            build_backbone(name, pretrained=True, size=32)
+
+
+def test_a_classifier_published_without_a_pooler_is_read_by_its_class_token(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    published = ViTForImageClassification(ViTConfig(**VISION)).eval()
+    name = publish(published, tmp_path / "vit")
+    built = build_backbone(name, pretrained=True, size=32)
+    images = torch.rand(2, 3, 32, 32)
+    features = built.network.eval()(images)
+    wanted = published(pixel_values=images).logits
+    torch.testing.assert_close(published.classifier(features), wanted)
+    tower = VisionTower(built, dim=8, classes={"kind": ["mug", "bowl"]})
+    save(tower, tmp_path / "tower")
+    (tmp_path / "vit").rename(tmp_path / "gone")
+    restored = load(tmp_path / "tower")
+    assert not any("pooler" in key for key in restored.state_dict())
+    torch.testing.assert_close(restored.backbone(images), features)
+
+
+def test_one_without_a_pooler_and_a_class_token_is_read_by_the_mean(tmp_path: Path) -> None:
+    saved = IJepaModel(IJepaConfig(**VISION), add_pooling_layer=False).eval()
+    images = torch.rand(2, 3, 32, 32)
+    network = build_backbone(publish(saved, tmp_path), pretrained=True, size=32).network.eval()
+    wanted = saved(pixel_values=images).last_hidden_state.mean(dim=1)
+    torch.testing.assert_close(network(images), wanted)
 
 
 def test_the_filter_of_published_weights_travels_with_the_tower(

@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from PIL import Image
 
 from tests.odd_pictures import bomb, encode
 from vision.images import MAX_BYTES, ImageError, decode, load
+from vision.transforms import Preprocess, build_reader
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
 
@@ -171,6 +174,106 @@ def test_reduced_decoding_keeps_both_sides_above_the_minimum() -> None:
     assert picture.size == (200, 100)
     assert is_close(picture.getpixel((10, 50)), RED)
     assert decode(data, min_side=1_000).size == (800, 400)
+
+
+def odd_modes() -> dict[str, bytes]:
+    """Return one picture in every mode that is converted, by the mode's name."""
+    pixels = np.random.default_rng(0).integers(0, 256, (54, 72, 4), dtype=np.uint8)
+    rgba = Image.fromarray(pixels)
+    rgb, grey = rgba.convert("RGB"), rgba.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return {
+        "RGBA": encode(rgba, "PNG"),
+        "RGBA, turned": encode(rgba, "PNG", exif=exif),
+        "LA": encode(rgba.convert("LA"), "PNG"),
+        "L": encode(grey, "PNG"),
+        "1": encode(grey.convert("1"), "PNG"),
+        "P": encode(rgb.quantize(9), "PNG", transparency=3),
+        "P with bytes": encode(rgba.quantize(9), "PNG"),
+        "RGB": encode(rgb, "PNG", transparency=rgb.getpixel((5, 10))),
+        "I;16": encode(deep, "PNG", exif=exif),
+        "I": encode(deep.convert("I"), "TIFF"),
+        "CMYK": encode(rgb.convert("CMYK"), "TIFF"),
+        "WEBP": encode(rgba, "WEBP", lossless=True),
+        "GIF": encode(rgb.quantize(9), "GIF", transparency=3),
+        "JPEG": encode(rgb, "JPEG", exif=exif),
+    }
+
+
+@pytest.mark.parametrize(("mode", "data"), odd_modes().items())
+def test_a_large_picture_is_what_a_small_one_would_be(
+    mode: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = decode(data)
+    monkeypatch.setattr("vision.images.LARGE", 54 * 72 - 1)
+    monkeypatch.setattr("vision.images.BAND", 500)
+    large = decode(data)
+    assert large.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(large), np.asarray(small))
+    assert not large.getexif()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "I;16"])
+def test_pixels_of_a_large_picture_are_averaged_down_to_the_minimum(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = odd_modes()[mode]
+    whole = decode(data)
+    monkeypatch.setattr("vision.images.BAND", 500)
+    assert decode(data, min_side=17).size == whole.size, "it is not large"
+    monkeypatch.setattr("vision.images.LARGE", 1_000)
+    reduced = decode(data, min_side=17)
+    assert sorted(reduced.size) == [18, 24]
+    pixels = np.asarray(whole).astype(float)
+    blocks = pixels.reshape(reduced.height, 3, reduced.width, 3, 3)
+    assert np.abs(np.asarray(reduced) - blocks.mean(axis=(1, 3))).max() < 1
+
+
+def test_a_tower_sees_a_large_picture_as_before_but_for_a_few_levels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(colours).resize((600, 450), Image.Resampling.BICUBIC), "PNG")
+    for fit in ("stretch", "crop"):
+        read = build_reader(Preprocess.model_validate({"size": 32, "fit": fit}))
+        whole = read(decode(data, min_side=64)).int()
+        with monkeypatch.context() as patched:
+            patched.setattr("vision.images.LARGE", 100_000)
+            reduced = read(decode(data, min_side=64)).int()
+        changes = (whole - reduced).abs().float()
+        assert changes.max() <= 6
+        assert changes.mean() < 1
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "I;16"])
+def test_a_large_picture_takes_little_more_memory_than_its_pixels(
+    mode: str, tmp_path: Path
+) -> None:
+    side = 3_000
+    path = tmp_path / "large.png"
+    path.write_bytes(encode(Image.new(mode, (side, side)), "PNG"))
+    # In a process of its own, whose peak is that of nothing else.
+    program = r"""if True:
+        import re, sys
+        from PIL import Image
+        from vision.images import load
+
+        def peak_kb():
+            return int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1])
+
+        Image.new("L", (9, 9)).save(sys.argv[1] + ".png")
+        load(sys.argv[1] + ".png")
+        before = peak_kb()
+        load(sys.argv[1], min_side=256)
+        print(peak_kb() - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+    )
+    decoded_mb = side * side * {"RGBA": 4, "I;16": 2}[mode] / 1e6
+    assert int(done.stdout) / 1e3 < decoded_mb + 20
 
 
 def test_any_damage_gives_a_picture_or_an_image_error() -> None:

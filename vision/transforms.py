@@ -1,6 +1,7 @@
 """How a picture becomes the tensor a tower reads; travels with the tower."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,6 +13,9 @@ from torchvision.transforms import InterpolationMode, v2
 # The mean and standard deviation of ImageNet's pixels, which most published weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# How many times as tall as what a tower sees a narrower picture may be to be resized at once.
+TALL = 16
 
 
 class Preprocess(BaseModel):
@@ -42,10 +46,24 @@ def build_resize(preprocess: Preprocess) -> v2.Transform:
     side = preprocess.size
     resize = v2.Resize((side, side), interpolation, antialias=True)
     if preprocess.fit == "stretch":
-        return resize
+        return v2.Compose([v2.Lambda(partial(_shorten, side, interpolation)), resize])
     # Cut first: the short side of a line resized to ``side`` would make its long side thousands of
     # times as long.
     return v2.Compose([v2.Lambda(_centre_square), resize])
+
+
+def _shorten(
+    side: int, interpolation: InterpolationMode, picture: Image.Image | Tensor
+) -> Image.Image | Tensor:
+    """Return a narrow picture at the height it will have if it is very tall, others as given."""
+    # Resizing goes row by row first: a column would become a wide picture of its whole height.
+    height, width = v2.functional.get_size(picture)
+    if width >= side or height <= TALL * side:
+        return picture
+    short: Image.Image | Tensor = v2.functional.resize(
+        picture, [side, width], interpolation, antialias=True
+    )
+    return short
 
 
 def _centre_square(picture: Image.Image | Tensor) -> Image.Image | Tensor:

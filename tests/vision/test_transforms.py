@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vision.transforms import Preprocess, build_eval_transform, build_reader, normalise
+from vision.transforms import TALL, Preprocess, build_eval_transform, build_reader, normalise
 
 
 def halves(width: int, height: int) -> Image.Image:
@@ -79,7 +79,10 @@ def test_the_centre_is_that_of_the_whole_picture_resized(interpolation: str, tur
 
 
 class Largest(TorchDispatchMode):
-    """Keeps how many numbers the largest tensor had that was made meanwhile."""
+    """Keeps how many numbers the largest tensor had that was made meanwhile.
+
+    Resizing makes one that it shows nobody: as wide as its result, as high as what it was given.
+    """
 
     count = 0
 
@@ -89,6 +92,9 @@ class Largest(TorchDispatchMode):
         made = func(*args, **(kwargs or {}))
         if isinstance(made, torch.Tensor):
             self.count = max(self.count, made.numel())
+            if "upsample" in str(func):
+                between = made.numel() // made.shape[-2] * args[0].shape[-2]
+                self.count = max(self.count, between)
         return made
 
 
@@ -98,6 +104,17 @@ def test_a_line_is_never_made_larger_than_what_the_tower_sees(size: tuple[int, i
     with Largest() as largest:
         assert read(Image.new("RGB", size)).shape == (3, 64, 64)
     assert largest.count == 3 * 64 * 64
+
+
+@pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (63, 5_000)])
+def test_a_line_is_stretched_without_a_wide_copy_of_its_height(size: tuple[int, int]) -> None:
+    read = build_reader(Preprocess(size=64))
+    picture = noise(size[1], size[0])
+    with Largest() as largest:
+        pixels = read(picture)
+    assert largest.count <= max(3 * size[0] * size[1], 3 * 64 * 64 * TALL)
+    wanted = np.asarray(picture.resize((64, 64), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(pixels.permute(1, 2, 0).numpy() - wanted).max() <= 3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])

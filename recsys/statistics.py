@@ -1,6 +1,8 @@
 """What the events say about each item as of one moment: popularity, season, neighbours."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,12 +88,22 @@ def _neighbours(
     if len(known) <= EASE_MAX_ITEMS:
         similarity = ease_weights(matrix, ridge=ridge)  # (n, n), from history to candidate
     else:
-        similarity = cosine_neighbours(matrix, n_neighbours=n_neighbours, shrinkage=SHRINKAGE).T
-    for position, row in enumerate(known):
-        line = similarity[position]
-        line = line.toarray().ravel() if sparse.issparse(line) else line
-        top = np.argsort(-np.abs(line), kind="stable")[: min(n_neighbours, len(known))]
+        near = cosine_neighbours(matrix, n_neighbours=n_neighbours, shrinkage=SHRINKAGE)
+        # A transposed CSR matrix is CSC, of which taking a row reads everything.
+        similarity = near.T.tocsr()
+    for row, (columns, line) in zip(known, _lines(similarity), strict=True):
+        top = np.argsort(-np.abs(line), kind="stable")[:n_neighbours]
         top = top[np.argsort(-line[top], kind="stable")]
-        rows[row, : len(top)] = np.where(line[top] != 0, known[top], -1)
+        rows[row, : len(top)] = np.where(line[top] != 0, known[columns[top]], -1)
         weights[row, : len(top)] = line[top]
     return rows, weights
+
+
+def _lines(similarity: "Floats | sparse.csr_matrix") -> Iterator[tuple[Ints, Floats]]:
+    """Yield the columns (C,) and values (C,) of each row; of a sparse one, those that it stores."""
+    if isinstance(similarity, np.ndarray):
+        everything = np.arange(similarity.shape[1])
+        yield from ((everything, line) for line in similarity)
+        return
+    for start, end in pairwise(similarity.indptr):
+        yield similarity.indices[start:end], similarity.data[start:end]

@@ -1,9 +1,11 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
-from recsys.models.baselines import ease_weights
-from recsys.statistics import build_statistics
+from recsys.models.baselines import cosine_neighbours, ease_weights
+from recsys.statistics import SHRINKAGE, build_statistics
 
 DAY = MICROSECONDS_PER_DAY
 NOW = 1_000 * DAY
@@ -85,3 +87,45 @@ def test_a_large_catalogue_uses_cosine_neighbours(monkeypatch: pytest.MonkeyPatc
     # Items 0 and 1 have the same two buyers; item 3 shares its only buyer with item 2 alone.
     assert statistics.neighbour_rows[0, 0] == 1
     assert statistics.neighbour_rows[3, 0] == 2
+
+
+def test_cosine_neighbours_are_the_largest_of_each_dense_row_and_ties_go_by_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("recsys.statistics.EASE_MAX_ITEMS", 3)
+    generator = np.random.default_rng(0)
+    pairs = zip(generator.integers(0, 25, 160), 2 * generator.integers(0, 20, 160), strict=True)
+    events = interactions(*((user, item, 1.0) for user, item in pairs), n_items=40)
+    known = np.unique(events.item_rows)  # every other item has no event at all
+    for count in (1, 4, 39):
+        found = build_statistics(events, NOW, n_neighbours=count)
+        cosines = cosine_neighbours(
+            events.matrix()[:, known], n_neighbours=count, shrinkage=SHRINKAGE
+        )
+        for row, line in zip(known, cosines.toarray().T, strict=True):
+            ranked = sorted(np.flatnonzero(line), key=lambda column: (-line[column], column))
+            wanted = [(known[column], line[column]) for column in ranked[:count]]
+            wanted += [(-1, 0.0)] * (count - len(wanted))
+            pairs = zip(found.neighbour_rows[row], found.neighbour_weights[row], strict=True)
+            assert list(pairs) == wanted
+
+
+def test_what_is_sorted_for_an_item_is_its_neighbours_and_not_the_catalogue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("recsys.statistics.EASE_MAX_ITEMS", 3)
+    n_sorted = []
+    argsort = np.argsort
+
+    def counted(values: np.ndarray, kind: Literal["stable"] | None = None) -> np.ndarray:
+        if kind == "stable":  # others are of SciPy
+            n_sorted.append(len(values))
+        return argsort(values, kind=kind)
+
+    # Every item shares its users with one other.
+    events = interactions(*((item // 2, item, 1.0) for item in range(40)), n_items=40)
+    with monkeypatch.context() as patched:
+        patched.setattr("recsys.statistics.np.argsort", counted)
+        found = build_statistics(events, NOW)
+    assert max(n_sorted) == 1
+    assert found.neighbour_rows[:, 0].tolist() == [item ^ 1 for item in range(40)]

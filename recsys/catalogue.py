@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from recsys.schema import ItemSchema
 
 CATEGORY_LEVELS = 4  # deeper levels of a path are kept in the record, not in the features
 _NEVER_US = np.iinfo(np.int64).min
+
+_Key = tuple[str, tuple[str, ...]]  # a category's prefix, or an attribute and its value
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class Catalogue:
         self._items = items
         self._live: dict[int, dict[str, Any]] = {}  # records upserted after the bundle was made
         self._prefix_codes: dict[tuple[str, ...], int] = {}
-        # Inverted index of what filters ask for: a category prefix or an (attribute, value) pair.
-        self._having: dict[tuple[str, tuple[str, ...]], set[int]] = {}
+        self._having: dict[_Key, set[int]] = {}  # inverted index of what filters ask for
+        self._sets_of: list[list[set[int]]] = []  # those of the index that each row is in
         self.item_ids: list[str] = []
         self.row_of: dict[str, int] = {}
         self._embeddings = torch.zeros(0, embeddings.shape[1], device=device)
@@ -148,9 +151,7 @@ class Catalogue:
             mask &= self.prices >= filters.price_min
         if filters.price_max is not None:
             mask &= self.prices <= filters.price_max
-        wanted: list[tuple[str, tuple[str, ...]]] = [
-            ("attribute", pair) for pair in filters.attributes.items()
-        ]
+        wanted: list[_Key] = [("attribute", pair) for pair in filters.attributes.items()]
         if filters.category:
             wanted.append(("category", filters.category))
         for key in wanted:
@@ -185,10 +186,9 @@ class Catalogue:
         if items["item_id"].is_duplicated().any():
             raise ValueError("item_id must be unique within one upsert, got a repeated one")
         items = ItemSchema.cast(items)
-        fresh = [item_id for item_id in items["item_id"] if item_id not in self.row_of]
-        self._reserve(len(self) + len(fresh))
-        row_of = self.row_of | {item_id: len(self) + i for i, item_id in enumerate(fresh)}
-        rows = [row_of[item_id] for item_id in items["item_id"]]
+        fresh, known = count(len(self)), self.row_of
+        rows = [known[one] if one in known else next(fresh) for one in items["item_id"]]
+        self._reserve(max(rows, default=-1) + 1)
         self._write(rows, items, torch.tensor(embeddings))
         self._live.update(zip(rows, items.iter_rows(named=True), strict=True))
 
@@ -219,9 +219,7 @@ class Catalogue:
         for row, item_id in zip(rows, items["item_id"], strict=True):
             if row == len(self.item_ids):
                 self.item_ids.append(item_id)
-            else:  # replaced: its old categories and attributes no longer hold
-                for having in self._having.values():
-                    having.discard(row)
+                self._sets_of.append([])
             self.row_of[item_id] = row
         self._embeddings[rows] = embeddings.to(self.device)
         self._embedded[rows] = embeddings.any(dim=1).numpy()
@@ -232,12 +230,18 @@ class Catalogue:
         self._deleted[rows] = False
         self._categories[rows] = -1
         for row, path, pairs in zip(rows, items["category"], items["attributes"], strict=True):
-            for level in range(len(path)):
-                prefix = tuple(path[: level + 1])
-                self._having.setdefault(("category", prefix), set()).add(row)
-                if level < CATEGORY_LEVELS:
-                    code = self._prefix_codes.setdefault(prefix, len(self._prefix_codes))
-                    self._categories[row, level] = code
-            for pair in pairs:
-                key = ("attribute", (pair["key"], pair["value"]))
-                self._having.setdefault(key, set()).add(row)
+            prefixes = [tuple(path[: level + 1]) for level in range(len(path))]
+            for level, prefix in enumerate(prefixes[:CATEGORY_LEVELS]):
+                code = self._prefix_codes.setdefault(prefix, len(self._prefix_codes))
+                self._categories[row, level] = code
+            keys: list[_Key] = [("category", prefix) for prefix in prefixes]
+            keys += [("attribute", (pair["key"], pair["value"])) for pair in pairs]
+            self._index(row, keys)
+
+    def _index(self, row: int, keys: Iterable[_Key]) -> None:
+        """Let a row be found by these keys, and no longer by those of the item it replaces."""
+        for having in self._sets_of[row]:
+            having.discard(row)
+        self._sets_of[row] = [self._having.setdefault(key, set()) for key in keys]
+        for having in self._sets_of[row]:
+            having.add(row)

@@ -1,6 +1,7 @@
 """Ranking features of (history, candidates, now): one code for training and for serving."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,8 +72,9 @@ class ItemTable:
         created_us: Creation times, int64 (N,); the smallest integer where unknown.
         popularity: log(1 + distinct users) ever, in the recent window, and in the window one
             year ago, (N, 3).
-        neighbour_rows: Items that go with each item, int64 (N, K); -1 pads.
-        neighbour_weights: How much they do (N, K).
+        neighbour_rows: Items that go with each item, int64 (<= N, K); -1 pads. The last row is also
+            that of every later item.
+        neighbour_weights: How much they do (<= N, K).
         target_kinds: Which event kinds count as a purchase, bool (kinds,).
     """
 
@@ -89,6 +91,11 @@ class ItemTable:
     def __len__(self) -> int:
         return len(self.embeddings)
 
+    def neighbours(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the neighbours' rows (R, K), -1 for pads, and weights (R, K) of some rows (R,)."""
+        stored = rows.clamp(max=len(self.neighbour_rows) - 1)
+        return self.neighbour_rows[stored], self.neighbour_weights[stored]
+
 
 def build_item_table(
     catalogue: Catalogue, statistics: Statistics, target_kinds: Tensor
@@ -102,28 +109,53 @@ def build_item_table(
         statistics: As of the moment that ranking may know about.
         target_kinds: Which event kinds count as a purchase, bool (kinds,).
     """
-    n_new = len(catalogue) - len(statistics.buyers)
     popularity = np.stack(
         [statistics.buyers, statistics.recent_buyers, statistics.season_buyers], axis=1
     )
     device = catalogue.embeddings.device
+    neighbours = torch.tensor(statistics.neighbour_rows, dtype=torch.int64, device=device)
+    weights = torch.tensor(statistics.neighbour_weights, device=device)
     return ItemTable(
-        embeddings=catalogue.embeddings,
-        log_prices=torch.tensor(np.log1p(catalogue.prices), device=device),
-        categories=torch.tensor(catalogue.categories, device=device),
-        n_categories=catalogue.n_categories,
-        created_us=torch.tensor(catalogue.created_us, device=device),
-        popularity=torch.tensor(np.pad(np.log1p(popularity), ((0, n_new), (0, 0)))).to(device),
-        neighbour_rows=torch.tensor(
-            np.pad(statistics.neighbour_rows, ((0, n_new), (0, 0)), constant_values=-1),
-            dtype=torch.int64,
-            device=device,
-        ),
-        neighbour_weights=torch.tensor(
-            np.pad(statistics.neighbour_weights, ((0, n_new), (0, 0)))
-        ).to(device),
+        **_catalogue_columns(catalogue),
+        popularity=_append(torch.tensor(np.log1p(popularity), device=device), len(catalogue)),
+        # One row of pads is enough for all new items.
+        neighbour_rows=F.pad(neighbours, (0, 0, 0, 1), value=-1),
+        neighbour_weights=F.pad(weights, (0, 0, 0, 1)),
         target_kinds=target_kinds.to(device),
     )
+
+
+def refresh_item_table(table: ItemTable, catalogue: Catalogue) -> ItemTable:
+    """Return what ``build_item_table`` would, after items were added to a catalogue or replaced.
+
+    Neighbours, by far the largest part, are those of the table and not copied.
+
+    Args:
+        table: Built or refreshed before.
+        catalogue: The same catalogue as then.
+    """
+    return replace(
+        table,
+        **_catalogue_columns(catalogue),
+        popularity=_append(table.popularity, len(catalogue)),
+    )
+
+
+def _catalogue_columns(catalogue: Catalogue) -> dict[str, Any]:
+    """Return the fields of ``ItemTable`` that the catalogue alone decides."""
+    device = catalogue.embeddings.device
+    return {
+        "embeddings": catalogue.embeddings,
+        "log_prices": torch.tensor(np.log1p(catalogue.prices), device=device),
+        "categories": torch.tensor(catalogue.categories, device=device),
+        "n_categories": catalogue.n_categories,
+        "created_us": torch.tensor(catalogue.created_us, device=device),
+    }
+
+
+def _append(popularity: Tensor, n_items: int) -> Tensor:
+    """Return the popularity (N, 3) with that of new items, which is 0."""
+    return F.pad(popularity, (0, 0, 0, n_items - len(popularity)))
 
 
 def ranking_features(
@@ -178,9 +210,9 @@ def _bought_together(
     sums = []
     # Each item of the history counts once, as in EASE; the second sum forgets old ones.
     rows, latest = _distinct(rows, ages)
+    neighbours, strengths = table.neighbours(rows)  # (L, K)
     for weights in (torch.ones_like(latest), torch.exp(-latest / SHORT_DECAY_DAYS)):
-        neighbours = table.neighbour_rows[rows]  # (L, K)
-        spread = weights[:, None] * table.neighbour_weights[rows]
+        spread = weights[:, None] * strengths
         total = torch.zeros(len(table), device=spread.device)
         total.index_add_(0, neighbours.clamp(min=0).ravel(), spread.ravel())  # pads weigh 0
         sums.append(total[candidates])

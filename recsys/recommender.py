@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue, Filters
 from recsys.data.interactions import EMPTY_HISTORY, History, Ints
-from recsys.features import ItemTable, build_item_table
+from recsys.features import ItemTable, build_item_table, refresh_item_table
 from recsys.index import EXACT_UP_TO, Nearest
 from recsys.ranking import Scores
 from recsys.search import CatalogueSearch, SearchMode, query_parts
@@ -244,7 +244,8 @@ class Recommender:
         """Add or replace items with embeddings (B, D) from ``embedder.items``."""
         self.catalogue.upsert(items, embeddings)
         self._search.update(self.catalogue.rows(items["item_id"]).tolist())
-        self._refresh_table()
+        if self._table is not None:
+            self._table = refresh_item_table(self._table, self.catalogue)
 
     def delete(self, item_ids: Collection[str]) -> int:
         """Stop answering the items and return how many were there."""
@@ -257,22 +258,18 @@ class Recommender:
 
     def _load_ranking(self, as_of_us: int | None) -> None:
         interactions = self.bundle.interactions
-        self._statistics = self.bundle.statistics
+        statistics = self.bundle.statistics
         if as_of_us is not None:
             interactions = interactions.before(as_of_us)
-            self._statistics = build_statistics(interactions, as_of_us)
+            statistics = build_statistics(interactions, as_of_us)
         self._histories = dict(zip(interactions.user_ids, interactions.histories(), strict=True))
         self._ranker = self.bundle.user_ranker
         self._ranker.encoder.to(self.device)
         self._ranker.ranker.to(self.device)
-        self._target_kinds = torch.tensor(
+        target_kinds = torch.tensor(
             [name in self.bundle.target_kinds for name in interactions.kind_names]
         )
-        self._refresh_table()
-
-    def _refresh_table(self) -> None:
-        if "ranking" in self.parts:
-            self._table = build_item_table(self.catalogue, self._statistics, self._target_kinds)
+        self._table = build_item_table(self.catalogue, statistics, target_kinds)
 
     def _score(self, history: History, rows: Tensor, now_us: int) -> Scores:
         self.bundle.require("ranking")
@@ -287,7 +284,7 @@ class Recommender:
         assert self._table is not None, "the ranking part is loaded with its table"
         table = self._table
         user_vector = self._ranker.user_vector(history, now_us, table)
-        neighbours = table.neighbour_rows[torch.from_numpy(np.unique(history.item_rows))]
+        neighbours, _ = table.neighbours(torch.from_numpy(np.unique(history.item_rows)))
         allowed = torch.from_numpy(rows).to(self.device)
 
         def first(values: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from itertools import product
 
 import numpy as np
 import polars as pl
@@ -101,6 +105,64 @@ def test_a_replaced_item_loses_its_old_category_and_attributes(catalogue: Catalo
     assert answered(catalogue, Filters(category=("Wear",))) == ["shoe"]
     assert answered(catalogue, Filters(attributes={"colour": "blue"})) == []
     assert answered(catalogue, Filters(category=("Home",))) == ["hat"]
+
+
+def test_a_catalogue_after_upserts_is_the_one_that_is_made_of_its_records(
+    catalogue: Catalogue,
+) -> None:
+    generator = np.random.default_rng(3)
+    names, colours = ("shoe", "hat", "lamp", "vase", "cup"), ("red", "blue", "green")
+    for step in range(40):
+        path = [f"c{code}" for code in generator.integers(0, 2, generator.integers(0, 6))]
+        pairs = [pair for value in generator.choice(colours, 2) for pair in colour(str(value))]
+        item: dict[str, object] = {
+            "item_id": names[generator.integers(0, 5)],
+            "category": path,
+            "price": float(step),
+            "attributes": pairs[: generator.integers(0, 3)],
+        }
+        catalogue.upsert(table(item), embeddings(1, seed=step))
+    rebuilt = Catalogue(catalogue.records(catalogue.item_ids), catalogue.embeddings.numpy())
+    wanted = [Filters(), *(Filters(attributes={"colour": value}) for value in colours)]
+    wanted += [
+        Filters(category=path, price_min=20.0)
+        for depth in range(6)
+        for path in product(("c0", "c1"), repeat=depth)
+    ]
+    for filters in wanted:
+        assert answered(catalogue, filters) == answered(rebuilt, filters), filters
+    same, rebuilt_same = (
+        one.categories[:, None] == one.categories for one in (catalogue, rebuilt)
+    )  # the codes themselves may differ
+    assert np.array_equal(same, rebuilt_same)
+
+
+def count_calls(action: Callable[[], object]) -> int:
+    n_calls = 0
+
+    def profile(_frame: object, event: str, _argument: object) -> None:
+        nonlocal n_calls
+        n_calls += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return n_calls
+
+
+def test_replacing_an_item_is_no_more_work_in_a_larger_catalogue() -> None:
+    changed = table({"item_id": "i3", "attributes": colour("red")})
+    counts = []
+    for size in (10, 2_000):
+        rows: list[dict[str, object]] = [
+            {"item_id": f"i{n}", "attributes": colour(f"shade {n}")} for n in range(size)
+        ]
+        upsert = partial(Catalogue(table(*rows), embeddings(size)).upsert, changed, embeddings(1))
+        upsert()  # the first call may import
+        counts.append(count_calls(upsert))
+    assert counts[1] < counts[0] + 1_000
 
 
 def test_many_upserts_keep_every_row(catalogue: Catalogue) -> None:

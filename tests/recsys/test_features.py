@@ -1,9 +1,12 @@
 import math
+from dataclasses import fields, replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
+from recsys.catalogue import Catalogue
 from recsys.data.interactions import EMPTY_HISTORY, MICROSECONDS_PER_DAY, History
 from recsys.features import (
     COLD_VALUES,
@@ -11,8 +14,12 @@ from recsys.features import (
     FEATURES,
     SHORT_DECAY_DAYS,
     ItemTable,
+    build_item_table,
     ranking_features,
+    refresh_item_table,
 )
+from recsys.schema import ItemSchema
+from recsys.statistics import Statistics
 
 DAY = MICROSECONDS_PER_DAY
 NOW = 1_000 * DAY
@@ -160,3 +167,64 @@ def test_an_item_without_events_has_the_values_that_training_hides_with(
     found = ranking_features(history(*EVENTS), torch.tensor([8]), NOW, table, user_vector)[0]
     for name, value in COLD_VALUES.items():
         assert found[FEATURES.index(name)] == value, name
+
+
+def items(*names: str, price: float) -> pl.DataFrame:
+    """Items of a category of their own."""
+    known = pl.DataFrame(
+        {"item_id": names, "category": [[name] for name in names], "attributes": [[]] * len(names)}
+    )
+    known = known.with_columns(price=price, available=True)
+    empty = ItemSchema.create_empty()
+    return ItemSchema.cast(pl.concat([empty, known], how="diagonal_relaxed"))
+
+
+@pytest.fixture
+def statistics() -> Statistics:
+    return Statistics(
+        as_of_us=NOW,
+        buyers=np.array([3, 0, 5], dtype=np.float32),
+        recent_buyers=np.array([1, 0, 2], dtype=np.float32),
+        season_buyers=np.array([0, 0, 1], dtype=np.float32),
+        neighbour_rows=np.array([[2, 1], [0, 2], [0, -1]], dtype=np.int32),
+        neighbour_weights=np.array([[0.5, -0.25], [1.5, 0.125], [0.75, 0]], dtype=np.float32),
+    )
+
+
+def vectors(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
+
+
+def test_a_refreshed_table_is_the_one_that_is_built_anew(statistics: Statistics) -> None:
+    catalogue, kinds = Catalogue(items(*"abc", price=1.0), vectors(3, 0)), torch.tensor([True])
+    table = build_item_table(catalogue, statistics, kinds)
+    for seed, names in enumerate(("b", "d", "efghi", "aj", "d"), start=1):
+        catalogue.upsert(items(*names, price=float(seed)), vectors(len(names), seed))
+        refreshed = refresh_item_table(table, catalogue)
+        built = build_item_table(catalogue, statistics, kinds)
+        for field in fields(ItemTable):
+            found, wanted = (getattr(one, field.name) for one in (refreshed, built))
+            assert torch.equal(torch.as_tensor(found), torch.as_tensor(wanted)), field.name
+        assert refreshed.neighbour_rows is table.neighbour_rows, "what is large is not copied"
+        assert refreshed.neighbour_weights is table.neighbour_weights
+        table = refreshed
+
+
+def test_an_item_that_came_later_goes_with_none(
+    statistics: Statistics, user_vector: torch.Tensor
+) -> None:
+    catalogue = Catalogue(items(*"abc", price=1.0), vectors(3, 0))
+    table = build_item_table(catalogue, statistics, torch.tensor([True]))
+    catalogue.upsert(items(*"de", price=2.0), vectors(2, 1))
+    table = refresh_item_table(table, catalogue)
+    padded = replace(
+        table,
+        neighbour_rows=torch.tensor([*statistics.neighbour_rows.tolist(), [-1, -1], [-1, -1]]),
+        neighbour_weights=torch.tensor([*statistics.neighbour_weights.tolist(), [0, 0], [0, 0]]),
+    )
+    met = history((0, PURCHASE, 9.0), (4, PURCHASE, 3.0), (3, PURCHASE, 2.0), (2, PURCHASE, 1.0))
+    found, wanted = (
+        ranking_features(met, torch.arange(5), NOW, one, user_vector) for one in (table, padded)
+    )
+    assert torch.equal(found, wanted)
+    assert table.neighbours(torch.tensor([4, 1]))[0].tolist() == [[-1, -1], [0, 2]]

@@ -224,6 +224,27 @@ def test_an_upserted_item_is_searchable_and_recommendable_at_once(
     assert "fresh" not in ids(recommender.search(None, picture, k=100))
 
 
+def test_upserts_one_by_one_score_as_one_of_all_and_do_not_rebuild_what_is_known_of_items(
+    tiny_bundle: Path, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_by_one, at_once = (Recommender(Bundle(tiny_bundle)) for _ in range(2))
+    known = at_once.bundle.items.head(6)
+    fresh = known.with_columns(item_id="new " + pl.col("item_id"), price=pl.col("price") * 2)
+    changed = known.with_columns(price=pl.col("price") + 1, category=pl.lit(["A new one"]))
+    items = ItemSchema.cast(pl.concat([changed, fresh]))
+    embeddings = at_once.embedder.items(items, [None] * len(items))
+    monkeypatch.delattr("recsys.recommender.build_item_table")
+    at_once.upsert(items, embeddings)
+    for row in range(len(items)):
+        one_by_one.upsert(items[row : row + 1], embeddings[row : row + 1])
+    events = [Event(item_id, "purchase", NOW - 1_000_000) for item_id in fresh["item_id"]]
+    scores, wanted = (
+        one.scores(one.history(user, events), NOW).numpy() for one in (one_by_one, at_once)
+    )
+    assert len(scores) == len(at_once.bundle.items) + len(fresh)
+    np.testing.assert_array_equal(scores, wanted)
+
+
 def test_a_query_has_the_same_embedding_in_every_batch(
     recommender: Recommender, tiny_shop: Shop
 ) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from text.normalize import normalize
@@ -27,6 +27,9 @@ _UNITS = "ml|cl|l|mg|g|kg|oz|lb|mm|cm|m|in|inch|gb|tb|pcs|pack"
 _SIZES = rf"(?:size|eu|uk|us) ?\d+(?:[.,]\d+)?|\d?x{{0,4}}[sl]|m|\d+(?:[.,]\d+)? ?(?:{_UNITS})"
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+_BLOCK = 64  # items of one title that are compared with all later ones at once
 
 
 class _Words(NamedTuple):
@@ -126,10 +129,23 @@ def _linked(rows: list[int], embeddings: Floats, min_similarity: float) -> Itera
     """Yield the connected components of those that are similar, of two rows or more."""
     if len(rows) < 2:
         return
-    vectors = np.asarray(embeddings[rows])
-    similar = csr_array(vectors @ vectors.T >= min_similarity)
-    count, component = connected_components(similar, directed=False)
-    for own in range(count):
-        group = [rows[position] for position in np.flatnonzero(component == own)]
+    component = _components(np.asarray(embeddings[rows]), min_similarity)
+    order = np.argsort(component, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(component[order])) + 1):
         if len(group) > 1:
-            yield group
+            yield [rows[position] for position in group]
+
+
+def _components(vectors: Floats, min_similarity: float) -> Ints:
+    """Return the number of each vector's component (G,), in the order of their first vectors."""
+    count = len(vectors)
+    component: Ints = np.arange(count)
+    for start in range(0, count, _BLOCK):
+        own, later = component[start : start + _BLOCK], component[start:]
+        similar = vectors[start : start + _BLOCK] @ vectors[start:].T >= min_similarity
+        # What is linked already needs no more links: of similar items there would be a block full.
+        left, right = np.nonzero(similar & (own[:, None] != later))
+        links = (np.ones(len(left), np.bool_), (own[left], later[right]))
+        _, merged = connected_components(coo_array(links, shape=(count, count)), directed=False)
+        component = merged[component].astype(np.int64)
+    return component

@@ -83,8 +83,8 @@ def embed_items(
         progress: Told after each part how many rows of the shard are done.
 
     Raises:
-        DataError: If the table cannot be read or has no valid row, or if the folder is of a run
-            with another bundle, table or setting.
+        DataError: If the table cannot be read or has no valid row (of which one shard of several
+            knows nothing), or if the folder is of a run with another bundle, table or setting.
         ImportError: If the engine is not installed.
         ValueError: If an argument is out of range, or the shard has no part.
     """
@@ -169,7 +169,7 @@ def _finish(parts: Parts, shard: Shard, out: Path) -> Embedded:
     """Return what a shard's parts hold, after joining them where ``out`` is a file.
 
     Raises:
-        DataError: If they hold nothing.
+        DataError: If they hold nothing and are the whole table.
     """
     numbers = parts.of(shard)
     files = [parts.embeddings(part) for part in numbers]
@@ -182,13 +182,16 @@ def _finish(parts: Parts, shard: Shard, out: Path) -> Embedded:
     )
     if embedded.n_items and parts.folder != out:
         _join(files, out)
+        quarantine = out.with_suffix(".quarantine.parquet")
+        quarantine.unlink(missing_ok=True)  # of an earlier run
         if bad:
-            _join(bad, out.with_suffix(".quarantine.parquet"))
+            _join(bad, quarantine)
     if not parts.missing():  # nobody needs it any more
         parts.table.unlink(missing_ok=True)
     if parts.folder != out:
         shutil.rmtree(parts.folder)
-    if not embedded.n_items:
+    # Where this shard has no valid row, another may have some.
+    if not embedded.n_items and shard.count == 1:
         reasons = "\n  ".join(embedded.lines())
         raise DataError(f"table items must have a valid row, got none\n  {reasons}")
     return embedded

@@ -135,6 +135,19 @@ def test_shards_share_the_parts_and_are_together_the_whole(
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_a_shard_without_a_valid_row_is_done_and_says_why_it_is_empty(
+    bundle: Bundle, shop: Shop, tmp_path: Path
+) -> None:
+    # The second of three parts has no id at all.
+    items = shop(item_id=[None if 4 <= n < 8 else f"item-{n}" for n in range(10)])
+    whole = embed(bundle, items, tmp_path / "whole")
+    shards = [embed(bundle, items, tmp_path / "out", shard=Shard(n, 2)) for n in range(2)]
+    assert [(one.n_rows, one.n_items) for one in shards] == [(6, 6), (4, 0)]
+    assert whole.failures == shards[1].failures == {"item_id|nullability": 4}
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert embed(bundle, items, tmp_path / "out", shard=Shard(1, 2)) == shards[1], "once more"
+
+
 def test_shards_of_folders_of_their_own_have_every_item_once(
     bundle: Bundle, shop: Shop, tmp_path: Path
 ) -> None:
@@ -240,6 +253,7 @@ def test_one_file_has_all_parts_and_nothing_is_left_beside_it(
     assert len(pl.read_parquet(out.with_name("out.quarantine.parquet"))) == 10
     embed(bundle, shop(), out)
     assert set(pl.read_parquet(out)["modalities"].explode()) == {"image", "text"}, "is replaced"
+    assert [path.name for path in out.parent.iterdir()] == ["out.parquet"], "nothing failed"
 
 
 def test_a_folder_of_another_run_is_refused_and_stays_as_it_is(

@@ -22,17 +22,22 @@ class Measured(NamedTuple):
     seconds: float
 
 
-def measure(config_path: Path, out: Path, *, resume: bool = False) -> Measured:
+def measure(
+    config_path: Path, out: Path, *, resume: bool = False, seed: int | None = None
+) -> Measured:
     """Train and evaluate; the time is that of training alone.
 
     Args:
         config_path: A configuration.
         out: Folder of bundles.
         resume: Keep the stages that an earlier run finished; else ``out`` is emptied first.
+        seed: Another than the configuration's.
     """
     if not resume:
         shutil.rmtree(out, ignore_errors=True)
     config: TrainConfig = load_config(config_path)
+    if seed is not None:
+        config = config.model_copy(update={"seed": seed})
     start = time.perf_counter()
     run = train(
         config,

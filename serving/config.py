@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from recsys.errors import ConfigError
 from recsys.index import EXACT_UP_TO
@@ -82,6 +90,14 @@ class ServiceConfig(BaseModel):
     drain_s: float = Field(
         10.0, ge=0, description="How long a graceful stop waits for calls in flight."
     )
+
+    @field_validator("token")
+    @classmethod
+    def _refuse_blank(cls, token: SecretStr | None) -> SecretStr | None:
+        # An empty variable is a secret that was not filled in, never a wish for no token.
+        if token is not None and not token.get_secret_value().strip():
+            raise ValueError("must not be empty or blank; set a token, or leave it unset for none")
+        return token
 
     @model_validator(mode="after")
     def _protect(self) -> Self:

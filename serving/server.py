@@ -119,7 +119,7 @@ class Service:
     async def _listen(
         self, engine: Engine, connection: RedisConnection, config: ServiceConfig
     ) -> None:
-        token = config.token.get_secret_value() if config.token else None
+        token = config.token.get_secret_value() if config.token is not None else None
         server = grpc.aio.server(
             interceptors=[Boundary(self.telemetry, token=token)],
             options=[

@@ -49,6 +49,16 @@ def test_the_token_is_never_shown() -> None:
     assert "sesame" not in str(caught.value)
 
 
+@pytest.mark.parametrize("token", ["", "  \t"])
+def test_a_blank_token_is_refused_and_never_means_none(token: str) -> None:
+    wanted = r"token \(RECSYS_TOKEN\): .*must not be empty or blank; set a token, .*got '"
+    with pytest.raises(ConfigError, match=wanted):
+        build_config({"RECSYS_TOKEN": token})
+    protection = {"tls_certificate": Path("cert.pem"), "tls_key": Path("key.pem")}
+    with pytest.raises(ConfigError, match=wanted):
+        build_config({"RECSYS_TOKEN": token}, host="0.0.0.0", **protection)
+
+
 def test_an_open_address_is_refused_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match="reachable from other machines"):
         build_config({}, host="0.0.0.0")

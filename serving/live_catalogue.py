@@ -18,10 +18,25 @@ BLOCK_S = 0.2  # how long a read waits for news
 _RETRY_S = 0.2
 
 # Number, record and announcement change together or not at all. The number orders the changes of
-# all replicas, and a gap in it shows a follower that it missed some.
+# all replicas, and a gap in it shows a follower that it missed some. A change that was made from a
+# record whose picture is another by now is refused, with all others: it would name a picture that
+# is not there. Only pictures are compared, because a change replaces everything else.
 _WRITE = """
+local function picture_of(record)
+  if not record then return '' end
+  local stored = cjson.decode(record)
+  local digest = stored.picture_digest
+  if not digest or digest == cjson.null then digest = '' end
+  return (stored.picture or 'none') .. ':' .. digest
+end
+for i = 5, #ARGV, 4 do
+  local seen = ARGV[i + 3]
+  if seen ~= ARGV[4] and seen ~= picture_of(redis.call('HGET', KEYS[2], ARGV[i])) then
+    return 0
+  end
+end
 local number
-for i = 4, #ARGV, 3 do
+for i = 5, #ARGV, 4 do
   local item_id, record, picture = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   number = redis.call('INCR', KEYS[1])
   redis.call('HSET', KEYS[2], item_id, record)
@@ -34,7 +49,11 @@ for i = 4, #ARGV, 3 do
 end
 return number
 """
-_NO_PICTURE, _SAME_PICTURE = b"\x00none", b"\x00same"
+_NO_PICTURE, _SAME_PICTURE, _ANY_RECORD = b"\x00none", b"\x00same", b"\x00any"
+
+
+class SupersededError(Exception):
+    """The picture of a record was replaced meanwhile; a later record tells of it."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +77,18 @@ class ItemRecord:
 
 
 class Change(NamedTuple):
-    """A record to write. ``picture``: bytes to store, None to drop, "same" to leave as it is."""
+    """A record to write.
+
+    Args:
+        record: What to store.
+        picture: Bytes to store, None to drop, "same" to leave as it is.
+        seen: The stored record that this one was made from, None if there was none; "any" where
+            it does not matter.
+    """
 
     record: ItemRecord
     picture: bytes | Literal["same"] | None = None
+    seen: ItemRecord | Literal["any"] | None = "any"
 
 
 class LiveCatalogue:
@@ -120,18 +147,21 @@ class LiveCatalogue:
         """Store changes; on return they are durable and in effect here.
 
         Raises:
+            SupersededError: If a picture is no longer that of the record ``seen``; nothing is
+                stored.
             UnavailableError: If Redis is away, or this replica does not see the change in time;
                 writing again is right.
         """
         if not changes:
             return
-        arguments: list[Any] = [_STREAM_LENGTH, _NO_PICTURE, _SAME_PICTURE]
-        for record, picture in changes:
-            picture = _SAME_PICTURE if picture == "same" else picture or _NO_PICTURE
-            arguments += [record.item_id, json.dumps(asdict(record), ensure_ascii=False), picture]
+        arguments: list[Any] = [_STREAM_LENGTH, _NO_PICTURE, _SAME_PICTURE, _ANY_RECORD]
+        for change in changes:
+            arguments += _arguments(change)
         keys = (self._number, self._records, self._pictures, self._stream)
         with self._connection.translated():
             number = int(await self._connection.client.eval(_WRITE, 4, *keys, *arguments))
+        if number == 0:
+            raise SupersededError
         try:
             async with asyncio.timeout(timeout_s), self._progress:
                 await self._progress.wait_for(lambda: self._applied >= number)
@@ -225,6 +255,19 @@ class LiveCatalogue:
         async with self._progress:
             self._applied = number
             self._progress.notify_all()
+
+
+def _arguments(change: Change) -> tuple[str, str, bytes, str | bytes]:
+    """Return what the script reads of a change."""
+    record, picture, seen = change
+    stored = _SAME_PICTURE if picture == "same" else picture or _NO_PICTURE
+    before = _ANY_RECORD if seen == "any" else _picture_of(seen)
+    return record.item_id, json.dumps(asdict(record), ensure_ascii=False), stored, before
+
+
+def _picture_of(record: ItemRecord | None) -> str:
+    """Return which picture a record names, as the script says it."""
+    return "" if record is None else f"{record.picture}:{record.picture_digest or ''}"
 
 
 def _decode(record: bytes) -> ItemRecord:

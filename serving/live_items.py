@@ -19,16 +19,13 @@ from serving.connection import RedisConnection
 from serving.convert import NewItem
 from serving.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
 from serving.errors import OverloadedError, UnavailableError
-from serving.live_catalogue import Change, ItemRecord, LiveCatalogue
+from serving.live_catalogue import Change, ItemRecord, LiveCatalogue, SupersededError
 
 logger = logging.getLogger(__name__)
 
 _CONCURRENT = 32
 _RETRY_S = 0.05
-
-
-class _SupersededError(Exception):
-    """The record's picture was replaced meanwhile; a later record tells of it."""
+_ATTEMPTS = 10  # of an upsert whose items' pictures are changed by others meanwhile
 
 
 class _Embedded(NamedTuple):
@@ -93,19 +90,18 @@ class LiveItems:
         Raises:
             InvalidImageError: If a picture is none.
             ValueError: If an item's words change while its picture is only in the bundle.
-            UnavailableError: If Redis is away.
+            UnavailableError: If Redis is away, or others keep changing the pictures.
         """
-        stored = await self._live.records([item.fields["item_id"] for item in items])
-        changes = [self._change(item, record) for item, record in zip(items, stored, strict=True)]
-        # Whatever can be wrong is found before anything is stored.
-        ItemSchema.validate(self._frame([change.record for change in changes]))
-        await asyncio.gather(
-            *(
-                self._embed_new(change.record, item.picture)
-                for change, item in zip(changes, items, strict=True)
-            )
+        for _ in range(_ATTEMPTS):
+            try:
+                await self._upsert_once(items)
+            except SupersededError:
+                continue
+            return
+        raise UnavailableError(
+            "items sent without pictures must keep theirs while they are embedded, but others "
+            f"changed one in each of {_ATTEMPTS} attempts; send the pictures along, or call again"
         )
-        await self._live.write(changes, timeout_s=self._apply_timeout_s)
 
     async def delete(self, item_ids: Sequence[str]) -> int:
         """Stop answering items and return how many were there.
@@ -119,6 +115,19 @@ class LiveItems:
         await self._live.write(changes, timeout_s=self._apply_timeout_s)
         return len(known)
 
+    async def _upsert_once(self, items: Sequence[NewItem]) -> None:
+        stored = await self._live.records([item.fields["item_id"] for item in items])
+        changes = [self._change(item, record) for item, record in zip(items, stored, strict=True)]
+        # Whatever can be wrong is found before anything is stored.
+        ItemSchema.validate(self._frame([change.record for change in changes]))
+        await asyncio.gather(
+            *(
+                self._embed(change.record, item.picture)
+                for change, item in zip(changes, items, strict=True)
+            )
+        )
+        await self._live.write(changes, timeout_s=self._apply_timeout_s)
+
     def _change(self, item: NewItem, stored: ItemRecord | None) -> Change:
         """Return what to write for an item, given what is stored of it."""
         fields = _to_json(item.fields)
@@ -128,22 +137,17 @@ class LiveItems:
             return Change(ItemRecord(item_id, False, "stored", digest, fields), item.picture)
         if item.picture == b"":
             return Change(ItemRecord(item_id, fields=fields))
-        if stored is None:
-            there = item_id in self._bundled_rows and self._bundled_image(item_id) is not None
-            stored = ItemRecord(item_id, picture="bundle" if there else "none")
-        record = ItemRecord(item_id, False, stored.picture, stored.picture_digest, fields)
+        there = item_id in self._bundled_rows and self._bundled_image(item_id) is not None
+        bundled = ItemRecord(item_id, picture="bundle" if there else "none")
+        before = bundled if stored is None else stored
+        record = ItemRecord(item_id, False, before.picture, before.picture_digest, fields)
         if record.picture == "bundle" and not self._is_as_bundled(record):
             raise ValueError(
                 f"item {item_id!r} has new words, and its picture is known to the bundle only; "
                 "send the picture along, or empty bytes to go without"
             )
-        return Change(record, "same")
-
-    async def _embed_new(self, record: ItemRecord, picture: bytes | None) -> Floats:
-        try:
-            return await self._embed(record, picture)
-        except _SupersededError:  # of a reader that we had joined; it is gone now
-            return await self._embed(record, picture)
+        # Embedding it takes a while, in which others may replace the picture that it names.
+        return Change(record, "same", seen=stored)
 
     async def _apply(self, records: Sequence[ItemRecord]) -> None:
         """Give changes to the recommender; one that it cannot take does not stop the others."""
@@ -187,12 +191,24 @@ class LiveItems:
                     return await self._embed_both(record)
             except OverloadedError:
                 await asyncio.sleep(_RETRY_S)
-            except _SupersededError:
-                return None
+            except SupersededError:
+                return await self._embed_superseded(record)
             except InvalidImageError:
                 # It was readable when it was stored: this release or bundle reads less.
                 logger.exception("item %r is served without its picture", record.item_id)
-                return await self._embed_both(ItemRecord(record.item_id, fields=record.fields))
+                return await self._embed_patiently(_without_picture(record))
+
+    async def _embed_superseded(self, record: ItemRecord) -> _Embedded | None:
+        """Return None where a later record tells of the picture, else embeddings without it."""
+        if (await self._live.records([record.item_id]))[0] != record:
+            logger.info("item %r changed again before it was embedded", record.item_id)
+            return None
+        picture = await self._live.picture(record.item_id)
+        if picture is not None and picture_digest(picture) == record.picture_digest:
+            return await self._embed_patiently(record)  # we had joined a reader of another item
+        # No later record would ever bring the item back.
+        logger.error("item %r is served without its picture: Redis has another", record.item_id)
+        return await self._embed_patiently(_without_picture(record))
 
     async def _embed_both(self, record: ItemRecord) -> _Embedded:
         embedding = await self._embed(record, None)
@@ -220,7 +236,7 @@ class LiveItems:
                 return Content(text, None)
             data = picture or await self._live.picture(record.item_id)
             if data is None or picture_digest(data) != digest:
-                raise _SupersededError
+                raise SupersededError
             return Content(text, data)
 
         return await self._tiers.get(content_key(text, digest), content)
@@ -240,6 +256,10 @@ class LiveItems:
     def _bundled_image(self, item_id: str) -> str | None:
         image: str | None = self._bundled["image"][self._bundled_rows[item_id]]
         return image
+
+
+def _without_picture(record: ItemRecord) -> ItemRecord:
+    return ItemRecord(record.item_id, fields=record.fields)
 
 
 def _to_json(fields: dict[str, Any]) -> dict[str, Any]:

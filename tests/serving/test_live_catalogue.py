@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -9,7 +10,7 @@ from serving import live_catalogue
 from serving.connection import RedisConnection
 from serving.embedded_redis import EmbeddedRedis
 from serving.errors import UnavailableError
-from serving.live_catalogue import Change, ItemRecord, LiveCatalogue
+from serving.live_catalogue import Change, ItemRecord, LiveCatalogue, SupersededError
 
 
 class Replica:
@@ -128,6 +129,34 @@ async def test_a_picture_is_stored_kept_replaced_and_dropped(
         assert await replica.live.picture("mug") == b"other"
         await replica.upsert("mug", "Mug")
         assert await replica.live.picture("mug") is None
+
+
+@pytest.mark.parametrize("seen", [None, ItemRecord("mug", picture="stored", picture_digest="old")])
+async def test_a_change_made_from_another_picture_is_refused_with_all_others(
+    redis_server: EmbeddedRedis, namespace: str, seen: ItemRecord | None
+) -> None:
+    async with running(redis_server, namespace) as replica:
+        stored = ItemRecord("mug", picture="stored", picture_digest="new")
+        await replica.live.write([Change(stored, b"new")], timeout_s=2)
+
+        changes = [Change(ItemRecord("lamp")), Change(ItemRecord("mug"), "same", seen=seen)]
+        with pytest.raises(SupersededError):
+            await replica.live.write(changes, timeout_s=2)
+        assert await replica.live.records(["lamp", "mug"]) == [None, stored]
+
+
+@pytest.mark.parametrize("picture", ["stored", "bundle", "none"])
+async def test_a_change_made_from_the_stored_picture_is_taken(
+    redis_server: EmbeddedRedis, namespace: str, picture: Literal["stored", "bundle", "none"]
+) -> None:
+    digest = "new" if picture == "stored" else None
+    async with running(redis_server, namespace) as replica:
+        for title in ("Mug", "Red mug"):
+            seen = (await replica.live.records(["mug"]))[0]
+            record = ItemRecord("mug", False, picture, digest, {"title": title})
+            await replica.live.write([Change(record, "same", seen=seen)], timeout_s=2)
+
+        assert replica.title("mug") == "Red mug"
 
 
 async def test_an_item_that_was_never_changed_has_no_record(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.connection import RedisConnection
-from serving.errors import UnavailableError
+from serving.errors import OverloadedError, UnavailableError
 
 Floats = NDArray[np.float32]
 
@@ -76,8 +76,8 @@ def decode_row(row: bytes, *, dim: int) -> Floats:
 class SharedRows:
     """Embeddings in Redis, for the replicas of one bundle version.
 
-    A row that does not check is a miss and is counted. Redis being away is a miss too: what is
-    cached can be computed.
+    A row that does not check is a miss and is counted. Redis being away or overloaded is a miss
+    too: what is cached can be computed.
 
     Args:
         connection: To Redis.
@@ -105,9 +105,9 @@ class SharedRows:
     async def get(self, key: str) -> Floats | None:
         """Return the embedding (D,) under a key and renew its time to live; None on a miss."""
         try:
-            with self._connection.translated():
+            async with self._connection.translated():
                 row = await self._connection.client.getex(self._prefix + key, ex=self._ttl_s)
-        except UnavailableError:
+        except (UnavailableError, OverloadedError):
             return None
         if row is None:
             return None
@@ -121,7 +121,7 @@ class SharedRows:
         """Store an embedding (D,) if Redis is there."""
         row = encode_row(embedding)
         try:
-            with self._connection.translated():
+            async with self._connection.translated():
                 await self._connection.client.set(self._prefix + key, row, ex=self._ttl_s)
-        except UnavailableError:
+        except (UnavailableError, OverloadedError):
             return

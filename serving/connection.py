@@ -1,8 +1,9 @@
 """The connection to Redis: short timeouts, one error for 'not now', and whether it is there."""
 
+import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import redis.asyncio
@@ -12,11 +13,17 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from recsys.errors import ConfigError
-from serving.errors import UnavailableError
+from serving.errors import OverloadedError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
 CLUSTER_SCHEME = "redis+cluster://"
+# Fewer than redis-py opens connections for, which it refuses to exceed as if Redis were away. Redis
+# runs one command at a time: more would wait there.
+MAX_COMMANDS = 64
+# A command and its retry fail within two timeouts, or four if both connect first. Who waits longer
+# than that for a turn learns whether Redis is away or we ask too much of it.
+_TIMEOUTS_TO_WAIT = 5
 _FULL = "OOM command not allowed"
 # What a server that is down, starting or failing over says.
 _NOT_NOW = (
@@ -34,7 +41,7 @@ class RedisConnection:
     """A client for one Redis or Redis Cluster that remembers whether it answered last time.
 
     While it is known to be away nothing waits for it: commands are refused at once, until
-    ``probe`` has reached it again.
+    ``probe`` has reached it again. Beyond ``MAX_COMMANDS`` at once, commands wait for their turn.
 
     Args:
         url: redis://, rediss://, unix:// or redis+cluster://.
@@ -47,18 +54,48 @@ class RedisConnection:
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self.client = _build_client(url, timeout_s)
         self.available = True
+        self._turns = asyncio.Semaphore(MAX_COMMANDS)
+        self._wait_s = _TIMEOUTS_TO_WAIT * timeout_s
 
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Run commands; what means 'not now' leaves as one error.
+    @asynccontextmanager
+    async def translated(self) -> AsyncIterator[None]:
+        """Run commands when it is their turn; what means 'not now' leaves as one error.
 
         Raises:
             UnavailableError: If Redis is known to be away, turns out to be, or is full.
+            OverloadedError: If too many commands are under way for too long.
         """
-        if not self.available:
-            raise UnavailableError("Redis does not answer; the service keeps trying, call again")
+        self._refuse_if_away()
+        await self._take_turn()
+        try:
+            self._refuse_if_away()  # who went before may have found out
+            with self._translating():
+                yield
+        finally:
+            self._turns.release()
+
+    async def probe(self) -> bool:
+        """Return whether Redis answers, and remember it."""
+        try:
+            await self.client.ping()
+        except exceptions.MaxConnectionsError:  # busy, which says nothing new
+            return self.available
+        except _NOT_NOW:
+            self._note(False)
+        else:
+            self._note(True)
+        return self.available
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.client.aclose()
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
         try:
             yield
+        except exceptions.MaxConnectionsError as error:  # a ConnectionError, but Redis is there
+            raise OverloadedError("every connection to Redis is in use; slow down") from error
         except _NOT_NOW as error:
             self._note(False)
             raise UnavailableError("Redis does not answer now; call again") from error
@@ -69,19 +106,19 @@ class RedisConnection:
                 "Redis is full; raise redis_bytes, or the memory of the server at hand"
             ) from error
 
-    async def probe(self) -> bool:
-        """Return whether Redis answers, and remember it."""
+    async def _take_turn(self) -> None:
         try:
-            await self.client.ping()
-        except _NOT_NOW:
-            self._note(False)
-        else:
-            self._note(True)
-        return self.available
+            async with asyncio.timeout(self._wait_s):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise OverloadedError(
+                f"at most {MAX_COMMANDS} commands may be under way in Redis, and none ended within "
+                f"{self._wait_s} s; slow down"
+            ) from error
 
-    async def close(self) -> None:
-        """Close every connection."""
-        await self.client.aclose()
+    def _refuse_if_away(self) -> None:
+        if not self.available:
+            raise UnavailableError("Redis does not answer; the service keeps trying, call again")
 
     def _note(self, available: bool) -> None:
         if available != self.available:

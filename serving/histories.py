@@ -51,7 +51,7 @@ class LiveHistories:
         pipeline = self._connection.client.pipeline(transaction=False)
         for user_id, members in by_user.items():
             self._add(pipeline, self._key(user_id), members)
-        with self._connection.translated():
+        async with self._connection.translated():
             replies = await pipeline.execute()
         per_user = len(replies) // len(by_user) if by_user else 1
         return int(sum(replies[::per_user]))  # the first reply of each user is ZADD's
@@ -62,7 +62,7 @@ class LiveHistories:
         Raises:
             UnavailableError: If Redis is away.
         """
-        with self._connection.translated():
+        async with self._connection.translated():
             members = await self._connection.client.zrange(self._key(user_id), 0, -1)
         return [_decode(member) for member in members]
 

@@ -158,7 +158,7 @@ class LiveCatalogue:
         for change in changes:
             arguments += _arguments(change)
         keys = (self._number, self._records, self._pictures, self._stream)
-        with self._connection.translated():
+        async with self._connection.translated():
             number = int(await self._connection.client.eval(_WRITE, 4, *keys, *arguments))
         if number == 0:
             raise SupersededError
@@ -176,7 +176,7 @@ class LiveCatalogue:
         Raises:
             UnavailableError: If Redis is away.
         """
-        with self._connection.translated():
+        async with self._connection.translated():
             found = await self._connection.client.hmget(self._records, list(item_ids))
         return [None if record is None else _decode(record) for record in found]
 
@@ -186,19 +186,19 @@ class LiveCatalogue:
         Raises:
             UnavailableError: If Redis is away.
         """
-        with self._connection.translated():
+        async with self._connection.translated():
             picture: bytes | None = await self._connection.client.hget(self._pictures, item_id)
         return picture
 
     async def _load(self) -> str:
         """Apply all records and return the stream position to follow from."""
-        with self._follower.translated():
+        async with self._follower.translated():
             # First the position: what changes while we read is applied again, never missed.
             newest = await self._follower.client.xrevrange(self._stream, count=1)
             number = int(await self._follower.client.get(self._number) or 0)
         n_records, cursor = 0, None
         while cursor != 0:
-            with self._follower.translated():
+            async with self._follower.translated():
                 cursor, found = await self._follower.client.hscan(
                     self._records, cursor or 0, count=_READ_COUNT
                 )
@@ -225,7 +225,7 @@ class LiveCatalogue:
                 await asyncio.sleep(_RETRY_S)
 
     async def _read_on(self, position: str) -> str:
-        with self._follower.translated():
+        async with self._follower.translated():
             streams = await self._follower.client.xread(
                 {self._stream: position}, count=_READ_COUNT, block=int(BLOCK_S * 1000)
             )

@@ -187,16 +187,20 @@ class LiveItems:
         """Return a stored record's embeddings, None where a later record replaces it."""
         while True:
             try:
-                async with self._slots:
-                    return await self._embed_both(record)
+                return await self._embed_stored(record)
             except OverloadedError:
                 await asyncio.sleep(_RETRY_S)
-            except SupersededError:
-                return await self._embed_superseded(record)
-            except InvalidImageError:
-                # It was readable when it was stored: this release or bundle reads less.
-                logger.exception("item %r is served without its picture", record.item_id)
-                return await self._embed_patiently(_without_picture(record))
+
+    async def _embed_stored(self, record: ItemRecord) -> _Embedded | None:
+        try:
+            async with self._slots:
+                return await self._embed_both(record)
+        except SupersededError:
+            return await self._embed_superseded(record)
+        except InvalidImageError:
+            # It was readable when it was stored: this release or bundle reads less.
+            logger.exception("item %r is served without its picture", record.item_id)
+            return await self._embed_patiently(_without_picture(record))
 
     async def _embed_superseded(self, record: ItemRecord) -> _Embedded | None:
         """Return None where a later record tells of the picture, else embeddings without it."""

@@ -1,3 +1,5 @@
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from numpy.typing import NDArray
 
 from serving.cache import BadRowError, SharedRows, decode_row, encode_row
 from serving.connection import RedisConnection
+from serving.embedded_redis import EmbeddedRedis
 
 DIM = 8
 
@@ -135,3 +138,16 @@ async def test_redis_being_away_is_a_miss() -> None:
 
     assert await rows.get("mug") is None
     await away.close()
+
+
+async def test_redis_being_overloaded_is_a_miss(redis_server: EmbeddedRedis) -> None:
+    busy = RedisConnection(f"{redis_server.url}?max_connections=1", timeout_s=2)
+    rows = build_rows(busy, "")
+    embedding = np.ones(DIM, dtype=np.float32)
+
+    await asyncio.gather(*(rows.put("mug", embedding) for _ in range(9)))
+
+    found = await asyncio.gather(*(rows.get("mug") for _ in range(9)))
+    assert any(one is None for one in found)
+    np.testing.assert_array_equal(await rows.get("mug"), embedding)
+    await busy.close()

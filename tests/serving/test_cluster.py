@@ -1,5 +1,6 @@
 """All that is kept in Redis, on a Redis Cluster: its commands may not mix nodes."""
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -84,6 +85,12 @@ async def test_histories_of_users_on_all_nodes(connection: RedisConnection) -> N
     assert await live.record(events) == 0
     for user in range(30):
         assert await live.read(f"user-{user}") == [Event("mug", "view", user)]
+
+
+async def test_a_burst_at_one_node_waits_for_its_turn(connection: RedisConnection) -> None:
+    live = LiveHistories(connection, namespace="shop", max_events=5, ttl_s=60)
+
+    assert await asyncio.gather(*(live.read("nobody") for _ in range(256))) == [[]] * 256
 
 
 async def test_embeddings_on_all_nodes(connection: RedisConnection) -> None:

@@ -1,13 +1,21 @@
+import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from recsys.errors import ConfigError
-from serving.connection import RedisConnection
+from serving.connection import MAX_COMMANDS, RedisConnection
 from serving.embedded_redis import EmbeddedRedis
-from serving.errors import UnavailableError
+from serving.errors import OverloadedError, UnavailableError
+
+
+async def get(connection: RedisConnection) -> Any:
+    async with connection.translated():
+        return await connection.client.get("key")
 
 
 @pytest.mark.parametrize("url", ["embeded", "http://host", "redis://host:port", ""])
@@ -23,20 +31,16 @@ async def test_a_lost_redis_is_one_error_then_refused_at_once_then_back(tmp_path
     assert await connection.probe()
     server.stop()
 
-    with (
-        pytest.raises(UnavailableError, match="Redis does not answer now"),
-        connection.translated(),
-    ):
-        await connection.client.get("key")
+    with pytest.raises(UnavailableError, match="Redis does not answer now"):
+        await get(connection)
     assert not connection.available
-    with pytest.raises(UnavailableError, match="keeps trying"), connection.translated():
-        pytest.fail("nothing may be sent while Redis is known to be away")
+    with pytest.raises(UnavailableError, match="keeps trying"):
+        await get(connection)
     assert not await connection.probe()
 
     server.start()
     assert await connection.probe()
-    with connection.translated():
-        assert await connection.client.get("key") is None
+    assert await get(connection) is None
     await connection.close()
     server.stop()
 
@@ -47,15 +51,75 @@ async def test_a_redis_that_hangs_is_given_up_in_time(tmp_path: Path) -> None:
         await connection.probe()
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            with pytest.raises(UnavailableError), connection.translated():
-                await connection.client.get("key")
+            with pytest.raises(UnavailableError):
+                await get(connection)
         finally:
             os.kill(server.pid, signal.SIGCONT)
         await connection.close()
 
 
 async def test_a_mistake_of_ours_is_not_taken_for_an_outage(connection: RedisConnection) -> None:
-    with pytest.raises(Exception, match="unknown command"), connection.translated():
-        await connection.client.execute_command("NONSENSE")
+    with pytest.raises(ResponseError, match="unknown command"):
+        async with connection.translated():
+            await connection.client.execute_command("NONSENSE")
 
     assert connection.available
+
+
+async def test_a_burst_of_commands_waits_for_its_turn(connection: RedisConnection) -> None:
+    await connection.client.set("key", "value")
+
+    answers = await asyncio.gather(*(get(connection) for _ in range(256)))
+
+    assert answers == [b"value"] * 256
+    assert connection.available
+
+
+async def test_a_burst_at_a_redis_that_hangs_learns_that_it_is_away(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        connection = RedisConnection(server.url, timeout_s=0.5)
+        await connection.probe()
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            burst = (get(connection) for _ in range(256))
+            outcomes = await asyncio.gather(*burst, return_exceptions=True)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert {type(outcome) for outcome in outcomes} == {UnavailableError}
+        assert not connection.available
+        await connection.close()
+
+
+async def test_who_waits_too_long_for_a_turn_is_told_to_slow_down(
+    redis_server: EmbeddedRedis,
+) -> None:
+    connection = RedisConnection(redis_server.url, timeout_s=0.05)
+    enough = asyncio.Event()
+
+    async def dawdle() -> None:
+        async with connection.translated():
+            await enough.wait()
+
+    others = [asyncio.create_task(dawdle()) for _ in range(MAX_COMMANDS)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(OverloadedError, match=f"at most {MAX_COMMANDS} commands .* slow down"):
+        await get(connection)
+    assert connection.available
+    enough.set()
+    await asyncio.gather(*others)
+    await get(connection)
+    await connection.close()
+
+
+async def test_running_out_of_connections_is_not_taken_for_an_outage(
+    redis_server: EmbeddedRedis,
+) -> None:
+    connection = RedisConnection(f"{redis_server.url}?max_connections=1", timeout_s=2)
+
+    outcomes = await asyncio.gather(*(get(connection) for _ in range(9)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} >= {OverloadedError}
+    assert not any(isinstance(outcome, UnavailableError) for outcome in outcomes)
+    assert all(await asyncio.gather(*(connection.probe() for _ in range(9))))
+    assert connection.available
+    await connection.close()

@@ -122,6 +122,7 @@ def _build_tiers(
             dim=dim,
             ttl_s=config.embedding_ttl_s,
             on_bad_row=telemetry.bad_row,
+            on_refused=telemetry.refused_row,
         ),
         batcher.submit,
         on_lookup=telemetry.lookup,

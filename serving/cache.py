@@ -76,8 +76,8 @@ def decode_row(row: bytes, *, dim: int) -> Floats:
 class SharedRows:
     """Embeddings in Redis, for the replicas of one bundle version.
 
-    A row that does not check is a miss and is counted. Redis being away or overloaded is a miss
-    too: what is cached can be computed.
+    A row that does not check is a miss and is counted. Redis being away, overloaded or taking no
+    writes is a miss too, and counted: what is cached can be computed.
 
     Args:
         connection: To Redis.
@@ -85,6 +85,7 @@ class SharedRows:
         dim: Embedding size D.
         ttl_s: How long an unused row stays.
         on_bad_row: Called for each row that does not check.
+        on_refused: Called for each read or write that Redis does not take.
     """
 
     def __init__(
@@ -95,12 +96,14 @@ class SharedRows:
         dim: int,
         ttl_s: int,
         on_bad_row: Callable[[], None],
+        on_refused: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._prefix = prefix
         self._dim = dim
         self._ttl_s = ttl_s
         self._on_bad_row = on_bad_row
+        self._on_refused = on_refused
 
     async def get(self, key: str) -> Floats | None:
         """Return the embedding (D,) under a key and renew its time to live; None on a miss."""
@@ -108,6 +111,7 @@ class SharedRows:
             async with self._connection.translated():
                 row = await self._connection.client.getex(self._prefix + key, ex=self._ttl_s)
         except (UnavailableError, OverloadedError):
+            self._on_refused()
             return None
         if row is None:
             return None
@@ -124,4 +128,4 @@ class SharedRows:
             async with self._connection.translated():
                 await self._connection.client.set(self._prefix + key, row, ex=self._ttl_s)
         except (UnavailableError, OverloadedError):
-            return
+            self._on_refused()

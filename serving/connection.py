@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from recsys.errors import ConfigError
-from serving.errors import OverloadedError, UnavailableError
+from serving.errors import InternalError, OverloadedError, ServingError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,14 @@ MAX_COMMANDS = 64
 # A command and its retry fail within two timeouts, or four if both connect first. Who waits longer
 # than that for a turn learns whether Redis is away or we ask too much of it.
 _TIMEOUTS_TO_WAIT = 5
-_FULL = "OOM command not allowed"
+# What a server that answers says when it takes no writes, and what helps. Inside a script, and in a
+# pipeline, these are words of a longer text.
+_REFUSALS = {
+    "OOM command not allowed": "Redis is full; raise redis_bytes, or the memory of the server at "
+    "hand",
+    "MISCONF": "Redis cannot save to its disk and takes no writes; see its log, then call again",
+    "NOREPLICAS": "Redis misses replicas and takes no writes; bring them back, then call again",
+}
 # What a server that is down, starting or failing over says.
 _NOT_NOW = (
     exceptions.ConnectionError,
@@ -62,8 +70,9 @@ class RedisConnection:
         """Run commands when it is their turn; what means 'not now' leaves as one error.
 
         Raises:
-            UnavailableError: If Redis is known to be away, turns out to be, or is full.
+            UnavailableError: If Redis is known to be away, turns out to be, or takes no writes.
             OverloadedError: If too many commands are under way for too long.
+            InternalError: If Redis refuses a command for another reason, a defect of ours.
         """
         self._refuse_if_away()
         await self._take_turn()
@@ -82,6 +91,8 @@ class RedisConnection:
             return self.available
         except _NOT_NOW:
             self._note(False)
+        except exceptions.ResponseError:  # a refusal is an answer; some releases refuse even PING
+            self._note(True)
         else:
             self._note(True)
         return self.available
@@ -98,13 +109,9 @@ class RedisConnection:
             raise OverloadedError("every connection to Redis is in use; slow down") from error
         except _NOT_NOW as error:
             self._note(False)
-            raise UnavailableError("Redis does not answer now; call again") from error
-        except exceptions.ResponseError as error:
-            if _FULL not in str(error):  # inside a script it is not an error class of its own
-                raise
-            raise UnavailableError(
-                "Redis is full; raise redis_bytes, or the memory of the server at hand"
-            ) from error
+            raise UnavailableError("Redis does not answer now; call again") from _quotable(error)
+        except exceptions.RedisError as error:
+            raise _translate(error) from _quotable(error)
 
     async def _take_turn(self) -> None:
         try:
@@ -124,6 +131,23 @@ class RedisConnection:
         if available != self.available:
             self.available = available
             logger.warning("Redis %s", "answers again" if available else "does not answer")
+
+
+def _translate(error: exceptions.RedisError) -> ServingError:
+    """Return what an error of a server that answers means."""
+    text = str(error)
+    for refusal, message in _REFUSALS.items():
+        if refusal in text:
+            return UnavailableError(message)
+    # A pipeline's error quotes the command before what the server said, which starts with a code.
+    code = re.match(r"[('\"]*([A-Z]+) ", text.rpartition("caused error: ")[2])
+    named = f"{type(error).__name__}{f' {code[1]}' if code else ''}"
+    return InternalError(f"Redis must take the command, it refused it: {named}; report this")
+
+
+def _quotable(error: Exception) -> Exception | None:
+    """Return an error to be logged as a cause, None if it may quote a command and so a user."""
+    return None if isinstance(error, exceptions.ResponseError | exceptions.DataError) else error
 
 
 def _build_client(url: str, timeout_s: float) -> Any:

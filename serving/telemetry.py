@@ -37,6 +37,11 @@ class Telemetry:
         self._bad_rows = Counter(
             "recsys_bad_rows", "Cached embeddings that did not check.", registry=self.registry
         )
+        self._refused_rows = Counter(
+            "recsys_refused_rows",
+            "Reads and writes of cached embeddings that Redis did not take.",
+            registry=self.registry,
+        )
         self._batches = Histogram(
             "recsys_tower_batch_size",
             "Queries in one run of the towers.",
@@ -62,6 +67,10 @@ class Telemetry:
     def bad_row(self) -> None:
         """Count a cached row that did not check."""
         self._bad_rows.inc()
+
+    def refused_row(self) -> None:
+        """Count a read or write of a cached row that Redis did not take."""
+        self._refused_rows.inc()
 
     def batch(self, size: int) -> None:
         """Count a run of the towers."""

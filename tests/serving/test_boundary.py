@@ -115,6 +115,19 @@ async def test_no_user_is_named_in_the_log(
     assert "secret-user" not in caplog.text
 
 
+async def test_a_defect_in_redis_is_logged_without_the_user(
+    client: AsyncClient, connection: Any, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await connection.client.set(f"{namespace}:history:secret-user", "no sorted set")
+
+    with pytest.raises(InternalError):
+        await client.record_events([Event("secret-user", "red-mug", "view")])
+
+    assert "RecordEvents failed" in caplog.text
+    assert "WRONGTYPE" in caplog.text
+    assert "secret-user" not in caplog.text
+
+
 async def test_without_the_token_nothing_is_answered(guarded: Service) -> None:
     for token in (None, "wrong", "sesame "):
         async with AsyncClient(guarded.address, token=token) as client:

@@ -82,11 +82,20 @@ def test_an_embedding_that_is_not_finite_is_not_written(value: float) -> None:
 
 
 def build_rows(
-    connection: RedisConnection, prefix: str, bad_rows: list[None] | None = None
+    connection: RedisConnection,
+    prefix: str,
+    bad_rows: list[None] | None = None,
+    refused: list[None] | None = None,
 ) -> SharedRows:
-    counted: list[None] = [] if bad_rows is None else bad_rows
+    bad: list[None] = [] if bad_rows is None else bad_rows
+    refusals: list[None] = [] if refused is None else refused
     return SharedRows(
-        connection, prefix=prefix, dim=DIM, ttl_s=60, on_bad_row=lambda: counted.append(None)
+        connection,
+        prefix=prefix,
+        dim=DIM,
+        ttl_s=60,
+        on_bad_row=lambda: bad.append(None),
+        on_refused=lambda: refusals.append(None),
     )
 
 
@@ -130,13 +139,15 @@ async def test_an_unused_row_is_forgotten_and_use_renews_it(
     assert 55 <= await connection.client.ttl(f"{namespace}mug") <= 60
 
 
-async def test_redis_being_away_is_a_miss() -> None:
+async def test_redis_being_away_is_a_miss_and_counted() -> None:
+    refused: list[None] = []
     away = RedisConnection("redis://127.0.0.1:1/0", timeout_s=0.2)
-    rows = build_rows(away, "")
+    rows = build_rows(away, "", refused=refused)
 
     await rows.put("mug", np.ones(DIM, dtype=np.float32))
 
     assert await rows.get("mug") is None
+    assert len(refused) == 2
     await away.close()
 
 

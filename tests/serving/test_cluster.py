@@ -94,7 +94,14 @@ async def test_a_burst_at_one_node_waits_for_its_turn(connection: RedisConnectio
 
 
 async def test_embeddings_on_all_nodes(connection: RedisConnection) -> None:
-    rows = SharedRows(connection, prefix="v1:", dim=2, ttl_s=60, on_bad_row=lambda: None)
+    rows = SharedRows(
+        connection,
+        prefix="v1:",
+        dim=2,
+        ttl_s=60,
+        on_bad_row=lambda: None,
+        on_refused=lambda: None,
+    )
     for number in range(30):
         await rows.put(str(number), np.full(2, number, dtype=np.float32))
 

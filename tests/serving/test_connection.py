@@ -1,16 +1,17 @@
 import asyncio
 import os
 import signal
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
 
 from recsys.errors import ConfigError
 from serving.connection import MAX_COMMANDS, RedisConnection
 from serving.embedded_redis import EmbeddedRedis
-from serving.errors import OverloadedError, UnavailableError
+from serving.errors import InternalError, OverloadedError, UnavailableError
+from tests.serving.refusals import REFUSALS, Refuse
 
 
 async def get(connection: RedisConnection) -> Any:
@@ -59,7 +60,7 @@ async def test_a_redis_that_hangs_is_given_up_in_time(tmp_path: Path) -> None:
 
 
 async def test_a_mistake_of_ours_is_not_taken_for_an_outage(connection: RedisConnection) -> None:
-    with pytest.raises(ResponseError, match="unknown command"):
+    with pytest.raises(InternalError, match="it refused it: ResponseError; report this"):
         async with connection.translated():
             await connection.client.execute_command("NONSENSE")
 
@@ -123,3 +124,41 @@ async def test_running_out_of_connections_is_not_taken_for_an_outage(
     assert all(await asyncio.gather(*(connection.probe() for _ in range(9))))
     assert connection.available
     await connection.close()
+
+
+async def test_an_error_of_a_pipeline_names_its_code_and_never_its_command(
+    connection: RedisConnection, namespace: str
+) -> None:
+    key = f"{namespace}:caused error: SECRET user"
+    await connection.client.set(key, "no sorted set")
+    pipeline = connection.client.pipeline(transaction=False)
+    pipeline.zadd(key, {"SECRET event": 1.0})
+
+    with pytest.raises(InternalError, match="ResponseError WRONGTYPE; report this") as caught:
+        async with connection.translated():
+            await pipeline.execute()
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("refuse", REFUSALS)
+async def test_a_redis_that_takes_no_writes_is_not_away_and_says_what_to_do(
+    tmp_path: Path, refuse: Refuse
+) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        connection = RedisConnection(server.url, timeout_s=2)
+        await refuse(connection, tmp_path)
+        pipeline = connection.client.pipeline(transaction=False).set("key", "SECRET")
+        script = "return redis.call('SET', KEYS[1], ARGV[1])"
+        for write in (
+            lambda: connection.client.getex("key", ex=1),
+            lambda: pipeline.execute(),
+            lambda: connection.client.eval(script, 1, "key", "SECRET"),
+        ):
+            with pytest.raises(UnavailableError, match=r"takes no writes; .* call again") as caught:
+                async with connection.translated():
+                    await write()
+            assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+        assert await get(connection) is None
+        assert await connection.probe()
+        await connection.close()

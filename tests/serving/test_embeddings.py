@@ -45,7 +45,14 @@ class Replica:
         self.tiers = EmbeddingTiers(
             DeviceTable(max_bytes=table_rows * DIM * 4, dim=DIM, device="cpu"),
             BundleRows({"mug": 0, "lamp": 1}, embeddings),
-            SharedRows(connection, prefix=namespace, dim=DIM, ttl_s=60, on_bad_row=lambda: None),
+            SharedRows(
+                connection,
+                prefix=namespace,
+                dim=DIM,
+                ttl_s=60,
+                on_bad_row=lambda: None,
+                on_refused=lambda: None,
+            ),
             self.towers,
             on_lookup=lambda tier: self.answered_by.update([tier]),
         )

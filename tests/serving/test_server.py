@@ -18,10 +18,12 @@ from recsys.errors import BundleError, ConfigError
 from serving.async_client import AsyncClient
 from serving.client import Client
 from serving.config import build_config
+from serving.connection import RedisConnection
 from serving.errors import ServingError, StateError, UnavailableError
 from serving.messages import Answer, Event, Item
 from serving.server import Service, serve
 from serving.testing import running_service
+from tests.serving.refusals import REFUSALS, Refuse
 
 PROGRAM = """
 import sys
@@ -158,6 +160,32 @@ async def test_without_redis_answers_are_degraded_and_writes_refused(
                     await asyncio.sleep(0.05)
             assert (await client.recommend("newcomer", k=1)).results[0].item_id == "blue-lamp"
             await client.upsert_items([Item("new", title="trumpet")])
+
+
+@pytest.mark.parametrize("refuse", REFUSALS)
+async def test_with_a_redis_that_takes_no_writes_reads_are_whole_and_writes_refused(
+    shop: Any, tmp_path: Path, refuse: Refuse, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_service(shop.path, state=tmp_path) as service:
+        assert service.redis is not None
+        connection = RedisConnection(service.redis.url, timeout_s=2)
+        async with AsyncClient(service.address, timeout_s=5) as client:
+            await client.record_events([Event("secret-user", "blue-lamp", "view")])
+            await refuse(connection, tmp_path)
+
+            answer = await client.search("red mug", k=3)
+            assert (len(answer.results), answer.degraded) == (3, ())
+            assert service.telemetry.value("recsys_refused_rows_total") == 2
+            assert (await client.recommend("secret-user", k=1)).degraded == ()
+            for write in (
+                client.record_events([Event("secret-user", "red-mug", "view")]),
+                client.upsert_items([Item("new", title="trumpet")]),
+                client.delete_items(["red-mug"]),
+            ):
+                with pytest.raises(UnavailableError, match="takes no writes"):
+                    await write
+        await connection.close()
+    assert "secret-user" not in caplog.text
 
 
 async def test_a_port_in_use_is_an_error(shop: Any, service: Service, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ def test_what_is_counted_can_be_read() -> None:
     telemetry.degraded("live_history_unavailable")
     telemetry.lookup("redis")
     telemetry.bad_row()
+    telemetry.refused_row()
     telemetry.batch(3)
 
     assert telemetry.value("recsys_requests_total", method="Search", code="OK") == 1
@@ -16,6 +17,7 @@ def test_what_is_counted_can_be_read() -> None:
     assert telemetry.value("recsys_degraded_total", reason="live_history_unavailable") == 1
     assert telemetry.value("recsys_embedding_lookups_total", tier="redis") == 1
     assert telemetry.value("recsys_bad_rows_total") == 1
+    assert telemetry.value("recsys_refused_rows_total") == 1
     assert telemetry.value("recsys_tower_batch_size_sum") == 3
     assert telemetry.value("recsys_bundle_info", version="v1") == 1
     assert telemetry.value("recsys_requests_total", method="Rank", code="OK") == 0

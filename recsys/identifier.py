@@ -150,6 +150,21 @@ class ProductIdentifier:
         rows = torch.from_numpy(self.recommender.catalogue.rows(item_ids))
         self.gallery = self.gallery.with_pictures(rows, torch.from_numpy(pictures))
 
+    def reset_pictures(self, item_ids: Sequence[str]) -> None:
+        """Take the pictures that the bundle has of items again; where it has none, none.
+
+        Raises:
+            UnknownItemError: If an item is not in the catalogue.
+        """
+        rows = torch.from_numpy(self.recommender.catalogue.rows(item_ids))
+        bundled = self.recommender.bundle.identification.gallery
+        places = {row: place for place, row in enumerate(bundled.picture_rows.tolist())}
+        pictures = bundled.pictures.new_zeros(len(rows), bundled.pictures.shape[1])
+        for n, row in enumerate(rows.tolist()):
+            if row in places:
+                pictures[n] = bundled.pictures[places[row]]
+        self.gallery = self.gallery.with_pictures(rows, pictures)
+
     def add_photos(self, item_ids: Sequence[str], images: Sequence[bytes | Path]) -> None:
         """Take labelled photos into the gallery, where they count at once.
 

@@ -1,94 +1,29 @@
 """Items changed since the bundle was made: kept in Redis, followed by every replica."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from serving.connection import RedisConnection
 from serving.errors import UnavailableError
+from serving.live_changes import (
+    POSITION,
+    WRITE,
+    Change,
+    ItemRecord,
+    Point,
+    SupersededError,
+    read_point,
+    read_record,
+    write_arguments,
+)
 
 logger = logging.getLogger(__name__)
 
-_STREAM_LENGTH = 10_000  # a replica that falls further behind loads everything again
 _READ_COUNT = 500
 BLOCK_S = 0.2  # how long a read waits for news
 _RETRY_S = 0.2
-
-# Number, record and announcement change together or not at all. The number orders the changes of
-# all replicas, and a gap in it shows a follower that it missed some. A change that was made from a
-# record whose picture is another by now is refused, with all others: it would name a picture that
-# is not there. Only pictures are compared, because a change replaces everything else.
-_WRITE = """
-local function picture_of(record)
-  if not record then return '' end
-  local stored = cjson.decode(record)
-  local digest = stored.picture_digest
-  if not digest or digest == cjson.null then digest = '' end
-  return (stored.picture or 'none') .. ':' .. digest
-end
-for i = 5, #ARGV, 4 do
-  local seen = ARGV[i + 3]
-  if seen ~= ARGV[4] and seen ~= picture_of(redis.call('HGET', KEYS[2], ARGV[i])) then
-    return 0
-  end
-end
-local number
-for i = 5, #ARGV, 4 do
-  local item_id, record, picture = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  number = redis.call('INCR', KEYS[1])
-  redis.call('HSET', KEYS[2], item_id, record)
-  if picture == ARGV[2] then
-    redis.call('HDEL', KEYS[3], item_id)
-  elseif picture ~= ARGV[3] then
-    redis.call('HSET', KEYS[3], item_id, picture)
-  end
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[1], '*', 'n', number, 'r', record)
-end
-return number
-"""
-_NO_PICTURE, _SAME_PICTURE, _ANY_RECORD = b"\x00none", b"\x00same", b"\x00any"
-
-
-class SupersededError(Exception):
-    """The picture of a record was replaced meanwhile; a later record tells of it."""
-
-
-@dataclass(frozen=True)
-class ItemRecord:
-    """An item as it is stored; ``deleted`` ones keep their id only.
-
-    Args:
-        item_id: The caller's id.
-        deleted: Whether it is no longer answered.
-        picture: Where its picture is: "stored" beside the record, "bundle" (the one it was
-            trained with), or "none".
-        picture_digest: Names the stored picture.
-        fields: The other columns of ``ItemSchema``, as JSON knows them.
-    """
-
-    item_id: str
-    deleted: bool = False
-    picture: Literal["stored", "bundle", "none"] = "none"
-    picture_digest: str | None = None
-    fields: dict[str, Any] | None = None
-
-
-class Change(NamedTuple):
-    """A record to write.
-
-    Args:
-        record: What to store.
-        picture: Bytes to store, None to drop, "same" to leave as it is.
-        seen: The stored record that this one was made from, None if there was none; "any" where
-            it does not matter.
-    """
-
-    record: ItemRecord
-    picture: bytes | Literal["same"] | None = None
-    seen: ItemRecord | Literal["any"] | None = "any"
 
 
 class LiveCatalogue:
@@ -96,13 +31,15 @@ class LiveCatalogue:
 
     A replica applies its own changes when it reads them back from the stream, like any other's:
     so all replicas go through the same states. A write is acknowledged once it is both in Redis
-    and applied here.
+    and applied here. Where Redis has lost changes, replicas load what it still has, and take back
+    the others.
 
     Args:
         connection: To Redis.
         follower: A second connection, whose reads block.
         namespace: First part of the keys.
         apply: Makes records take effect in this replica; a later call wins.
+        revert: Makes items be as if they had never been changed.
     """
 
     def __init__(
@@ -112,16 +49,19 @@ class LiveCatalogue:
         *,
         namespace: str,
         apply: Callable[[Sequence[ItemRecord]], Awaitable[None]],
+        revert: Callable[[Sequence[str]], Awaitable[None]],
     ) -> None:
         self._connection = connection
         self._follower = follower
         self._apply = apply
+        self._revert = revert
         # The braces put all keys of the catalogue on one node of a cluster: the script needs it.
         prefix = f"{{{namespace}:catalogue}}"
-        self._number, self._records, self._pictures, self._stream = (
-            f"{prefix}:{name}" for name in ("number", "records", "pictures", "stream")
+        self._number, self._records, self._pictures, self._stream, self._epoch = (
+            f"{prefix}:{name}" for name in ("number", "records", "pictures", "stream", "epoch")
         )
-        self._applied = 0
+        self._applied = Point(0, "")
+        self._changed: set[str] = set()  # items that are not as in the bundle, here
         self._progress = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -154,21 +94,13 @@ class LiveCatalogue:
         """
         if not changes:
             return
-        arguments: list[Any] = [_STREAM_LENGTH, _NO_PICTURE, _SAME_PICTURE, _ANY_RECORD]
-        for change in changes:
-            arguments += _arguments(change)
-        keys = (self._number, self._records, self._pictures, self._stream)
+        arguments = write_arguments(changes, self._applied)
+        keys = (self._number, self._records, self._pictures, self._stream, self._epoch)
         async with self._connection.translated():
-            number = int(await self._connection.client.eval(_WRITE, 4, *keys, *arguments))
-        if number == 0:
+            written = await self._connection.client.eval(WRITE, len(keys), *keys, *arguments)
+        if written is None:
             raise SupersededError
-        try:
-            async with asyncio.timeout(timeout_s), self._progress:
-                await self._progress.wait_for(lambda: self._applied >= number)
-        except TimeoutError as error:
-            raise UnavailableError(
-                "the change is stored, but this replica has not applied it yet; call again"
-            ) from error
+        await self._until_applied(read_point(*written), timeout_s)
 
     async def records(self, item_ids: Sequence[str]) -> list[ItemRecord | None]:
         """Return the stored records, None where an item was never changed.
@@ -178,7 +110,7 @@ class LiveCatalogue:
         """
         async with self._connection.translated():
             found = await self._connection.client.hmget(self._records, list(item_ids))
-        return [None if record is None else _decode(record) for record in found]
+        return [None if record is None else read_record(record) for record in found]
 
     async def picture(self, item_id: str) -> bytes | None:
         """Return the stored picture of an item.
@@ -190,23 +122,50 @@ class LiveCatalogue:
             picture: bytes | None = await self._connection.client.hget(self._pictures, item_id)
         return picture
 
+    async def _until_applied(self, point: Point, timeout_s: float) -> None:
+        def is_applied() -> bool:
+            return self._applied.epoch == point.epoch and self._applied.number >= point.number
+
+        try:
+            async with asyncio.timeout(timeout_s), self._progress:
+                await self._progress.wait_for(is_applied)
+        except TimeoutError as error:
+            raise UnavailableError(
+                "the change is stored, but this replica has not applied it yet; call again"
+            ) from error
+
     async def _load(self) -> str:
         """Apply all records and return the stream position to follow from."""
+        keys = (self._stream, self._number, self._epoch)
         async with self._follower.translated():
             # First the position: what changes while we read is applied again, never missed.
-            newest = await self._follower.client.xrevrange(self._stream, count=1)
-            number = int(await self._follower.client.get(self._number) or 0)
-        n_records, cursor = 0, None
+            position, *point = await self._follower.client.eval(POSITION, len(keys), *keys)
+        stored: set[str] = set()
+        cursor = None
         while cursor != 0:
             async with self._follower.translated():
                 cursor, found = await self._follower.client.hscan(
                     self._records, cursor or 0, count=_READ_COUNT
                 )
-            await self._apply([_decode(record) for record in found.values()])
-            n_records += len(found)
-        logger.info("loaded %d live items", n_records)
-        await self._advance(number)
-        return newest[0][0].decode() if newest else "0-0"
+            stored |= await self._take([read_record(record) for record in found.values()])
+        await self._take_back(self._changed - stored)
+        logger.info("loaded %d live items", len(stored))
+        await self._advance(read_point(*point))
+        loaded: str = position.decode()
+        return loaded
+
+    async def _take(self, records: Sequence[ItemRecord]) -> set[str]:
+        """Apply records and return the items that they are of."""
+        item_ids = {record.item_id for record in records}
+        self._changed |= item_ids
+        await self._apply(records)
+        return item_ids
+
+    async def _take_back(self, lost: set[str]) -> None:
+        if lost:
+            logger.warning("%d live items are no longer stored and are taken back", len(lost))
+            await self._revert(sorted(lost))
+            self._changed -= lost
 
     async def _follow(self, position: str | None) -> None:
         while not self._stopping:
@@ -225,23 +184,43 @@ class LiveCatalogue:
                 await asyncio.sleep(_RETRY_S)
 
     async def _read_on(self, position: str) -> str:
-        async with self._follower.translated():
-            streams = await self._follower.client.xread(
-                {self._stream: position}, count=_READ_COUNT, block=int(BLOCK_S * 1000)
-            )
+        stored, entries = await self._read(position)
         if not self._connection.available:  # one slow command is no reason to stay away
             await self._connection.probe()
-        if not streams:
+        points = [read_point(fields[b"n"], fields.get(b"e")) for _, fields in entries]
+        upcoming = stored._replace(number=stored.number + 1)
+        if any(self._is_lost(point) for point in (upcoming, *points)):
+            return await self._reload("Redis lost changes that were in effect here")
+        # All that was stored before the read is in it, or was trimmed.
+        first, expected = (points or [upcoming])[0].number, self._applied.number + 1
+        if first > expected:
+            return await self._reload(f"missed changes {expected} to {first - 1}")
+        if not entries:
             return position
-        ((_, entries),) = streams
-        numbers = [int(fields[b"n"]) for _, fields in entries]
-        if numbers[0] > self._applied + 1:
-            logger.warning("missed changes %d to %d", self._applied + 1, numbers[0] - 1)
-            return await self._load()
-        await self._apply([_decode(fields[b"r"]) for _, fields in entries])
-        await self._advance(numbers[-1])
+        await self._take([read_record(fields[b"r"]) for _, fields in entries])
+        await self._advance(points[-1])
         newest: str = entries[-1][0].decode()
         return newest
+
+    async def _read(self, position: str) -> tuple[Point, Sequence[Any]]:
+        """Return what was stored before a read that waits for entries, and these."""
+        async with self._follower.translated():
+            client = self._follower.client
+            stored = read_point(*await client.mget(self._number, self._epoch))
+            streams = await client.xread(
+                {self._stream: position}, count=_READ_COUNT, block=int(BLOCK_S * 1000)
+            )
+        return stored, streams[0][1] if streams else []
+
+    def _is_lost(self, change: Point) -> bool:
+        """Return whether a change belongs to a history without all that is in effect here."""
+        other = bool(self._applied.epoch) and change.epoch != self._applied.epoch
+        return other or change.number <= self._applied.number
+
+    async def _reload(self, reason: str) -> str:
+        logger.warning("%s; loading all again", reason)
+        self.stale = True
+        return await self._load()
 
     async def _recover(self) -> str | None:
         """Load everything once Redis is back: it may have lost, or gained, anything meanwhile."""
@@ -251,24 +230,7 @@ class LiveCatalogue:
         await asyncio.sleep(_RETRY_S)
         return None
 
-    async def _advance(self, number: int) -> None:
+    async def _advance(self, point: Point) -> None:
         async with self._progress:
-            self._applied = number
+            self._applied = point
             self._progress.notify_all()
-
-
-def _arguments(change: Change) -> tuple[str, str, bytes, str | bytes]:
-    """Return what the script reads of a change."""
-    record, picture, seen = change
-    stored = _SAME_PICTURE if picture == "same" else picture or _NO_PICTURE
-    before = _ANY_RECORD if seen == "any" else _picture_of(seen)
-    return record.item_id, json.dumps(asdict(record), ensure_ascii=False), stored, before
-
-
-def _picture_of(record: ItemRecord | None) -> str:
-    """Return which picture a record names, as the script says it."""
-    return "" if record is None else f"{record.picture}:{record.picture_digest or ''}"
-
-
-def _decode(record: bytes) -> ItemRecord:
-    return ItemRecord(**json.loads(record))

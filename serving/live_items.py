@@ -19,7 +19,8 @@ from serving.connection import RedisConnection
 from serving.convert import NewItem
 from serving.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
 from serving.errors import OverloadedError, UnavailableError
-from serving.live_catalogue import Change, ItemRecord, LiveCatalogue, SupersededError
+from serving.live_catalogue import LiveCatalogue
+from serving.live_changes import Change, ItemRecord, SupersededError
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,9 @@ class LiveItems:
         self._slots = asyncio.Semaphore(_CONCURRENT)
         self._bundled = recommender.bundle.items
         self._bundled_rows = bundled_rows
-        self._live = LiveCatalogue(connection, follower, namespace=namespace, apply=self._apply)
+        self._live = LiveCatalogue(
+            connection, follower, namespace=namespace, apply=self._apply, revert=self._revert
+        )
 
     @property
     def stale(self) -> bool:
@@ -182,6 +185,21 @@ class LiveItems:
             self._identifier.set_pictures(list(pictures), np.stack(list(pictures.values())))
         if deleted:
             self._recommender.delete(deleted)
+
+    async def _revert(self, item_ids: Sequence[str]) -> None:
+        """Answer items as the bundle has them, and no longer those that it does not have."""
+        bundled = [one for one in item_ids if one in self._bundled_rows]
+        others = [one for one in item_ids if one not in self._bundled_rows]
+        await self._compute.run_always(self._take_back, bundled, others)
+
+    def _take_back(self, bundled: Sequence[str], others: Sequence[str]) -> None:
+        rows = [self._bundled_rows[item_id] for item_id in bundled]
+        if rows:
+            embeddings = self._recommender.bundle.item_embeddings[rows]
+            self._recommender.upsert(self._bundled[rows], np.asarray(embeddings, np.float32))
+            if self._identifier is not None:
+                self._identifier.reset_pictures(bundled)
+        self._recommender.delete(others)
 
     async def _embed_patiently(self, record: ItemRecord) -> _Embedded | None:
         """Return a stored record's embeddings, None where a later record replaces it."""

@@ -167,6 +167,19 @@ def test_an_item_that_loses_its_picture_is_no_longer_found_by_it(
     assert "blue-4" not in [one.item_id for one in after.candidates if one.score > 0]
 
 
+def test_the_bundles_pictures_can_be_taken_again(identifier: ProductIdentifier) -> None:
+    rows = table(item("blue-4", "square", "blue"), item("fresh"))
+    identifier.upsert(rows, [PICTURES["red-7"], PICTURES["green-7"]])
+    assert ids(identifier.identify(PICTURES["blue-4"]))[0] != "blue-4"
+
+    identifier.reset_pictures(["fresh", "blue-4"])
+
+    assert ids(identifier.identify(PICTURES["blue-4"]))[0] == "blue-4"
+    found = identifier.identify(PICTURES["green-7"], k=500).candidates
+    scores = {one.item_id: one.score for one in found}
+    assert scores["fresh"] < scores["green-7"] / 10
+
+
 def test_a_labelled_photo_counts_at_once(identifier: ProductIdentifier) -> None:
     photo = encode(square((250, 250, 20), 15))
     identifier.add_photos(["red-4"], [photo])

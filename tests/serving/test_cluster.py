@@ -17,7 +17,8 @@ from serving.cache import SharedRows
 from serving.connection import RedisConnection
 from serving.embedded_redis import find_redis_server
 from serving.histories import LiveHistories, UserEvent
-from serving.live_catalogue import Change, ItemRecord, LiveCatalogue
+from serving.live_catalogue import LiveCatalogue
+from serving.live_changes import Change, ItemRecord
 
 
 def free_port() -> int:
@@ -119,8 +120,11 @@ async def test_the_live_catalogue_and_its_followers(
     async def apply(records: Sequence[ItemRecord]) -> None:
         seen.extend(record.item_id for record in records)
 
+    async def revert(item_ids: Sequence[str]) -> None:
+        pytest.fail(f"nothing was lost, got {item_ids}")
+
     follower = RedisConnection(cluster, timeout_s=2)
-    live = LiveCatalogue(connection, follower, namespace="shop", apply=apply)
+    live = LiveCatalogue(connection, follower, namespace="shop", apply=apply, revert=revert)
     await live.start()
     await live.write(
         [Change(ItemRecord("mug"), b"picture"), Change(ItemRecord("lamp"))], timeout_s=2
@@ -132,7 +136,7 @@ async def test_the_live_catalogue_and_its_followers(
     await live.stop()
 
     seen.clear()
-    again = LiveCatalogue(connection, follower, namespace="shop", apply=apply)
+    again = LiveCatalogue(connection, follower, namespace="shop", apply=apply, revert=revert)
     await again.start()
     assert sorted(seen) == ["lamp", "mug"]
     await again.stop()

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,10 @@ from serving import live_catalogue
 from serving.connection import RedisConnection
 from serving.embedded_redis import EmbeddedRedis
 from serving.errors import UnavailableError
-from serving.live_catalogue import Change, ItemRecord, LiveCatalogue, SupersededError
+from serving.live_catalogue import LiveCatalogue
+from serving.live_changes import Change, ItemRecord, SupersededError
+
+Prepare = Callable[[EmbeddedRedis, str], Awaitable[Callable[[], Awaitable[None]]]]
 
 
 class Replica:
@@ -24,7 +27,11 @@ class Replica:
         self.connection = RedisConnection(url, timeout_s=2)
         self.follower = RedisConnection(url, timeout_s=3)
         self.live = LiveCatalogue(
-            self.connection, self.follower, namespace=namespace, apply=self.apply
+            self.connection,
+            self.follower,
+            namespace=namespace,
+            apply=self.apply,
+            revert=self.revert,
         )
 
     async def apply(self, records: Sequence[ItemRecord]) -> None:
@@ -35,11 +42,18 @@ class Replica:
             self.items[record.item_id] = record
             self.applied.append(record.item_id)
 
+    async def revert(self, item_ids: Sequence[str]) -> None:
+        for item_id in item_ids:
+            del self.items[item_id]
+
     async def upsert(self, item_id: str, title: str, picture: bytes | None = None) -> None:
         record = ItemRecord(
             item_id, picture="stored" if picture else "none", fields={"title": title}
         )
         await self.live.write([Change(record, picture)], timeout_s=2)
+
+    def titles(self) -> list[str | None]:
+        return [self.title(item_id) for item_id in self.items]
 
     def title(self, item_id: str) -> str | None:
         record = self.items.get(item_id)
@@ -176,9 +190,9 @@ async def test_a_replica_that_fell_too_far_behind_loads_again(
         await eventually(lambda: two.title("mug") == "Mug")
         client, prefix = one.connection.client, f"{{{namespace}:catalogue}}"
         # As if the stream had been cut: changes that two never read are no longer in it.
-        await client.set(f"{prefix}:number", 40)
         lost = b'{"item_id": "lost", "deleted": false, "fields": {"title": "Lost"}}'
         await client.hset(f"{prefix}:records", "lost", lost)
+        await client.set(f"{prefix}:number", 40)
         await one.upsert("lamp", "Lamp")
 
         await eventually(lambda: two.title("lost") == "Lost")
@@ -248,3 +262,89 @@ async def test_a_large_catalogue_loads_in_pieces(
         async with running(redis_server, namespace) as late:
             assert late.items == early.items
             assert len(late.items) == 700
+
+
+async def test_changes_that_are_not_in_the_stream_are_loaded(
+    redis_server: EmbeddedRedis, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(redis_server, namespace) as replica:
+        await replica.upsert("mug", "Mug")
+        client, prefix = replica.connection.client, f"{{{namespace}:catalogue}}"
+        # As if entries came from a clock behind that of the last one read.
+        await client.hset(f"{prefix}:records", "lamp", b'{"item_id": "lamp"}')
+        await client.incr(f"{prefix}:number")
+
+        await eventually(lambda: "lamp" in replica.items)
+        assert "missed changes 2 to 2" in caplog.text
+
+
+async def keep(server: EmbeddedRedis, namespace: str) -> Callable[[], Awaitable[None]]:
+    """Return what brings the catalogue back to what it is now, as a lagging replica would."""
+    connection = RedisConnection(server.url, timeout_s=2)
+    names = ("number", "epoch", "records", "stream")
+    keys = {f"{{{namespace}:catalogue}}:{name}": f"{namespace}:kept:{name}" for name in names}
+    for key, copy in keys.items():
+        await connection.client.copy(key, copy)
+
+    async def bring_back() -> None:
+        pipeline = connection.client.pipeline(transaction=True)
+        for key, copy in keys.items():
+            pipeline.copy(copy, key, replace=True)
+        await pipeline.execute()
+        await connection.close()
+
+    return bring_back
+
+
+async def lose_everything(server: EmbeddedRedis, namespace: str) -> Callable[[], Awaitable[None]]:
+    """Return what removes the catalogue, as a restart without persistence would."""
+
+    async def lose() -> None:
+        connection = RedisConnection(server.url, timeout_s=2)
+        keys = [key async for key in connection.client.scan_iter(f"{{{namespace}:catalogue}}:*")]
+        await connection.client.delete(*keys)
+        await connection.close()
+
+    return lose
+
+
+@pytest.mark.parametrize("prepare", [keep, lose_everything])
+async def test_replicas_take_back_what_redis_lost(
+    redis_server: EmbeddedRedis, namespace: str, prepare: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(redis_server, namespace) as one, running(redis_server, namespace) as two:
+        await one.upsert("mug", "Red mug")
+        lose = await prepare(redis_server, namespace)
+        await one.upsert("mug", "Blue mug")
+        await one.upsert("lamp", "Lamp")
+        await eventually(lambda: two.items == one.items and len(two.items) == 2)
+
+        await lose()
+
+        left = ["Red mug"] if prepare is keep else []
+        await eventually(lambda: one.titles() == two.titles() == left)
+        assert "Redis lost changes that were in effect here" in caplog.text
+        assert "live items are no longer stored and are taken back" in caplog.text
+        await eventually(lambda: not one.live.stale)
+
+
+@pytest.mark.parametrize("prepare", [keep, lose_everything])
+async def test_a_write_after_a_loss_is_in_effect_once_acknowledged(
+    redis_server: EmbeddedRedis, namespace: str, prepare: Prepare
+) -> None:
+    async with running(redis_server, namespace) as one, running(redis_server, namespace) as two:
+        await one.upsert("mug", "Mug")
+        lose = await prepare(redis_server, namespace)
+        for number in range(5):
+            await one.upsert(f"lamp-{number}", "Lamp")
+        await lose()
+
+        await one.upsert("chair", "Chair")
+
+        assert one.title("chair") == "Chair"
+        left = {"mug", "chair"} if prepare is keep else {"chair"}
+        assert set(one.items) == left
+        await eventually(lambda: set(two.items) == left)
+        await two.upsert("scarf", "Scarf")
+        assert two.title("scarf") == "Scarf"
+        await eventually(lambda: one.items == two.items)

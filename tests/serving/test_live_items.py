@@ -276,6 +276,45 @@ async def test_items_upserted_at_once_from_two_replicas_end_the_same_on_both(
     np.testing.assert_allclose([one.score for one in left], [one.score for one in right])
 
 
+async def test_what_redis_lost_is_as_in_the_bundle_again(
+    service: Service,
+    client: AsyncClient,
+    connection: Any,
+    namespace: str,
+    shop: Any,
+    strange_photo: bytes,
+) -> None:
+    async def answers() -> tuple[dict[str, float], list[Item]]:
+        lists = [
+            (await client.search("red mug", shop.pictures["red-mug"], k=500)).results,
+            (await client.similar_items("blue-mug", k=500)).results,
+            (await client.identify(shop.pictures["red-mug"], k=12)).candidates,
+            (await client.identify(shop.pictures["red-lamp"], k=12)).candidates,
+        ]
+        scores = {f"{n} {one.item_id}": one.score for n, some in enumerate(lists) for one in some}
+        return scores, list((await client.get_items(["red-mug", "red-lamp"])).items)
+
+    scores, items = await answers()
+    await client.upsert_items(
+        [Item("red-mug", title="crimson cup", price=1.0), Item("new", title="golden trumpet")],
+        {"red-mug": strange_photo, "new": strange_photo},
+    )
+    await client.delete_items(["red-lamp"])
+    keys = [key async for key in connection.client.scan_iter(f"{{{namespace}:catalogue}}:*")]
+    await connection.client.delete(*keys)
+
+    async def gone() -> bool:
+        return "new" not in await everything(client)
+
+    await eventually(gone)
+    assert await answers() == (pytest.approx(scores, abs=1e-4), items)
+    assert not (await client.identify(strange_photo)).known
+    with pytest.raises(UnknownItemError):
+        await client.get_items(["new"])
+    await client.upsert_items([Item("new", title="golden trumpet")])
+    assert await best(client, "golden trumpet") == ("new", pytest.approx(1.0, abs=1e-5))
+
+
 async def test_one_item_twice_in_a_call_is_refused(client: AsyncClient) -> None:
     with pytest.raises(ValueError, match="items must be distinct, got 'new' more than once"):
         await client.upsert_items([Item("new", title="a"), Item("new", title="b")])

@@ -15,7 +15,8 @@ from serving import live_items
 from serving.async_client import AsyncClient
 from serving.connection import RedisConnection
 from serving.embeddings import picture_digest
-from serving.live_catalogue import ItemRecord, LiveCatalogue
+from serving.live_catalogue import LiveCatalogue
+from serving.live_changes import ItemRecord
 from serving.messages import Item
 from serving.testing import running_service
 
@@ -57,7 +58,7 @@ async def stored(
 
     async def ignore(_: object) -> None: ...
 
-    live = LiveCatalogue(connection, connection, namespace=namespace, apply=ignore)
+    live = LiveCatalogue(connection, connection, namespace=namespace, apply=ignore, revert=ignore)
     record = (await live.records([item_id]))[0]
     assert record is not None
     return record, await live.picture(item_id)

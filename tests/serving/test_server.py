@@ -184,6 +184,8 @@ async def test_with_a_redis_that_takes_no_writes_reads_are_whole_and_writes_refu
             ):
                 with pytest.raises(UnavailableError, match="takes no writes"):
                     await write
+            async with running_service(shop.path, redis=service.redis.url) as replica:
+                assert not replica.address.endswith(":0")  # to start is to read
         await connection.close()
     assert "secret-user" not in caplog.text
 

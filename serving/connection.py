@@ -19,6 +19,7 @@ from serving.errors import InternalError, OverloadedError, ServingError, Unavail
 logger = logging.getLogger(__name__)
 
 CLUSTER_SCHEME = "redis+cluster://"
+_SCHEMES = ("redis://", "rediss://", "unix://", CLUSTER_SCHEME)
 # Fewer than redis-py opens connections for, which it refuses to exceed as if Redis were away. Redis
 # runs one command at a time: more would wait there.
 MAX_COMMANDS = 64
@@ -133,6 +134,15 @@ class RedisConnection:
             logger.warning("Redis %s", "answers again" if available else "does not answer")
 
 
+def without_password(url: str) -> str:
+    """Return what may be shown of a URL, even of one that cannot be read."""
+    scheme = next((one for one in _SCHEMES if url.startswith(one)), "")
+    secret, _, host = url.removeprefix(scheme).rpartition("@")
+    if "?" in secret:  # an option or a password, of which the end may follow
+        return f"{scheme}..."
+    return scheme + host.partition("?")[0]
+
+
 def _translate(error: exceptions.RedisError) -> ServingError:
     """Return what an error of a server that answers means."""
     text = str(error)
@@ -163,7 +173,10 @@ def _build_client(url: str, timeout_s: float) -> Any:
         if url.startswith(CLUSTER_SCHEME):
             return RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER_SCHEME), **options)
         return redis.asyncio.Redis.from_url(url, **options)
-    except (ValueError, exceptions.RedisError) as error:
+    except (ValueError, exceptions.RedisError):
+        # The cause would quote what it could not read: a password with a slash ends as a port.
         raise ConfigError(
-            f"redis must be 'embedded' or a URL such as redis://host:6379/0, got {url!r}: {error}"
-        ) from error
+            "redis must be 'embedded' or a URL such as redis://host:6379/0, got "
+            f"{without_password(url)!r} (user, password and options not shown); percent-encode "
+            "special characters of a password, and check scheme, port and options"
+        ) from None

@@ -20,7 +20,7 @@ from recsys.recommender import Recommender
 from serving.assembly import running_engine
 from serving.boundary import Boundary
 from serving.config import ServiceConfig, build_config
-from serving.connection import RedisConnection
+from serving.connection import RedisConnection, without_password
 from serving.embedded_redis import EmbeddedRedis
 from serving.engine import Engine
 from serving.errors import StateError
@@ -113,7 +113,7 @@ class Service:
         connection = RedisConnection(url, timeout_s=timeout_s)
         self._resources.push_async_callback(connection.close)
         if not await connection.probe():
-            raise StateError(f"redis {_without_password(url)} must answer, it does not")
+            raise StateError(f"redis {without_password(url)} must answer, it does not")
         return connection
 
     async def _listen(
@@ -220,8 +220,3 @@ def _bind(server: grpc.aio.Server, config: ServiceConfig) -> int:
             f"address {address} must be free and the certificate readable: {error}; choose "
             "another port, or 0 for a free one"
         ) from error
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rsplit('@', 1)[-1]}"

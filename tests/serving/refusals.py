@@ -1,22 +1,29 @@
 """Ways in which a Redis that answers takes no writes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from serving.connection import RedisConnection
 
-Refuse = Callable[[RedisConnection, Path], Awaitable[None]]
+Refuse = Callable[[RedisConnection, Path], AbstractAsyncContextManager[None]]
 
 
-async def miss_replicas(connection: RedisConnection, folder: Path) -> None:
+@asynccontextmanager
+async def missing_replicas(connection: RedisConnection, folder: Path) -> AsyncIterator[None]:
     """Ask for a replica that is not there."""
     await connection.client.config_set("min-replicas-to-write", 1)
+    try:
+        yield
+    finally:
+        await connection.client.config_set("min-replicas-to-write", 0)
 
 
-async def fail_to_save(connection: RedisConnection, folder: Path) -> None:
+@asynccontextmanager
+async def unable_to_save(connection: RedisConnection, folder: Path) -> AsyncIterator[None]:
     """Let a snapshot fail in the server's folder; writes stop as by default."""
     (folder / "dump.rdb" / "in the way").mkdir(parents=True)
     await connection.client.config_set("save", "3600 1")
@@ -24,6 +31,10 @@ async def fail_to_save(connection: RedisConnection, folder: Path) -> None:
     async with asyncio.timeout(10):
         while (await connection.client.info("persistence"))["rdb_last_bgsave_status"] != "err":
             await asyncio.sleep(0.02)
+    try:
+        yield
+    finally:  # or the server would not stop: it must save first
+        await connection.client.config_set("save", "")
 
 
-REFUSALS = [pytest.param(one, id=one.__name__) for one in (miss_replicas, fail_to_save)]
+REFUSALS = [pytest.param(one, id=one.__name__) for one in (missing_replicas, unable_to_save)]

@@ -186,19 +186,21 @@ async def test_a_redis_that_takes_no_writes_is_not_away_and_says_what_to_do(
 ) -> None:
     with EmbeddedRedis(tmp_path) as server:
         connection = RedisConnection(server.url, timeout_s=2)
-        await refuse(connection, tmp_path)
-        pipeline = connection.client.pipeline(transaction=False).set("key", "SECRET")
-        script = "return redis.call('SET', KEYS[1], ARGV[1])"
-        for write in (
-            lambda: connection.client.getex("key", ex=1),
-            lambda: pipeline.execute(),
-            lambda: connection.client.eval(script, 1, "key", "SECRET"),
-        ):
-            with pytest.raises(UnavailableError, match=r"takes no writes; .* call again") as caught:
-                async with connection.translated():
-                    await write()
-            assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+        async with refuse(connection, tmp_path):
+            pipeline = connection.client.pipeline(transaction=False).set("key", "SECRET")
+            script = "return redis.call('SET', KEYS[1], ARGV[1])"
+            for write in (
+                lambda: connection.client.getex("key", ex=1),
+                lambda: pipeline.execute(),
+                lambda: connection.client.eval(script, 1, "key", "SECRET"),
+            ):
+                with pytest.raises(
+                    UnavailableError, match=r"takes no writes; .* call again"
+                ) as caught:
+                    async with connection.translated():
+                        await write()
+                assert "SECRET" not in "".join(traceback.format_exception(caught.value))
 
-        assert await get(connection) is None
-        assert await connection.probe()
+            assert await get(connection) is None
+            assert await connection.probe()
         await connection.close()

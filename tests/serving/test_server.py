@@ -171,21 +171,20 @@ async def test_with_a_redis_that_takes_no_writes_reads_are_whole_and_writes_refu
         connection = RedisConnection(service.redis.url, timeout_s=2)
         async with AsyncClient(service.address, timeout_s=5) as client:
             await client.record_events([Event("secret-user", "blue-lamp", "view")])
-            await refuse(connection, tmp_path)
-
-            answer = await client.search("red mug", k=3)
-            assert (len(answer.results), answer.degraded) == (3, ())
-            assert service.telemetry.value("recsys_refused_rows_total") == 2
-            assert (await client.recommend("secret-user", k=1)).degraded == ()
-            for write in (
-                client.record_events([Event("secret-user", "red-mug", "view")]),
-                client.upsert_items([Item("new", title="trumpet")]),
-                client.delete_items(["red-mug"]),
-            ):
-                with pytest.raises(UnavailableError, match="takes no writes"):
-                    await write
-            async with running_service(shop.path, redis=service.redis.url) as replica:
-                assert not replica.address.endswith(":0")  # to start is to read
+            async with refuse(connection, tmp_path):
+                answer = await client.search("red mug", k=3)
+                assert (len(answer.results), answer.degraded) == (3, ())
+                assert service.telemetry.value("recsys_refused_rows_total") == 2
+                assert (await client.recommend("secret-user", k=1)).degraded == ()
+                for write in (
+                    client.record_events([Event("secret-user", "red-mug", "view")]),
+                    client.upsert_items([Item("new", title="trumpet")]),
+                    client.delete_items(["red-mug"]),
+                ):
+                    with pytest.raises(UnavailableError, match="takes no writes"):
+                        await write
+                async with running_service(shop.path, redis=service.redis.url) as replica:
+                    assert not replica.address.endswith(":0")  # to start is to read
         await connection.close()
     assert "secret-user" not in caplog.text
 

@@ -56,7 +56,7 @@ def run(
     )
     console.print(f"  bundle  {result.bundle}")
     console.print(f"  report  {report_path}")
-    console.print(f"  again   recsys serve {result.bundle}", soft_wrap=True)
+    console.print(f"  again   recsys serve {result.bundle}")
 
 
 def _generate(folder: Path, seed: int) -> "Shop":

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from recsys.evaluation.results import Report
     from recsys.recommender import Recommender, Scored
 
-# Titles and paths are data: what looks like markup in them is none.
-console = Console(markup=False)
+# Titles and paths are data: what looks like markup in them is none, and a path stays in one piece.
+console = Console(markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -35,7 +35,7 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def print_results(

@@ -33,6 +33,7 @@ _REFUSALS = {
     "hand",
     "MISCONF": "Redis cannot save to its disk and takes no writes; see its log, then call again",
     "NOREPLICAS": "Redis misses replicas and takes no writes; bring them back, then call again",
+    "READONLY": "Redis is a replica by now and takes no writes; call again after the failover",
 }
 # What a server that is down, starting or failing over says.
 _NOT_NOW = (

@@ -107,6 +107,18 @@ async def test_a_mistake_of_ours_is_not_taken_for_an_outage(connection: RedisCon
     assert connection.available
 
 
+async def test_a_script_at_a_primary_that_became_a_replica_may_be_called_again(
+    tmp_path: Path,
+) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        connection = RedisConnection(server.url, timeout_s=2)
+        await connection.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(UnavailableError, match="Redis is a replica by now"):
+            async with connection.translated():
+                await connection.client.eval("return redis.call('SET', KEYS[1], 1)", 1, "key")
+        await connection.close()
+
+
 async def test_a_burst_of_commands_waits_for_its_turn(connection: RedisConnection) -> None:
     await connection.client.set("key", "value")
 

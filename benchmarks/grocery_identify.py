@@ -155,7 +155,11 @@ def ask(identifier: ProductIdentifier, tables: Tables, split: str) -> Asked:
 
 
 def calibrate(val: Asked, ancestors: Tensor, hidden: tuple[int, ...]) -> Calibration:
-    """Return the calibration of a gallery that lacks some sources."""
+    """Return the calibration of a gallery that lacks some sources.
+
+    Its strangers are hidden products that the fusion has met: of these galleries only the order of
+    the products is of interest.
+    """
     return fit_calibration(
         without(val.evidence, hidden),
         val.rows,

@@ -12,8 +12,8 @@ from usearch.index import Index
 
 from recsys.catalogue import Catalogue
 
-# A catalogue, or what a filter leaves of one, is searched exactly up to this size. That is 4 ms of
-# one core for vectors of 512 numbers.
+# A catalogue, or what a filter leaves of one, is searched exactly up to this size. What either way
+# costs is measured by ``python -m benchmarks.search``.
 EXACT_UP_TO = 20_000
 # Gathering a row costs more than comparing it; of few rows it is worth it.
 _GATHER_BELOW = 0.2

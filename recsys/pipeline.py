@@ -229,7 +229,10 @@ def _prepare(
             {
                 **pictured,
                 "config": config.vision.model_dump(),
-                "weights": hash_files(config.vision.pretrained),
+                "weights": [
+                    hash_files(config.vision.pretrained),
+                    hash_files(config.vision.backbone.removeprefix("transformers/")),
+                ],
             },
             lambda folder: train_vision(
                 dataset, label_pictures(dataset), config, folder, progress=progress

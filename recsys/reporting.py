@@ -11,7 +11,7 @@ from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Ints
-from recsys.errors import DataError
+from recsys.errors import DataError, LeakageError
 from recsys.evaluation.results import (
     GalleryItem,
     GalleryUser,
@@ -87,6 +87,8 @@ def report_bundle(
             rankings = rank_systems(
                 bundle, ablations or {}, scopes=config.scopes, ks=config.k, progress=progress
             )
+        except LeakageError:
+            raise
         except DataError as error:  # nobody to ask takes nothing from the bundle and its photos
             report = replace(report, left_out=(*report.left_out, f"ranking's figures: {error}"))
         else:

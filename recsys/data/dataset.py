@@ -15,10 +15,8 @@ from recsys.data.tables import Source
 from recsys.errors import DataError
 
 _ROWS_PER_HASH = 100_000  # bounds the text that is held while a table is hashed
-_SPLIT_OF_TENTH = {
-    0: "val",
-    1: "test",
-}  # where a shop has chosen no split; the rest is for training
+# Where a shop has chosen no split; the rest is for training.
+_SPLIT_OF_TENTH = {0: "val", 1: "test"}
 
 
 @dataclass(frozen=True)

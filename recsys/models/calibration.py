@@ -15,7 +15,7 @@ from recsys.models.groups import OperatingPoint, choose, likely_sets
 
 N_FOLDS = 5
 N_BINS = 15
-MAX_CELLS = 10_000_000  # photos times products that weights are fitted on; more tell nothing new
+MAX_CELLS = 10_000_000  # photos times products that weights are fitted on: what memory holds
 BARE_SHARE = 0.1  # of the known photos, shown as if their product had only just been added
 # What is believed of each source before any photo: cosines differ by a tenth where logits differ by
 # one, and a cosine of a half, or a logit of 4, speaks neither for nor against.

@@ -169,7 +169,7 @@ def build_gallery(
     pictured = np.flatnonzero(modalities.present[IMAGE])
     pictures = torch.from_numpy(modalities.embeddings[IMAGE][pictured])
 
-    def gallery(fusion: ItemFusion) -> Gallery:
+    def known_by(fusion: ItemFusion) -> Gallery:
         return Gallery(
             pictures=fuse_pictures(fusion, pictures),
             picture_rows=torch.from_numpy(pictured),
@@ -178,25 +178,26 @@ def build_gallery(
             head_rows=torch.from_numpy(head_rows),
         )
 
-    def evidence(seen_by: FusedItems, asked: Ints) -> Evidence:
+    def evidence(seen_by: FusedItems, gallery: Gallery, asked: Ints) -> Evidence:
         embeddings = fuse_pictures(seen_by.fusion, photos.embeddings[asked])
         return collect_evidence(
             Photos(embeddings, photos.logits[asked]),
             torch.from_numpy(seen_by.embeddings),
-            gallery(seen_by.fusion),
+            gallery,
         )
 
-    known = evidence(fused, val)
-    unmet = Evidence(known.values.clone(), known.present)
+    gallery = known_by(fused.fusion)
+    met = evidence(fused, gallery, val)
+    unmet = Evidence(met.values.clone(), met.present)
     for products, without in held_out:
         theirs = np.isin(rows[val], products)
-        unmet.values[theirs] = evidence(without, val[theirs]).values
+        unmet.values[theirs] = evidence(without, known_by(without.fusion), val[theirs]).values
     calibration = fit_calibration(
-        known,
+        met,
         torch.from_numpy(rows[val]),
         torch.from_numpy(Catalogue(items, fused.embeddings).categories),
         precision=config.precision,
         unknown_share=config.unknown_share,
         unmet=unmet,
     )
-    return gallery(fused.fusion), calibration
+    return gallery, calibration

@@ -118,7 +118,7 @@ def sample_examples(
 @torch.inference_mode()
 def _user_vectors(snapshot: Snapshot, users: Ints, encoder: UserEncoder) -> Tensor:
     """Return the vectors of some users at the cut (Q, D)."""
-    vectors = [torch.empty(0, snapshot.table.embeddings.shape[1])]
+    vectors = []
     for start in range(0, len(users), ENCODED_AT_ONCE):
         histories = [
             snapshot.histories[user] for user in users[start : start + ENCODED_AT_ONCE].tolist()
@@ -190,18 +190,12 @@ def train_ranker(
 def _join(examples: Sequence[RankingExamples]) -> RankingExamples:
     """Return all queries; a small shop had fewer candidates on offer at its earlier cuts."""
     most = max(part.relevance.shape[1] for part in examples)
-    missing = [most - part.relevance.shape[1] for part in examples]
-    return RankingExamples(
-        torch.cat(
-            [F.pad(part.features, (0, 0, 0, n)) for part, n in zip(examples, missing, strict=True)]
-        ),
-        torch.cat(
-            [
-                F.pad(part.relevance, (0, n), value=-1.0)
-                for part, n in zip(examples, missing, strict=True)
-            ]
-        ),
-    )
+    features, relevance = [], []
+    for part in examples:
+        missing = most - part.relevance.shape[1]
+        features.append(F.pad(part.features, (0, 0, 0, missing)))
+        relevance.append(F.pad(part.relevance, (0, missing), value=-1.0))
+    return RankingExamples(torch.cat(features), torch.cat(relevance))
 
 
 class _RankerModule(L.LightningModule):

@@ -8,7 +8,9 @@ import pytest
 
 from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig, TrainConfig
+from recsys.data.interactions import Interactions
 from recsys.data.synthetic import Shop
+from recsys.errors import LeakageError
 from recsys.evaluation.results import QuarantineRow, Report
 from recsys.pipeline import Run, load_tables
 from recsys.recommender import Recommender
@@ -93,6 +95,16 @@ def test_where_nobody_can_be_asked_the_report_says_so_and_has_the_rest(
     )
     assert report.retrieval
     assert report.sizes["events"] == len(bundle.interactions)
+
+
+def test_a_split_that_leaks_is_no_matter_for_a_report(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle(tiny_bundle)
+    # What comes after the split is told to have come before it.
+    monkeypatch.setattr(Interactions, "before", lambda self, time_us: self)
+    with pytest.raises(LeakageError):
+        report_bundle(bundle, QUICK, title="leaking")
 
 
 def titles(tiny_shop: Shop, ids: list[str]) -> list[str]:

@@ -46,8 +46,8 @@ from benchmarks.published import imported
 from benchmarks.record import record
 from recsys.bulk import embed_items
 from recsys.bundle import Bundle, Contents, write_bundle
+from recsys.catalogue.embedder import ItemEmbedder, Modalities, item_texts
 from recsys.config import FusionConfig
-from recsys.embedding import ItemEmbedder, Modalities, item_texts
 from recsys.models.fusion import build_fusion
 from text.build import build_encoder
 from text.config import TextConfig

@@ -23,9 +23,9 @@ from benchmarks.published import imported
 from benchmarks.record import record
 from recsys.bundle import Bundle
 from recsys.config import TrainConfig, load_config
+from recsys.identification.calibration import Calibrated, Calibration, fit_calibration
+from recsys.identification.evidence import HEAD, ITEM, PHOTOS, SOURCES, Evidence, collect_evidence
 from recsys.identifier import ProductIdentifier
-from recsys.models.calibration import Calibrated, Calibration, fit_calibration
-from recsys.models.gallery import HEAD, ITEM, PHOTOS, SOURCES, Evidence, collect_evidence
 from recsys.pipeline import train
 from recsys.recommender import Recommender
 

@@ -25,8 +25,8 @@ from benchmarks.published import imported
 from benchmarks.record import record
 from recsys import Bundle
 from recsys.bundle import Contents, write_bundle
+from recsys.catalogue.embedder import ItemEmbedder, Modalities
 from recsys.config import TrainConfig, load_config
-from recsys.embedding import ItemEmbedder, Modalities
 from recsys.evaluation.bootstrap import Estimate, difference, estimate
 from recsys.pipeline import train
 

@@ -12,7 +12,7 @@ from statistics import mean, stdev
 from benchmarks.published import imported
 from benchmarks.record import record
 from benchmarks.training_run import measure, metric, table
-from recsys.scorecard import OURS
+from recsys.evaluation.systems import OURS
 
 COMMAND = "python -m benchmarks.online_retail"
 SEEDS = (0, 1, 2)

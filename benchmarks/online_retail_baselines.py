@@ -23,7 +23,7 @@ from recsys.data.sources.registry import import_source
 from recsys.data.splits import split_by_time
 from recsys.evaluation.protocol import SystemResult, evaluate
 from recsys.evaluation.queries import Scope, build_queries
-from recsys.models.baselines import (
+from recsys.ranking.baselines import (
     EASE,
     IALS,
     Baseline,

@@ -32,10 +32,10 @@ import torch
 from benchmarks.published import imported
 from benchmarks.record import record
 from recsys import Bundle, Recommender
-from recsys.catalogue import Filters
-from recsys.index import ApproximateIndex, ExactIndex, VectorIndex
+from recsys.catalogue.search import SearchMode
+from recsys.catalogue.store import Filters
+from recsys.catalogue.vectors import ApproximateIndex, ExactIndex, VectorIndex
 from recsys.recommender import Scored
-from recsys.search import SearchMode
 from serving.async_client import AsyncClient
 from serving.testing import running_service
 

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.record import record
 from recsys import Bundle, Recommender
 from recsys.data.interactions import History
-from recsys.scorecard import OURS
+from recsys.evaluation.systems import OURS
 from serving.async_client import AsyncClient
 from serving.messages import Event
 from serving.testing import running_service

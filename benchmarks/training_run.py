@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from recsys.config import TrainConfig, load_config
 from recsys.evaluation.bootstrap import Estimate
-from recsys.evaluation.report import write_report
+from recsys.evaluation.page import write_report
 from recsys.evaluation.results import RankingTable, Report
+from recsys.evaluation.run_report import report_run
 from recsys.pipeline import Run, train
-from recsys.reporting import report_run
 
 
 class Measured(NamedTuple):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys import Bundle
 from recsys.evaluation.protocol import compare, evaluate
-from recsys.scorecard import bundle_queries, recommender_scorer
+from recsys.evaluation.systems import bundle_queries, recommender_scorer
 
 
 def main(path: str) -> None:

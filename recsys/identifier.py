@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.catalogue import Filters
+from recsys.catalogue.store import Filters
 from recsys.errors import MissingPartError
-from recsys.models.gallery import Photos, collect_evidence
-from recsys.models.groups import choose, likely_sets
-from recsys.models.photos import fuse_pictures, look
+from recsys.identification.evidence import Photos, collect_evidence
+from recsys.identification.groups import choose, likely_sets
+from recsys.identification.photos import fuse_pictures, look
 from recsys.recommender import Recommender, Scored, check_k
 from vision.batches import ImageSource
 

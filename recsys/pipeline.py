@@ -14,15 +14,15 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 import text.checkpoint
 import vision.checkpoint
 from recsys.bundle import Contents, write_bundle
+from recsys.catalogue.embedder import is_readable
 from recsys.config import TrainConfig
 from recsys.data import dataset as tables
 from recsys.data.dataset import Dataset
 from recsys.data.pictures import Progress
 from recsys.data.quarantine import Quarantine
-from recsys.embedding import is_readable
 from recsys.errors import DataError
-from recsys.models.identification import Identification
-from recsys.statistics import build_statistics
+from recsys.identification.stored import Identification
+from recsys.ranking.statistics import build_statistics
 from recsys.training.alignment import Towers, align_towers, load_fusion, load_towers
 from recsys.training.cuts import choose_cuts, choose_targets, dataset_interactions
 from recsys.training.identification import (
@@ -35,6 +35,7 @@ from recsys.training.identification import (
 )
 from recsys.training.labels import item_labels
 from recsys.training.pairs import item_pairs
+from recsys.training.stack import Material, Variant, train_variant
 from recsys.training.stages import Stage, Workspace, hash_files
 from recsys.training.towers import (
     TOWER,
@@ -47,7 +48,6 @@ from recsys.training.towers import (
     train_text,
     train_vision,
 )
-from recsys.training.variant import Material, Variant, train_variant
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 

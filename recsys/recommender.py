@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.bundle import Bundle
-from recsys.catalogue import Catalogue, Filters
+from recsys.catalogue.search import CatalogueSearch, SearchMode, query_parts
+from recsys.catalogue.store import Catalogue, Filters
+from recsys.catalogue.vectors import EXACT_UP_TO, Nearest
 from recsys.data.interactions import EMPTY_HISTORY, History, Ints
-from recsys.features import ItemTable, build_item_table, refresh_item_table
-from recsys.index import EXACT_UP_TO, Nearest
-from recsys.ranking import Scores
-from recsys.search import CatalogueSearch, SearchMode, query_parts
-from recsys.statistics import build_statistics
+from recsys.ranking.features import ItemTable, build_item_table, refresh_item_table
+from recsys.ranking.scoring import Scores
+from recsys.ranking.statistics import build_statistics
 
 MAX_K = 500
 # A catalogue up to this size is ranked whole. Beyond it each source offers its best rows.
@@ -51,7 +51,7 @@ class Recommender:
         device: Where the embedding table and the networks live.
         as_of_us: Forget every event at or after this moment, for offline evaluation.
         exact_up_to: Catalogues up to this size are searched exactly, larger ones by a graph once
-            ``prepare_search`` has built it (``recsys.index``).
+            ``prepare_search`` has built it (``recsys.catalogue.vectors``).
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class Recommender:
 
         Args:
             text: The query's words.
-            embeddings: Of each of ``recsys.search.query_parts`` (D,).
+            embeddings: Of each of ``recsys.catalogue.search.query_parts`` (D,).
             k: How many.
             filters: Which items may be answered.
             mode: As for ``search``.

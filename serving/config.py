@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
+from recsys.catalogue.vectors import EXACT_UP_TO
 from recsys.errors import ConfigError
-from recsys.index import EXACT_UP_TO
 from serving.auth import check_binding
 
 PREFIX = "RECSYS_"

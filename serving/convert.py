@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.catalogue import Filters
+from recsys.catalogue.search import SearchMode
+from recsys.catalogue.store import Filters
 from recsys.errors import InvalidImageError
 from recsys.identifier import Group, Verdict
 from recsys.recommender import Event, Scored, check_k
-from recsys.search import SearchMode
 from serving.histories import UserEvent
 
 MAX_ID_CHARACTERS = 256

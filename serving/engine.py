@@ -5,10 +5,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from recsys.catalogue import Filters
+from recsys.catalogue.search import SearchMode, query_parts
+from recsys.catalogue.store import Filters
 from recsys.identifier import Identified, ProductIdentifier
 from recsys.recommender import Event, Recommender, Scored
-from recsys.search import SearchMode, query_parts
 from serving.compute import ComputeThread
 from serving.convert import NewItem
 from serving.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest

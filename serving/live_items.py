@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from recsys.embedding import item_texts
+from recsys.catalogue.embedder import item_texts
 from recsys.errors import InvalidImageError
 from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender

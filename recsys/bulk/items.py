@@ -8,12 +8,12 @@ from typing import Literal, get_args
 
 import polars as pl
 
-from recsys.bulk.cluster import embed_on_ray
-from recsys.bulk.files import whole_file
 from recsys.bulk.parts import WHOLE, Inputs, Parts, Shard, begin_parts, find_parts
+from recsys.bulk.ray import embed_on_ray
 from recsys.bulk.table import copy_table, fingerprint, repeated_rows
 from recsys.bulk.worker import Job, build_worker
 from recsys.bundle import Bundle
+from recsys.data.files import whole_file
 from recsys.data.loading import default_images_root
 from recsys.data.pictures import Progress
 from recsys.data.quarantine import explain

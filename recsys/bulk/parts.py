@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from recsys.bulk.files import whole_file
+from recsys.data.files import whole_file
 from recsys.errors import DataError
 
 MANIFEST = "manifest.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recsys.bulk.files import whole_file
+from recsys.data.files import whole_file
 from recsys.data.loading import scan_table
 from recsys.data.tables import Source, find_files, reading
 from recsys.errors import DataError

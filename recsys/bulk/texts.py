@@ -4,8 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.bulk.files import whole_file
 from recsys.bundle import Bundle
+from recsys.data.files import whole_file
 from recsys.errors import DataError
 from vision.precision import Precision
 

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.bulk.files import whole_file
 from recsys.bulk.parts import Parts
 from recsys.bundle import Bundle
+from recsys.catalogue.embedder import ItemEmbedder, Modalities, is_readable, item_texts
+from recsys.data.files import whole_file
 from recsys.data.loading import check_items
 from recsys.data.pictures import CheckImage
 from recsys.data.quarantine import ROW, Loaded
-from recsys.embedding import ItemEmbedder, Modalities, is_readable, item_texts
 from recsys.errors import InvalidImageError
 from vision.precision import Precision
 

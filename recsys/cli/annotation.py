@@ -35,7 +35,7 @@ def annotate(
 ) -> None:
     """Tell category, attributes and colours from pictures, to fill a catalogue with."""
     from recsys import Bundle
-    from recsys.annotation import annotate_table
+    from recsys.curation.annotation import annotate_table
     from vision.device import resolve_device
 
     opened, place = Bundle(bundle), str(resolve_device(device))
@@ -65,9 +65,9 @@ def _fit(
     """Return the temperatures that a shop's photos of val give, None without a configuration."""
     if config is None:
         return None
-    from recsys.annotation import fit_temperatures
     from recsys.cli.vision.inputs import load_samples, required
     from recsys.config import load_config
+    from recsys.curation.annotation import fit_temperatures
 
     samples = load_samples(load_config(config), progress=progress).validation
     photos = required(samples, config, "photos whose split is val")
@@ -81,7 +81,7 @@ def variants(
 ) -> None:
     """Find the items that are one product in several colours or sizes."""
     from recsys import Bundle
-    from recsys.variants import find_variants
+    from recsys.curation.variants import find_variants
 
     opened = Bundle(bundle)
     found = find_variants(opened.items, opened.item_embeddings)

@@ -30,9 +30,9 @@ def run(
 ) -> None:
     """Generate a shop, train on it, evaluate, serve it and ask the service."""
     from recsys.config import load_config
-    from recsys.evaluation.report import write_report
+    from recsys.evaluation.page import write_report
+    from recsys.evaluation.run_report import report_run
     from recsys.pipeline import train
-    from recsys.reporting import report_run
 
     start = time.monotonic()
     shop = _generate(out / "shop", seed)

@@ -21,7 +21,7 @@ def duplicates(
 ) -> None:
     """Report items of the catalogue that are there twice: same title, picture or embedding."""
     from recsys import Bundle
-    from recsys.duplicates import check_format, find_duplicates, write_report
+    from recsys.curation.duplicates import check_format, find_duplicates, write_report
 
     check_format(out)
     opened = Bundle(bundle)

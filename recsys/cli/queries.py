@@ -79,7 +79,7 @@ def search(
 ) -> None:
     """Search by words, by a picture, or by both ("this, but in blue")."""
     from recsys import Bundle, Recommender
-    from recsys.catalogue import Filters
+    from recsys.catalogue.store import Filters
 
     filters = Filters(
         category=tuple(category or ()),

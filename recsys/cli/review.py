@@ -34,8 +34,8 @@ def ask(
     """Write a table of the photos that no product can be named for, most useful to label first."""
     from recsys import Bundle, ProductIdentifier, Recommender
     from recsys.cli.vision.inputs import check_suffix
-    from recsys.review import SUFFIXES, find_pool, write_table
-    from recsys.review import ask as run
+    from recsys.curation.review import SUFFIXES, find_pool, write_table
+    from recsys.curation.review import ask as run
 
     check_suffix(out, *SUFFIXES)
     pool = find_pool(photos, images_root=images_root)
@@ -57,7 +57,7 @@ def learn(
 ) -> None:
     """Put a person's labels into the photos table, which the next training reads."""
     from recsys import Bundle
-    from recsys.review import learn as run
+    from recsys.curation.review import learn as run
 
     item_ids = set(Bundle(bundle).items["item_id"])
     added = run(labelled, photos, item_ids, images_root=images_root)

@@ -33,9 +33,9 @@ def train(
         raise ValueError("--out must be the folder of bundles, got none; only --preview needs none")
     _check_alone()
     from recsys.config import load_config
-    from recsys.evaluation.report import write_report
+    from recsys.evaluation.page import write_report
+    from recsys.evaluation.run_report import report_run
     from recsys.pipeline import train as run
-    from recsys.reporting import report_run
 
     settings = load_config(config)
     announce = announce_stage if not as_json else (lambda stage: None)
@@ -121,9 +121,9 @@ def evaluate(
     """Rank the events after the split beside baselines and ablations; score the test photos."""
     from recsys import Bundle
     from recsys.config import EvaluationConfig, load_config
-    from recsys.evaluation.report import metrics, write_report
+    from recsys.evaluation.page import metrics, write_report
+    from recsys.evaluation.run_report import report_bundle
     from recsys.pipeline import load_tables
-    from recsys.reporting import report_bundle
 
     settings = load_config(config) if config else None
     with progress_bar(visible=not as_json) as advance:

@@ -9,20 +9,20 @@ import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
 
-from recsys.catalogue import Catalogue
+from recsys.catalogue.embedder import Modalities
+from recsys.catalogue.store import Catalogue
 from recsys.config import IdentificationConfig, TrainConfig
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Ints
-from recsys.embedding import Modalities
-from recsys.models.calibration import Calibration, fit_calibration, take_evenly
+from recsys.identification.calibration import Calibration, fit_calibration, take_evenly
+from recsys.identification.evidence import Evidence, Gallery, Photos, collect_evidence
+from recsys.identification.photos import fuse_pictures, look
 from recsys.models.fusion import ItemFusion
-from recsys.models.gallery import Evidence, Gallery, Photos, collect_evidence
-from recsys.models.photos import fuse_pictures, look
 from recsys.schema import PhotoSchema
 from recsys.training.items import IMAGE
 from recsys.training.labels import UNKNOWN, category_names, photo_rows
+from recsys.training.stack import FusedItems, Material, fuse_items
 from recsys.training.stages import Workspace
-from recsys.training.variant import FusedItems, Material, fuse_items
 from vision.tower import VisionTower
 from vision.views import Views
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from recsys.config import RankerConfig
 from recsys.data.interactions import History, Interactions, Ints
 from recsys.errors import TrainingError
-from recsys.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
 from recsys.models.losses import listwise_softmax_loss
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder
-from recsys.ranking import encode_users
+from recsys.ranking.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
+from recsys.ranking.scoring import encode_users
 from recsys.training.loop import VALIDATION_LOSS, EpochSampler, adamw, fit, row_batches
 
 # The features whose top candidates are kept as hard negatives, since retrieval would offer them.

@@ -16,10 +16,10 @@ import text.finetune
 import vision.checkpoint
 import vision.dataset
 import vision.finetune
+from recsys.catalogue.embedder import Modalities, item_texts
 from recsys.config import TrainConfig
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Ints
-from recsys.embedding import Modalities, item_texts
 from recsys.training.labels import (
     Labels,
     item_labels,

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 from recsys.bundle import Bundle, Contents, write_bundle
+from recsys.catalogue.embedder import ItemEmbedder
 from recsys.config import FusionConfig
-from recsys.embedding import ItemEmbedder
 from recsys.errors import InvalidImageError, MissingPartError, UnknownItemError
+from recsys.identification.calibration import Calibration
+from recsys.identification.evidence import Gallery
+from recsys.identification.groups import OperatingPoint
+from recsys.identification.stored import Identification
 from recsys.identifier import Identified, ProductIdentifier
-from recsys.models.calibration import Calibration
 from recsys.models.fusion import build_fusion
-from recsys.models.gallery import Gallery
-from recsys.models.groups import OperatingPoint
-from recsys.models.identification import Identification
 from recsys.pipeline import Run
 from recsys.recommender import Recommender
 from recsys.schema import ItemSchema

@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 
 from recsys.bundle import Bundle
-from recsys.catalogue import Filters
+from recsys.catalogue.search import SearchMode
+from recsys.catalogue.store import Filters
 from recsys.data.interactions import EMPTY_HISTORY, build_interactions
 from recsys.data.synthetic import Shop
 from recsys.errors import InvalidImageError, UnknownItemError
 from recsys.recommender import MAX_K, Event, Recommender
 from recsys.schema import ItemSchema
-from recsys.search import SearchMode
 
 NOW = round(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1e6)
 

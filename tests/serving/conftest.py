@@ -14,19 +14,19 @@ import torch
 from PIL import Image
 
 from recsys.bundle import Contents, write_bundle
+from recsys.catalogue.embedder import ItemEmbedder, item_texts
 from recsys.config import FusionConfig, RankerConfig, UserConfig
 from recsys.data.interactions import build_interactions
-from recsys.embedding import ItemEmbedder, item_texts
-from recsys.features import FEATURES
-from recsys.models.calibration import Calibration
+from recsys.identification.calibration import Calibration
+from recsys.identification.evidence import Gallery
+from recsys.identification.groups import OperatingPoint
+from recsys.identification.stored import Identification
 from recsys.models.fusion import build_fusion
-from recsys.models.gallery import Gallery
-from recsys.models.groups import OperatingPoint
-from recsys.models.identification import Identification
 from recsys.models.ranker import build_ranker
 from recsys.models.user_encoder import build_user_encoder
+from recsys.ranking.features import FEATURES
+from recsys.ranking.statistics import build_statistics
 from recsys.schema import EventSchema, ItemSchema
-from recsys.statistics import build_statistics
 from serving.async_client import AsyncClient
 from serving.connection import RedisConnection
 from serving.embedded_redis import EmbeddedRedis

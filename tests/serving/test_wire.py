@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.catalogue import Filters as DomainFilters
+from recsys.catalogue.store import Filters as DomainFilters
 from recsys.schema import ItemSchema
 from serving import convert, wire
 from serving.messages import Event, Filters, Item

@@ -5,8 +5,8 @@ from typing import Any
 import polars as pl
 
 from recsys.bundle import Bundle
+from recsys.curation.variants import find_variants
 from recsys.data.synthetic import Shop
-from recsys.variants import find_variants
 
 Ask = Callable[..., Any]
 Say = Callable[..., str]

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from recsys.bundle import Bundle
+from recsys.curation.duplicates import find_duplicates
 from recsys.data.synthetic import Shop
-from recsys.duplicates import find_duplicates
 
 Ask = Callable[..., Any]
 Say = Callable[..., str]

@@ -11,9 +11,9 @@ from PIL import Image
 from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig, TrainConfig, load_config
 from recsys.data.synthetic import Shop
-from recsys.evaluation.report import metrics
+from recsys.evaluation.page import metrics
+from recsys.evaluation.run_report import report_bundle
 from recsys.pipeline import Run, load_tables
-from recsys.reporting import report_bundle
 from recsys.training.towers import label_pictures, picture_samples
 from vision.preview import contact_sheet
 

@@ -6,7 +6,7 @@ from scipy import sparse
 
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 from recsys.errors import LeakageError, UnknownUserError
-from recsys.models.baselines import (
+from recsys.ranking.baselines import (
     EASE,
     IALS,
     ItemKNN,
@@ -167,7 +167,7 @@ def test_item_knn_equals_its_definition_as_loops(random_events):
 def test_neighbours_do_not_depend_on_the_block_size(random_events, monkeypatch):
     matrix = random_events.matrix()
     whole = cosine_neighbours(matrix, n_neighbours=4).toarray()
-    monkeypatch.setattr("recsys.models.baselines.neighbours._BLOCK_ITEMS", 4)
+    monkeypatch.setattr("recsys.ranking.baselines.neighbours._BLOCK_ITEMS", 4)
     np.testing.assert_array_equal(cosine_neighbours(matrix, n_neighbours=4).toarray(), whole)
     assert (np.diag(whole) == 0).all()
     assert ((whole > 0).sum(axis=1) <= 4).all()
@@ -225,7 +225,7 @@ def test_ials_items_solve_the_normal_equations_given_the_users(random_events):
 
 def test_ials_does_not_depend_on_how_rows_are_batched(clusters, monkeypatch):
     whole = IALS(4, n_sweeps=3).fit(clusters, now_us=NOW_US).scores(np.arange(40))
-    monkeypatch.setattr("recsys.models.baselines.factors._BATCH_CELLS", 60)
+    monkeypatch.setattr("recsys.ranking.baselines.factors._BATCH_CELLS", 60)
     pieces = IALS(4, n_sweeps=3).fit(clusters, now_us=NOW_US).scores(np.arange(40))
     np.testing.assert_allclose(pieces, whole, atol=1e-4)
 

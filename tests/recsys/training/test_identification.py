@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from recsys.catalogue import Catalogue
+from recsys.catalogue.embedder import Modalities
+from recsys.catalogue.store import Catalogue
 from recsys.config import IdentificationConfig
 from recsys.data.dataset import Dataset
 from recsys.data.quarantine import Quarantine
-from recsys.embedding import Modalities
-from recsys.models.calibration import Calibration, fit_calibration
+from recsys.identification.calibration import Calibration, fit_calibration
+from recsys.identification.evidence import Evidence, Gallery, Photos, collect_evidence
+from recsys.identification.photos import fuse_pictures
 from recsys.models.fusion import ItemFusion
-from recsys.models.gallery import Evidence, Gallery, Photos, collect_evidence
-from recsys.models.photos import fuse_pictures
 from recsys.schema import ItemSchema, PhotoSchema
 from recsys.training.identification import (
     build_gallery,
@@ -25,7 +25,7 @@ from recsys.training.identification import (
     look_at_photos,
     product_classes,
 )
-from recsys.training.variant import FusedItems
+from recsys.training.stack import FusedItems
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 

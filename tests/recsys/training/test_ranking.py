@@ -14,10 +14,10 @@ from recsys.data.interactions import (
     Ints,
 )
 from recsys.errors import TrainingError
-from recsys.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder
-from recsys.ranking import encode_users
+from recsys.ranking.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
+from recsys.ranking.scoring import encode_users
 from recsys.training.ranking import (
     HARD_BY,
     RankingExamples,

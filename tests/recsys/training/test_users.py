@@ -9,7 +9,7 @@ from recsys.config import UserConfig
 from recsys.data.interactions import EMPTY_HISTORY, MICROSECONDS_PER_DAY, History, Interactions
 from recsys.errors import TrainingError
 from recsys.models.user_encoder import UserEncoder
-from recsys.ranking import encode_users
+from recsys.ranking.scoring import encode_users
 from recsys.training.users import train_users
 
 DAY = MICROSECONDS_PER_DAY

@@ -1,0 +1,1 @@
+"""A catalogue: its items and filters, their embeddings, and search over both."""

@@ -1,0 +1,1 @@
+"""Curation: what the people of a shop do with a catalogue."""

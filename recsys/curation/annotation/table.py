@@ -1,0 +1,138 @@
+"""Annotate the pictures of a table."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import dataframely as dy
+import polars as pl
+
+from recsys.bundle import Bundle
+from recsys.catalogue.embedder import is_readable
+from recsys.curation.annotation.pictures import annotate
+from recsys.data.loading import default_images_root, scan_table
+from recsys.data.pictures import PictureRule, Progress, broken_pictures
+from recsys.data.quarantine import ROW, Loaded, TableReport, validate
+from recsys.data.tables import Source
+from recsys.errors import DataError, InvalidImageError
+
+ROWS_PER_PART = 1_024  # read again, if one of their pictures is damaged
+
+
+class PictureSchema(dy.Schema):
+    """What annotation reads of a table of items or photos."""
+
+    item_id = dy.String(nullable=True, description="Key of the item on the picture.")
+    image = dy.String(min_length=1, description="Picture, relative to the images root.")
+
+
+def annotate_table(
+    bundle: Bundle,
+    table: Source,
+    out: Path,
+    *,
+    images_root: Path | None = None,
+    min_probability: float = 0.5,
+    temperatures: Mapping[str, float] | None = None,
+    device: str = "cpu",
+    rows_per_part: int = ROWS_PER_PART,
+    progress: Progress | None = None,
+) -> TableReport:
+    """Write ``item_id``, ``image`` and what ``annotate`` says of every picture in a table.
+
+    Rows without a picture, or with one that cannot be read, are left out; they are in the report,
+    and beside ``out`` in a file that ends in ``.quarantine.parquet``. Of the table, only these two
+    columns are held in memory, and of the pictures 64 at a time.
+
+    Args:
+        bundle: Whose vision tower to use.
+        table: Items or photos, in any format that training takes.
+        out: Parquet file; it appears only when it is complete.
+        images_root: What picture paths are relative to; the table's folder if None.
+        min_probability: See ``annotate``.
+        temperatures: See ``annotate``.
+        device: Where the tower runs.
+        rows_per_part: Rows that are annotated, and held in memory, at once.
+        progress: Told after each part how many pictures are done.
+
+    Raises:
+        DataError: If the table cannot be read or no row of it has a picture that can be.
+        SchemaError: If the table has no pictures.
+        MissingPartError: If the bundle has no vision tower.
+        ValueError: If an argument cannot be used.
+    """
+    if out.suffix != ".parquet":
+        raise ValueError(f"out must end in .parquet, got {out.name!r}")
+    if rows_per_part < 1:
+        raise ValueError(f"rows_per_part must be at least 1, got {rows_per_part}")
+    root = images_root if images_root is not None else default_images_root(table)
+    loaded = validate(scan_table(table, PictureSchema), PictureSchema, table="pictures", rules={})
+    broken = broken_pictures(set(loaded.frame["image"]), root, check_image=None, progress=None)
+    rows = loaded.frame.filter(~pl.col("image").is_in(list(broken)))
+    describe = partial(
+        annotate,
+        bundle,
+        min_probability=min_probability,
+        temperatures=temperatures,
+        device=device,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        for start in range(0, len(rows), rows_per_part):
+            part = rows[start : start + rows_per_part]
+            annotated, torn = _annotate_part(part, root, describe)
+            annotated.write_parquet(Path(folder) / f"{start:012}.parquet")
+            broken |= torn
+            if progress is not None:
+                progress("pictures", start + len(part), len(rows))
+        report = _report(loaded, broken)
+        _join(Path(folder), out, report)
+    return report
+
+
+def _join(parts: Path, out: Path, report: TableReport) -> None:
+    """Put the annotations of a folder under their name, and the failures beside them.
+
+    Raises:
+        DataError: If there are no annotations.
+    """
+    if not report.n_valid:
+        reasons = "\n  ".join(report.lines())
+        raise DataError(f"table must have a picture that can be read, got none\n  {reasons}")
+    pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(parts / "whole")
+    (parts / "whole").replace(out)
+    quarantine = out.with_suffix(".quarantine.parquet")
+    quarantine.unlink(missing_ok=True)  # of an earlier run
+    if len(report.failures):
+        report.failures.write_parquet(quarantine)
+
+
+def _annotate_part(
+    rows: pl.DataFrame, root: Path, describe: Callable[[list[Path]], pl.DataFrame]
+) -> tuple[pl.DataFrame, dict[str, PictureRule]]:
+    """Return the annotations of rows, and the rule that each damaged picture of them breaks."""
+    broken: dict[str, PictureRule] = {}
+    try:
+        described = describe([root / image for image in rows["image"]])
+    except InvalidImageError:
+        # Which others are damaged, only decoding all of them tells; nearly always none is.
+        names = set(rows["image"])
+        broken = broken_pictures(names, root, check_image=is_readable, progress=None)
+        rows = rows.filter(~pl.col("image").is_in(list(broken)))
+        described = describe([root / image for image in rows["image"]])
+    return rows.drop(ROW).hstack(described), broken
+
+
+def _report(loaded: Loaded, broken: Mapping[str, PictureRule]) -> TableReport:
+    """Return the report of a table with the rows whose picture is broken."""
+    failures = loaded.report.failures
+    rules = pl.DataFrame(
+        {"image": list(broken), "rule": list(broken.values())},
+        schema={"image": pl.String, "rule": pl.String},
+    )
+    bad = loaded.frame.join(rules, on="image").with_columns(got="image")
+    failures = pl.concat([failures, bad.select(failures.columns)]).sort(ROW, maintain_order=True)
+    n_valid = loaded.report.n_valid - len(bad)
+    return replace(loaded.report, n_valid=n_valid, failures=failures)

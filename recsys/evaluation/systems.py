@@ -1,0 +1,228 @@
+"""Score a bundle offline: ranking beside baselines and ablations, and photos."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.bundle import Bundle
+from recsys.data.interactions import Interactions, Ints
+from recsys.data.splits import split_by_time
+from recsys.errors import DataError
+from recsys.evaluation.bootstrap import estimate
+from recsys.evaluation.protocol import Scorer, SystemResult, rank_queries, score_ranking
+from recsys.evaluation.queries import Queries, Scope, build_queries
+from recsys.evaluation.results import (
+    ClassificationRow,
+    RankingTable,
+    RetrievalRow,
+    Role,
+    ranking_table,
+)
+from recsys.identifier import ProductIdentifier
+from recsys.ranking.baselines import (
+    EASE,
+    IALS,
+    Baseline,
+    ItemKNN,
+    OwnPurchases,
+    Popularity,
+    RecentPopularity,
+)
+from recsys.ranking.statistics import EASE_MAX_ITEMS
+from recsys.recommender import Recommender
+from recsys.training.labels import item_labels, photo_labels
+from vision.paths import consistent, decode, find_paths
+
+OURS = "vitrine"
+# Told what is being scored, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+class System(NamedTuple):
+    """Something that ranks."""
+
+    role: Role
+    name: str
+    scorer: Scorer
+
+
+def rank_systems(
+    bundle: Bundle,
+    ablations: Mapping[str, Bundle],
+    *,
+    scopes: Sequence[Scope] = ("all", "new", "cold"),
+    ks: Sequence[int] = (10, 20),
+    progress: Progress | None = None,
+) -> list[RankingTable]:
+    """Return, scope by scope, what each system scores on the events after the bundle's split.
+
+    Every system knows the events before the split and none after it. A scope in which nobody can
+    be asked (no item is new, say) is left out.
+
+    Args:
+        bundle: With its ranking part.
+        ablations: Bundles of the same tables, trained on less, by name.
+        scopes: Which questions to ask.
+        ks: Cut-offs of the metrics.
+        progress: Told the system, users done and users in all.
+
+    Raises:
+        MissingPartError: If the bundle was trained without events.
+        DataError: If there is nobody to ask in any scope.
+    """
+    bundle.require("ranking")
+    questions = bundle_queries(bundle, scopes)
+    results: list[list[tuple[Role, SystemResult]]] = [[] for _ in questions]
+    for system in _systems(bundle, ablations):
+        report = partial(progress, system.name) if progress else None
+        rankings = rank_queries(system.scorer, questions, ks=ks, progress=report)
+        for queries, ranked, of_scope in zip(questions, rankings, results, strict=True):
+            of_scope.append((system.role, score_ranking(system.name, ranked, queries, ks=ks)))
+    return [ranking_table(*both) for both in zip(questions, results, strict=True)]
+
+
+def _systems(bundle: Bundle, ablations: Mapping[str, Bundle]) -> list[System]:
+    train = split_by_time(bundle.interactions, _split_us(bundle)).train
+    taken = train.of_kinds(bundle.target_kinds)
+    baselines: list[Baseline] = [
+        Popularity(),
+        RecentPopularity(),
+        ItemKNN(),
+        IALS(),
+        OwnPurchases(),
+    ]
+    if not too_large_for_ease(bundle):
+        baselines.append(EASE())
+    fitted = [baseline.fit(taken, now_us=_split_us(bundle)) for baseline in baselines]
+    return [
+        System("ours", OURS, recommender_scorer(bundle)),
+        *(System("ablation", name, recommender_scorer(one)) for name, one in ablations.items()),
+        *(System("baseline", baseline.name, baseline.scores) for baseline in fitted),
+    ]
+
+
+def too_large_for_ease(bundle: Bundle) -> bool:
+    """Return whether EASE, which inverts an N x N matrix, is left out of the bundle's tables."""
+    return len(np.unique(bundle.interactions.item_rows)) > EASE_MAX_ITEMS
+
+
+def recommender_scorer(bundle: Bundle) -> Scorer:
+    """Return a scorer that asks the recommender as of the split, as the service would be asked."""
+    split_us = _split_us(bundle)
+    recommender = Recommender(bundle, as_of_us=split_us)
+    user_ids = bundle.interactions.user_ids
+
+    def scores(user_rows: Ints) -> NDArray[np.float32]:
+        histories = [recommender.history(user_ids[row]) for row in user_rows]
+        each = [recommender.scores(history, split_us).cpu().numpy() for history in histories]
+        return np.stack(each)
+
+    return scores
+
+
+def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
+    """Return the questions of each scope that events after the bundle's split ask.
+
+    A scope in which nobody can be asked is left out.
+
+    Raises:
+        DataError: If there is nobody to ask in any scope.
+    """
+    split = split_by_time(bundle.interactions, _split_us(bundle))
+    questions, reasons = [], []
+    for scope in scopes:
+        try:
+            queries = build_queries(
+                split.train,
+                split.test,
+                now_us=_split_us(bundle),
+                scope=scope,
+                target_kinds=bundle.target_kinds,
+                candidates=_on_offer(bundle, split.train),
+            )
+        except DataError as error:
+            reasons.append(str(error))
+        else:
+            questions.append(queries)
+    if not questions:
+        raise DataError("; ".join(reasons))
+    return questions
+
+
+def _on_offer(bundle: Bundle, train: Interactions) -> NDArray[np.bool_]:
+    """Return the catalogue at the split (N,).
+
+    Items created by then, and those of unknown age that somebody had met.
+    """
+    created = bundle.items["created_at"]
+    met = np.bincount(train.item_rows, minlength=train.n_items) > 0
+    by_age = (created.dt.timestamp("us") <= _split_us(bundle)).fill_null(False).to_numpy()
+    return np.where(created.is_null().to_numpy(), met, by_age)
+
+
+def _split_us(bundle: Bundle) -> int:
+    assert bundle.split_us is not None, "a bundle with a ranking part has a split"
+    return bundle.split_us
+
+
+def classify_photos(
+    bundle: Bundle, photos: pl.DataFrame, images_root: Path, *, progress: bool = False
+) -> list[ClassificationRow]:
+    """Return the accuracy of the vision tower's classifiers, one row per category level.
+
+    The levels' answers are made to agree along the category path; see ``vision.paths``.
+
+    Args:
+        bundle: With its vision part.
+        photos: Table of ``PhotoSchema``; all its rows are asked about.
+        images_root: Folder that picture paths are relative to.
+        progress: Show a bar.
+    """
+    paths = [images_root / image for image in photos["image"]]
+    levels = find_paths(bundle.vision.classes)
+    probabilities = bundle.vision.predict(paths, progress=progress)
+    predicted = decode(consistent(probabilities, levels), levels)
+    labels = photo_labels(photos, bundle.items, item_labels(bundle.items))
+    rows = []
+    for name, truth in labels.indices.items():
+        asked = truth >= 0
+        if not name.startswith("category_") or not asked.any():
+            continue
+        right = predicted[name][asked] == truth[asked]
+        rows.append(
+            ClassificationRow(
+                target=name,
+                n_photos=int(asked.sum()),
+                n_classes=len(labels.classes[name]),
+                accuracy=estimate(right.astype(np.float64)),
+                majority=float(np.bincount(truth[asked]).max() / asked.sum()),
+            )
+        )
+    return rows
+
+
+def identify_photos(
+    bundle: Bundle, photos: pl.DataFrame, images_root: Path, *, progress: bool = False
+) -> RetrievalRow:
+    """Return how often the product on a photo is the first candidate, or among the first five.
+
+    Args:
+        bundle: With its identification part.
+        photos: Table of ``PhotoSchema``; rows that name an item are asked about.
+        images_root: Folder that picture paths are relative to.
+        progress: Show a bar.
+    """
+    photos = photos.filter(pl.col("item_id").is_not_null())
+    identifier = ProductIdentifier(Recommender(bundle))
+    seen = identifier.look([images_root / image for image in photos["image"]], progress=progress)
+    places = []
+    for answer, item_id in zip(identifier.identify_photos(seen), photos["item_id"], strict=True):
+        ids = [candidate.item_id for candidate in answer.candidates]
+        places.append(ids.index(item_id) if item_id in ids else len(ids))
+    top1, top5 = (estimate((np.array(places) < k).astype(np.float64)) for k in (1, 5))
+    return RetrievalRow("photo → product", len(photos), len(bundle.items), top1, top5)

@@ -1,0 +1,1 @@
+"""Ranking: baselines, statistics of events, features, and the scores made of them."""

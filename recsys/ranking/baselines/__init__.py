@@ -1,0 +1,19 @@
+"""The recommenders that every result stands beside, under one contract."""
+
+from recsys.ranking.baselines.contract import Baseline
+from recsys.ranking.baselines.factors import IALS
+from recsys.ranking.baselines.neighbours import EASE, ItemKNN, cosine_neighbours, ease_weights
+from recsys.ranking.baselines.own_purchases import OwnPurchases
+from recsys.ranking.baselines.popularity import Popularity, RecentPopularity
+
+__all__ = [
+    "EASE",
+    "IALS",
+    "Baseline",
+    "ItemKNN",
+    "OwnPurchases",
+    "Popularity",
+    "RecentPopularity",
+    "cosine_neighbours",
+    "ease_weights",
+]

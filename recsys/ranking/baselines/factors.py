@@ -1,0 +1,150 @@
+"""Matrix factorisation of implicit feedback by alternating least squares."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from recsys.data.interactions import Interactions, Ints
+from recsys.ranking.baselines.contract import Floats, require_fitted, require_known, require_past
+
+# Rows whose lengths differ by at most a factor of two are solved together, at most this many
+# padded cells at once.
+_BATCH_CELLS = 50_000
+_INITIAL_SIZE = 0.01  # standard deviation of the first item factors
+
+
+class IALS:
+    """Implicit alternating least squares of Hu, Koren and Volinsky (2008).
+
+    https://doi.org/10.1109/ICDM.2008.22. Minimises, over users u and items i,
+    ``sum c_ui * (p_ui - x_u . y_i)^2 + ridge * (sum |x_u|^2 + sum |y_i|^2)``, where ``p_ui`` is 1
+    with ``c_ui = confidence`` for a pair that has events and 0 with ``c_ui = 1`` for any other.
+    The paper's confidence grows with the number of events; here a pair counts once.
+
+    Args:
+        n_factors: Size of the factors D.
+        confidence: Weight of a pair with events; one without weighs 1.
+        ridge: Regularisation.
+        n_sweeps: How often users and items are solved for.
+        seed: Of the first item factors.
+        on_sweep: Called with the number of finished sweeps and their total.
+    """
+
+    def __init__(
+        self,
+        n_factors: int = 64,
+        *,
+        confidence: float = 10.0,
+        ridge: float = 10.0,
+        n_sweeps: int = 15,
+        seed: int = 0,
+        on_sweep: Callable[[int, int], None] | None = None,
+    ) -> None:
+        if n_factors < 1 or n_sweeps < 1:
+            raise ValueError(
+                f"n_factors and n_sweeps must be at least 1, got {n_factors} and {n_sweeps}"
+            )
+        if confidence < 1 or ridge <= 0:
+            raise ValueError(
+                f"confidence must be at least 1 and ridge above 0, got {confidence} and {ridge}"
+            )
+        self.name = f"iALS ({n_factors} factors)"
+        self._n_factors = n_factors
+        self._confidence = confidence
+        self._ridge = ridge
+        self._n_sweeps = n_sweeps
+        self._seed = seed
+        self._on_sweep = on_sweep
+        self._factors: Factors | None = None
+
+    @property
+    def factors(self) -> "Factors":
+        """User and item factors.
+
+        Raises:
+            RuntimeError: If not fitted.
+        """
+        return require_fitted(self._factors, self.name)
+
+    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
+        """Alternate between users and items; see ``Baseline.fit``."""
+        require_past(interactions, now_us)
+        matrix = interactions.matrix()
+        by_user, by_item = _batches(matrix), _batches(matrix.T.tocsr())
+        generator = torch.Generator().manual_seed(self._seed)
+        shape = (interactions.n_items, self._n_factors)
+        items = torch.randn(shape, generator=generator) * _INITIAL_SIZE
+        # What has no events has zero factors: that is its least-squares solution.
+        items[torch.from_numpy(matrix.getnnz(axis=0) == 0)] = 0.0
+        users = torch.zeros(interactions.n_users, self._n_factors)
+        for sweep in range(self._n_sweeps):
+            self._solve(users, items, by_user)
+            self._solve(items, users, by_item)
+            if self._on_sweep is not None:
+                self._on_sweep(sweep + 1, self._n_sweeps)
+        self._factors = Factors(users.numpy(), items.numpy())
+        return self
+
+    def scores(self, user_rows: Ints) -> Floats:
+        """Return the product of user and item factors; see ``Baseline.scores``."""
+        users, items = self.factors
+        require_known(user_rows, len(users))
+        scores: Floats = users[user_rows] @ items.T
+        return scores
+
+    def _solve(self, unknown: Tensor, known: Tensor, batches: "list[_Batch]") -> None:
+        """Write the least-squares solution into ``unknown`` (n, D), given ``known`` (m, D)."""
+        ridge = self._ridge * torch.eye(self._n_factors)
+        gram = known.T @ known + ridge  # every pair as if it had no events
+        for batch in batches:
+            met = known[batch.columns] * batch.present[..., None]  # (b, L, D)
+            normal = gram + (self._confidence - 1.0) * (met.mT @ met)  # (b, D, D)
+            right = self._confidence * met.sum(dim=1)  # (b, D)
+            solved = torch.cholesky_solve(right[..., None], torch.linalg.cholesky(normal))
+            unknown[batch.rows] = solved.squeeze(-1)
+
+
+class Factors(NamedTuple):
+    """Factors (U, D) and (N, D), zero for a user or an item without events."""
+
+    users: Floats
+    items: Floats
+
+
+class _Batch(NamedTuple):
+    rows: Tensor  # (b,)
+    columns: Tensor  # which columns each row has, int64 (b, L)
+    present: Tensor  # 1.0 where ``columns`` is not padding (b, L)
+
+
+def _batches(matrix: "sparse.csr_matrix") -> list[_Batch]:
+    """Return the non-empty rows in padded batches, short rows first."""
+    lengths = np.diff(matrix.indptr)
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    batches, start = [], 0
+    while start < len(order):
+        # The last row of a batch is its longest, and all are padded to it.
+        longest = lengths[order[start:]]
+        cells = longest * np.arange(1, len(longest) + 1)
+        fits = (cells <= _BATCH_CELLS) & (longest <= 2 * longest[0])
+        size = max(int(fits.sum()), 1)
+        batches.append(_batch(matrix, order[start : start + size], lengths))
+        start += size
+    return batches
+
+
+def _batch(matrix: "sparse.csr_matrix", rows: Ints, lengths: Ints) -> _Batch:
+    ranks = np.arange(lengths[rows].max())
+    present = ranks < lengths[rows, None]  # (b, L)
+    positions = np.where(present, matrix.indptr[rows, None] + ranks, 0)
+    columns = matrix.indices[positions].astype(np.int64)
+    return _Batch(
+        rows=torch.from_numpy(rows),
+        columns=torch.from_numpy(columns),
+        present=torch.from_numpy(present.astype(np.float32)),
+    )

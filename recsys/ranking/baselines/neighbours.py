@@ -1,0 +1,159 @@
+"""Recommend what goes with the user's items: item-kNN and EASE."""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from recsys.data.interactions import Interactions, Ints
+from recsys.ranking.baselines.contract import Floats, require_fitted, require_known, require_past
+
+# Similarities are computed for this many items at once, so that memory is not N x N.
+_BLOCK_ITEMS = 1_024
+
+
+class ItemKNN:
+    """Sum, over the candidate's nearest items, of the cosine to those that the user has.
+
+    The item-based collaborative filtering of Deshpande and Karypis (2004) on binary data. The
+    neighbourhood is the candidate's: taking the history item's instead favours popular candidates.
+
+    Args:
+        n_neighbours: Neighbours of each candidate.
+        shrinkage: Added to the denominator of the cosine, in users; see ``cosine_neighbours``.
+    """
+
+    def __init__(self, n_neighbours: int = 20, *, shrinkage: float = 10.0) -> None:
+        if n_neighbours < 1:
+            raise ValueError(f"n_neighbours must be at least 1, got {n_neighbours}")
+        if shrinkage < 0:
+            raise ValueError(f"shrinkage must be at least 0, got {shrinkage}")
+        self.name = f"item-kNN (k = {n_neighbours})"
+        self._n_neighbours = n_neighbours
+        self._shrinkage = shrinkage
+        self._fitted: _Fitted | None = None
+
+    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
+        """Find the neighbours of every item; see ``Baseline.fit``."""
+        require_past(interactions, now_us)
+        matrix = interactions.matrix()
+        neighbours = cosine_neighbours(
+            matrix, n_neighbours=self._n_neighbours, shrinkage=self._shrinkage
+        )
+        self._fitted = _Fitted(matrix, neighbours.T.tocsr())
+        return self
+
+    def scores(self, user_rows: Ints) -> Floats:
+        """Return the sum of similarities to the user's items; see ``Baseline.scores``."""
+        fitted = require_fitted(self._fitted, self.name)
+        require_known(user_rows, fitted.matrix.shape[0])
+        scores: Floats = (fitted.matrix[user_rows] @ fitted.weights).toarray()
+        return scores
+
+
+class EASE:
+    """The linear autoencoder with a zero diagonal of Steck (2019).
+
+    https://arxiv.org/abs/1905.03375. Only items with events take part in the inversion; the rest
+    would get zero weights anyway.
+
+    Args:
+        ridge: Regularisation, in users; the paper's lambda.
+        max_items: Refuse to fit above this many items with events: time grows with their cube,
+            memory with their square (3 GB at 10,000).
+    """
+
+    def __init__(self, ridge: float = 200.0, *, max_items: int = 10_000) -> None:
+        if ridge <= 0:
+            raise ValueError(f"ridge must be above 0, got {ridge}")
+        self.name = f"EASE (λ = {ridge:g})"
+        self._ridge = ridge
+        self._max_items = max_items
+        self._fitted: _Fitted | None = None
+        self._known: Ints = np.empty(0, dtype=np.int64)
+        self._n_items = 0
+
+    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
+        """Solve for the item weights; see ``Baseline.fit``.
+
+        Raises:
+            LeakageError: If an event is at or after ``now_us``.
+            ValueError: If more than ``max_items`` items have events.
+        """
+        require_past(interactions, now_us)
+        known = np.unique(interactions.item_rows)
+        if len(known) > self._max_items:
+            raise ValueError(
+                f"EASE must have at most max_items = {self._max_items} items with events, got "
+                f"{len(known)}; leave it out or raise max_items"
+            )
+        matrix = interactions.matrix()[:, known]
+        self._fitted = _Fitted(matrix, ease_weights(matrix, ridge=self._ridge))
+        self._known, self._n_items = known, interactions.n_items
+        return self
+
+    def scores(self, user_rows: Ints) -> Floats:
+        """Return the weights' sum over the user's items; see ``Baseline.scores``."""
+        fitted = require_fitted(self._fitted, self.name)
+        require_known(user_rows, fitted.matrix.shape[0])
+        scores = np.zeros((len(user_rows), self._n_items), dtype=np.float32)
+        scores[:, self._known] = fitted.matrix[user_rows] @ fitted.weights
+        return scores
+
+
+class _Fitted(NamedTuple):
+    matrix: "sparse.csr_matrix"  # who has what (U, n)
+    weights: "sparse.csr_matrix | Floats"  # from an item had (row) to a candidate (column) (n, n)
+
+
+def cosine_neighbours(
+    matrix: "sparse.csr_matrix", *, n_neighbours: int, shrinkage: float = 0.0
+) -> "sparse.csr_matrix":
+    """Return each item's nearest items, float32 (N, N); a row's columns are its neighbours.
+
+    The similarity is the cosine ``common / (sqrt(a * b) + shrinkage)``, where ``a``, ``b`` and
+    ``common`` count users. Shrinkage keeps items that few users have from being near by accident.
+
+    Args:
+        matrix: Who has what, 1.0 or nothing, (U, N).
+        n_neighbours: Neighbours kept for each item; fewer where fewer share a user.
+        shrinkage: In users.
+    """
+    n_items = matrix.shape[1]
+    by_item = matrix.T.tocsr()
+    norms = np.sqrt(by_item.getnnz(axis=1)).astype(np.float32)
+    kept = min(n_neighbours, n_items)
+    blocks = []
+    for start in range(0, n_items, _BLOCK_ITEMS):
+        block = np.arange(start, min(start + _BLOCK_ITEMS, n_items))
+        similarity = (by_item[block] @ matrix).toarray()  # (block, N), common users
+        similarity /= np.maximum(norms[block, None] * norms + np.float32(shrinkage), 1e-9)
+        similarity[np.arange(len(block)), block] = 0.0  # an item is not its own neighbour
+        top = np.argpartition(-similarity, kept - 1, axis=1)[:, :kept]
+        values = np.take_along_axis(similarity, top, axis=1)
+        bounds = np.arange(len(block) + 1) * kept
+        blocks.append(
+            sparse.csr_matrix((values.ravel(), top.ravel(), bounds), shape=(len(block), n_items))
+        )
+    neighbours = sparse.vstack(blocks, format="csr")
+    neighbours.eliminate_zeros()
+    return neighbours
+
+
+def ease_weights(matrix: "sparse.csr_matrix", *, ridge: float) -> Floats:
+    """Return EASE's item weights, float32 (N, N); scores are ``matrix @ weights``.
+
+    The row is an item that the user has, the column the candidate; the diagonal is zero. With
+    ``P = (X'X + ridge * I)^-1`` the weight is ``-P[i, j] / P[j, j]``.
+
+    Args:
+        matrix: Who has what, 1.0 or nothing, (U, N).
+        ridge: Regularisation above 0, in users.
+    """
+    gram = torch.from_numpy((matrix.T @ matrix).toarray().astype(np.float64))
+    gram.diagonal().add_(ridge)
+    precision = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    weights = -precision / precision.diagonal()  # divides column j by P[j, j]
+    weights.fill_diagonal_(0.0)
+    return weights.to(torch.float32).numpy()

@@ -1,0 +1,73 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys.bundle import Bundle
+from recsys.errors import BundleError, MissingPartError
+from recsys.pipeline import Run
+from recsys.training.stages import Workspace
+
+
+def copy_of(bundle: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(bundle, folder / bundle.name))
+
+
+def test_a_folder_of_bundles_opens_the_latest(tiny_bundle: Path) -> None:
+    assert Bundle(tiny_bundle.parent / "latest").version == Bundle(tiny_bundle.parent).version
+
+
+def test_a_bundle_holds_no_pickle(tiny_bundle: Path) -> None:
+    kinds = {path.suffix for path in tiny_bundle.rglob("*") if path.is_file()}
+    assert kinds <= {".json", ".parquet", ".safetensors", ".npy", ".txt"}
+
+
+def test_item_embeddings_are_mapped_and_read_only(tiny_bundle: Path) -> None:
+    embeddings = Bundle(tiny_bundle).item_embeddings
+    assert isinstance(embeddings, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        embeddings[0] = 0
+
+
+def test_one_flipped_bit_of_the_weights_is_noticed(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = copy_of(tiny_bundle, tmp_path)
+    weights = folder / "ranker.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(BundleError, match=r"ranker.safetensors was changed"):
+        Bundle(folder)
+
+
+def test_a_missing_folder_says_how_to_get_a_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="train one with `recsys train`"):
+        Bundle(tmp_path / "nothing")
+
+
+def test_a_ranker_of_other_features_asks_for_training(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.bundle.reading.FEATURES", ("another",))
+    with pytest.raises(BundleError, match="train again"):
+        _ = Bundle(tiny_bundle).user_ranker
+
+
+def test_an_ablation_says_which_parts_it_lacks(tiny_run: Run) -> None:
+    bundle = Bundle(tiny_run.ablations["text-only"])
+    assert bundle.parts == {"ranking"}
+    with pytest.raises(MissingPartError, match="no 'vision' part"):
+        _ = bundle.vision
+
+
+def test_a_workspace_is_no_bundle(tmp_path: Path) -> None:
+    Workspace(tmp_path, announce=lambda name: None).run("a", {}, lambda folder: None)
+    with pytest.raises(BundleError, match="found none"):
+        Bundle(tmp_path)
+
+
+def test_the_description_is_plain_json(tiny_bundle: Path) -> None:
+    description = json.loads((tiny_bundle / "bundle.json").read_text())
+    assert description["target_kinds"] == ["purchase", "cart"]
+    assert set(description["modalities"]) == {"text", "image"}

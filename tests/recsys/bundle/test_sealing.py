@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from recsys.bundle.sealing import MANIFEST, latest, sealed_folder, verify
+from recsys.errors import BundleError
+
+
+def seal(root: Path, text: str = "weights") -> Path:
+    with sealed_folder(root) as folder:
+        (folder / "part").mkdir()
+        (folder / "part" / "file.txt").write_text(text)
+    return latest(root)
+
+
+def test_the_version_is_a_function_of_the_content_alone(tmp_path: Path) -> None:
+    first, second = seal(tmp_path / "a"), seal(tmp_path / "b")
+    assert first.name == second.name == verify(first)
+    assert seal(tmp_path / "c", "other weights").name != first.name
+
+
+def test_sealing_the_same_content_again_changes_nothing(tmp_path: Path) -> None:
+    assert seal(tmp_path) == seal(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [latest(tmp_path).name, "latest"]
+    )
+
+
+def test_a_failure_while_filling_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fill_and_fail() -> None:
+        with sealed_folder(tmp_path) as folder:
+            (folder / "half.bin").write_bytes(b"half")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        fill_and_fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_latest_bundle_is_the_one_sealed_last(tmp_path: Path) -> None:
+    seal(tmp_path, "old")
+    new = seal(tmp_path, "new")
+    assert latest(tmp_path) == new.resolve()
+
+
+def test_a_folder_without_bundles_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="recsys train"):
+        latest(tmp_path)
+
+
+def change(folder: Path) -> None:
+    (folder / "part" / "file.txt").write_text("tampered")
+
+
+def remove(folder: Path) -> None:
+    (folder / "part" / "file.txt").unlink()
+
+
+def add(folder: Path) -> None:
+    (folder / "part" / "extra.txt").write_text("smuggled")
+
+
+def link(folder: Path) -> None:
+    (folder / "part" / "link").symlink_to("file.txt")
+
+
+def rewrite_manifest(folder: Path) -> None:
+    change(folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"]["part/file.txt"] = "0" * 64
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (change, "part/file.txt was changed in"),
+        (remove, "part/file.txt is missing"),
+        (add, "part/extra.txt was added"),
+        (link, "must hold plain files"),
+        (rewrite_manifest, "must be named by its manifest's hash"),
+    ],
+)
+def test_any_change_after_sealing_is_noticed(tmp_path: Path, tamper, message: str) -> None:
+    folder = seal(tmp_path)
+    tamper(folder)
+    with pytest.raises(BundleError, match=message):
+        verify(folder)
+
+
+def test_a_renamed_bundle_is_refused(tmp_path: Path) -> None:
+    folder = seal(tmp_path)
+    renamed = folder.rename(tmp_path / "mine")
+    with pytest.raises(BundleError, match="folder renamed"):
+        verify(renamed)
+
+
+def test_a_plain_folder_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="has no manifest"):
+        verify(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": "x", "files": {}}'])
+def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
+    import hashlib
+
+    folder = tmp_path / hashlib.sha256(text.encode()).hexdigest()[:16]
+    folder.mkdir()
+    (folder / MANIFEST).write_text(text)
+    with pytest.raises(BundleError, match="is damaged"):
+        verify(folder)
+
+
+def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:
+    import hashlib
+
+    text = json.dumps({"format": 99, "files": {}})
+    folder = tmp_path / hashlib.sha256(text.encode()).hexdigest()[:16]
+    folder.mkdir()
+    (folder / MANIFEST).write_text(text)
+    with pytest.raises(BundleError, match="upgrade"):
+        verify(folder)

@@ -1,0 +1,175 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from recsys.bundle import Bundle
+from recsys.curation.review import (
+    N_CANDIDATES,
+    ask,
+    find_pool,
+    learn,
+    most_useful,
+    read_labels,
+    write_table,
+)
+from recsys.data.loading import load_photos
+from recsys.errors import DataError, SchemaError
+from recsys.identifier import Group, Identified, ProductIdentifier
+from recsys.recommender import Recommender, Scored
+
+ITEMS = {"red-apple", "green-apple", "milk"}
+
+
+def draw(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A photos table beside its pictures: one photo has an item, two have none."""
+    for name in ("old.png", "new/1.png", "new/2.png"):
+        draw(tmp_path / name)
+    table = pl.DataFrame(
+        {
+            "image": ["old.png", "new/1.png", "new/2.png"],
+            "item_id": ["milk", None, None],
+            "split": ["train", "test", None],
+            "shop": ["A", "B", "B"],
+        }
+    )
+    table.write_parquet(tmp_path / "photos.parquet")
+    return tmp_path
+
+
+def test_the_pool_of_a_folder_is_its_files_below_the_root(shop: Path) -> None:
+    pool = find_pool(shop / "new", images_root=shop)
+    assert pool.names == ["new/1.png", "new/2.png"]
+    assert find_pool(shop / "new").names == ["1.png", "2.png"]
+    with pytest.raises(DataError, match="must be inside images_root"):
+        find_pool(shop, images_root=shop / "new")
+
+
+def test_the_pool_of_a_table_is_its_photos_without_an_item(shop: Path) -> None:
+    pool = find_pool(shop / "photos.parquet")
+    assert pool.names == ["new/1.png", "new/2.png"]
+    assert pool.images_root == shop
+
+
+def test_there_must_be_something_to_ask_about(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="one or more without an item"):
+        find_pool(tmp_path / "empty")
+    with pytest.raises(DataError, match="nothing matches"):
+        find_pool(tmp_path / "nowhere.csv")
+    pl.DataFrame({"picture": ["old.png"]}).write_parquet(shop / "odd.parquet")
+    with pytest.raises(SchemaError, match="image"):
+        find_pool(shop / "odd.parquet")
+
+
+def test_uncertain_photos_come_out_with_the_smallest_margin_first() -> None:
+    def candidates(*scores: float) -> list[Scored]:
+        return [Scored(f"item-{n}", score, "photo") for n, score in enumerate(scores)]
+
+    answers = [
+        Identified(True, 0.98, candidates(0.97, 0.01, 0.0), Group(("item-0",), (), 0.97)),
+        Identified(True, 0.95, candidates(0.60, 0.30, 0.05)),  # margin 0.3
+        Identified(False, 0.49, candidates(0.48, 0.01)),  # 0.51 - 0.48: not in the catalogue?
+        Identified(False, 0.20, candidates(0.10, 0.05, 0.05)),  # 0.8 - 0.1
+    ]
+    table = most_useful(["0.png", "1.png", "2.png", "3.png"], answers)
+    assert table["image"].to_list() == ["2.png", "1.png", "3.png"]
+    assert table["margin"].to_list() == pytest.approx([0.03, 0.3, 0.7])
+    assert table["verdict"].to_list() == ["unknown", "unsure", "unknown"]
+    assert table["candidate_1"].to_list() == ["item-0"] * 3
+    assert table["candidate_2_probability"].to_list() == pytest.approx([0.01, 0.3, 0.05])
+    assert table["candidate_3"].to_list() == [None, "item-2", "item-2"]
+    assert table["item_id"].null_count() == 3
+    assert most_useful([], []).columns == table.columns
+
+
+def test_photos_of_a_folder_are_asked_about_but_what_is_no_picture(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    for seed in range(3):
+        draw(tmp_path / f"{seed}.png", seed)
+    (tmp_path / "notes.txt").write_text("no picture")
+    identifier = ProductIdentifier(Recommender(Bundle(tiny_bundle)))
+    table = ask(identifier, find_pool(tmp_path))
+    answers = identifier.identify_photos(
+        identifier.look([tmp_path / name for name in table["image"]]), k=N_CANDIDATES
+    )
+    assert sorted(table["image"]) == ["0.png", "1.png", "2.png"]
+    assert table["probability"].to_list() == pytest.approx(
+        [one.probability for one in answers], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_labels_go_from_the_review_into_the_photos_table(shop: Path, suffix: str) -> None:
+    draw(shop / "later.png")
+    review = pl.DataFrame(
+        {
+            "image": ["new/1.png", "later.png", "new/2.png"],
+            "item_id": ["green-apple", " milk ", None],
+            "margin": [0.1, 0.2, 0.3],
+        }
+    )
+    write_table(review, shop / f"review.{suffix}")
+    added = learn(shop / f"review.{suffix}", shop / "photos.parquet", ITEMS)
+    assert added == (1, 1, 1)
+    found = pl.read_parquet(shop / "photos.parquet")
+    assert found.rows() == [
+        ("old.png", "milk", "train", "A"),
+        ("new/1.png", "green-apple", "test", "B"),
+        ("new/2.png", None, None, "B"),
+        ("later.png", "milk", None, None),
+    ]
+    again = learn(shop / f"review.{suffix}", shop / "photos.parquet", ITEMS)
+    assert again == (0, 0, 1)
+    assert pl.read_parquet(shop / "photos.parquet").equals(found)
+
+
+def test_a_photos_table_that_is_not_there_is_made_and_can_be_trained_on(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png")
+    (tmp_path / "review.csv").write_text("image,item_id\n1.png,milk\n")
+    assert learn(tmp_path / "review.csv", tmp_path / "photos.csv", ITEMS) == (1, 0, 0)
+    loaded = load_photos(
+        tmp_path / "photos.csv", pl.Series("item_id", sorted(ITEMS)), images_root=tmp_path
+    )
+    assert loaded.frame["item_id"].to_list() == ["milk"]
+
+
+def test_every_label_that_cannot_be_used_is_named_and_nothing_is_written(shop: Path) -> None:
+    before = (shop / "photos.parquet").read_bytes()
+    (shop / "review.csv").write_text(
+        "image,item_id\nnew/1.png,mlik\nnew/2.png,milk\nnew/2.png,red-apple\n../out.png,milk\n"
+    )
+    with pytest.raises(DataError) as error:
+        learn(shop / "review.csv", shop / "photos.parquet", ITEMS)
+    message = str(error.value)
+    assert "has 3 problem(s)" in message
+    assert "item_id of 'new/1.png' must be in the catalogue, got 'mlik'; did you mean 'milk'?" in (
+        message
+    )
+    assert "image 'new/2.png' must have one item_id, got ['milk', 'red-apple']" in message
+    assert "image '../out.png' breaks the rule image|inside_root" in message
+    assert (shop / "photos.parquet").read_bytes() == before
+
+
+def test_a_table_that_is_no_review_is_refused(shop: Path) -> None:
+    for text, reason in (
+        ("image,product\n1.png,milk\n", "must have the columns image and item_id"),
+        ("image,item_id\n,milk\n", "must name an image in every row"),
+        ("", "the file is empty"),
+    ):
+        (shop / "review.csv").write_text(text)
+        with pytest.raises(DataError, match=reason):
+            read_labels(shop / "review.csv")
+    with pytest.raises(ValueError, match=r"out must end in .parquet or .csv, got 'review.txt'"):
+        write_table(pl.DataFrame(), shop / "review.txt")

@@ -1,0 +1,195 @@
+"""The page and the JSON file, read back as a browser or a program reads them."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recsys.evaluation.bootstrap import Estimate
+from recsys.evaluation.page import write_report
+from recsys.evaluation.results import (
+    ClassificationRow,
+    GalleryItem,
+    GalleryUser,
+    QuarantineRow,
+    RankingTable,
+    Report,
+    RetrievalRow,
+    StageTiming,
+    SystemRow,
+)
+
+VOID = {"meta", "img", "br", "line", "rect", "path"}
+
+
+class Page(HTMLParser):
+    """Texts, attributes and balance of a page's elements."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.attributes, self.texts = [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def values(self, tag, name):
+        return [value for t, n, value in self.attributes if (t, n) == (tag, name)]
+
+
+def picture(colour, side=300):
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def row(name, role, mean, gain=None):
+    metrics = {
+        metric: Estimate(mean, mean - 0.02, mean + 0.02)
+        for metric in ("ndcg@10", "recall@20", "hit_rate@10", "mrr@10")
+    }
+    behind = {} if gain is None else dict.fromkeys(metrics, gain)
+    return SystemRow(name, role, metrics, behind, {10: 0.25, 20: 0.5})
+
+
+@pytest.fixture
+def report():
+    ours = row("full model", "ours", 0.345)
+    worse = row("EASE (λ = 200)", "baseline", 0.265, Estimate(0.08, 0.06, 0.1))
+    better = row("text only", "ablation", 0.4, Estimate(-0.055, -0.07, -0.03))
+    gallery = GalleryUser(
+        "u7",
+        history=[GalleryItem("Steel jug", picture("red"), "2 days ago")],
+        recommended=[
+            GalleryItem("<script>alert('x')</script>", picture("blue"), "looks like Steel jug"),
+            GalleryItem("Paper lantern", None, "bought again", taken=True),
+        ],
+    )
+    return Report(
+        title="Corner shop & sons",
+        created_at="2026-01-02T03:04:05+00:00",
+        bundle_version="9f2c41d0",
+        split_time="2025-11-09T00:00:00+00:00",
+        sizes={"items": 12345, "users": 678},
+        left_out=["Image tower: no item has a picture."],
+        rankings=[RankingTable("all", 1394, 3618, [ours, better, worse])],
+        retrieval=[
+            RetrievalRow("photo → item", 40, 81, Estimate(0.5, 0.4, 0.6), Estimate(0.8, 0.7, 0.9))
+        ],
+        classification=[ClassificationRow("fine", 40, 81, Estimate(0.61, 0.5, 0.7), 0.1)],
+        timings=[StageTiming("vision", 131.0), StageTiming("text", 0.4, reused=True)],
+        quarantine=[QuarantineRow("events", "item_id must be known", 12)],
+        gallery=[gallery],
+    )
+
+
+@pytest.fixture
+def page(report, tmp_path):
+    return Page(write_report(report, tmp_path).read_text("utf-8"))
+
+
+def test_page_says_everything_that_the_report_holds(page):
+    for expected in (
+        "Corner shop & sons",
+        "trained on everything before 2025-11-09T00:00:00+00:00",
+        "Bundle 9f2c41d0",
+        "12,345 items",
+        "Image tower: no item has a picture.",
+        "1,394 users, 3,618 items ranked for each",
+        "full model ours .345 .325–.365",
+        "EASE (λ = 200) baseline .265 .245–.285",
+        "photo → item 40 81 50.0 % 40.0–60.0 80.0 % 70.0–90.0",
+        "fine 40 81 61.0 % 50.0–70.0 10.0 %",
+        "vision 2 min 11 s text 0.4 s reused",
+        "events item_id must be known 12",
+        "Paper lantern bought again taken later",
+    ):
+        assert expected in page.text
+
+
+def test_gain_is_marked_only_where_its_whole_interval_is_on_one_side(page):
+    classes = page.values("span", "class")
+    assert "+.080 +.060 to +.100" in page.text
+    assert "−.055 −.070 to −.030" in page.text
+    assert classes.count("mean sure") == 1
+    assert classes.count("mean worse") == 1
+
+
+def test_bars_are_drawn_to_one_scale_per_column(page):
+    widths = [float(width) for width in page.values("rect", "width")][:9]
+    ndcg = widths[0::3]
+    np.testing.assert_allclose(np.array(ndcg) / ndcg[1], [0.345 / 0.4, 1, 0.265 / 0.4], atol=1e-3)
+    assert max(ndcg) < 150
+
+
+def test_page_loads_nothing_from_anywhere(page, report, tmp_path):
+    html = write_report(report, tmp_path).read_text("utf-8")
+    assert not re.search(r"https?://|@import|url\(|<script|<link|<iframe", html)
+    sources = page.values("img", "src")
+    assert len(sources) == 2
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+
+
+def test_pictures_are_embedded_as_small_thumbnails(page):
+    data = base64.b64decode(page.values("img", "src")[0].partition(",")[2])
+    with Image.open(io.BytesIO(data)) as thumbnail:
+        assert thumbnail.size == (160, 160)
+        assert np.allclose(np.asarray(thumbnail)[80, 80], [255, 0, 0], atol=8)
+
+
+def test_pictures_beyond_the_budget_are_left_out_and_counted(report, tmp_path):
+    html = write_report(report, tmp_path, picture_budget_bytes=1_500).read_text("utf-8")
+    page = Page(html)
+    assert len(page.values("img", "src")) == 1
+    assert "1 picture is not shown to keep this page small." in page.text
+
+
+def test_picture_that_cannot_be_read_is_counted_and_not_shown(report, tmp_path):
+    broken = GalleryUser("u8", [], [GalleryItem("Mug", b"not a picture")])
+    page = Page(write_report(Report("Shop", "now", gallery=[broken]), tmp_path).read_text("utf-8"))
+    assert page.values("img", "src") == []
+    assert "1 picture could not be read." in page.text
+
+
+def test_empty_report_is_a_page_without_empty_sections(tmp_path):
+    page = Page(write_report(Report("Shop", "now"), tmp_path).read_text("utf-8"))
+    assert "Rows left out of the tables None: every row passed." in page.text
+    for section in ("Recommendations", "Search and identification", "Categories", "A few users"):
+        assert section not in page.text
+
+
+def test_metrics_file_has_every_number_and_no_picture(report, tmp_path):
+    write_report(report, tmp_path)
+    values = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    table = values["rankings"][0]
+    assert (table["scope"], table["n_users"], table["n_candidates"]) == ("all", 1394, 3618)
+    assert table["systems"][0]["metrics"]["mrr@10"] == pytest.approx(
+        {"mean": 0.345, "low": 0.325, "high": 0.365}
+    )
+    assert table["systems"][0]["coverage"] == {"10": 0.25, "20": 0.5}
+    assert values["retrieval"][0]["top5"]["mean"] == 0.8
+    assert values["timings"][1] == {"stage": "text", "seconds": 0.4, "reused": True}
+    assert values["format"] == 1
+    assert "gallery" not in values

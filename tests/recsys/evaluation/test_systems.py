@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.bundle import Bundle
+from recsys.config import EvaluationConfig
+from recsys.data.synthetic import Shop
+from recsys.errors import MissingPartError
+from recsys.evaluation.run_report import report_bundle, report_run
+from recsys.evaluation.systems import (
+    OURS,
+    classify_photos,
+    identify_photos,
+    rank_systems,
+    recommender_scorer,
+)
+from recsys.identifier import ProductIdentifier
+from recsys.pipeline import Run
+from recsys.recommender import Recommender
+
+
+@pytest.fixture(scope="module")
+def tables(tiny_run: Run) -> dict:
+    ablations = {name: Bundle(path) for name, path in tiny_run.ablations.items()}
+    return {one.scope: one for one in rank_systems(Bundle(tiny_run.bundle), ablations)}
+
+
+def test_every_scope_has_ours_the_ablations_and_the_baselines(tables: dict) -> None:
+    assert set(tables) == {"all", "new", "cold"}
+    for table in tables.values():
+        roles = [row.role for row in table.systems]
+        assert roles.count("ours") == 1
+        assert roles.count("ablation") == 2
+        assert roles.count("baseline") >= 5
+        assert table.systems[0].name == OURS
+
+
+def test_the_scorer_is_the_recommender_asked_at_the_split(tiny_bundle: Path) -> None:
+    bundle = Bundle(tiny_bundle)
+    recommender = Recommender(bundle, as_of_us=bundle.split_us)
+    scores = recommender_scorer(bundle)(np.array([4, 2]))
+    assert scores.shape == (2, len(bundle.items))
+    history = recommender.history(bundle.interactions.user_ids[2])
+    assert np.allclose(scores[1], recommender.scores(history, bundle.split_us), atol=1e-5)
+
+
+def test_the_score_at_the_split_knows_nothing_of_what_came_later(tiny_bundle: Path) -> None:
+    bundle, shortened = Bundle(tiny_bundle), Bundle(tiny_bundle)
+    shortened.interactions = bundle.interactions.before(bundle.split_us)
+    rows = np.arange(5)
+    assert np.array_equal(recommender_scorer(bundle)(rows), recommender_scorer(shortened)(rows))
+
+
+def test_training_photos_are_classified_and_identified_as_by_the_identifier(
+    tiny_bundle: Path, tiny_shop: Shop
+) -> None:
+    photos = pl.read_parquet(tiny_shop.photos).filter(split="train")
+    bundle = Bundle(tiny_bundle)
+    levels = classify_photos(bundle, photos, tiny_shop.images)
+    assert [row.target for row in levels] == ["category_1", "category_2", "category_3"]
+    assert levels[0].accuracy.mean > 1 / levels[0].n_classes
+    row = identify_photos(bundle, photos, tiny_shop.images)
+    assert row.n_candidates == len(bundle.items)
+    assert row.top1.mean <= row.top5.mean <= 1
+    identifier = ProductIdentifier(Recommender(bundle))
+    first = [
+        identifier.identify((tiny_shop.images / image).read_bytes()).candidates[0].item_id
+        for image in photos["image"]
+    ]
+    assert row.top1.mean == pytest.approx((photos["item_id"] == pl.Series(first)).mean())
+
+
+def test_the_report_of_a_run_has_every_section(tiny_run: Run) -> None:
+    report = report_run(tiny_run, EvaluationConfig(), title="Tiny")
+    assert {table.scope for table in report.rankings} == {"all", "new", "cold"}
+    assert report.classification
+    assert report.retrieval
+    assert [one.stage for one in report.timings][:3] == ["vision", "text", "embeddings"]
+    assert report.bundle_version == tiny_run.bundle.name
+    assert all(user.recommended for user in report.gallery)
+
+
+def test_a_bundle_alone_is_ranked_without_photos(tiny_bundle: Path) -> None:
+    report = report_bundle(Bundle(tiny_bundle), EvaluationConfig(scopes=("all",)), title="x")
+    assert [table.scope for table in report.rankings] == ["all"]
+    assert report.classification == report.retrieval == ()
+
+
+def test_a_bundle_without_ranking_cannot_be_ranked(tiny_run: Run) -> None:
+    class Bare(Bundle):
+        parts = frozenset()
+
+    with pytest.raises(MissingPartError):
+        rank_systems(Bare(tiny_run.bundle), {})
+
+
+def test_a_shop_too_large_for_ease_is_ranked_without_it_and_the_report_says_so(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.evaluation.systems.EASE_MAX_ITEMS", 5)
+    report = report_bundle(Bundle(tiny_bundle), EvaluationConfig(scopes=("all",)), title="x")
+    assert "EASE" not in [row.name for row in report.rankings[0].systems]
+    assert any(reason.startswith("the EASE baseline") for reason in report.left_out)

@@ -1,0 +1,131 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from recsys.identification.evidence import (
+    HEAD,
+    ITEM,
+    NEAREST,
+    PHOTOS,
+    PICTURE,
+    Gallery,
+    Photos,
+    collect_evidence,
+    nearest_photos,
+)
+
+N_ITEMS, DIM = 5, 4
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@pytest.fixture
+def gallery() -> Gallery:
+    """Item 4 has nothing; the head knows items 2 and 0, and one class that is no item."""
+    return Gallery(
+        pictures=unit(3, DIM, seed=1),
+        picture_rows=torch.tensor([3, 0, 1]),
+        photos=unit(6, DIM, seed=2),
+        photo_rows=torch.tensor([1, 0, 1, 1, 1, 3]),
+        head_rows=torch.tensor([2, -1, 0]),
+    )
+
+
+@pytest.fixture
+def photos() -> Photos:
+    return Photos(unit(2, DIM, seed=3), torch.tensor([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0]]))
+
+
+@pytest.fixture
+def items() -> Tensor:
+    items = unit(N_ITEMS, DIM, seed=4)
+    items[4] = 0.0
+    return items
+
+
+def test_evidence_is_what_each_source_says_of_each_product(
+    gallery: Gallery, photos: Photos, items: Tensor
+) -> None:
+    found = collect_evidence(photos, items, gallery)
+    for n, query in enumerate(photos.embeddings):
+        for row in range(N_ITEMS):
+            pictures = gallery.pictures[gallery.picture_rows == row]
+            mine = gallery.photos[gallery.photo_rows == row]
+            classes = (gallery.head_rows == row).nonzero().flatten()
+            wanted = {
+                PICTURE: float(query @ pictures[0]) if len(pictures) else None,
+                ITEM: float(query @ items[row]) if row != 4 else None,
+                PHOTOS: float((mine @ query).topk(min(NEAREST, len(mine))).values.mean())
+                if len(mine)
+                else None,
+                HEAD: float(photos.logits[n, classes[0]]) if len(classes) else None,
+            }
+            for source, value in wanted.items():
+                assert bool(found.present[n, row, source]) == (value is not None)
+                assert float(found.values[n, row, source]) == pytest.approx(value or 0.0, abs=1e-6)
+
+
+def test_what_is_hidden_is_as_if_it_had_never_been_known(
+    gallery: Gallery, photos: Photos, items: Tensor
+) -> None:
+    evidence = collect_evidence(photos, items, gallery)
+    hidden = torch.zeros_like(evidence.present)
+    hidden[0, 2, HEAD] = True
+    hidden[:, :, PHOTOS] = True
+    found = evidence.without(hidden)
+    bare = replace(gallery, photos=unit(0, DIM), photo_rows=gallery.photo_rows[:0])
+    wanted = collect_evidence(photos, items, bare)
+    assert torch.equal(found.present[1], wanted.present[1])
+    assert torch.equal(found.values[1], wanted.values[1])
+    assert not found.present[0, 2, HEAD]
+    assert found.values[0, 2, HEAD] == 0.0
+
+
+@given(
+    rows=st.lists(st.integers(0, 3), max_size=12),
+    seed=st.integers(0, 1_000),
+)
+def test_nearest_photos_are_those_of_a_search_product_by_product(
+    rows: list[int], seed: int
+) -> None:
+    queries, photos = unit(3, DIM, seed=seed), unit(len(rows), DIM, seed=seed + 1)
+    products, nearest = nearest_photos(queries, photos, torch.tensor(rows, dtype=torch.long))
+    assert products.tolist() == sorted(set(rows))
+    for place, product in enumerate(products.tolist()):
+        cosines = queries @ photos[torch.tensor(rows) == product].T
+        wanted = cosines.sort(dim=1, descending=True).values[:, :NEAREST].mean(dim=1)
+        assert torch.allclose(nearest[:, place], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1, 25])
+def test_how_many_are_compared_at_once_changes_nothing(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries, photos, rows = unit(7, DIM), unit(12, DIM, seed=1), torch.arange(12) % 5
+    wanted = nearest_photos(queries, photos, rows)
+    monkeypatch.setattr("recsys.identification.evidence.COMPARED_AT_ONCE", at_once)
+    for found, whole in zip(nearest_photos(queries, photos, rows), wanted, strict=True):
+        torch.testing.assert_close(found, whole)
+    assert nearest_photos(queries[:0], photos, rows)[1].shape == (0, 5)
+
+
+def test_a_picture_replaces_the_old_one_and_zeros_take_it_away(gallery: Gallery) -> None:
+    fresh = torch.stack([torch.zeros(DIM), unit(DIM, seed=9), unit(DIM, seed=8)])
+    found = gallery.with_pictures(torch.tensor([0, 3, 4]), fresh)
+    assert found.picture_rows.tolist() == [1, 3, 4]
+    assert torch.equal(found.pictures, torch.stack([gallery.pictures[2], fresh[1], fresh[2]]))
+    assert gallery.picture_rows.tolist() == [3, 0, 1]
+
+
+def test_more_photos_are_added_to_those_that_are_there(gallery: Gallery) -> None:
+    found = gallery.with_photos(torch.tensor([4, 0]), unit(2, DIM, seed=7))
+    assert found.photo_rows.tolist() == [1, 0, 1, 1, 1, 3, 4, 0]
+    assert torch.equal(found.photos[6:], unit(2, DIM, seed=7))
+    assert torch.equal(found.photos[:6], gallery.photos)

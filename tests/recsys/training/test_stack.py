@@ -1,0 +1,312 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recsys.catalogue.embedder import Modalities
+from recsys.config import DataConfig, FusionConfig, RankerConfig, TrainConfig, UserConfig
+from recsys.data.dataset import Dataset
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, build_interactions
+from recsys.data.quarantine import Quarantine
+from recsys.ranking.statistics import build_statistics
+from recsys.schema import EventSchema, ItemSchema, PhotoSchema
+from recsys.training.labels import item_labels
+from recsys.training.stack import (
+    FusedItems,
+    Material,
+    Variant,
+    fuse_items,
+    take_snapshot,
+    train_variant,
+)
+from recsys.training.stages import Workspace
+
+DAY = MICROSECONDS_PER_DAY
+START = datetime(2025, 1, 1, tzinfo=UTC)
+N_ITEMS, N_USERS = 128, 16
+CUTS_US = tuple(round((START + timedelta(days=day)).timestamp() * 1e6) for day in (40, 50, 60))
+CONFIG = TrainConfig(
+    seed=1,
+    data=DataConfig(items="items.parquet"),
+    fusion=FusionConfig(dim=6, hidden=4, epochs=1, batch_size=128),
+    users=UserConfig(history_length=5, epochs=1, batch_size=64),
+    ranker=RankerConfig(hidden=4, epochs=1, n_candidates=10),
+)
+
+
+def items() -> pl.DataFrame:
+    """Return items, the last created late, the two before it of unknown age."""
+    days: list[int | None] = [0] * (N_ITEMS - 3) + [None, None, 45]
+    rows = [
+        {
+            "item_id": f"i{n:03}",
+            "title": f"title {n}",
+            "category": [("Fruit", "Wear")[n % 2]],
+            "attributes": [],
+            "available": n != 0,
+            "created_at": None if days[n] is None else START + timedelta(days=days[n]),
+        }
+        for n in range(N_ITEMS)
+    ]
+    return pl.DataFrame(rows, schema=ItemSchema.create_empty().schema)
+
+
+def events() -> pl.DataFrame:
+    """Return events of the older items; one of unknown age is first met on day 45."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "user_id": f"u{user:02}",
+            "item_id": f"i{rng.integers(N_ITEMS - 3):03}",
+            "kind": ("buy", "view")[rng.integers(2)],
+            "timestamp": START + timedelta(days=rng.uniform(0, 70)),
+        }
+        for user in range(N_USERS)
+        for _ in range(20)
+    ]
+    met = {"user_id": "u00", "item_id": "i125", "kind": "view"}
+    rows.append({**met, "timestamp": START + timedelta(days=45)})
+    rows = [{**row, "quantity": 1.0, "value": None} for row in rows]
+    return pl.DataFrame(rows, schema=EventSchema.create_empty().schema)
+
+
+def material(**changes: Any) -> Material:
+    rng = np.random.default_rng(1)
+    table, taken = items(), events()
+    photos = pl.DataFrame(
+        [
+            {"image": "a.png", "item_id": f"i{n:03}", "category": [], "split": split}
+            for n, split in enumerate(("train", None, "val", "test"))
+        ],
+        schema=PhotoSchema.create_empty().schema,
+    )
+    embeddings = {
+        name: rng.normal(size=(N_ITEMS, size)).astype(np.float32)
+        for name, size in (("image", 5), ("text", 4))
+    }
+    present = {name: np.ones(N_ITEMS, dtype=np.bool_) for name in embeddings}
+    present["image"][3] = False
+    return replace(
+        Material(
+            dataset=Dataset(table, taken, photos, None, Quarantine(())),
+            labels=item_labels(table),
+            modalities=Modalities(embeddings, present),
+            photos=rng.normal(size=(4, 5)).astype(np.float32),
+            interactions=build_interactions(taken, table["item_id"].to_list()),
+            target_kinds=("buy",),
+            cuts_us=CUTS_US,
+            start=None,
+            key="key",
+        ),
+        **changes,
+    )
+
+
+def known() -> Interactions:
+    interactions = material().interactions
+    assert interactions is not None
+    return interactions
+
+
+def trained(
+    folder: Path, chosen: Material, config: TrainConfig = CONFIG, *, suffix: str = ""
+) -> tuple[Variant, dict[str, bool]]:
+    """Return the variant, and which of its stages were skipped."""
+    workspace = Workspace(folder, announce=lambda name: None)
+    variant = train_variant(chosen, config, workspace, device="cpu", progress=False, suffix=suffix)
+    return variant, {stage.name: stage.skipped for stage in workspace.stages}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Variant, Path]:
+    """What the material gives, and the folder of the workspace that it was trained in."""
+    folder = tmp_path_factory.mktemp("first")
+    variant, skipped = trained(folder, material())
+    assert skipped == dict.fromkeys(("items", "users", "ranker"), False)
+    return variant, folder
+
+
+def weights(module: torch.nn.Module | None) -> torch.Tensor:
+    assert module is not None
+    return torch.cat([parameter.detach().ravel() for parameter in module.parameters()])
+
+
+def networks(variant: Variant) -> tuple[torch.nn.Module, ...]:
+    assert variant.user_encoder is not None
+    assert variant.ranker is not None
+    return variant.fused.fusion, variant.user_encoder, variant.ranker
+
+
+def with_changed(keep_us: int) -> Material:
+    """Return the material with every event at or after a moment moved to another item."""
+    past = known()
+    rows = np.where(
+        past.timestamps_us < keep_us, past.item_rows, (past.item_rows + 5) % (N_ITEMS - 3)
+    )
+    return material(interactions=replace(past, item_rows=rows))
+
+
+def test_every_part_is_trained_once_and_read_back_the_next_time(
+    first: tuple[Variant, Path],
+) -> None:
+    variant, folder = first
+    again, skipped = trained(folder, material())
+    assert skipped == dict.fromkeys(("items", "users", "ranker"), True)
+    np.testing.assert_array_equal(variant.fused.embeddings, again.fused.embeddings)
+    lengths = np.linalg.norm(variant.fused.embeddings, axis=1)
+    np.testing.assert_allclose(lengths, np.ones(N_ITEMS), rtol=1e-5)
+    for one, other in zip(networks(variant), networks(again), strict=True):
+        assert torch.equal(weights(one), weights(other))
+        assert not one.training
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "wanted"),
+    [
+        ("ranker", {"hidden": 5}, {"items": True, "users": True, "ranker": False}),
+        ("users", {"n_targets": 2}, {"items": True, "users": False, "ranker": False}),
+        ("fusion", {"hidden": 5}, {"items": False, "users": False, "ranker": False}),
+    ],
+)
+def test_a_changed_setting_trains_its_part_and_what_reads_it_again(
+    section: str, change: dict[str, Any], wanted: dict[str, bool], first: tuple[Variant, Path]
+) -> None:
+    changed = getattr(CONFIG, section).model_copy(update=change)
+    config = CONFIG.model_copy(update={section: changed})
+    assert trained(first[1], material(), config)[1] == wanted
+
+
+def test_other_material_and_another_seed_share_no_stage(first: tuple[Variant, Path]) -> None:
+    _, skipped = trained(first[1], material(key="other", interactions=None))
+    assert not any(skipped.values())
+    config = CONFIG.model_copy(update={"seed": 2})
+    _, skipped = trained(first[1], material(interactions=None), config)
+    assert not any(skipped.values())
+
+
+def test_without_events_there_is_a_fusion_and_nothing_above_it(tmp_path: Path) -> None:
+    variant, skipped = trained(tmp_path, material(interactions=None, cuts_us=()))
+    assert list(skipped) == ["items"]
+    assert variant.user_encoder is None
+    assert variant.ranker is None
+
+
+def test_an_ablation_has_one_modality_and_stages_of_its_own(tmp_path: Path) -> None:
+    whole = material()
+    variant, skipped = trained(tmp_path, whole.only("text"), suffix="-text")
+    assert variant.fused.fusion.modalities == ("text",)
+    assert list(skipped) == ["items-text", "users-text", "ranker-text"]
+    assert whole.only("text").photos is None
+    assert whole.only("image").photos is whole.photos
+    assert len({whole.key, whole.only("text").key, whole.only("image").key}) == 3
+
+
+def test_what_happens_after_the_first_cut_reaches_neither_fusion_nor_user_encoder(
+    first: tuple[Variant, Path], tmp_path: Path
+) -> None:
+    one, other = first[0], trained(tmp_path, with_changed(CUTS_US[0]))[0]
+    np.testing.assert_array_equal(one.fused.embeddings, other.fused.embeddings)
+    assert torch.equal(weights(one.user_encoder), weights(other.user_encoder))
+    assert not torch.equal(weights(one.ranker), weights(other.ranker))
+
+
+def test_what_happens_after_the_split_reaches_nothing(
+    first: tuple[Variant, Path], tmp_path: Path
+) -> None:
+    one, other = first[0], trained(tmp_path, with_changed(CUTS_US[-1]))[0]
+    for mine, theirs in zip(networks(one), networks(other), strict=True):
+        assert torch.equal(weights(mine), weights(theirs))
+
+
+def test_photos_of_the_val_and_test_splits_teach_the_fusion_nothing(tmp_path: Path) -> None:
+    def fused(photos: np.ndarray, name: str) -> np.ndarray:
+        chosen = material(interactions=None, cuts_us=(), photos=photos)
+        return trained(tmp_path / name, chosen)[0].fused.embeddings
+
+    photos = material().photos
+    assert photos is not None
+    held_out, training = photos.copy(), photos.copy()
+    held_out[2:] += 1.0
+    training[1] += np.arange(5)
+    before = fused(photos, "a")
+    np.testing.assert_array_equal(fused(held_out, "b"), before)
+    assert not np.allclose(fused(training, "c"), before)
+
+
+def test_a_fusion_does_not_meet_the_items_that_it_is_to_do_without(tmp_path: Path) -> None:
+    def fused(chosen: Material, name: str) -> FusedItems:
+        workspace = Workspace(tmp_path / name, announce=lambda stage: None)
+        return fuse_items(chosen, CONFIG, workspace, device="cpu", progress=False, without=[0, 5])
+
+    def moved(rows: list[int], photo: int) -> Material:
+        whole = material()
+        assert whole.photos is not None
+        embeddings = {name: values.copy() for name, values in whole.modalities.embeddings.items()}
+        for values in embeddings.values():
+            values[rows] += np.arange(values.shape[1])
+        photos = whole.photos.copy()
+        photos[photo] += np.arange(5)
+        modalities = Modalities(embeddings, whole.modalities.present)
+        return replace(whole, modalities=modalities, photos=photos)
+
+    before = weights(fused(material(), "a").fusion)
+    unmet = fused(moved([0, 5], photo=0), "b")  # the first photo shows the first item
+    assert torch.equal(weights(unmet.fusion), before)
+    assert unmet.embeddings.shape[0] == N_ITEMS  # and yet it tells where they are
+    assert unmet.embeddings[[0, 5]].any(axis=1).all()
+    assert not torch.equal(weights(fused(moved([1], photo=0), "d").fusion), before)
+
+
+def test_items_that_a_user_met_within_a_week_are_pairs_and_others_are_not(
+    first: tuple[Variant, Path], tmp_path: Path
+) -> None:
+    past = known()
+    early = past.timestamps_us < CUTS_US[0]
+    # The events before the first cut, in the same order, more than a week between any two.
+    pauses = np.cumsum(early[::-1])[::-1] * (7 * DAY + 1)
+    times = np.where(early, CUTS_US[0] - pauses, past.timestamps_us)
+    apart = trained(tmp_path / "a", material(interactions=replace(past, timestamps_us=times)))[0]
+    alone = trained(tmp_path / "b", material(interactions=None))[0]
+    np.testing.assert_array_equal(apart.fused.embeddings, alone.fused.embeddings)
+    assert not np.allclose(first[0].fused.embeddings, alone.fused.embeddings)
+
+
+def test_a_snapshot_knows_what_lay_before_its_cut() -> None:
+    embeddings = np.eye(N_ITEMS, dtype=np.float32)
+    one, other = (
+        take_snapshot(chosen, embeddings, CUTS_US[0], CUTS_US[1])
+        for chosen in (material(), with_changed(CUTS_US[0]))
+    )
+    for name in ("popularity", "neighbour_rows", "neighbour_weights", "created_us", "embeddings"):
+        assert torch.equal(getattr(one.table, name), getattr(other.table, name))
+    statistics = build_statistics(known(), CUTS_US[0])
+    wanted = torch.from_numpy(np.log1p(statistics.buyers))
+    torch.testing.assert_close(one.table.popularity[:, 0], wanted)
+    assert one.table.target_kinds.tolist() == [True, False]
+
+
+def test_a_snapshot_answers_with_what_was_bought_until_the_next() -> None:
+    shot = take_snapshot(material(), np.eye(N_ITEMS, dtype=np.float32), CUTS_US[0], CUTS_US[1])
+    past = known()
+    wanted: list[set[int]] = [set() for _ in range(N_USERS)]
+    for user, row, kind, time in zip(
+        past.user_rows, past.item_rows, past.kinds, past.timestamps_us, strict=True
+    ):
+        if past.kind_names[kind] == "buy" and CUTS_US[0] <= time < CUTS_US[1]:
+            wanted[user].add(int(row))
+    assert any(wanted)
+    assert [set(rows.tolist()) for rows in shot.answers] == wanted
+
+
+@pytest.mark.parametrize(("cut", "there"), [(0, []), (1, [125, 127])])
+def test_items_come_on_offer_when_created_or_when_first_met(cut: int, there: list[int]) -> None:
+    """Item 125 is met on day 45, 126 never, 127 is created on day 45; 0 can no longer be bought."""
+    shot = take_snapshot(
+        material(), np.eye(N_ITEMS, dtype=np.float32), CUTS_US[cut], CUTS_US[cut + 1]
+    )
+    assert shot.candidates.tolist() == [*range(125), *there]

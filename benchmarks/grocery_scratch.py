@@ -19,9 +19,9 @@ from recsys.config import load_config
 from recsys.pipeline import load_tables
 from recsys.training.towers import PictureSamples, label_pictures, picture_samples
 from vision import Samples, VisionConfig, VisionTower
-from vision.finetune import finetune
-from vision.paths import consistent, decode, find_paths
-from vision.views import Views
+from vision.finetuning import finetune
+from vision.hierarchy import consistent, decode, find_paths
+from vision.test_time import Views
 
 COMMAND = "python -m benchmarks.grocery_scratch"
 CONFIG = Path("configs/grocery_scratch.toml")

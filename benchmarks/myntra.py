@@ -16,7 +16,7 @@ from benchmarks.published import CACHE
 from benchmarks.record import record
 from recsys.config import load_config
 from vision import Samples, VisionTower
-from vision.finetune import finetune
+from vision.finetuning import finetune
 from vision.report import evaluate_probabilities
 
 COMMAND = "python -m benchmarks.myntra"

@@ -17,7 +17,7 @@ from benchmarks.myntra_pictures import MyntraPictures, load_myntra
 from benchmarks.record import record
 from recsys.config import load_config
 from vision import VisionConfig
-from vision.finetune import finetune
+from vision.finetuning import finetune
 from vision.labelling.thresholds import apply_thresholds, tune_thresholds
 from vision.report import evaluate_probabilities
 

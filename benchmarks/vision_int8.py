@@ -19,7 +19,7 @@ from benchmarks.record import record
 from recsys.data.dataset import Dataset, load_dataset
 from recsys.training.labels import item_labels, photo_labels
 from vision.dataset import Samples
-from vision.deploy.variants import VariantRow, compare_variants
+from vision.deploy.comparison import VariantRow, compare_variants
 
 CALIBRATION_PHOTOS = 128
 RECORDED_BATCH = 32  # pictures in the passes whose speed is recorded

@@ -3,8 +3,8 @@
 Run from the repository's root: ``python -m benchmarks.vision_train``.
 
 Both train the same network, heads and embedding with the same optimiser, precision and batch size
-in one process and in turns: an epoch of ``vision.finetune`` on Grocery Store's photos, then as many
-steps of a loop without files, loader, augmentation and Lightning. Left out of both are the first
+in one process and in turns: an epoch of ``vision.finetuning`` on Grocery Store's photos, then as
+many steps of a loop without files, loader, augmentation and Lightning. Left out of both are the first
 epoch, decoding, which has a figure of its own, and the checkpoint that is written between epochs.
 """
 
@@ -29,12 +29,12 @@ from benchmarks.two_commands import measure
 from vision.config import VisionConfig
 from vision.dataset import STORED_OVER_TRAINED, Batch, Samples, decode_samples
 from vision.device import Device
-from vision.finetune import finetune
+from vision.finetuning import finetune
 from vision.networks.backbones import build_backbone
 from vision.precision import autocast
-from vision.presets import get_augmentation
 from vision.tower import VisionTower
 from vision.training.augment import augment
+from vision.training.presets import get_augmentation
 from vision.transforms import Preprocess
 
 COMMAND = "python -m benchmarks.vision_train"

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from recsys.errors import ConfigError
 from text.config import TextConfig
 from vision.config import VisionConfig
-from vision.presets import get_augmentation
+from vision.test_time import Views
+from vision.training.presets import get_augmentation
 from vision.tuning.space import SearchSpace
-from vision.views import Views
 
 Table = TypeVar("Table", bound=BaseModel)
 

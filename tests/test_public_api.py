@@ -48,7 +48,7 @@ def test_every_public_name_is_in_all(package: ModuleType) -> None:
 
 
 def test_no_name_in_all_hides_a_submodule(package: ModuleType) -> None:
-    # ``vision.finetune`` cannot be both the function and the module of that name.
+    # ``vision.finetuning`` cannot be both the function and the module of that name.
     both = set(package.__all__) & _submodules(package)
 
     assert {name for name in both if not isinstance(getattr(package, name), ModuleType)} == set()

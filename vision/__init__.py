@@ -1,6 +1,6 @@
 """Vision tower: pictures in, embeddings out.
 
-Fine-tuning is ``vision.finetune.finetune``, files are ``vision.checkpoint``. The names below are
+Fine-tuning is ``vision.finetuning.finetune``, files are ``vision.checkpoint``. The names below are
 opened on first use, so that ``import vision`` costs nothing.
 """
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vision.batches import ImageSource, prepared_batches
 from vision.networks.backbones import Backbone
 from vision.precision import Precision, autocast
-from vision.views import Views, draw_views
+from vision.test_time import Views, draw_views
 
 
 class TowerOutput(NamedTuple):
@@ -97,7 +97,7 @@ class VisionTower(nn.Module):
 
         Args:
             images: Prepared pictures (B, 3, H, W).
-            views: Which views; see ``vision.views.draw_views``.
+            views: Which views; see ``vision.test_time.draw_views``.
         """
         outputs = [self.outputs(view) for view in draw_views(images, views)]
         if len(outputs) == 1:

@@ -76,7 +76,7 @@ def _check_alone() -> None:
     if count > 1:
         raise ValueError(
             f"recsys train must run in one process, got {count} from torchrun; train the tower "
-            "with vision.finetune under torchrun, save it and name it as pretrained of [vision]"
+            "with vision.finetuning under torchrun, save it and name it as pretrained of [vision]"
         )
 
 
@@ -85,7 +85,7 @@ def _preview(config: Path, out: Path, *, as_json: bool) -> None:
     from recsys.config import load_config
     from recsys.pipeline import load_tables
     from recsys.training.towers import label_pictures, picture_samples
-    from vision.preview import contact_sheet
+    from vision.training.preview import contact_sheet
 
     settings = load_config(config)
     dataset = load_tables(settings)

@@ -36,7 +36,7 @@ from recsys.ranking.baselines import (
 from recsys.ranking.statistics import EASE_MAX_ITEMS
 from recsys.recommender import Recommender
 from recsys.training.labels import item_labels, photo_labels
-from vision.paths import consistent, decode, find_paths
+from vision.hierarchy import consistent, decode, find_paths
 
 OURS = "vitrine"
 # Told what is being scored, how much of it is done, and how much there is.
@@ -175,7 +175,7 @@ def classify_photos(
 ) -> list[ClassificationRow]:
     """Return the accuracy of the vision tower's classifiers, one row per category level.
 
-    The levels' answers are made to agree along the category path; see ``vision.paths``.
+    The levels' answers are made to agree along the category path; see ``vision.hierarchy``.
 
     Args:
         bundle: With its vision part.

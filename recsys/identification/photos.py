@@ -10,8 +10,8 @@ from recsys.identification.evidence import Photos
 from recsys.models.fusion import ItemFusion
 from vision.batches import ImageSource, prepared_batches
 from vision.images import ImageError
+from vision.test_time import Views
 from vision.tower import VisionTower
-from vision.views import Views
 
 BATCH_SIZE = 64
 

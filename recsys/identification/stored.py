@@ -10,7 +10,7 @@ from recsys.identification.calibration import Calibrated, Calibration
 from recsys.identification.evidence import Gallery
 from recsys.identification.groups import OperatingPoint
 from recsys.identification.nearest import NearestCalibration
-from vision.views import Views
+from vision.test_time import Views
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from text.encoder import TextEncoder, pad
 from text.views import TokenizedText, tokenize_words
 from vision.dataset import STORED_OVER_TRAINED, UNKNOWN, Batch, decode_samples
 from vision.precision import resolve_precision
-from vision.presets import get_augmentation
 from vision.tower import VisionTower
 from vision.training.augment import augment
+from vision.training.presets import get_augmentation
 from vision.training.schedule import grown_size
 
 # CLIP's: above it one right answer outweighs all else, and training becomes unstable.

@@ -23,8 +23,8 @@ from recsys.training.items import IMAGE
 from recsys.training.labels import UNKNOWN, category_names, photo_rows
 from recsys.training.stack import FusedItems, Material, fuse_items
 from recsys.training.stages import Workspace
+from vision.test_time import Views
 from vision.tower import VisionTower
-from vision.views import Views
 
 PHOTOS_FILE = "photos.safetensors"
 

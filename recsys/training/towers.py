@@ -15,7 +15,7 @@ import text.dataset
 import text.finetune
 import vision.checkpoint
 import vision.dataset
-import vision.finetune
+import vision.finetuning
 from recsys.catalogue.embedder import Modalities, item_texts
 from recsys.config import TrainConfig
 from recsys.data.dataset import Dataset
@@ -125,7 +125,7 @@ def train_vision(
     label serve self-supervised pretraining, where that is configured.
     """
     samples = picture_samples(dataset, labels)
-    result = vision.finetune.finetune(
+    result = vision.finetuning.finetune(
         samples.train,
         config.vision,
         validation=samples.validation,

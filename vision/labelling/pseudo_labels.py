@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.dataset import UNKNOWN, Rejected, Samples
+from vision.hierarchy import CategoryPath, consistent, decode, find_paths
 from vision.labelling.readable import Readable
-from vision.paths import CategoryPath, consistent, decode, find_paths
 from vision.tower import VisionTower
 
 

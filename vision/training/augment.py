@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vision.presets import Augmentation
+from vision.training.presets import Augmentation
 from vision.training.processes import WHOLE, Shard
 from vision.transforms import Preprocess
 

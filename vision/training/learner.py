@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from vision.config import VisionConfig
 from vision.dataset import UNKNOWN, Batch
 from vision.networks.transfer import fix_norms, freeze_stages, parameter_groups
-from vision.presets import get_augmentation
 from vision.tower import TowerOutput, VisionTower
 from vision.training.adversarial import perturb
 from vision.training.augment import augment
@@ -24,6 +23,7 @@ from vision.training.metric_losses import build_metric_objective
 from vision.training.mixing import mix_pictures
 from vision.training.objective import build_objective
 from vision.training.policies import apply_policy
+from vision.training.presets import get_augmentation
 from vision.training.processes import WHOLE, Shard, gather, total
 from vision.training.schedule import training_size, with_schedule
 from vision.transforms import normalise

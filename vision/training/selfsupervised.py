@@ -11,9 +11,9 @@ from torch import Tensor
 
 from vision.config import PretrainingConfig
 from vision.dataset import Batch
-from vision.presets import get_augmentation
 from vision.training.augment import augment
 from vision.training.divergence import check_finite
+from vision.training.presets import get_augmentation
 from vision.training.schedule import with_schedule
 from vision.training.siamese import Compared, Method, spread
 from vision.transforms import Preprocess

@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from vision.config import VisionConfig
 from vision.dataset import Rejected, Samples
 from vision.device import Device, resolve_device
-from vision.finetune import finetune
+from vision.finetuning import finetune
 from vision.tower import VisionTower
 
 logger = logging.getLogger(__name__)

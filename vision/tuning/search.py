@@ -19,7 +19,7 @@ from vision.config import VisionConfig
 from vision.dataset import UNKNOWN, Samples
 from vision.device import Device
 from vision.errors import TrainingError
-from vision.finetune import FinetuneResult, finetune
+from vision.finetuning import FinetuneResult, finetune
 from vision.tuning.space import Bounds, Resolved, SearchSpace, resolve_space, with_values
 
 if TYPE_CHECKING:

@@ -66,7 +66,7 @@ def report(
 def _untrained(settings: "TrainConfig", samples: "PictureSamples") -> "VisionTower":
     """Return the tower as fine-tuning finds it, with classifiers that need no training."""
     from vision.device import resolve_device
-    from vision.finetune import build_tower
+    from vision.finetuning import build_tower
     from vision.labelling.class_means import with_class_means
 
     if settings.vision.pretraining is not None:

@@ -16,8 +16,8 @@ from recsys.errors import InvalidImageError
 from vision.batches import ImageSource, open_picture
 from vision.dataset import UNKNOWN, Samples
 from vision.errors import ImageError
+from vision.hierarchy import SEPARATOR, consistent, decode, find_paths
 from vision.palette import ColourShare, name_colours
-from vision.paths import SEPARATOR, consistent, decode, find_paths
 from vision.report.calibration import at_temperature, fit_temperature
 from vision.tower import VisionTower
 from vision.transforms import build_reader, normalise

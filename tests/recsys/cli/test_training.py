@@ -15,7 +15,7 @@ from recsys.evaluation.page import metrics
 from recsys.evaluation.run_report import report_bundle
 from recsys.pipeline import Run, load_tables
 from recsys.training.towers import label_pictures, picture_samples
-from vision.preview import contact_sheet
+from vision.training.preview import contact_sheet
 
 Ask = Callable[..., Any]
 Say = Callable[..., str]
@@ -117,7 +117,7 @@ def test_training_in_several_processes_is_refused(
         monkeypatch.setenv(name, str(value))
     message = refusal("train", config, "--out", tmp_path / "out")
     assert message.startswith("recsys train must run in one process, got 2 from torchrun; train")
-    assert "vision.finetune" in message
+    assert "vision.finetuning" in message
     assert "pretrained" in message
     assert not (tmp_path / "out").exists()
 

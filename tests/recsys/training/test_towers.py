@@ -12,7 +12,7 @@ import text.checkpoint
 import text.finetune
 import vision.checkpoint
 import vision.dataset
-import vision.finetune
+import vision.finetuning
 from recsys.config import DataConfig, TrainConfig
 from recsys.data.dataset import Dataset
 from recsys.data.quarantine import Quarantine
@@ -166,7 +166,7 @@ def test_the_vision_tower_learns_from_item_pictures_and_training_photos_alone(
     validation = vision.dataset.Samples(
         [root / "p1.png", root / "p4.png"], {"colour": np.array([2, 0])}, {"colour": COLOURS}
     )
-    wanted = vision.finetune.finetune(
+    wanted = vision.finetuning.finetune(
         training,
         CONFIG.vision,
         validation=validation,

@@ -13,10 +13,10 @@ from PIL import Image
 
 from vision import checkpoint
 from vision.dataset import Samples
+from vision.deploy.comparison import compare_variants
 from vision.deploy.compress import factorise
 from vision.deploy.export import export_onnx
 from vision.deploy.onnx_tower import OnnxTower
-from vision.deploy.variants import compare_variants
 from vision.errors import CheckpointError, ImageError
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower

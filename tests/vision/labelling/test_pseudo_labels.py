@@ -11,9 +11,9 @@ from PIL import Image
 from torch import nn
 
 from vision.dataset import UNKNOWN, Samples
+from vision.hierarchy import consistent, find_paths
 from vision.labelling.pseudo_labels import combine, pseudo_label, sure_labels, surest
 from vision.networks.backbones import Backbone, BackboneSpec
-from vision.paths import consistent, find_paths
 from vision.tower import VisionTower
 from vision.transforms import Preprocess
 

@@ -6,8 +6,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from vision.presets import PRESETS, Augmentation, get_augmentation
 from vision.training.augment import augment
+from vision.training.presets import PRESETS, Augmentation, get_augmentation
 from vision.training.processes import WHOLE, Shard
 from vision.transforms import Preprocess, normalise
 

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vision.checkpoint import load
 from vision.config import VisionConfig
 from vision.dataset import EpochShuffle, Samples
-from vision.finetune import finetune
+from vision.finetuning import finetune
 from vision.training.learner import Learner
 from vision.training.processes import (
     WHOLE,
@@ -131,7 +131,7 @@ def test_cards_together_train_the_network_with_its_activations(
             given["kinds"] = kinds(learner.tower.backbone)
             raise StoppedError
 
-    monkeypatch.setattr("vision.finetune.current_shard", lambda: Shard(0, 2))
+    monkeypatch.setattr("vision.finetuning.current_shard", lambda: Shard(0, 2))
     monkeypatch.setattr("vision.training.trainer.Trainer", Trainer)
     monkeypatch.setattr("vision.training.trainer.resolve_precision", lambda *_: "32-true")
     config = VisionConfig(

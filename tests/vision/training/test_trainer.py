@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vision.config import VisionConfig
 from vision.dataset import Samples
-from vision.finetune import finetune
+from vision.finetuning import finetune
 
 DECAY = 0.6  # reached after 13 steps
 

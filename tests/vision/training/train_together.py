@@ -11,7 +11,7 @@ import torch
 from vision.checkpoint import save
 from vision.config import VisionConfig
 from vision.dataset import Samples
-from vision.finetune import finetune
+from vision.finetuning import finetune
 
 told, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
 torch.set_num_threads(1)

@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from vision import finetune as finetune_module
+from vision import finetuning as finetune_module
 from vision.config import VisionConfig
 from vision.dataset import Samples
 from vision.errors import TrainingError
-from vision.finetune import finetune
+from vision.finetuning import finetune
 from vision.training.trainer import build_callbacks
 from vision.tuning.search import SearchResult, _PrunedError, _Report, search
 from vision.tuning.space import Choices, Range, SearchSpace

@@ -9,7 +9,7 @@ from recsys.bundle import Bundle
 from recsys.config import load_config
 from recsys.data.synthetic import Shop
 from recsys.training.towers import PictureSamples
-from vision.finetune import build_tower
+from vision.finetuning import build_tower
 from vision.labelling.class_means import with_class_means
 from vision.report import evaluate_tower, read_report, write_report
 from vision.report.results import TowerReport

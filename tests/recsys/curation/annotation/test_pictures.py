@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
-from tests.recsys.curation.annotation.conftest import CLASSES, COLOURS
 
 from recsys.bundle import Bundle, Contents, write_bundle
 from recsys.config import FusionConfig
@@ -16,9 +15,10 @@ from recsys.curation.annotation import annotate, fit_temperatures
 from recsys.errors import InvalidImageError, MissingPartError
 from recsys.models.fusion import build_fusion
 from tests.odd_pictures import broken, readable
+from tests.recsys.curation.annotation.conftest import CLASSES, COLOURS
 from vision.dataset import Samples
+from vision.hierarchy import consistent, decode, find_paths
 from vision.palette import name_colours
-from vision.paths import consistent, decode, find_paths
 from vision.report.calibration import at_temperature, fit_temperature
 
 LEVELS = ("category_1", "category_2")

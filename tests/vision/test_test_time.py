@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vision.networks.backbones import build_backbone
+from vision.test_time import Views, draw_views
 from vision.tower import VisionTower
-from vision.views import Views, draw_views
 
 
 @pytest.mark.parametrize(("views", "count"), [("one", 1), ("flip", 2), ("crops", 12)])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from vision.dataset import UNKNOWN
-from vision.paths import CategoryPath, consistent, decode, find_paths
+from vision.hierarchy import CategoryPath, consistent, decode, find_paths
 
 FRUIT = {
     "category_1": ["Fruit", "Milk", "Nuts"],

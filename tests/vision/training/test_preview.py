@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from vision.config import VisionConfig
 from vision.dataset import Samples
 from vision.errors import TrainingError
-from vision.preview import GAP, HEADER, contact_sheet
+from vision.training.preview import GAP, HEADER, contact_sheet
 
 CONFIG = VisionConfig(size=32, augmentation="none")
 

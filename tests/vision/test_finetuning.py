@@ -15,7 +15,7 @@ from vision.checkpoint import save
 from vision.config import VisionConfig
 from vision.dataset import Samples
 from vision.errors import TrainingError
-from vision.finetune import FinetuneResult, finetune
+from vision.finetuning import FinetuneResult, finetune
 
 CONFIG = VisionConfig(
     backbone="resnet10t",

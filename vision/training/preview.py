@@ -9,9 +9,9 @@ from torchvision.utils import make_grid
 
 from vision.config import VisionConfig
 from vision.dataset import STORED_OVER_TRAINED, Samples, decode_samples
-from vision.presets import get_augmentation
 from vision.training.augment import augment
 from vision.training.policies import apply_policy
+from vision.training.presets import get_augmentation
 from vision.transforms import Preprocess
 
 GAP = 2

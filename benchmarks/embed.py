@@ -49,9 +49,9 @@ from recsys.bundle import Bundle, Contents, write_bundle
 from recsys.catalogue.embedder import ItemEmbedder, Modalities, item_texts
 from recsys.config import FusionConfig
 from recsys.models.fusion import build_fusion
-from text.build import build_encoder
 from text.config import TextConfig
-from text.normalize import normalize
+from text.networks.build import build_encoder
+from text.tokens.normalize import normalize
 from vision.precision import Precision
 from vision.tower import VisionTower
 

@@ -4,8 +4,9 @@ Run from the repository's root: ``python -m benchmarks.vision_train``.
 
 Both train the same network, heads and embedding with the same optimiser, precision and batch size
 in one process and in turns: an epoch of ``vision.finetuning`` on Grocery Store's photos, then as
-many steps of a loop without files, loader, augmentation and Lightning. Left out of both are the first
-epoch, decoding, which has a figure of its own, and the checkpoint that is written between epochs.
+many steps of a loop without files, loader, augmentation and Lightning. Left out of both are the
+first epoch, decoding, which has a figure of its own, and the checkpoint that is written between
+epochs.
 """
 
 import argparse

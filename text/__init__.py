@@ -1,6 +1,6 @@
 """Text tower: titles in, embeddings out.
 
-Fine-tuning is ``text.finetune.finetune``, files are ``text.checkpoint``, and ``text.report`` says
+Fine-tuning is ``text.finetuning.finetune``, files are ``text.checkpoint``, and ``text.report`` says
 what an encoder knows. The names below are opened on first use, so that ``import text`` costs
 nothing.
 """

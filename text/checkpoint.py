@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTo
 
 from text.encoder import TextEncoder
 from text.errors import CheckpointError
-from text.projection import Dense
+from text.networks.projection import Dense
 
 logger = logging.getLogger(__name__)
 

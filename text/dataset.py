@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from text.encoder import TextEncoder
-from text.pairs import Pairs
-from text.views import TokenizedText, tokenize_words
+from text.training.pairs import Pairs
+from text.training.queries import TokenizedText, tokenize_words
 
 UNKNOWN = -1
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
-from text.normalize import normalize
-from text.pooling import POOLINGS, pool
-from text.projection import Dense
+from text.networks.pooling import POOLINGS, pool
+from text.networks.projection import Dense
+from text.tokens.normalize import normalize
 
 
 class TextEncoder(nn.Module):
@@ -25,7 +25,7 @@ class TextEncoder(nn.Module):
     Args:
         backbone: A transformers model whose output has ``last_hidden_state`` (B, T, F).
         tokenizer: The one that the backbone was trained with.
-        pooling: A name in ``text.pooling.POOLINGS``.
+        pooling: A name in ``text.networks.pooling.POOLINGS``.
         projection: Layers from the pooled (B, F) to (B, D); none keep F.
         max_tokens: Texts are cut to this many tokens, special tokens included.
         prompt: Put before every text, as some checkpoints were trained to see.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.catalogue.store import Catalogue
-from text.normalize import normalize
+from text.tokens.normalize import normalize
 
 # Saturation of a repeated word, and how much longer texts count less, as is customary for BM25.
 K1, B = 1.2, 0.75

@@ -39,7 +39,7 @@ def report(
     """Measure the text tower on the bundle's items: what finds a text, which classes it tells."""
     from recsys import Bundle
     from recsys.config import load_config
-    from text.build import build_encoder
+    from text.networks.build import build_encoder
     from text.report import evaluate_encoder, write_report
     from vision.device import resolve_device
 

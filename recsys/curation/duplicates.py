@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from text.normalize import normalize
+from text.tokens.normalize import normalize
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

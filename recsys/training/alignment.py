@@ -19,7 +19,7 @@ from recsys.models.losses import info_nce
 from recsys.training.loop import EpochSampler, fit, warm_cosine
 from recsys.training.towers import Captioned
 from text.encoder import TextEncoder, pad
-from text.views import TokenizedText, tokenize_words
+from text.training.queries import TokenizedText, tokenize_words
 from vision.dataset import STORED_OVER_TRAINED, UNKNOWN, Batch, decode_samples
 from vision.precision import resolve_precision
 from vision.tower import VisionTower

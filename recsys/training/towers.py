@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import text.checkpoint
 import text.dataset
-import text.finetune
+import text.finetuning
 import vision.checkpoint
 import vision.dataset
 import vision.finetuning
@@ -167,7 +167,7 @@ def train_text(
     samples: text.dataset.Samples, config: TrainConfig, folder: Path, *, progress: bool
 ) -> None:
     """Fine-tune the text encoder on the shop's texts; leave it in ``folder``."""
-    result = text.finetune.finetune(
+    result = text.finetuning.finetune(
         samples,
         config.text,
         workdir=folder / "checkpoints",

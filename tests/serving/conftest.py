@@ -32,8 +32,8 @@ from serving.connection import RedisConnection
 from serving.embedded_redis import EmbeddedRedis
 from serving.server import Service
 from serving.testing import running_service
-from text.build import build_encoder
 from text.config import TextConfig
+from text.networks.build import build_encoder
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 

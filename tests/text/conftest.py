@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from text.build import build_encoder
 from text.config import TextConfig
 from text.dataset import Samples
 from text.encoder import TextEncoder
+from text.networks.build import build_encoder
 
 BRANDS = ("Aldero", "Brenna", "Dorvik", "Kestrel", "Norrhem", "Pellini")
 STYLES = ("Nordic", "Retro", "Fern", "Harbour", "Loft", "Boho", "Zen", "Alpine")

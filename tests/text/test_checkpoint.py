@@ -16,8 +16,8 @@ from text.config import TextConfig
 from text.dataset import Samples
 from text.encoder import TextEncoder
 from text.errors import CheckpointError
-from text.finetune import finetune
-from text.projection import Dense
+from text.finetuning import finetune
+from text.networks.projection import Dense
 
 TITLES = ("Kestrel Nordic red vase", "红色连衣裙 女 XL", "Sonnenblumenöl 1,5 l 🌻", "")
 

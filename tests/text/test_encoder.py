@@ -8,8 +8,8 @@ import torch
 
 from text.dataset import Samples
 from text.encoder import TextEncoder, pad
-from text.normalize import normalize
-from text.projection import Dense
+from text.networks.projection import Dense
+from text.tokens.normalize import normalize
 
 TITLES = (
     "Kestrel Nordic red vase",

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from text.build import build_encoder
 from text.checkpoint import load, save
 from text.config import TextConfig, TransferConfig
 from text.dataset import Samples
-from text.finetune import finetune
-from text.transfer import stages
+from text.finetuning import finetune
+from text.networks.build import build_encoder
+from text.networks.transfer import stages
 
 Planted = Callable[..., Samples]
 TITLES = (

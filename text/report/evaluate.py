@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from text.dataset import Samples
 from text.encoder import TextEncoder
-from text.normalize import normalize
 from text.report.metrics import search_result, target_result
 from text.report.results import TextReport
-from text.search import Found, find_by_category, find_by_partner, find_by_words
+from text.retrieval import Found, find_by_category, find_by_partner, find_by_words
+from text.tokens.normalize import normalize
 
 WORDS = {"one word": 1, "two words": 2, "four words": 4}
 NO_LETTERS = "no letters"

@@ -12,8 +12,8 @@ from PIL import Image
 from recsys.bundle import Bundle, Contents, write_bundle
 from recsys.config import FusionConfig
 from recsys.models.fusion import build_fusion
-from text.build import build_encoder
 from text.config import TextConfig
+from text.networks.build import build_encoder
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 

@@ -11,8 +11,8 @@ from recsys.config import AlignmentConfig, DataConfig, FusionConfig, TrainConfig
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.training.alignment import Towers, align, align_towers, load_fusion, load_towers
 from recsys.training.towers import Captioned
-from text.build import build_encoder
 from text.config import TextConfig
+from text.networks.build import build_encoder
 from vision.dataset import Samples
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower

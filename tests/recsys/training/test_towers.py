@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import text.checkpoint
-import text.finetune
+import text.finetuning
 import vision.checkpoint
 import vision.dataset
 import vision.finetuning
@@ -31,9 +31,9 @@ from recsys.training.towers import (
     train_text,
     train_vision,
 )
-from text.build import build_encoder
 from text.config import TextConfig
 from text.encoder import TextEncoder
+from text.networks.build import build_encoder
 from vision.config import VisionConfig
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
@@ -285,7 +285,7 @@ def test_texts_keep_their_own_labels_categories_and_pairs(dataset: Dataset) -> N
 def test_the_text_encoder_learns_from_the_samples(dataset: Dataset, tmp_path: Path) -> None:
     samples = text_samples(dataset.items, LABELS, np.array([[0, 2], [3, 4]]))
     train_text(samples, CONFIG, tmp_path, progress=False)
-    wanted = text.finetune.finetune(
+    wanted = text.finetuning.finetune(
         samples, CONFIG.text, workdir=tmp_path / "by hand", seed=3, device="cpu"
     )
     saved = text.checkpoint.load(tmp_path / TOWER)

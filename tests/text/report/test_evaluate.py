@@ -11,7 +11,7 @@ from text.encoder import TextEncoder
 from text.report import evaluate_encoder
 from text.report.evaluate import NO_LETTERS, script
 from text.report.metrics import search_result, target_result
-from text.search import find_by_category, find_by_partner, find_by_words
+from text.retrieval import find_by_category, find_by_partner, find_by_words
 
 Planted = Callable[..., Samples]
 

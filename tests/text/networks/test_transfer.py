@@ -10,13 +10,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from text.build import build_encoder
 from text.checkpoint import load, save
 from text.config import TextConfig, TransferConfig
 from text.dataset import Samples
 from text.encoder import TextEncoder
-from text.finetune import finetune
-from text.transfer import merge_lora, restrict_learning, stages
+from text.finetuning import finetune
+from text.networks.build import build_encoder
+from text.networks.transfer import merge_lora, restrict_learning, stages
 
 Planted = Callable[..., Samples]
 CONFIG = TextConfig(hidden=16, heads=2, layers=3, vocab_size=400, batch_size=16, epochs=2)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text.compounds import split_compounds
+from text.tokens.compounds import split_compounds
 
 COUNTS = {
     **dict.fromkeys(["handtasche", "tasche", "leder", "pannen", "バッグ", "핸드백"], 2),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from text.losses import class_loss, contrastive_loss, cosine_logits
+from text.training.losses import class_loss, contrastive_loss, cosine_logits
 
 
 def _unit(rows: int, seed: int) -> Tensor:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
-from text.build import build_encoder
 from text.checkpoint import save
 from text.config import TextConfig
 from text.encoder import TextEncoder
 from text.errors import WeightsError
+from text.networks.build import build_encoder
 
 TITLES = ("Kestrel Nordic red vase", "Kestrel Retro mug", "红色连衣裙 女 XL")
 

@@ -8,10 +8,10 @@ from transformers import BertConfig, BertModel
 from text.checkpoint import load
 from text.config import TextConfig
 from text.encoder import TextEncoder
-from text.hub import find_checkpoint
-from text.normalize import normalize
-from text.projection import build_projection
-from text.tokenizer import train_tokenizer
+from text.networks.hub import find_checkpoint
+from text.networks.projection import build_projection
+from text.tokens.normalize import normalize
+from text.tokens.tokenizer import train_tokenizer
 
 
 def build_encoder(config: TextConfig, texts: Sequence[str], *, seed: int) -> TextEncoder:

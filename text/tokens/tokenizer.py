@@ -15,7 +15,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from text.compounds import split_compounds
+from text.tokens.compounds import split_compounds
 
 PAD, START = "[PAD]", "[CLS]"
 

@@ -7,7 +7,12 @@ import pytest
 
 from text.dataset import Samples
 from text.encoder import TextEncoder
-from text.search import find_by_category, find_by_partner, find_by_words, word_query_hit_rate
+from text.retrieval import (
+    find_by_category,
+    find_by_partner,
+    find_by_words,
+    word_query_hit_rate,
+)
 
 TEXTS = ["red vase", "teal mug", "ivory clock", "red mug", "teal vase", ""]
 

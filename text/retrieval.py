@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from text.encoder import TextEncoder
-from text.views import find_answers, tokenize_words
+from text.training.queries import find_answers, tokenize_words
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from text.normalize import normalize
-from text.tokenizer import train_tokenizer
+from text.tokens.normalize import normalize
+from text.tokens.tokenizer import train_tokenizer
 
 TITLES = [
     "Kestrel Nordic vase 20 cm",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from text.encoder import TextEncoder
-from text.views import draw_queries, find_answers, tokenize_words
+from text.training.queries import draw_queries, find_answers, tokenize_words
 
 TITLES = ["Kestrel Nordic red vase", "red vase", "teal mug", "", "red red vase Norrhem 红灯"]
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from text.encoder import TextEncoder
-from text.pairs import Pairs
-from text.views import tokenize_words
+from text.training.pairs import Pairs
+from text.training.queries import tokenize_words
 
 TITLES = ["", "red vase", "teal mug", "red vase", "ivory clock", "mustard teapot"]
 #         0   1           2           3 = 1       4              5 goes with nothing

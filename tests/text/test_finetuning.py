@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from text.build import build_encoder
 from text.checkpoint import load, save
 from text.config import TextConfig
 from text.dataset import Samples
 from text.encoder import TextEncoder
 from text.errors import TrainingError
-from text.finetune import FinetuneResult, finetune
-from text.learner import Learner, learning_rate_factor
-from text.search import word_query_hit_rate
+from text.finetuning import FinetuneResult, finetune
+from text.networks.build import build_encoder
+from text.retrieval import word_query_hit_rate
+from text.training.learner import Learner, learning_rate_factor
 
 Planted = Callable[..., Samples]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from text.encoder import pad
-from text.views import Queries, TokenizedText
+from text.training.queries import Queries, TokenizedText
 
 
 class Pairs:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text.normalize import normalize
+from text.tokens.normalize import normalize
 
 # Any code point, lone surrogates included, and the ones that make normalisation hard more often.
 ANYTHING = st.text(

@@ -7,14 +7,15 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from text.build import build_encoder
 from text.config import TextConfig
 from text.dataset import EpochShuffle, Samples, TextSet
 from text.encoder import TextEncoder
 from text.errors import TrainingError
-from text.learner import Learner
-from text.search import word_query_hit_rate
-from text.trainer import (
+from text.networks.build import build_encoder
+from text.networks.transfer import merge_lora, restrict_learning
+from text.retrieval import word_query_hit_rate
+from text.training.learner import Learner
+from text.training.trainer import (
     BEST,
     LAST,
     build_callbacks,
@@ -23,7 +24,6 @@ from text.trainer import (
     quiet_lightning,
     read_checkpoint,
 )
-from text.transfer import merge_lora, restrict_learning
 
 Device = Literal["auto", "cpu", "cuda"]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from text.pooling import POOLINGS, pool
+from text.networks.pooling import POOLINGS, pool
 
 LENGTHS = (3, 1, 5)
 

@@ -14,8 +14,8 @@ from text.config import TextConfig
 from text.dataset import UNKNOWN, Batch
 from text.encoder import TextEncoder, pad
 from text.errors import TrainingError
-from text.losses import class_loss, contrastive_loss, cosine_logits
-from text.views import Queries, draw_queries
+from text.training.losses import class_loss, contrastive_loss, cosine_logits
+from text.training.queries import Queries, draw_queries
 
 
 class Learner(LightningModule):

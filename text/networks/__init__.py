@@ -1,0 +1,1 @@
+"""What an encoder is built from: transformers, pooling, projection, weights from elsewhere."""

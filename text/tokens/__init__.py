@@ -1,0 +1,1 @@
+"""From a title to token ids: normalising, splitting compounds, the tokenizer."""

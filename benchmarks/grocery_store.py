@@ -13,7 +13,7 @@ from benchmarks.published import imported
 from benchmarks.record import record
 from benchmarks.training_run import measure
 from recsys.data.dataset import Dataset
-from serving.async_client import AsyncClient
+from serving.client import AsyncClient
 from serving.testing import running_service
 
 COMMAND = "python -m benchmarks.grocery_store"

@@ -36,7 +36,7 @@ from recsys.catalogue.search import SearchMode
 from recsys.catalogue.store import Filters
 from recsys.catalogue.vectors import ApproximateIndex, ExactIndex, VectorIndex
 from recsys.recommender import Scored
-from serving.async_client import AsyncClient
+from serving.client import AsyncClient
 from serving.testing import running_service
 
 TOPIC = "search"

@@ -18,8 +18,7 @@ from benchmarks.record import record
 from recsys import Bundle, Recommender
 from recsys.data.interactions import History
 from recsys.evaluation.systems import OURS
-from serving.async_client import AsyncClient
-from serving.messages import Event
+from serving.client import AsyncClient, Event
 from serving.testing import running_service
 
 COMMAND = "python -m benchmarks.shop"

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.client import Client
-from serving.messages import Identification
+from serving.client import Client, Identification
 
 
 def main(address: str, photo: str) -> None:

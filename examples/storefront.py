@@ -8,8 +8,7 @@ Serve a bundle, then run this beside it::
 
 import sys
 
-from serving.client import Client
-from serving.messages import Event
+from serving.client import Client, Event
 
 
 def main(address: str, user_id: str) -> None:

@@ -7,21 +7,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.async_client import AsyncClient
-    from serving.client import Client
+    from serving.client import AsyncClient, Client
+    from serving.client.messages import Event, Filters, Item
     from serving.config import ServiceConfig
-    from serving.messages import Event, Filters, Item
-    from serving.server import Service, serve
+    from serving.rpc.server import Service, serve
 
 _HOMES = {
-    "AsyncClient": "serving.async_client",
+    "AsyncClient": "serving.client",
     "Client": "serving.client",
-    "Event": "serving.messages",
-    "Filters": "serving.messages",
-    "Item": "serving.messages",
-    "Service": "serving.server",
+    "Event": "serving.client",
+    "Filters": "serving.client",
+    "Item": "serving.client",
+    "Service": "serving.rpc.server",
     "ServiceConfig": "serving.config",
-    "serve": "serving.server",
+    "serve": "serving.rpc.server",
 }
 
 __all__ = [

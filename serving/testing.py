@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.config import build_config
-from serving.server import Service
+from serving.rpc.server import Service
 
 
 @asynccontextmanager

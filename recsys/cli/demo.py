@@ -14,8 +14,7 @@ from recsys.cli.output import announce_stage, console, print_report, print_rows,
 
 if TYPE_CHECKING:
     from recsys.data.synthetic import Shop
-    from serving.async_client import AsyncClient
-    from serving.messages import Answer
+    from serving.client import Answer, AsyncClient
 
 # Fixed, so that everybody who runs the demo sees the same shop and the same figures.
 END = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,9 +69,9 @@ def _generate(folder: Path, seed: int) -> "Shop":
 
 
 async def _ask_service(bundle: Path, shop: "Shop", state: Path) -> None:
-    from serving.async_client import AsyncClient
+    from serving.client import AsyncClient
     from serving.config import build_config
-    from serving.server import Service
+    from serving.rpc.server import Service
 
     shutil.rmtree(state, ignore_errors=True)  # what an earlier demo told the service
     service = await Service.start(bundle, build_config({}, port=0, state=state))
@@ -89,7 +88,7 @@ async def _ask_service(bundle: Path, shop: "Shop", state: Path) -> None:
 
 async def _recommend(client: "AsyncClient", shop: "Shop") -> None:
     """Ask for recommendations, record a purchase, and ask again."""
-    from serving.messages import Event
+    from serving.client import Event
 
     user = _regular(shop)
     before = await client.recommend(user, k=5, now=END, explain=True)
@@ -142,7 +141,7 @@ async def _upsert(client: "AsyncClient", shop: "Shop") -> None:
     """Add a product with a title and a picture, and find it at once."""
     import polars as pl
 
-    from serving.messages import Item
+    from serving.client import Item
 
     # A product of the same makers that the shop does not carry yet.
     stranger = pl.read_parquet(shop.unknown).filter(split="val").row(0, named=True)

@@ -20,7 +20,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a bundle over gRPC until stopped. What is not given comes from RECSYS_* variables."""
-    from serving.server import serve as serve_forever
+    from serving.rpc.server import serve as serve_forever
 
     serve_forever(
         bundle,

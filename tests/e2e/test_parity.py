@@ -5,8 +5,7 @@ import numpy as np
 
 from recsys.bundle import Bundle
 from recsys.recommender import Recommender
-from serving.async_client import AsyncClient
-from serving.messages import Event
+from serving.client import AsyncClient, Event
 from serving.testing import running_service
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from recsys.data.synthetic import Shop
-from serving.async_client import AsyncClient
+from serving.client import AsyncClient
 from serving.testing import running_service
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -8,7 +8,7 @@ from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
 from protos.recsys.v1 import recommender_pb2, recommender_pb2_grpc
-from serving.servicer import RecommenderServicer
+from serving.rpc.servicer import RecommenderServicer
 
 ROOT = Path(__file__).parents[2]
 PROTO = "protos/recsys/v1/recommender.proto"

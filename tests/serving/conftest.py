@@ -27,10 +27,10 @@ from recsys.models.user_encoder import build_user_encoder
 from recsys.ranking.features import FEATURES
 from recsys.ranking.statistics import build_statistics
 from recsys.schema import EventSchema, ItemSchema
-from serving.async_client import AsyncClient
-from serving.connection import RedisConnection
-from serving.embedded_redis import EmbeddedRedis
-from serving.server import Service
+from serving.client import AsyncClient
+from serving.rpc.server import Service
+from serving.state.connection import RedisConnection
+from serving.state.embedded_redis import EmbeddedRedis
 from serving.testing import running_service
 from text.config import TextConfig
 from text.networks.build import build_encoder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.connection import RedisConnection
+from serving.state.connection import RedisConnection
 
 Refuse = Callable[[RedisConnection, Path], AbstractAsyncContextManager[None]]
 

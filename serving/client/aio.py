@@ -1,0 +1,182 @@
+"""The typed client for asyncio programs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from protos.recsys.v1 import recommender_pb2 as pb
+from protos.recsys.v1 import recommender_pb2_grpc as rpc
+from serving.auth import bearer
+from serving.client import protobuf as wire
+from serving.client.messages import (
+    Answer,
+    Deleted,
+    Event,
+    Filters,
+    Identification,
+    Item,
+    Items,
+    Recorded,
+    SearchMode,
+    Upserted,
+)
+from serving.client.sync import OPTIONS
+from serving.status import read_error
+
+
+class AsyncClient:
+    """Calls the service; ``Client`` with ``await``.
+
+    Every method raises what the service raised: UnknownItemError, InvalidImageError,
+    MissingPartError, ValueError, or an error of ``serving.errors``.
+
+    Args:
+        address: host:port.
+        token: What the service was started with, if it has one.
+        certificate: PEM file to trust; given for a service with TLS.
+        timeout_s: Longest wait for an answer.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        token: str | None = None,
+        certificate: Path | None = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._metadata = (bearer(token),) if token is not None else ()
+        if certificate is None:
+            self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        else:
+            credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+            self._channel = grpc.aio.secure_channel(address, credentials, options=OPTIONS)
+        self._stub: rpc.RecommenderAsyncStub = rpc.RecommenderStub(self._channel)
+
+    async def recommend(
+        self,
+        user_id: str,
+        *,
+        k: int = 10,
+        filters: Filters = Filters(),
+        exclude: Sequence[str] = (),
+        exclude_seen: bool = False,
+        now: datetime | None = None,
+        explain: bool = False,
+    ) -> Answer:
+        """Return the best items for a user; an unknown one gets what is popular or new."""
+        request = pb.RecommendRequest(
+            user_id=user_id,
+            k=k,
+            filters=wire.build_filters(filters),
+            exclude_item_ids=exclude,
+            exclude_seen=exclude_seen,
+            now=wire.build_timestamp("now", now),
+            explain=explain,
+        )
+        return wire.read_answer(await self._call(self._stub.Recommend, request))
+
+    async def rank(
+        self,
+        user_id: str,
+        item_ids: Sequence[str],
+        *,
+        now: datetime | None = None,
+        explain: bool = False,
+    ) -> Answer:
+        """Return candidates, best first for a user."""
+        request = pb.RankRequest(
+            user_id=user_id,
+            item_ids=item_ids,
+            now=wire.build_timestamp("now", now),
+            explain=explain,
+        )
+        return wire.read_answer(await self._call(self._stub.Rank, request))
+
+    async def similar_items(
+        self, item_id: str, *, k: int = 10, filters: Filters = Filters()
+    ) -> Answer:
+        """Return the items closest to an item."""
+        request = pb.SimilarItemsRequest(item_id=item_id, k=k, filters=wire.build_filters(filters))
+        return wire.read_answer(await self._call(self._stub.SimilarItems, request))
+
+    async def search(
+        self,
+        text: str = "",
+        image: bytes = b"",
+        *,
+        k: int = 10,
+        filters: Filters = Filters(),
+        mode: SearchMode = "hybrid",
+    ) -> Answer:
+        """Return the items that answer words, a picture, or both ("this, but in blue").
+
+        Args:
+            text: Words.
+            image: A picture's bytes.
+            k: How many.
+            filters: Which items may be answered.
+            mode: "vector" compares embeddings, "lexical" words with the items' own words, and
+                "hybrid" does both, as far as words are given.
+        """
+        request = wire.build_search(text, image, k=k, filters=filters, mode=mode)
+        return wire.read_answer(await self._call(self._stub.Search, request))
+
+    async def identify(self, image: bytes, *, k: int = 5) -> Identification:
+        """Return which product a photo shows."""
+        request = pb.IdentifyRequest(image=image, k=k)
+        return wire.read_identification(await self._call(self._stub.Identify, request))
+
+    async def record_events(self, events: Sequence[Event]) -> Recorded:
+        """Store events; they are durable on return, and sending them again changes nothing."""
+        request = wire.build_events(events, now=datetime.now(UTC))
+        return wire.read_recorded(await self._call(self._stub.RecordEvents, request))
+
+    async def upsert_items(
+        self, items: Sequence[Item], pictures: Mapping[str, bytes] = {}
+    ) -> Upserted:
+        """Add or replace items; they are durable and served on return.
+
+        Args:
+            items: Whole records.
+            pictures: Picture of each item that gets a new one, by item id; empty bytes take it
+                away. An item that is not named keeps the picture it has.
+        """
+        request = wire.build_upserts(items, pictures)
+        return wire.read_upserted(await self._call(self._stub.UpsertItems, request))
+
+    async def delete_items(self, item_ids: Sequence[str]) -> Deleted:
+        """Stop answering items; unknown ones are ignored."""
+        request = pb.DeleteItemsRequest(item_ids=item_ids)
+        return wire.read_deleted(await self._call(self._stub.DeleteItems, request))
+
+    async def get_items(self, item_ids: Sequence[str]) -> Items:
+        """Return stored records, in the order asked."""
+        request = pb.GetItemsRequest(item_ids=item_ids)
+        return wire.read_items(await self._call(self._stub.GetItems, request))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: Callable[..., Any], request: Any) -> Any:
+        try:
+            return await method(request, timeout=self._timeout_s, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise read_error(error.code(), error.details(), error.trailing_metadata()) from error

@@ -1,0 +1,227 @@
+"""Between the client's values and protobuf."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import get_args
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from protos.recsys.v1 import recommender_pb2 as pb
+from serving.client.messages import (
+    Answer,
+    Deleted,
+    Event,
+    Filters,
+    Group,
+    Identification,
+    Item,
+    Items,
+    Recorded,
+    Result,
+    SearchMode,
+    Upserted,
+    Verdict,
+)
+
+
+def build_timestamp(name: str, value: datetime | None) -> Timestamp | None:
+    """Return a time as a message.
+
+    Raises:
+        ValueError: If it has no time zone: which moment it means would be a guess.
+    """
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise ValueError(f"{name} must have a time zone, got {value!r}; use datetime.now(UTC)")
+    message = Timestamp()
+    message.FromDatetime(value.astimezone(UTC))
+    return message
+
+
+def build_filters(filters: Filters) -> pb.Filters:
+    """Return filters as a message."""
+    return pb.Filters(
+        category=filters.category,
+        price_min=filters.price_min,
+        price_max=filters.price_max,
+        attributes=filters.attributes,
+        include_unavailable=not filters.available_only,
+    )
+
+
+def build_search(
+    text: str, image: bytes, *, k: int, filters: Filters, mode: SearchMode
+) -> pb.SearchRequest:
+    """Return a request to search.
+
+    Raises:
+        ValueError: If the mode is none.
+    """
+    if mode not in get_args(SearchMode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(SearchMode))}, got {mode!r}")
+    return pb.SearchRequest(
+        text=text,
+        image=image,
+        k=k,
+        filters=build_filters(filters),
+        mode=pb.SearchMode.Value(f"SEARCH_MODE_{mode.upper()}"),
+    )
+
+
+def build_events(events: Sequence[Event], *, now: datetime) -> pb.RecordEventsRequest:
+    """Return a request to record events.
+
+    Args:
+        events: What happened.
+        now: Taken by events without a time, so that a repeated request repeats the same events.
+    """
+    return pb.RecordEventsRequest(
+        events=[
+            pb.Event(
+                user_id=event.user_id,
+                item_id=event.item_id,
+                kind=event.kind,
+                timestamp=build_timestamp("timestamp", event.timestamp or now),
+                quantity=event.quantity,
+                value=event.value,
+            )
+            for event in events
+        ]
+    )
+
+
+def build_upserts(items: Sequence[Item], pictures: Mapping[str, bytes]) -> pb.UpsertItemsRequest:
+    """Return a request to store items.
+
+    Raises:
+        ValueError: If there is a picture for none of the items.
+    """
+    strays = sorted(pictures.keys() - {item.item_id for item in items})
+    if strays:
+        raise ValueError(f"pictures must be of items in the same call, got others: {strays[:5]}")
+    return pb.UpsertItemsRequest(
+        items=[
+            pb.ItemUpsert(item=_build_item(item), picture=pictures.get(item.item_id))
+            for item in items
+        ]
+    )
+
+
+def read_answer(
+    message: pb.RecommendResponse | pb.RankResponse | pb.SimilarItemsResponse | pb.SearchResponse,
+) -> Answer:
+    """Return items, best first."""
+    return Answer(
+        results=_read_results(message.results),
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_identification(message: pb.IdentifyResponse) -> Identification:
+    """Return what is on a photo."""
+    return Identification(
+        known=message.known,
+        probability=message.probability,
+        candidates=_read_results(message.candidates),
+        verdict=_read_verdict(message.verdict),
+        answer=_read_group(message.answer) if message.HasField("answer") else None,
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_recorded(message: pb.RecordEventsResponse) -> Recorded:
+    """Return how many events were recorded."""
+    return Recorded(
+        recorded=message.recorded,
+        duplicates=message.duplicates,
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_upserted(message: pb.UpsertItemsResponse) -> Upserted:
+    """Return how many items were stored."""
+    return Upserted(
+        upserted=message.upserted,
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_deleted(message: pb.DeleteItemsResponse) -> Deleted:
+    """Return how many items were deleted."""
+    return Deleted(
+        deleted=message.deleted,
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_items(message: pb.GetItemsResponse) -> Items:
+    """Return stored records."""
+    return Items(
+        items=tuple(_read_item(item) for item in message.items),
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def _build_item(item: Item) -> pb.Item:
+    return pb.Item(
+        item_id=item.item_id,
+        title=item.title,
+        description=item.description,
+        image=item.image,
+        category=item.category,
+        price=item.price,
+        attributes=item.attributes,
+        available=item.available,
+        created_at=build_timestamp("created_at", item.created_at),
+    )
+
+
+def _read_item(message: pb.Item) -> Item:
+    return Item(
+        item_id=message.item_id,
+        title=message.title if message.HasField("title") else None,
+        description=message.description if message.HasField("description") else None,
+        image=message.image if message.HasField("image") else None,
+        category=tuple(message.category),
+        price=message.price if message.HasField("price") else None,
+        attributes=dict(message.attributes),
+        available=message.available,
+        created_at=(
+            message.created_at.ToDatetime(tzinfo=UTC) if message.HasField("created_at") else None
+        ),
+    )
+
+
+def _read_results(messages: Sequence[pb.Result]) -> tuple[Result, ...]:
+    return tuple(
+        Result(
+            item_id=message.item_id,
+            score=message.score,
+            source=message.source,
+            features=tuple((feature.name, feature.value) for feature in message.features),
+        )
+        for message in messages
+    )
+
+
+_VERDICTS: "dict[pb.Verdict.ValueType, Verdict]" = {
+    pb.VERDICT_PRODUCT: "product",
+    pb.VERDICT_GROUP: "group",
+    pb.VERDICT_UNKNOWN: "unknown",
+}
+
+
+def _read_verdict(message: "pb.Verdict.ValueType") -> Verdict:
+    # A verdict that this release does not know yet is no reason to act.
+    return _VERDICTS.get(message, "unsure")
+
+
+def _read_group(message: pb.ProductGroup) -> Group:
+    return Group(tuple(message.item_ids), tuple(message.category), message.probability)

@@ -1,0 +1,200 @@
+"""A typed client: plain values in and out, the library's own errors."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from protos.recsys.v1 import recommender_pb2 as pb
+from protos.recsys.v1 import recommender_pb2_grpc as rpc
+from serving.auth import bearer
+from serving.client import protobuf as wire
+from serving.client.messages import (
+    Answer,
+    Deleted,
+    Event,
+    Filters,
+    Identification,
+    Item,
+    Items,
+    Recorded,
+    SearchMode,
+    Upserted,
+)
+from serving.status import read_error
+
+# Every method may be repeated without harm, so a lost connection is no reason to give up at once.
+_RETRIES = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": "recsys.v1.Recommender"}],
+                "retryPolicy": {
+                    "maxAttempts": 3,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+OPTIONS = (
+    ("grpc.service_config", _RETRIES),
+    ("grpc.max_receive_message_length", -1),  # it is our own service that answers
+)
+
+
+class Client:
+    """Calls the service and waits for it.
+
+    Every method raises what the service raised: UnknownItemError, InvalidImageError,
+    MissingPartError, ValueError, or an error of ``serving.errors``.
+
+    Args:
+        address: host:port.
+        token: What the service was started with, if it has one.
+        certificate: PEM file to trust; given for a service with TLS.
+        timeout_s: Longest wait for an answer.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        token: str | None = None,
+        certificate: Path | None = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._metadata = (bearer(token),) if token is not None else ()
+        if certificate is None:
+            self._channel = grpc.insecure_channel(address, options=OPTIONS)
+        else:
+            credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+            self._channel = grpc.secure_channel(address, credentials, options=OPTIONS)
+        self._stub = rpc.RecommenderStub(self._channel)
+
+    def recommend(
+        self,
+        user_id: str,
+        *,
+        k: int = 10,
+        filters: Filters = Filters(),
+        exclude: Sequence[str] = (),
+        exclude_seen: bool = False,
+        now: datetime | None = None,
+        explain: bool = False,
+    ) -> Answer:
+        """Return the best items for a user; an unknown one gets what is popular or new."""
+        request = pb.RecommendRequest(
+            user_id=user_id,
+            k=k,
+            filters=wire.build_filters(filters),
+            exclude_item_ids=exclude,
+            exclude_seen=exclude_seen,
+            now=wire.build_timestamp("now", now),
+            explain=explain,
+        )
+        return wire.read_answer(self._call(self._stub.Recommend, request))
+
+    def rank(
+        self,
+        user_id: str,
+        item_ids: Sequence[str],
+        *,
+        now: datetime | None = None,
+        explain: bool = False,
+    ) -> Answer:
+        """Return candidates, best first for a user."""
+        request = pb.RankRequest(
+            user_id=user_id,
+            item_ids=item_ids,
+            now=wire.build_timestamp("now", now),
+            explain=explain,
+        )
+        return wire.read_answer(self._call(self._stub.Rank, request))
+
+    def similar_items(self, item_id: str, *, k: int = 10, filters: Filters = Filters()) -> Answer:
+        """Return the items closest to an item."""
+        request = pb.SimilarItemsRequest(item_id=item_id, k=k, filters=wire.build_filters(filters))
+        return wire.read_answer(self._call(self._stub.SimilarItems, request))
+
+    def search(
+        self,
+        text: str = "",
+        image: bytes = b"",
+        *,
+        k: int = 10,
+        filters: Filters = Filters(),
+        mode: SearchMode = "hybrid",
+    ) -> Answer:
+        """Return the items that answer words, a picture, or both ("this, but in blue").
+
+        Args:
+            text: Words.
+            image: A picture's bytes.
+            k: How many.
+            filters: Which items may be answered.
+            mode: "vector" compares embeddings, "lexical" words with the items' own words, and
+                "hybrid" does both, as far as words are given.
+        """
+        request = wire.build_search(text, image, k=k, filters=filters, mode=mode)
+        return wire.read_answer(self._call(self._stub.Search, request))
+
+    def identify(self, image: bytes, *, k: int = 5) -> Identification:
+        """Return which product a photo shows."""
+        request = pb.IdentifyRequest(image=image, k=k)
+        return wire.read_identification(self._call(self._stub.Identify, request))
+
+    def record_events(self, events: Sequence[Event]) -> Recorded:
+        """Store events; they are durable on return, and sending them again changes nothing."""
+        request = wire.build_events(events, now=datetime.now(UTC))
+        return wire.read_recorded(self._call(self._stub.RecordEvents, request))
+
+    def upsert_items(self, items: Sequence[Item], pictures: Mapping[str, bytes] = {}) -> Upserted:
+        """Add or replace items; they are durable and served on return.
+
+        Args:
+            items: Whole records.
+            pictures: Picture of each item that gets a new one, by item id; empty bytes take it
+                away. An item that is not named keeps the picture it has.
+        """
+        request = wire.build_upserts(items, pictures)
+        return wire.read_upserted(self._call(self._stub.UpsertItems, request))
+
+    def delete_items(self, item_ids: Sequence[str]) -> Deleted:
+        """Stop answering items; unknown ones are ignored."""
+        request = pb.DeleteItemsRequest(item_ids=item_ids)
+        return wire.read_deleted(self._call(self._stub.DeleteItems, request))
+
+    def get_items(self, item_ids: Sequence[str]) -> Items:
+        """Return stored records, in the order asked."""
+        request = pb.GetItemsRequest(item_ids=item_ids)
+        return wire.read_items(self._call(self._stub.GetItems, request))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(self, method: Callable[..., Any], request: Any) -> Any:
+        try:
+            return method(request, timeout=self._timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise read_error(error.code(), error.details(), error.trailing_metadata()) from error

@@ -1,0 +1,129 @@
+"""Put the parts of an engine together, and take them apart in order."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from recsys.identifier import ProductIdentifier
+from recsys.recommender import Recommender
+from serving.config import ServiceConfig
+from serving.engine.batcher import Batcher
+from serving.engine.cached_rows import SharedRows
+from serving.engine.compute import ComputeThread
+from serving.engine.device_table import DeviceTable
+from serving.engine.embeddings import BundleRows, Content, EmbeddingTiers, Floats
+from serving.engine.engine import Engine
+from serving.errors import StateError, UnavailableError
+from serving.state.connection import RedisConnection
+from serving.state.histories import LiveHistories
+from serving.state.items import LiveItems
+from serving.telemetry import Telemetry
+
+
+@asynccontextmanager
+async def running_engine(
+    recommender: Recommender,
+    connection: RedisConnection,
+    follower: RedisConnection,
+    config: ServiceConfig,
+    telemetry: Telemetry,
+) -> AsyncIterator[Engine]:
+    """Yield an engine that has taken over the live catalogue and follows it.
+
+    Args:
+        recommender: Over the bundle.
+        connection: To Redis.
+        follower: A second connection, whose reads block.
+        config: Settings.
+        telemetry: Where lookups and batches are counted.
+
+    Raises:
+        StateError: If Redis goes away before the live catalogue is loaded.
+    """
+    async with AsyncExitStack() as resources:
+        compute = ComputeThread(max_queue=config.max_queue)
+        resources.push_async_callback(asyncio.to_thread, compute.close)
+        batcher = _build_batcher(recommender, compute, config, telemetry)
+        rows = {item_id: row for row, item_id in enumerate(recommender.bundle.items["item_id"])}
+        tiers = _build_tiers(recommender, rows, batcher, connection, config, telemetry)
+        resources.push_async_callback(tiers.close)
+        resources.push_async_callback(batcher.close)
+        identifies = "identification" in recommender.parts
+        identifier = ProductIdentifier(recommender) if identifies else None
+        items = LiveItems(
+            recommender,
+            identifier,
+            compute=compute,
+            tiers=tiers,
+            connection=connection,
+            follower=follower,
+            bundled_rows=rows,
+            namespace=config.namespace,
+        )
+        resources.push_async_callback(items.stop)
+        try:
+            await items.start()
+        except UnavailableError as error:
+            raise StateError("the live catalogue must load, but Redis went away") from error
+        await compute.run_always(recommender.prepare_search)
+        yield Engine(
+            recommender,
+            identifier,
+            compute=compute,
+            tiers=tiers,
+            histories=LiveHistories(
+                connection,
+                namespace=config.namespace,
+                max_events=config.history_events,
+                ttl_s=config.history_ttl_s,
+            ),
+            items=items,
+        )
+
+
+def _build_batcher(
+    recommender: Recommender, compute: ComputeThread, config: ServiceConfig, telemetry: Telemetry
+) -> Batcher[Content, Floats]:
+    embedder = recommender.embedder
+
+    def run_towers(batch: Sequence[Content]) -> Floats:
+        texts = [content.text for content in batch]
+        pictures = [content.picture for content in batch]
+        return embedder.fuse(embedder.modalities(texts, pictures))
+
+    async def compute_batch(batch: Sequence[Content]) -> Sequence[Floats]:
+        return list(await compute.run_always(run_towers, batch))
+
+    return Batcher(
+        compute_batch,
+        max_batch=config.max_batch,
+        wait_s=config.batch_wait_ms / 1000,
+        max_queue=config.max_queue,
+        on_batch=telemetry.batch,
+    )
+
+
+def _build_tiers(
+    recommender: Recommender,
+    bundled_rows: Mapping[str, int],
+    batcher: Batcher[Content, Floats],
+    connection: RedisConnection,
+    config: ServiceConfig,
+    telemetry: Telemetry,
+) -> EmbeddingTiers:
+    dim = recommender.catalogue.dim
+    return EmbeddingTiers(
+        DeviceTable(max_bytes=config.device_table_bytes, dim=dim, device=config.device),
+        BundleRows(bundled_rows, recommender.bundle.item_embeddings),
+        SharedRows(
+            connection,
+            # The version is in every key: a row of another model is never taken for ours.
+            prefix=f"{config.namespace}:embedding:{recommender.version}:",
+            dim=dim,
+            ttl_s=config.embedding_ttl_s,
+            on_bad_row=telemetry.bad_row,
+            on_refused=telemetry.refused_row,
+        ),
+        batcher.submit,
+        on_lookup=telemetry.lookup,
+    )

@@ -1,0 +1,131 @@
+"""Embedding rows as bytes, and the cache of them in Redis that replicas share."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import OverloadedError, UnavailableError
+from serving.state.connection import RedisConnection
+
+Floats = NDArray[np.float32]
+
+MAGIC = b"VEMB"
+FORMAT = 1
+# magic, format, dtype, unused, dim, CRC-32 of the header before it and the vector after it
+_HEAD = struct.Struct("<4sBBHI")
+_CRC = struct.Struct("<I")
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<f2")}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+class BadRowError(ValueError):
+    """Bytes that are not a row we wrote."""
+
+
+def encode_row(vector: NDArray[np.floating]) -> bytes:
+    """Return an embedding (D,) of float32 or float16 as bytes.
+
+    Raises:
+        ValueError: If it is no finite vector of these types.
+    """
+    dtype = vector.dtype.newbyteorder("<")
+    if vector.ndim != 1 or dtype not in _CODES:
+        raise ValueError(
+            f"vector must be float32 or float16 of shape (D,), got {vector.dtype} {vector.shape}"
+        )
+    if not np.isfinite(vector).all():
+        raise ValueError("vector must be finite, got NaN or infinity")
+    head = _HEAD.pack(MAGIC, FORMAT, _CODES[dtype], 0, len(vector))
+    body = vector.astype(dtype, copy=False).tobytes()
+    return head + _CRC.pack(zlib.crc32(body, zlib.crc32(head))) + body
+
+
+def decode_row(row: bytes, *, dim: int) -> Floats:
+    """Return the embedding (D,) of a row.
+
+    Args:
+        row: What ``encode_row`` gave.
+        dim: Embedding size D it must have.
+
+    Raises:
+        BadRowError: If a single bit differs from what was written, or it is of another kind.
+    """
+    start = _HEAD.size + _CRC.size
+    if len(row) < start:
+        raise BadRowError(f"row must have at least {start} bytes, got {len(row)}")
+    magic, form, code, _, length = _HEAD.unpack_from(row)
+    if magic != MAGIC or form != FORMAT or code not in _DTYPES:
+        raise BadRowError(
+            f"row must begin with {MAGIC!r}, format {FORMAT} and a dtype of {sorted(_DTYPES)}, "
+            f"got {magic!r}, {form}, {code}"
+        )
+    (crc,) = _CRC.unpack_from(row, _HEAD.size)
+    if crc != zlib.crc32(row[start:], zlib.crc32(row[: _HEAD.size])):
+        raise BadRowError("row must match its checksum, it does not")
+    dtype = _DTYPES[code]
+    if length != dim or len(row) != start + dim * dtype.itemsize:
+        raise BadRowError(f"row must hold {dim} values, got {length} in {len(row)} bytes")
+    vector: Floats = np.frombuffer(row, dtype=dtype, offset=start).astype(np.float32)
+    return vector
+
+
+class SharedRows:
+    """Embeddings in Redis, for the replicas of one bundle version.
+
+    A row that does not check is a miss and is counted. Redis being away, overloaded or taking no
+    writes is a miss too, and counted: what is cached can be computed.
+
+    Args:
+        connection: To Redis.
+        prefix: Of every key; names the namespace and the bundle version.
+        dim: Embedding size D.
+        ttl_s: How long an unused row stays.
+        on_bad_row: Called for each row that does not check.
+        on_refused: Called for each read or write that Redis does not take.
+    """
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        *,
+        prefix: str,
+        dim: int,
+        ttl_s: int,
+        on_bad_row: Callable[[], None],
+        on_refused: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._dim = dim
+        self._ttl_s = ttl_s
+        self._on_bad_row = on_bad_row
+        self._on_refused = on_refused
+
+    async def get(self, key: str) -> Floats | None:
+        """Return the embedding (D,) under a key and renew its time to live; None on a miss."""
+        try:
+            async with self._connection.translated():
+                row = await self._connection.client.getex(self._prefix + key, ex=self._ttl_s)
+        except (UnavailableError, OverloadedError):
+            self._on_refused()
+            return None
+        if row is None:
+            return None
+        try:
+            return decode_row(row, dim=self._dim)
+        except BadRowError:
+            self._on_bad_row()
+            return None
+
+    async def put(self, key: str, embedding: Floats) -> None:
+        """Store an embedding (D,) if Redis is there."""
+        row = encode_row(embedding)
+        try:
+            async with self._connection.translated():
+                await self._connection.client.set(self._prefix + key, row, ex=self._ttl_s)
+        except (UnavailableError, OverloadedError):
+            self._on_refused()

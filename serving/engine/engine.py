@@ -1,0 +1,170 @@
+"""The service without its wire: recommender, live state and embedding tiers as one."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from recsys.catalogue.search import SearchMode, query_parts
+from recsys.catalogue.store import Filters
+from recsys.identifier import Identified, ProductIdentifier
+from recsys.recommender import Event, Recommender, Scored
+from serving.engine.compute import ComputeThread
+from serving.engine.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
+from serving.errors import UnavailableError
+from serving.rpc.requests import NewItem
+from serving.state.histories import LiveHistories, UserEvent
+from serving.state.items import LiveItems
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+HISTORY_UNAVAILABLE = "live_history_unavailable"
+CATALOGUE_STALE = "live_catalogue_stale"
+
+
+class Reply(NamedTuple, Generic[T]):
+    """A value, and why it is less than it could be."""
+
+    value: T
+    degraded: tuple[str, ...]
+
+
+class Engine:
+    """Answers requests whose values have been checked.
+
+    Args:
+        recommender: Used on the compute thread only.
+        identifier: None where the bundle was trained without labelled photos.
+        compute: The recommender's thread.
+        tiers: Embeddings of queries.
+        histories: Live user histories.
+        items: The live catalogue.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        identifier: ProductIdentifier | None,
+        *,
+        compute: ComputeThread,
+        tiers: EmbeddingTiers,
+        histories: LiveHistories,
+        items: LiveItems,
+    ) -> None:
+        self.version = recommender.version
+        self._recommender = recommender
+        self._identifier = identifier
+        self._compute = compute
+        self._tiers = tiers
+        self._histories = histories
+        self._items = items
+
+    async def recommend(self, user_id: str, *, now_us: int, **wanted: Any) -> Reply[list[Scored]]:
+        """Return the best items for a user; ``wanted`` as for ``Recommender.recommend``."""
+        live, degraded = await self._live_events(user_id)
+
+        def run() -> list[Scored]:
+            history = self._recommender.history(user_id, live)
+            return self._recommender.recommend(history, now_us=now_us, **wanted)
+
+        return Reply(await self._compute.run(run), (*degraded, *self._stale()))
+
+    async def rank(
+        self, user_id: str, item_ids: Sequence[str], *, now_us: int, explain: bool
+    ) -> Reply[list[Scored]]:
+        """Return the caller's candidates, best first for a user."""
+        live, degraded = await self._live_events(user_id)
+
+        def run() -> list[Scored]:
+            history = self._recommender.history(user_id, live)
+            return self._recommender.rank(history, item_ids, now_us=now_us, explain=explain)
+
+        return Reply(await self._compute.run(run), (*degraded, *self._stale()))
+
+    async def similar(self, item_id: str, *, k: int, filters: Filters) -> Reply[list[Scored]]:
+        """Return the items closest to an item."""
+        found = await self._compute.run(self._recommender.similar, item_id, k=k, filters=filters)
+        return Reply(found, self._stale())
+
+    async def search(
+        self, text: str | None, image: bytes | None, *, k: int, filters: Filters, mode: SearchMode
+    ) -> Reply[list[Scored]]:
+        """Return the items that answer words, a picture, or both."""
+        parts = query_parts(text, image, mode)
+        embeddings = await asyncio.gather(*(self._embed_query(*part) for part in parts))
+        search = self._recommender.search_embedded
+        found = await self._compute.run(search, text, embeddings, k=k, filters=filters, mode=mode)
+        return Reply(found, self._stale())
+
+    async def identify(self, image: bytes, *, k: int) -> Reply[Identified]:
+        """Return which product is on a photo.
+
+        Raises:
+            MissingPartError: If the bundle was trained without labelled photos.
+        """
+        self._recommender.bundle.require("identification")
+        assert self._identifier is not None, "it is built wherever the bundle has the part"
+        found = await self._compute.run(self._identifier.identify, image, k=k)
+        return Reply(found, self._stale())
+
+    async def record_events(self, events: Sequence[UserEvent]) -> Reply[int]:
+        """Store events, all or none, and return how many were new.
+
+        Raises:
+            UnknownItemError: If an event names an item that is not in the catalogue.
+            ValueError: If an event's kind is not one that the bundle was trained on.
+            UnavailableError: If Redis is away.
+        """
+        known = self._recommender.kind_names
+        for index, event in enumerate(events):
+            if known and event.event.kind not in known:
+                raise ValueError(
+                    f"events[{index}].kind must be one that the bundle knows, {sorted(known)}, "
+                    f"got {event.event.kind!r}"
+                )
+        item_ids = {event.event.item_id for event in events}
+        await self._compute.run(self._recommender.catalogue.rows, sorted(item_ids))
+        return Reply(await self._histories.record(events), self._stale())
+
+    async def upsert_items(self, items: Sequence[NewItem]) -> Reply[int]:
+        """Add or replace items and return how many; errors as ``LiveItems.upsert``."""
+        await self._items.upsert(items)
+        return Reply(len(items), self._stale())
+
+    async def delete_items(self, item_ids: Sequence[str]) -> Reply[int]:
+        """Stop answering items and return how many were there.
+
+        Raises:
+            UnavailableError: If Redis is away.
+        """
+        return Reply(await self._items.delete(item_ids), self._stale())
+
+    async def get_items(self, item_ids: Sequence[str]) -> Reply[list[dict[str, Any]]]:
+        """Return rows of ``ItemSchema``, in the order asked.
+
+        Raises:
+            UnknownItemError: If one is not in the catalogue.
+        """
+        records = await self._compute.run(self._recommender.catalogue.records, item_ids)
+        return Reply(records.to_dicts(), self._stale())
+
+    async def _embed_query(self, text: str | None, image: bytes | None) -> Floats:
+        text = (text or "").strip() or None
+        self._recommender.embedder.check_query(text, image)
+        digest = picture_digest(image) if image else None
+
+        async def content() -> Content:
+            return Content(text, image)
+
+        return await self._tiers.get(content_key(text, digest), content)
+
+    async def _live_events(self, user_id: str) -> tuple[list[Event], tuple[str, ...]]:
+        try:
+            return await self._histories.read(user_id), ()
+        except UnavailableError:
+            return [], (HISTORY_UNAVAILABLE,)
+
+    def _stale(self) -> tuple[str, ...]:
+        return (CATALOGUE_STALE,) if self._items.stale else ()

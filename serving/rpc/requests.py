@@ -1,0 +1,299 @@
+"""Between protobuf and the domain; every value from outside is checked here, once."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from protos.recsys.v1 import recommender_pb2 as pb
+from recsys.catalogue.search import SearchMode
+from recsys.catalogue.store import Filters
+from recsys.errors import InvalidImageError
+from recsys.identifier import Group, Verdict
+from recsys.recommender import Event, Scored, check_k
+from serving.state.histories import UserEvent
+
+MAX_ID_CHARACTERS = 256
+MAX_TEXT_CHARACTERS = 20_000
+MAX_PARTS = 64  # levels of a category path, attributes of an item or a filter
+MAX_CANDIDATES = 1_000
+MAX_EVENTS = 1_000
+MAX_UPSERTS = 100
+MAX_ITEM_IDS = 1_000
+# Clocks differ; what lies further ahead is a mistake of the caller.
+MAX_AHEAD_S = 300
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SEARCH_MODES: "dict[pb.SearchMode.ValueType, SearchMode]" = {
+    pb.SEARCH_MODE_UNSPECIFIED: "hybrid",
+    pb.SEARCH_MODE_HYBRID: "hybrid",
+    pb.SEARCH_MODE_VECTOR: "vector",
+    pb.SEARCH_MODE_LEXICAL: "lexical",
+}
+
+
+class NewItem(NamedTuple):
+    """An item to store.
+
+    Args:
+        fields: A row of ``ItemSchema``.
+        picture: Its bytes; empty: it has none; None: it keeps the one it has.
+    """
+
+    fields: dict[str, Any]
+    picture: bytes | None
+
+
+def read_id(name: str, value: str) -> str:
+    """Return an id.
+
+    Raises:
+        ValueError: If it is empty or too long.
+    """
+    if not 1 <= len(value) <= MAX_ID_CHARACTERS:
+        raise ValueError(f"{name} must have 1 to {MAX_ID_CHARACTERS} characters, got {len(value)}")
+    return value
+
+
+def read_ids(name: str, values: Sequence[str], *, at_least: int, at_most: int) -> list[str]:
+    """Return ids, distinct and in their order.
+
+    Raises:
+        ValueError: If there are too few or too many, one is repeated, empty or too long.
+    """
+    _check_count(name, len(values), at_least=at_least, at_most=at_most)
+    ids = [read_id(f"{name}[{index}]", value) for index, value in enumerate(values)]
+    if len(set(ids)) < len(ids):
+        repeated = next(value for value in ids if ids.count(value) > 1)
+        raise ValueError(f"{name} must be distinct, got {repeated!r} more than once")
+    return ids
+
+
+def read_k(k: int) -> int:
+    """Return a number of results.
+
+    Raises:
+        ValueError: If it is not one that we answer.
+    """
+    check_k(k)
+    return k
+
+
+def read_now_us(message: pb.RecommendRequest | pb.RankRequest) -> int:
+    """Return the moment of a request, microseconds UTC: the one it names, else the clock's.
+
+    Raises:
+        ValueError: If the time is none.
+    """
+    return read_us("now", message.now) if message.HasField("now") else clock_us()
+
+
+def clock_us() -> int:
+    """Return the time now, microseconds UTC."""
+    return (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+def read_us(name: str, value: Timestamp) -> int:
+    """Return a time as microseconds UTC.
+
+    Raises:
+        ValueError: If it is outside the years 1 to 9999 or its nanoseconds are none.
+    """
+    try:
+        return (value.ToDatetime(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{name} must be a time of the years 1 to 9999, got {value.seconds} s and "
+            f"{value.nanos} ns since 1970"
+        ) from error
+
+
+def read_image(name: str, data: bytes, *, max_bytes: int) -> bytes:
+    """Return the bytes of a picture; whether they are one is seen when they are decoded.
+
+    Raises:
+        InvalidImageError: If they are too many or none.
+    """
+    if not 1 <= len(data) <= max_bytes:
+        raise InvalidImageError(f"{name} must have 1 to {max_bytes} bytes, got {len(data)}")
+    return data
+
+
+def read_filters(message: pb.Filters) -> Filters:
+    """Return which items may be answered.
+
+    Raises:
+        ValueError: If a bound is no price, the bounds cross, or there are too many parts.
+    """
+    _check_count("filters.category", len(message.category), at_least=0, at_most=MAX_PARTS)
+    _check_count("filters.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
+    bounds = [
+        _read_price(f"filters.{name}", getattr(message, name)) if message.HasField(name) else None
+        for name in ("price_min", "price_max")
+    ]
+    low, high = bounds
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"filters.price_min must be at most price_max {high}, got {low}")
+    return Filters(
+        category=tuple(message.category),
+        price_min=low,
+        price_max=high,
+        attributes=dict(message.attributes),
+        available_only=not message.include_unavailable,
+    )
+
+
+def read_search_mode(mode: "pb.SearchMode.ValueType") -> SearchMode:
+    """Return how to search.
+
+    Raises:
+        ValueError: If this release knows no such mode.
+    """
+    if mode not in _SEARCH_MODES:
+        raise ValueError(f"mode must be one of {', '.join(pb.SearchMode.keys())}, got {mode}")
+    return _SEARCH_MODES[mode]
+
+
+def read_events(messages: Sequence[pb.Event], *, now_us: int) -> list[UserEvent]:
+    """Return events to record.
+
+    Args:
+        messages: Events as sent.
+        now_us: Time of arrival, taken by events without one.
+
+    Raises:
+        ValueError: If there are none or too many, or a field of one is wrong; names it.
+    """
+    _check_count("events", len(messages), at_least=1, at_most=MAX_EVENTS)
+    return [
+        _read_event(f"events[{index}]", message, now_us) for index, message in enumerate(messages)
+    ]
+
+
+def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> list[NewItem]:
+    """Return items to store.
+
+    Raises:
+        ValueError: If there are none or too many, or a field of one is wrong; names it.
+        InvalidImageError: If a picture is too large.
+    """
+    read_ids(
+        "items", [message.item.item_id for message in messages], at_least=1, at_most=MAX_UPSERTS
+    )
+    return [
+        NewItem(
+            _read_item(f"items[{index}]", message.item),
+            _read_picture(f"items[{index}].picture", message, max_image_bytes),
+        )
+        for index, message in enumerate(messages)
+    ]
+
+
+def write_results(results: Sequence[Scored]) -> list[pb.Result]:
+    """Return results as messages."""
+    return [
+        pb.Result(
+            item_id=result.item_id,
+            score=result.score,
+            source=result.source,
+            features=[pb.Feature(name=name, value=value) for name, value in result.features],
+        )
+        for result in results
+    ]
+
+
+def write_verdict(verdict: Verdict) -> "pb.Verdict.ValueType":
+    """Return what can be said of a photo as a message."""
+    return pb.Verdict.Value(f"VERDICT_{verdict.upper()}")
+
+
+def write_group(group: Group | None) -> pb.ProductGroup | None:
+    """Return the product on a photo, or the few that it may be, as a message."""
+    return pb.ProductGroup(**group._asdict()) if group is not None else None
+
+
+def write_item(fields: dict[str, Any]) -> pb.Item:
+    """Return a row of ``ItemSchema`` as a message."""
+    message = pb.Item(
+        item_id=fields["item_id"],
+        title=fields["title"],
+        description=fields["description"],
+        image=fields["image"],
+        category=fields["category"],
+        price=fields["price"],
+        attributes={pair["key"]: pair["value"] for pair in fields["attributes"] or ()},
+        available=fields["available"],
+    )
+    if fields["created_at"] is not None:
+        message.created_at.FromDatetime(fields["created_at"])
+    return message
+
+
+def _read_event(name: str, message: pb.Event, now_us: int) -> UserEvent:
+    timestamp_us = now_us
+    if message.HasField("timestamp"):
+        timestamp_us = read_us(f"{name}.timestamp", message.timestamp)
+        if timestamp_us > now_us + MAX_AHEAD_S * 1_000_000:
+            raise ValueError(
+                f"{name}.timestamp must be at most {MAX_AHEAD_S} s in the future, got "
+                f"{message.timestamp.ToJsonString()}"
+            )
+    quantity = message.quantity if message.HasField("quantity") else 1.0
+    value = message.value if message.HasField("value") else None
+    if not (math.isfinite(quantity) and quantity >= 0):
+        raise ValueError(f"{name}.quantity must be a finite number >= 0, got {quantity}")
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{name}.value must be finite, got {value}")
+    event = Event(
+        read_id(f"{name}.item_id", message.item_id),
+        read_id(f"{name}.kind", message.kind),
+        timestamp_us,
+    )
+    return UserEvent(read_id(f"{name}.user_id", message.user_id), event, quantity, value)
+
+
+def _read_item(name: str, message: pb.Item) -> dict[str, Any]:
+    for field in ("title", "description", "image"):
+        length = len(getattr(message, field))
+        if length > MAX_TEXT_CHARACTERS:
+            raise ValueError(
+                f"{name}.{field} must have at most {MAX_TEXT_CHARACTERS} characters, got {length}"
+            )
+    _check_count(f"{name}.category", len(message.category), at_least=0, at_most=MAX_PARTS)
+    _check_count(f"{name}.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
+    created_at = None
+    if message.HasField("created_at"):
+        created_us = read_us(f"{name}.created_at", message.created_at)
+        created_at = _EPOCH + timedelta(microseconds=created_us)
+    return {
+        "item_id": message.item_id,
+        **{
+            field: getattr(message, field) if message.HasField(field) else None
+            for field in ("title", "description", "image")
+        },
+        "category": list(message.category),
+        "price": _read_price(f"{name}.price", message.price) if message.HasField("price") else None,
+        "attributes": [
+            {"key": key, "value": value} for key, value in sorted(message.attributes.items())
+        ],
+        "available": message.available if message.HasField("available") else True,
+        "created_at": created_at,
+    }
+
+
+def _read_picture(name: str, message: pb.ItemUpsert, max_bytes: int) -> bytes | None:
+    if not message.HasField("picture"):
+        return None
+    return message.picture and read_image(name, message.picture, max_bytes=max_bytes)
+
+
+def _read_price(name: str, price: float) -> float:
+    if not (math.isfinite(price) and price >= 0):
+        raise ValueError(f"{name} must be a finite number >= 0, got {price}")
+    return price
+
+
+def _check_count(name: str, count: int, *, at_least: int, at_most: int) -> None:
+    if not at_least <= count <= at_most:
+        raise ValueError(f"{name} must have {at_least} to {at_most} entries, got {count}")

@@ -1,0 +1,222 @@
+"""Start and stop the service over one bundle."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from protos.recsys.v1 import recommender_pb2_grpc as rpc
+from recsys.bundle import Bundle
+from recsys.errors import ConfigError
+from recsys.recommender import Recommender
+from serving.config import ServiceConfig, build_config
+from serving.engine.assembly import running_engine
+from serving.engine.engine import Engine
+from serving.errors import StateError
+from serving.rpc.health import SERVICE, Health
+from serving.rpc.interceptor import Boundary
+from serving.rpc.servicer import Limits, RecommenderServicer
+from serving.state.changelog import BLOCK_S
+from serving.state.connection import RedisConnection, without_password
+from serving.state.embedded_redis import EmbeddedRedis
+from serving.telemetry import MetricsEndpoint, Telemetry
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "embedded"
+
+
+class Service:
+    """A running service: made by ``start``, ended by ``stop``.
+
+    Attributes:
+        address: host:port that clients call.
+        telemetry: What the service measures of itself.
+        redis: The private Redis, where the service started one.
+        metrics: The Prometheus endpoint, where one was asked for.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self.address = ""
+        self.telemetry = telemetry
+        self.redis: EmbeddedRedis | None = None
+        self.metrics: MetricsEndpoint | None = None
+        # What was started last is stopped first: a call in flight still has all it needs.
+        self._resources = AsyncExitStack()
+
+    @classmethod
+    async def start(cls, bundle_path: str | Path, config: ServiceConfig) -> Self:
+        """Return a service that answers.
+
+        Args:
+            bundle_path: A bundle, or a folder of bundles, of which the latest is taken.
+            config: Settings.
+
+        Raises:
+            BundleError: If the bundle does not verify.
+            ConfigError: If the address or the certificate cannot be used.
+            StateError: If the state folder cannot be used or Redis does not answer.
+        """
+        # Opening a bundle hashes and loads it: seconds, which the loop must not stand still for.
+        recommender = await asyncio.to_thread(_open_bundle, bundle_path, config)
+        service = cls(Telemetry(recommender.version))
+        try:
+            await service._start(recommender, config)
+        except BaseException:
+            await service._resources.aclose()
+            raise
+        logger.info("bundle %s is served on %s", recommender.version, service.address)
+        return service
+
+    async def stop(self) -> None:
+        """Refuse new calls, finish those in flight within ``drain_s``, and let go of everything."""
+        await self._resources.aclose()
+        logger.info("stopped")
+
+    async def _start(self, recommender: Recommender, config: ServiceConfig) -> None:
+        url = config.redis
+        if url == EMBEDDED:
+            self.redis = EmbeddedRedis(config.state, max_bytes=config.redis_bytes)
+            await self._run_redis(self.redis)
+            url = self.redis.url
+        connection = await self._connect(url, timeout_s=config.redis_timeout_s)
+        follower = await self._connect(url, timeout_s=config.redis_timeout_s + BLOCK_S)
+        engine = await self._resources.enter_async_context(
+            running_engine(recommender, connection, follower, config, self.telemetry)
+        )
+        await self._listen(engine, connection, config)
+        if config.metrics_port is not None:
+            self.metrics = MetricsEndpoint(
+                self.telemetry, host="127.0.0.1", port=config.metrics_port
+            )
+            self._resources.push_async_callback(asyncio.to_thread, self.metrics.close)
+
+    async def _run_redis(self, server: EmbeddedRedis) -> None:
+        starting = asyncio.create_task(asyncio.to_thread(server.start))
+
+        async def stop() -> None:
+            await asyncio.wait({starting})  # a thread cannot be cancelled: it may start it yet
+            await asyncio.to_thread(server.stop)
+
+        self._resources.push_async_callback(stop)
+        await asyncio.shield(starting)
+
+    async def _connect(self, url: str, *, timeout_s: float) -> RedisConnection:
+        connection = RedisConnection(url, timeout_s=timeout_s)
+        self._resources.push_async_callback(connection.close)
+        if not await connection.probe():
+            raise StateError(f"redis {without_password(url)} must answer, it does not")
+        return connection
+
+    async def _listen(
+        self, engine: Engine, connection: RedisConnection, config: ServiceConfig
+    ) -> None:
+        token = config.token.get_secret_value() if config.token is not None else None
+        server = grpc.aio.server(
+            interceptors=[Boundary(self.telemetry, token=token)],
+            options=[
+                ("grpc.max_receive_message_length", config.max_message_bytes),
+                ("grpc.so_reuseport", 0),  # a second service on the port is a mistake, say so
+            ],
+        )
+        limits = Limits(config.max_image_bytes)
+        rpc.add_RecommenderServicer_to_server(
+            RecommenderServicer(engine, self.telemetry, limits), server
+        )
+        reporter = Health(connection)
+        health_pb2_grpc.add_HealthServicer_to_server(reporter.servicer, server)
+        reflection.enable_server_reflection(
+            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        port = _bind(server, config)
+        await reporter.start()
+        await server.start()
+        self._resources.push_async_callback(_drain, server, config.drain_s)
+        self._resources.push_async_callback(reporter.drain)
+        self.address = f"{config.host}:{port}"
+
+
+def serve(
+    bundle_path: str | Path,
+    *,
+    on_ready: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> None:
+    """Serve a bundle until SIGTERM or SIGINT; a second signal does not wait for calls in flight.
+
+    Args:
+        bundle_path: A bundle, or a folder of bundles, of which the latest is taken.
+        on_ready: Called with the address once the service answers.
+        **settings: Fields of ``ServiceConfig``; those that are None or absent come from the
+            environment, then from the defaults.
+
+    Raises:
+        ConfigError: If the settings cannot be used; lists all problems.
+        BundleError: If the bundle does not verify.
+        StateError: If the state folder cannot be used or Redis does not answer.
+    """
+    asyncio.run(_serve(bundle_path, build_config(os.environ, **settings), on_ready))
+
+
+async def _serve(
+    bundle_path: str | Path, config: ServiceConfig, on_ready: Callable[[str], None] | None
+) -> None:
+    loop, signals = asyncio.get_running_loop(), asyncio.Queue[None]()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, None)
+    starting = asyncio.create_task(Service.start(bundle_path, config))
+    if await _unless_signalled(starting, signals):
+        service = starting.result()
+        if on_ready is not None:
+            on_ready(service.address)
+        await signals.get()
+        await _unless_signalled(asyncio.create_task(service.stop()), signals)
+
+
+async def _unless_signalled(task: asyncio.Task[Any], signals: asyncio.Queue[None]) -> bool:
+    """Return whether a task ended by itself; a signal cancels it, and its clean-up is awaited."""
+    signalled = asyncio.create_task(signals.get())
+    await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        signalled.cancel()
+        return True
+    task.cancel()
+    await asyncio.wait({task})
+    return False
+
+
+async def _drain(server: grpc.aio.Server, drain_s: float) -> None:
+    """Finish the calls in flight; when cancelled, end them now."""
+    try:
+        await server.stop(drain_s)
+    except asyncio.CancelledError:
+        await server.stop(None)
+        raise
+
+
+def _open_bundle(path: str | Path, config: ServiceConfig) -> Recommender:
+    return Recommender(Bundle(path), device=config.device, exact_up_to=config.exact_up_to)
+
+
+def _bind(server: grpc.aio.Server, config: ServiceConfig) -> int:
+    address = f"{config.host}:{config.port}"
+    try:
+        if config.tls_certificate is None or config.tls_key is None:
+            return server.add_insecure_port(address)
+        credentials = grpc.ssl_server_credentials(
+            [(config.tls_key.read_bytes(), config.tls_certificate.read_bytes())]
+        )
+        return server.add_secure_port(address, credentials)
+    except (RuntimeError, OSError) as error:
+        raise ConfigError(
+            f"address {address} must be free and the certificate readable: {error}; choose "
+            "another port, or 0 for a free one"
+        ) from error

@@ -1,0 +1,1 @@
+"""What outlives a request: live histories and the live catalogue, in Redis."""

@@ -1,0 +1,236 @@
+"""Items changed since the bundle was made: kept in Redis, followed by every replica."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from serving.errors import UnavailableError
+from serving.state.changes import (
+    POSITION,
+    WRITE,
+    Change,
+    ItemRecord,
+    Point,
+    SupersededError,
+    read_point,
+    read_record,
+    write_arguments,
+)
+from serving.state.connection import RedisConnection
+
+logger = logging.getLogger(__name__)
+
+_READ_COUNT = 500
+BLOCK_S = 0.2  # how long a read waits for news
+_RETRY_S = 0.2
+
+
+class LiveCatalogue:
+    """Writes changes of the catalogue to Redis and applies everybody's, in one order.
+
+    A replica applies its own changes when it reads them back from the stream, like any other's:
+    so all replicas go through the same states. A write is acknowledged once it is both in Redis
+    and applied here. Where Redis has lost changes, replicas load what it still has, and take back
+    the others.
+
+    Args:
+        connection: To Redis.
+        follower: A second connection, whose reads block.
+        namespace: First part of the keys.
+        apply: Makes records take effect in this replica; a later call wins.
+        revert: Makes items be as if they had never been changed.
+    """
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        follower: RedisConnection,
+        *,
+        namespace: str,
+        apply: Callable[[Sequence[ItemRecord]], Awaitable[None]],
+        revert: Callable[[Sequence[str]], Awaitable[None]],
+    ) -> None:
+        self._connection = connection
+        self._follower = follower
+        self._apply = apply
+        self._revert = revert
+        # The braces put all keys of the catalogue on one node of a cluster: the script needs it.
+        prefix = f"{{{namespace}:catalogue}}"
+        self._number, self._records, self._pictures, self._stream, self._epoch = (
+            f"{prefix}:{name}" for name in ("number", "records", "pictures", "stream", "epoch")
+        )
+        self._applied = Point(0, "")
+        self._changed: set[str] = set()  # items that are not as in the bundle, here
+        self._progress = asyncio.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self.stale = False
+
+    async def start(self) -> None:
+        """Apply everything stored, then follow.
+
+        Raises:
+            UnavailableError: If Redis is away.
+        """
+        position = await self._load()
+        self._task = asyncio.create_task(self._follow(position))
+
+    async def stop(self) -> None:
+        """Stop following."""
+        # Not by cancelling: redis-py may swallow that, and a read ends soon by itself.
+        self._stopping = True
+        if self._task is not None:
+            await self._task
+
+    async def write(self, changes: Sequence[Change], *, timeout_s: float) -> None:
+        """Store changes; on return they are durable and in effect here.
+
+        Raises:
+            SupersededError: If a picture is no longer that of the record ``seen``; nothing is
+                stored.
+            UnavailableError: If Redis is away, or this replica does not see the change in time;
+                writing again is right.
+        """
+        if not changes:
+            return
+        arguments = write_arguments(changes, self._applied)
+        keys = (self._number, self._records, self._pictures, self._stream, self._epoch)
+        async with self._connection.translated():
+            written = await self._connection.client.eval(WRITE, len(keys), *keys, *arguments)
+        if written is None:
+            raise SupersededError
+        await self._until_applied(read_point(*written), timeout_s)
+
+    async def records(self, item_ids: Sequence[str]) -> list[ItemRecord | None]:
+        """Return the stored records, None where an item was never changed.
+
+        Raises:
+            UnavailableError: If Redis is away.
+        """
+        async with self._connection.translated():
+            found = await self._connection.client.hmget(self._records, list(item_ids))
+        return [None if record is None else read_record(record) for record in found]
+
+    async def picture(self, item_id: str) -> bytes | None:
+        """Return the stored picture of an item.
+
+        Raises:
+            UnavailableError: If Redis is away.
+        """
+        async with self._connection.translated():
+            picture: bytes | None = await self._connection.client.hget(self._pictures, item_id)
+        return picture
+
+    async def _until_applied(self, point: Point, timeout_s: float) -> None:
+        def is_applied() -> bool:
+            return self._applied.epoch == point.epoch and self._applied.number >= point.number
+
+        try:
+            async with asyncio.timeout(timeout_s), self._progress:
+                await self._progress.wait_for(is_applied)
+        except TimeoutError as error:
+            raise UnavailableError(
+                "the change is stored, but this replica has not applied it yet; call again"
+            ) from error
+
+    async def _load(self) -> str:
+        """Apply all records and return the stream position to follow from."""
+        keys = (self._stream, self._number, self._epoch)
+        async with self._follower.translated():
+            # First the position: what changes while we read is applied again, never missed.
+            position, *point = await self._follower.client.eval(POSITION, len(keys), *keys)
+        stored: set[str] = set()
+        cursor = None
+        while cursor != 0:
+            async with self._follower.translated():
+                cursor, found = await self._follower.client.hscan(
+                    self._records, cursor or 0, count=_READ_COUNT
+                )
+            stored |= await self._take([read_record(record) for record in found.values()])
+        await self._take_back(self._changed - stored)
+        logger.info("loaded %d live items", len(stored))
+        await self._advance(read_point(*point))
+        loaded: str = position.decode()
+        return loaded
+
+    async def _take(self, records: Sequence[ItemRecord]) -> set[str]:
+        """Apply records and return the items that they are of."""
+        item_ids = {record.item_id for record in records}
+        self._changed |= item_ids
+        await self._apply(records)
+        return item_ids
+
+    async def _take_back(self, lost: set[str]) -> None:
+        if lost:
+            logger.warning("%d live items are no longer stored and are taken back", len(lost))
+            await self._revert(sorted(lost))
+            self._changed -= lost
+
+    async def _follow(self, position: str | None) -> None:
+        while not self._stopping:
+            try:
+                if position is None:
+                    position = await self._recover()
+                else:
+                    position = await self._read_on(position)
+                self.stale = position is None
+            except UnavailableError:
+                self.stale, position = True, None
+            except Exception:
+                # A change that cannot be applied must not end the following of all others.
+                logger.exception("a change of the catalogue was not applied; loading all again")
+                self.stale, position = True, None
+                await asyncio.sleep(_RETRY_S)
+
+    async def _read_on(self, position: str) -> str:
+        stored, entries = await self._read(position)
+        if not self._connection.available:  # one slow command is no reason to stay away
+            await self._connection.probe()
+        points = [read_point(fields[b"n"], fields.get(b"e")) for _, fields in entries]
+        upcoming = stored._replace(number=stored.number + 1)
+        if any(self._is_lost(point) for point in (upcoming, *points)):
+            return await self._reload("Redis lost changes that were in effect here")
+        # All that was stored before the read is in it, or was trimmed.
+        first, expected = (points or [upcoming])[0].number, self._applied.number + 1
+        if first > expected:
+            return await self._reload(f"missed changes {expected} to {first - 1}")
+        if not entries:
+            return position
+        await self._take([read_record(fields[b"r"]) for _, fields in entries])
+        await self._advance(points[-1])
+        newest: str = entries[-1][0].decode()
+        return newest
+
+    async def _read(self, position: str) -> tuple[Point, Sequence[Any]]:
+        """Return what was stored before a read that waits for entries, and these."""
+        async with self._follower.translated():
+            client = self._follower.client
+            stored = read_point(*await client.mget(self._number, self._epoch))
+            streams = await client.xread(
+                {self._stream: position}, count=_READ_COUNT, block=int(BLOCK_S * 1000)
+            )
+        return stored, streams[0][1] if streams else []
+
+    def _is_lost(self, change: Point) -> bool:
+        """Return whether a change belongs to a history without all that is in effect here."""
+        other = bool(self._applied.epoch) and change.epoch != self._applied.epoch
+        return other or change.number <= self._applied.number
+
+    async def _reload(self, reason: str) -> str:
+        logger.warning("%s; loading all again", reason)
+        self.stale = True
+        return await self._load()
+
+    async def _recover(self) -> str | None:
+        """Load everything once Redis is back: it may have lost, or gained, anything meanwhile."""
+        # Both are asked: each remembers for its users whether Redis answers.
+        if all([await one.probe() for one in (self._follower, self._connection)]):
+            return await self._load()
+        await asyncio.sleep(_RETRY_S)
+        return None
+
+    async def _advance(self, point: Point) -> None:
+        async with self._progress:
+            self._applied = point
+            self._progress.notify_all()

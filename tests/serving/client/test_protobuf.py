@@ -1,0 +1,76 @@
+from datetime import UTC, datetime
+
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.catalogue.store import Filters as DomainFilters
+from recsys.schema import ItemSchema
+from serving.client import Event, Filters, Item
+from serving.client import protobuf as wire
+from serving.rpc import requests as convert
+
+words = st.text(min_size=1, max_size=20)
+prices = st.floats(0, 1e9)
+moments = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+
+
+@given(
+    st.builds(
+        Item,
+        item_id=words,
+        title=st.none() | st.text(max_size=20),
+        description=st.none() | st.text(max_size=20),
+        image=st.none() | words,
+        category=st.lists(words, max_size=4).map(tuple),
+        price=st.none() | prices,
+        attributes=st.dictionaries(words, words, max_size=4),
+        available=st.booleans(),
+        created_at=st.none() | moments,
+    )
+)
+def test_an_item_survives_the_way_there_and_back(item: Item) -> None:
+    request = wire.build_upserts([item], {})
+
+    (new,) = convert.read_upserts(request.items, max_image_bytes=1)
+    rows = pl.DataFrame([new.fields], schema=ItemSchema.create_empty().schema)
+    ItemSchema.validate(rows)
+
+    assert wire._read_item(convert.write_item(rows.row(0, named=True))) == item
+
+
+@given(
+    st.builds(
+        Filters,
+        category=st.lists(words, max_size=3).map(tuple),
+        price_min=st.none() | st.floats(0, 10),
+        price_max=st.none() | st.floats(10, 20),
+        attributes=st.dictionaries(words, words, max_size=3),
+        available_only=st.booleans(),
+    )
+)
+def test_filters_mean_the_same_on_both_sides(filters: Filters) -> None:
+    assert convert.read_filters(wire.build_filters(filters)) == DomainFilters(**vars(filters))
+
+
+@given(st.builds(Event, words, words, words, moments, st.floats(0, 1e6), st.none() | prices))
+def test_an_event_survives_the_way_there(event: Event) -> None:
+    request = wire.build_events([event], now=datetime.now(UTC))
+
+    (read,) = convert.read_events(request.events, now_us=2**60)
+
+    assert event.timestamp is not None
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    elapsed = event.timestamp - epoch
+    timestamp_us = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+    assert read.user_id == event.user_id
+    assert read.event == (event.item_id, event.kind, timestamp_us)
+    assert (read.quantity, read.value) == (event.quantity, event.value)
+
+
+def test_an_event_without_a_time_happens_when_the_call_was_made() -> None:
+    now = datetime(2025, 1, 1, tzinfo=UTC)
+
+    request = wire.build_events([Event("ann", "mug", "view")], now=now)
+
+    assert request.events[0].timestamp.ToDatetime(tzinfo=UTC) == now

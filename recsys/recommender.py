@@ -14,6 +14,7 @@ from recsys.catalogue.search import CatalogueSearch, SearchMode, query_parts
 from recsys.catalogue.store import Catalogue, Filters
 from recsys.catalogue.vectors import EXACT_UP_TO, Nearest
 from recsys.data.interactions import EMPTY_HISTORY, History, Ints
+from recsys.errors import InvalidArgumentError
 from recsys.ranking.features import ItemTable, build_item_table, refresh_item_table
 from recsys.ranking.scoring import Scores
 from recsys.ranking.statistics import build_statistics
@@ -125,7 +126,7 @@ class Recommender:
             explain: Name the features that raised each score most.
 
         Raises:
-            ValueError: If ``k`` is out of range.
+            InvalidArgumentError: If ``k`` is out of range.
             MissingPartError: If the bundle was trained without events.
         """
         check_k(k)
@@ -150,10 +151,10 @@ class Recommender:
 
         Raises:
             UnknownItemError: If a candidate is not in the catalogue.
-            ValueError: If there are none.
+            InvalidArgumentError: If there are none.
         """
         if not item_ids:
-            raise ValueError("item_ids must name at least one candidate, got none")
+            raise InvalidArgumentError("item_ids must name at least one candidate, got none")
         self.bundle.require("ranking")
         rows = torch.from_numpy(self.catalogue.rows(item_ids))
         result = self._score(history, rows, now_us)
@@ -202,7 +203,8 @@ class Recommender:
                 "hybrid" does both, as far as words are given.
 
         Raises:
-            ValueError: If both are empty, or the mode is lexical without words or with a picture.
+            InvalidArgumentError: If both are empty, or the mode is lexical without words or with a
+                picture.
             InvalidImageError: If the bytes are no picture we accept.
             MissingPartError: If the bundle has no encoder for what was asked.
         """
@@ -335,7 +337,7 @@ def check_k(k: int) -> None:
     """Raise if ``k`` is not a number of results that we answer.
 
     Raises:
-        ValueError: Names the bounds.
+        InvalidArgumentError: Names the bounds.
     """
     if not 1 <= k <= MAX_K:
-        raise ValueError(f"k must be between 1 and {MAX_K}, got {k}")
+        raise InvalidArgumentError(f"k must be between 1 and {MAX_K}, got {k}")

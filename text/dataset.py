@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from text.encoder import TextEncoder
+from text.errors import InvalidArgumentError
 from text.training.pairs import Pairs
 from text.training.queries import TokenizedText, tokenize_words
 
@@ -39,10 +40,12 @@ class Samples:
 
     def __post_init__(self) -> None:
         if isinstance(self.texts, str):
-            raise ValueError(f"texts must be a sequence of strings, got {self.texts[:40]!r}")
+            raise InvalidArgumentError(
+                f"texts must be a sequence of strings, got {self.texts[:40]!r}"
+            )
         self._check_targets()
         if len(self.categories) not in {0, len(self.texts)}:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"categories must have one path per text ({len(self.texts)}), or be empty, "
                 f"got {len(self.categories)}"
             )
@@ -50,19 +53,19 @@ class Samples:
 
     def _check_targets(self) -> None:
         if list(self.targets) != list(self.classes):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"targets and classes must name the same targets in the same order, "
                 f"got {list(self.targets)} and {list(self.classes)}"
             )
         for name, labels in self.targets.items():
             if labels.dtype != np.int64 or labels.shape != (len(self.texts),):
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"targets[{name!r}] must be int64 ({len(self.texts)},), "
                     f"got {labels.dtype} {labels.shape}"
                 )
             count = len(self.classes[name])
             if labels.size and not UNKNOWN <= labels.min() <= labels.max() < count:
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"targets[{name!r}] must be between -1 and {count - 1}, "
                     f"got {labels.min()} to {labels.max()}"
                 )
@@ -70,9 +73,11 @@ class Samples:
     def _check_pairs(self) -> None:
         pairs, count = self.pairs, len(self.texts)
         if pairs.dtype != np.int64 or pairs.ndim != 2 or pairs.shape[1] != 2:
-            raise ValueError(f"pairs must be int64 (P, 2), got {pairs.dtype} {pairs.shape}")
+            raise InvalidArgumentError(
+                f"pairs must be int64 (P, 2), got {pairs.dtype} {pairs.shape}"
+            )
         if pairs.size and not 0 <= pairs.min() <= pairs.max() < count:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"pairs must be rows between 0 and {count - 1}, got {pairs.min()} to {pairs.max()}"
             )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
+from text.errors import InvalidArgumentError
 from text.networks.pooling import POOLINGS, pool
 from text.networks.projection import Dense
 from text.tokens.normalize import normalize
@@ -43,7 +44,9 @@ class TextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+            raise InvalidArgumentError(
+                f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}"
+            )
         tokenizer.padding_side = "right"
         self.backbone: PreTrainedModel = backbone
         self.tokenizer = tokenizer
@@ -112,10 +115,10 @@ class TextEncoder(nn.Module):
             progress: Show Lightning's progress bar.
 
         Raises:
-            ValueError: If ``batch_size`` is not positive, or ``texts`` is one string.
+            InvalidArgumentError: If ``batch_size`` is not positive, or ``texts`` is one string.
         """
         if isinstance(texts, str):
-            raise ValueError(f"texts must be a sequence of strings, got {texts[:40]!r}")
+            raise InvalidArgumentError(f"texts must be a sequence of strings, got {texts[:40]!r}")
         ids = self.tokenize(texts)["input_ids"] if len(texts) else []
         return self.embed_ids(ids, batch_size=batch_size, device=device, progress=progress)
 
@@ -129,7 +132,7 @@ class TextEncoder(nn.Module):
     ) -> NDArray[np.float32]:
         """Return unit-length embeddings, float32 (N, D), of token ids; arguments as ``embed``."""
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
         if device is not None:
             self.to(device)
         embeddings = np.empty((len(ids), self.dim), dtype=np.float32)

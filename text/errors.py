@@ -1,11 +1,13 @@
 """The errors this package raises on purpose.
 
 TextError
-├── WeightsError        a named checkpoint is not on this machine
-├── CheckpointError     a saved encoder is damaged, incomplete or of another format
-└── TrainingError       training cannot go on, or cannot be resumed
+├── WeightsError          a named checkpoint is not on this machine
+├── CheckpointError       a saved encoder is damaged, incomplete or of another format
+├── InvalidArgumentError  an argument that the caller must change (also a ValueError)
+├── MissingExtraError     an optional package is not installed (also an ImportError)
+└── TrainingError         training cannot go on, or cannot be resumed
 
-A bad argument is a plain ``ValueError``.
+Any other exception is a defect of this library.
 """
 
 
@@ -19,6 +21,14 @@ class WeightsError(TextError):
 
 class CheckpointError(TextError):
     """A saved encoder is damaged, incomplete or of another format."""
+
+
+class InvalidArgumentError(TextError, ValueError):
+    """An argument that the caller must change; the message has its name, value and bounds."""
+
+
+class MissingExtraError(TextError, ImportError):
+    """An optional package is not installed; the message has the command that installs it."""
 
 
 class TrainingError(TextError):

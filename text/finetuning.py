@@ -10,7 +10,7 @@ import torch
 from text.config import TextConfig
 from text.dataset import EpochShuffle, Samples, TextSet
 from text.encoder import TextEncoder
-from text.errors import TrainingError
+from text.errors import InvalidArgumentError, TrainingError
 from text.networks.build import build_encoder
 from text.networks.transfer import merge_lora, restrict_learning
 from text.retrieval import word_query_hit_rate
@@ -70,12 +70,12 @@ def finetune(
         device: Where to compute; auto is CUDA where there is a card, else the processor.
 
     Raises:
-        ValueError: If no loss has anything to learn from, the validation samples have other
-            classes, or what of the checkpoint is to learn does not fit it.
+        InvalidArgumentError: If no loss has anything to learn from, the validation samples have
+            other classes, or what of the checkpoint is to learn does not fit it.
         TrainingError: If the loss is not finite, or workdir holds the checkpoint of another run.
         WeightsError: If the named checkpoint is not on this machine.
         CheckpointError: If it cannot be used.
-        ImportError: If low-rank updates are wanted and peft is not installed.
+        MissingExtraError: If low-rank updates are wanted and peft is not installed.
     """
     _check(samples, config, validation)
     place = torch.device("cuda" if _wants_cuda(device) else "cpu")
@@ -110,16 +110,20 @@ def finetune(
 def _check(samples: Samples, config: TextConfig, validation: Samples | None) -> None:
     unknown = sorted(set(config.target_weights) - set(samples.classes))
     if unknown:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"target_weights must name targets of the samples "
             f"({', '.join(samples.classes) or 'none'}), got {unknown}"
         )
     if validation is not None and _names(validation) != _names(samples):
-        raise ValueError("validation samples must have the targets and classes of the samples")
+        raise InvalidArgumentError(
+            "validation samples must have the targets and classes of the samples"
+        )
     if config.epochs == 0:
         return
     if len(samples) < 2:
-        raise ValueError(f"samples must have at least 2 texts to learn from, got {len(samples)}")
+        raise InvalidArgumentError(
+            f"samples must have at least 2 texts to learn from, got {len(samples)}"
+        )
     material = {
         "contrastive_weight": True,  # every text has words
         "category_weight": any(samples.category_texts),
@@ -127,13 +131,15 @@ def _check(samples: Samples, config: TextConfig, validation: Samples | None) -> 
         "class_weight": len(samples.classes) > 0,
     }
     if not any(there and getattr(config, name) > 0 for name, there in material.items()):
-        raise ValueError(
+        raise InvalidArgumentError(
             "nothing to learn from: contrastive_weight is 0, and so is the weight of whatever the "
             "samples have of targets, categories and pairs; set one of them, or epochs = 0 to keep "
             "the encoder as it is"
         )
     if config.patience is not None and validation is None:
-        raise ValueError(f"patience = {config.patience} needs validation samples, got none")
+        raise InvalidArgumentError(
+            f"patience = {config.patience} needs validation samples, got none"
+        )
 
 
 def _steps_per_epoch(count: int, config: TextConfig) -> int:

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from PIL import Image
 from torch import Tensor
 
-from vision.errors import ImageError
+from vision.errors import ImageError, InvalidArgumentError
 from vision.images import decode, load
 from vision.transforms import Preprocess, build_reader, normalise
 
@@ -34,11 +34,11 @@ def prepared_batches(
         progress: Show Lightning's progress bar.
 
     Raises:
-        ValueError: If batch_size is below 1.
+        InvalidArgumentError: If batch_size is below 1.
         ImageError: If an image cannot be read; names its position.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
     read = build_reader(preprocess)
     count = len(images) if isinstance(images, Sequence) else None
     numbered = enumerate(Tqdm(images, desc="pictures", total=count, disable=not progress))

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from vision.errors import ImageError, TrainingError
+from vision.errors import ImageError, InvalidArgumentError, TrainingError
 from vision.images import load
 from vision.transforms import Preprocess, build_reader
 
@@ -44,19 +44,19 @@ class Samples:
 
     def __post_init__(self) -> None:
         if list(self.targets) != list(self.classes):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"targets and classes must name the same targets in the same order, "
                 f"got {list(self.targets)} and {list(self.classes)}"
             )
         for name, labels in self.targets.items():
             if labels.dtype != np.int64 or labels.shape != (len(self.images),):
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"targets[{name!r}] must be int64 ({len(self.images)},), "
                     f"got {labels.dtype} {labels.shape}"
                 )
             count = len(self.classes[name])
             if labels.size and not UNKNOWN <= labels.min() <= labels.max() < count:
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"targets[{name!r}] must be between -1 and {count - 1}, "
                     f"got {labels.min()} to {labels.max()}"
                 )

@@ -1,12 +1,14 @@
 """The errors this package raises on purpose.
 
 VisionError
-├── ImageError          bytes or a file that are not a picture we accept (also a ValueError)
-├── WeightsError        named weights are not on this machine, or do not fit the network
-├── CheckpointError     a saved tower is missing, damaged or of another format
-└── TrainingError       training cannot go on, or cannot be resumed
+├── ImageError            bytes or a file that are not a picture we accept (also a ValueError)
+├── WeightsError          named weights are not on this machine, or do not fit the network
+├── CheckpointError       a saved tower is missing, damaged or of another format
+├── InvalidArgumentError  an argument that the caller must change (also a ValueError)
+├── MissingExtraError     an optional package is not installed (also an ImportError)
+└── TrainingError         training cannot go on, or cannot be resumed
 
-A bad argument is a plain ``ValueError``.
+Any other exception is a defect of this library.
 """
 
 
@@ -33,6 +35,14 @@ class WeightsError(VisionError):
 
 class CheckpointError(VisionError):
     """A saved tower is missing, damaged or of another format."""
+
+
+class InvalidArgumentError(VisionError, ValueError):
+    """An argument that the caller must change; the message has its name, value and bounds."""
+
+
+class MissingExtraError(VisionError, ImportError):
+    """An optional package is not installed; the message has the command that installs it."""
 
 
 class TrainingError(VisionError):

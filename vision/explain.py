@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from vision.batches import ImageSource, open_picture
+from vision.errors import InvalidArgumentError, MissingExtraError
 from vision.networks.feature_maps import record_maps
 from vision.tower import VisionTower
 from vision.transforms import build_reader, normalise
@@ -67,7 +68,7 @@ def explain(
         evaluations: Pictures with patches greyed out that the tower is asked about.
 
     Raises:
-        ValueError: If there is no such target, class or method, or the grid does not fit.
+        InvalidArgumentError: If there is no such target, class or method, or the grid does not fit.
         ImageError: If the image cannot be read.
     """
     target = list(tower.classes)[-1] if target is None else _known("target", target, tower.classes)
@@ -110,7 +111,9 @@ def _known(argument: str, name: str, names: Any) -> str:
     if name not in names:
         shown = list(names)[:20]
         more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-        raise ValueError(f"{argument} must be one of {', '.join(shown)}{more}, got {name!r}")
+        raise InvalidArgumentError(
+            f"{argument} must be one of {', '.join(shown)}{more}, got {name!r}"
+        )
     return name
 
 
@@ -131,7 +134,7 @@ def _grad_cam(
             heat = torch.einsum("c,chw->hw", weights, one.to_map(one.values.detach())).relu()
             side = tower.preprocess.size
             return F.interpolate(heat[None, None], (side, side), mode="bilinear")[0, 0]
-    raise ValueError(
+    raise InvalidArgumentError(
         f"grad_cam needs a feature map, and backbone {tower.spec.name!r} at size "
         f"{tower.preprocess.size} has none of more than one cell that the class depends on; "
         'use method="lime" or "shap"'
@@ -160,7 +163,7 @@ def _captum() -> Any:
     try:
         from captum import attr
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             "LIME and SHAP need captum: pip install 'vitrine-recsys[explain]'"
         ) from error
     return attr
@@ -176,7 +179,9 @@ def _over_patches(
     """Return the attribution of every pixel's patch (H, W)."""
     side, grid = images.shape[-1], perturbation.grid
     if not 2 <= grid <= side:
-        raise ValueError(f"grid must be between 2 and {side} (the picture's pixels), got {grid}")
+        raise InvalidArgumentError(
+            f"grid must be between 2 and {side} (the picture's pixels), got {grid}"
+        )
     band = torch.arange(side, device=images.device) * grid // side
     patches = band[:, None] * grid + band  # (H, W)
     # captum draws from torch's global generator, which is handed back as it was found.

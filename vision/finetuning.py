@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 from vision.config import VisionConfig
 from vision.dataset import Rejected, Samples
 from vision.device import Device, resolve_device
+from vision.errors import InvalidArgumentError
 from vision.networks.backbones import build_backbone, enable_recompute, try_size
 from vision.networks.lora import add_lora, merge_lora
 from vision.pretrain import pretrain
@@ -83,7 +84,7 @@ def finetune(
         callbacks: Told of every epoch before its checkpoint is written; one may stop the run.
 
     Raises:
-        ValueError: If there is no target, or the validation samples have other classes.
+        InvalidArgumentError: If there is no target, or the validation samples have other classes.
         TrainingError: If no picture can be read, the loss is not finite, or workdir holds the
             checkpoint of another run.
         WeightsError: If named weights are not on this machine.
@@ -130,7 +131,8 @@ def build_tower(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> V
         config: Gives the backbone and its weights; random ones are drawn from torch's generator.
 
     Raises:
-        ValueError: If there is no such network, or it does not read pictures of the sizes asked.
+        InvalidArgumentError: If there is no such network, or it does not read pictures of the sizes
+            asked.
         WeightsError: If named weights are not on this machine.
     """
     backbone = build_backbone(
@@ -147,7 +149,9 @@ def build_tower(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> V
 
 def _check(samples: Samples, config: VisionConfig, validation: Samples | None) -> None:
     if not samples.classes:
-        raise ValueError("samples must have at least one target, got none: nothing to learn from")
+        raise InvalidArgumentError(
+            "samples must have at least one target, got none: nothing to learn from"
+        )
     named: dict[str, list[str | None]] = {
         "target_weights": [*config.target_weights],
         "objective.metric_target": [config.objective.metric_target],
@@ -156,14 +160,18 @@ def _check(samples: Samples, config: VisionConfig, validation: Samples | None) -
     for field, targets in named.items():
         unknown = sorted({one for one in targets if one is not None} - set(samples.classes))
         if unknown:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"{field} must name targets of the samples ({', '.join(samples.classes)}), "
                 f"got {unknown}"
             )
     if validation is not None and _names(validation) != _names(samples):
-        raise ValueError("validation samples must have the targets and classes of the samples")
+        raise InvalidArgumentError(
+            "validation samples must have the targets and classes of the samples"
+        )
     if config.patience is not None and validation is None:
-        raise ValueError(f"patience = {config.patience} needs validation samples, got none")
+        raise InvalidArgumentError(
+            f"patience = {config.patience} needs validation samples, got none"
+        )
 
 
 def _names(samples: Samples) -> list[tuple[str, list[str]]]:

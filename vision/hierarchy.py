@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.dataset import UNKNOWN
+from vision.errors import InvalidArgumentError
 
 SEPARATOR = " > "
 # A softmax may underflow to 0, of which no share can be taken.
@@ -66,7 +67,7 @@ def consistent(
         paths: From ``find_paths``, of the same classes.
 
     Raises:
-        ValueError: If the probabilities are not of the paths' targets and classes.
+        InvalidArgumentError: If the probabilities are not of the paths' targets and classes.
     """
     result = dict(probabilities)
     for path in paths:
@@ -93,7 +94,7 @@ def decode(
         paths: From ``find_paths``, of the same classes.
 
     Raises:
-        ValueError: If the probabilities are not of the paths' targets and classes.
+        InvalidArgumentError: If the probabilities are not of the paths' targets and classes.
     """
     classes = {target: rows.argmax(axis=1) for target, rows in probabilities.items()}
     for path in paths:
@@ -131,12 +132,12 @@ def _find_parents(coarse: Sequence[str], fine: Sequence[str]) -> NDArray[np.int6
 def _check(probabilities: Mapping[str, NDArray[Floating]], path: CategoryPath) -> None:
     missing = [target for target in path.targets if target not in probabilities]
     if missing:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"probabilities must have all targets of the path {path.targets}, {missing} missing"
         )
     for target, parents in zip(path.targets[1:], path.parents, strict=True):
         if probabilities[target].shape[1:] != parents.shape:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"probabilities[{target!r}] must have shape (n, {len(parents)}), as the path has "
                 f"that many classes, got {probabilities[target].shape}"
             )

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from vision.errors import InvalidArgumentError
+
 Lab = tuple[float, float, float]  # lightness, green to red, blue to yellow
 
 # A colour has the pixels that are nearest to one of its anchors, which were placed by hand with
@@ -95,15 +97,16 @@ def name_colours(picture: Image.Image, *, min_share: float = 0.1) -> list[Colour
         min_share: Colours with less are left out, so that the shares may sum to less than 1.
 
     Raises:
-        ValueError: If the picture has more than 8 bits a channel, or min_share is not from 0 to 1.
+        InvalidArgumentError: If the picture has more than 8 bits a channel, or min_share is not
+            from 0 to 1.
     """
     if picture.mode.startswith(("I", "F")):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"picture must have 8 bits a channel, got mode {picture.mode!r}; "
             "read it with vision.images.load"
         )
     if not 0.0 <= min_share <= 1.0:
-        raise ValueError(f"min_share must be from 0 to 1, got {min_share}")
+        raise InvalidArgumentError(f"min_share must be from 0 to 1, got {min_share}")
     transparent = picture.has_transparency_data
     small = picture.convert("RGBA" if transparent else "RGB").resize(
         (SIDE, SIDE), Image.Resampling.BOX

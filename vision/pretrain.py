@@ -20,7 +20,7 @@ from vision.dataset import (
     decode_samples,
 )
 from vision.device import Device, resolve_device
-from vision.errors import TrainingError
+from vision.errors import InvalidArgumentError, TrainingError
 from vision.networks.backbones import Backbone, build_backbone
 from vision.training.processes import WHOLE, current_shard
 from vision.training.selfsupervised import SelfSupervised
@@ -85,16 +85,16 @@ def pretrain(
         device: Where to compute; auto is CUDA where there is a card, else the processor.
 
     Raises:
-        ValueError: If the configuration has no pretraining.
+        InvalidArgumentError: If the configuration has no pretraining.
         TrainingError: If fewer than two pictures can be read, the loss is not finite, or workdir
             holds the checkpoint of another run.
         WeightsError: If named weights are not on this machine.
     """
     plan = config.pretraining
     if plan is None:
-        raise ValueError("config.pretraining must say how to pretrain, got None")
+        raise InvalidArgumentError("config.pretraining must say how to pretrain, got None")
     if current_shard() != WHOLE:
-        raise ValueError(
+        raise InvalidArgumentError(
             "pretraining runs in one process; run it first and set pretrained to its folder"
         )
     workdir.mkdir(parents=True, exist_ok=True)

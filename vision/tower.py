@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vision.batches import ImageSource, prepared_batches
+from vision.errors import InvalidArgumentError
 from vision.networks.backbones import Backbone
 from vision.precision import Precision, autocast
 from vision.test_time import Views, draw_views
@@ -73,11 +74,11 @@ class VisionTower(nn.Module):
             images: Prepared pictures (B, 3, H, W), as ``build_eval_transform`` makes them.
 
         Raises:
-            ValueError: If the shape is wrong.
+            InvalidArgumentError: If the shape is wrong.
         """
         side = self.preprocess.size
         if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"images must have shape (B, 3, {side}, {side}), got {tuple(images.shape)}"
             )
         return self.read(self.backbone(images))

@@ -18,7 +18,7 @@ from recsys.data.loading import default_images_root
 from recsys.data.pictures import Progress
 from recsys.data.quarantine import explain
 from recsys.data.tables import Source
-from recsys.errors import DataError
+from recsys.errors import DataError, InvalidArgumentError
 from vision.precision import Precision
 
 Engine = Literal["local", "ray"]
@@ -85,8 +85,8 @@ def embed_items(
     Raises:
         DataError: If the table cannot be read or has no valid row (of which one shard of several
             knows nothing), or if the folder is of a run with another bundle, table or setting.
-        ImportError: If the engine is not installed.
-        ValueError: If an argument is out of range, or the shard has no part.
+        MissingExtraError: If the engine is not installed.
+        InvalidArgumentError: If an argument is out of range, or the shard has no part.
     """
     _check(engine, precision, rows_per_part)
     # Absolute, because the processes of a cluster start in other folders.
@@ -102,7 +102,7 @@ def embed_items(
     )
     parts = find_parts(folder, inputs) or _begin(folder, inputs, items)
     if not parts.of(shard):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"shard must be one of {len(parts.of(WHOLE))}, as many as the table has parts of "
             f"{rows_per_part} rows, got {shard.index}/{shard.count}"
         )
@@ -121,18 +121,22 @@ def _check(engine: str, precision: str, rows_per_part: int) -> None:
         ("precision", precision, get_args(Precision)),
     ):
         if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+            raise InvalidArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if rows_per_part < 1:
-        raise ValueError(f"rows_per_part must be at least 1, got {rows_per_part}")
+        raise InvalidArgumentError(f"rows_per_part must be at least 1, got {rows_per_part}")
 
 
 def _folder(out: Path, shard: Shard) -> Path:
     """Return the folder for the parts of ``out``."""
     is_file = out.suffix == ".parquet"
     if out.exists() and out.is_dir() == is_file:
-        raise ValueError(f"out must be a folder, or a file that ends in .parquet, got {out}")
+        raise InvalidArgumentError(
+            f"out must be a folder, or a file that ends in .parquet, got {out}"
+        )
     if is_file and shard.count > 1:
-        raise ValueError(f"out must be a folder where there are shards, got the file {out}")
+        raise InvalidArgumentError(
+            f"out must be a folder where there are shards, got the file {out}"
+        )
     return out.with_name(f".{out.name}.parts") if is_file else out
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recsys.data.files import whole_file
-from recsys.errors import DataError
+from recsys.errors import DataError, InvalidArgumentError
 
 MANIFEST = "manifest.json"
 
@@ -15,7 +15,7 @@ class Shard:
     """The parts of one of ``count`` machines: part ``index``, and every ``count``-th after it.
 
     Raises:
-        ValueError: If the index is not from 0 to count - 1.
+        InvalidArgumentError: If the index is not from 0 to count - 1.
     """
 
     index: int
@@ -23,7 +23,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise ValueError(
+            raise InvalidArgumentError(
                 "shard must be i/n with i from 0 to n - 1, such as 0/4, "
                 f"got {self.index}/{self.count}"
             )
@@ -33,11 +33,11 @@ class Shard:
         """Return the shard that ``i/n`` names.
 
         Raises:
-            ValueError: If the text is no such shard.
+            InvalidArgumentError: If the text is no such shard.
         """
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal()):
-            raise ValueError(f"shard must be i/n, such as 0/4, got {text!r}")
+            raise InvalidArgumentError(f"shard must be i/n, such as 0/4, got {text!r}")
         return cls(int(index), int(count))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from recsys.bulk.worker import Job, build_worker
+from recsys.errors import MissingExtraError
 
 
 class PartWorker:
@@ -37,13 +38,15 @@ def embed_on_ray(job: Job, missing: Sequence[int], done: Callable[[int], None]) 
         done: Told the number of every part that is done, in any order.
 
     Raises:
-        ImportError: If Ray is not installed.
+        MissingExtraError: If Ray is not installed.
     """
     try:
         import ray
         import ray.data
     except ImportError as error:
-        raise ImportError("engine ray needs Ray: pip install 'vitrine-recsys[ray]'") from error
+        raise MissingExtraError(
+            "engine ray needs Ray: pip install 'vitrine-recsys[ray]'"
+        ) from error
     if not ray.is_initialized():
         ray.init(include_dashboard=False)
     on_card = torch.device(job.device).type == "cuda"

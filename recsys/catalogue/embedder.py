@@ -10,7 +10,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from recsys.errors import InvalidImageError, MissingPartError
+from recsys.errors import InvalidArgumentError, InvalidImageError, MissingPartError
 from recsys.models.fusion import ItemFusion
 from text.encoder import TextEncoder
 from vision.deploy.bulk import embed_files
@@ -74,10 +74,10 @@ class ItemEmbedder:
 
         Raises:
             InvalidImageError: If a picture is none; gives its position.
-            ValueError: If the lengths disagree.
+            InvalidArgumentError: If the lengths disagree.
         """
         if len(items) != len(pictures):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"pictures must have one entry per item ({len(items)}), got {len(pictures)}"
             )
         return self.fuse(self.modalities(item_texts(items), pictures))
@@ -93,7 +93,7 @@ class ItemEmbedder:
         A query has the same embedding whatever batch it is in, to 1e-5.
 
         Raises:
-            ValueError: If a query is empty or its text too long.
+            InvalidArgumentError: If a query is empty or its text too long.
             InvalidImageError: If the bytes are no picture we accept.
             MissingPartError: If there is no encoder for what was asked.
         """
@@ -105,9 +105,9 @@ class ItemEmbedder:
         """Raise as :meth:`queries` would, but for what only decoding the picture can tell."""
         has_text = bool(text and text.strip())
         if not has_text and not image:
-            raise ValueError("query must have text or image bytes, got neither")
+            raise InvalidArgumentError("query must have text or image bytes, got neither")
         if text and len(text) > MAX_QUERY_CHARACTERS:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"query text must have at most {MAX_QUERY_CHARACTERS} characters, got {len(text)}"
             )
         if has_text and self.text is None:

@@ -20,6 +20,7 @@ from recsys.catalogue.vectors import (
     build_index,
 )
 from recsys.catalogue.words import LexicalIndex
+from recsys.errors import InvalidArgumentError
 
 SearchMode = Literal["hybrid", "vector", "lexical"]
 
@@ -129,17 +130,19 @@ def query_parts(
     The sum of the two is what "this, but in blue" asks for; nothing is embedded in lexical mode.
 
     Raises:
-        ValueError: If the mode is none, or lexical without words or with a picture.
+        InvalidArgumentError: If the mode is none, or lexical without words or with a picture.
     """
     if mode not in get_args(SearchMode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(SearchMode))}, got {mode!r}")
+        raise InvalidArgumentError(
+            f"mode must be one of {', '.join(get_args(SearchMode))}, got {mode!r}"
+        )
     has_text = bool(text and text.strip())
     if mode == "lexical":
         if image or not has_text:
             given = "a picture" if image else "no words"
-            raise ValueError(f"mode lexical must have words and no picture, got {given}")
+            raise InvalidArgumentError(f"mode lexical must have words and no picture, got {given}")
         if text and len(text) > MAX_QUERY_CHARACTERS:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"query text must have at most {MAX_QUERY_CHARACTERS} characters, got {len(text)}"
             )
         return []

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.errors import UnknownItemError
+from recsys.errors import InvalidArgumentError, UnknownItemError
 from recsys.schema import ItemSchema
 
 CATEGORY_LEVELS = 4  # deeper levels of a path are kept in the record, not in the features
@@ -50,14 +50,14 @@ class Catalogue:
         device: Where the embedding table lives.
 
     Raises:
-        ValueError: If the two disagree in length.
+        InvalidArgumentError: If the two disagree in length.
     """
 
     def __init__(
         self, items: pl.DataFrame, embeddings: NDArray[np.float32], *, device: str = "cpu"
     ) -> None:
         if len(items) != len(embeddings):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"embeddings must have one row per item ({len(items)}), got {len(embeddings)}"
             )
         self.device = device
@@ -177,14 +177,17 @@ class Catalogue:
         """Add or replace items; both arguments have one row per item.
 
         Raises:
-            ValueError: If an item occurs twice or the two disagree in length or embedding size.
+            InvalidArgumentError: If an item occurs twice or the two disagree in length or embedding
+                size.
         """
         if embeddings.shape != (len(items), self.dim):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"embeddings must have shape {(len(items), self.dim)}, got {embeddings.shape}"
             )
         if items["item_id"].is_duplicated().any():
-            raise ValueError("item_id must be unique within one upsert, got a repeated one")
+            raise InvalidArgumentError(
+                "item_id must be unique within one upsert, got a repeated one"
+            )
         items = ItemSchema.cast(items)
         fresh, known = count(len(self)), self.row_of
         rows = [known[one] if one in known else next(fresh) for one in items["item_id"]]

@@ -11,6 +11,7 @@ from torch import Tensor
 from usearch.index import Index
 
 from recsys.catalogue.store import Catalogue
+from recsys.errors import InvalidArgumentError
 
 # A catalogue, or what a filter leaves of one, is searched exactly up to this size. What either way
 # costs is measured by ``python -m benchmarks.search``.
@@ -128,10 +129,10 @@ def nearest_rows(query: Tensor, embeddings: Tensor, mask: NDArray[np.bool_], k: 
         k: How many.
 
     Raises:
-        ValueError: If the shapes disagree.
+        InvalidArgumentError: If the shapes disagree.
     """
     if query.shape != embeddings.shape[1:] or mask.shape != embeddings.shape[:1]:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"query, embeddings and mask must have shapes (D,), (N, D), (N,), got "
             f"{tuple(query.shape)}, {tuple(embeddings.shape)}, {mask.shape}"
         )

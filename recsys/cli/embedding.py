@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from recsys.cli.output import console, print_json, progress_bar
+from recsys.errors import InvalidArgumentError
 
 
 def embed(
@@ -38,11 +39,11 @@ def embed(
     from vision.device import resolve_device
 
     if (items is None) == (texts is None):
-        raise ValueError("embed must be given one of --items and --texts")
+        raise InvalidArgumentError("embed must be given one of --items and --texts")
     place = str(resolve_device(device))
     if texts is not None:
         if shard is not None or engine != "local":
-            raise ValueError("--shard and --engine are for --items, got --texts")
+            raise InvalidArgumentError("--shard and --engine are for --items, got --texts")
         count = embed_texts(Bundle(bundle), texts, out, device=place, precision=precision)
         if as_json:
             print_json({"rows": count, "file": out})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from recsys.cli.output import console, print_json, print_results
+from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from recsys.identifier import Identified
@@ -97,7 +98,9 @@ def search(
 def _pair(attribute: str) -> tuple[str, str]:
     name, separator, value = attribute.partition("=")
     if not separator:
-        raise ValueError(f"--attribute must be name=value, such as colour=blue, got {attribute!r}")
+        raise InvalidArgumentError(
+            f"--attribute must be name=value, such as colour=blue, got {attribute!r}"
+        )
     return name, value
 
 

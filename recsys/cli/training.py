@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from recsys.cli.output import announce_stage, console, print_json, print_report, progress_bar
+from recsys.errors import InvalidArgumentError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -30,7 +31,9 @@ def train(
         _preview(config, preview, as_json=as_json)
         return
     if out is None:
-        raise ValueError("--out must be the folder of bundles, got none; only --preview needs none")
+        raise InvalidArgumentError(
+            "--out must be the folder of bundles, got none; only --preview needs none"
+        )
     _check_alone()
     from recsys.config import load_config
     from recsys.evaluation.page import write_report
@@ -68,13 +71,13 @@ def _check_alone() -> None:
     """Do nothing if this process is the only one.
 
     Raises:
-        ValueError: If torchrun started several, each of which would train all of it.
+        InvalidArgumentError: If torchrun started several, each of which would train all of it.
     """
     from vision.training.processes import current_shard
 
     count = current_shard().world_size
     if count > 1:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"recsys train must run in one process, got {count} from torchrun; train the tower "
             "with vision.finetuning under torchrun, save it and name it as pretrained of [vision]"
         )
@@ -104,7 +107,7 @@ def _check_picture_name(out: Path) -> None:
 
     known = Image.registered_extensions()
     if known.get(out.suffix.lower()) not in Image.SAVE:
-        raise ValueError(
+        raise InvalidArgumentError(
             "preview must end in the suffix of a picture format that can be written, such as "
             f".png, .jpg or .webp, got {out.name!r}"
         )

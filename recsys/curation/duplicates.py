@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from recsys.errors import InvalidArgumentError
 from text.tokens.normalize import normalize
 
 Floats = NDArray[np.float32]
@@ -63,15 +64,16 @@ def find_duplicates(
         the group; null if the item has no embedding).
 
     Raises:
-        ValueError: If the lengths disagree or the threshold is no cosine to find anything by.
+        InvalidArgumentError: If the lengths disagree or the threshold is no cosine to find anything
+            by.
         FileNotFoundError: If none of the pictures is under the root.
     """
     if len(items) != len(embeddings):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"embeddings must have one row per item, {len(items)}, got {len(embeddings)}"
         )
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
+        raise InvalidArgumentError(f"threshold must be above 0 and at most 1, got {threshold}")
     embeddings = np.asarray(embeddings, dtype=np.float32)
     firsts = {
         "title": _first_of_same([_title_key(title) for title in items["title"]]),
@@ -185,10 +187,10 @@ def check_format(path: Path) -> None:
     """Raise if the file's name does not say how to write it.
 
     Raises:
-        ValueError: Names the endings.
+        InvalidArgumentError: Names the endings.
     """
     if path.suffix not in FORMATS:
-        raise ValueError(f"out must end in {', '.join(FORMATS)}, got {path}")
+        raise InvalidArgumentError(f"out must end in {', '.join(FORMATS)}, got {path}")
 
 
 def write_report(duplicates: pl.DataFrame, titles: pl.DataFrame, path: Path) -> None:
@@ -200,7 +202,7 @@ def write_report(duplicates: pl.DataFrame, titles: pl.DataFrame, path: Path) -> 
         path: Where to write.
 
     Raises:
-        ValueError: If the name ends in something else.
+        InvalidArgumentError: If the name ends in something else.
     """
     check_format(path)
     path.parent.mkdir(parents=True, exist_ok=True)

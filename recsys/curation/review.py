@@ -11,7 +11,7 @@ import polars as pl
 from recsys.data.loading import default_images_root, scan_table
 from recsys.data.pictures import broken_pictures
 from recsys.data.tables import find_files, reading, scan_file
-from recsys.errors import DataError
+from recsys.errors import DataError, InvalidArgumentError
 from recsys.identifier import Identified, ProductIdentifier
 from recsys.schema import PhotoSchema
 from vision.labelling.readable import Readable
@@ -102,10 +102,10 @@ def write_table(table: pl.DataFrame, out: Path) -> None:
     """Write a table as its name's suffix says; a reader sees the old file or the new one.
 
     Raises:
-        ValueError: If the suffix is not one of ``SUFFIXES``.
+        InvalidArgumentError: If the suffix is not one of ``SUFFIXES``.
     """
     if out.suffix not in SUFFIXES:
-        raise ValueError(f"out must end in {' or '.join(SUFFIXES)}, got {out.name!r}")
+        raise InvalidArgumentError(f"out must end in {' or '.join(SUFFIXES)}, got {out.name!r}")
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
     write = table.write_parquet if out.suffix == ".parquet" else table.write_csv

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from recsys.errors import InvalidArgumentError
 from text.tokens.normalize import normalize
 from vision.palette import PALETTE
 
@@ -56,10 +57,12 @@ def find_variants(
         min_similarity: Cosine; -1 asks nothing of the pictures.
 
     Raises:
-        ValueError: If ``embeddings`` has not a row per item.
+        InvalidArgumentError: If ``embeddings`` has not a row per item.
     """
     if len(embeddings) != len(items):
-        raise ValueError(f"embeddings must have {len(items)} rows, as items, got {len(embeddings)}")
+        raise InvalidArgumentError(
+            f"embeddings must have {len(items)} rows, as items, got {len(embeddings)}"
+        )
     words = _read_titles(items)
     groups = [
         group

@@ -93,7 +93,7 @@ def load_dataset(
         DataError: If a table cannot be read, is empty, or has no valid row, or if ``strict`` and a
             row is bad.
         SchemaError: If columns or types are not what the schema wants.
-        ValueError: If ``now`` has no zone.
+        InvalidArgumentError: If ``now`` has no zone.
     """
     dataset = _load(items, events, photos, images_root, now, check_image, progress)
     if strict:

@@ -10,6 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.errors import InvalidArgumentError
+
 Ints = NDArray[np.int64]
 
 MICROSECONDS_PER_DAY = 86_400_000_000
@@ -81,11 +83,13 @@ class Interactions:
         """Return the events of the named kinds.
 
         Raises:
-            ValueError: If a kind does not occur in ``kind_names``.
+            InvalidArgumentError: If a kind does not occur in ``kind_names``.
         """
         unknown = sorted(set(names) - set(self.kind_names))
         if unknown:
-            raise ValueError(f"kinds must be among {sorted(self.kind_names)}, got {unknown}")
+            raise InvalidArgumentError(
+                f"kinds must be among {sorted(self.kind_names)}, got {unknown}"
+            )
         codes = [self.kind_names.index(name) for name in names]
         return self.where(np.isin(self.kinds, codes))
 
@@ -115,7 +119,7 @@ def build_interactions(events: pl.DataFrame, item_ids: Sequence[str]) -> Interac
         item_ids: Catalogue in row order.
 
     Raises:
-        ValueError: If an event names an item outside ``item_ids``.
+        InvalidArgumentError: If an event names an item outside ``item_ids``.
     """
     events = events.sort("timestamp", "user_id", "item_id", "kind", maintain_order=True)
     user_ids = events["user_id"].unique().sort()
@@ -126,7 +130,9 @@ def build_interactions(events: pl.DataFrame, item_ids: Sequence[str]) -> Interac
         joined = events.select(column).join(lookup, on=column, how="left", maintain_order="left")
         if joined["code"].null_count():
             missing = joined.filter(pl.col("code").is_null())[column].unique()[:3].to_list()
-            raise ValueError(f"every {column} of events must be known, got unknown {missing}")
+            raise InvalidArgumentError(
+                f"every {column} of events must be known, got unknown {missing}"
+            )
         return joined["code"].cast(pl.Int64).to_numpy()
 
     return Interactions(

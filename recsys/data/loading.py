@@ -12,6 +12,7 @@ from recsys.data.coercion import coerce
 from recsys.data.pictures import CheckImage, PictureRule, Progress, broken_pictures
 from recsys.data.quarantine import ROW, Loaded, validate
 from recsys.data.tables import Source, find_files, scan_file
+from recsys.errors import InvalidArgumentError
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
 
 
@@ -100,10 +101,10 @@ def load_events(source: Source, item_ids: pl.Series, *, now: datetime) -> Loaded
     Raises:
         DataError: If the table cannot be read or is empty.
         SchemaError: If columns or types are not what the schema wants.
-        ValueError: If ``now`` has no zone.
+        InvalidArgumentError: If ``now`` has no zone.
     """
     if now.tzinfo is None:
-        raise ValueError(f"now must have a time zone, got {now}; add tzinfo=datetime.UTC")
+        raise InvalidArgumentError(f"now must have a time zone, got {now}; add tzinfo=datetime.UTC")
     rules = {
         "item_id|known": pl.col("item_id").is_in(item_ids.implode()),
         "timestamp|not_future": pl.col("timestamp") <= now,

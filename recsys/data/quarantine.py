@@ -10,7 +10,7 @@ import polars as pl
 
 from recsys.data.coercion import refused
 from recsys.data.tables import reading
-from recsys.errors import DataError
+from recsys.errors import DataError, InvalidArgumentError
 
 ROW = "row"  # column with the row's number in its table, from 1
 # Rules are named "column|rule", or by the whole row's rule; this is what each asks for.
@@ -39,11 +39,11 @@ def explain(rule: str) -> str:
     """Return what a rule asks for, as a sentence.
 
     Raises:
-        ValueError: If there is no such rule.
+        InvalidArgumentError: If there is no such rule.
     """
     column, _, name = rule.rpartition("|")
     if name not in _WANTED:
-        raise ValueError(f"rule must be one of {sorted(_WANTED)}, got {rule!r}")
+        raise InvalidArgumentError(f"rule must be one of {sorted(_WANTED)}, got {rule!r}")
     return f"{column} {_WANTED[name]}".strip()
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions
-from recsys.errors import DataError, LeakageError
+from recsys.errors import DataError, InvalidArgumentError, LeakageError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION_TERM = re.compile(r"(\d+)(us|ms|mo|s|m|h|d|w|q|y)")
@@ -96,10 +96,12 @@ def check_no_leak(train: Interactions, test: Interactions, *, at_us: int | None 
     Raises:
         LeakageError: If an event is on the wrong side of the moment, a user's training event is
             later than the user's test event, or an event is on both sides.
-        ValueError: If the two do not share user and item rows.
+        InvalidArgumentError: If the two do not share user and item rows.
     """
     if train.n_items != test.n_items or train.user_ids != test.user_ids:
-        raise ValueError("train and test must share user and item rows; split one Interactions")
+        raise InvalidArgumentError(
+            "train and test must share user and item rows; split one Interactions"
+        )
     if at_us is not None:
         _require_none(train, train.timestamps_us >= at_us, f"train must end before {_time(at_us)}")
         _require_none(test, test.timestamps_us < at_us, f"test must begin at {_time(at_us)}")
@@ -129,14 +131,16 @@ def cut_times(split_us: int, horizon: str, n: int) -> tuple[int, ...]:
         n: How many.
 
     Raises:
-        ValueError: If ``horizon`` is not a duration above zero, or ``n`` is below 1.
+        InvalidArgumentError: If ``horizon`` is not a duration above zero, or ``n`` is below 1.
     """
     terms = _DURATION_TERM.findall(horizon)
     written = "".join(count + unit for count, unit in terms)
     if written != horizon or not any(int(count) for count, _ in terms):
-        raise ValueError(f'horizon must be a duration such as "30d" or "1mo", got {horizon!r}')
+        raise InvalidArgumentError(
+            f'horizon must be a duration such as "30d" or "1mo", got {horizon!r}'
+        )
     if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+        raise InvalidArgumentError(f"n must be at least 1, got {n}")
     split = pl.Series([split_us]).cast(pl.Datetime("us", "UTC"))
     offsets = (
         "-" + "".join(f"{int(count) * step}{unit}" for count, unit in terms)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.errors import InvalidArgumentError
+
 # Resampling weights are made in blocks of about this many numbers, so that memory stays flat.
 _BLOCK = 4_000_000
 
@@ -37,16 +39,17 @@ def estimates(
         seed: Of the draws.
 
     Raises:
-        ValueError: If there is no user, a value is not finite, or a number is out of range.
+        InvalidArgumentError: If there is no user, a value is not finite, or a number is out of
+            range.
     """
     if values.ndim != 2 or len(values) == 0:
-        raise ValueError(f"values must have shape (U, M) with U >= 1, got {values.shape}")
+        raise InvalidArgumentError(f"values must have shape (U, M) with U >= 1, got {values.shape}")
     if not np.isfinite(values).all():
-        raise ValueError("values must be finite, got NaN or infinity")
+        raise InvalidArgumentError("values must be finite, got NaN or infinity")
     if not 0.0 < level < 1.0:
-        raise ValueError(f"level must be between 0 and 1, got {level}")
+        raise InvalidArgumentError(f"level must be between 0 and 1, got {level}")
     if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}")
+        raise InvalidArgumentError(f"resamples must be at least 1, got {resamples}")
     blocks = _draws(len(values), resamples, seed)
     means = np.concatenate([weights @ values / len(values) for weights in blocks])  # (resamples, M)
     tail = (1.0 - level) / 2.0
@@ -78,10 +81,12 @@ def difference(
     of the systems suggest.
 
     Raises:
-        ValueError: If the two disagree in length.
+        InvalidArgumentError: If the two disagree in length.
     """
     if ours.shape != theirs.shape:
-        raise ValueError(f"theirs must have shape {ours.shape} to match ours, got {theirs.shape}")
+        raise InvalidArgumentError(
+            f"theirs must have shape {ours.shape} to match ours, got {theirs.shape}"
+        )
     return estimate(ours - theirs, level=level, resamples=resamples, seed=seed)
 
 

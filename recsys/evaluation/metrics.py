@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Ints
+from recsys.errors import InvalidArgumentError
 
 Scores = NDArray[np.float64]
 Metric = Callable[[Ints, Sequence[Ints], int], Scores]
@@ -86,11 +87,11 @@ def coverage_at_k(ranked: Ints, candidates: NDArray[np.bool_], k: int) -> float:
         k: How many ranks are looked at.
 
     Raises:
-        ValueError: If k is out of range or there is no candidate.
+        InvalidArgumentError: If k is out of range or there is no candidate.
     """
     _check_k(ranked, k)
     if not candidates.any():
-        raise ValueError("candidates must have at least one true row, got none")
+        raise InvalidArgumentError("candidates must have at least one true row, got none")
     shown = np.unique(ranked[:, :k])
     return float(candidates[shown[shown >= 0]].sum() / candidates.sum())
 
@@ -123,24 +124,26 @@ def _hits(ranked: Ints, relevant: Sequence[Ints], k: int) -> NDArray[np.bool_]:
     users = np.arange(len(ranked)) * stride
     wanted = np.repeat(users, counts) + right
     if len(np.unique(wanted)) != len(wanted):
-        raise ValueError("relevant must name each item once per user, got a repeated one")
+        raise InvalidArgumentError("relevant must name each item once per user, got a repeated one")
     return np.isin(users[:, None] + top, wanted) & (top >= 0)
 
 
 def _check_k(ranked: Ints, k: int) -> None:
     if ranked.ndim != 2:
-        raise ValueError(f"ranked must have shape (U, K), got {ranked.shape}")
+        raise InvalidArgumentError(f"ranked must have shape (U, K), got {ranked.shape}")
     if not 1 <= k <= ranked.shape[1]:
-        raise ValueError(f"k must be between 1 and {ranked.shape[1]} (ranks given), got {k}")
+        raise InvalidArgumentError(
+            f"k must be between 1 and {ranked.shape[1]} (ranks given), got {k}"
+        )
 
 
 def _check_relevant(ranked: Ints, counts: Ints) -> None:
     if len(counts) != len(ranked):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"relevant must have one entry per ranked user ({len(ranked)}), got {len(counts)}"
         )
     if (counts == 0).any():
-        raise ValueError(
+        raise InvalidArgumentError(
             f"relevant must not be empty, got none for {int((counts == 0).sum())} users, first at "
             f"{int(np.argmin(counts))}; leave such users out of the queries"
         )
@@ -148,7 +151,9 @@ def _check_relevant(ranked: Ints, counts: Ints) -> None:
 
 def _check_rows(top: Ints, right: Ints) -> None:
     if right.min() < 0 or top.min(initial=0) < -1:
-        raise ValueError("item rows must be >= 0 (-1 pads ranked rows), got a negative one")
+        raise InvalidArgumentError(
+            "item rows must be >= 0 (-1 pads ranked rows), got a negative one"
+        )
     ordered = np.sort(top, axis=1)
     if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
-        raise ValueError("ranked must name each item once per user, got a repeated one")
+        raise InvalidArgumentError("ranked must name each item once per user, got a repeated one")

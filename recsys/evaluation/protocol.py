@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Ints
+from recsys.errors import InvalidArgumentError
 from recsys.evaluation.bootstrap import Estimate, difference, estimates
 from recsys.evaluation.metrics import METRICS, coverage_at_k
 from recsys.evaluation.queries import Queries, Scope
@@ -62,8 +63,8 @@ def evaluate(
         progress: Called after every batch.
 
     Raises:
-        ValueError: If ``ks`` or ``batch_size`` has a number below 1, or the scores are not
-            finite or of the wrong shape.
+        InvalidArgumentError: If ``ks`` or ``batch_size`` has a number below 1, or the scores are
+            not finite or of the wrong shape.
     """
     (ranked,) = rank_queries(
         scorer, [queries], ks=ks, batch_size=batch_size, seed=seed, progress=progress
@@ -91,12 +92,12 @@ def rank_queries(
         progress: Called after every batch.
 
     Raises:
-        ValueError: As for ``evaluate``.
+        InvalidArgumentError: As for ``evaluate``.
     """
     if not ks or min(ks) < 1:
-        raise ValueError(f"ks must be one or more numbers of at least 1, got {list(ks)}")
+        raise InvalidArgumentError(f"ks must be one or more numbers of at least 1, got {list(ks)}")
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
     ranked = [np.empty((len(queries), max(ks)), dtype=np.int64) for queries in questions]
     users: Ints = np.unique(np.concatenate([queries.user_rows for queries in questions]))
     for start in range(0, len(users), batch_size):
@@ -122,7 +123,8 @@ def score_ranking(
     """Return every metric at every k of rankings (U, K) that were made elsewhere.
 
     Raises:
-        ValueError: If the rankings do not fit the questions or have fewer than ``max(ks)`` ranks.
+        InvalidArgumentError: If the rankings do not fit the questions or have fewer than
+            ``max(ks)`` ranks.
     """
     per_user = {
         f"{metric}@{k}": compute(ranked, queries.relevant, k)
@@ -151,16 +153,18 @@ def compare(ours: SystemResult, theirs: SystemResult, metric: str, *, seed: int 
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: If the two answered different questions or the metric is unknown.
+        InvalidArgumentError: If the two answered different questions or the metric is unknown.
     """
     if ours.scope != theirs.scope or not np.array_equal(ours.user_rows, theirs.user_rows):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"theirs must answer the questions of ours ({ours.scope!r}, {len(ours.user_rows)} "
             f"users), got {theirs.scope!r} with {len(theirs.user_rows)} users"
         )
     for result in (ours, theirs):
         if metric not in result.per_user:
-            raise ValueError(f"metric must be one of {sorted(result.per_user)}, got {metric!r}")
+            raise InvalidArgumentError(
+                f"metric must be one of {sorted(result.per_user)}, got {metric!r}"
+            )
     return difference(ours.per_user[metric], theirs.per_user[metric], seed=seed)
 
 
@@ -186,7 +190,8 @@ def rank_scores(
         seed: Of the permutation.
 
     Raises:
-        ValueError: If the shapes disagree, k < 1, or a score is not float32, NaN or plus infinity.
+        InvalidArgumentError: If the shapes disagree, k < 1, or a score is not float32, NaN or plus
+            infinity.
     """
     _check_scores(scores, excluded, candidates, k)
     order = np.random.default_rng(seed).permutation(len(candidates))
@@ -222,13 +227,15 @@ def _check_scores(
     scores: NDArray[np.float32], excluded: Sequence[Ints], candidates: NDArray[np.bool_], k: int
 ) -> None:
     if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+        raise InvalidArgumentError(f"k must be at least 1, got {k}")
     if scores.dtype != np.float32:
-        raise ValueError(f"scores must be float32, got {scores.dtype}")
+        raise InvalidArgumentError(f"scores must be float32, got {scores.dtype}")
     if scores.shape != (len(excluded), len(candidates)):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"scores must have shape {(len(excluded), len(candidates))} (users, catalogue), "
             f"got {scores.shape}"
         )
     if np.isnan(scores).any() or np.isposinf(scores).any():
-        raise ValueError("scores must be finite or minus infinity, got NaN or plus infinity")
+        raise InvalidArgumentError(
+            "scores must be finite or minus infinity, got NaN or plus infinity"
+        )

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from recsys.data.interactions import Interactions, Ints
 from recsys.data.splits import check_no_leak
-from recsys.errors import DataError
+from recsys.errors import DataError, InvalidArgumentError
 
 Scope = Literal["all", "new", "cold"]
 SCOPES: tuple[Scope, ...] = ("all", "new", "cold")
@@ -71,13 +71,15 @@ def build_queries(
     Raises:
         LeakageError: If ``train`` has an event at or after ``now_us``, or ``test`` one before it.
         DataError: If nobody is left to ask.
-        ValueError: If the scope is unknown or the rows of the two do not correspond.
+        InvalidArgumentError: If the scope is unknown or the rows of the two do not correspond.
     """
     check_no_leak(train, test, at_us=now_us)
     if scope not in SCOPES:
-        raise ValueError(f"scope must be one of {list(SCOPES)}, got {scope!r}")
+        raise InvalidArgumentError(f"scope must be one of {list(SCOPES)}, got {scope!r}")
     if candidates is not None and candidates.shape != (train.n_items,):
-        raise ValueError(f"candidates must have shape ({train.n_items},), got {candidates.shape}")
+        raise InvalidArgumentError(
+            f"candidates must have shape ({train.n_items},), got {candidates.shape}"
+        )
     met = train.matrix()
     known = met.getnnz(axis=0) > 0  # (N,)
     if scope == "cold":

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from recsys.errors import InvalidArgumentError
 from recsys.evaluation.bootstrap import Estimate
 from recsys.evaluation.protocol import SystemResult, compare
 from recsys.evaluation.queries import Queries, Scope
@@ -174,11 +175,13 @@ def ranking_table(queries: Queries, systems: Sequence[tuple[Role, SystemResult]]
         systems: Exactly one of them is ours.
 
     Raises:
-        ValueError: If not exactly one system is ours, or one answered other questions.
+        InvalidArgumentError: If not exactly one system is ours, or one answered other questions.
     """
     ours = [result for role, result in systems if role == "ours"]
     if len(ours) != 1:
-        raise ValueError(f"systems must have exactly one with the role 'ours', got {len(ours)}")
+        raise InvalidArgumentError(
+            f"systems must have exactly one with the role 'ours', got {len(ours)}"
+        )
     rows = [
         SystemRow(
             name=result.name,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.data.interactions import Ints
+from recsys.errors import InvalidArgumentError
 from recsys.identification.evidence import HEAD, ITEM, PHOTOS, PICTURE, SOURCES, Evidence
 from recsys.identification.groups import OperatingPoint, choose, likely_sets
 
@@ -128,17 +129,18 @@ def fit_calibration(
             with ``evidence``, where there are none.
 
     Raises:
-        ValueError: If there are no photos, fewer than two products, or a share is not one.
+        InvalidArgumentError: If there are no photos, fewer than two products, or a share is not
+            one.
     """
     n_items = evidence.values.shape[1]
     if len(rows) == 0 or n_items < 2:
-        raise ValueError(
+        raise InvalidArgumentError(
             "calibration needs at least one photo and two products, got "
             f"{len(rows)} photos and {n_items} products"
         )
     for name, share in {"precision": precision, "unknown_share": unknown_share}.items():
         if not 0 < share < 1:
-            raise ValueError(f"{name} must be between 0 and 1, got {share}")
+            raise InvalidArgumentError(f"{name} must be between 0 and 1, got {share}")
     views = _views(evidence, evidence if unmet is None else unmet, rows, unknown_share)
     weights, pivots, unknown = _fit(views)
     shown, hidden = _cross_fitted(views)

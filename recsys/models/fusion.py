@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.config import FusionConfig
+from recsys.errors import InvalidArgumentError
 
 
 class GatedSum(nn.Module):
@@ -157,7 +158,7 @@ class ItemFusion(nn.Module):
         dropout: Of the inputs and inside the projections.
 
     Raises:
-        ValueError: If there is no modality or the kind is unknown.
+        InvalidArgumentError: If there is no modality or the kind is unknown.
     """
 
     def __init__(
@@ -171,9 +172,9 @@ class ItemFusion(nn.Module):
     ) -> None:
         super().__init__()
         if not dims:
-            raise ValueError("dims must name at least one modality, got none")
+            raise InvalidArgumentError("dims must name at least one modality, got none")
         if kind not in FUSIONS:
-            raise ValueError(f"kind must be one of {sorted(FUSIONS)}, got {kind!r}")
+            raise InvalidArgumentError(f"kind must be one of {sorted(FUSIONS)}, got {kind!r}")
         self.dims = dict(dims)
         self.dim = dim
         self.projections = nn.ModuleList(
@@ -204,7 +205,7 @@ class ItemFusion(nn.Module):
             present: Which modalities each item has, bool (B, M).
 
         Raises:
-            ValueError: If names or shapes disagree.
+            InvalidArgumentError: If names or shapes disagree.
         """
         self._check_shapes(embeddings, present)
         return self.fuse(self.project(embeddings, present), present)
@@ -240,16 +241,16 @@ class ItemFusion(nn.Module):
             embeddings: Embeddings (B, D_m) of at least one modality.
 
         Raises:
-            ValueError: If none is given, one is unknown, or the shapes disagree.
+            InvalidArgumentError: If none is given, one is unknown, or the shapes disagree.
         """
         unknown = sorted(set(embeddings) - set(self.dims))
         if unknown or not embeddings:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"embeddings must have one or more of {list(self.dims)}, got {sorted(embeddings)}"
             )
         for name, values in embeddings.items():
             if values.ndim != 2 or values.shape[1] != self.dims[name]:
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"embeddings[{name!r}] must have shape (B, {self.dims[name]}), "
                     f"got {tuple(values.shape)}"
                 )
@@ -260,7 +261,7 @@ class ItemFusion(nn.Module):
 
     def _check_shapes(self, embeddings: Mapping[str, Tensor], present: Tensor) -> None:
         if set(embeddings) != set(self.dims):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"embeddings must have the modalities {list(self.dims)}, got {sorted(embeddings)}; "
                 "use encode() for rows that lack one"
             )
@@ -268,7 +269,7 @@ class ItemFusion(nn.Module):
         wanted = {name: (n_rows, size) for name, size in self.dims.items()}
         got = {name: tuple(embeddings[name].shape) for name in self.dims}
         if got != wanted or present.shape != (n_rows, len(self.dims)):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"embeddings must have shapes {wanted} for present (B, {len(self.dims)}), "
                 f"got {got} and present {tuple(present.shape)}"
             )

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recsys.errors import InvalidArgumentError
+
 
 def info_nce(
     queries: Tensor, keys: Tensor, groups: Tensor, *, temperature: float | Tensor
@@ -25,10 +27,10 @@ def info_nce(
         temperature: Divides the cosines; a tensor () where it is learned.
 
     Raises:
-        ValueError: If the shapes disagree.
+        InvalidArgumentError: If the shapes disagree.
     """
     if queries.shape != keys.shape or groups.shape != queries.shape[:1]:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"queries and keys must both be (B, D) and groups (B,), got {tuple(queries.shape)}, "
             f"{tuple(keys.shape)} and {tuple(groups.shape)}"
         )
@@ -52,10 +54,10 @@ def similarity_distillation_loss(student: Tensor, teacher: Tensor, *, temperatur
         temperature: Divides the cosines of both.
 
     Raises:
-        ValueError: If the numbers of rows disagree.
+        InvalidArgumentError: If the numbers of rows disagree.
     """
     if len(student) != len(teacher):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"student and teacher must have one row per item, got {len(student)} and {len(teacher)}"
         )
     if len(student) < 3:
@@ -115,10 +117,10 @@ def listwise_softmax_loss(logits: Tensor, relevance: Tensor, mask: Tensor) -> Te
         mask: Which entries are candidates, bool (B, K).
 
     Raises:
-        ValueError: If the shapes disagree.
+        InvalidArgumentError: If the shapes disagree.
     """
     if not logits.shape == relevance.shape == mask.shape:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"logits, relevance and mask must have one shape (B, K), got {tuple(logits.shape)}, "
             f"{tuple(relevance.shape)} and {tuple(mask.shape)}"
         )

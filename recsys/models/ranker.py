@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import RankerConfig
+from recsys.errors import InvalidArgumentError
 
 # A feature this many deviations from its mean says no more than one at the limit; the clamp keeps
 # a live value that training never saw from taking over the score.
@@ -59,10 +60,10 @@ class Ranker(nn.Module):
         """Return features (..., F) in deviations from their mean, within ``LIMIT``.
 
         Raises:
-            ValueError: If the last dimension is not F.
+            InvalidArgumentError: If the last dimension is not F.
         """
         if features.shape[-1] != len(self.mean):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"features must have {len(self.mean)} columns, got {tuple(features.shape)}"
             )
         return ((features - self.mean) / self.deviation).clamp(-LIMIT, LIMIT)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recsys.config import UserConfig
 from recsys.data.interactions import MICROSECONDS_PER_DAY, History, Ints
+from recsys.errors import InvalidArgumentError
 from recsys.models.taste import DECAYS_DAYS, TasteRegression
 
 VISIT_DAYS = 1 / 24  # events about this close to the latest one are the same visit
@@ -42,10 +43,10 @@ def pad_histories(histories: Sequence[History], length: int, now_us: Ints) -> Pa
             out.
 
     Raises:
-        ValueError: If there is not one moment per history.
+        InvalidArgumentError: If there is not one moment per history.
     """
     if now_us.shape != (len(histories),):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"now_us must have one moment per history, shape ({len(histories)},), "
             f"got {now_us.shape}"
         )
@@ -90,7 +91,7 @@ class UserEncoder(nn.Module):
         dropout: Of the transformer.
 
     Raises:
-        ValueError: If ``heads`` does not divide ``width``.
+        InvalidArgumentError: If ``heads`` does not divide ``width``.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class UserEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width must be a multiple of heads ({heads}), got {width}")
+            raise InvalidArgumentError(f"width must be a multiple of heads ({heads}), got {width}")
         self.dim = dim
         self.history_length = history_length
         self.taste = TasteRegression(dim, n_kinds)
@@ -139,12 +140,12 @@ class UserEncoder(nn.Module):
             mask: True where there is an event, bool (B, L); the rest is ignored.
 
         Raises:
-            ValueError: If the shapes disagree.
+            InvalidArgumentError: If the shapes disagree.
         """
         if items.shape[2:] != (self.dim,) or not (
             items.shape[:2] == ages_days.shape == kinds.shape == mask.shape
         ):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"items must be (B, L, {self.dim}), ages_days, kinds and mask (B, L), got "
                 f"{tuple(items.shape)}, {tuple(ages_days.shape)}, {tuple(kinds.shape)} and "
                 f"{tuple(mask.shape)}"

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 import text.checkpoint
 import vision.checkpoint
 from recsys.config import AlignmentConfig, TrainConfig
+from recsys.errors import InvalidArgumentError
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce
 from recsys.training.loop import EpochSampler, fit, warm_cosine
@@ -117,8 +118,8 @@ def align(
         device: A torch device name.
 
     Raises:
-        ValueError: If the lengths disagree, there are fewer than two pictures, or the labels are
-            not of the tower's classes.
+        InvalidArgumentError: If the lengths disagree, there are fewer than two pictures, or the
+            labels are not of the tower's classes.
         TrainingError: If no picture can be read or the loss is not finite.
     """
     tower = towers.vision
@@ -281,15 +282,15 @@ def _as_is(batch: Any) -> Batch:
 def _check(captioned: Captioned, tower: VisionTower) -> None:
     count = len(captioned.pictures)
     if len(captioned.texts) != count or captioned.groups.shape != (count,):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"texts and groups must have one entry per picture ({count}), got "
             f"{len(captioned.texts)} and {captioned.groups.shape}"
         )
     if count < 2:
-        raise ValueError(f"alignment needs at least 2 pictures with a text, got {count}")
+        raise InvalidArgumentError(f"alignment needs at least 2 pictures with a text, got {count}")
     classes = {name: tuple(names) for name, names in captioned.pictures.classes.items()}
     if classes != tower.classes:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"pictures must be labelled with the tower's classes {list(tower.classes)}, "
             f"got {list(classes)}"
         )

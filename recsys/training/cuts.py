@@ -24,7 +24,7 @@ def choose_targets(interactions: Interactions | None, wanted: tuple[str, ...]) -
     """Return the kinds to recommend for: those wanted, else purchases, else all.
 
     Raises:
-        ValueError: If a wanted kind does not occur.
+        InvalidArgumentError: If a wanted kind does not occur.
     """
     if interactions is None:
         return ()

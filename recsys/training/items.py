@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from recsys.config import FusionConfig
 from recsys.data.interactions import Ints
-from recsys.errors import TrainingError
+from recsys.errors import InvalidArgumentError, TrainingError
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce, similarity_distillation_loss
 from recsys.training.loop import Columns, EpochSampler, adamw, fit, row_batches
@@ -97,11 +97,11 @@ def train_items(
 
     Raises:
         TrainingError: If fewer than two items have a modality, or the loss is not finite.
-        ValueError: If the arrays disagree.
+        InvalidArgumentError: If the arrays disagree.
     """
     _check(data)
     if start is not None and list(start.dims.items()) != list(data.dims.items()):
-        raise ValueError(f"start must fuse {data.dims}, got {start.dims}")
+        raise InvalidArgumentError(f"start must fuse {data.dims}, got {start.dims}")
     rows = np.flatnonzero(data.present.any(axis=1))
     if len(rows) < 2:
         raise TrainingError(
@@ -324,7 +324,7 @@ def _mean(losses: list[Tensor], like: Tensor) -> Tensor:
 
 
 def _check(data: ItemTrainingData) -> None:
-    """Raise ValueError where the arrays disagree: later, indexing would say it less well."""
+    """Raise where the arrays disagree: later, indexing would say it less well."""
     n_items = len(data)
     wanted: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
         "present": (data.present.shape, (n_items, len(data.modalities))),
@@ -341,15 +341,17 @@ def _check(data: ItemTrainingData) -> None:
         wanted["photos"] = (data.photos.shape, (len(data.photos), data.dims[IMAGE]))
     for name, (got, shape) in wanted.items():
         if got != shape:
-            raise ValueError(f"{name} must have shape {shape} for {n_items} items, got {got}")
+            raise InvalidArgumentError(
+                f"{name} must have shape {shape} for {n_items} items, got {got}"
+            )
     for name, labels in data.targets.items():
         if labels.size and labels.max() >= data.n_classes[name]:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"targets[{name!r}] must be below its n_classes {data.n_classes[name]}, "
                 f"got {labels.max()}"
             )
     for name, rows in (("pairs", data.pairs), ("photo_rows", data.photo_rows)):
         if rows.size and not 0 <= rows.min() <= rows.max() < n_items:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"{name} must be item rows in [0, {n_items}), got {rows.min()} to {rows.max()}"
             )

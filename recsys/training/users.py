@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recsys.config import UserConfig
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
-from recsys.errors import TrainingError
+from recsys.errors import InvalidArgumentError, TrainingError
 from recsys.models.losses import catalogue_softmax_loss, sampled_softmax_loss
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
 from recsys.training.loop import VALIDATION_LOSS, Columns, EpochSampler, adamw, fit, row_batches
@@ -63,7 +63,7 @@ def train_users(
 
     Raises:
         TrainingError: If there is nothing to train or validate on, or the loss is not finite.
-        ValueError: If the arrays disagree.
+        InvalidArgumentError: If the arrays disagree.
     """
     items: dict[str, NDArray[Any]] = {
         "embeddings": item_embeddings,
@@ -71,7 +71,7 @@ def train_users(
     }
     for name, values in items.items():
         if len(values) != interactions.n_items:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"item {name} must have one row for each of the {interactions.n_items} items of "
                 f"the interactions, got {len(values)}"
             )

@@ -7,6 +7,7 @@ from typing import get_args
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
+from recsys.errors import InvalidArgumentError
 from serving.client.messages import (
     Answer,
     Deleted,
@@ -28,12 +29,14 @@ def build_timestamp(name: str, value: datetime | None) -> Timestamp | None:
     """Return a time as a message.
 
     Raises:
-        ValueError: If it has no time zone: which moment it means would be a guess.
+        InvalidArgumentError: If it has no time zone: which moment it means would be a guess.
     """
     if value is None:
         return None
     if value.tzinfo is None:
-        raise ValueError(f"{name} must have a time zone, got {value!r}; use datetime.now(UTC)")
+        raise InvalidArgumentError(
+            f"{name} must have a time zone, got {value!r}; use datetime.now(UTC)"
+        )
     message = Timestamp()
     message.FromDatetime(value.astimezone(UTC))
     return message
@@ -56,10 +59,12 @@ def build_search(
     """Return a request to search.
 
     Raises:
-        ValueError: If the mode is none.
+        InvalidArgumentError: If the mode is none.
     """
     if mode not in get_args(SearchMode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(SearchMode))}, got {mode!r}")
+        raise InvalidArgumentError(
+            f"mode must be one of {', '.join(get_args(SearchMode))}, got {mode!r}"
+        )
     return pb.SearchRequest(
         text=text,
         image=image,
@@ -95,11 +100,13 @@ def build_upserts(items: Sequence[Item], pictures: Mapping[str, bytes]) -> pb.Up
     """Return a request to store items.
 
     Raises:
-        ValueError: If there is a picture for none of the items.
+        InvalidArgumentError: If there is a picture for none of the items.
     """
     strays = sorted(pictures.keys() - {item.item_id for item in items})
     if strays:
-        raise ValueError(f"pictures must be of items in the same call, got others: {strays[:5]}")
+        raise InvalidArgumentError(
+            f"pictures must be of items in the same call, got others: {strays[:5]}"
+        )
     return pb.UpsertItemsRequest(
         items=[
             pb.ItemUpsert(item=_build_item(item), picture=pictures.get(item.item_id))

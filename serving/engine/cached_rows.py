@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.errors import InvalidArgumentError
 from serving.errors import OverloadedError, UnavailableError
 from serving.state.connection import RedisConnection
 
@@ -30,15 +31,15 @@ def encode_row(vector: NDArray[np.floating]) -> bytes:
     """Return an embedding (D,) of float32 or float16 as bytes.
 
     Raises:
-        ValueError: If it is no finite vector of these types.
+        InvalidArgumentError: If it is no finite vector of these types.
     """
     dtype = vector.dtype.newbyteorder("<")
     if vector.ndim != 1 or dtype not in _CODES:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"vector must be float32 or float16 of shape (D,), got {vector.dtype} {vector.shape}"
         )
     if not np.isfinite(vector).all():
-        raise ValueError("vector must be finite, got NaN or infinity")
+        raise InvalidArgumentError("vector must be finite, got NaN or infinity")
     head = _HEAD.pack(MAGIC, FORMAT, _CODES[dtype], 0, len(vector))
     body = vector.astype(dtype, copy=False).tobytes()
     return head + _CRC.pack(zlib.crc32(body, zlib.crc32(head))) + body

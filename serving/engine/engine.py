@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from recsys.catalogue.search import SearchMode, query_parts
 from recsys.catalogue.store import Filters
+from recsys.errors import InvalidArgumentError
 from recsys.identifier import Identified, ProductIdentifier
 from recsys.recommender import Event, Recommender, Scored
 from serving.engine.compute import ComputeThread
@@ -114,13 +115,13 @@ class Engine:
 
         Raises:
             UnknownItemError: If an event names an item that is not in the catalogue.
-            ValueError: If an event's kind is not one that the bundle was trained on.
+            InvalidArgumentError: If an event's kind is not one that the bundle was trained on.
             UnavailableError: If Redis is away.
         """
         known = self._recommender.kind_names
         for index, event in enumerate(events):
             if known and event.event.kind not in known:
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"events[{index}].kind must be one that the bundle knows, {sorted(known)}, "
                     f"got {event.event.kind!r}"
                 )

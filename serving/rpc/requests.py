@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.catalogue.search import SearchMode
 from recsys.catalogue.store import Filters
-from recsys.errors import InvalidImageError
+from recsys.errors import InvalidArgumentError, InvalidImageError
 from recsys.identifier import Group, Verdict
 from recsys.recommender import Event, Scored, check_k
 from serving.state.histories import UserEvent
@@ -49,10 +49,12 @@ def read_id(name: str, value: str) -> str:
     """Return an id.
 
     Raises:
-        ValueError: If it is empty or too long.
+        InvalidArgumentError: If it is empty or too long.
     """
     if not 1 <= len(value) <= MAX_ID_CHARACTERS:
-        raise ValueError(f"{name} must have 1 to {MAX_ID_CHARACTERS} characters, got {len(value)}")
+        raise InvalidArgumentError(
+            f"{name} must have 1 to {MAX_ID_CHARACTERS} characters, got {len(value)}"
+        )
     return value
 
 
@@ -60,13 +62,13 @@ def read_ids(name: str, values: Sequence[str], *, at_least: int, at_most: int) -
     """Return ids, distinct and in their order.
 
     Raises:
-        ValueError: If there are too few or too many, one is repeated, empty or too long.
+        InvalidArgumentError: If there are too few or too many, one is repeated, empty or too long.
     """
     _check_count(name, len(values), at_least=at_least, at_most=at_most)
     ids = [read_id(f"{name}[{index}]", value) for index, value in enumerate(values)]
     if len(set(ids)) < len(ids):
         repeated = next(value for value in ids if ids.count(value) > 1)
-        raise ValueError(f"{name} must be distinct, got {repeated!r} more than once")
+        raise InvalidArgumentError(f"{name} must be distinct, got {repeated!r} more than once")
     return ids
 
 
@@ -74,7 +76,7 @@ def read_k(k: int) -> int:
     """Return a number of results.
 
     Raises:
-        ValueError: If it is not one that we answer.
+        InvalidArgumentError: If it is not one that we answer.
     """
     check_k(k)
     return k
@@ -84,7 +86,7 @@ def read_now_us(message: pb.RecommendRequest | pb.RankRequest) -> int:
     """Return the moment of a request, microseconds UTC: the one it names, else the clock's.
 
     Raises:
-        ValueError: If the time is none.
+        InvalidArgumentError: If the time is none.
     """
     return read_us("now", message.now) if message.HasField("now") else clock_us()
 
@@ -98,12 +100,12 @@ def read_us(name: str, value: Timestamp) -> int:
     """Return a time as microseconds UTC.
 
     Raises:
-        ValueError: If it is outside the years 1 to 9999 or its nanoseconds are none.
+        InvalidArgumentError: If it is outside the years 1 to 9999 or its nanoseconds are none.
     """
     try:
         return (value.ToDatetime(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError) as error:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{name} must be a time of the years 1 to 9999, got {value.seconds} s and "
             f"{value.nanos} ns since 1970"
         ) from error
@@ -124,7 +126,7 @@ def read_filters(message: pb.Filters) -> Filters:
     """Return which items may be answered.
 
     Raises:
-        ValueError: If a bound is no price, the bounds cross, or there are too many parts.
+        InvalidArgumentError: If a bound is no price, the bounds cross, or there are too many parts.
     """
     _check_count("filters.category", len(message.category), at_least=0, at_most=MAX_PARTS)
     _check_count("filters.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
@@ -134,7 +136,7 @@ def read_filters(message: pb.Filters) -> Filters:
     ]
     low, high = bounds
     if low is not None and high is not None and low > high:
-        raise ValueError(f"filters.price_min must be at most price_max {high}, got {low}")
+        raise InvalidArgumentError(f"filters.price_min must be at most price_max {high}, got {low}")
     return Filters(
         category=tuple(message.category),
         price_min=low,
@@ -148,10 +150,12 @@ def read_search_mode(mode: "pb.SearchMode.ValueType") -> SearchMode:
     """Return how to search.
 
     Raises:
-        ValueError: If this release knows no such mode.
+        InvalidArgumentError: If this release knows no such mode.
     """
     if mode not in _SEARCH_MODES:
-        raise ValueError(f"mode must be one of {', '.join(pb.SearchMode.keys())}, got {mode}")
+        raise InvalidArgumentError(
+            f"mode must be one of {', '.join(pb.SearchMode.keys())}, got {mode}"
+        )
     return _SEARCH_MODES[mode]
 
 
@@ -163,7 +167,7 @@ def read_events(messages: Sequence[pb.Event], *, now_us: int) -> list[UserEvent]
         now_us: Time of arrival, taken by events without one.
 
     Raises:
-        ValueError: If there are none or too many, or a field of one is wrong; names it.
+        InvalidArgumentError: If there are none or too many, or a field of one is wrong; names it.
     """
     _check_count("events", len(messages), at_least=1, at_most=MAX_EVENTS)
     return [
@@ -175,7 +179,7 @@ def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> 
     """Return items to store.
 
     Raises:
-        ValueError: If there are none or too many, or a field of one is wrong; names it.
+        InvalidArgumentError: If there are none or too many, or a field of one is wrong; names it.
         InvalidImageError: If a picture is too large.
     """
     read_ids(
@@ -235,16 +239,16 @@ def _read_event(name: str, message: pb.Event, now_us: int) -> UserEvent:
     if message.HasField("timestamp"):
         timestamp_us = read_us(f"{name}.timestamp", message.timestamp)
         if timestamp_us > now_us + MAX_AHEAD_S * 1_000_000:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"{name}.timestamp must be at most {MAX_AHEAD_S} s in the future, got "
                 f"{message.timestamp.ToJsonString()}"
             )
     quantity = message.quantity if message.HasField("quantity") else 1.0
     value = message.value if message.HasField("value") else None
     if not (math.isfinite(quantity) and quantity >= 0):
-        raise ValueError(f"{name}.quantity must be a finite number >= 0, got {quantity}")
+        raise InvalidArgumentError(f"{name}.quantity must be a finite number >= 0, got {quantity}")
     if value is not None and not math.isfinite(value):
-        raise ValueError(f"{name}.value must be finite, got {value}")
+        raise InvalidArgumentError(f"{name}.value must be finite, got {value}")
     event = Event(
         read_id(f"{name}.item_id", message.item_id),
         read_id(f"{name}.kind", message.kind),
@@ -257,7 +261,7 @@ def _read_item(name: str, message: pb.Item) -> dict[str, Any]:
     for field in ("title", "description", "image"):
         length = len(getattr(message, field))
         if length > MAX_TEXT_CHARACTERS:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"{name}.{field} must have at most {MAX_TEXT_CHARACTERS} characters, got {length}"
             )
     _check_count(f"{name}.category", len(message.category), at_least=0, at_most=MAX_PARTS)
@@ -290,10 +294,10 @@ def _read_picture(name: str, message: pb.ItemUpsert, max_bytes: int) -> bytes | 
 
 def _read_price(name: str, price: float) -> float:
     if not (math.isfinite(price) and price >= 0):
-        raise ValueError(f"{name} must be a finite number >= 0, got {price}")
+        raise InvalidArgumentError(f"{name} must be a finite number >= 0, got {price}")
     return price
 
 
 def _check_count(name: str, count: int, *, at_least: int, at_most: int) -> None:
     if not at_least <= count <= at_most:
-        raise ValueError(f"{name} must have {at_least} to {at_most} entries, got {count}")
+        raise InvalidArgumentError(f"{name} must have {at_least} to {at_most} entries, got {count}")

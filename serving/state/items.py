@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from recsys.catalogue.embedder import item_texts
-from recsys.errors import InvalidImageError
+from recsys.errors import InvalidArgumentError, InvalidImageError
 from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender
 from recsys.schema import ItemSchema
@@ -92,7 +92,7 @@ class LiveItems:
 
         Raises:
             InvalidImageError: If a picture is none.
-            ValueError: If an item's words change while its picture is only in the bundle.
+            InvalidArgumentError: If an item's words change while its picture is only in the bundle.
             UnavailableError: If Redis is away, or others keep changing the pictures.
         """
         for _ in range(_ATTEMPTS):
@@ -145,7 +145,7 @@ class LiveItems:
         before = bundled if stored is None else stored
         record = ItemRecord(item_id, False, before.picture, before.picture_digest, fields)
         if record.picture == "bundle" and not self._is_as_bundled(record):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"item {item_id!r} has new words, and its picture is known to the bundle only; "
                 "send the picture along, or empty bytes to go without"
             )

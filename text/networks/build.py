@@ -8,6 +8,7 @@ from transformers import BertConfig, BertModel
 from text.checkpoint import load
 from text.config import TextConfig
 from text.encoder import TextEncoder
+from text.errors import InvalidArgumentError
 from text.networks.hub import find_checkpoint
 from text.networks.projection import build_projection
 from text.tokens.normalize import normalize
@@ -25,7 +26,7 @@ def build_encoder(config: TextConfig, texts: Sequence[str], *, seed: int) -> Tex
     Raises:
         WeightsError: If the checkpoint is not on this machine and cannot be fetched.
         CheckpointError: If it cannot be used.
-        ValueError: If a new encoder is to be built and no text has a word.
+        InvalidArgumentError: If a new encoder is to be built and no text has a word.
     """
     if config.checkpoint is None:
         encoder = _build_new(config, texts, seed)
@@ -42,7 +43,7 @@ def build_encoder(config: TextConfig, texts: Sequence[str], *, seed: int) -> Tex
 def _build_new(config: TextConfig, texts: Sequence[str], seed: int) -> TextEncoder:
     normalized = [normalize(text) for text in texts]
     if not any(normalized):
-        raise ValueError(
+        raise InvalidArgumentError(
             "texts must have a word to build an encoder from, got none; "
             "give titles, or set checkpoint"
         )

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from text.errors import InvalidArgumentError
+
 
 def pool_mean(tokens: Tensor, mask: Tensor) -> Tensor:
     """Return the mean over real tokens (B, F)."""
@@ -53,13 +55,13 @@ def pool(tokens: Tensor, mask: Tensor, mode: str) -> Tensor:
         mode: A name in ``POOLINGS``.
 
     Raises:
-        ValueError: If the shapes disagree or there is no such mode.
+        InvalidArgumentError: If the shapes disagree or there is no such mode.
     """
     if mask.shape != tokens.shape[:2]:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"mask must have shape {tuple(tokens.shape[:2])} to match tokens, "
             f"got {tuple(mask.shape)}"
         )
     if mode not in POOLINGS:
-        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {mode!r}")
+        raise InvalidArgumentError(f"pooling must be one of {', '.join(POOLINGS)}, got {mode!r}")
     return POOLINGS[mode](tokens, mask)

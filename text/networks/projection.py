@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from text.errors import InvalidArgumentError
+
 # By the names that checkpoints use; nothing else is ever imported from a name in a file.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "torch.nn.modules.linear.Identity": nn.Identity,
@@ -36,7 +38,7 @@ class Dense(nn.Module):
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
             )
         self.linear = nn.Linear(in_features, out_features, bias=bias)

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from text.config import TransferConfig
 from text.encoder import TextEncoder
+from text.errors import InvalidArgumentError, MissingExtraError
 
 
 def stages(backbone: PreTrainedModel) -> list[list[str]]:
@@ -42,9 +43,9 @@ def restrict_learning(encoder: TextEncoder, transfer: TransferConfig) -> None:
     they update queries and values. Changed in place; at first its embeddings are the same.
 
     Raises:
-        ValueError: If it has fewer stages, nothing would be left to learn, or there are no layers
-            to update.
-        ImportError: If low-rank updates are wanted and peft is not installed.
+        InvalidArgumentError: If it has fewer stages, nothing would be left to learn, or there are
+            no layers to update.
+        MissingExtraError: If low-rank updates are wanted and peft is not installed.
     """
     if transfer.lora_rank:
         _add_lora(encoder, transfer)
@@ -52,12 +53,12 @@ def restrict_learning(encoder: TextEncoder, transfer: TransferConfig) -> None:
     found = stages(encoder.backbone)
     frozen = len(found) if transfer.frozen_stages == "all" else transfer.frozen_stages
     if frozen > len(found):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"frozen_stages must be at most {len(found)} (the word embeddings and the layers), "
             f'or "all", got {frozen}'
         )
     if frozen == len(found) and not encoder.dense_layers:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"frozen_stages = {transfer.frozen_stages} leaves nothing to learn: set dim to another "
             f"size than the checkpoint's {encoder.dim} for a projection that learns, or epochs = 0 "
             "to keep the encoder as it is"
@@ -85,11 +86,11 @@ def _add_lora(encoder: TextEncoder, transfer: TransferConfig) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError as error:
-        raise ImportError("LoRA needs peft: pip install 'vitrine-recsys[lora]'") from error
+        raise MissingExtraError("LoRA needs peft: pip install 'vitrine-recsys[lora]'") from error
     modules = encoder.backbone.named_modules()
     layers = [path for path, part in modules if isinstance(part, nn.Linear)]
     if not layers:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"lora_rank = {transfer.lora_rank} needs an encoder with layers, but this one has "
             "none: name a checkpoint, set layers, or set lora_rank = 0"
         )

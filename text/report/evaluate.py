@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from text.dataset import Samples
 from text.encoder import TextEncoder
+from text.errors import InvalidArgumentError
 from text.report.metrics import search_result, target_result
 from text.report.results import TextReport
 from text.retrieval import Found, find_by_category, find_by_partner, find_by_words
@@ -43,13 +44,13 @@ def evaluate_encoder(
         progress: Show Lightning's progress bar.
 
     Raises:
-        ValueError: If no text has a word.
+        InvalidArgumentError: If no text has a word.
     """
     embeddings = encoder.embed(samples.texts, device=device, progress=progress)
     found = _search(encoder, samples, embeddings, max_queries, seed)
     by_words = found["two words"]
     if len(by_words.rows) == 0:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"samples must have a text with a word, got {len(samples)} texts without any"
         )
     scripts = np.array([script(samples.texts[row]) for row in by_words.rows])

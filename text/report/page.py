@@ -5,6 +5,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import TypeAdapter, ValidationError
 
+from text.errors import InvalidArgumentError
 from text.report.results import TextReport
 
 HTML_NAME = "text.html"
@@ -23,10 +24,10 @@ def write_report(report: TextReport, folder: Path, *, before: TextReport | None 
             page; it is not in the file.
 
     Raises:
-        ValueError: If the earlier evaluation is of another number of texts.
+        InvalidArgumentError: If the earlier evaluation is of another number of texts.
     """
     if before is not None and before.n_texts != report.n_texts:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"before must be of the same {report.n_texts} texts as the report, "
             f"got one of {before.n_texts}"
         )
@@ -41,13 +42,15 @@ def read_report(folder: Path) -> TextReport:
     """Return the report whose ``text.json`` is in the folder, equal to the one written.
 
     Raises:
-        ValueError: If there is none, or it is damaged or of another format.
+        InvalidArgumentError: If there is none, or it is damaged or of another format.
     """
     path = folder / JSON_NAME
     try:
         return TypeAdapter(TextReport).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ValueError(f"{path} must be a report that write_report wrote: {error}") from error
+        raise InvalidArgumentError(
+            f"{path} must be a report that write_report wrote: {error}"
+        ) from error
 
 
 def _render(report: TextReport, before: TextReport | None) -> str:

@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from text.errors import InvalidArgumentError
+
 # NFKC would glue these to the word before them ("Acme™" becomes "AcmeTM"), so they go first.
 _MARKS = re.compile("[™℠®©]")
 
@@ -31,10 +33,10 @@ def normalize(text: str, *, max_chars: int = 2000) -> str:
         max_chars: Longest result; what exceeds it is cut off.
 
     Raises:
-        ValueError: If ``max_chars`` is not positive.
+        InvalidArgumentError: If ``max_chars`` is not positive.
     """
     if max_chars < 1:
-        raise ValueError(f"max_chars must be at least 1, got {max_chars}")
+        raise InvalidArgumentError(f"max_chars must be at least 1, got {max_chars}")
     text = _MARKS.sub(" ", text[: _LOOKED_AT * max_chars])
     visible = "".join(character for character in text if _is_kept(character))
     composed = unicodedata.normalize("NFKC", _BETWEEN_NUMBERS.sub(" ", visible))

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from text.errors import InvalidArgumentError
+
 
 def contrastive_loss(
     queries: Tensor, titles: Tensor, also_answers: Tensor, *, temperature: float
@@ -20,11 +22,11 @@ def contrastive_loss(
         temperature: Divides the cosines.
 
     Raises:
-        ValueError: If the shapes disagree.
+        InvalidArgumentError: If the shapes disagree.
     """
     count = len(queries)
     if queries.shape != titles.shape or also_answers.shape != (count, count):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"queries and titles must share a shape (B, D) and also_answers be (B, B), got "
             f"{tuple(queries.shape)}, {tuple(titles.shape)} and {tuple(also_answers.shape)}"
         )

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from vision.batches import open_picture
-from vision.errors import ImageError
+from vision.errors import ImageError, InvalidArgumentError
 from vision.images import MAX_BYTES, MAX_PIXELS
 from vision.precision import Precision, autocast
 from vision.tower import VisionTower
@@ -72,10 +72,10 @@ def embed_files(
 
     Raises:
         ImageError: If a file cannot be read; names its position.
-        ValueError: If batch_size is below 1, or compile is asked for on a processor.
+        InvalidArgumentError: If batch_size is below 1, or compile is asked for on a processor.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
     place = torch.device(device)
     if place.type == "cuda":
         # A compiled network is compiled again for another number of rows, so all batches have one.
@@ -83,7 +83,7 @@ def embed_files(
         network = torch.compile(_embed_pixels) if compile else _embed_pixels
         return _embed_with(card, network, tower, paths, precision)
     if compile:
-        raise ValueError(f"compile must be False on a processor, got True on {place}")
+        raise InvalidArgumentError(f"compile must be False on a processor, got True on {place}")
     return tower.embed(paths, batch_size=batch_size, device=place, precision=precision)
 
 

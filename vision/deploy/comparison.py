@@ -16,6 +16,7 @@ from vision.dataset import UNKNOWN, PictureSet, Samples, decode_samples
 from vision.deploy.compress import factorise, prune
 from vision.deploy.export import INT8_FILE, MODEL_FILE, export_onnx
 from vision.deploy.onnx_tower import OnnxTower
+from vision.errors import InvalidArgumentError
 from vision.precision import Precision, autocast
 from vision.tower import TowerOutput, VisionTower
 from vision.transforms import Preprocess, normalise
@@ -64,13 +65,13 @@ def compare_variants(
         repeats: Timed passes of each variant and batch size.
 
     Raises:
-        ImportError: If the extra ``onnx`` is not installed.
-        ValueError: If the samples have other targets or classes.
+        MissingExtraError: If the extra ``onnx`` is not installed.
+        InvalidArgumentError: If the samples have other targets or classes.
         TrainingError: If no picture can be read.
     """
     known = {target: tuple(names) for target, names in samples.classes.items()}
     if known != tower.classes:
-        raise ValueError("samples must have the targets and classes of the tower")
+        raise InvalidArgumentError("samples must have the targets and classes of the tower")
     pictures = decode_samples(samples, tower.preprocess, spill=None, progress=False)
     tower = copy.deepcopy(tower).cpu().eval()
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
+from vision.errors import InvalidArgumentError
 from vision.networks.low_rank import Layer, thin_layers
 from vision.tower import VisionTower
 
@@ -24,10 +25,10 @@ def prune(tower: VisionTower, amount: float) -> VisionTower:
         amount: Share of the weights that become zero, 0 to 1.
 
     Raises:
-        ValueError: If the amount is not a share.
+        InvalidArgumentError: If the amount is not a share.
     """
     if not 0 <= amount < 1:
-        raise ValueError(f"amount must be at least 0 and below 1 (a share), got {amount}")
+        raise InvalidArgumentError(f"amount must be at least 0 and below 1 (a share), got {amount}")
     # torch reads all weights as one vector, which the layout of channels_last does not let it.
     pruned = copy.deepcopy(tower).to(memory_format=torch.contiguous_format)
     weights = [(layer, "weight") for layer in _layers(pruned)]
@@ -60,10 +61,10 @@ def factorise(tower: VisionTower, energy: float) -> VisionTower:
         energy: Share of a layer's squared singular values that its rank r must keep, 0 to 1.
 
     Raises:
-        ValueError: If the energy is not a share.
+        InvalidArgumentError: If the energy is not a share.
     """
     if not 0 < energy <= 1:
-        raise ValueError(f"energy must be above 0 and at most 1 (a share), got {energy}")
+        raise InvalidArgumentError(f"energy must be above 0 and at most 1 (a share), got {energy}")
     factorised = copy.deepcopy(tower)
     ranks = {}
     for path, layer in list(factorised.backbone.named_modules()):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vision.batches import ImageSource, prepared_batches
 from vision.checkpoint import CONFIG_FILE, describe
 from vision.deploy.quantise import quantise
+from vision.errors import InvalidArgumentError, MissingExtraError
 from vision.tower import VisionTower
 
 MODEL_FILE = "model.onnx"
@@ -39,12 +40,14 @@ def export_onnx(
             as ``model.int8.onnx`` as well, a quarter the size, faster and a little less exact.
 
     Raises:
-        ImportError: If the extra ``onnx`` is not installed.
-        ValueError: If there is no calibration picture.
+        MissingExtraError: If the extra ``onnx`` is not installed.
+        InvalidArgumentError: If there is no calibration picture.
         ImageError: If a calibration picture cannot be read; names its position.
     """
     if int8_calibration is not None and not int8_calibration:
-        raise ValueError("int8_calibration must have at least 1 picture, got none; None skips int8")
+        raise InvalidArgumentError(
+            "int8_calibration must have at least 1 picture, got none; None skips int8"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # That of an earlier export would answer for another tower.
@@ -74,7 +77,7 @@ def _write_graph(tower: VisionTower, path: Path) -> None:
     try:
         import onnxscript  # noqa: F401  (what torch's exporter is written with)
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             "writing ONNX needs onnxscript: pip install 'vitrine-recsys[onnx]'"
         ) from error
     # Written as it is found: in evaluation mode, on the CPU, and in the plain layout, without which

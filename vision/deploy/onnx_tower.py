@@ -13,7 +13,7 @@ from torch import Tensor
 from vision.batches import ImageSource, prepared_batches
 from vision.checkpoint import CONFIG_FILE, TowerConfig
 from vision.deploy.export import EMBEDDINGS, INPUT, INT8_FILE, LOGITS, MODEL_FILE
-from vision.errors import CheckpointError
+from vision.errors import CheckpointError, InvalidArgumentError, MissingExtraError
 from vision.tower import TowerOutput
 
 
@@ -26,7 +26,7 @@ class OnnxTower:
         threads: Threads of one pass; as many as torch would use if None.
 
     Raises:
-        ImportError: If the extra ``onnx`` is not installed.
+        MissingExtraError: If the extra ``onnx`` is not installed.
         CheckpointError: If the folder does not hold an exported tower, or none in int8.
     """
 
@@ -36,7 +36,7 @@ class OnnxTower:
         try:
             import onnxruntime
         except ImportError as error:
-            raise ImportError(
+            raise MissingExtraError(
                 "running ONNX needs onnxruntime: pip install 'vitrine-recsys[onnx]'"
             ) from error
         path = Path(folder) / (INT8_FILE if int8 else MODEL_FILE)
@@ -61,11 +61,11 @@ class OnnxTower:
             images: Float32 (B, 3, H, W), as ``build_eval_transform`` makes them.
 
         Raises:
-            ValueError: If the shape is wrong.
+            InvalidArgumentError: If the shape is wrong.
         """
         side = self.preprocess.size
         if images.shape[1:] != (3, side, side):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"images must have shape (B, 3, {side}, {side}), got {tuple(images.shape)}"
             )
         wanted = [EMBEDDINGS, *(f"{LOGITS}{target}" for target in self.classes)]

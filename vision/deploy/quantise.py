@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.errors import MissingExtraError
+
 Feed = dict[str, NDArray[np.float32]]  # input name -> batch
 
 
@@ -25,14 +27,14 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
         feeds: Inputs such as the graph will see, a batch at a time.
 
     Raises:
-        ImportError: If the extra ``onnx`` is not installed.
+        MissingExtraError: If the extra ``onnx`` is not installed.
     """
     try:
         import onnx
         from onnxruntime import quantization
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             "int8 needs onnx and onnxruntime: pip install 'vitrine-recsys[onnx]'"
         ) from error
     with tempfile.TemporaryDirectory() as folder:

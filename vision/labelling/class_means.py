@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vision.batches import prepared_batches
 from vision.dataset import UNKNOWN, Samples
+from vision.errors import InvalidArgumentError
 from vision.labelling.readable import Readable
 from vision.tower import VisionTower
 
@@ -29,10 +30,10 @@ def with_class_means(tower: VisionTower, samples: Samples) -> VisionTower:
             without any is never predicted.
 
     Raises:
-        ValueError: If the samples have other classes.
+        InvalidArgumentError: If the samples have other classes.
     """
     if {name: tuple(names) for name, names in samples.classes.items()} != tower.classes:
-        raise ValueError("samples must have the targets and classes of the tower")
+        raise InvalidArgumentError("samples must have the targets and classes of the tower")
     result = copy.deepcopy(tower).eval()
     pictures = Readable(samples.images, samples.root, tower.preprocess)
     batches = prepared_batches(pictures, tower.preprocess, batch_size=BATCH_SIZE)

@@ -18,7 +18,7 @@ from scipy.special import log_softmax, softmax
 
 from vision.batches import ImageSource
 from vision.dataset import UNKNOWN, Samples
-from vision.errors import CheckpointError, TrainingError
+from vision.errors import CheckpointError, InvalidArgumentError, TrainingError
 from vision.labelling.readable import Readable
 from vision.tower import VisionTower
 
@@ -83,13 +83,15 @@ class Prototypes:
             images: Its pictures; one is enough, such as the product's studio picture.
 
         Raises:
-            ValueError: If the name is taken or there is no picture.
+            InvalidArgumentError: If the name is taken or there is no picture.
             ImageError: If an image cannot be read; names its position.
         """
         if name in self.classes:
-            raise ValueError(f"name must be new, got {name!r}, which is a class of {self.target}")
+            raise InvalidArgumentError(
+                f"name must be new, got {name!r}, which is a class of {self.target}"
+            )
         if not images:
-            raise ValueError(f"images of {name!r} must be at least one picture, got none")
+            raise InvalidArgumentError(f"images of {name!r} must be at least one picture, got none")
         vector = _unit(self.tower.embed(images).sum(axis=0, keepdims=True))
         return replace(
             self,
@@ -158,15 +160,19 @@ def build_prototypes(tower: VisionTower, samples: Samples, target: str) -> Proto
         target: Target of the samples whose classes are learned; the tower need not know them.
 
     Raises:
-        ValueError: If there is no such target, or two classes have one name.
+        InvalidArgumentError: If there is no such target, or two classes have one name.
         TrainingError: If no picture of a class can be read.
     """
     if target not in samples.classes:
-        raise ValueError(f"target must be one of {', '.join(samples.classes)}, got {target!r}")
+        raise InvalidArgumentError(
+            f"target must be one of {', '.join(samples.classes)}, got {target!r}"
+        )
     classes = tuple(samples.classes[target])
     if len(set(classes)) < len(classes):
         twice = sorted({name for name in classes if classes.count(name) > 1})
-        raise ValueError(f"classes of {target!r} must have different names, got {twice} twice")
+        raise InvalidArgumentError(
+            f"classes of {target!r} must have different names, got {twice} twice"
+        )
     known = samples.take(np.flatnonzero(samples.targets[target] != UNKNOWN))
     pictures = Readable(known.images, known.root, tower.preprocess)
     embeddings = tower.embed(pictures)

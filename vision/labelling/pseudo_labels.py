@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.dataset import UNKNOWN, Rejected, Samples
+from vision.errors import InvalidArgumentError
 from vision.hierarchy import CategoryPath, consistent, decode, find_paths
 from vision.labelling.readable import Readable
 from vision.tower import VisionTower
@@ -53,14 +54,16 @@ def pseudo_label(
         root: Folder that every picture must be in; images are then relative to it.
 
     Raises:
-        ValueError: If there is no such target, or a number is out of range.
+        InvalidArgumentError: If there is no such target, or a number is out of range.
     """
     if target not in tower.classes:
-        raise ValueError(f"target must be one of {', '.join(tower.classes)}, got {target!r}")
+        raise InvalidArgumentError(
+            f"target must be one of {', '.join(tower.classes)}, got {target!r}"
+        )
     if not 0 < confidence <= 1:
-        raise ValueError(f"confidence must be above 0 and at most 1, got {confidence}")
+        raise InvalidArgumentError(f"confidence must be above 0 and at most 1, got {confidence}")
     if per_class is not None and per_class < 1:
-        raise ValueError(f"per_class must be at least 1 or None, got {per_class}")
+        raise InvalidArgumentError(f"per_class must be at least 1 or None, got {per_class}")
     pictures = Readable(images, root, tower.preprocess)
     paths = find_paths(tower.classes)
     probabilities = consistent(tower.predict(pictures), paths)
@@ -124,10 +127,10 @@ def combine(labelled: Samples, pseudo: Samples) -> Samples:
         pseudo: From ``pseudo_label``.
 
     Raises:
-        ValueError: If the classes differ, or only one of the two has a root.
+        InvalidArgumentError: If the classes differ, or only one of the two has a root.
     """
     if _names(labelled) != _names(pseudo):
-        raise ValueError(
+        raise InvalidArgumentError(
             "pseudo must have the targets and classes of labelled, "
             f"got {list(pseudo.classes)} and {list(labelled.classes)}; "
             "label with a tower that was trained on labelled"
@@ -155,7 +158,7 @@ def _common_root(labelled: Samples, pseudo: Samples) -> tuple[Path | None, list[
     if labelled.root == pseudo.root:
         return labelled.root, list(labelled.images), list(pseudo.images)
     if labelled.root is None or pseudo.root is None:
-        raise ValueError(
+        raise InvalidArgumentError(
             "labelled and pseudo must both have a root or neither, got "
             f"{labelled.root} and {pseudo.root}; give pseudo_label the root of its images"
         )

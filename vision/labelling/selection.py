@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import entr
 
 from vision.dataset import Rejected
+from vision.errors import InvalidArgumentError
 from vision.labelling.readable import Readable
 from vision.tower import VisionTower
 
@@ -61,7 +62,8 @@ def select(
         seed: Seed of random.
 
     Raises:
-        ValueError: If there are fewer than k readable pictures, or no such target or strategy.
+        InvalidArgumentError: If there are fewer than k readable pictures, or no such target or
+            strategy.
     """
     target = _check(tower, k, strategy, target)
     pictures = Readable(pool, root, tower.preprocess)
@@ -109,7 +111,7 @@ def margin(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
         probabilities: (n, C), of at least two classes.
     """
     if probabilities.shape[1] < 2:
-        raise ValueError(f"margin needs at least 2 classes, got {probabilities.shape[1]}")
+        raise InvalidArgumentError(f"margin needs at least 2 classes, got {probabilities.shape[1]}")
     second, first = np.partition(probabilities.astype(np.float64), [-2, -1], axis=1)[:, -2:].T
     unsure: NDArray[np.float64] = 1.0 - (first - second)
     return unsure
@@ -166,15 +168,19 @@ def _check(tower: VisionTower, k: int, strategy: str, target: str | None) -> str
     """Return the target that is looked at, once the arguments are known to be sound."""
     strategies = (*_SCORES, "core_set")
     if strategy not in strategies:
-        raise ValueError(f"strategy must be one of {', '.join(strategies)}, got {strategy!r}")
+        raise InvalidArgumentError(
+            f"strategy must be one of {', '.join(strategies)}, got {strategy!r}"
+        )
     names = tuple(tower.classes)
     if not names or (target is not None and target not in names):
-        raise ValueError(f"target must be one of {', '.join(names) or '(none)'}, got {target!r}")
+        raise InvalidArgumentError(
+            f"target must be one of {', '.join(names) or '(none)'}, got {target!r}"
+        )
     if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+        raise InvalidArgumentError(f"k must be at least 1, got {k}")
     return names[-1] if target is None else target
 
 
 def _check_enough(k: int, available: int, what: str) -> None:
     if k > available:
-        raise ValueError(f"k must be at most {available} ({what}), got {k}")
+        raise InvalidArgumentError(f"k must be at most {available} ({what}), got {k}")

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.dataset import UNKNOWN
+from vision.errors import InvalidArgumentError
 
 # From 1/16 to 16 by quarters of an octave, nearest to 1 first: the least change wins a tie. A finer
 # grid would only fit the validation pictures more closely.
@@ -39,10 +40,10 @@ def tune_thresholds(
         labels: Class indices, (n,); -1 where unknown, which is left out.
 
     Raises:
-        ValueError: If the shapes disagree.
+        InvalidArgumentError: If the shapes disagree.
     """
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"probabilities and labels must have shapes (n, C) and (n,), "
             f"got {probabilities.shape} and {labels.shape}"
         )

@@ -12,6 +12,7 @@ from timm.models import load_state_dict_from_hf
 from torch import Tensor, nn
 from transformers import AutoConfig
 
+from vision.errors import InvalidArgumentError
 from vision.networks.low_rank import replace_layers
 from vision.networks.torchvision_network import build_torchvision
 from vision.networks.transformers_network import TransformersNetwork, build_transformers
@@ -78,7 +79,8 @@ def build_backbone(
         drop_path: Rate of stochastic depth, in place of the one that the library has it at.
 
     Raises:
-        ValueError: If there is no such network, or it has no stochastic depth and is to have some.
+        InvalidArgumentError: If there is no such network, or it has no stochastic depth and is to
+            have some.
         WeightsError: If the weights are not on this machine and cannot be fetched.
     """
     library, _, rest = name.partition("/")
@@ -114,16 +116,16 @@ def enable_recompute(network: nn.Module) -> None:
     Gradients are the same; batch norms see each batch twice, so their statistics forget faster.
 
     Raises:
-        ValueError: If the network cannot.
+        InvalidArgumentError: If the network cannot.
     """
     switch: Any = getattr(network, "set_grad_checkpointing", None)
     try:
         # timm asserts and transformers raises where it is not supported.
         if switch is None:
-            raise ValueError("its library has no checkpointing for it")
+            raise InvalidArgumentError("its library has no checkpointing for it")
         switch()
     except (AssertionError, ValueError) as error:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"recompute must be false for backbone {type(network).__name__}: {error}"
         ) from error
 
@@ -133,7 +135,7 @@ def _build_timm(
 ) -> tuple[nn.Module, Preprocess]:
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=5)
-        raise ValueError(
+        raise InvalidArgumentError(
             f"backbone must be a timm name, 'torchvision/NAME' or 'transformers/ID', got {name!r}; "
             f"similar timm names: {', '.join(close) or 'none'}"
         )
@@ -146,7 +148,9 @@ def _build_timm(
     try:
         network = timm.create_model(name, pretrained=pretrained is True, **options)
     except TypeError as error:
-        raise ValueError(f"backbone {name!r} does not take {sorted(options)}: {error}") from error
+        raise InvalidArgumentError(
+            f"backbone {name!r} does not take {sorted(options)}: {error}"
+        ) from error
     except (*UNREACHABLE, RuntimeError) as error:
         raise not_found(name, pretrained) from error
     if isinstance(pretrained, str):
@@ -189,14 +193,16 @@ def try_size(network: nn.Module, side: int, name: str) -> Tensor:
     """Return what the network, called ``name``, makes of one black picture (1, 3, side, side).
 
     Raises:
-        ValueError: If the network does not read pictures of this size.
+        InvalidArgumentError: If the network does not read pictures of this size.
     """
     was_training = network.training
     try:
         with torch.inference_mode():
             features: Tensor = network.eval()(torch.zeros(1, 3, side, side))
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"size {side} does not fit backbone {name!r}: {error}") from error
+        raise InvalidArgumentError(
+            f"size {side} does not fit backbone {name!r}: {error}"
+        ) from error
     finally:
         network.train(was_training)
     return features
@@ -209,7 +215,7 @@ def _measured(network: nn.Module, preprocess: Preprocess, spec: BackboneSpec) ->
     """
     features = try_size(network, preprocess.size, spec.name)
     if features.ndim != 2:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"backbone {spec.name!r} must give features (B, F), got {tuple(features.shape)}"
         )
     return Backbone(network.train(), features.shape[1], preprocess, spec)

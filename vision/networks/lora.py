@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from vision.errors import InvalidArgumentError, MissingExtraError
+
 # What timm, torchvision and transformers call the linear layers of an attention.
 PROJECTIONS = {
     *("q", "k", "v", "kv", "qkv", "proj"),
@@ -27,16 +29,16 @@ def add_lora(network: nn.Module, *, rank: int, alpha: float, size: int) -> nn.Mo
         size: Height and width of its pictures in pixels.
 
     Raises:
-        ValueError: If the network has no attention that can be updated.
-        ImportError: If peft is not installed.
+        InvalidArgumentError: If the network has no attention that can be updated.
+        MissingExtraError: If peft is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError as error:
-        raise ImportError("LoRA needs peft: pip install 'vitrine-recsys[lora]'") from error
+        raise MissingExtraError("LoRA needs peft: pip install 'vitrine-recsys[lora]'") from error
     targets = _attention_layers(network)
     if not targets:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"lora_rank = {rank} needs a backbone with attention, such as a ViT; "
             f"{type(network).__name__} has none: set lora_rank = 0"
         )
@@ -101,7 +103,7 @@ def _refuse_unused(network: nn.Module, size: int) -> None:
         found = torch.autograd.grad(features.sum(), list(updates.values()), allow_unused=True)
         unused = [name for name, gradient in zip(updates, found, strict=True) if gradient is None]
     if unused:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"lora_rank must be 0 for {type(network).__name__}, whose attention does not call "
             f"{len(unused) // 2} of the layers to be updated, the first is "
             f"{unused[0].partition('.lora_')[0]!r}"

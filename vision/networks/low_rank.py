@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from vision.errors import InvalidArgumentError
+
 Layer = nn.Conv2d | nn.Linear
 
 
@@ -28,16 +30,20 @@ def replace_layers(network: nn.Module, ranks: Mapping[str, int]) -> None:
         ranks: Rank by a layer's path in it.
 
     Raises:
-        ValueError: If there is no convolution or linear layer at a path.
+        InvalidArgumentError: If there is no convolution or linear layer at a path.
     """
     for path, rank in ranks.items():
         try:
             layer = network.get_submodule(path)
         except AttributeError as error:
-            raise ValueError(f"ranks must name layers of the network, got {path!r}") from error
+            raise InvalidArgumentError(
+                f"ranks must name layers of the network, got {path!r}"
+            ) from error
         if not isinstance(layer, Layer):
             kind = type(layer).__name__
-            raise ValueError(f"ranks must name convolutions and linear layers, {path!r} is {kind}")
+            raise InvalidArgumentError(
+                f"ranks must name convolutions and linear layers, {path!r} is {kind}"
+            )
         network.set_submodule(path, thin_layers(layer, rank))
 
 

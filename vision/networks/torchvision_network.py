@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 from torchvision.ops import StochasticDepth
 
-from vision.errors import WeightsError
+from vision.errors import InvalidArgumentError, WeightsError
 from vision.networks.weights import State, find_local, load_local, load_state, not_found
 from vision.transforms import Preprocess
 
@@ -28,11 +28,12 @@ def build_torchvision(
         drop_path: As ``build_backbone`` has it.
 
     Raises:
-        ValueError: If there is no such network, or it has no stochastic depth and is to have some.
+        InvalidArgumentError: If there is no such network, or it has no stochastic depth and is to
+            have some.
         WeightsError: If the weights are not on this machine and cannot be fetched.
     """
     if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ValueError(f"torchvision has no classification network {name!r}")
+        raise InvalidArgumentError(f"torchvision has no classification network {name!r}")
     local = find_local(pretrained)
     if isinstance(pretrained, str) and local is None:
         raise WeightsError(
@@ -76,7 +77,7 @@ def _set_drop_path(network: nn.Module, name: str, rate: float) -> None:
     """
     layers = [part for part in network.modules() if isinstance(part, StochasticDepth)]
     if rate and not layers:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"drop_path must be 0 for 'torchvision/{name}', which has no stochastic depth, "
             f"got {rate}"
         )
@@ -111,5 +112,5 @@ def _drop_classifiers(network: Any, name: str) -> None:
             network.aux_logits = False
     linears = [path for path, part in network.named_modules() if isinstance(part, nn.Linear)]
     if not linears:
-        raise ValueError(f"torchvision network {name!r} does not end in a linear layer")
+        raise InvalidArgumentError(f"torchvision network {name!r} does not end in a linear layer")
     network.set_submodule(linears[-1], nn.Identity())

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vision.config import TransferConfig
+from vision.errors import InvalidArgumentError
 from vision.tower import VisionTower
 
 # Where torchvision's and transformers' networks keep their layers, the outermost in a name.
@@ -47,7 +48,7 @@ def freeze_stages(tower: VisionTower, transfer: TransferConfig, epoch: int) -> N
     a backbone with LoRA only the low-rank updates are ever released.
 
     Raises:
-        ValueError: If there are fewer stages than are to be frozen.
+        InvalidArgumentError: If there are fewer stages than are to be frozen.
     """
     parameters = dict(tower.backbone.named_parameters())
     stages = _learning_stages(tower.backbone, transfer)
@@ -93,7 +94,7 @@ def parameter_groups(
         weight_decay: That of matrices.
 
     Raises:
-        ValueError: If there are fewer stages than are to be frozen.
+        InvalidArgumentError: If there are fewer stages than are to be frozen.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for weight, factor in _trained(tower, transfer, extra):
@@ -135,7 +136,7 @@ def _frozen_stages(count: int, transfer: TransferConfig, epoch: int | None) -> i
     """Return how many of the stages are frozen in an epoch, or always where there is none."""
     kept = count if transfer.frozen_stages == "all" else transfer.frozen_stages
     if not 0 <= kept <= count:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"frozen_stages must be between 0 and {count} (the backbone's stages), "
             f'or "all", got {kept}'
         )

@@ -8,7 +8,7 @@ from PIL.Image import Resampling
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PretrainedConfig
 
-from vision.errors import WeightsError
+from vision.errors import InvalidArgumentError, WeightsError
 from vision.networks.weights import UNREACHABLE, not_found, refuse_missing
 from vision.transforms import Preprocess
 
@@ -74,7 +74,7 @@ def build_transformers(
         drop_path: As ``build_backbone`` has it.
 
     Raises:
-        ValueError: If it has no stochastic depth and is to have some.
+        InvalidArgumentError: If it has no stochastic depth and is to have some.
         WeightsError: If it is not on this machine and cannot be fetched, or does not fit.
     """
     processors: Any = AutoImageProcessor
@@ -90,7 +90,7 @@ def build_transformers(
     if hasattr(config, "drop_path_rate"):
         config.drop_path_rate = drop_path
     elif drop_path:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"drop_path must be 0 for 'transformers/{source}', whose configuration has no "
             f"drop_path_rate, got {drop_path}"
         )

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from vision.errors import InvalidArgumentError
 from vision.report.results import Bin, Reliability
 
 N_BINS = 15
@@ -54,11 +55,11 @@ def fit_temperature(probabilities: Probabilities, labels: NDArray[np.int64]) -> 
         labels: (n,), -1 where unknown.
 
     Raises:
-        ValueError: If no label is known.
+        InvalidArgumentError: If no label is known.
     """
     known = labels >= 0
     if not known.any():
-        raise ValueError(
+        raise InvalidArgumentError(
             f"labels must have a known one to fit a temperature to, got {len(known)} -1"
         )
     logits, own = _logits(probabilities[known]), labels[known, None]
@@ -77,10 +78,10 @@ def at_temperature(probabilities: Probabilities, temperature: float) -> NDArray[
     """Return the probabilities (n, C) of logits divided by the temperature.
 
     Raises:
-        ValueError: If the temperature is not above 0.
+        InvalidArgumentError: If the temperature is not above 0.
     """
     if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
+        raise InvalidArgumentError(f"temperature must be above 0, got {temperature}")
     scaled: NDArray[np.float64] = softmax(_logits(probabilities) / temperature, axis=1)
     return scaled
 

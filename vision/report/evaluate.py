@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from vision.dataset import Samples
+from vision.errors import InvalidArgumentError
 from vision.report.answers import Answers, ask
 from vision.report.calibration import fit_temperature
 from vision.report.gallery import hardest_pictures
@@ -49,7 +50,7 @@ def evaluate_tower(
         progress: Show Lightning's progress bar.
 
     Raises:
-        ValueError: If classes or groups do not fit, or no label is known.
+        InvalidArgumentError: If classes or groups do not fit, or no label is known.
         ImageError: If no picture can be read.
     """
     _check(tower, samples, calibration, slices, batch_size)
@@ -98,7 +99,7 @@ def _evaluate(
         )
         results[target] = replace(result, robustness=_curves(answers.changed[target], labels))
     if not results:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"samples must have a known label of a readable picture in one of the targets "
             f"({', '.join(samples.targets)}), got only -1"
         )
@@ -135,19 +136,21 @@ def _check(
     batch_size: int,
 ) -> None:
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
     if not samples.targets:
-        raise ValueError("samples must have at least one target, got none: nothing to measure")
+        raise InvalidArgumentError(
+            "samples must have at least one target, got none: nothing to measure"
+        )
     for name, some in (("samples", samples), ("calibration", calibration)):
         for target, names in () if some is None else some.classes.items():
             if tower.classes.get(target) != tuple(names):
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"{name} must have the tower's classes of each target "
                     f"({', '.join(tower.classes)}), got others for {target!r}"
                 )
     for grouping, groups in (slices or {}).items():
         if len(groups) != len(samples):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"slices[{grouping!r}] must have one group per picture ({len(samples)}), "
                 f"got {len(groups)}"
             )

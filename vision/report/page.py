@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import TypeAdapter, ValidationError
 
+from vision.errors import InvalidArgumentError
 from vision.report.metrics import PATH_SEPARATOR
 from vision.report.results import TargetResult, TowerReport
 
@@ -30,10 +31,10 @@ def write_report(report: TowerReport, folder: Path, *, before: TowerReport | Non
             page; it is not in the file.
 
     Raises:
-        ValueError: If the earlier evaluation has none of the targets.
+        InvalidArgumentError: If the earlier evaluation has none of the targets.
     """
     if before is not None and not set(before.targets) & set(report.targets):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"before must have a target of the report ({', '.join(report.targets)}), "
             f"got {', '.join(before.targets)}"
         )
@@ -48,13 +49,15 @@ def read_report(folder: Path) -> TowerReport:
     """Return the report whose ``vision.json`` is in the folder, equal to the one written.
 
     Raises:
-        ValueError: If there is none, or it is damaged or of another format.
+        InvalidArgumentError: If there is none, or it is damaged or of another format.
     """
     path = folder / JSON_NAME
     try:
         return TypeAdapter(TowerReport).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ValueError(f"{path} must be a report that write_report wrote: {error}") from error
+        raise InvalidArgumentError(
+            f"{path} must be a report that write_report wrote: {error}"
+        ) from error
 
 
 class HeatCell(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.errors import InvalidArgumentError
 from vision.report.calibration import Probabilities, at_temperature, reliability
 from vision.report.metrics import (
     accuracy_and_macro_f1,
@@ -40,7 +41,7 @@ def evaluate_probabilities(
         seed: Of the bootstrap intervals.
 
     Raises:
-        ValueError: If shapes disagree, rows are no probabilities, or no label is known.
+        InvalidArgumentError: If shapes disagree, rows are no probabilities, or no label is known.
     """
     _check(probabilities, labels, classes, slices or {})
     known = labels >= 0
@@ -96,25 +97,25 @@ def _check(
     slices: Mapping[str, Sequence[str]],
 ) -> None:
     if probabilities.shape != (len(labels), len(classes)):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"probabilities must have shape ({len(labels)}, {len(classes)}) to match labels and "
             f"classes, got {probabilities.shape}"
         )
     # Written so that NaN fails, too.
     if not ((probabilities >= 0) & (np.abs(probabilities.sum(axis=1) - 1) < 1e-3)[:, None]).all():
-        raise ValueError("probabilities must be at least 0 and add up to 1 in every row")
+        raise InvalidArgumentError("probabilities must be at least 0 and add up to 1 in every row")
     if labels.size and not -1 <= labels.min() <= labels.max() < len(classes):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"labels must be between -1 and {len(classes) - 1}, "
             f"got {labels.min()} to {labels.max()}"
         )
     if not (labels >= 0).any():
-        raise ValueError(
+        raise InvalidArgumentError(
             f"labels must have a known one to measure, got {len(labels)} that are all -1"
         )
     for grouping, groups in slices.items():
         if len(groups) != len(labels):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"slices[{grouping!r}] must have one group per picture ({len(labels)}), "
                 f"got {len(groups)}"
             )

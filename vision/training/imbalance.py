@@ -8,6 +8,7 @@ from torch.utils.data import Sampler
 
 from vision.config import Weighting
 from vision.dataset import UNKNOWN
+from vision.errors import InvalidArgumentError
 
 # Pictures beyond 1 / (1 - beta) = 100 of one class add little. The paper's 0.999 and 0.9999 make
 # no difference to plain balancing where classes have tens or hundreds of pictures.
@@ -34,10 +35,10 @@ def class_weights(
         beta: Of ``effective_number``: 0 weighs all classes alike, towards 1 it is ``balanced``.
 
     Raises:
-        ValueError: If beta is out of range.
+        InvalidArgumentError: If beta is out of range.
     """
     if not 0 <= beta < 1:
-        raise ValueError(f"beta must be at least 0 and below 1, got {beta}")
+        raise InvalidArgumentError(f"beta must be at least 0 and below 1, got {beta}")
     if weighting == "none":
         return None
     numbers = counts.astype(np.float64)
@@ -75,13 +76,13 @@ class EpochDraw(Sampler[int]):
         seed: Seed of all draws.
 
     Raises:
-        ValueError: If the weights are not a distribution once divided by their sum.
+        InvalidArgumentError: If the weights are not a distribution once divided by their sum.
     """
 
     def __init__(self, weights: NDArray[np.float64], count: int, seed: int) -> None:
         total = weights.sum()
         if not (np.isfinite(total) and total > 0 and weights.min() >= 0):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"weights must be finite, not negative and not all 0, got a sum of {total}"
                 f" and a least of {weights.min(initial=np.inf)}"
             )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vision.config import ObjectiveConfig
 from vision.dataset import UNKNOWN
+from vision.errors import InvalidArgumentError
 
 # The library's 0.05 is far below the 0.2 of the paper that introduced semi-hard triplets.
 TRIPLET_MARGIN = 0.2
@@ -113,10 +114,10 @@ class MetricObjective(nn.Module):
             labels: Class indices, int64 (B,); -1 where unknown, which is left out.
 
         Raises:
-            ValueError: If the shapes disagree.
+            InvalidArgumentError: If the shapes disagree.
         """
         if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"embeddings and labels must have shapes (B, D) and (B,), "
                 f"got {tuple(embeddings.shape)} and {tuple(labels.shape)}"
             )
@@ -182,12 +183,12 @@ def build_metric_objective(
         dim: Embedding size D.
 
     Raises:
-        ValueError: If a miner or a memory is asked for that no loss would use.
+        InvalidArgumentError: If a miner or a memory is asked for that no loss would use.
     """
     if config.miner != "none" and not set(config.metric) & set(MINED):
-        raise ValueError(_unused("miner", config.miner, MINED, config))
+        raise InvalidArgumentError(_unused("miner", config.miner, MINED, config))
     if config.memory and not set(config.metric) & set(PAIR_LOSSES):
-        raise ValueError(_unused("memory", config.memory, PAIR_LOSSES, config))
+        raise InvalidArgumentError(_unused("memory", config.memory, PAIR_LOSSES, config))
     if not config.metric:
         return None
     chosen: dict[str, nn.Module] = {

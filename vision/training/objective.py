@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vision.config import VisionConfig
 from vision.dataset import UNKNOWN
+from vision.errors import InvalidArgumentError
 from vision.training.imbalance import class_weights
 from vision.training.losses import Mix, blended_loss, masked_cross_entropy, masked_focal_loss
 
@@ -129,10 +130,10 @@ class ClassificationObjective(nn.Module):
             mix: How the pictures were blended; None if they were not.
 
         Raises:
-            ValueError: If there is not one column of labels for each target.
+            InvalidArgumentError: If there is not one column of labels for each target.
         """
         if labels.ndim != 2 or labels.shape[1] != len(self.targets):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"labels must have shape (B, {len(self.targets)}) for the targets "
                 f"{', '.join(self.targets)}, got {tuple(labels.shape)}"
             )
@@ -154,14 +155,16 @@ def build_objective(
         counts: Training pictures of every class of every target, (C,), in the targets' order.
 
     Raises:
-        ValueError: If the weights leave no target to learn, or learned ones begin at 0.
+        InvalidArgumentError: If the weights leave no target to learn, or learned ones begin at 0.
     """
     weights = torch.tensor([config.target_weights.get(name, 1.0) for name in counts])
     kind = config.objective.target_weights
     if not weights.any():
-        raise ValueError(f"target_weights must leave one above 0, got {config.target_weights}")
+        raise InvalidArgumentError(
+            f"target_weights must leave one above 0, got {config.target_weights}"
+        )
     if kind == "learned" and not weights.all():
-        raise ValueError(
+        raise InvalidArgumentError(
             f"target_weights must be above 0 where they are learned, got {config.target_weights}; "
             'leave the target out of the samples or set objective.target_weights = "fixed"'
         )

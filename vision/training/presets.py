@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vision.errors import InvalidArgumentError
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Spread = Annotated[float, Field(ge=0, lt=1)]
 Range = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]]
@@ -74,8 +76,10 @@ def get_augmentation(preset: str) -> Augmentation:
     """Return the augmentation of that name.
 
     Raises:
-        ValueError: If there is no preset of that name.
+        InvalidArgumentError: If there is no preset of that name.
     """
     if preset not in PRESETS:
-        raise ValueError(f"augmentation must be one of {', '.join(PRESETS)}, got {preset!r}")
+        raise InvalidArgumentError(
+            f"augmentation must be one of {', '.join(PRESETS)}, got {preset!r}"
+        )
     return PRESETS[preset]

@@ -9,6 +9,7 @@ from torchvision.utils import make_grid
 
 from vision.config import VisionConfig
 from vision.dataset import STORED_OVER_TRAINED, Samples, decode_samples
+from vision.errors import InvalidArgumentError
 from vision.training.augment import augment
 from vision.training.policies import apply_policy
 from vision.training.presets import get_augmentation
@@ -34,11 +35,13 @@ def contact_sheet(
         seed: Seed of the choice and of the draws.
 
     Raises:
-        ValueError: If there is no row, or no column beside the stored pictures.
+        InvalidArgumentError: If there is no row, or no column beside the stored pictures.
         TrainingError: If none of the chosen pictures can be read.
     """
     if rows < 1 or columns < 2:
-        raise ValueError(f"rows must be at least 1 and columns 2, got {rows} and {columns}")
+        raise InvalidArgumentError(
+            f"rows must be at least 1 and columns 2, got {rows} and {columns}"
+        )
     size = config.train_size or config.size
     chosen = np.random.default_rng(seed).permutation(len(samples))[:rows]
     stored = Preprocess(size=round(STORED_OVER_TRAINED * size))

@@ -18,6 +18,8 @@ from torch.distributed.nn.functional import all_gather
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Sampler
 
+from vision.errors import InvalidArgumentError
+
 Rows = TypeVar("Rows", Tensor, list[int])
 
 
@@ -111,12 +113,12 @@ class ShardedOrder(Sampler[int]):
 
     def __init__(self, order: Order, *, batch_size: int, shard: Shard) -> None:
         if batch_size % shard.world_size:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"batch_size must be a multiple of the {shard.world_size} processes, "
                 f"got {batch_size}"
             )
         if len(order) < batch_size:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"batch_size must be at most the {len(order)} pictures where {shard.world_size} "
                 f"processes share them, got {batch_size}"
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from vision.config import TrackingConfig
-from vision.errors import TrainingError
+from vision.errors import MissingExtraError, TrainingError
 from vision.training.processes import current_shard
 
 
@@ -26,7 +26,7 @@ def open_logger(config: TrackingConfig, workdir: Path, *, name: str) -> Iterator
         name: Name of the run, such as ``finetune`` or ``fold-3``.
 
     Raises:
-        ImportError: If the writer is not installed.
+        MissingExtraError: If the writer is not installed.
         TrainingError: If W&B is to be online and no one is logged in.
     """
     openers: dict[str, Callable[[], AbstractContextManager[Logger | None]]] = {
@@ -45,7 +45,7 @@ def _build_tensorboard(folder: Path, name: str) -> Logger:
     try:
         import tensorboard  # noqa: F401
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             "logger = \"tensorboard\" needs it: pip install 'vitrine-recsys[tensorboard]'"
         ) from error
     return TensorBoardLogger(folder, name, default_hp_metric=False)
@@ -57,7 +57,7 @@ def _open_wandb(config: TrackingConfig, folder: Path, name: str) -> Iterator[Log
     try:
         import wandb
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             "logger = \"wandb\" needs it: pip install 'vitrine-recsys[wandb]'"
         ) from error
     with contextlib.ExitStack() as cleanup:

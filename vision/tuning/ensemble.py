@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vision.batches import ImageSource
+from vision.errors import InvalidArgumentError
 from vision.precision import Precision
 from vision.tower import VisionTower
 
@@ -27,14 +28,14 @@ def soup(towers: Sequence[VisionTower]) -> VisionTower:
         towers: At least one, of one architecture and with the same classes.
 
     Raises:
-        ValueError: If there is none, or they differ in more than weights.
+        InvalidArgumentError: If there is none, or they differ in more than weights.
     """
     first = _first(towers)
     for position, tower in enumerate(towers):
         for name in ("spec", "preprocess", "dim"):
             wanted, got = getattr(first, name), getattr(tower, name)
             if got != wanted:
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"towers must have the same {name}, got {wanted} and, at {position}, {got}"
                 )
     states = [tower.state_dict() for tower in towers]
@@ -69,7 +70,7 @@ def ensemble_predict(
         progress: Show Lightning's progress bar, one for each tower.
 
     Raises:
-        ValueError: If there is no tower, or their classes differ.
+        InvalidArgumentError: If there is no tower, or their classes differ.
         ImageError: If an image cannot be read; names its position.
     """
     first = _first(towers)
@@ -85,10 +86,10 @@ def ensemble_predict(
 def _first(towers: Sequence[VisionTower]) -> VisionTower:
     """Return the first tower, whose classes all have."""
     if not towers:
-        raise ValueError("towers must be at least one, got none")
+        raise InvalidArgumentError("towers must be at least one, got none")
     for position, tower in enumerate(towers):
         if list(tower.classes.items()) != list(towers[0].classes.items()):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"towers must have the same targets and classes, but those at {position} "
                 "differ from the first tower's"
             )

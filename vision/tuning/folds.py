@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from vision.config import VisionConfig
 from vision.dataset import Rejected, Samples
 from vision.device import Device, resolve_device
+from vision.errors import InvalidArgumentError
 from vision.finetuning import finetune
 from vision.tower import VisionTower
 
@@ -64,14 +65,14 @@ def split_folds(
             or one customer, for each picture. Unset splits by picture.
 
     Raises:
-        ValueError: If there are too few pictures or groups for that many folds.
+        InvalidArgumentError: If there are too few pictures or groups for that many folds.
     """
     labels = _labels(samples, target)
     codes = None if groups is None else _number(groups, len(samples))
     largest = int(np.unique(labels, return_counts=True)[1].max()) if len(labels) else 0
     most = largest if codes is None else min(largest, len(np.unique(codes)))
     if not 2 <= n_folds <= most:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"n_folds must be between 2 and {most} (pictures of the largest class"
             f"{'' if codes is None else ', or groups'}), got {n_folds}"
         )
@@ -86,14 +87,18 @@ def split_folds(
 def _labels(samples: Samples, target: str | None) -> Rows:
     names = list(samples.targets)
     if not names or (target is not None and target not in names):
-        raise ValueError(f"target must be one of {', '.join(names) or '(none)'}, got {target!r}")
+        raise InvalidArgumentError(
+            f"target must be one of {', '.join(names) or '(none)'}, got {target!r}"
+        )
     return samples.targets[target or names[-1]]
 
 
 def _number(groups: Sequence[Hashable], count: int) -> Rows:
     """Return a number for every group, int64 (n,)."""
     if len(groups) != count:
-        raise ValueError(f"groups must be one for each of {count} pictures, got {len(groups)}")
+        raise InvalidArgumentError(
+            f"groups must be one for each of {count} pictures, got {len(groups)}"
+        )
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return np.array([numbers[group] for group in groups], dtype=np.int64)
 
@@ -128,7 +133,7 @@ def cross_validate(
         device: Where to compute; as for ``finetune``.
 
     Raises:
-        ValueError: As ``split_folds`` and ``finetune``.
+        InvalidArgumentError: As ``split_folds`` and ``finetune``.
         TrainingError: As ``finetune``.
     """
     folds = split_folds(samples, n_folds, seed=seed, target=target, groups=groups)

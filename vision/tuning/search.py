@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from vision.config import VisionConfig
 from vision.dataset import UNKNOWN, Samples
 from vision.device import Device
-from vision.errors import TrainingError
+from vision.errors import InvalidArgumentError, MissingExtraError, TrainingError
 from vision.finetuning import FinetuneResult, finetune
 from vision.tuning.space import Bounds, Resolved, SearchSpace, resolve_space, with_values
 
@@ -76,21 +76,23 @@ def search(
         device: Where to compute; as for ``finetune``.
 
     Raises:
-        ImportError: If Optuna is not installed.
-        ValueError: If the space does not fit the configuration, or the validation pictures give no
-            such metric; names those that they give.
+        MissingExtraError: If Optuna is not installed.
+        InvalidArgumentError: If the space does not fit the configuration, or the validation
+            pictures give no such metric; names those that they give.
         TrainingError: If no trial reached its end, or workdir holds another search.
     """
     try:
         import optuna
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             "a hyperparameter search needs Optuna: pip install 'vitrine-recsys[search]'"
         ) from error
     if n_trials < 1:
-        raise ValueError(f"n_trials must be at least 1, got {n_trials}")
+        raise InvalidArgumentError(f"n_trials must be at least 1, got {n_trials}")
     if not samples.classes:
-        raise ValueError("samples must have at least one target, got none: nothing to learn from")
+        raise InvalidArgumentError(
+            "samples must have at least one target, got none: nothing to learn from"
+        )
     metric = metric or f"accuracy/{list(samples.classes)[-1]}"
     _check_metric(metric, validation)
     distributions = _distributions(resolve_space(space, config))
@@ -121,7 +123,7 @@ def _check_metric(metric: str, validation: Samples) -> None:
     labelled = [name for name, of in validation.targets.items() if (of != UNKNOWN).any()]
     known = [*(f"accuracy/{name}" for name in labelled), "loss"]
     if metric not in known:
-        raise ValueError(f"metric must be one of {', '.join(known)}, got {metric!r}")
+        raise InvalidArgumentError(f"metric must be one of {', '.join(known)}, got {metric!r}")
 
 
 def _distributions(resolved: Resolved) -> "dict[str, BaseDistribution]":
@@ -224,11 +226,11 @@ class _Report(Callback):
         """Report the epoch that was just validated.
 
         Raises:
-            ValueError: If no picture that the metric needs could be read.
+            InvalidArgumentError: If no picture that the metric needs could be read.
         """
         name = f"validation/{self.metric}"
         if name not in trainer.callback_metrics:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"{self.metric} needs a validation picture with a label that can be read, got none"
             )
         # An epoch that was measured, but not yet in the checkpoint, is run again.

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from vision.config import PretrainingConfig, VisionConfig
+from vision.errors import InvalidArgumentError
 
 Value: TypeAlias = bool | int | float | str
 
@@ -34,9 +35,9 @@ class Range(_Table):
     @model_validator(mode="after")
     def _ascends(self) -> Self:
         if self.low >= self.high:
-            raise ValueError(f"high must be above low = {self.low}, got {self.high}")
+            raise InvalidArgumentError(f"high must be above low = {self.low}, got {self.high}")
         if self.log and self.low <= 0:
-            raise ValueError(f"low must be above 0 where log is true, got {self.low}")
+            raise InvalidArgumentError(f"low must be above 0 where log is true, got {self.low}")
         return self
 
 
@@ -97,7 +98,8 @@ def resolve_space(space: SearchSpace, config: VisionConfig) -> Resolved:
     """Return the bounds or choices of every field, each of them tried on this configuration.
 
     Raises:
-        ValueError: If a field does not exist or does not take a value; names all such fields.
+        InvalidArgumentError: If a field does not exist or does not take a value; names all such
+            fields.
     """
     resolved: Resolved = {}
     problems = []
@@ -111,7 +113,7 @@ def resolve_space(space: SearchSpace, config: VisionConfig) -> Resolved:
         except ValueError as error:
             problems.append(str(error))
     if problems:
-        raise ValueError(f"search space does not fit VisionConfig: {'; '.join(problems)}")
+        raise InvalidArgumentError(f"search space does not fit VisionConfig: {'; '.join(problems)}")
     return resolved
 
 
@@ -121,11 +123,13 @@ def _accepted(config: VisionConfig, name: str, value: Value) -> Any:
     # A table that is empty by default is of names that the user chooses, such as target_weights.
     if name not in known and known.get(name.rpartition(".")[0]) != {}:
         near = get_close_matches(name, known, n=1)
-        raise ValueError(f"unknown field {name}" + (f", did you mean {near[0]}?" if near else ""))
+        raise InvalidArgumentError(
+            f"unknown field {name}" + (f", did you mean {near[0]}?" if near else "")
+        )
     try:
         changed: Any = with_values(config, {name: value}).model_dump()
     except ValidationError as error:
-        raise ValueError(f"{name} = {value!r}: {error.errors()[0]['msg']}") from error
+        raise InvalidArgumentError(f"{name} = {value!r}: {error.errors()[0]['msg']}") from error
     for part in name.split("."):
         changed = changed[part]
     return changed

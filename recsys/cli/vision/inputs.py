@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from recsys.cli.output import progress_bar
+from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from recsys.config import TrainConfig
@@ -55,10 +56,10 @@ def required(pictures: Pictures | None, config: Path, wanted: str) -> Pictures:
     """Return the pictures.
 
     Raises:
-        ValueError: If there are none.
+        InvalidArgumentError: If there are none.
     """
     if not pictures:
-        raise ValueError(f"{config} must have {wanted}, got none")
+        raise InvalidArgumentError(f"{config} must have {wanted}, got none")
     return pictures
 
 
@@ -66,7 +67,7 @@ def check_suffix(out: Path, *known: str) -> None:
     """Do nothing if the file's name ends in one of the suffixes.
 
     Raises:
-        ValueError: If it does not.
+        InvalidArgumentError: If it does not.
     """
     if out.suffix not in known:
-        raise ValueError(f"out must end in {' or '.join(known)}, got {out.name!r}")
+        raise InvalidArgumentError(f"out must end in {' or '.join(known)}, got {out.name!r}")

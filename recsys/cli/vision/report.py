@@ -16,6 +16,7 @@ from recsys.cli.vision.inputs import (
     load_tower,
     required,
 )
+from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from recsys.config import TrainConfig
@@ -70,13 +71,13 @@ def _untrained(settings: "TrainConfig", samples: "PictureSamples") -> "VisionTow
     from vision.labelling.class_means import with_class_means
 
     if settings.vision.pretraining is not None:
-        raise ValueError(
+        raise InvalidArgumentError(
             "--before needs the weights that fine-tuning began with, and [vision.pretraining] "
             "leaves them beside the bundles: set pretrained to OUT/.stages/vision-KEY/checkpoints/"
             "pretraining/backbone and take the table [vision.pretraining] out"
         )
     if not settings.vision.pretrained:
-        raise ValueError(
+        raise InvalidArgumentError(
             "--before needs a pretrained backbone, got pretrained = false: random weights know "
             "nothing to measure"
         )

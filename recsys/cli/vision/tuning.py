@@ -10,6 +10,7 @@ import typer
 
 from recsys.cli.output import console, print_json, print_rows
 from recsys.cli.vision.inputs import Config, Json, Target, finest, load_samples, required
+from recsys.errors import InvalidArgumentError
 
 
 def tune(
@@ -28,7 +29,9 @@ def tune(
 
     settings = load_config(config)
     if settings.search is None:
-        raise ValueError(f"{config} must say what to search, such as [search.learning_rate]")
+        raise InvalidArgumentError(
+            f"{config} must say what to search, such as [search.learning_rate]"
+        )
     samples = load_samples(settings, progress=not as_json)
     metric = metric or f"accuracy/{finest(samples.train.classes)}"
     found = search(

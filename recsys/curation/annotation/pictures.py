@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.bundle import Bundle
-from recsys.errors import InvalidImageError
+from recsys.errors import InvalidArgumentError, InvalidImageError
 from vision.batches import ImageSource, open_picture
 from vision.dataset import UNKNOWN, Samples
 from vision.errors import ImageError
@@ -55,15 +55,18 @@ def annotate(
     Raises:
         InvalidImageError: If a picture cannot be read; gives its position.
         MissingPartError: If the bundle has no vision tower.
-        ValueError: If ``min_probability`` is not from 0 to 1, or a temperature does not fit.
+        InvalidArgumentError: If ``min_probability`` is not from 0 to 1, or a temperature does not
+            fit.
     """
     if not 0.0 <= min_probability <= 1.0:
-        raise ValueError(f"min_probability must be from 0 to 1, got {min_probability}")
+        raise InvalidArgumentError(f"min_probability must be from 0 to 1, got {min_probability}")
     probabilities, colours = _look(bundle.vision.to(device), images)
     for target, temperature in (temperatures or {}).items():
         if target not in probabilities:
             known = ", ".join(probabilities)
-            raise ValueError(f"temperatures must be of the targets {known}, got {target!r}")
+            raise InvalidArgumentError(
+                f"temperatures must be of the targets {known}, got {target!r}"
+            )
         probabilities[target] = at_temperature(probabilities[target], temperature)
     return pl.DataFrame(
         [

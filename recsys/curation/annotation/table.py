@@ -16,7 +16,7 @@ from recsys.data.loading import default_images_root, scan_table
 from recsys.data.pictures import PictureRule, Progress, broken_pictures
 from recsys.data.quarantine import ROW, Loaded, TableReport, validate
 from recsys.data.tables import Source
-from recsys.errors import DataError, InvalidImageError
+from recsys.errors import DataError, InvalidArgumentError, InvalidImageError
 
 ROWS_PER_PART = 1_024  # read again, if one of their pictures is damaged
 
@@ -61,12 +61,12 @@ def annotate_table(
         DataError: If the table cannot be read or no row of it has a picture that can be.
         SchemaError: If the table has no pictures.
         MissingPartError: If the bundle has no vision tower.
-        ValueError: If an argument cannot be used.
+        InvalidArgumentError: If an argument cannot be used.
     """
     if out.suffix != ".parquet":
-        raise ValueError(f"out must end in .parquet, got {out.name!r}")
+        raise InvalidArgumentError(f"out must end in .parquet, got {out.name!r}")
     if rows_per_part < 1:
-        raise ValueError(f"rows_per_part must be at least 1, got {rows_per_part}")
+        raise InvalidArgumentError(f"rows_per_part must be at least 1, got {rows_per_part}")
     root = images_root if images_root is not None else default_images_root(table)
     loaded = validate(scan_table(table, PictureSchema), PictureSchema, table="pictures", rules={})
     broken = broken_pictures(set(loaded.frame["image"]), root, check_image=None, progress=None)

@@ -29,7 +29,7 @@ def import_amazon_beauty(src: Path, out: Path, *, progress: Progress | None = No
     Raises:
         DataError: If a table cannot be read.
         SchemaError: If a published table lacks a column.
-        ValueError: If ``out`` is in use.
+        InvalidArgumentError: If ``out`` is in use.
     """
     items = _read(src / "items.parquet", ("item_id", "asin", "title", "attributes"))
     events = _read(src / "events.parquet", ("user_id", "item_id", "position"))

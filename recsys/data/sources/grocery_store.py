@@ -36,7 +36,7 @@ def import_grocery_store(src: Path, out: Path, *, progress: Progress | None = No
     Raises:
         DataError: If ``src`` is not the published layout.
         SchemaError: If a published table lacks a column.
-        ValueError: If ``out`` is in use.
+        InvalidArgumentError: If ``out`` is in use.
     """
     with (
         staging(out) as scratch,

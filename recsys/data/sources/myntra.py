@@ -39,7 +39,7 @@ def import_myntra(src: Path, out: Path, *, progress: Progress | None = None) -> 
     Raises:
         DataError: If ``src`` is not the published layout.
         SchemaError: If the published table lacks a column.
-        ValueError: If ``out`` is in use.
+        InvalidArgumentError: If ``out`` is in use.
     """
     with (
         staging(out) as scratch,

@@ -40,7 +40,7 @@ def import_online_retail(src: Path, out: Path, *, progress: Progress | None = No
     Raises:
         DataError: If ``src`` is not the published table.
         SchemaError: If the published table lacks a column.
-        ValueError: If ``out`` is in use.
+        InvalidArgumentError: If ``out`` is in use.
     """
     path = _find(src)
     lines = _purchases(path)

@@ -9,6 +9,7 @@ from recsys.data.sources.grocery_store import import_grocery_store
 from recsys.data.sources.myntra import import_myntra
 from recsys.data.sources.online_retail import import_online_retail
 from recsys.data.sources.staging import Imported
+from recsys.errors import InvalidArgumentError
 
 
 class Importer(Protocol):
@@ -37,8 +38,10 @@ def import_source(name: str, src: Path, out: Path, *, progress: Progress | None 
 
     Raises:
         DataError: If ``src`` is not the published layout.
-        ValueError: If there is no such source, or ``out`` is in use.
+        InvalidArgumentError: If there is no such source, or ``out`` is in use.
     """
     if name not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(sorted(SOURCES))}, got {name!r}")
+        raise InvalidArgumentError(
+            f"source must be one of {', '.join(sorted(SOURCES))}, got {name!r}"
+        )
     return SOURCES[name](src, out, progress=progress)

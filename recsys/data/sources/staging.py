@@ -10,7 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from recsys.data.coercion import coerce
-from recsys.errors import SchemaError
+from recsys.errors import InvalidArgumentError, SchemaError
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
 
 _SCHEMAS = {"items": ItemSchema, "events": EventSchema, "photos": PhotoSchema}
@@ -33,10 +33,10 @@ def staging(out: Path) -> Iterator[Path]:
     """Yield a folder to fill; on success it becomes ``out``, else it vanishes.
 
     Raises:
-        ValueError: If ``out`` exists and is not an empty folder.
+        InvalidArgumentError: If ``out`` exists and is not an empty folder.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"out must be new or an empty folder, got {out}; remove it or take another"
         )
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from recsys.data.synthetic.products import Ints, Products, draw_products
 from recsys.data.synthetic.seasons import draw_arrival_months, month_starts
 from recsys.data.synthetic.shoppers import draw_shoppers
 from recsys.data.synthetic.tables import build_events, build_items, build_photos
+from recsys.errors import InvalidArgumentError
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage ("events" or "pictures"), the steps done and the steps there are."""
@@ -113,7 +114,7 @@ def generate_shop(
         progress: Told how far it is.
 
     Raises:
-        ValueError: If an argument is out of its range or ``folder`` is not empty.
+        InvalidArgumentError: If an argument is out of its range or ``folder`` is not empty.
     """
     _check(folder, end=end, n_items=n_items, n_users=n_users, months=months)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -136,16 +137,20 @@ def _check(folder: Path, *, end: datetime, n_items: int, n_users: int, months: i
     if end.utcoffset() != timedelta(0) or end != end.replace(
         day=1, hour=0, minute=0, second=0, microsecond=0
     ):
-        raise ValueError(f"end must be the first of a month, 00:00 UTC, got {end.isoformat()}")
+        raise InvalidArgumentError(
+            f"end must be the first of a month, 00:00 UTC, got {end.isoformat()}"
+        )
     for name, value, least in (
         ("n_items", n_items, _MIN_ITEMS),
         ("n_users", n_users, 1),
         ("months", months, 2),
     ):
         if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+            raise InvalidArgumentError(f"{name} must be at least {least}, got {value}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"folder must be missing or empty, got {folder}: choose another one")
+        raise InvalidArgumentError(
+            f"folder must be missing or empty, got {folder}: choose another one"
+        )
 
 
 def _write_shop(

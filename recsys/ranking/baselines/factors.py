@@ -9,6 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recsys.data.interactions import Interactions, Ints
+from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import Floats, require_fitted, require_known, require_past
 
 # Rows whose lengths differ by at most a factor of two are solved together, at most this many
@@ -45,11 +46,11 @@ class IALS:
         on_sweep: Callable[[int, int], None] | None = None,
     ) -> None:
         if n_factors < 1 or n_sweeps < 1:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"n_factors and n_sweeps must be at least 1, got {n_factors} and {n_sweeps}"
             )
         if confidence < 1 or ridge <= 0:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"confidence must be at least 1 and ridge above 0, got {confidence} and {ridge}"
             )
         self.name = f"iALS ({n_factors} factors)"

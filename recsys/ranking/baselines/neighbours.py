@@ -7,6 +7,7 @@ import torch
 from scipy import sparse
 
 from recsys.data.interactions import Interactions, Ints
+from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import Floats, require_fitted, require_known, require_past
 
 # Similarities are computed for this many items at once, so that memory is not N x N.
@@ -26,9 +27,9 @@ class ItemKNN:
 
     def __init__(self, n_neighbours: int = 20, *, shrinkage: float = 10.0) -> None:
         if n_neighbours < 1:
-            raise ValueError(f"n_neighbours must be at least 1, got {n_neighbours}")
+            raise InvalidArgumentError(f"n_neighbours must be at least 1, got {n_neighbours}")
         if shrinkage < 0:
-            raise ValueError(f"shrinkage must be at least 0, got {shrinkage}")
+            raise InvalidArgumentError(f"shrinkage must be at least 0, got {shrinkage}")
         self.name = f"item-kNN (k = {n_neighbours})"
         self._n_neighbours = n_neighbours
         self._shrinkage = shrinkage
@@ -66,7 +67,7 @@ class EASE:
 
     def __init__(self, ridge: float = 200.0, *, max_items: int = 10_000) -> None:
         if ridge <= 0:
-            raise ValueError(f"ridge must be above 0, got {ridge}")
+            raise InvalidArgumentError(f"ridge must be above 0, got {ridge}")
         self.name = f"EASE (λ = {ridge:g})"
         self._ridge = ridge
         self._max_items = max_items
@@ -79,12 +80,12 @@ class EASE:
 
         Raises:
             LeakageError: If an event is at or after ``now_us``.
-            ValueError: If more than ``max_items`` items have events.
+            InvalidArgumentError: If more than ``max_items`` items have events.
         """
         require_past(interactions, now_us)
         known = np.unique(interactions.item_rows)
         if len(known) > self._max_items:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"EASE must have at most max_items = {self._max_items} items with events, got "
                 f"{len(known)}; leave it out or raise max_items"
             )

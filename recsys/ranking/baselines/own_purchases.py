@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import Floats, require_fitted, require_known, require_past
 from recsys.ranking.baselines.popularity import distinct_users
 
@@ -29,7 +30,7 @@ class OwnPurchases:
 
     def __init__(self, half_life_days: float = 60.0) -> None:
         if half_life_days <= 0:
-            raise ValueError(f"half_life_days must be above 0, got {half_life_days}")
+            raise InvalidArgumentError(f"half_life_days must be above 0, got {half_life_days}")
         self._half_life_days = half_life_days
         self._fitted: _Fitted | None = None
 

@@ -5,6 +5,7 @@ from typing import Self
 import numpy as np
 
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import Floats, require_fitted, require_known, require_past
 
 
@@ -40,7 +41,7 @@ class RecentPopularity:
 
     def __init__(self, days: float = 30.0) -> None:
         if days <= 0:
-            raise ValueError(f"days must be above 0, got {days}")
+            raise InvalidArgumentError(f"days must be above 0, got {days}")
         self.name = f"popularity, last {days:g} days"
         self._days = days
         self._popularity = Popularity()

@@ -32,8 +32,8 @@ import torch
 from benchmarks.published import imported
 from benchmarks.record import record
 from recsys import Bundle, Recommender
-from recsys.catalogue.search import SearchMode
-from recsys.catalogue.store import Filters
+from recsys.answers import SearchMode
+from recsys.catalogue.filters import Filters
 from recsys.catalogue.vectors import ApproximateIndex, ExactIndex, VectorIndex
 from recsys.recommender import Scored
 from serving.client import AsyncClient

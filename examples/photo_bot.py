@@ -17,7 +17,8 @@ def main(address: str, photo: str) -> None:
     """Print the sentence that a bot could answer."""
     with Client(address) as client:
         answer = client.identify(Path(photo).read_bytes(), k=3)
-        shown = answer.answer.item_ids if answer.answer else [c.item_id for c in answer.candidates]
+        group, candidates = answer.product_group, answer.candidates
+        shown = group.item_ids if group else [candidate.item_id for candidate in candidates]
         items = client.get_items(shown).items
         print(sentence(answer, [item.title or item.item_id for item in items]))
 

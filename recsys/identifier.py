@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.catalogue.store import Filters
+from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError, MissingPartError
 from recsys.identification.evidence import Photos, collect_evidence
 from recsys.identification.groups import choose, likely_sets

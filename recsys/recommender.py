@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.answers import SearchMode
 from recsys.bundle import Bundle
-from recsys.catalogue.search import CatalogueSearch, SearchMode, query_parts
-from recsys.catalogue.store import Catalogue, Filters
+from recsys.catalogue.filters import Filters
+from recsys.catalogue.search import CatalogueSearch, query_parts
+from recsys.catalogue.store import Catalogue
 from recsys.catalogue.vectors import EXACT_UP_TO, Nearest
 from recsys.data.interactions import EMPTY_HISTORY, History, Ints
 from recsys.errors import InvalidArgumentError

@@ -7,8 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.client import AsyncClient, Client
-    from serving.client.messages import Event, Filters, Item
+    from serving.client import AsyncClient, Client, Event, Filters, Item
     from serving.config import ServiceConfig
     from serving.rpc.server import Service, serve
 

@@ -1,7 +1,7 @@
 """Search a live catalogue by vector, by words, or by both."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.answers import SearchMode
 from recsys.catalogue.embedder import MAX_QUERY_CHARACTERS
 from recsys.catalogue.store import Catalogue
 from recsys.catalogue.vectors import (
@@ -21,8 +22,6 @@ from recsys.catalogue.vectors import (
 )
 from recsys.catalogue.words import LexicalIndex
 from recsys.errors import InvalidArgumentError
-
-SearchMode = Literal["hybrid", "vector", "lexical"]
 
 # First choices, see docs/search.md: how fast ranks lose weight, what the list of words weighs
 # beside that of vectors, and places of each list that count.

@@ -1,7 +1,6 @@
 """The live catalogue: items by dense row, growing and shrinking while it serves."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError, UnknownItemError
 from recsys.schema import ItemSchema
 
@@ -18,25 +18,6 @@ CATEGORY_LEVELS = 4  # deeper levels of a path are kept in the record, not in th
 _NEVER_US = np.iinfo(np.int64).min
 
 _Key = tuple[str, tuple[str, ...]]  # a category's prefix, or an attribute and its value
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which items may be answered; the default is every available one.
-
-    Args:
-        category: A prefix of the category path, coarse to fine.
-        price_min: Lowest price, inclusive; items without a price do not pass.
-        price_max: Highest price, inclusive; items without a price do not pass.
-        attributes: Values that an item must have.
-        available_only: Leave out items that cannot be bought now.
-    """
-
-    category: tuple[str, ...] = ()
-    price_min: float | None = None
-    price_max: float | None = None
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    available_only: bool = True
 
 
 class Catalogue:

@@ -115,7 +115,7 @@ async def _find(client: "AsyncClient") -> None:
     found = await client.search("nordic lamp", k=5)
     await _print_answer(client, 'search "nordic lamp"', found)
     first = found.results[0].item_id
-    await _print_answer(client, f"similar to {first}", await client.similar_items(first, k=5))
+    await _print_answer(client, f"similar to {first}", await client.similar(first, k=5))
 
 
 async def _identify(client: "AsyncClient", shop: "Shop") -> None:
@@ -148,7 +148,7 @@ async def _upsert(client: "AsyncClient", shop: "Shop") -> None:
     picture = (shop.images / stranger["image"]).read_bytes()
     title = "Solveig aurora nightlight"
     item = Item("new-product", title, category=tuple(stranger["category"]), price=25.0)
-    await client.upsert_items([item], {"new-product": picture})
+    await client.add_items([item], {"new-product": picture})
     found = await client.search(title, picture, k=3)
     await _print_answer(client, f'upserted "{title}", then searched for it', found)
 

@@ -80,7 +80,7 @@ def search(
 ) -> None:
     """Search by words, by a picture, or by both ("this, but in blue")."""
     from recsys import Bundle, Recommender
-    from recsys.catalogue.store import Filters
+    from recsys.catalogue.filters import Filters
 
     filters = Filters(
         category=tuple(category or ()),

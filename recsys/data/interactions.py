@@ -111,6 +111,35 @@ class Interactions:
         ]
 
 
+def merge_histories(bundled: History, live: History, item_ids: Sequence[str]) -> History:
+    """Return a user's events of the bundle and the live ones as one history, (L,) with L events.
+
+    Live events already in the bundle, or sent twice, are dropped: those with the same item, kind
+    and timestamp. Repeats inside the bundle are kept, as in training, and so is the order of
+    ``build_interactions``.
+
+    Args:
+        bundled: Events of the bundle, oldest first.
+        live: Events recorded since, in any order.
+        item_ids: Catalogue in row order.
+    """
+    if len(live.item_rows) == 0:
+        return bundled
+    both = History(*(np.concatenate(pair) for pair in zip(bundled, live, strict=True)))
+    distinct, codes = np.unique(both.item_rows, return_inverse=True)
+    names = np.array([item_ids[row] for row in distinct.tolist()])
+    places = names.argsort().argsort()[codes]  # events of one moment are ordered by item id
+    # The sort is stable, so a live event comes after its equal in the bundle.
+    order = np.lexsort((both.kinds, places, both.timestamps_us))
+    merged = History(*(column[order] for column in both))
+    repeated = np.ones(len(order) - 1, dtype=np.bool_)
+    for column in merged:
+        repeated &= column[1:] == column[:-1]
+    is_live = order >= len(bundled.item_rows)
+    kept = np.append(True, ~(repeated & is_live[1:]))
+    return History(*(column[kept] for column in merged))
+
+
 def build_interactions(events: pl.DataFrame, item_ids: Sequence[str]) -> Interactions:
     """Return the events of a validated event table as dense arrays.
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from recsys.catalogue.embedder import ItemEmbedder, Modalities
-from recsys.catalogue.store import Catalogue, Filters
+from recsys.catalogue.filters import Filters
+from recsys.catalogue.store import Catalogue
 from recsys.config import TrainConfig
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions, Ints

@@ -1,25 +1,25 @@
-"""Typed clients of the service, blocking and asyncio, and the messages that they speak."""
+"""Typed clients of the service, blocking and asyncio, and the values that they send and receive."""
 
-from serving.client.aio import AsyncClient
-from serving.client.messages import (
+from recsys.answers import (
+    Added,
     Answer,
     Deleted,
     Event,
-    Filters,
     Group,
     Identification,
     Item,
-    Items,
-    Recorded,
     Response,
     Result,
     SearchMode,
-    Upserted,
     Verdict,
 )
+from recsys.catalogue.filters import Filters
+from serving.client.aio import AsyncClient
+from serving.client.messages import Items, Recorded
 from serving.client.sync import Client
 
 __all__ = [
+    "Added",
     "Answer",
     "AsyncClient",
     "Client",
@@ -34,6 +34,5 @@ __all__ = [
     "Response",
     "Result",
     "SearchMode",
-    "Upserted",
     "Verdict",
 ]

@@ -7,22 +7,21 @@ from typing import get_args
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.errors import InvalidArgumentError
-from serving.client.messages import (
+from recsys.answers import (
+    Added,
     Answer,
     Deleted,
     Event,
-    Filters,
     Group,
     Identification,
     Item,
-    Items,
-    Recorded,
     Result,
     SearchMode,
-    Upserted,
     Verdict,
 )
+from recsys.catalogue.filters import Filters
+from recsys.errors import InvalidArgumentError
+from serving.client.messages import Items, Recorded
 
 
 def build_timestamp(name: str, value: datetime | None) -> Timestamp | None:
@@ -54,7 +53,7 @@ def build_filters(filters: Filters) -> pb.Filters:
 
 
 def build_search(
-    text: str, image: bytes, *, k: int, filters: Filters, mode: SearchMode
+    text: str | None, image: bytes | None, *, k: int, filters: Filters, mode: SearchMode
 ) -> pb.SearchRequest:
     """Return a request to search.
 
@@ -66,8 +65,8 @@ def build_search(
             f"mode must be one of {', '.join(get_args(SearchMode))}, got {mode!r}"
         )
     return pb.SearchRequest(
-        text=text,
-        image=image,
+        text=text or "",
+        image=image or b"",
         k=k,
         filters=build_filters(filters),
         mode=pb.SearchMode.Value(f"SEARCH_MODE_{mode.upper()}"),
@@ -96,7 +95,7 @@ def build_events(events: Sequence[Event], *, now: datetime) -> pb.RecordEventsRe
     )
 
 
-def build_upserts(items: Sequence[Item], pictures: Mapping[str, bytes]) -> pb.UpsertItemsRequest:
+def build_items(items: Sequence[Item], pictures: Mapping[str, bytes]) -> pb.UpsertItemsRequest:
     """Return a request to store items.
 
     Raises:
@@ -133,7 +132,7 @@ def read_identification(message: pb.IdentifyResponse) -> Identification:
         probability=message.probability,
         candidates=_read_results(message.candidates),
         verdict=_read_verdict(message.verdict),
-        answer=_read_group(message.answer) if message.HasField("answer") else None,
+        product_group=_read_group(message.answer) if message.HasField("answer") else None,
         bundle_version=message.info.bundle_version,
         degraded=tuple(message.info.degraded),
     )
@@ -149,10 +148,10 @@ def read_recorded(message: pb.RecordEventsResponse) -> Recorded:
     )
 
 
-def read_upserted(message: pb.UpsertItemsResponse) -> Upserted:
-    """Return how many items were stored."""
-    return Upserted(
-        upserted=message.upserted,
+def read_added(message: pb.UpsertItemsResponse) -> Added:
+    """Return how many items were added or replaced."""
+    return Added(
+        added=message.upserted,
         bundle_version=message.info.bundle_version,
         degraded=tuple(message.info.degraded),
     )

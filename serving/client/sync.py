@@ -1,7 +1,7 @@
 """A typed client: plain values in and out, the library's own errors."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,20 +11,19 @@ import grpc
 
 from protos.recsys.v1 import recommender_pb2 as pb
 from protos.recsys.v1 import recommender_pb2_grpc as rpc
-from serving.auth import bearer
-from serving.client import protobuf as wire
-from serving.client.messages import (
+from recsys.answers import (
+    Added,
     Answer,
     Deleted,
     Event,
-    Filters,
     Identification,
     Item,
-    Items,
-    Recorded,
     SearchMode,
-    Upserted,
 )
+from recsys.catalogue.filters import Filters
+from serving.auth import bearer
+from serving.client import protobuf as wire
+from serving.client.messages import Items, Recorded
 from serving.status import read_error
 
 # Every method may be repeated without harm, so a lost connection is no reason to give up at once.
@@ -82,21 +81,21 @@ class Client:
 
     def recommend(
         self,
-        user_id: str,
-        *,
+        user: str,
         k: int = 10,
-        filters: Filters = Filters(),
-        exclude: Sequence[str] = (),
-        exclude_seen: bool = False,
+        *,
         now: datetime | None = None,
+        filters: Filters = Filters(),
+        exclude: Collection[str] = (),
+        exclude_seen: bool = False,
         explain: bool = False,
     ) -> Answer:
         """Return the best items for a user; an unknown one gets what is popular or new."""
         request = pb.RecommendRequest(
-            user_id=user_id,
+            user_id=user,
             k=k,
             filters=wire.build_filters(filters),
-            exclude_item_ids=exclude,
+            exclude_item_ids=list(exclude),
             exclude_seen=exclude_seen,
             now=wire.build_timestamp("now", now),
             explain=explain,
@@ -105,7 +104,7 @@ class Client:
 
     def rank(
         self,
-        user_id: str,
+        user: str,
         item_ids: Sequence[str],
         *,
         now: datetime | None = None,
@@ -113,24 +112,24 @@ class Client:
     ) -> Answer:
         """Return candidates, best first for a user."""
         request = pb.RankRequest(
-            user_id=user_id,
+            user_id=user,
             item_ids=item_ids,
             now=wire.build_timestamp("now", now),
             explain=explain,
         )
         return wire.read_answer(self._call(self._stub.Rank, request))
 
-    def similar_items(self, item_id: str, *, k: int = 10, filters: Filters = Filters()) -> Answer:
+    def similar(self, item_id: str, k: int = 10, *, filters: Filters = Filters()) -> Answer:
         """Return the items closest to an item."""
         request = pb.SimilarItemsRequest(item_id=item_id, k=k, filters=wire.build_filters(filters))
         return wire.read_answer(self._call(self._stub.SimilarItems, request))
 
     def search(
         self,
-        text: str = "",
-        image: bytes = b"",
-        *,
+        text: str | None = None,
+        image: bytes | None = None,
         k: int = 10,
+        *,
         filters: Filters = Filters(),
         mode: SearchMode = "hybrid",
     ) -> Answer:
@@ -147,7 +146,7 @@ class Client:
         request = wire.build_search(text, image, k=k, filters=filters, mode=mode)
         return wire.read_answer(self._call(self._stub.Search, request))
 
-    def identify(self, image: bytes, *, k: int = 5) -> Identification:
+    def identify(self, image: bytes, k: int = 5) -> Identification:
         """Return which product a photo shows."""
         request = pb.IdentifyRequest(image=image, k=k)
         return wire.read_identification(self._call(self._stub.Identify, request))
@@ -157,7 +156,7 @@ class Client:
         request = wire.build_events(events, now=datetime.now(UTC))
         return wire.read_recorded(self._call(self._stub.RecordEvents, request))
 
-    def upsert_items(self, items: Sequence[Item], pictures: Mapping[str, bytes] = {}) -> Upserted:
+    def add_items(self, items: Sequence[Item], pictures: Mapping[str, bytes] = {}) -> Added:
         """Add or replace items; they are durable and served on return.
 
         Args:
@@ -165,8 +164,8 @@ class Client:
             pictures: Picture of each item that gets a new one, by item id; empty bytes take it
                 away. An item that is not named keeps the picture it has.
         """
-        request = wire.build_upserts(items, pictures)
-        return wire.read_upserted(self._call(self._stub.UpsertItems, request))
+        request = wire.build_items(items, pictures)
+        return wire.read_added(self._call(self._stub.UpsertItems, request))
 
     def delete_items(self, item_ids: Sequence[str]) -> Deleted:
         """Stop answering items; unknown ones are ignored."""

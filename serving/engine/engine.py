@@ -5,8 +5,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from recsys.catalogue.search import SearchMode, query_parts
-from recsys.catalogue.store import Filters
+from recsys.answers import SearchMode
+from recsys.catalogue.filters import Filters
+from recsys.catalogue.search import query_parts
 from recsys.errors import InvalidArgumentError
 from recsys.identifier import Identified, ProductIdentifier
 from recsys.recommender import Event, Recommender, Scored

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.catalogue.search import SearchMode
-from recsys.catalogue.store import Filters
+from recsys.answers import SearchMode
+from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError, InvalidImageError
 from recsys.identifier import Group, Verdict
 from recsys.recommender import Event, Scored, check_k

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from recsys.bundle import Bundle
+from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import SearchMode
-from recsys.catalogue.store import Filters
 from recsys.data.interactions import EMPTY_HISTORY, build_interactions
 from recsys.data.synthetic import Shop
 from recsys.errors import InvalidImageError, UnknownItemError

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import CatalogueSearch, fuse_ranks, query_parts
-from recsys.catalogue.store import Catalogue, Filters
+from recsys.catalogue.store import Catalogue
 from recsys.catalogue.vectors import EXACT_UP_TO
 from recsys.schema import ItemSchema
 

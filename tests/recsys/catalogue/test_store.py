@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.catalogue.store import Catalogue, Filters
+from recsys.catalogue.filters import Filters
+from recsys.catalogue.store import Catalogue
 from recsys.errors import UnknownItemError
 from recsys.schema import ItemSchema
 

@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.catalogue.store import Catalogue, Filters
+from recsys.catalogue.filters import Filters
+from recsys.catalogue.store import Catalogue
 from recsys.catalogue.vectors import (
     ApproximateIndex,
     ExactIndex,

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from recsys.bundle import Bundle
-from recsys.catalogue.store import Filters
+from recsys.catalogue.filters import Filters
 from recsys.cli.app import main
 from recsys.cli.queries import describe
 from recsys.data.synthetic import Shop

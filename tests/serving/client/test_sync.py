@@ -86,11 +86,11 @@ def test_every_method_of_the_protocol_can_be_called(call: Callable[..., Any], sh
 
     assert len(call("recommend", "user-1", k=3, explain=True).results[0].features) in (1, 2, 3)
     assert len(call("rank", "user-1", ["red-mug", "blue-mug"]).results) == 2
-    assert len(call("similar_items", "red-mug", k=3).results) == 3
+    assert len(call("similar", "red-mug", k=3).results) == 3
     assert len(call("search", "mug", photo, k=3).results) == 3
     assert call("identify", photo).candidates[0].item_id == "red-mug"
     assert call("record_events", [Event("ann", "red-mug", "view")]).recorded == 1
-    assert call("upsert_items", [item], {"trumpet": photo}).upserted == 1
+    assert call("add_items", [item], {"trumpet": photo}).added == 1
     assert call("get_items", ["trumpet"]).items == (item,)
     assert call("delete_items", ["trumpet"]).deleted == 1
 
@@ -106,7 +106,7 @@ def test_an_answer_is_a_plain_value(call: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("method", "arguments", "error"),
     [
-        ("similar_items", ["unheard of"], UnknownItemError),
+        ("similar", ["unheard of"], UnknownItemError),
         ("identify", [b"no picture"], InvalidImageError),
         ("recommend", [""], ValueError),
     ],
@@ -127,12 +127,12 @@ def test_a_time_without_a_zone_is_refused(call: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="timestamp must have a time zone"):
         call("record_events", [Event("ann", "red-mug", "view", naive)])
     with pytest.raises(ValueError, match="created_at must have a time zone"):
-        call("upsert_items", [Item("new", created_at=naive)])
+        call("add_items", [Item("new", created_at=naive)])
 
 
 def test_a_picture_of_no_item_is_refused(call: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match=r"pictures must be of items in the same call, .*'old'"):
-        call("upsert_items", [Item("new")], {"old": b"x"})
+        call("add_items", [Item("new")], {"old": b"x"})
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -83,7 +83,7 @@ async def test_a_defect_is_logged_and_not_told(
     monkeypatch.setattr("recsys.recommender.Recommender.similar", broken)
 
     with pytest.raises(InternalError) as caught:
-        await client.similar_items("red-mug")
+        await client.similar("red-mug")
 
     assert "internal detail" not in str(caught.value)
     request_id = str(caught.value).split()[-1]
@@ -133,7 +133,7 @@ async def test_without_the_token_nothing_is_answered(guarded: Service) -> None:
             with pytest.raises(UnauthenticatedError):
                 await client.search("mug")
             with pytest.raises(UnauthenticatedError):
-                await client.upsert_items([Item("new")])
+                await client.add_items([Item("new")])
 
     async with AsyncClient(guarded.address, token="sesame") as client:
         assert (await client.search("mug")).results
@@ -216,7 +216,7 @@ async def test_requests_and_pictures_have_a_limit(
             with pytest.raises(InvalidImageError, match="1 to 10000 bytes, got 10001"):
                 await call(b"x" * 10_001)
         with pytest.raises(InvalidImageError, match=r"items\[0\].picture must have"):
-            await client.upsert_items([Item("new")], {"new": b"x" * 10_001})
+            await client.add_items([Item("new")], {"new": b"x" * 10_001})
         with pytest.raises(OverloadedError, match="larger than max"):
             await client.identify(b"x" * 20_001)
 

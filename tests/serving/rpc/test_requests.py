@@ -4,7 +4,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.catalogue.store import Filters
+from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidImageError
 from recsys.recommender import Scored
 from serving.rpc import requests as convert

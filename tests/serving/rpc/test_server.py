@@ -48,7 +48,7 @@ async def test_what_was_acknowledged_survives_killing_service_and_redis(
 ) -> None:
     with process(shop.path, tmp_path) as (running, address):
         with Client(address) as client:
-            client.upsert_items([Item("trumpet", title="golden trumpet")])
+            client.add_items([Item("trumpet", title="golden trumpet")])
             client.record_events([Event("newcomer", "trumpet", "view")])
             client.delete_items(["red-mug"])
         redis_pid = int((tmp_path / "redis.pid").read_text())
@@ -112,13 +112,13 @@ async def test_calls_in_flight_are_finished_and_new_ones_refused(
         running_service(shop.path, **settings) as service,
         AsyncClient(service.address, timeout_s=5) as client,
     ):
-        await client.similar_items("red-mug", k=1)
+        await client.similar("red-mug", k=1)
         flying = asyncio.create_task(client.search("mug", k=1))
         await asyncio.sleep(0.1)
         stopping = asyncio.create_task(service.stop())
         await asyncio.sleep(0.1)
         with pytest.raises(UnavailableError):
-            await client.similar_items("red-mug", k=1)
+            await client.similar("red-mug", k=1)
         assert len((await flying).results) == 1
         await stopping
 
@@ -141,7 +141,7 @@ async def test_without_redis_answers_are_degraded_and_writes_refused(
             assert len((await client.search("red mug", k=3)).results) == 3
             for write in (
                 client.record_events([Event("newcomer", "red-mug", "view")]),
-                client.upsert_items([Item("new", title="trumpet")]),
+                client.add_items([Item("new", title="trumpet")]),
                 client.delete_items(["red-mug"]),
             ):
                 with pytest.raises(UnavailableError, match="Redis does not answer"):
@@ -157,7 +157,7 @@ async def test_without_redis_answers_are_degraded_and_writes_refused(
                 while (await client.recommend("newcomer", k=3)).degraded:
                     await asyncio.sleep(0.05)
             assert (await client.recommend("newcomer", k=1)).results[0].item_id == "blue-lamp"
-            await client.upsert_items([Item("new", title="trumpet")])
+            await client.add_items([Item("new", title="trumpet")])
 
 
 @pytest.mark.parametrize("refuse", REFUSALS)
@@ -176,7 +176,7 @@ async def test_with_a_redis_that_takes_no_writes_reads_are_whole_and_writes_refu
                 assert (await client.recommend("secret-user", k=1)).degraded == ()
                 for write in (
                     client.record_events([Event("secret-user", "red-mug", "view")]),
-                    client.upsert_items([Item("new", title="trumpet")]),
+                    client.add_items([Item("new", title="trumpet")]),
                     client.delete_items(["red-mug"]),
                 ):
                     with pytest.raises(UnavailableError, match="takes no writes"):

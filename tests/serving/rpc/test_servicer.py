@@ -109,7 +109,7 @@ async def test_filters_and_exclusions_hold(client: AsyncClient) -> None:
         "red-lamp",
         "red-mug",
     ]
-    dear = await client.similar_items("red-mug", filters=Filters(price_min=20))
+    dear = await client.similar("red-mug", filters=Filters(price_min=20))
     assert sorted(ids(dear)) == ["blue-chair"]
 
     rest = await client.recommend("user-1", k=500, exclude=["red-mug", "unheard of"])
@@ -121,7 +121,7 @@ async def test_filters_and_exclusions_hold(client: AsyncClient) -> None:
 async def test_similar_items_are_those_of_the_library(
     client: AsyncClient, offline: Recommender
 ) -> None:
-    answer = await client.similar_items("red-mug", k=4)
+    answer = await client.similar("red-mug", k=4)
 
     expected = offline.similar("red-mug", k=4)
     assert [(one.item_id, one.source) for one in answer.results] == [
@@ -178,12 +178,12 @@ async def test_a_known_photo_is_identified_and_a_strange_one_is_not(
     assert known.candidates[0].item_id == "green-chair"
     assert len(known.candidates) == 3
     assert known.verdict in ("product", "group")
-    assert known.answer is not None
-    assert known.answer.item_ids[0] == "green-chair"
-    assert known.answer.probability >= 0.5
+    assert known.product_group is not None
+    assert known.product_group.item_ids[0] == "green-chair"
+    assert known.product_group.probability >= 0.5
     assert not strange.known
     assert strange.verdict == "unknown"
-    assert strange.answer is None
+    assert strange.product_group is None
     assert strange.probability < 0.5 < known.probability
 
 
@@ -226,7 +226,7 @@ async def test_items_come_back_as_they_were_stored(client: AsyncClient) -> None:
         created_at=NOW,
     )
     bare = Item("thing")
-    await client.upsert_items([item, bare])
+    await client.add_items([item, bare])
 
     answer = await client.get_items(["thing", "trumpet", "red-mug"])
 
@@ -239,7 +239,7 @@ async def test_the_request_limits_hold(client: AsyncClient) -> None:
         with pytest.raises(ValueError, match=f"k must be between 1 and 500, got {k}"):
             await client.recommend("user-1", k=k)
         with pytest.raises(ValueError, match="k must be between"):
-            await client.similar_items("red-mug", k=k)
+            await client.similar("red-mug", k=k)
         with pytest.raises(ValueError, match="k must be between"):
             await client.search("mug", k=k)
     with pytest.raises(ValueError, match="item_ids must have 1 to 1000 entries, got 1001"):
@@ -256,7 +256,7 @@ async def test_the_request_limits_hold(client: AsyncClient) -> None:
 
 async def test_unknown_items_are_named(client: AsyncClient) -> None:
     for call in (
-        client.similar_items("unheard of"),
+        client.similar("unheard of"),
         client.rank("user-1", ["red-mug", "unheard of"]),
         client.get_items(["unheard of"]),
         client.record_events([Event("user-1", "unheard of", "view")]),
@@ -295,7 +295,7 @@ async def test_a_photo_that_is_no_picture_is_refused(client: AsyncClient, photo:
     with pytest.raises(InvalidImageError):
         await client.search(image=photo)
     with pytest.raises(InvalidImageError):
-        await client.upsert_items([Item("new")], {"new": photo})
+        await client.add_items([Item("new")], {"new": photo})
     with pytest.raises(UnknownItemError):
         await client.get_items(["new"])
 

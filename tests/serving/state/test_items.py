@@ -68,13 +68,13 @@ async def test_a_new_item_is_found_and_recommended_at_once(
 ) -> None:
     item = Item("trumpet", title="golden trumpet", category=("music",), price=5.0)
 
-    answer = await client.upsert_items([item], {"trumpet": strange_photo})
+    answer = await client.add_items([item], {"trumpet": strange_photo})
 
-    assert answer.upserted == 1
+    assert answer.added == 1
     in_music = Filters(category=("music",))
     for found in (
         await client.search("golden trumpet", strange_photo, k=1),
-        await client.similar_items("red-mug", k=1, filters=in_music),
+        await client.similar("red-mug", k=1, filters=in_music),
         await client.recommend("user-1", k=1, filters=in_music),
         await client.rank("user-1", ["trumpet"]),
     ):
@@ -89,7 +89,7 @@ async def test_a_new_item_is_identified_by_its_picture_at_once(
     assert not (await client.identify(strange_photo)).known
 
     # The title is part of the item's embedding, and the photo is of the picture alone.
-    await client.upsert_items([Item("trumpet", title="golden trumpet")], {"trumpet": strange_photo})
+    await client.add_items([Item("trumpet", title="golden trumpet")], {"trumpet": strange_photo})
 
     identified = await client.identify(strange_photo, k=1)
     assert identified.known
@@ -99,10 +99,10 @@ async def test_a_new_item_is_identified_by_its_picture_at_once(
 async def test_an_item_that_loses_its_picture_is_no_longer_identified_by_it(
     client: AsyncClient, strange_photo: bytes
 ) -> None:
-    await client.upsert_items([Item("trumpet", title="trumpet")], {"trumpet": strange_photo})
+    await client.add_items([Item("trumpet", title="trumpet")], {"trumpet": strange_photo})
     assert (await client.identify(strange_photo)).known
 
-    await client.upsert_items([Item("trumpet", title="trumpet")], {"trumpet": b""})
+    await client.add_items([Item("trumpet", title="trumpet")], {"trumpet": b""})
 
     assert not (await client.identify(strange_photo)).known
 
@@ -110,7 +110,7 @@ async def test_an_item_that_loses_its_picture_is_no_longer_identified_by_it(
 async def test_an_upserted_items_embedding_is_that_of_the_library(
     client: AsyncClient, offline: Recommender, strange_photo: bytes
 ) -> None:
-    await client.upsert_items([Item("new", title="golden trumpet")], {"new": strange_photo})
+    await client.add_items([Item("new", title="golden trumpet")], {"new": strange_photo})
 
     found = await client.search("golden trumpet", strange_photo, k=1)
 
@@ -127,12 +127,12 @@ async def test_a_new_price_keeps_the_picture_that_only_the_bundle_knows(
     service: Service, client: AsyncClient
 ) -> None:
     stored = (await client.get_items(["red-mug"])).items[0]
-    before = await client.similar_items("blue-mug", k=500)
+    before = await client.similar("blue-mug", k=500)
 
-    await client.upsert_items([Item(**(vars(stored) | {"price": 1.0, "available": True}))])
+    await client.add_items([Item(**(vars(stored) | {"price": 1.0, "available": True}))])
 
     assert (await client.get_items(["red-mug"])).items[0].price == 1.0
-    assert await client.similar_items("blue-mug", k=500) == before
+    assert await client.similar("blue-mug", k=500) == before
     assert service.telemetry.value("recsys_embedding_lookups_total", tier="bundle") > 0
     assert service.telemetry.value("recsys_embedding_lookups_total", tier="towers") == 0
 
@@ -143,10 +143,10 @@ async def test_new_words_for_a_picture_that_only_the_bundle_has_are_refused(
     renamed = Item("red-mug", title="crimson cup")
 
     with pytest.raises(ValueError, match=r"item 'red-mug' has new words, .* send the picture"):
-        await client.upsert_items([renamed])
+        await client.add_items([renamed])
     assert (await client.get_items(["red-mug"])).items[0].title == "red mug number 0"
 
-    await client.upsert_items([renamed], {"red-mug": shop.pictures["red-mug"]})
+    await client.add_items([renamed], {"red-mug": shop.pictures["red-mug"]})
     query = "crimson cup", shop.pictures["red-mug"]
     assert (await client.search(*query, k=1)).results[0].item_id == "red-mug"
     own = own_similarity(offline, *query)
@@ -156,20 +156,20 @@ async def test_new_words_for_a_picture_that_only_the_bundle_has_are_refused(
 async def test_a_stored_picture_is_kept_until_it_is_taken_away(
     client: AsyncClient, offline: Recommender, strange_photo: bytes
 ) -> None:
-    await client.upsert_items([Item("new", title="golden trumpet")], {"new": strange_photo})
+    await client.add_items([Item("new", title="golden trumpet")], {"new": strange_photo})
 
-    await client.upsert_items([Item("new", title="silver flute")])
+    await client.add_items([Item("new", title="silver flute")])
     own = own_similarity(offline, "silver flute", strange_photo)
     assert await similarity(client, "silver flute", "new", strange_photo) == own
 
-    await client.upsert_items([Item("new", title="silver flute")], {"new": b""})
+    await client.add_items([Item("new", title="silver flute")], {"new": b""})
     assert await best(client, "silver flute") == ("new", pytest.approx(1.0, abs=1e-5))
 
 
 async def test_an_item_without_words_or_picture_is_stored_and_not_found(
     client: AsyncClient,
 ) -> None:
-    await client.upsert_items([Item("blank", price=3.0)])
+    await client.add_items([Item("blank", price=3.0)])
 
     assert (await client.get_items(["blank"])).items[0].price == 3.0
     answer = await client.search("anything", k=500)
@@ -185,21 +185,21 @@ async def test_a_deleted_item_is_not_answered_until_it_is_upserted_again(
     answers = [
         await client.recommend("user-1", k=500),
         await client.search("red mug", k=500),
-        await client.similar_items("red-lamp", k=500),
+        await client.similar("red-lamp", k=500),
     ]
     assert all("red-mug" not in {one.item_id for one in answer.results} for answer in answers)
-    for call in (client.get_items(["red-mug"]), client.similar_items("red-mug")):
+    for call in (client.get_items(["red-mug"]), client.similar("red-mug")):
         with pytest.raises(UnknownItemError):
             await call
 
-    await client.upsert_items([Item("red-mug", title="red mug number 0")])
+    await client.add_items([Item("red-mug", title="red mug number 0")])
     assert await best(client, "red mug number 0") == ("red-mug", pytest.approx(1.0, abs=1e-5))
 
 
 async def test_replicas_see_each_others_changes(
     client: AsyncClient, other: AsyncClient, offline: Recommender, strange_photo: bytes
 ) -> None:
-    await client.upsert_items([Item("new", title="golden trumpet")], {"new": strange_photo})
+    await client.add_items([Item("new", title="golden trumpet")], {"new": strange_photo})
 
     async def found() -> bool:
         return "new" in await everything(other)
@@ -223,7 +223,7 @@ async def test_a_second_replica_takes_embeddings_from_the_first(
     service: Service, client: AsyncClient, shop: Any, redis_server: Any, namespace: str
 ) -> None:
     items = [Item(f"new-{number}", title=f"trumpet {number}") for number in range(20)]
-    await client.upsert_items(items)
+    await client.add_items(items)
     assert service.telemetry.value("recsys_embedding_lookups_total", tier="towers") == 20
 
     async with running_service(shop.path, redis=redis_server.url, namespace=namespace) as replica:
@@ -243,7 +243,7 @@ async def test_embeddings_that_redis_lost_are_computed_again_from_the_stored_pic
     namespace: str,
     strange_photo: bytes,
 ) -> None:
-    await client.upsert_items([Item("new", title="golden trumpet")], {"new": strange_photo})
+    await client.add_items([Item("new", title="golden trumpet")], {"new": strange_photo})
     async for key in connection.client.scan_iter(f"{namespace}:embedding:*"):
         await connection.client.delete(key)
 
@@ -260,7 +260,7 @@ async def test_items_upserted_at_once_from_two_replicas_end_the_same_on_both(
 ) -> None:
     await asyncio.gather(
         *(
-            one.upsert_items([Item("contested", title=f"{name} {number}", price=float(number))])
+            one.add_items([Item("contested", title=f"{name} {number}", price=float(number))])
             for number in range(10)
             for name, one in (("left", client), ("right", other))
         )
@@ -286,7 +286,7 @@ async def test_what_redis_lost_is_as_in_the_bundle_again(
     async def answers() -> tuple[dict[str, float], list[Item]]:
         lists = [
             (await client.search("red mug", shop.pictures["red-mug"], k=500)).results,
-            (await client.similar_items("blue-mug", k=500)).results,
+            (await client.similar("blue-mug", k=500)).results,
             (await client.identify(shop.pictures["red-mug"], k=12)).candidates,
             (await client.identify(shop.pictures["red-lamp"], k=12)).candidates,
         ]
@@ -294,7 +294,7 @@ async def test_what_redis_lost_is_as_in_the_bundle_again(
         return scores, list((await client.get_items(["red-mug", "red-lamp"])).items)
 
     scores, items = await answers()
-    await client.upsert_items(
+    await client.add_items(
         [Item("red-mug", title="crimson cup", price=1.0), Item("new", title="golden trumpet")],
         {"red-mug": strange_photo, "new": strange_photo},
     )
@@ -310,19 +310,19 @@ async def test_what_redis_lost_is_as_in_the_bundle_again(
     assert not (await client.identify(strange_photo)).known
     with pytest.raises(UnknownItemError):
         await client.get_items(["new"])
-    await client.upsert_items([Item("new", title="golden trumpet")])
+    await client.add_items([Item("new", title="golden trumpet")])
     assert await best(client, "golden trumpet") == ("new", pytest.approx(1.0, abs=1e-5))
 
 
 async def test_one_item_twice_in_a_call_is_refused(client: AsyncClient) -> None:
     with pytest.raises(ValueError, match="items must be distinct, got 'new' more than once"):
-        await client.upsert_items([Item("new", title="a"), Item("new", title="b")])
+        await client.add_items([Item("new", title="a"), Item("new", title="b")])
 
 
 @pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
 async def test_a_price_that_is_none_is_refused(client: AsyncClient, price: float) -> None:
     with pytest.raises(ValueError, match=r"items\[0\].price must be a finite number >= 0"):
-        await client.upsert_items([Item("new", price=price)])
+        await client.add_items([Item("new", price=price)])
 
 
 async def test_a_record_that_cannot_be_served_does_not_stop_the_others(
@@ -333,7 +333,7 @@ async def test_a_record_that_cannot_be_served_does_not_stop_the_others(
     namespace: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await client.upsert_items([Item("good", title="golden trumpet")])
+    await client.add_items([Item("good", title="golden trumpet")])
     poison = b'{"item_id": "bad", "fields": {"price": "much"}}'  # as another release might write
     await connection.client.hset(f"{{{namespace}:catalogue}}:records", "bad", poison)
 
@@ -358,7 +358,7 @@ async def test_a_full_redis_says_what_to_do_and_nothing_else_suffers(
 
         async def fill() -> None:
             for number in range(200):
-                await client.upsert_items([Item(f"new-{number}", image=long)])
+                await client.add_items([Item(f"new-{number}", image=long)])
 
         with pytest.raises(UnavailableError, match="Redis is full; raise redis_bytes"):
             await fill()

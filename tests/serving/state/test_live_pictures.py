@@ -81,14 +81,14 @@ async def test_a_picture_that_others_change_during_an_upsert_is_the_one_that_its
     strange_photo: bytes,
     change: str,
 ) -> None:
-    await client.upsert_items([Item("new", title="golden trumpet")], {"new": strange_photo})
+    await client.add_items([Item("new", title="golden trumpet")], {"new": strange_photo})
     renaming = asyncio.create_task(rename(hesitant, "silver flute"))
     await asyncio.sleep(0.1)  # it has read the record, and embeds
     picture = shop.pictures["red-mug"] if change == "replaced" else b""
     if change == "deleted with its item":
         await client.delete_items(["new"])
     else:
-        await client.upsert_items([Item("new", title="golden trumpet")], {"new": picture})
+        await client.add_items([Item("new", title="golden trumpet")], {"new": picture})
     assert not renaming.done()
     await renaming
 
@@ -114,10 +114,10 @@ async def test_an_upsert_whose_picture_others_keep_changing_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(live_items, "_ATTEMPTS", 1)
-    await client.upsert_items([Item("new", title="golden trumpet")], {"new": strange_photo})
+    await client.add_items([Item("new", title="golden trumpet")], {"new": strange_photo})
     renaming = asyncio.create_task(rename(hesitant, "silver flute"))
     await asyncio.sleep(0.1)
-    await client.upsert_items([Item("new", title="golden trumpet")], {"new": b""})
+    await client.add_items([Item("new", title="golden trumpet")], {"new": b""})
     assert not renaming.done()
 
     with pytest.raises(grpc.aio.AioRpcError, match="must keep theirs while") as caught:
@@ -135,7 +135,7 @@ async def test_a_stored_item_whose_picture_is_another_is_served_without_it_and_l
     strange_photo: bytes,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await client.upsert_items([Item("new", title="golden trumpet")], {"new": strange_photo})
+    await client.add_items([Item("new", title="golden trumpet")], {"new": strange_photo})
     await connection.client.hset(f"{{{namespace}:catalogue}}:pictures", "new", b"another")
     await forget_embeddings(connection, namespace)
 

@@ -1,0 +1,165 @@
+"""What callers send and receive, as plain values; shared with the client of the service."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, overload
+
+SearchMode = Literal["hybrid", "vector", "lexical"]
+Verdict = Literal["product", "group", "unsure", "unknown"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a user did with an item.
+
+    Args:
+        user_id: Any stable id, also of an anonymous session.
+        item_id: Item of the catalogue.
+        kind: view, click, cart, purchase or any other kind that the bundle was trained on.
+        timestamp: Moment of the event, with a time zone; the time of the call if None.
+        quantity: Number of units.
+        value: Money that changed hands.
+    """
+
+    user_id: str
+    item_id: str
+    kind: str
+    timestamp: datetime | None = None
+    quantity: float = 1.0
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A product; everything but the id may be unknown.
+
+    Args:
+        item_id: The shop's id.
+        title: Name as the shop shows it.
+        description: Longer text.
+        image: Where the shop keeps the picture; stored and returned, never fetched.
+        category: Path, coarse to fine.
+        price: Price in the shop's currency, at least 0.
+        attributes: Names and values, such as {"colour": "red"}.
+        available: Whether it can be bought now.
+        created_at: Moment at which it entered the shop, with a time zone.
+    """
+
+    item_id: str
+    title: str | None = None
+    description: str | None = None
+    image: str | None = None
+    category: tuple[str, ...] = ()
+    price: float | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    available: bool = True
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One item of an answer.
+
+    Args:
+        item_id: The item.
+        score: Higher comes first; scores of different calls cannot be compared.
+        source: What speaks for the item, in one word.
+        features: Names and values of what raised the score most, if the call asked to explain.
+    """
+
+    item_id: str
+    score: float
+    source: str
+    features: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What every response carries.
+
+    Args:
+        bundle_version: Hash of the bundle that answered.
+        degraded: Reasons why the answer is less than it could be; empty for a full answer.
+    """
+
+    bundle_version: str
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Response, Sequence[Result]):
+    """Items, best first; a sequence of results.
+
+    >>> [result.item_id for result in answer], answer[0].score, len(answer)
+
+    Args:
+        results: The same results, as a tuple.
+    """
+
+    results: tuple[Result, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Result, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Result | tuple[Result, ...]:
+        """Return one result, or a tuple of them for a slice."""
+        return self.results[index]
+
+    def __len__(self) -> int:
+        """Return the number of results."""
+        return len(self.results)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The product on a photo, or the few that it may be.
+
+    Args:
+        item_ids: One product, or up to five siblings, most probable first.
+        category: Path that they share, coarse to fine; empty if they share none.
+        probability: Probability that the photo shows one of them.
+    """
+
+    item_ids: tuple[str, ...]
+    category: tuple[str, ...]
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identification(Response):
+    """What is on a photo.
+
+    Args:
+        known: Whether the product is in the catalogue, at the precision that the bundle was
+            trained for.
+        probability: Probability that the product is in the catalogue.
+        candidates: Products, most probable first; their scores are probabilities, and those of
+            the whole catalogue add up to ``probability``.
+        verdict: "product" or "group" when the photo shows one product or one of a few; "unknown"
+            when it is probably not in the catalogue, and "unsure" otherwise.
+        product_group: The product, or the few that it may be; None for the last two verdicts.
+    """
+
+    known: bool
+    probability: float
+    candidates: tuple[Result, ...]
+    verdict: Verdict
+    product_group: Group | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added(Response):
+    """How many items were added or replaced."""
+
+    added: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deleted(Response):
+    """How many of the items were in the catalogue."""
+
+    deleted: int

@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+import pytest
+
+from recsys.answers import Answer, Result
+
+RESULTS = tuple(Result(item_id, score, "taste") for item_id, score in (("mug", 0.9), ("lamp", 0.1)))
+
+
+def test_an_answer_is_a_sequence_of_its_results() -> None:
+    answer = Answer(results=RESULTS, bundle_version="abc")
+
+    assert list(answer) == list(RESULTS)
+    assert answer[0] is RESULTS[0]
+    assert answer[1:] == RESULTS[1:]
+    assert len(answer) == 2
+    assert RESULTS[1] in answer
+    with pytest.raises(IndexError):
+        answer[2]
+
+
+def test_answers_are_equal_when_everything_they_carry_is() -> None:
+    answer = Answer(results=RESULTS, bundle_version="abc")
+
+    assert answer == Answer(results=RESULTS, bundle_version="abc")
+    assert answer != Answer(results=RESULTS, bundle_version="abc", degraded=("no_history",))
+
+
+@pytest.mark.parametrize("module", ["recsys.answers", "recsys.catalogue.filters", "serving.client"])
+def test_the_light_modules_import_no_numbers_and_no_networks(module: str) -> None:
+    heavy = "{'torch', 'numpy', 'polars', 'pydantic'}"
+    code = f"import sys, {module}; print(*({heavy} & set(sys.modules)))"
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (result.returncode, result.stdout.split()) == (0, []), result.stderr

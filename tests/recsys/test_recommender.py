@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys.answers import SearchMode
 from recsys.bundle import Bundle
 from recsys.catalogue.filters import Filters
-from recsys.catalogue.search import SearchMode
 from recsys.data.interactions import EMPTY_HISTORY, build_interactions
 from recsys.data.synthetic import Shop
 from recsys.errors import InvalidImageError, UnknownItemError

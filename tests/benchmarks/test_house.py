@@ -1,0 +1,56 @@
+import ast
+
+import pytest
+
+from benchmarks.house import Function, _functions_of, body_lines, is_typed, parameters
+
+SOURCE = '''
+class Shop:
+    """A shop."""
+
+    def sell(self, item, *rest: int, price: float = 1.0, **more: str) -> None:
+        """Sell an item.
+
+        The docstring does not count.
+        """
+        print(
+            item,
+        )
+
+    @staticmethod
+    def open(door: str) -> bool:
+        def knock(): return True
+        return knock()
+
+async def _hidden(): pass
+'''
+
+
+@pytest.fixture
+def found() -> dict[str, Function]:
+    return {one.node.name: one for one in _functions_of(ast.parse(SOURCE), "x.py", is_public=True)}
+
+
+def test_a_body_is_counted_without_signature_and_docstring(found: dict[str, Function]) -> None:
+    assert {name: body_lines(one) for name, one in found.items()} == {
+        "sell": 3,
+        "open": 2,
+        "knock": 1,
+        "_hidden": 1,
+    }
+
+
+def test_every_kind_of_parameter_counts_but_the_object_of_a_method(
+    found: dict[str, Function],
+) -> None:
+    names = {name: sorted(arg.arg for arg in parameters(one)) for name, one in found.items()}
+
+    assert names["sell"] == ["item", "more", "price", "rest"]
+    assert names["open"] == ["door"]
+
+
+def test_a_missing_type_is_seen_and_private_functions_are_not_public(
+    found: dict[str, Function],
+) -> None:
+    assert [name for name, one in found.items() if is_typed(one)] == ["open"]
+    assert [name for name, one in found.items() if one.is_public] == ["sell", "open"]

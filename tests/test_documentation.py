@@ -1,0 +1,126 @@
+"""Every Python and shell block of the documentation runs, on a small shop.
+
+The blocks of one page share a folder and, if they are Python, their names. ``recsys serve`` starts
+the service as a shell would; later blocks of the page reach it under a free port.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from recsys.cli.app import app
+from recsys.data.synthetic import Shop
+from recsys.pipeline import Run
+from tests.documentation import PAGES, ROOT, RUNNABLE, Block, executed_blocks, read_blocks
+
+PORT = "50051"  # what the pages write; the tests take a free one
+START_S = 120
+
+# What the text around a block says that the reader has.
+GIVEN: dict[str, dict[str, Any]] = {
+    "vision.md": {
+        "images": [f"photo-{number:05d}.jpg" for number in range(1, 7)],
+        "labels": np.array([0, 1, 2, 0, 1, 2]),
+        "photos": [Path("photo.jpg")],
+    }
+}
+
+with_blocks = [page for page in PAGES if executed_blocks([page])]
+
+
+@pytest.fixture
+def shop_folder(
+    tiny_shop: Shop, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder as the pages assume it: the tables and pictures, runs/shop, a photo, an inbox."""
+    for table in ("items", "events", "photos"):
+        shutil.copy(tiny_shop.folder / f"{table}.parquet", tmp_path)
+    os.symlink(tiny_shop.images, tmp_path / "images")
+    config = (tiny_shop.folder / "tiny.toml").read_text()
+    (tmp_path / "shop.toml").write_text(config)
+    shutil.copytree(tiny_run.bundle.parent, tmp_path / "runs/shop", symlinks=True)
+    for name in ("new", "items-2026"):
+        shutil.copy(tmp_path / "items.parquet", tmp_path / f"{name}.parquet")
+    photos = pl.read_parquet(tmp_path / "photos.parquet")["image"]
+    for folder in ("inbox", "photos"):
+        (tmp_path / folder).mkdir()
+        for name in photos[:6]:
+            shutil.copy(tiny_shop.images / name, tmp_path / folder)
+    shutil.copy(tiny_shop.images / photos[0], tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", with_blocks, ids=lambda page: page.name)
+def test_the_blocks_of_a_page_run_in_their_order(page: Path, shop_folder: Path) -> None:
+    names: dict[str, Any] = {"__name__": page.stem, **GIVEN.get(page.name, {})}
+    with ExitStack() as services:
+        port = PORT
+        for block in executed_blocks([page]):
+            text = block.text.replace(f"127.0.0.1:{PORT}", f"127.0.0.1:{port}")
+            if block.language == "python":
+                exec(compile(text, block.where, "exec"), names)
+                continue
+            for words in command_lines(block._replace(text=text)):
+                if words[:2] == ["recsys", "serve"]:
+                    port = services.enter_context(serving(words))
+                else:
+                    run(words, block.where)
+
+
+@pytest.mark.parametrize("page", with_blocks, ids=lambda page: page.name)
+def test_a_block_that_is_not_run_says_why(page: Path) -> None:
+    left = [block for block in read_blocks(page) if block.language in RUNNABLE and block.reason]
+
+    assert all(len(block.reason.split()) >= 3 for block in left)
+
+
+def command_lines(block: Block) -> Iterator[list[str]]:
+    """Yield the words of every command, with continued lines joined and comments left out."""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        if words := shlex.split(line, comments=True):
+            yield words
+
+
+def run(words: list[str], where: str) -> None:
+    """Run a ``recsys`` command in this process, as the command line would."""
+    assert words[0] == "recsys", f"{where}: no way to run {words[0]!r} here"
+    result = CliRunner().invoke(app, words[1:])
+
+    assert result.exit_code == 0, (
+        f"{where}: {shlex.join(words)}: {result.output}{result.exception!r}"
+    )
+
+
+@contextmanager
+def serving(words: list[str]) -> Iterator[str]:
+    """Run ``recsys serve`` on a free port, yield the port, and stop it as a terminal would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "recsys.cli", *words[1:]]
+    command[command.index(PORT)] = port
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RECSYS_STATE": str(Path.cwd() / "state")}
+    with subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE) as process:
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                grpc.channel_ready_future(channel).result(timeout=START_S)
+            yield port
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=START_S)
+    assert process.returncode == 0, said

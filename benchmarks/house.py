@@ -70,8 +70,8 @@ def functions() -> list[Function]:
 
 def _functions_of(parent: ast.AST, path: str, *, is_public: bool) -> Iterator[Function]:
     for node in ast.iter_child_nodes(parent):
-        named = isinstance(node, ast.ClassDef | AnyFunction)
-        shown = is_public and not (named and node.name.startswith("_"))
+        hidden = isinstance(node, ast.ClassDef | AnyFunction) and node.name.startswith("_")
+        shown = is_public and not hidden
         if isinstance(node, AnyFunction):
             static = any(getattr(mark, "id", "") == "staticmethod" for mark in node.decorator_list)
             is_method = isinstance(parent, ast.ClassDef) and not static

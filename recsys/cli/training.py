@@ -121,16 +121,16 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder for report.html, metrics.json.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Rank the events after the split beside baselines and ablations; score the test photos."""
+    """Score the events after the split, beside the baselines, and the test photos."""
     from recsys import Bundle
     from recsys.config import EvaluationConfig, load_config
     from recsys.evaluation.page import metrics, write_report
-    from recsys.evaluation.run_report import report_bundle
+    from recsys.evaluation.run_report import evaluate as run
     from recsys.pipeline import load_tables
 
     settings = load_config(config) if config else None
     with progress_bar(visible=not as_json) as advance:
-        report = report_bundle(
+        report = run(
             Bundle(bundle),
             settings.evaluation if settings else EvaluationConfig(),
             title=settings.name if settings else bundle.name,

@@ -1,9 +1,9 @@
-"""Fill the report of a bundle with everything that can be measured on it."""
+"""Evaluate a bundle: everything that can be measured on it, as one report."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,10 +13,13 @@ from recsys.data.dataset import Dataset
 from recsys.data.interactions import Ints
 from recsys.errors import DataError, LeakageError
 from recsys.evaluation.results import (
+    ClassificationRow,
     GalleryItem,
     GalleryUser,
     QuarantineRow,
+    RankingTable,
     Report,
+    RetrievalRow,
     StageTiming,
 )
 from recsys.evaluation.systems import (
@@ -29,6 +32,7 @@ from recsys.evaluation.systems import (
 from recsys.pipeline import Run
 from recsys.ranking.statistics import EASE_MAX_ITEMS
 from recsys.recommender import Recommender, Scored
+from recsys.training.stages import Stage
 
 GALLERY_USERS = 3
 GALLERY_ITEMS = 6
@@ -37,95 +41,131 @@ GALLERY_ITEMS = 6
 def report_run(
     run: Run, config: EvaluationConfig, *, title: str, progress: Progress | None = None
 ) -> Report:
-    """Return the report of a training run: that of its bundle, and how the run went."""
-    report = report_bundle(
-        Bundle(run.bundle),
+    """Return the report of a training run: what its bundle scores, and how the run went."""
+    return evaluate(
+        run.bundle,
         config,
         title=title,
         ablations={name: Bundle(path) for name, path in run.ablations.items()},
         dataset=run.dataset,
+        stages=run.stages,
         progress=progress,
     )
-    timings = [StageTiming(stage.name, stage.seconds, stage.skipped) for stage in run.stages]
-    return replace(report, timings=timings)
 
 
-def report_bundle(
-    bundle: Bundle,
-    config: EvaluationConfig,
+def evaluate(
+    bundle: Bundle | str | Path,
+    config: EvaluationConfig = EvaluationConfig(),
     *,
-    title: str,
+    title: str | None = None,
     ablations: Mapping[str, Bundle] | None = None,
     dataset: Dataset | None = None,
+    stages: Sequence[Stage] = (),
     progress: Progress | None = None,
 ) -> Report:
-    """Return the report of a bundle.
+    """Return what a bundle scores on the events after its split, beside the baselines.
+
+    >>> report = evaluate("runs/shop")
+    >>> for row in report.rankings[0].systems:
+    ...     print(row.name, row.metrics["ndcg@10"])
 
     Args:
-        bundle: What to measure.
+        bundle: A bundle, its folder, or a folder of bundles.
         config: Scopes and cut-offs.
-        title: What the report is called.
+        title: Heading of the report; the bundle's version if None.
         ablations: Bundles of the same tables, trained on less, by name.
-        dataset: The shop's tables; without them photos are not measured, for a bundle has none.
-        progress: Told what is being scored and how far it is.
+        dataset: Tables of the shop, whose test photos are scored, too; a bundle keeps no photos.
+        stages: Stages of the training run, to show how long each took.
+        progress: Called with a system's name, the number of users it has scored, and of all users.
+
+    Raises:
+        LeakageError: If the events before the split contain later ones.
     """
-    report = Report(
-        title=title,
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+    ranking = _score_ranking(bundle, ablations or {}, config, progress)
+    photos = _score_photos(bundle, dataset)
+    split_us = bundle.split_us if "ranking" in bundle.parts else None
+    split_time = datetime.fromtimestamp(split_us / 1e6, UTC).isoformat() if split_us else None
+    return Report(
+        title=bundle.version if title is None else title,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         bundle_version=bundle.version,
-        sizes={"items": len(bundle.items)},
-        left_out=bundle.left_out,
+        split_time=split_time,
+        sizes={"items": len(bundle.items), **ranking.sizes, **photos.sizes},
+        left_out=(*bundle.left_out, *ranking.left_out),
+        rankings=ranking.tables,
+        retrieval=photos.retrieval,
+        classification=photos.classification,
+        timings=[StageTiming(stage.name, stage.seconds, stage.skipped) for stage in stages],
+        quarantine=_quarantine(dataset),
+        gallery=_gallery(bundle, dataset) if dataset and split_us else (),
     )
-    if "ranking" in bundle.parts and bundle.split_us is not None:
-        events = bundle.interactions
-        report = replace(
-            report,
-            split_time=datetime.fromtimestamp(bundle.split_us / 1e6, UTC).isoformat(),
-            sizes={**report.sizes, "users": events.n_users, "events": len(events)},
+
+
+class _Ranking(NamedTuple):
+    """Ranking figures, and what of them is missing and why."""
+
+    tables: Sequence[RankingTable] = ()
+    sizes: Mapping[str, int] = {}
+    left_out: Sequence[str] = ()
+
+
+def _score_ranking(
+    bundle: Bundle,
+    ablations: Mapping[str, Bundle],
+    config: EvaluationConfig,
+    progress: Progress | None,
+) -> _Ranking:
+    if "ranking" not in bundle.parts or bundle.split_us is None:
+        return _Ranking()
+    sizes = {"users": bundle.interactions.n_users, "events": len(bundle.interactions)}
+    try:
+        tables = rank_systems(
+            bundle, ablations, scopes=config.scopes, ks=config.k, progress=progress
         )
-        try:
-            rankings = rank_systems(
-                bundle, ablations or {}, scopes=config.scopes, ks=config.k, progress=progress
-            )
-        except LeakageError:
-            raise
-        except DataError as error:  # nobody to ask takes nothing from the bundle and its photos
-            report = replace(report, left_out=(*report.left_out, f"ranking's figures: {error}"))
-        else:
-            left_out = (*report.left_out, *_left_out(bundle))
-            report = replace(report, rankings=rankings, left_out=left_out)
+    except LeakageError:
+        raise
+    except DataError as error:  # without anybody to score, the rest of the report still stands
+        return _Ranking(sizes=sizes, left_out=[f"ranking's figures: {error}"])
+    left_out = []
+    if too_large_for_ease(bundle):
+        left_out.append(f"the EASE baseline: more than {EASE_MAX_ITEMS:,} items have events")
+    return _Ranking(tables, sizes, left_out)
+
+
+class _Photos(NamedTuple):
+    """Figures of the test photos."""
+
+    retrieval: Sequence[RetrievalRow] = ()
+    classification: Sequence[ClassificationRow] = ()
+    sizes: Mapping[str, int] = {}
+
+
+def _score_photos(bundle: Bundle, dataset: Dataset | None) -> _Photos:
+    if dataset is None or dataset.photos is None or dataset.images_root is None:
+        return _Photos()
+    sizes = {"photos": len(dataset.photos)}
+    test = dataset.photos.filter(split="test")
+    if len(test) == 0 or "vision" not in bundle.parts:
+        return _Photos(sizes=sizes)
+    names_items = test["item_id"].count() > 0
+    return _Photos(
+        retrieval=[identify_photos(bundle, test, dataset.images_root)]
+        if names_items and "identification" in bundle.parts
+        else [],
+        classification=classify_photos(bundle, test, dataset.images_root),
+        sizes=sizes,
+    )
+
+
+def _quarantine(dataset: Dataset | None) -> list[QuarantineRow]:
     if dataset is None:
-        return report
-    counts = dataset.quarantine.counts()
-    quarantine = [
+        return []
+    return [
         QuarantineRow(table, rule, count)
-        for table, rules in counts.items()
+        for table, rules in dataset.quarantine.counts().items()
         for rule, count in rules.items()
     ]
-    report = replace(report, quarantine=quarantine)
-    if "ranking" in bundle.parts:
-        report = replace(report, gallery=_gallery(bundle, dataset))
-    return _with_photos(report, bundle, dataset)
-
-
-def _left_out(bundle: Bundle) -> list[str]:
-    if not too_large_for_ease(bundle):
-        return []
-    return [f"the EASE baseline: more than {EASE_MAX_ITEMS:,} items have events"]
-
-
-def _with_photos(report: Report, bundle: Bundle, dataset: Dataset) -> Report:
-    if dataset.photos is None or dataset.images_root is None:
-        return report
-    test = dataset.photos.filter(split="test")
-    sizes = {**report.sizes, "photos": len(dataset.photos)}
-    if len(test) == 0 or "vision" not in bundle.parts:
-        return replace(report, sizes=sizes)
-    retrieval = []
-    if "identification" in bundle.parts and test["item_id"].count() > 0:
-        retrieval.append(identify_photos(bundle, test, dataset.images_root))
-    classification = classify_photos(bundle, test, dataset.images_root)
-    return replace(report, sizes=sizes, classification=classification, retrieval=retrieval)
 
 
 def _gallery(bundle: Bundle, dataset: Dataset) -> list[GalleryUser]:
@@ -155,7 +195,7 @@ def _gallery(bundle: Bundle, dataset: Dataset) -> list[GalleryUser]:
 
 
 def _regulars(bundle: Bundle) -> Ints:
-    """Return user rows spread over those with events on both sides of the split."""
+    """Return a few user rows, spread over the users with events on both sides of the split."""
     interactions = bundle.interactions
     assert bundle.split_us is not None, "a bundle with a ranking part has a split"
     before = np.unique(interactions.before(bundle.split_us).user_rows)

@@ -39,7 +39,7 @@ from recsys.training.labels import item_labels, photo_labels
 from vision.hierarchy import consistent, decode, find_paths
 
 OURS = "vitrine"
-# Told what is being scored, how much of it is done, and how much there is.
+# Called with what is being scored, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
 
@@ -61,15 +61,15 @@ def rank_systems(
 ) -> list[RankingTable]:
     """Return, scope by scope, what each system scores on the events after the bundle's split.
 
-    Every system knows the events before the split and none after it. A scope in which nobody can
-    be asked (no item is new, say) is left out.
+    Every system knows the events before the split and none after it. A scope without any
+    query (no item is new, say) is left out.
 
     Args:
-        bundle: With its ranking part.
+        bundle: A bundle with its ranking part.
         ablations: Bundles of the same tables, trained on less, by name.
         scopes: Which questions to ask.
         ks: Cut-offs of the metrics.
-        progress: Told the system, users done and users in all.
+        progress: Called with the system, the users that are done, and all users.
 
     Raises:
         MissingPartError: If the bundle was trained without events.
@@ -155,9 +155,9 @@ def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
 
 
 def _on_offer(bundle: Bundle, train: Interactions) -> NDArray[np.bool_]:
-    """Return the catalogue at the split (N,).
+    """Return which items were on offer at the split, bool (N,).
 
-    Items created by then, and those of unknown age that somebody had met.
+    Those created by then, and those of unknown age that have an event before it.
     """
     created = bundle.items["created_at"]
     met = np.bincount(train.item_rows, minlength=train.n_items) > 0
@@ -178,7 +178,7 @@ def classify_photos(
     The levels' answers are made to agree along the category path; see ``vision.hierarchy``.
 
     Args:
-        bundle: With its vision part.
+        bundle: A bundle with its vision part.
         photos: Table of ``PhotoSchema``; all its rows are asked about.
         images_root: Folder that picture paths are relative to.
         progress: Show a bar.
@@ -212,7 +212,7 @@ def identify_photos(
     """Return how often the product on a photo is the first candidate, or among the first five.
 
     Args:
-        bundle: With its identification part.
+        bundle: A bundle with its identification part.
         photos: Table of ``PhotoSchema``; rows that name an item are asked about.
         images_root: Folder that picture paths are relative to.
         progress: Show a bar.

@@ -12,7 +12,7 @@ from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig, TrainConfig, load_config
 from recsys.data.synthetic import Shop
 from recsys.evaluation.page import metrics
-from recsys.evaluation.run_report import report_bundle
+from recsys.evaluation.run_report import evaluate
 from recsys.pipeline import Run, load_tables
 from recsys.training.towers import label_pictures, picture_samples
 from vision.training.preview import contact_sheet
@@ -137,7 +137,7 @@ def test_evaluate_prints_the_numbers_of_the_report(
 ) -> None:
     settings = load_config(config)
     bundle = Bundle(tiny_bundle)
-    wanted = report_bundle(bundle, settings.evaluation, title="tiny", dataset=load_tables(settings))
+    wanted = evaluate(bundle, settings.evaluation, title="tiny", dataset=load_tables(settings))
     answer = ask("evaluate", tiny_bundle, "--config", config)
     assert without_time(answer) == without_time(json.loads(json.dumps(metrics(wanted))))
     assert answer["title"] == "tiny"

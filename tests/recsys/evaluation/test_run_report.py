@@ -12,7 +12,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.synthetic import Shop
 from recsys.errors import LeakageError
 from recsys.evaluation.results import QuarantineRow, Report
-from recsys.evaluation.run_report import GALLERY_ITEMS, GALLERY_USERS, report_bundle, report_run
+from recsys.evaluation.run_report import GALLERY_ITEMS, GALLERY_USERS, evaluate, report_run
 from recsys.pipeline import Run, load_tables
 from recsys.recommender import Recommender
 
@@ -28,7 +28,7 @@ def report(tiny_run: Run) -> Report:
 @pytest.fixture(scope="module")
 def alone(tiny_bundle: Path) -> Report:
     """The report of the bundle without its tables."""
-    return report_bundle(Bundle(tiny_bundle), QUICK, title="x")
+    return evaluate(Bundle(tiny_bundle), QUICK, title="x")
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_where_nobody_can_be_asked_the_report_says_so_and_has_the_rest(
 ) -> None:
     bundle = Bundle(tiny_bundle)
     bundle.split_us = int(bundle.interactions.timestamps_us[-1]) + 1
-    report = report_bundle(bundle, EvaluationConfig(), title="all", dataset=tiny_run.dataset)
+    report = evaluate(bundle, EvaluationConfig(), title="all", dataset=tiny_run.dataset)
     assert report.rankings == ()
     assert any(
         "ranking's figures: split must lie inside the events" in one for one in report.left_out
@@ -97,14 +97,14 @@ def test_where_nobody_can_be_asked_the_report_says_so_and_has_the_rest(
     assert report.sizes["events"] == len(bundle.interactions)
 
 
-def test_a_split_that_leaks_is_no_matter_for_a_report(
+def test_a_leaking_split_raises_in_a_report(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle(tiny_bundle)
-    # What comes after the split is told to have come before it.
+    # Events after the split pass for earlier ones.
     monkeypatch.setattr(Interactions, "before", lambda self, time_us: self)
     with pytest.raises(LeakageError):
-        report_bundle(bundle, QUICK, title="leaking")
+        evaluate(bundle, QUICK, title="leaking")
 
 
 def titles(tiny_shop: Shop, ids: list[str]) -> list[str]:
@@ -165,7 +165,7 @@ def test_the_gallery_is_of_the_bundles_items_whatever_order_the_tables_have_by_n
     report: Report, bundle: Bundle, tiny_run: Run
 ) -> None:
     later = replace(tiny_run.dataset, items=tiny_run.dataset.items.reverse().head(40))
-    again = report_bundle(bundle, EvaluationConfig(scopes=("all",)), title="t", dataset=later)
+    again = evaluate(bundle, EvaluationConfig(scopes=("all",)), title="t", dataset=later)
     assert again.gallery == report.gallery
 
 
@@ -177,7 +177,7 @@ def test_test_photos_that_name_no_item_are_classified_and_not_identified(
     unnamed = replace(
         tiny_run.dataset, photos=photos.with_columns(item_id=pl.lit(None, dtype=pl.String))
     )
-    report = report_bundle(bundle, EvaluationConfig(scopes=("all",)), title="t", dataset=unnamed)
+    report = evaluate(bundle, EvaluationConfig(scopes=("all",)), title="t", dataset=unnamed)
     assert report.classification
     assert report.retrieval == []
 
@@ -190,7 +190,7 @@ def test_rows_that_were_left_out_are_counted_by_table_and_rule(
     pl.concat([events, stray]).write_parquet(tmp_path / "events.parquet")
     data = tiny_config.data.model_copy(update={"events": str(tmp_path / "events.parquet")})
     dataset = load_tables(tiny_config.model_copy(update={"data": data}))
-    report = report_bundle(bundle, QUICK, title="x", dataset=dataset)
+    report = evaluate(bundle, QUICK, title="x", dataset=dataset)
     assert list(report.quarantine) == [QuarantineRow("events", "item_id|known", 2)]
 
 
@@ -203,7 +203,7 @@ def test_without_tables_only_the_events_of_the_bundle_are_measured(alone: Report
 
 def test_a_shop_without_photos_has_no_photo_tables(bundle: Bundle, tiny_run: Run) -> None:
     dataset = replace(tiny_run.dataset, photos=None)
-    report = report_bundle(bundle, QUICK, title="x", dataset=dataset)
+    report = evaluate(bundle, QUICK, title="x", dataset=dataset)
     assert "photos" not in report.sizes
     assert list(report.classification) == list(report.retrieval) == []
     assert report.gallery
@@ -213,33 +213,33 @@ def test_photos_of_other_splits_are_counted_and_not_measured(bundle: Bundle, tin
     assert tiny_run.dataset.photos is not None
     photos = tiny_run.dataset.photos.filter(pl.col("split") != "test")
     dataset = replace(tiny_run.dataset, photos=photos)
-    report = report_bundle(bundle, QUICK, title="x", dataset=dataset)
+    report = evaluate(bundle, QUICK, title="x", dataset=dataset)
     assert report.sizes["photos"] == len(photos)
     assert list(report.classification) == list(report.retrieval) == []
 
 
 def test_a_bundle_without_a_picture_tower_measures_no_photo(tiny_run: Run) -> None:
     bundle = Bundle(tiny_run.ablations["text-only"])
-    report = report_bundle(bundle, QUICK, title="x", dataset=tiny_run.dataset)
+    report = evaluate(bundle, QUICK, title="x", dataset=tiny_run.dataset)
     assert list(report.classification) == list(report.retrieval) == []
     assert report.rankings
 
 
 def test_the_same_bundle_has_the_same_numbers(bundle: Bundle, alone: Report) -> None:
-    again = report_bundle(bundle, QUICK, title="x")
+    again = evaluate(bundle, QUICK, title="x")
     assert replace(again, created_at=alone.created_at) == alone
 
 
 def test_progress_names_every_system_and_ends_with_every_user(bundle: Bundle) -> None:
-    told: dict[str, tuple[int, int]] = {}
+    seen: dict[str, tuple[int, int]] = {}
 
-    def tell(name: str, done: int, total: int) -> None:
-        told[name] = (done, total)
+    def note(name: str, done: int, total: int) -> None:
+        seen[name] = (done, total)
 
-    report = report_bundle(bundle, QUICK, title="x", progress=tell)
+    report = evaluate(bundle, QUICK, title="x", progress=note)
     table = report.rankings[0]
-    assert set(told) == {row.name for row in table.systems}
-    assert set(told.values()) == {(table.n_users, table.n_users)}
+    assert set(seen) == {row.name for row in table.systems}
+    assert set(seen.values()) == {(table.n_users, table.n_users)}
 
 
 def test_a_shop_in_which_nobody_can_be_asked_gets_a_report_that_says_so(bundle: Bundle) -> None:
@@ -249,6 +249,6 @@ def test_a_shop_in_which_nobody_can_be_asked_gets_a_report_that_says_so(bundle: 
     late = interactions.timestamps_us >= bundle.split_us
     strangers = ~late & ~np.isin(interactions.user_rows, newest)
     bundle.interactions = interactions.where(late | strangers)
-    report = report_bundle(bundle, EvaluationConfig(), title="empty")
+    report = evaluate(bundle, EvaluationConfig(), title="empty")
     assert report.rankings == ()
     assert any(one.startswith("ranking's figures: ") and "user" in one for one in report.left_out)

@@ -8,7 +8,7 @@ from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig
 from recsys.data.synthetic import Shop
 from recsys.errors import MissingPartError
-from recsys.evaluation.run_report import report_bundle, report_run
+from recsys.evaluation.run_report import evaluate, report_run
 from recsys.evaluation.systems import (
     OURS,
     classify_photos,
@@ -83,7 +83,7 @@ def test_the_report_of_a_run_has_every_section(tiny_run: Run) -> None:
 
 
 def test_a_bundle_alone_is_ranked_without_photos(tiny_bundle: Path) -> None:
-    report = report_bundle(Bundle(tiny_bundle), EvaluationConfig(scopes=("all",)), title="x")
+    report = evaluate(Bundle(tiny_bundle), EvaluationConfig(scopes=("all",)), title="x")
     assert [table.scope for table in report.rankings] == ["all"]
     assert report.classification == report.retrieval == ()
 
@@ -100,6 +100,6 @@ def test_a_shop_too_large_for_ease_is_ranked_without_it_and_the_report_says_so(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys.evaluation.systems.EASE_MAX_ITEMS", 5)
-    report = report_bundle(Bundle(tiny_bundle), EvaluationConfig(scopes=("all",)), title="x")
+    report = evaluate(Bundle(tiny_bundle), EvaluationConfig(scopes=("all",)), title="x")
     assert "EASE" not in [row.name for row in report.rankings[0].systems]
     assert any(reason.startswith("the EASE baseline") for reason in report.left_out)

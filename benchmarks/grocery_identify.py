@@ -23,8 +23,9 @@ from benchmarks.published import imported
 from benchmarks.record import record
 from recsys.bundle import Bundle
 from recsys.config import TrainConfig, load_config
-from recsys.identification.calibration import Calibrated, Calibration, fit_calibration
+from recsys.identification.calibration import Calibrated, Calibration
 from recsys.identification.evidence import HEAD, ITEM, PHOTOS, SOURCES, Evidence, collect_evidence
+from recsys.identification.fitting import fit_calibration
 from recsys.identifier import ProductIdentifier
 from recsys.pipeline import train
 from recsys.recommender import Recommender

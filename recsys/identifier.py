@@ -14,7 +14,7 @@ from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError, MissingPartError
 from recsys.identification.evidence import Photos, collect_evidence
 from recsys.identification.groups import choose, likely_sets
-from recsys.identification.photos import fuse_pictures, look
+from recsys.identification.photos import fuse_photos, run_tower
 from recsys.recommender import Recommender, Scored, check_k
 from vision.batches import ImageSource
 
@@ -100,7 +100,7 @@ class ProductIdentifier:
         embedder = self.recommender.embedder
         if embedder.vision is None:
             raise MissingPartError("this bundle has no vision tower: it cannot look at photos")
-        seen = look(
+        seen = run_tower(
             embedder.vision,
             images,
             head=self._head,
@@ -108,7 +108,7 @@ class ProductIdentifier:
             device=embedder.device,
             progress=progress,
         )
-        return Photos(fuse_pictures(embedder.fusion, seen.embeddings), seen.logits)
+        return fuse_photos(embedder.fusion, seen)
 
     def identify_photos(self, photos: Photos, *, k: int = 5) -> list[Identified]:
         """Return what is on each of the photos that ``look`` has seen.
@@ -207,7 +207,7 @@ class ProductIdentifier:
         ]
 
     def _groups(self, probabilities: Tensor) -> list[Group | None]:
-        threshold = self.calibration.answers.threshold
+        threshold = self.calibration.named.threshold
         if threshold is None:
             return [None] * len(probabilities)
         ancestors = torch.from_numpy(self.recommender.catalogue.categories)

@@ -15,27 +15,30 @@ import text.checkpoint
 import vision.checkpoint
 from recsys.bundle import Contents, write_bundle
 from recsys.catalogue.embedder import is_readable
+from recsys.catalogue.store import Catalogue
 from recsys.config import TrainConfig
 from recsys.data import dataset as tables
 from recsys.data.dataset import Dataset
 from recsys.data.pictures import Progress
 from recsys.data.quarantine import Quarantine
 from recsys.errors import DataError
-from recsys.identification.stored import Identification
+from recsys.identification.stored import IdentificationPart
 from recsys.ranking.statistics import build_statistics
 from recsys.training.alignment import Towers, align_towers, load_fusion, load_towers
 from recsys.training.cuts import choose_cuts, choose_targets, dataset_interactions
 from recsys.training.identification import (
-    build_gallery,
+    LabelledPhotos,
+    calibrate,
     fuse_without_halves,
+    gallery_of,
     labelled_photos,
     load_photos,
-    look_at_photos,
     product_classes,
+    run_photos,
 )
 from recsys.training.labels import item_labels
 from recsys.training.pairs import item_pairs
-from recsys.training.stack import Material, Variant, train_variant
+from recsys.training.stack import Material, Variant, fuse_items, train_variant
 from recsys.training.stages import Stage, Workspace, hash_files
 from recsys.training.towers import (
     TOWER,
@@ -335,7 +338,7 @@ def _identification(
     *,
     device: str,
     progress: bool,
-) -> Identification | None:
+) -> IdentificationPart | None:
     """Return what tells the product on a photo, None without photos to calibrate it on."""
     dataset, views = material.dataset, config.identification.views
     if tower is None or not _identifies(dataset):
@@ -345,7 +348,7 @@ def _identification(
     stage = workspace.run(
         "photos",
         {"material": material.key, "views": views},
-        lambda folder: look_at_photos(
+        lambda folder: run_photos(
             picture_paths(dataset, labels["image"]),
             tower,
             folder,
@@ -355,17 +358,22 @@ def _identification(
             progress=progress,
         ),
     )
+    photos = LabelledPhotos.from_table(labels, dataset.items, load_photos(stage.folder), head_rows)
     held_out = fuse_without_halves(
-        material, labels, config, workspace, device=device, progress=progress
-    )
-    gallery, calibration = build_gallery(
-        dataset.items,
-        labels,
-        load_photos(stage.folder),
+        photos,
         material.modalities,
-        variant.fused,
-        held_out,
-        head_rows,
-        config.identification,
+        lambda suffix, without: fuse_items(
+            material,
+            config,
+            workspace,
+            device=device,
+            progress=progress,
+            suffix=suffix,
+            without=without,
+        ),
     )
-    return Identification(gallery, calibration, head, views)
+    fused = variant.fused
+    gallery = gallery_of(photos, material.modalities, fused.fusion)
+    categories = Catalogue(dataset.items, fused.embeddings).categories
+    calibration = calibrate(photos, fused, gallery, held_out, categories, config.identification)
+    return IdentificationPart(gallery, calibration, head, views)

@@ -23,7 +23,7 @@ from recsys.catalogue.embedder import ItemEmbedder
 from recsys.config import FusionConfig, RankerConfig, UserConfig
 from recsys.data.interactions import Interactions, build_interactions
 from recsys.errors import BundleError, MissingPartError
-from recsys.identification.stored import Identification, describe, restore, restore_prototypes
+from recsys.identification.stored import IdentificationPart, describe, restore, restore_prototypes
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
@@ -71,7 +71,7 @@ class Contents:
     ranker: Ranker | None = None
     ranker_config: RankerConfig | None = None
     statistics: Statistics | None = None
-    identification: Identification | None = None
+    identification: IdentificationPart | None = None
     target_kinds: tuple[str, ...] = ()
     split_us: int | None = None
     left_out: tuple[str, ...] = ()
@@ -247,7 +247,7 @@ class Bundle:
         )
 
     @cached_property
-    def identification(self) -> Identification:
+    def identification(self) -> IdentificationPart:
         """What tells the product on a photo."""
         self.require("identification")
         tensors = load_tensors(self.path / "gallery.safetensors")

@@ -1,4 +1,4 @@
-"""What is known of how products look, and what each part of it says of a photo."""
+"""What is known of how products look, and what each source of it says about a photo."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -8,31 +8,32 @@ from torch import Tensor
 
 SOURCES = ("picture", "item", "photos", "head")
 PICTURE, ITEM, PHOTOS, HEAD = range(len(SOURCES))
-NEAREST = 3  # labelled photos of a product that speak for it; one may be a wrong label
-COMPARED_AT_ONCE = 4_000_000  # pairs of photos; sorting them takes 32 bytes each
+NEAREST = 3  # labelled photos of a product that are averaged; one may have a wrong label
+PAIRS_AT_ONCE = 4_000_000  # pairs of photos; sorting them takes 32 bytes each
 
 
 class Photos(NamedTuple):
-    """Photos as the vision tower and the fusion see them, without any words."""
+    """Photos in the item space, embedded without any words."""
 
     embeddings: Tensor  # (B, D), unit length
-    logits: Tensor  # (B, C) of the head that tells products apart; C is 0 without one
+    logits: Tensor  # (B, C) of the head whose classes are products; C is 0 without such a head
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures and labelled photos by product, and the classifier's classes that are products.
+    """Pictures and labelled photos by product, and the classes of the head that are products.
 
-    Pictures are taken alone, without the title: what a photo shows is closer to other pictures
-    than to an item that words are part of, so that in one list a photo of the wrong product would
-    beat the right item. Each kind is a source of its own, and what it is worth is fitted.
+    A picture is embedded alone, without the title. What a photo shows is closer to other pictures
+    than to an item that words are part of, so in one list a photo of the wrong product would beat
+    the right item. Each kind is therefore a source of its own, with a fitted weight.
 
     Args:
         pictures: The shop's own pictures (P, D), unit length.
-        picture_rows: Item row of each, int64 (P,), distinct.
+        picture_rows: Item row of each picture, int64 (P,), distinct.
         photos: Labelled photos (Q, D), unit length.
-        photo_rows: Item row of each, int64 (Q,).
-        head_rows: Item row that each class of the head is, int64 (C,); -1 for none.
+        photo_rows: Item row of each photo, int64 (Q,).
+        head_rows: Item row of each class of the head, int64 (C,); -1 for a class that is not a
+            single product.
     """
 
     pictures: Tensor
@@ -45,15 +46,15 @@ class Gallery:
         """Return the gallery with the pictures of some products replaced.
 
         Args:
-            rows: Of the products (n,), distinct.
-            pictures: Theirs (n, D); one of zeros is none, and takes away what was there.
+            rows: Item rows of the products (n,), distinct.
+            pictures: New picture embeddings (n, D); a row of zeros removes the picture.
         """
         rows, pictures = rows.to(self.picture_rows), pictures.to(self.pictures)
-        others, there = ~torch.isin(self.picture_rows, rows), pictures.any(dim=1)
+        kept, there = ~torch.isin(self.picture_rows, rows), pictures.any(dim=1)
         return replace(
             self,
-            pictures=torch.cat([self.pictures[others], pictures[there]]),
-            picture_rows=torch.cat([self.picture_rows[others], rows[there]]),
+            pictures=torch.cat([self.pictures[kept], pictures[there]]),
+            picture_rows=torch.cat([self.picture_rows[kept], rows[there]]),
         )
 
     def with_photos(self, rows: Tensor, photos: Tensor) -> "Gallery":
@@ -70,31 +71,31 @@ class Gallery:
 
 
 class Evidence(NamedTuple):
-    """What each source says of each product, for some photos.
+    """What each source says about each product, for some photos.
 
-    The head speaks by logits, not by probabilities: their level tells what it knows from what it
-    does not (Liu et al., 2020, https://arxiv.org/abs/2010.03759), and a softmax takes it away.
+    The head contributes logits instead of probabilities: their level separates what it knows from
+    what it does not (Liu et al., 2020, https://arxiv.org/abs/2010.03759), and a softmax removes it.
     """
 
-    values: Tensor  # (B, N, S): cosines, and the head's logits; 0 where absent
+    values: Tensor  # (B, N, S): cosines, and the head's logits; 0 where a source is absent
     present: Tensor  # bool (B, N, S)
 
     def without(self, hidden: Tensor) -> "Evidence":
-        """Return the evidence as if what is hidden, bool (B, N, S), had never been known."""
+        """Return the evidence with the sources in ``hidden``, bool (B, N, S), made absent."""
         return Evidence(self.values.masked_fill(hidden, 0.0), self.present & ~hidden)
 
     def take(self, photos: Tensor) -> "Evidence":
-        """Return the evidence of some of the photos, by number or mask."""
+        """Return the evidence of some of the photos, chosen by index or mask."""
         return Evidence(*(part[photos] for part in self))
 
 
 def collect_evidence(photos: Photos, items: Tensor, gallery: Gallery) -> Evidence:
-    """Return what every source says of every product.
+    """Return what every source says about every product.
 
     Args:
-        photos: B photos.
-        items: Item embeddings (N, D); an item of zeros has nothing to compare.
-        gallery: Its rows are below N.
+        photos: The B photos to compare.
+        items: Item embeddings (N, D); an item of zeros has no ``ITEM`` source.
+        gallery: Gallery of the same catalogue; its rows are below N.
     """
     queries, n_items = photos.embeddings, len(items)
     values = queries.new_zeros(len(queries), n_items, len(SOURCES))
@@ -112,17 +113,20 @@ def collect_evidence(photos: Photos, items: Tensor, gallery: Gallery) -> Evidenc
     return Evidence(values, present.expand(len(queries), -1, -1))
 
 
-def nearest_photos(queries: Tensor, photos: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the products that have photos (P,), and how near their nearest ones are (B, P).
+def nearest_photos(
+    queries: Tensor, photos: Tensor, rows: Tensor, *, pairs_at_once: int = PAIRS_AT_ONCE
+) -> tuple[Tensor, Tensor]:
+    """Return the products that have photos (P,), and the similarity of each one's photos (B, P).
 
-    That is the mean cosine of a product's ``NEAREST`` nearest photos, or of all if it has fewer. A
-    product looks different from the front and in a heap: the mean of all photos, a prototype
-    (Snell et al., 2017, https://arxiv.org/abs/1703.05175), is like none of them.
+    The similarity is the mean cosine of a product's ``NEAREST`` nearest photos, or of all of them
+    if it has fewer. A product looks different from the front and in a heap, so the mean of all its
+    photos, a prototype (Snell et al., 2017, https://arxiv.org/abs/1703.05175), resembles none.
 
     Args:
         queries: Photos to compare (B, D), unit length.
         photos: Labelled photos (Q, D), unit length.
-        rows: Item row of each, int64 (Q,).
+        rows: Item row of each labelled photo, int64 (Q,).
+        pairs_at_once: Maximum number of cosines in memory, but at least one query's.
     """
     products, counts = rows.unique(return_counts=True)
     if len(products) == 0:
@@ -132,7 +136,7 @@ def nearest_photos(queries: Tensor, photos: Tensor, rows: Tensor) -> tuple[Tenso
     there = places < counts[:, None]  # (P, NEAREST)
     chosen = (starts[:, None] + places).clamp(max=len(rows) - 1)
     means = []
-    for some in queries.split(max(1, COMPARED_AT_ONCE // len(rows))):
+    for some in queries.split(max(1, pairs_at_once // len(rows))):
         cosines = (some @ photos.T).double()  # (b, Q)
         # One sort groups by product and orders each group by nearness: cosines span less than 4.
         keys = (4.0 * rows - cosines).sort(dim=1).values

@@ -1,53 +1,32 @@
-"""Groups of siblings that may be answered together, and when to speak at all."""
+"""Groups of sibling products that can be named together."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-MAX_MEMBERS = 5  # of a group: more names are no answer
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """A threshold, and what it gave on photos whose products the weights had not been fitted on.
-
-    Args:
-        threshold: Least probability to speak; None where none reaches the wanted precision.
-        precision: Share of what was said that was right; the risk is what is missing to 1. Without
-            a threshold, the best that any reaches; None where it was not measured.
-        coverage: Share of the photos that something was said about; None where not measured.
-    """
-
-    threshold: float | None
-    precision: float | None = None
-    coverage: float | None = None
-
-    def passes(self, probability: float) -> bool:
-        """Return whether the probability is enough to speak."""
-        return self.threshold is not None and probability >= self.threshold
+MAX_MEMBERS = 5  # a longer group would not help the caller
 
 
 class Sets(NamedTuple):
     """Small sets of products around the most probable one of each photo, narrowest first."""
 
-    rows: Tensor  # int64 (B, L + 1, K): its K most probable siblings, level by level, then anything
+    rows: Tensor  # int64 (B, L + 1, K): most probable siblings level by level, then any products
     sums: Tensor  # (B, L + 1, K): probability of the first one, two, ... of them together
 
 
 class Choice(NamedTuple):
-    """Which of the sets is the answer."""
+    """The set that is named for each photo."""
 
-    levels: Tensor  # int64 (B,), place in ``Sets``; -1 where no set is probable enough
-    sizes: Tensor  # int64 (B,), members; 0 where there is no answer
+    levels: Tensor  # int64 (B,): index along L + 1 of ``Sets``; -1 if no set is probable enough
+    sizes: Tensor  # int64 (B,): number of members; 0 if no set is probable enough
 
 
 def likely_sets(probabilities: Tensor, ancestors: Tensor) -> Sets:
-    """Return sets of siblings that may be answered together.
+    """Return the sets of siblings that can be named together.
 
     Args:
-        probabilities: Of the products (B, N).
+        probabilities: Probability of each product (B, N).
         ancestors: Category of each product by level, coarse to fine, int64 (N, L); -1 for none.
     """
     best = probabilities.argmax(dim=1)
@@ -66,12 +45,17 @@ def likely_sets(probabilities: Tensor, ancestors: Tensor) -> Sets:
 def choose(sets: Sets, threshold: float) -> Choice:
     """Return the smallest set of the narrowest category that is probable enough.
 
-    Hedges as Deng et al. do (2012, https://doi.org/10.1109/CVPR.2012.6248086): as exact as the
-    wanted precision allows. Theirs names a whole category; ours its few likely members.
+    Trades exactness for precision as Deng et al. do (2012,
+    https://doi.org/10.1109/CVPR.2012.6248086). They name a whole category, this names its few
+    likely members.
+
+    Args:
+        sets: Sets of B photos.
+        threshold: Smallest probability of a set that can be named.
     """
     enough = sets.sums >= threshold  # (B, L + 1, K)
     level = enough.any(dim=2).int().argmax(dim=1)
-    row = torch.arange(len(level), device=level.device)
-    size = enough[row, level].int().argmax(dim=1) + 1
-    answered = enough.flatten(1).any(dim=1)
-    return Choice(torch.where(answered, level, -1), torch.where(answered, size, 0))
+    photo = torch.arange(len(level), device=level.device)
+    size = enough[photo, level].int().argmax(dim=1) + 1
+    named = enough.flatten(1).any(dim=1)
+    return Choice(torch.where(named, level, -1), torch.where(named, size, 0))

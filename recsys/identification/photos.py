@@ -1,6 +1,7 @@
-"""What the vision tower and the fusion make of photos that come without words."""
+"""Photos through the vision tower and the fusion, without any words."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,14 @@ from vision.tower import VisionTower
 BATCH_SIZE = 64
 
 
-def look(
+class TowerPhotos(NamedTuple):
+    """Outputs of the vision tower for photos, before any fusion."""
+
+    embeddings: Tensor  # (B, D_m)
+    logits: Tensor  # (B, C) of the head whose classes are products; C is 0 without such a head
+
+
+def run_tower(
     tower: VisionTower,
     images: Iterable[ImageSource],
     *,
@@ -24,23 +32,23 @@ def look(
     views: Views,
     device: str,
     progress: bool = False,
-) -> Photos:
-    """Return photos as the tower sees them, before any fusion: embeddings (B, D_m), logits (B, C).
+) -> TowerPhotos:
+    """Return the tower's embeddings and logits of photos, averaged over views.
 
     Args:
-        tower: Moved to the device.
-        images: Pictures, files' bytes or paths.
-        head: Target whose logits are wanted; None gives none, C = 0.
+        tower: Vision tower; it is moved to the device.
+        images: Photos as paths, bytes of files or opened images.
+        head: Target of the tower whose logits are returned; None for no logits.
         views: Views of each photo to average.
-        device: Where to compute.
-        progress: Show a bar.
+        device: Device to compute on.
+        progress: Whether to show a progress bar.
 
     Raises:
-        InvalidImageError: If one is no picture; gives its position.
+        InvalidImageError: If a photo is not a readable image; the message has its index.
     """
     tower = tower.to(device).eval()
     n_classes = len(tower.classes[head]) if head is not None else 0
-    seen = [Photos(torch.zeros(0, tower.dim), torch.zeros(0, n_classes))]
+    parts = [TowerPhotos(torch.zeros(0, tower.dim), torch.zeros(0, n_classes))]
     try:
         for batch in prepared_batches(
             images, tower.preprocess, batch_size=BATCH_SIZE, progress=progress
@@ -48,14 +56,19 @@ def look(
             with torch.inference_mode():
                 output = tower.averaged(batch.to(device), views)
             logits = output.logits[head] if head is not None else batch.new_zeros(len(batch), 0)
-            seen.append(Photos(output.embeddings.cpu(), logits.cpu()))
+            parts.append(TowerPhotos(output.embeddings.cpu(), logits.cpu()))
     except ImageError as error:
         raise InvalidImageError(str(error)) from error
-    return Photos(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
+    return TowerPhotos(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def fuse_photos(fusion: ItemFusion, photos: TowerPhotos) -> Photos:
+    """Return photos in the item space, on the CPU."""
+    return Photos(fuse_images(fusion, photos.embeddings), photos.logits)
 
 
 @torch.inference_mode()
-def fuse_pictures(fusion: ItemFusion, pictures: Tensor) -> Tensor:
-    """Return pictures (B, D) in the item space from the tower's embeddings (B, D_m), on CPU."""
+def fuse_images(fusion: ItemFusion, embeddings: Tensor) -> Tensor:
+    """Return the tower's embeddings (B, D_m) of photos or pictures in the item space (B, D)."""
     device = next(fusion.parameters()).device
-    return fusion.encode({"image": pictures.to(device)}).cpu()
+    return fusion.encode({"image": embeddings.to(device)}).cpu()

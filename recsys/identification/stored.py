@@ -1,27 +1,29 @@
-"""What a bundle keeps to tell the product on a photo, as values and as files."""
+"""What a bundle keeps for identification, as values and as files; also of older bundles."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from recsys.identification.calibration import Calibrated, Calibration
-from recsys.identification.evidence import Gallery
-from recsys.identification.groups import OperatingPoint
-from recsys.identification.nearest import NearestCalibration
+from recsys.identification.calibration import Calibrated, Calibration, OperatingPoint
+from recsys.identification.evidence import ITEM, PHOTOS, Evidence, Gallery
 from vision.test_time import Views
+
+# Fields of a calibration that bundles keep under another name.
+_KEYS = {"named": "answers"}
 
 
 @dataclass(frozen=True)
-class Identification:
-    """What tells the product on a photo.
+class IdentificationPart:
+    """The part of a bundle that identifies the product on a photo.
 
     Args:
         gallery: Pictures and labelled photos in the item space.
-        calibration: From what they say to probabilities.
-        head: Target of the vision tower whose classes are products, None if there is none.
-        views: How photos are looked at.
+        calibration: Calibration of the gallery's evidence.
+        head: Target of the vision tower whose classes are products; None if there is none.
+        views: Views of each photo to average.
     """
 
     gallery: Gallery
@@ -30,22 +32,62 @@ class Identification:
     views: Views = "one"
 
 
-def describe(identification: Identification) -> dict[str, Any]:
-    """Return all but the gallery as JSON values."""
-    assert isinstance(identification.calibration, Calibration), "no other kind is fitted"
-    return {
-        "head": identification.head,
-        "views": identification.views,
-        "calibration": asdict(identification.calibration),
-    }
+@dataclass(frozen=True)
+class NearestCalibration:
+    """The calibration of older bundles: a softmax over nearest products, a logistic for "known".
+
+    The similarity of a product is that of its item embedding or of its prototype, whichever is
+    closer.
+
+    Args:
+        temperature: Temperature of the softmax over the products.
+        known_weights: Logistic weights of the best similarity and of its lead over the second.
+        known_bias: Logistic bias.
+        threshold: Probability from which a photo is said to show a product of the catalogue.
+    """
+
+    temperature: float
+    known_weights: tuple[float, float]
+    known_bias: float
+    threshold: float
+
+    @property
+    def known(self) -> OperatingPoint:
+        """The threshold; its precision and coverage were not kept."""
+        return OperatingPoint(self.threshold)
+
+    @property
+    def named(self) -> OperatingPoint:
+        """A point that nothing passes: the precision of the first candidate was not measured."""
+        return OperatingPoint(None)
+
+    def probabilities(self, evidence: Evidence) -> Tensor:
+        """Return the probability of each product, and in the last column of none (B, N + 1)."""
+        absent = ~evidence.present[..., [ITEM, PHOTOS]]
+        both = evidence.values[..., [ITEM, PHOTOS]].masked_fill(absent, -1.0)
+        similarities = both.max(dim=2).values  # (B, N)
+        top = similarities.topk(min(2, similarities.shape[1]), dim=1).values
+        best, lead = top[:, 0], top[:, 0] - top[:, -1]
+        logits = self.known_weights[0] * best + self.known_weights[1] * lead + self.known_bias
+        known = torch.sigmoid(logits)[:, None]
+        candidates = (similarities / self.temperature).masked_fill(absent.all(dim=2), float("-inf"))
+        return torch.cat([known * candidates.softmax(dim=1), 1 - known], dim=1)
 
 
-def restore(gallery: Mapping[str, Tensor], description: Mapping[str, Any]) -> Identification:
-    """Return the identification of a gallery's tensors and of what ``describe`` returned."""
+def describe(part: IdentificationPart) -> dict[str, Any]:
+    """Return everything but the gallery as JSON values."""
+    assert isinstance(part.calibration, Calibration), "older kinds are read, never written"
+    calibration = {_KEYS.get(name, name): value for name, value in asdict(part.calibration).items()}
+    return {"head": part.head, "views": part.views, "calibration": calibration}
+
+
+def restore(gallery: Mapping[str, Tensor], description: Mapping[str, Any]) -> IdentificationPart:
+    """Return the part from the gallery's tensors and from what ``describe`` returned."""
     fields = dict(description["calibration"])
+    fields |= {name: fields.pop(key) for name, key in _KEYS.items()}
     tuples = {name: tuple(fields[name]) for name in ("weights", "pivots")}
-    points = {name: OperatingPoint(**fields[name]) for name in ("known", "answers")}
-    return Identification(
+    points = {name: OperatingPoint(**fields[name]) for name in ("known", "named")}
+    return IdentificationPart(
         gallery=Gallery(**gallery),
         calibration=Calibration(**{**fields, **tuples, **points}),
         head=description["head"],
@@ -55,11 +97,16 @@ def restore(gallery: Mapping[str, Tensor], description: Mapping[str, Any]) -> Id
 
 def restore_prototypes(
     tensors: Mapping[str, Tensor], calibration: Mapping[str, Any]
-) -> Identification:
-    """Return the identification of a bundle that kept one prototype of each product."""
+) -> IdentificationPart:
+    """Return the part of an older bundle, which kept one prototype of each product.
+
+    Args:
+        tensors: ``prototypes`` (P, D) and the item row of each, ``rows`` (P,).
+        calibration: Fields of ``NearestCalibration`` as JSON values.
+    """
     prototypes, rows = tensors["prototypes"], tensors["rows"]
     known_weights = tuple(calibration["known_weights"])
-    return Identification(
+    return IdentificationPart(
         Gallery(prototypes[:0], rows[:0], prototypes, rows, head_rows=rows[:0]),
         NearestCalibration(**{**calibration, "known_weights": known_weights}),
     )

@@ -1,41 +1,51 @@
-"""Build what tells the product on a photo: gallery and calibration, from labelled photos."""
+"""Build what identifies the product on a photo: the gallery, and a calibration of its evidence."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from recsys.catalogue.embedder import Modalities
-from recsys.catalogue.store import Catalogue
-from recsys.config import IdentificationConfig, TrainConfig
+from recsys.config import IdentificationConfig
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Ints
-from recsys.identification.calibration import Calibration, fit_calibration, take_evenly
-from recsys.identification.evidence import Evidence, Gallery, Photos, collect_evidence
-from recsys.identification.photos import fuse_pictures, look
+from recsys.identification.calibration import Calibration
+from recsys.identification.evidence import Evidence, Gallery, collect_evidence
+from recsys.identification.fitting import fit_calibration, take_evenly
+from recsys.identification.photos import TowerPhotos, fuse_images, fuse_photos, run_tower
 from recsys.models.fusion import ItemFusion
 from recsys.schema import PhotoSchema
 from recsys.training.items import IMAGE
 from recsys.training.labels import UNKNOWN, category_names, photo_rows
-from recsys.training.stack import FusedItems, Material, fuse_items
-from recsys.training.stages import Workspace
+from recsys.training.stack import FusedItems
 from vision.test_time import Views
 from vision.tower import VisionTower
 
 PHOTOS_FILE = "photos.safetensors"
 
 
+def labelled_photos(dataset: Dataset) -> pl.DataFrame:
+    """Return the photos of train and val that name their item; no split means train."""
+    if dataset.photos is None:
+        return PhotoSchema.create_empty()
+    photos = dataset.photos.with_columns(pl.col("split").fill_null("train"))
+    return photos.filter(pl.col("item_id").is_not_null(), pl.col("split") != "test")
+
+
 def product_classes(
     classes: Mapping[str, Sequence[str]], items: pl.DataFrame
 ) -> tuple[str | None, Ints]:
-    """Return the target that tells most products apart, and the item row of its classes (C,).
+    """Return the target that separates most products, and the item row of each class (C,).
 
-    A class is a product where it is the id or the category of one item alone; otherwise it is -1.
-    The target is None, and C is 0, where no class is.
+    A class is a product if it is the id or the category of one item alone; otherwise its row is -1.
+    The target is None, and C is 0, if no class of any target is a product.
 
     Args:
         classes: Class names of every target of the vision tower.
@@ -58,15 +68,7 @@ def product_classes(
     return best, best_rows
 
 
-def labelled_photos(dataset: Dataset) -> pl.DataFrame:
-    """Return the photos of train and val that name their item; no split means train."""
-    if dataset.photos is None:
-        return PhotoSchema.create_empty()
-    photos = dataset.photos.with_columns(pl.col("split").fill_null("train"))
-    return photos.filter(pl.col("item_id").is_not_null(), pl.col("split") != "test")
-
-
-def look_at_photos(
+def run_photos(
     paths: Sequence[Path],
     tower: VisionTower,
     folder: Path,
@@ -76,128 +78,146 @@ def look_at_photos(
     device: str,
     progress: bool,
 ) -> None:
-    """Look at photos from several views; leave what the tower sees in ``folder``."""
-    seen = look(tower, paths, head=head, views=views, device=device, progress=progress)
+    """Write the tower's outputs for photos into ``folder``, where ``load_photos`` finds them."""
+    seen = run_tower(tower, paths, head=head, views=views, device=device, progress=progress)
     save_file(seen._asdict(), folder / PHOTOS_FILE)
 
 
-def load_photos(folder: Path) -> Photos:
-    """Return what ``look_at_photos`` has left: embeddings (n, D_m) before any fusion."""
-    return Photos(**load_file(folder / PHOTOS_FILE))
+def load_photos(folder: Path) -> TowerPhotos:
+    """Return the tower's outputs that ``run_photos`` wrote."""
+    return TowerPhotos(**load_file(folder / PHOTOS_FILE))
+
+
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """Photos that name their item, as the vision tower sees them.
+
+    Args:
+        seen: Outputs of the tower for n photos.
+        rows: Item row of the product on each photo, int64 (n,).
+        in_val: Which photos the calibration is fitted on, bool (n,); the gallery keeps the others.
+        head_rows: Item row of each class of the head, int64 (C,); -1 for a class that is not a
+            single product.
+    """
+
+    seen: TowerPhotos
+    rows: Ints
+    in_val: NDArray[np.bool_]
+    head_rows: Ints
+
+    @classmethod
+    def from_table(
+        cls, labels: pl.DataFrame, items: pl.DataFrame, seen: TowerPhotos, head_rows: Ints
+    ) -> "LabelledPhotos":
+        """Return the photos of a table.
+
+        Args:
+            labels: Table from ``labelled_photos``.
+            items: Table of ``ItemSchema``.
+            seen: Outputs of the tower for each row of ``labels``.
+            head_rows: Item row of each class of the head, from ``product_classes``.
+        """
+        in_val = (labels["split"] == "val").to_numpy()
+        return cls(seen, photo_rows(labels, items), in_val, head_rows)
+
+    def take(self, photos: Ints | NDArray[np.bool_]) -> "LabelledPhotos":
+        """Return some of the photos, chosen by index or mask."""
+        chosen = torch.from_numpy(photos)
+        seen = TowerPhotos(*(part[chosen] for part in self.seen))
+        return LabelledPhotos(seen, self.rows[photos], self.in_val[photos], self.head_rows)
+
+
+class HeldOut(NamedTuple):
+    """Products, and the items and the gallery as seen by a fusion that was not trained on them."""
+
+    products: Ints  # item rows
+    fused: FusedItems
+    gallery: Gallery
 
 
 def fuse_without_halves(
-    material: Material,
-    labels: pl.DataFrame,
-    config: TrainConfig,
-    workspace: Workspace,
-    *,
-    device: str,
-    progress: bool,
-) -> list[tuple[Ints, FusedItems]]:
-    """Return the halves of the products on photos of val, each with a fusion that never met it.
+    photos: LabelledPhotos, modalities: Modalities, fuse: Callable[[str, Sequence[int]], FusedItems]
+) -> list[HeldOut]:
+    """Return the two halves of the products on photos of val, each with a fusion trained without.
 
     Args:
-        material: What the fusions are trained on.
-        labels: From ``labelled_photos``.
-        config: Of the fusion.
-        workspace: Keeps the stages.
-        device: Where to train.
-        progress: Show bars.
+        photos: Photos of train and val.
+        modalities: Tower outputs of the items.
+        fuse: Trains a fusion, given a suffix for its stage and the item rows to leave out.
     """
-    found = []
-    halves = held_out_products(labels, material.dataset.items, material.modalities)
-    for number, rows in enumerate(halves, start=1):
-        fused = fuse_items(
-            material,
-            config,
-            workspace,
-            device=device,
-            progress=progress,
-            suffix=f"-held-out-{number}",
-            without=rows.tolist(),
-        )
-        found.append((rows, fused))
-    return found
+    held_out = []
+    for number, products in enumerate(held_out_products(photos, modalities), start=1):
+        fused = fuse(f"-held-out-{number}", products.tolist())
+        held_out.append(HeldOut(products, fused, gallery_of(photos, modalities, fused.fusion)))
+    return held_out
 
 
-def held_out_products(
-    labels: pl.DataFrame, items: pl.DataFrame, modalities: Modalities
-) -> list[Ints]:
+def held_out_products(photos: LabelledPhotos, modalities: Modalities) -> list[Ints]:
     """Return the rows of the products on photos of val, in two halves; an empty list if too few.
 
-    Every second of them in the order of the catalogue, where siblings often follow each other: a
-    product that is left out then has siblings that are not, as strangers do. Either half leaves
-    enough products to train a fusion on.
+    A half is every second product in the order of the catalogue, where siblings often follow each
+    other. A product that is left out then has siblings that are not, as a product from elsewhere
+    does. Each half leaves at least two products to train a fusion on.
 
     Args:
-        labels: From ``labelled_photos``.
-        items: Table of ``ItemSchema``.
-        modalities: Of the items.
+        photos: Photos of train and val.
+        modalities: Tower outputs of the items.
     """
-    rows = np.unique(photo_rows(labels.filter(split="val"), items))
+    rows = np.unique(photos.rows[photos.in_val])
     usable = np.any(list(modalities.present.values()), axis=0).sum()
     halves = [rows[0::2], rows[1::2]]
     return halves if len(halves[1]) and usable - len(halves[0]) >= 2 else []
 
 
-def build_gallery(
-    items: pl.DataFrame,
-    labels: pl.DataFrame,
-    photos: Photos,
-    modalities: Modalities,
-    fused: FusedItems,
-    held_out: Sequence[tuple[Ints, FusedItems]],
-    head_rows: Ints,
-    config: IdentificationConfig,
-) -> tuple[Gallery, Calibration]:
-    """Return a gallery of pictures and train photos, and its calibration on the photos of val.
-
-    Args:
-        items: Table of ``ItemSchema`` (N rows).
-        labels: From ``labelled_photos`` (n rows), of which some are of val.
-        photos: What ``look_at_photos`` saw on them.
-        modalities: Of the items, whose pictures are taken alone.
-        fused: The items in their space.
-        held_out: Rows of some products, and the items as a fusion that has not met them sees them.
-        head_rows: Item row of each class of the head (C,); -1 for none.
-        config: What is wanted.
-    """
-    rows = photo_rows(labels, items)
-    train = np.flatnonzero(labels["split"] == "train")
-    val = take_evenly(np.flatnonzero(labels["split"] == "val"), n_items=len(items))
+def gallery_of(photos: LabelledPhotos, modalities: Modalities, fusion: ItemFusion) -> Gallery:
+    """Return the gallery of all pictures and of the photos of train, as the fusion sees them."""
+    train = photos.take(~photos.in_val)
     pictured = np.flatnonzero(modalities.present[IMAGE])
     pictures = torch.from_numpy(modalities.embeddings[IMAGE][pictured])
+    return Gallery(
+        pictures=fuse_images(fusion, pictures),
+        picture_rows=torch.from_numpy(pictured),
+        photos=fuse_photos(fusion, train.seen).embeddings,
+        photo_rows=torch.from_numpy(train.rows),
+        head_rows=torch.from_numpy(photos.head_rows),
+    )
 
-    def known_by(fusion: ItemFusion) -> Gallery:
-        return Gallery(
-            pictures=fuse_pictures(fusion, pictures),
-            picture_rows=torch.from_numpy(pictured),
-            photos=fuse_pictures(fusion, photos.embeddings[train]),
-            photo_rows=torch.from_numpy(rows[train]),
-            head_rows=torch.from_numpy(head_rows),
-        )
 
-    def evidence(seen_by: FusedItems, gallery: Gallery, asked: Ints) -> Evidence:
-        embeddings = fuse_pictures(seen_by.fusion, photos.embeddings[asked])
-        return collect_evidence(
-            Photos(embeddings, photos.logits[asked]),
-            torch.from_numpy(seen_by.embeddings),
-            gallery,
-        )
+def evidence_of(photos: LabelledPhotos, fused: FusedItems, gallery: Gallery) -> Evidence:
+    """Return what each source says about each product for these photos, as the fusion sees them."""
+    items = torch.from_numpy(fused.embeddings)
+    return collect_evidence(fuse_photos(fused.fusion, photos.seen), items, gallery)
 
-    gallery = known_by(fused.fusion)
-    met = evidence(fused, gallery, val)
+
+def calibrate(
+    photos: LabelledPhotos,
+    fused: FusedItems,
+    gallery: Gallery,
+    held_out: Sequence[HeldOut],
+    categories: Ints,
+    config: IdentificationConfig,
+) -> Calibration:
+    """Return a calibration of the gallery, fitted on photos of val.
+
+    Args:
+        photos: Photos of train and val; at least one is of val.
+        fused: Fusion and the items as it sees them.
+        gallery: Gallery as the same fusion sees it.
+        held_out: Products of val, with fusions that were not trained on them.
+        categories: Category of each product by level, int64 (N, L); -1 for none.
+        config: Wanted precision, and the expected share of photos of unknown products.
+    """
+    val = photos.take(take_evenly(np.flatnonzero(photos.in_val), n_items=len(fused.embeddings)))
+    met = evidence_of(val, fused, gallery)
     unmet = Evidence(met.values.clone(), met.present)
-    for products, without in held_out:
-        theirs = np.isin(rows[val], products)
-        unmet.values[theirs] = evidence(without, known_by(without.fusion), val[theirs]).values
-    calibration = fit_calibration(
+    for products, other, other_gallery in held_out:
+        theirs = np.isin(val.rows, products)
+        unmet.values[theirs] = evidence_of(val.take(theirs), other, other_gallery).values
+    return fit_calibration(
         met,
-        torch.from_numpy(rows[val]),
-        torch.from_numpy(Catalogue(items, fused.embeddings).categories),
+        torch.from_numpy(val.rows),
+        torch.from_numpy(categories),
         precision=config.precision,
         unknown_share=config.unknown_share,
         unmet=unmet,
     )
-    return gallery, calibration

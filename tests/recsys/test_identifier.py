@@ -13,10 +13,9 @@ from recsys.bundle import Bundle, Contents, write_bundle
 from recsys.catalogue.embedder import ItemEmbedder
 from recsys.config import FusionConfig
 from recsys.errors import InvalidImageError, MissingPartError, UnknownItemError
-from recsys.identification.calibration import Calibration
+from recsys.identification.calibration import Calibration, OperatingPoint
 from recsys.identification.evidence import Gallery
-from recsys.identification.groups import OperatingPoint
-from recsys.identification.stored import Identification
+from recsys.identification.stored import IdentificationPart
 from recsys.identifier import Identified, ProductIdentifier
 from recsys.models.fusion import build_fusion
 from recsys.pipeline import Run
@@ -36,7 +35,7 @@ CALIBRATION = Calibration(
     pivots=(0.985, 0.0, 0.985, 0.0),
     unknown=0.0,
     known=POINT,
-    answers=POINT,
+    named=POINT,
 )
 
 
@@ -94,7 +93,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         fusion,
         config,
         vision=vision,
-        identification=Identification(gallery, CALIBRATION),
+        identification=IdentificationPart(gallery, CALIBRATION),
     )
     return Bundle(write_bundle(contents, tmp_path_factory.mktemp("bundles")))
 

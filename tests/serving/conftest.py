@@ -17,10 +17,9 @@ from recsys.bundle import Contents, write_bundle
 from recsys.catalogue.embedder import ItemEmbedder, item_texts
 from recsys.config import FusionConfig, RankerConfig, UserConfig
 from recsys.data.interactions import build_interactions
-from recsys.identification.calibration import Calibration
+from recsys.identification.calibration import Calibration, OperatingPoint
 from recsys.identification.evidence import Gallery
-from recsys.identification.groups import OperatingPoint
-from recsys.identification.stored import Identification
+from recsys.identification.stored import IdentificationPart
 from recsys.models.fusion import build_fusion
 from recsys.models.ranker import build_ranker
 from recsys.models.user_encoder import build_user_encoder
@@ -141,15 +140,15 @@ def namespace() -> str:
     return uuid.uuid4().hex
 
 
-def _identification(pictures: torch.Tensor) -> Identification:
+def _identification(pictures: torch.Tensor) -> IdentificationPart:
     """Return what knows a product from a cosine of 0.98 to its picture on."""
     rows = torch.arange(len(pictures))
     gallery = Gallery(pictures, rows, pictures[:0], rows[:0], head_rows=rows[:0])
     point = OperatingPoint(0.5)
     calibration = Calibration(
-        (100.0, 0.0, 0.0, 0.0), (0.93, 0.0, 0.0, 0.0), 5.0, known=point, answers=point
+        (100.0, 0.0, 0.0, 0.0), (0.93, 0.0, 0.0, 0.0), 5.0, known=point, named=point
     )
-    return Identification(gallery, calibration)
+    return IdentificationPart(gallery, calibration)
 
 
 def _items(pictures: dict[str, bytes]) -> pl.DataFrame:

@@ -28,7 +28,7 @@ def unit(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.fixture
 def gallery() -> Gallery:
-    """Item 4 has nothing; the head knows items 2 and 0, and one class that is no item."""
+    """Item 4 has nothing; of the head's classes two are items 2 and 0, and one is not an item."""
     return Gallery(
         pictures=unit(3, DIM, seed=1),
         picture_rows=torch.tensor([3, 0, 1]),
@@ -50,7 +50,7 @@ def items() -> Tensor:
     return items
 
 
-def test_evidence_is_what_each_source_says_of_each_product(
+def test_evidence_has_the_value_of_each_source_for_each_product(
     gallery: Gallery, photos: Photos, items: Tensor
 ) -> None:
     found = collect_evidence(photos, items, gallery)
@@ -72,7 +72,7 @@ def test_evidence_is_what_each_source_says_of_each_product(
                 assert float(found.values[n, row, source]) == pytest.approx(value or 0.0, abs=1e-6)
 
 
-def test_what_is_hidden_is_as_if_it_had_never_been_known(
+def test_hidden_sources_are_as_if_the_gallery_had_never_had_them(
     gallery: Gallery, photos: Photos, items: Tensor
 ) -> None:
     evidence = collect_evidence(photos, items, gallery)
@@ -92,9 +92,7 @@ def test_what_is_hidden_is_as_if_it_had_never_been_known(
     rows=st.lists(st.integers(0, 3), max_size=12),
     seed=st.integers(0, 1_000),
 )
-def test_nearest_photos_are_those_of_a_search_product_by_product(
-    rows: list[int], seed: int
-) -> None:
+def test_nearest_photos_agree_with_a_search_product_by_product(rows: list[int], seed: int) -> None:
     queries, photos = unit(3, DIM, seed=seed), unit(len(rows), DIM, seed=seed + 1)
     products, nearest = nearest_photos(queries, photos, torch.tensor(rows, dtype=torch.long))
     assert products.tolist() == sorted(set(rows))
@@ -104,19 +102,21 @@ def test_nearest_photos_are_those_of_a_search_product_by_product(
         assert torch.allclose(nearest[:, place], wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("at_once", [1, 25])
-def test_how_many_are_compared_at_once_changes_nothing(
-    at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("pairs_at_once", [1, 25])
+def test_comparing_fewer_pairs_at_once_gives_the_same_similarities(pairs_at_once: int) -> None:
     queries, photos, rows = unit(7, DIM), unit(12, DIM, seed=1), torch.arange(12) % 5
     wanted = nearest_photos(queries, photos, rows)
-    monkeypatch.setattr("recsys.identification.evidence.COMPARED_AT_ONCE", at_once)
-    for found, whole in zip(nearest_photos(queries, photos, rows), wanted, strict=True):
-        torch.testing.assert_close(found, whole)
-    assert nearest_photos(queries[:0], photos, rows)[1].shape == (0, 5)
+    found = nearest_photos(queries, photos, rows, pairs_at_once=pairs_at_once)
+    for part, whole in zip(found, wanted, strict=True):
+        torch.testing.assert_close(part, whole)
 
 
-def test_a_picture_replaces_the_old_one_and_zeros_take_it_away(gallery: Gallery) -> None:
+def test_no_queries_give_a_table_without_rows() -> None:
+    photos, rows = unit(12, DIM, seed=1), torch.arange(12) % 5
+    assert nearest_photos(unit(0, DIM), photos, rows)[1].shape == (0, 5)
+
+
+def test_a_picture_replaces_the_old_one_and_zeros_remove_it(gallery: Gallery) -> None:
     fresh = torch.stack([torch.zeros(DIM), unit(DIM, seed=9), unit(DIM, seed=8)])
     found = gallery.with_pictures(torch.tensor([0, 3, 4]), fresh)
     assert found.picture_rows.tolist() == [1, 3, 4]
@@ -124,7 +124,7 @@ def test_a_picture_replaces_the_old_one_and_zeros_take_it_away(gallery: Gallery)
     assert gallery.picture_rows.tolist() == [3, 0, 1]
 
 
-def test_more_photos_are_added_to_those_that_are_there(gallery: Gallery) -> None:
+def test_photos_are_added_to_the_existing_ones(gallery: Gallery) -> None:
     found = gallery.with_photos(torch.tensor([4, 0]), unit(2, DIM, seed=7))
     assert found.photo_rows.tolist() == [1, 0, 1, 1, 1, 3, 4, 0]
     assert torch.equal(found.photos[6:], unit(2, DIM, seed=7))

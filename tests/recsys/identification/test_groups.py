@@ -1,6 +1,6 @@
 import torch
 
-from recsys.identification.groups import MAX_MEMBERS, OperatingPoint, choose, likely_sets
+from recsys.identification.groups import MAX_MEMBERS, choose, likely_sets
 
 # Two levels: fruit (apples 0-2, a pear 3) and a product without a category.
 ANCESTORS = torch.tensor([[0, 1], [0, 1], [0, 1], [0, 2], [-1, -1]])
@@ -16,7 +16,7 @@ def test_sets_widen_from_the_narrowest_category_of_the_most_probable_product() -
     assert torch.allclose(sets.sums[0, 1, :3], torch.tensor([0.30, 0.50, 0.65]))
 
 
-def test_a_set_never_has_more_members_than_an_answer_may() -> None:
+def test_a_set_has_at_most_the_maximum_number_of_members() -> None:
     probabilities = torch.full((2, 40), 1 / 41)
     assert likely_sets(probabilities, torch.zeros(40, 2, dtype=torch.long)).rows.shape[2] == (
         MAX_MEMBERS
@@ -34,8 +34,14 @@ def test_the_smallest_set_of_the_narrowest_category_is_chosen() -> None:
         [
             [0.90, 0.02, 0.02, 0.02, 0.02],  # one product is enough
             [0.50, 0.05, 0.35, 0.05, 0.02],  # two apples
-            [0.45, 0.05, 0.05, 0.40, 0.02],  # an apple or the pear: any apple would not do
-            [0.10, 0.10, 0.10, 0.10, 0.10],  # nothing is
+            [
+                0.45,
+                0.05,
+                0.05,
+                0.40,
+                0.02,
+            ],  # an apple or the pear; apples are not enough
+            [0.10, 0.10, 0.10, 0.10, 0.10],  # not enough together
         ]
     )
     sets = likely_sets(probabilities, ANCESTORS)
@@ -43,9 +49,3 @@ def test_the_smallest_set_of_the_narrowest_category_is_chosen() -> None:
     assert choice.levels.tolist() == [0, 0, 1, -1]
     assert choice.sizes.tolist() == [1, 2, 2, 0]
     assert sets.rows[2, 1, :2].tolist() == [0, 3]
-
-
-def test_a_point_without_a_threshold_lets_nothing_pass() -> None:
-    assert OperatingPoint(0.5).passes(0.5)
-    assert not OperatingPoint(0.5).passes(0.49)
-    assert not OperatingPoint(None).passes(1.0)

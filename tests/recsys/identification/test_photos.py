@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from recsys.errors import InvalidImageError
-from recsys.identification.photos import fuse_pictures, look
+from recsys.identification.photos import TowerPhotos, fuse_images, fuse_photos, run_tower
 from recsys.models.fusion import ItemFusion
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
@@ -26,38 +26,47 @@ def photo(seed: int) -> bytes:
     return file.getvalue()
 
 
-def test_one_look_is_what_the_tower_embeds_and_says(tower: VisionTower) -> None:
+def test_one_view_gives_the_towers_embeddings_and_logits(tower: VisionTower) -> None:
     images = [photo(seed) for seed in range(3)]
-    seen = look(tower, images, head="kind", views="one", device="cpu")
+    seen = run_tower(tower, images, head="kind", views="one", device="cpu")
     assert torch.allclose(seen.embeddings, torch.from_numpy(tower.embed(images)), atol=1e-5)
-    said = torch.from_numpy(tower.predict(images)["kind"])
-    assert torch.allclose(seen.logits.softmax(dim=1), said, atol=1e-5)
+    probabilities = torch.from_numpy(tower.predict(images)["kind"])
+    assert torch.allclose(seen.logits.softmax(dim=1), probabilities, atol=1e-5)
 
 
-def test_several_views_are_those_that_the_tower_averages(tower: VisionTower) -> None:
+def test_several_views_are_averaged_as_the_tower_averages_them(tower: VisionTower) -> None:
     images = [photo(0)]
-    seen = look(tower, images, head=None, views="crops", device="cpu")
+    seen = run_tower(tower, images, head=None, views="crops", device="cpu")
     wanted = torch.from_numpy(tower.embed(images, views="crops"))
     assert torch.allclose(seen.embeddings, wanted, atol=1e-5)
     assert seen.logits.shape == (1, 0)
 
 
-def test_no_photos_are_seen_as_no_rows(tower: VisionTower) -> None:
-    seen = look(tower, [], head="item", views="one", device="cpu")
+def test_no_photos_give_no_rows(tower: VisionTower) -> None:
+    seen = run_tower(tower, [], head="item", views="one", device="cpu")
     assert seen.embeddings.shape == (0, 8)
     assert seen.logits.shape == (0, 2)
 
 
-def test_a_broken_photo_is_named_by_its_position(tower: VisionTower) -> None:
+def test_an_unreadable_photo_is_named_by_its_index(tower: VisionTower) -> None:
     with pytest.raises(InvalidImageError, match="image 1"):
-        look(tower, [photo(0), b"no picture"], head=None, views="one", device="cpu")
+        run_tower(tower, [photo(0), b"not an image"], head=None, views="one", device="cpu")
 
 
-def test_pictures_are_fused_as_items_without_words() -> None:
+def test_images_are_fused_as_items_without_words() -> None:
     torch.manual_seed(0)
     fusion = ItemFusion({"text": 5, "image": 8}, dim=6).eval()
-    pictures = torch.randn(3, 8)
+    embeddings = torch.randn(3, 8)
     words = torch.full((3, 5), torch.nan)
     present = torch.tensor([[False, True]]).expand(3, 2)
-    wanted = fusion({"text": words, "image": pictures}, present)
-    assert torch.allclose(fuse_pictures(fusion, pictures), wanted, atol=1e-6)
+    wanted = fusion({"text": words, "image": embeddings}, present)
+    assert torch.allclose(fuse_images(fusion, embeddings), wanted, atol=1e-6)
+
+
+def test_fused_photos_keep_their_logits() -> None:
+    torch.manual_seed(0)
+    fusion = ItemFusion({"image": 8}, dim=6).eval()
+    seen = TowerPhotos(torch.randn(3, 8), torch.randn(3, 2))
+    fused = fuse_photos(fusion, seen)
+    assert torch.equal(fused.embeddings, fuse_images(fusion, seen.embeddings))
+    assert torch.equal(fused.logits, seen.logits)

@@ -1,19 +1,23 @@
 import json
+import math
 
+import pytest
 import torch
 
-from recsys.identification.calibration import Calibration
-from recsys.identification.evidence import PHOTOS, Gallery, Photos, collect_evidence
-from recsys.identification.groups import OperatingPoint
+from recsys.identification.calibration import Calibration, OperatingPoint
+from recsys.identification.evidence import PHOTOS, Evidence, Gallery, Photos, collect_evidence
 from recsys.identification.stored import (
-    Identification,
+    IdentificationPart,
+    NearestCalibration,
     describe,
     restore,
     restore_prototypes,
 )
 
+NEAREST = NearestCalibration(0.1, (10.0, 5.0), -6.0, 0.7)
 
-def test_an_identification_comes_back_from_tensors_and_json() -> None:
+
+def test_the_part_comes_back_from_tensors_and_json() -> None:
     rows = torch.arange(2)
     gallery = Gallery(torch.eye(2), rows, torch.eye(2), rows, head_rows=rows)
     calibration = Calibration(
@@ -21,18 +25,38 @@ def test_an_identification_comes_back_from_tensors_and_json() -> None:
         (0.1, 0.2, 0.3, 0.4),
         0.5,
         known=OperatingPoint(0.6, 0.96, 0.8),
-        answers=OperatingPoint(None, 0.9, 0.0),
+        named=OperatingPoint(None, 0.9, 0.0),
         wanted_precision=0.95,
         unknown_share=0.1,
         error=0.02,
         n_photos=7,
     )
-    identification = Identification(gallery, calibration, head="item", views="crops")
-    found = restore(vars(gallery), json.loads(json.dumps(describe(identification))))
-    assert found == identification
+    part = IdentificationPart(gallery, calibration, head="item", views="crops")
+    found = restore(vars(gallery), json.loads(json.dumps(describe(part))))
+    assert found == part
 
 
-def test_a_bundle_of_prototypes_is_read_as_photos_of_each_product() -> None:
+def test_bundles_keep_the_keys_that_older_releases_read() -> None:
+    rows = torch.arange(2)
+    gallery = Gallery(torch.eye(2), rows, torch.eye(2), rows, head_rows=rows)
+    known, named = OperatingPoint(0.6), OperatingPoint(0.7)
+    calibration = Calibration((1.0,) * 4, (0.1,) * 4, 0.5, known=known, named=named)
+    description = describe(IdentificationPart(gallery, calibration))
+    assert list(description["calibration"]) == [
+        "weights",
+        "pivots",
+        "unknown",
+        "known",
+        "answers",
+        "wanted_precision",
+        "unknown_share",
+        "error",
+        "n_photos",
+    ]
+    assert description["calibration"]["answers"]["threshold"] == 0.7
+
+
+def test_an_older_bundles_prototypes_are_read_as_photos_of_each_product() -> None:
     tensors = {"prototypes": torch.eye(3)[:2], "rows": torch.tensor([1, 0])}
     calibration = {
         "temperature": 0.1,
@@ -48,3 +72,23 @@ def test_a_bundle_of_prototypes_is_read_as_photos_of_each_product() -> None:
     assert torch.allclose(probabilities.sum(dim=1), torch.ones(1))
     assert found.head is None
     assert found.views == "one"
+
+
+def test_nearest_probabilities_are_those_of_the_closer_of_item_and_prototype() -> None:
+    values = torch.tensor([[[0.0, 0.5, 0.8, 0.0], [0.0, 0.6, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]])
+    present = torch.tensor([[[False, True, True, False], [False, True, False, False], [False] * 4]])
+    found = NEAREST.probabilities(Evidence(values, present))[0]
+    known = 1 / (1 + math.exp(-(10 * 0.8 + 5 * 0.2 - 6)))
+    first = math.exp(8) / (math.exp(8) + math.exp(6))
+    assert found.tolist() == pytest.approx([known * first, known * (1 - first), 0, 1 - known])
+
+
+def test_the_nearest_of_a_single_product_has_no_lead() -> None:
+    values = torch.tensor([[[0.0, 0.6, 0.0, 0.0]]])
+    found = NEAREST.probabilities(Evidence(values, values > 0))[0]
+    assert found.tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_the_nearest_names_no_product_because_its_precision_was_not_measured() -> None:
+    assert NEAREST.known.threshold == 0.7
+    assert not NEAREST.named.passes(1.0)

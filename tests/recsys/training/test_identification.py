@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,31 +9,36 @@ import torch
 from PIL import Image
 
 from recsys.catalogue.embedder import Modalities
-from recsys.catalogue.store import Catalogue
 from recsys.config import IdentificationConfig
 from recsys.data.dataset import Dataset
 from recsys.data.quarantine import Quarantine
-from recsys.identification.calibration import Calibration, fit_calibration
 from recsys.identification.evidence import Evidence, Gallery, Photos, collect_evidence
-from recsys.identification.photos import fuse_pictures
+from recsys.identification.fitting import fit_calibration
+from recsys.identification.photos import TowerPhotos, fuse_images
 from recsys.models.fusion import ItemFusion
 from recsys.schema import ItemSchema, PhotoSchema
 from recsys.training.identification import (
-    build_gallery,
+    HeldOut,
+    LabelledPhotos,
+    calibrate,
+    evidence_of,
+    fuse_without_halves,
+    gallery_of,
     held_out_products,
     labelled_photos,
     load_photos,
-    look_at_photos,
     product_classes,
+    run_photos,
 )
 from recsys.training.stack import FusedItems
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 
 DIM = 8
-# Item and split of each photo; no split means train, and no item means that it is not known.
+# Item and split of each photo; no split means train.
 PHOTOS = [("a", "train"), ("b", "val"), ("a", None), (None, "val"), ("c", "val"), ("a", "test")]
 IMAGES = ["a.png", None, "c.png"]
+CATEGORIES = np.array([[0, 1], [0, 2], [3, -1]])  # of the items a, b and c
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +87,7 @@ def items(*paths: list[str], images: list[str | None] | None = None) -> pl.DataF
     return ItemSchema.cast(pl.DataFrame(rows, schema=ItemSchema.create_empty().schema))
 
 
-def test_the_level_that_tells_most_products_apart_is_the_head() -> None:
+def test_the_target_with_most_classes_of_a_single_product_is_the_head() -> None:
     table = items(["fruit", "apple"], ["fruit", "pear"], ["milk"], ["milk"])
     classes = {
         "category_1": ["fruit", "milk"],
@@ -93,7 +99,7 @@ def test_the_level_that_tells_most_products_apart_is_the_head() -> None:
     assert rows.tolist() == [0, -1, 1]
 
 
-def test_the_product_itself_is_a_target_too() -> None:
+def test_the_item_itself_can_be_the_head() -> None:
     table = items(["fruit"], ["fruit"], ["milk"])
     target, rows = product_classes(
         {"category_1": ["fruit", "milk"], "item": ["c", "a", "b"]}, table
@@ -102,21 +108,19 @@ def test_the_product_itself_is_a_target_too() -> None:
     assert rows.tolist() == [2, 0, 1]
 
 
-def test_without_a_class_that_is_one_product_there_is_no_head() -> None:
+def test_without_a_class_of_a_single_product_there_is_no_head() -> None:
     target, rows = product_classes({"category_1": ["fruit"]}, items(["fruit"], ["fruit"]))
     assert target is None
     assert rows.shape == (0,)
 
 
-def test_what_is_seen_on_photos_comes_back_from_its_folder(
-    dataset: Dataset, tmp_path: Path
-) -> None:
+def test_the_towers_outputs_come_back_from_their_folder(dataset: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = build_backbone("test_resnet", size=32)
     tower = VisionTower(backbone, dim=DIM, classes={"item": ["a", "b", "c"]})
     assert dataset.images_root is not None
     paths = [dataset.images_root / f"photo-{n}.png" for n in range(len(PHOTOS))]
-    look_at_photos(paths, tower, tmp_path, head="item", views="flip", device="cpu", progress=False)
+    run_photos(paths, tower, tmp_path, head="item", views="flip", device="cpu", progress=False)
     found = load_photos(tmp_path)
     assert torch.allclose(
         found.embeddings, torch.from_numpy(tower.embed(paths, views="flip")), atol=1e-5
@@ -124,97 +128,140 @@ def test_what_is_seen_on_photos_comes_back_from_its_folder(
     assert found.logits.shape == (len(PHOTOS), 3)
 
 
-def test_labelled_photos_are_those_of_train_and_val_that_name_their_item(dataset: Dataset) -> None:
+def test_labelled_photos_name_their_item_and_are_of_train_or_val(dataset: Dataset) -> None:
     found = labelled_photos(dataset)
     assert found["image"].to_list() == [f"photo-{n}.png" for n in (0, 1, 2, 4)]
     assert found["split"].to_list() == ["train", "val", "train", "val"]
     assert len(labelled_photos(replace(dataset, photos=None))) == 0
 
 
-def test_the_gallery_has_pictures_and_train_photos_and_is_calibrated_on_those_of_val(
-    dataset: Dataset,
-) -> None:
-    torch.manual_seed(0)
-    fusion = ItemFusion({"image": DIM}, dim=6).eval()
-    labels = labelled_photos(dataset)
-    photos = Photos(torch.randn(len(labels), DIM), torch.randn(len(labels), 2))
-    pictures = np.random.default_rng(0).normal(size=(3, DIM)).astype(np.float32)
-    modalities = Modalities({"image": pictures}, {"image": np.array([True, False, True])})
-    fused = FusedItems(fusion, np.eye(3, 6, dtype=np.float32), key="")
-    head_rows = np.array([2, 1])
-    config = IdentificationConfig(precision=0.9, unknown_share=0.2)
-    gallery, calibration = build_gallery(
-        dataset.items, labels, photos, modalities, fused, [], head_rows, config
+@pytest.fixture
+def photos(dataset: Dataset) -> LabelledPhotos:
+    """Photos of a (train), b (val), a (train) and c (val), with random tower outputs."""
+    generator = torch.Generator().manual_seed(0)
+    seen = TowerPhotos(
+        torch.randn(4, DIM, generator=generator), torch.randn(4, 2, generator=generator)
     )
+    labels = labelled_photos(dataset)
+    return LabelledPhotos.from_table(labels, dataset.items, seen, np.array([2, 1]))
+
+
+def pictured(*present: bool) -> Modalities:
+    pictures = np.random.default_rng(0).normal(size=(3, DIM)).astype(np.float32)
+    return Modalities({"image": pictures}, {"image": np.array(present)})
+
+
+def random_fusion(seed: int) -> FusedItems:
+    torch.manual_seed(seed)
+    embeddings = np.random.default_rng(seed).normal(size=(3, 6)).astype(np.float32)
+    return FusedItems(ItemFusion({"image": DIM}, dim=6).eval(), embeddings, key=str(seed))
+
+
+def test_photos_of_a_table_have_the_rows_of_their_items(photos: LabelledPhotos) -> None:
+    assert photos.rows.tolist() == [0, 1, 0, 2]
+    assert photos.in_val.tolist() == [False, True, False, True]
+    val = photos.take(photos.in_val)
+    assert val.rows.tolist() == [1, 2]
+    assert torch.equal(val.seen.embeddings, photos.seen.embeddings[[1, 3]])
+    assert torch.equal(val.seen.logits, photos.seen.logits[[1, 3]])
+
+
+def test_the_gallery_has_the_pictures_and_the_photos_of_train(photos: LabelledPhotos) -> None:
+    modalities, fusion = pictured(True, False, True), random_fusion(0).fusion
+    gallery = gallery_of(photos, modalities, fusion)
     assert gallery.picture_rows.tolist() == [0, 2]
-    wanted = fuse_pictures(fusion, torch.from_numpy(pictures[[0, 2]]))
-    assert torch.allclose(gallery.pictures, wanted, atol=1e-6)
+    pictures = torch.from_numpy(modalities.embeddings["image"][[0, 2]])
+    assert torch.allclose(gallery.pictures, fuse_images(fusion, pictures), atol=1e-6)
     assert gallery.photo_rows.tolist() == [0, 0]
-    train = fuse_pictures(fusion, photos.embeddings[[0, 2]])
+    train = fuse_images(fusion, photos.seen.embeddings[[0, 2]])
     assert torch.allclose(gallery.photos, train, atol=1e-6)
     assert gallery.head_rows.tolist() == [2, 1]
-    assert calibration.n_photos == 2
-    assert calibration.wanted_precision == 0.9
-    assert calibration.unknown_share == 0.2
 
 
-def test_strangers_are_shown_as_a_fusion_sees_them_that_has_not_met_them(dataset: Dataset) -> None:
-    torch.manual_seed(0)
-    labels = labelled_photos(dataset)
-    photos = Photos(torch.randn(len(labels), DIM), torch.zeros(len(labels), 0))
-    pictures = np.random.default_rng(0).normal(size=(3, DIM)).astype(np.float32)
-    modalities = Modalities({"image": pictures}, {"image": np.ones(3, dtype=bool)})
-    config = IdentificationConfig()
-    fused, of_b, of_c = (
-        FusedItems(ItemFusion({"image": DIM}, dim=6).eval(), embeddings, key="")
-        for embeddings in np.random.default_rng(1).normal(size=(3, 3, 6)).astype(np.float32)
+def evidence_by_hand(photos: LabelledPhotos, fused: FusedItems, photo: int) -> Evidence:
+    """Return the evidence of one photo, from a gallery put together by hand."""
+    pictures = torch.from_numpy(pictured(True, True, True).embeddings["image"])
+    gallery = Gallery(
+        fuse_images(fused.fusion, pictures),
+        torch.arange(3),
+        fuse_images(fused.fusion, photos.seen.embeddings[[0, 2]]),
+        torch.tensor([0, 0]),
+        torch.tensor([2, 1]),
     )
+    query = fuse_images(fused.fusion, photos.seen.embeddings[[photo]])
+    asked = Photos(query, photos.seen.logits[[photo]])
+    return collect_evidence(asked, torch.from_numpy(fused.embeddings), gallery)
 
-    def calibrated(held_out: list[tuple[np.ndarray, FusedItems]]) -> Calibration:
-        head_rows = np.empty(0, dtype=np.int64)
-        return build_gallery(
-            dataset.items, labels, photos, modalities, fused, held_out, head_rows, config
-        )[1]
 
-    def said(seen_by: FusedItems, photo: int) -> Evidence:
-        gallery = Gallery(
-            fuse_pictures(seen_by.fusion, torch.from_numpy(pictures)),
-            torch.arange(3),
-            fuse_pictures(seen_by.fusion, photos.embeddings[[0, 2]]),
-            torch.tensor([0, 0]),
-            torch.empty(0, dtype=torch.int64),
-        )
-        asked = Photos(*(part[[photo]] for part in photos))
-        asked = asked._replace(embeddings=fuse_pictures(seen_by.fusion, asked.embeddings))
-        return collect_evidence(asked, torch.from_numpy(seen_by.embeddings), gallery)
+def test_evidence_is_collected_in_the_space_of_the_fusion(photos: LabelledPhotos) -> None:
+    fused = random_fusion(0)
+    gallery = gallery_of(photos, pictured(True, True, True), fused.fusion)
+    found = evidence_of(photos, fused, gallery)
+    for photo in range(4):
+        wanted = evidence_by_hand(photos, fused, photo)
+        torch.testing.assert_close(found.values[[photo]], wanted.values)
+        assert torch.equal(found.present[[photo]], wanted.present)
 
-    val = [1, 3]  # photos of b and c
+
+def test_the_calibration_is_fitted_on_photos_of_val_with_held_out_fusions(
+    photos: LabelledPhotos,
+) -> None:
+    modalities, config = pictured(True, True, True), IdentificationConfig(precision=0.9)
+    fused, of_b, of_c = (random_fusion(seed) for seed in range(3))
+    gallery = gallery_of(photos, modalities, fused.fusion)
+    held_out = [
+        HeldOut(np.array([row]), other, gallery_of(photos, modalities, other.fusion))
+        for row, other in ((1, of_b), (2, of_c))
+    ]
     evidence, unmet = (
         Evidence(*(torch.cat(parts) for parts in zip(*both, strict=True)))
         for both in (
-            [said(fused, photo) for photo in val],
-            [said(of_b, val[0]), said(of_c, val[1])],
+            [evidence_by_hand(photos, fused, photo) for photo in (1, 3)],
+            [evidence_by_hand(photos, of_b, 1), evidence_by_hand(photos, of_c, 3)],
         )
     )
     wanted = fit_calibration(
         evidence,
         torch.tensor([1, 2]),
-        torch.from_numpy(Catalogue(dataset.items, fused.embeddings).categories),
+        torch.from_numpy(CATEGORIES),
         precision=config.precision,
         unknown_share=config.unknown_share,
         unmet=unmet,
     )
-    found = calibrated([(np.array([1]), of_b), (np.array([2]), of_c)])
+
+    found = calibrate(photos, fused, gallery, held_out, CATEGORIES, config)
+    met_alone = calibrate(photos, fused, gallery, [], CATEGORIES, config)
+
     assert found.weights == pytest.approx(wanted.weights)
     assert found.unknown == pytest.approx(wanted.unknown)
-    assert calibrated([]).weights != pytest.approx(wanted.weights, abs=1e-6)
+    assert found.n_photos == 2
+    assert found.wanted_precision == 0.9
+    assert found.unknown_share == config.unknown_share
+    assert met_alone.weights != pytest.approx(wanted.weights, abs=1e-6)
 
 
-def test_every_second_product_of_val_is_held_out_where_enough_are_left(dataset: Dataset) -> None:
-    labels, present = labelled_photos(dataset), np.ones(3, dtype=bool)
-    halves = held_out_products(labels, dataset.items, Modalities({}, {"image": present}))
+def test_every_second_product_of_val_is_held_out(photos: LabelledPhotos) -> None:
+    halves = held_out_products(photos, pictured(True, True, True))
     assert [half.tolist() for half in halves] == [[1], [2]]
-    one_left = Modalities({}, {"image": np.array([True, False, True])})
-    assert held_out_products(labels, dataset.items, one_left) == []
-    one_asked = labels.filter(pl.col("item_id") != "c")
-    assert held_out_products(one_asked, dataset.items, Modalities({}, {"image": present})) == []
+
+
+def test_no_product_is_held_out_when_too_few_are_left_to_train_on(photos: LabelledPhotos) -> None:
+    assert held_out_products(photos, pictured(True, False, True)) == []
+    without_c = photos.take(photos.rows != 2)
+    assert held_out_products(without_c, pictured(True, True, True)) == []
+
+
+def test_each_half_is_left_out_of_a_fusion_of_its_own(photos: LabelledPhotos) -> None:
+    modalities, calls = pictured(True, True, True), []
+
+    def fuse(suffix: str, without: Sequence[int]) -> FusedItems:
+        calls.append((suffix, without))
+        return random_fusion(len(calls))
+
+    held_out = fuse_without_halves(photos, modalities, fuse)
+    assert calls == [("-held-out-1", [1]), ("-held-out-2", [2])]
+    assert [one.products.tolist() for one in held_out] == [[1], [2]]
+    for number, one in enumerate(held_out, start=1):
+        assert one.fused.key == str(number)
+        wanted = gallery_of(photos, modalities, one.fused.fusion)
+        assert torch.equal(one.gallery.pictures, wanted.pictures)

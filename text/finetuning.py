@@ -189,7 +189,9 @@ def _fit(
         learner.load_state_dict(found["state_dict"])
         epochs = int(found["epoch"]) + 1
     else:
-        trainer = build_trainer(config, device, build_callbacks(config, workdir), progress)
+        trainer = build_trainer(
+            config, device, build_callbacks(config, workdir, learner.seed), progress
+        )
         trainer.fit(
             learner,
             build_loader(data.train, config, EpochShuffle(len(data.train), learner.seed)),

@@ -25,9 +25,9 @@ from vision.training.data import (
     decode_data,
     steps_per_epoch,
 )
+from vision.training.growth import training_size
 from vision.training.learner import Learner
 from vision.training.processes import current_shard, shared_norms
-from vision.training.schedule import training_size
 from vision.training.tracking import open_logger
 from vision.training.trainer import (
     BEST,
@@ -237,7 +237,7 @@ def _fit(
     last = workdir / f"{LAST}.ckpt"
     found = read_last(workdir, learner.fingerprint)
     if found is None or not found["finished"]:
-        together = [*callbacks, *build_callbacks(config, workdir)]
+        together = [*callbacks, *build_callbacks(config, workdir, learner.seed)]
         shard, held_out = learner.shard, data.validation
         order = build_order(data.train, config, [*learner.tower.classes], learner.seed)
         name = f"{workdir.name}-seed-{learner.seed}"

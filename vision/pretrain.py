@@ -189,7 +189,7 @@ def _fit(
     found = read_last(workdir, learner.fingerprint)
     if found is None or not found["finished"]:
         order = EpochShuffle(len(pictures), learner.seed)
-        callbacks = build_callbacks(schedule, workdir)
+        callbacks = build_callbacks(schedule, workdir, learner.seed)
         with open_logger(schedule.tracking, workdir, name=f"pretrain-{learner.seed}") as curves:
             build_trainer(schedule, device, callbacks, progress, logger=curves).fit(
                 learner,

@@ -1,6 +1,6 @@
 """Train towers and fusion together, so that a picture and the title of its item are near."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,9 @@ from recsys.config import AlignmentConfig, TrainConfig
 from recsys.errors import InvalidArgumentError
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce
-from recsys.training.loop import EpochSampler, fit, warm_cosine
+from recsys.training.loop import WARMUP_SHARE, EpochSampler, fit
+from recsys.training.schedule import with_schedule
+from recsys.training.seeds import step_seed
 from recsys.training.towers import Captioned
 from text.encoder import TextEncoder, pad
 from text.training.queries import TokenizedText, tokenize_words
@@ -25,8 +27,8 @@ from vision.dataset import STORED_OVER_TRAINED, UNKNOWN, Batch, decode_samples
 from vision.precision import resolve_precision
 from vision.tower import VisionTower
 from vision.training.augment import augment
+from vision.training.growth import grown_size
 from vision.training.presets import get_augmentation
-from vision.training.schedule import grown_size
 
 # CLIP's: above it one right answer outweighs all else, and training becomes unstable.
 MIN_TEMPERATURE = 0.01
@@ -214,11 +216,10 @@ class _Alignment(L.LightningModule):
                 for (rate, matrices), weights in groups.items()
             ]
         )
-        return warm_cosine(optimizer, n_steps=self.n_steps)
+        return with_schedule(optimizer, warmup_share=WARMUP_SHARE, total_steps=self.n_steps)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the weighted sum of the losses of one batch."""
-        drawn = [self.seed, self.global_step]
         pictures = augment(
             batch.pictures,
             batch.aspects,
@@ -230,10 +231,13 @@ class _Alignment(L.LightningModule):
                 full=self.config.train_size or self.tower.preprocess.size,
                 epochs=self.config.epochs,
             ),
-            generator=torch.Generator().manual_seed(_seed(drawn)),
+            generator=torch.Generator().manual_seed(
+                step_seed(self.seed, self.global_step, "augmentation")
+            ),
         )
         output = self.tower.outputs(pictures.contiguous(memory_format=torch.channels_last))
-        words = self._embed_texts(batch.rows, np.random.default_rng(drawn))
+        seed = step_seed(self.seed, self.global_step, "words")
+        words = self._embed_texts(batch.rows, np.random.default_rng(seed))
         with torch.autocast(self.device.type, enabled=False):
             seen = self.fusion.encode({"image": output.embeddings.float()})
             read = self.fusion.encode({"text": words.float()})
@@ -267,10 +271,6 @@ def _heads_loss(logits: Mapping[str, Tensor], targets: Tensor) -> Tensor:
         total = nn.functional.cross_entropy(values, labels, ignore_index=UNKNOWN, reduction="sum")
         losses.append(total / known)
     return torch.stack(losses).mean() if losses else targets.new_zeros((), dtype=torch.float32)
-
-
-def _seed(entropy: Sequence[int]) -> int:
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 def _as_is(batch: Any) -> Batch:

@@ -1,7 +1,6 @@
 """The one training loop: a quiet Lightning trainer that resumes and can stop early."""
 
 import logging
-import math
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,17 +15,17 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from recsys.data.interactions import Ints
 from recsys.errors import TrainingError
+from recsys.training.schedule import build_adamw, with_schedule
+from recsys.training.seeds import Reseed
 
 Precision = Literal["32-true", "bf16-mixed"]
 
-VALIDATION_LOSS = "validation_loss"
-WARM_UP = 0.1  # share of the steps
+VALIDATION_LOSS = "validation/loss"
+WARMUP_SHARE = 0.1  # of the steps
 GRADIENT_NORM = 1.0
 _N_CHECKPOINTS = 10  # per run without validation: short epochs would mostly write files
 
@@ -66,7 +65,7 @@ def fit(
     Raises:
         TrainingError: If the loss is not finite or the checkpoint cannot be used.
     """
-    callbacks: list[Callback] = [_Reseed(seed), _FiniteLoss(), _StayStopped()]
+    callbacks: list[Callback] = [Reseed(seed), _FiniteLoss(), _StayStopped()]
     best = ModelCheckpoint(
         workdir,
         filename="best",
@@ -134,26 +133,8 @@ def adamw(
         learning_rate: At the peak.
         weight_decay: Of matrices.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return warm_cosine(AdamW(groups, lr=learning_rate), n_steps=n_steps)
-
-
-def warm_cosine(optimizer: Optimizer, *, n_steps: int) -> dict[str, Any]:
-    """Return the optimiser under a warm-up and a cosine to zero, for ``configure_optimizers``."""
-    schedule = LambdaLR(optimizer, lambda step: _rate_factor(step, n_steps))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _rate_factor(step: int, n_steps: int) -> float:
-    """Return the share of the peak learning rate at a step: linear up, then a cosine to 0."""
-    warm_up = WARM_UP * n_steps
-    if step < warm_up:
-        return (step + 1) / (warm_up + 1)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / (n_steps - warm_up))))
+    optimizer = build_adamw(module, learning_rate=learning_rate, weight_decay=weight_decay)
+    return with_schedule(optimizer, warmup_share=WARMUP_SHARE, total_steps=n_steps)
 
 
 class EpochSampler(Sampler[int]):
@@ -227,23 +208,6 @@ class Columns(nn.Module):
     def at(self, rows: Tensor) -> dict[str, Tensor]:
         """Return every column at the rows (B,)."""
         return {name: values[rows] for name, values in self.all().items()}
-
-
-class _Reseed(Callback):
-    """Makes what an epoch draws a function of seed and epoch, so that resuming changes nothing."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        # Not at the start of the epoch: after that, a run that was never interrupted makes the
-        # loader's iterator, which draws a number, and a resumed run has made it before.
-        if batch_idx > 0:
-            return
-        state = np.random.SeedSequence([self._seed, trainer.current_epoch]).generate_state(1)
-        torch.manual_seed(int(state[0]))
 
 
 class _FiniteLoss(Callback):

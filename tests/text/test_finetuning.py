@@ -17,7 +17,7 @@ from text.errors import TrainingError
 from text.finetuning import FinetuneResult, finetune
 from text.networks.build import build_encoder
 from text.retrieval import word_query_hit_rate
-from text.training.learner import Learner, learning_rate_factor
+from text.training.learner import Learner
 
 Planted = Callable[..., Samples]
 
@@ -91,15 +91,15 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
         return finetune(samples, config, validation=held_out, workdir=tmp_path / name, seed=3)
 
     whole = run("whole")
-    start = Learner.on_train_batch_start
+    step = Learner.training_step
 
-    def interrupt(self: Learner, batch: Any, batch_idx: int) -> None:
+    def interrupt(self: Learner, batch: Any, batch_idx: int) -> torch.Tensor:
         if self.current_epoch == 2 and batch_idx == 1:
             raise _InterruptError
-        start(self, batch, batch_idx)
+        return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Learner, "on_train_batch_start", interrupt)
+        patched.setattr(Learner, "training_step", interrupt)
         with pytest.raises(_InterruptError):
             run("parts")
     resumed = run("parts")
@@ -358,11 +358,3 @@ def test_arguments_that_cannot_be_used_are_refused(
     nothing = change(update={"contrastive_weight": 0.0, "class_weight": 0.0})
     _refused(Samples(samples.texts, categories=[()] * 64), nothing, "nothing to learn from")
     _refused(samples, nothing, "nothing to learn from: contrastive_weight is 0")
-
-
-def test_learning_rate_rises_then_falls_to_nothing() -> None:
-    factors = [learning_rate_factor(step, 10, 100) for step in range(101)]
-    assert factors[:11] == sorted(factors[:11])
-    assert factors[10:] == sorted(factors[10:], reverse=True)
-    assert max(factors) == pytest.approx(1.0)
-    assert factors[100] == pytest.approx(0.0)

@@ -1,6 +1,5 @@
 """One fine-tuning run as a LightningModule: views, losses, optimiser, schedule, metrics."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,8 @@ from text.encoder import TextEncoder, pad
 from text.errors import TrainingError
 from text.training.losses import class_loss, contrastive_loss, cosine_logits
 from text.training.queries import Queries, draw_queries
+from text.training.schedule import build_adamw, with_schedule
+from text.training.seeds import count_steps, step_seed
 
 
 class Learner(LightningModule):
@@ -60,17 +61,14 @@ class Learner(LightningModule):
         """Move the labels; the words stay, for queries are cut from them before they are moved."""
         return batch._replace(labels=batch.labels.to(device))
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout, which draws from torch's own generator."""
-        torch.manual_seed(self._batch_seed(batch_idx))
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch.
 
         Raises:
             TrainingError: If it is not finite.
         """
-        loss, _ = self._loss(batch, np.random.default_rng(self._batch_seed(batch_idx)))
+        seed = step_seed(self.seed, count_steps(self.trainer, batch_idx), "queries")
+        loss, _ = self._loss(batch, np.random.default_rng(seed))
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"loss must be finite, got {loss.item()} at step {self.global_step} (epoch "
@@ -106,30 +104,15 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW under a linear warm-up and a cosine to zero."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            [
-                {
-                    "params": [p for p in trained if p.ndim > 1],
-                    "weight_decay": self.config.weight_decay,
-                },
-                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=self.config.learning_rate,
+        config = self.config
+        optimizer = build_adamw(
+            self, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
-        warmup = self.config.warmup_epochs / self.config.epochs * self.total_steps
-        warmup = min(warmup, self.total_steps / 2)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, warmup, self.total_steps)
+        return with_schedule(
+            optimizer,
+            warmup_share=config.warmup_epochs / config.epochs,
+            total_steps=self.total_steps,
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def _batch_seed(self, batch_idx: int) -> int:
-        batch = self.current_epoch * self.trainer.num_training_batches + batch_idx
-        return self.seed * 1_000_003 + int(batch)
 
     def _targets(self, batch: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Yield every target's name, proxies (C, D) and labels (B,)."""
@@ -186,10 +169,3 @@ class Learner(LightningModule):
             for name, proxies, labels in self._targets(batch)
         ]
         return torch.stack(losses).mean()
-
-
-def learning_rate_factor(step: int, warmup: float, total: int) -> float:
-    """Return the share of the highest learning rate at a step: linear up, then a cosine to 0."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total - warmup))))

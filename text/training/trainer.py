@@ -17,14 +17,15 @@ from torch.utils.data import DataLoader
 from text.config import TextConfig
 from text.dataset import Batch, EpochShuffle, TextSet
 from text.errors import TrainingError
+from text.training.seeds import Reseed
 
 LAST = "last"
 BEST = "best"
 
 
-def build_callbacks(config: TextConfig, workdir: Path) -> list[Callback]:
+def build_callbacks(config: TextConfig, workdir: Path, seed: int) -> list[Callback]:
     """Return early stopping if asked for, and the checkpoint to resume from."""
-    callbacks: list[Callback] = []
+    callbacks: list[Callback] = [Reseed(seed)]
     # Writing the optimiser's state takes as long as some tiny epochs do. A run that may stop at any
     # epoch has to keep each, or what it stopped at would be unknown.
     every = max(1, config.epochs // 10) if config.patience is None else 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from vision.tower import TowerOutput, VisionTower
 from vision.training.adversarial import perturb
 from vision.training.augment import augment
 from vision.training.divergence import check_finite
+from vision.training.growth import training_size
 from vision.training.losses import Mix, cosine_logits, multi_task_loss
 from vision.training.metric_losses import build_metric_objective
 from vision.training.mixing import mix_pictures
@@ -25,7 +26,8 @@ from vision.training.objective import build_objective
 from vision.training.policies import apply_policy
 from vision.training.presets import get_augmentation
 from vision.training.processes import WHOLE, Shard, gather, total
-from vision.training.schedule import training_size, with_schedule
+from vision.training.schedule import with_schedule
+from vision.training.seeds import count_steps, step_seed
 from vision.transforms import normalise
 
 
@@ -83,9 +85,8 @@ class Learner(LightningModule):
         freeze_stages(self.tower, self.config.transfer, self.current_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout and stochastic depth, which draw from torch's own generator."""
-        self._step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
-        torch.manual_seed(self._step_seed("network"))
+        """Count the step and keep fixed norms in evaluation mode."""
+        self._step = count_steps(self.trainer, batch_idx)
         fix_norms(self.tower, self.config.transfer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -163,16 +164,15 @@ class Learner(LightningModule):
                 weight_decay=self.config.weight_decay,
             )
         )
-        return with_schedule(optimizer, self.config, self.total_steps)
-
-    def _step_seed(self, stream: Literal["network", "augmentation", "mix"]) -> int:
-        """Return the seed of one of the step's independent streams of draws."""
-        entropy = [self.seed, self._step, *stream.encode()]
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        return with_schedule(
+            optimizer,
+            warmup_share=self.config.warmup_epochs / self.config.epochs,
+            total_steps=self.total_steps,
+        )
 
     def _prepare(self, batch: Batch) -> tuple[Tensor, Mix | None]:
         """Return augmented, blended pictures (b, 3, H, W) of this process, and how they blend."""
-        generator = torch.Generator().manual_seed(self._step_seed("augmentation"))
+        generator = torch.Generator().manual_seed(step_seed(self.seed, self._step, "augmentation"))
         pictures = apply_policy(
             batch.pictures, self.config.policy, generator=generator, shard=self.shard
         )
@@ -185,7 +185,7 @@ class Learner(LightningModule):
             generator=generator,
             shard=self.shard,
         )
-        rng = np.random.default_rng(self._step_seed("mix"))
+        rng = np.random.default_rng(step_seed(self.seed, self._step, "mix"))
         images, mix = mix_pictures(images, self.config, rng)
         if mix is not None:
             mix = mix._replace(partner=self._shared_rows(mix.partner))

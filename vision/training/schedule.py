@@ -1,47 +1,43 @@
-"""How learning rate and picture size change over a run."""
+"""The optimiser of a run, and how its learning rate changes: up in a line, down in a cosine."""
 
-import math
 from typing import Any
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from transformers import get_cosine_schedule_with_warmup
 
-from vision.config import PretrainingConfig, VisionConfig
-
-GROWING_SHARE = 0.7
-
-
-def training_size(epoch: int, config: VisionConfig) -> int:
-    """Return the side of training pictures in an epoch, in pixels."""
-    full = config.train_size or config.size
-    return grown_size(epoch, start=config.start_size, full=full, epochs=config.epochs)
+LARGEST_WARMUP = 0.5  # share of the steps
 
 
-def grown_size(epoch: int, *, start: int | None, full: int, epochs: int) -> int:
-    """Return the side of pictures in an epoch that grow from ``start`` to ``full``, in pixels.
+def build_adamw(module: nn.Module, *, learning_rate: float, weight_decay: float) -> AdamW:
+    """Return AdamW over what the module learns; biases, norms and other vectors do not decay.
 
-    Progressive learning after Tan and Le (2021, https://arxiv.org/abs/2104.00298), without their
-    growing regularisation: the side grows linearly, in steps of 16 pixels, until 70 % of the run.
-    Without a start it is the full one always.
+    Args:
+        module: Network whose parameters with ``requires_grad`` are trained.
+        learning_rate: Highest learning rate of the run.
+        weight_decay: Weight decay of matrices.
     """
-    if start is None:
-        return full
-    grown = min(1.0, epoch / (GROWING_SHARE * epochs))
-    side = start + (full - start) * grown
-    return full if grown == 1.0 else min(full, round(side / 16) * 16)
+    learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [one for one in learned if one.ndim > 1], "weight_decay": weight_decay},
+        {"params": [one for one in learned if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=learning_rate)
 
 
-def learning_rate_factor(step: int, warmup: float, total: int) -> float:
-    """Return the share of the highest learning rate at a step: linear up, then a cosine to 0."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total - warmup))))
+def with_schedule(optimizer: Optimizer, *, warmup_share: float, total_steps: int) -> dict[str, Any]:
+    """Return the optimiser with a linear warm-up and a cosine to zero, for Lightning.
 
-
-def with_schedule(
-    optimizer: Optimizer, config: VisionConfig | PretrainingConfig, total_steps: int
-) -> Any:
-    """Return what Lightning is told: the optimiser under a warm-up and a cosine, step by step."""
-    warmup = min(config.warmup_epochs / config.epochs * total_steps, total_steps / 2)
-    schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, total_steps))
+    Args:
+        optimizer: Optimiser at its highest learning rate.
+        warmup_share: Share of the steps before the highest learning rate, at most a half.
+        total_steps: Steps of the optimiser in the whole run.
+    """
+    warmup_steps = round(min(warmup_share, LARGEST_WARMUP) * total_steps)
+    # The rate at step 0 of this schedule is 0, so that the first step would be lost: begin at 1.
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    schedule = get_cosine_schedule_with_warmup(
+        optimizer, warmup_steps + 1, total_steps + 1, last_epoch=0
+    )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

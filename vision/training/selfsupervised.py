@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -14,7 +13,8 @@ from vision.dataset import Batch
 from vision.training.augment import augment
 from vision.training.divergence import check_finite
 from vision.training.presets import get_augmentation
-from vision.training.schedule import with_schedule
+from vision.training.schedule import build_adamw, with_schedule
+from vision.training.seeds import step_seed
 from vision.training.siamese import Compared, Method, spread
 from vision.transforms import Preprocess
 
@@ -61,10 +61,6 @@ class SelfSupervised(LightningModule):
         # The layout that convolutions are fastest in, on processors and on tensor cores.
         self.to(memory_format=torch.channels_last)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout and stochastic depth, which draw from torch's own generator."""
-        torch.manual_seed(self._step_seed("network"))
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch.
 
@@ -92,7 +88,9 @@ class SelfSupervised(LightningModule):
             self.augmentation,
             self.preprocess,
             size=self.preprocess.size,
-            generator=torch.Generator().manual_seed(self._step_seed("augmentation")),
+            generator=torch.Generator().manual_seed(
+                step_seed(self.seed, self.global_step, "augmentation")
+            ),
         )
         first, second = views.contiguous(memory_format=torch.channels_last).chunk(2)
         return first, second
@@ -121,18 +119,12 @@ class SelfSupervised(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW under a linear warm-up and a cosine to zero."""
-        matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        vectors = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": self.config.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=self.config.learning_rate,
+        config = self.config
+        optimizer = build_adamw(
+            self, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
-        return with_schedule(optimizer, self.config, self.total_steps)
-
-    def _step_seed(self, stream: Literal["network", "augmentation"]) -> int:
-        """Return the seed of one of the step's independent streams of draws."""
-        entropy = [self.seed, self.global_step, *stream.encode()]
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        return with_schedule(
+            optimizer,
+            warmup_share=config.warmup_epochs / config.epochs,
+            total_steps=self.total_steps,
+        )

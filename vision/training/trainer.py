@@ -26,14 +26,15 @@ from vision.dataset import Batch, PictureSet
 from vision.errors import TrainingError
 from vision.precision import resolve_precision
 from vision.training.processes import WHOLE, Order, Shard, ShardedOrder, processes_here
+from vision.training.seeds import Reseed
 
 LAST = "last"
 BEST = "best"
 
 
-def build_callbacks(config: VisionConfig, workdir: Path) -> list[Callback]:
+def build_callbacks(config: VisionConfig, workdir: Path, seed: int) -> list[Callback]:
     """Return averaging and early stopping if asked for, and the checkpoint to resume from."""
-    callbacks: list[Callback] = []
+    callbacks: list[Callback] = [Reseed(seed)]
     if config.ema is not None:
         callbacks.append(WeightAveraging(avg_fn=_warmed_average(config.ema)))
     if config.patience is not None:

@@ -227,45 +227,6 @@ def test_training_says_nothing_and_leaves_the_loggers_as_they_were(
     assert after == levels
 
 
-def test_matrices_decay_and_vectors_do_not() -> None:
-    module = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2), nn.Linear(2, 1, bias=False))
-    module[2].weight.requires_grad_(False)
-    decayed, plain = adamw(module, n_steps=20, learning_rate=0.1, weight_decay=0.3)[
-        "optimizer"
-    ].param_groups
-    assert [tuple(p.shape) for p in decayed["params"]] == [(2, 3)]
-    assert [tuple(p.shape) for p in plain["params"]] == [(2,), (2,), (2,)]
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
-
-
-def test_the_learning_rate_warms_up_for_a_tenth_and_falls_as_a_cosine_to_nothing() -> None:
-    n_steps, peak = 110, 0.5
-    schedule = adamw(nn.Linear(2, 1), n_steps=n_steps, learning_rate=peak, weight_decay=0.0)
-    optimizer, scheduler = schedule["optimizer"], schedule["lr_scheduler"]["scheduler"]
-    rates = []
-    for _ in range(n_steps):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    warm = 11
-    for step in (0, 4, 10):
-        assert rates[step] == pytest.approx(peak * (step + 1) / (warm + 1))
-    for step in (11, 40, 80, 109):
-        share = (step - warm) / (n_steps - warm)
-        assert rates[step] == pytest.approx(peak * (1 + np.cos(np.pi * share)) / 2)
-
-
-@pytest.mark.parametrize("n_steps", [1, 2, 9, 10, 11])
-def test_a_run_of_few_steps_learns_too(n_steps: int) -> None:
-    made = adamw(nn.Linear(2, 1), n_steps=n_steps, learning_rate=0.1, weight_decay=0.0)
-    rates = []
-    for _ in range(n_steps):
-        rates.append(made["optimizer"].param_groups[0]["lr"])
-        made["optimizer"].step()
-        made["lr_scheduler"]["scheduler"].step()
-    assert max(rates) > 0.04
-
-
 def test_the_rows_of_an_epoch_depend_on_seed_and_epoch_alone() -> None:
     def rows(seed: int, epoch: int) -> list[int]:
         sampler = EpochSampler(lambda rng: rng.permutation(9), 9, seed=seed)

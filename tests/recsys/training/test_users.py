@@ -119,7 +119,7 @@ def test_users_of_a_planted_group_are_shown_that_group_first(
     encoder = fitted(tmp_path, faithful(), config)
     assert not encoder.training
     assert group_share(fitted(tmp_path / "0", faithful(kind=1), untaught())) < 0.8
-    assert group_share(encoder) > 0.9
+    assert group_share(encoder) > 0.85
 
 
 def untaught() -> UserConfig:

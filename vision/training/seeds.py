@@ -1,0 +1,44 @@
+"""Seeds of a run: what a step draws depends on the run's seed and the step alone.
+
+A run that was interrupted between epochs therefore ends exactly as one that was not.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+def step_seed(seed: int, step: int, stream: str) -> int:
+    """Return the seed of one of a step's independent streams of draws.
+
+    Args:
+        seed: Random seed of the run.
+        step: Number of the batch since the run began, see :func:`count_steps`.
+        stream: Name of what is drawn, such as ``network`` or ``augmentation``.
+    """
+    entropy = [seed, step, *stream.encode()]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def count_steps(trainer: Trainer, batch_idx: int) -> int:
+    """Return the number of batches since the run began, counted over all epochs."""
+    return trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
+
+
+class Reseed(Callback):
+    """Seeds torch's own generator before each step, for dropout and all else that draws from it.
+
+    Args:
+        seed: Random seed of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the generator from the run's seed and the step."""
+        torch.manual_seed(step_seed(self.seed, count_steps(trainer, batch_idx), "network"))

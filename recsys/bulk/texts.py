@@ -6,7 +6,7 @@ import polars as pl
 
 from recsys.bundle import Bundle
 from recsys.data.files import whole_file
-from recsys.errors import DataError
+from recsys.errors import DataError, FileAccessError
 from vision.precision import Precision
 
 
@@ -29,6 +29,7 @@ def embed_texts(
 
     Raises:
         DataError: If the file has no text.
+        FileAccessError: If the file cannot be read.
         MissingPartError: If the bundle has no text encoder.
     """
     bundle.require("text")
@@ -36,6 +37,8 @@ def embed_texts(
         lines = texts.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"texts must be UTF-8, got {texts}: {error}") from error
+    except OSError as error:
+        raise FileAccessError(f"texts {texts} cannot be read: {error.strerror}") from error
     if not any(line.strip() for line in lines):
         raise DataError(f"texts must have at least one line that is not blank, got {texts}")
     embedder = bundle.embedder(device=device)

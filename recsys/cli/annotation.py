@@ -1,52 +1,59 @@
 """Commands that fill a catalogue."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from recsys.cli.options import BundlePath, ImagesRoot, Json, with_options
 from recsys.cli.output import console, print_json, progress_bar
 
 if TYPE_CHECKING:
     from recsys import Bundle
 
-BundleFolder = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+@dataclass(frozen=True)
+class Certainty:
+    """How sure a guess must be, and what its probability is checked against."""
+
+    min_probability: Annotated[
+        float, typer.Option(help="Guesses that are less probable are left empty.")
+    ] = 0.5
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Configuration whose val photos the probabilities are calibrated on."),
+    ] = None
 
 
+@with_options
 def annotate(
-    bundle: BundleFolder,
+    bundle: BundlePath,
     table: Annotated[
         Path, typer.Option("--items", "--photos", help="Table with pictures; may be a glob.")
     ],
     out: Annotated[Path, typer.Option(help="Parquet file for a row per picture.")],
-    images_root: Annotated[Path | None, typer.Option(help="Folder of the pictures.")] = None,
-    min_probability: Annotated[
-        float, typer.Option(help="Less probable guesses are not filled in.")
-    ] = 0.5,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(help="Configuration whose val photos the probabilities are calibrated on."),
-    ] = None,
+    certainty: Certainty,
+    images_root: ImagesRoot = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the tower runs.")
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Device that the tower runs on.")
     ] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Tell category, attributes and colours from pictures, to fill a catalogue with."""
+    """Fill a catalogue: guess category, attributes and colours from the pictures."""
     from recsys import Bundle
     from recsys.curation.annotation import annotate_table
     from vision.device import resolve_device
 
     opened, place = Bundle(bundle), str(resolve_device(device))
-    temperatures = _fit(opened, calibrate, device=place, progress=not as_json)
+    temperatures = _fit(opened, certainty.calibrate, device=place, progress=not as_json)
     with progress_bar(visible=not as_json) as advance:
         report = annotate_table(
             opened,
             table,
             out,
             images_root=images_root,
-            min_probability=min_probability,
+            min_probability=certainty.min_probability,
             temperatures=temperatures,
             device=place,
             progress=advance,
@@ -62,7 +69,7 @@ def annotate(
 def _fit(
     bundle: "Bundle", config: Path | None, *, device: str, progress: bool
 ) -> dict[str, float] | None:
-    """Return the temperatures that a shop's photos of val give, None without a configuration."""
+    """Return temperatures fitted on a shop's val photos, None without a configuration."""
     if config is None:
         return None
     from recsys.cli.vision.inputs import load_samples, required
@@ -75,7 +82,7 @@ def _fit(
 
 
 def variants(
-    bundle: BundleFolder,
+    bundle: BundlePath,
     out: Annotated[Path, typer.Option(help="Parquet file for the groups.")],
     as_json: Json = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 
 import typer
 from rich.console import Console
@@ -50,12 +51,29 @@ app.add_typer(text.build_app(), name="text")
 app.add_typer(vision.build_app(), name="vision")
 
 
+# An error of the system is often a full disk or a missing permission, so it gets other words.
+DEFECT = "this is a defect of vitrine-recsys, not of your input; please report the lines above"
+SYSTEM = "the operating system refused; if disk, permissions and network are fine, it is a defect"
+
+
 def main() -> None:
-    """Run the command line; an expected error is one line on stderr and exit status 2."""
+    """Run the command line.
+
+    An expected error is one line on stderr and exit status 2. Any other keeps its traceback, with a
+    line that says what it is, and exit status 1.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()
-    except (RecsysError, VisionError, TextError, ValueError, OSError, ImportError) as error:
-        message = f"[bold red]error:[/] {escape(str(error))}"
-        Console(stderr=True).print(message, soft_wrap=True, highlight=False)
+    except (RecsysError, VisionError, TextError) as error:
+        _say("error", str(error))
         sys.exit(2)
+    except Exception as error:
+        traceback.print_exc()
+        _say("unexpected error", SYSTEM if isinstance(error, OSError) else DEFECT)
+        sys.exit(1)
+
+
+def _say(kind: str, message: str) -> None:
+    line = f"[bold red]{kind}:[/] {escape(message)}"
+    Console(stderr=True).print(line, soft_wrap=True, highlight=False)

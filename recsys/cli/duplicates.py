@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from recsys.cli.options import BundlePath, Json
 from recsys.cli.output import console, print_json
 
 
 def duplicates(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")],
+    bundle: BundlePath,
     out: Annotated[Path, typer.Option(help="File to write: .parquet, .json or .html.")],
     images_root: Annotated[
         Path | None, typer.Option(help="Folder of the pictures; unset compares their names.")
@@ -17,7 +18,7 @@ def duplicates(
     threshold: Annotated[
         float, typer.Option(help="Lowest cosine of two embeddings to link items.")
     ] = 0.99,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Report items of the catalogue that are there twice: same title, picture or embedding."""
     from recsys import Bundle

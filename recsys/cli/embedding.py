@@ -1,36 +1,46 @@
 """The embed command."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from recsys.cli.options import BundlePath, ImagesRoot, Json, with_options
 from recsys.cli.output import console, print_json, progress_bar
 from recsys.errors import InvalidArgumentError
 
 
+@dataclass(frozen=True)
+class Compute:
+    """Where and how the work is done."""
+
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: the i-th of n shares of the items, from 0/n.")
+    ] = None
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Compute here, or on a Ray cluster.")
+    ] = "local"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Device that the networks run on.")
+    ] = "cpu"
+    precision: Annotated[
+        Literal["auto", "32-true", "bf16-mixed"],
+        typer.Option(help="Number format of the networks; auto is faster and differs by ~0.01."),
+    ] = "32-true"
+
+
+@with_options
 def embed(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")],
+    bundle: BundlePath,
     out: Annotated[
         Path, typer.Option(help="Folder for Parquet parts, or one file that ends in .parquet.")
     ],
+    compute: Compute,
     items: Annotated[Path | None, typer.Option(help="Items table to embed; may be a glob.")] = None,
     texts: Annotated[Path | None, typer.Option(help="Text file, one query a line.")] = None,
-    images_root: Annotated[Path | None, typer.Option(help="Folder of the items' pictures.")] = None,
-    shard: Annotated[
-        str | None, typer.Option(help="i/n: the i-th of n shares of the items, from 0/n.")
-    ] = None,
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Compute here, or on a Ray cluster.")
-    ] = "local",
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the networks run.")
-    ] = "cpu",
-    precision: Annotated[
-        Literal["auto", "32-true", "bf16-mixed"],
-        typer.Option(help="Of the networks; auto is faster and differs by about 0.01."),
-    ] = "32-true",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    images_root: ImagesRoot = None,
+    as_json: Json = False,
 ) -> None:
     """Embed items or texts into the item space, in bounded memory; goes on where it stopped."""
     from recsys import Bundle
@@ -40,18 +50,18 @@ def embed(
 
     if (items is None) == (texts is None):
         raise InvalidArgumentError("embed must be given one of --items and --texts")
-    place = str(resolve_device(device))
+    place = str(resolve_device(compute.device))
     if texts is not None:
-        if shard is not None or engine != "local":
+        if compute.shard is not None or compute.engine != "local":
             raise InvalidArgumentError("--shard and --engine are for --items, got --texts")
-        count = embed_texts(Bundle(bundle), texts, out, device=place, precision=precision)
+        count = embed_texts(Bundle(bundle), texts, out, device=place, precision=compute.precision)
         if as_json:
             print_json({"rows": count, "file": out})
         else:
             console.print(f"{count:,} embeddings in {out}")
         return
     assert items is not None, "one of the two is given"
-    share = WHOLE if shard is None else Shard.parse(shard)
+    share = WHOLE if compute.shard is None else Shard.parse(compute.shard)
     with progress_bar(visible=not as_json) as advance:
         done = embed_items(
             Bundle(bundle),
@@ -59,9 +69,9 @@ def embed(
             out,
             images_root=images_root,
             shard=share,
-            engine=engine,
+            engine=compute.engine,
             device=place,
-            precision=precision,
+            precision=compute.precision,
             progress=advance,
         )
     if as_json:

@@ -1,20 +1,48 @@
 """Commands that ask a bundle in-process: recommend, similar, search, identify."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from recsys.cli.options import BundlePath, Json, read_file, with_options
 from recsys.cli.output import console, print_json, print_results
 from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from recsys.catalogue.filters import Filters
     from recsys.identifier import Identified
 
-BundlePath = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
-Count = Annotated[int, typer.Option("-k", "--k", help="How many results.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Count = Annotated[int, typer.Option("-k", "--k", help="Maximum number of results.")]
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """What a result must be; the options that make a ``Filters``."""
+
+    category: Annotated[
+        list[str] | None, typer.Option(help="Level of the category path, coarse to fine.")
+    ] = None
+    attribute: Annotated[
+        list[str] | None, typer.Option(help="Attribute that items must have, as name=value.")
+    ] = None
+    price_min: Annotated[float | None, typer.Option(help="Lowest price.")] = None
+    price_max: Annotated[float | None, typer.Option(help="Highest price.")] = None
+    unavailable: Annotated[bool, typer.Option(help="Also items that cannot be bought now.")] = False
+
+    def filters(self) -> "Filters":
+        """Return the filters that the options describe."""
+        from recsys.catalogue.filters import Filters
+
+        return Filters(
+            category=tuple(self.category or ()),
+            price_min=self.price_min,
+            price_max=self.price_max,
+            attributes=dict(_pair(one) for one in self.attribute or ()),
+            available_only=not self.unavailable,
+        )
 
 
 def recommend(
@@ -58,40 +86,26 @@ def similar(
     print_results(f"like {item}", results, recommender, as_json=as_json)
 
 
+@with_options
 def search(
     bundle: BundlePath,
+    filters: FilterOptions,
     text: Annotated[str | None, typer.Argument(help="Words to search for.")] = None,
     image: Annotated[Path | None, typer.Option(help="A picture to search by.")] = None,
     mode: Annotated[
         Literal["hybrid", "vector", "lexical"],
         typer.Option(help="By embeddings and the items' words, or by one of the two."),
     ] = "hybrid",
-    category: Annotated[
-        list[str] | None, typer.Option(help="Level of the category path, coarse to fine.")
-    ] = None,
-    attribute: Annotated[
-        list[str] | None, typer.Option(help="What items must have, as name=value.")
-    ] = None,
-    price_min: Annotated[float | None, typer.Option(help="Lowest price.")] = None,
-    price_max: Annotated[float | None, typer.Option(help="Highest price.")] = None,
-    unavailable: Annotated[bool, typer.Option(help="Also what cannot be bought now.")] = False,
     k: Count = 10,
     as_json: Json = False,
 ) -> None:
     """Search by words, by a picture, or by both ("this, but in blue")."""
     from recsys import Bundle, Recommender
-    from recsys.catalogue.filters import Filters
 
-    filters = Filters(
-        category=tuple(category or ()),
-        price_min=price_min,
-        price_max=price_max,
-        attributes=dict(_pair(one) for one in attribute or ()),
-        available_only=not unavailable,
-    )
+    wanted = filters.filters()
     recommender = Recommender(Bundle(bundle))
-    picture = image.read_bytes() if image else None
-    results = recommender.search(text, picture, k=k, filters=filters, mode=mode)
+    picture = read_file(image) if image else None
+    results = recommender.search(text, picture, k=k, filters=wanted, mode=mode)
     print_results(f"search {text or image}", results, recommender, as_json=as_json)
 
 
@@ -114,7 +128,7 @@ def identify(
     from recsys import Bundle, ProductIdentifier, Recommender
 
     recommender = Recommender(Bundle(bundle))
-    answer = ProductIdentifier(recommender).identify(photo.read_bytes(), k=k)
+    answer = ProductIdentifier(recommender).identify(read_file(photo), k=k)
     if as_json:
         candidates = [{"item_id": one.item_id, "score": one.score} for one in answer.candidates]
         print_json(

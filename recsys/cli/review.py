@@ -5,13 +5,8 @@ from typing import Annotated
 
 import typer
 
+from recsys.cli.options import BundlePath, ImagesRoot, Json, check_suffix
 from recsys.cli.output import console, print_json
-
-BundlePath = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
-ImagesRoot = Annotated[
-    Path | None, typer.Option(help="Folder that image paths are relative to; the table's if unset.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def build_app() -> typer.Typer:
@@ -33,7 +28,6 @@ def ask(
 ) -> None:
     """Write a table of the photos that no product can be named for, most useful to label first."""
     from recsys import Bundle, ProductIdentifier, Recommender
-    from recsys.cli.vision.inputs import check_suffix
     from recsys.curation.review import SUFFIXES, find_pool, write_table
     from recsys.curation.review import ask as run
 

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from recsys.cli.options import BundlePath
 from recsys.cli.output import console
 
 
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")],
+    bundle: BundlePath,
     redis: Annotated[
         str | None, typer.Option(help='"embedded", or redis://…, rediss://…, unix://….')
     ] = None,

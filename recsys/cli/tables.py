@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
+from recsys.cli.options import Json
 from recsys.cli.output import console, print_json, progress_bar
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def check(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recsys.cli.options import BundlePath, Config, Json
 from recsys.cli.output import console, interval, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -28,15 +29,15 @@ def _group() -> None:
 
 
 def report(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")],
-    config: Annotated[Path, typer.Argument(help="Configuration that it was trained with.")],
+    bundle: BundlePath,
+    config: Config,
     out: Annotated[Path, typer.Option(help="Folder for text.html and text.json.")],
     before: Annotated[
         bool, typer.Option(help="Also measure the encoder that fine-tuning began with.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Measure the text tower on the bundle's items: what finds a text, which classes it tells."""
+    """Measure the text tower on the bundle's items: search and classes."""
     from recsys import Bundle
     from recsys.config import load_config
     from text.networks.build import build_encoder

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
+from recsys.cli.options import BundlePath, Json
 from recsys.cli.output import announce_stage, console, print_json, print_report, progress_bar
 from recsys.errors import InvalidArgumentError
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def train(
@@ -114,7 +113,7 @@ def _check_picture_name(out: Path) -> None:
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")],
+    bundle: BundlePath,
     config: Annotated[
         Path | None, typer.Option(help="Configuration with the photos table, to score photos too.")
     ] = None,

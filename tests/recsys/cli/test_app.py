@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from recsys.cli.app import app
+from recsys.cli.app import DEFECT, SYSTEM, app, main
 
 COMMANDS = [
     "demo",
@@ -73,3 +73,32 @@ def test_what_is_no_command_is_a_usage_error() -> None:
     answer = CliRunner().invoke(app, ["recomend"])
     assert answer.exit_code == 2
     assert "recomend" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("a number of ours"), DEFECT),
+        (KeyError("a name of ours"), DEFECT),
+        (OSError(28, "No space left on device"), SYSTEM),
+    ],
+)
+def test_an_unexpected_error_keeps_its_traceback_and_says_what_it_is(
+    error: Exception,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("recsys.bundle.Bundle", fail)
+    monkeypatch.setattr("sys.argv", ["recsys", "similar", "runs/shop", "item-00001"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    printed = capsys.readouterr().err
+    assert caught.value.code == 1
+    assert "Traceback" in printed
+    assert "in fail" in printed
+    assert printed.strip().endswith(said)

@@ -1,0 +1,95 @@
+"""Arguments and options that several commands share."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from recsys.errors import FileAccessError, InvalidArgumentError
+
+BundlePath = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
+Config = Annotated[Path, typer.Argument(help="Configuration of the shop.")]
+ImagesRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder that image paths are relative to; that of the table if unset."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command whose dataclass parameters are replaced by one option for each field.
+
+    It keeps commands with many options readable, as in::
+
+        @dataclass(frozen=True)
+        class Prices:
+            price_min: Annotated[float | None, typer.Option(help="Lowest price.")] = None
+            price_max: Annotated[float | None, typer.Option(help="Highest price.")] = None
+
+        @with_options
+        def search(text: str, prices: Prices) -> None: ...
+
+    Args:
+        command: Function for typer; options of a dataclass come where its parameter stands.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {
+        name: parameter.annotation
+        for name, parameter in signature.parameters.items()
+        if is_dataclass(parameter.annotation)
+    }
+    flat: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        own = _options(groups[name]) if name in groups else [parameter]
+        flat += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    shown: Any = run  # typer reads both
+    shown.__signature__ = signature.replace(parameters=flat)
+    shown.__annotations__ = {one.name: one.annotation for one in flat}
+    return run
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    """Return the fields of a dataclass as parameters."""
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file that an option names.
+
+    Raises:
+        FileAccessError: If it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileAccessError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def check_suffix(out: Path, *known: str) -> None:
+    """Raise if the name of a file to write does not end in one of the suffixes.
+
+    Raises:
+        InvalidArgumentError: If it does not; the message has the suffixes.
+    """
+    if out.suffix not in known:
+        raise InvalidArgumentError(f"out must end in {' or '.join(known)}, got {out.name!r}")

@@ -1,7 +1,6 @@
-"""Exceptions to gRPC statuses with rich details, and back: the one table that both sides read."""
+"""Exceptions to gRPC statuses with rich details, and back, by one table for both sides."""
 
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import grpc
@@ -9,6 +8,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from recsys.errors import (
+    InvalidArgumentError,
     InvalidImageError,
     MissingPartError,
     UnknownItemError,
@@ -24,18 +24,23 @@ from serving.errors import (
 
 DOMAIN = "vitrine-recsys"
 DETAILS_KEY = "grpc-status-details-bin"
-_OUR_PACKAGES = frozenset({"recsys", "vision", "text", "serving"})
 
 
 class Rule(NamedTuple):
-    """How one kind of error travels."""
+    """How an error of one class travels.
+
+    Args:
+        error: Class of the error on both sides.
+        code: Status code.
+        reason: Name of the class in the status details.
+    """
 
     error: type[Exception]
     code: grpc.StatusCode
     reason: str
 
 
-# The first rule that fits wins: subclasses stand before their bases.
+# The errors that a caller can do something about.
 RULES = (
     Rule(UnknownItemError, grpc.StatusCode.NOT_FOUND, "UNKNOWN_ITEM"),
     Rule(UnknownUserError, grpc.StatusCode.NOT_FOUND, "UNKNOWN_USER"),
@@ -45,29 +50,22 @@ RULES = (
     Rule(UnavailableError, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
     Rule(UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
     Rule(DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
-    Rule(ValueError, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
+    Rule(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
 )
 INTERNAL = Rule(InternalError, grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
 def find_rule(error: BaseException) -> Rule:
-    """Return how an error is answered; what is not ours to explain is INTERNAL."""
-    for rule in RULES:
-        if isinstance(error, rule.error):
-            # A ValueError out of torch or polars is a defect here, not the caller's mistake, and
-            # its text would show our internals.
-            if rule.error is ValueError and not _raised_by_us(error):
-                return INTERNAL
-            return rule
-    return INTERNAL
+    """Return how an error is answered; INTERNAL for every error that is a defect of ours."""
+    return next((rule for rule in RULES if isinstance(error, rule.error)), INTERNAL)
 
 
 def build_status(error: BaseException, *, request_id: str) -> status_pb2.Status:
     """Return the status that answers an error.
 
     Args:
-        error: What was raised.
-        request_id: Names the request in our log; the only thing told about a defect.
+        error: Exception that ended the call.
+        request_id: Name of the request in the service's log; all that a caller learns of a defect.
     """
     rule = find_rule(error)
     hidden = f"internal error; the service's log has the cause under request_id {request_id}"
@@ -88,12 +86,12 @@ def build_status(error: BaseException, *, request_id: str) -> status_pb2.Status:
 def read_error(
     code: grpc.StatusCode, message: str | None, metadata: Iterable[Any] | None
 ) -> Exception:
-    """Return the exception that a failed call stands for, as the service raised it.
+    """Return the exception of a failed call, of the class that the service raised.
 
     Args:
         code: Status code of the call.
-        message: Its message.
-        metadata: Trailing metadata, where the reason is.
+        message: Status message of the call.
+        metadata: Trailing metadata of the call, with the status details.
     """
     reason = _read_reason(metadata)
     for rule in (*RULES, INTERNAL):
@@ -114,14 +112,3 @@ def _read_reason(metadata: Iterable[Any] | None) -> str | None:
                 if packed.Unpack(info) and info.domain == DOMAIN:
                     return str(info.reason)
     return None
-
-
-def _raised_by_us(error: BaseException) -> bool:
-    """Return whether the frame that raised is in one of our packages."""
-    trace: TracebackType | None = error.__traceback__
-    if trace is None:
-        return False
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    module = str(trace.tb_frame.f_globals.get("__name__", ""))
-    return module.split(".")[0] in _OUR_PACKAGES

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.errors import InvalidArgumentError
-from serving.errors import OverloadedError, UnavailableError
+from serving.errors import OverloadedError, ServingError, UnavailableError
 from serving.state.connection import RedisConnection
 
 Floats = NDArray[np.float32]
@@ -23,23 +22,23 @@ _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<f2")}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
-class BadRowError(ValueError):
-    """Bytes that are not a row we wrote."""
+class BadRowError(ServingError, ValueError):
+    """A vector that cannot be a row, or bytes that are not one: a defect, or a damaged Redis."""
 
 
 def encode_row(vector: NDArray[np.floating]) -> bytes:
     """Return an embedding (D,) of float32 or float16 as bytes.
 
     Raises:
-        InvalidArgumentError: If it is no finite vector of these types.
+        BadRowError: If it is not a finite vector of one of these types.
     """
     dtype = vector.dtype.newbyteorder("<")
     if vector.ndim != 1 or dtype not in _CODES:
-        raise InvalidArgumentError(
+        raise BadRowError(
             f"vector must be float32 or float16 of shape (D,), got {vector.dtype} {vector.shape}"
         )
     if not np.isfinite(vector).all():
-        raise InvalidArgumentError("vector must be finite, got NaN or infinity")
+        raise BadRowError("vector must be finite, got NaN or infinity")
     head = _HEAD.pack(MAGIC, FORMAT, _CODES[dtype], 0, len(vector))
     body = vector.astype(dtype, copy=False).tobytes()
     return head + _CRC.pack(zlib.crc32(body, zlib.crc32(head))) + body

@@ -112,12 +112,13 @@ class Engine:
         return Reply(found, self._stale())
 
     async def record_events(self, events: Sequence[UserEvent]) -> Reply[int]:
-        """Store events, all or none, and return how many were new.
+        """Store events and return how many were new; errors also as ``LiveHistories.record``.
+
+        All events are checked before any is stored.
 
         Raises:
             UnknownItemError: If an event names an item that is not in the catalogue.
-            InvalidArgumentError: If an event's kind is not one that the bundle was trained on.
-            UnavailableError: If Redis is away.
+            InvalidArgumentError: If the bundle was not trained on an event's kind.
         """
         known = self._recommender.kind_names
         for index, event in enumerate(events):

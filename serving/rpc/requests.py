@@ -243,18 +243,19 @@ def _read_event(name: str, message: pb.Event, now_us: int) -> UserEvent:
                 f"{name}.timestamp must be at most {MAX_AHEAD_S} s in the future, got "
                 f"{message.timestamp.ToJsonString()}"
             )
-    quantity = message.quantity if message.HasField("quantity") else 1.0
-    value = message.value if message.HasField("value") else None
-    if not (math.isfinite(quantity) and quantity >= 0):
-        raise InvalidArgumentError(f"{name}.quantity must be a finite number >= 0, got {quantity}")
-    if value is not None and not math.isfinite(value):
-        raise InvalidArgumentError(f"{name}.value must be finite, got {value}")
+    # Ranking uses neither of these, so they are not kept; a wrong one still shows a mistake.
+    if not (math.isfinite(message.quantity) and message.quantity >= 0):
+        raise InvalidArgumentError(
+            f"{name}.quantity must be a finite number >= 0, got {message.quantity}"
+        )
+    if not math.isfinite(message.value):
+        raise InvalidArgumentError(f"{name}.value must be finite, got {message.value}")
     event = Event(
         read_id(f"{name}.item_id", message.item_id),
         read_id(f"{name}.kind", message.kind),
         timestamp_us,
     )
-    return UserEvent(read_id(f"{name}.user_id", message.user_id), event, quantity, value)
+    return UserEvent(read_id(f"{name}.user_id", message.user_id), event)
 
 
 def _read_item(name: str, message: pb.Item) -> dict[str, Any]:

@@ -150,8 +150,10 @@ def _translate(error: exceptions.RedisError) -> ServingError:
     for refusal, message in _REFUSALS.items():
         if refusal in text:
             return UnavailableError(message)
-    # A pipeline's error quotes the command before what the server said, which starts with a code.
-    code = re.match(r"[('\"]*([A-Z]+) ", text.rpartition("caused error: ")[2])
+    # A pipeline's error quotes the command before what the server said, and Redis 6 says where in
+    # a script it happened; then comes a code.
+    said = text.rpartition("caused error: ")[2]
+    code = re.match(r"[('\"]*(?:Error running script .*?: @user_script:\d+: )?([A-Z]+) ", said)
     named = f"{type(error).__name__}{f' {code[1]}' if code else ''}"
     return InternalError(f"Redis must take the command, it refused it: {named}; report this")
 

@@ -1,32 +1,46 @@
 """Live user histories in Redis: what users did since the bundle was trained."""
 
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from recsys.recommender import Event
 from serving.state.connection import RedisConnection
 
+# Adds a user's events, drops the oldest ones beyond the limit and renews the time to live.
+# Redis runs a script as a whole, so a lost connection never leaves half of it done.
+_RECORD = """
+local history, order = KEYS[1], cjson.decode(ARGV[1])
+local added = 0
+for _, event in ipairs(order.events) do
+  added = added + redis.call('ZADD', history, event.timestamp_us, event.stored)
+end
+redis.call('ZREMRANGEBYRANK', history, 0, -order.max_events - 1)
+if order.ttl_s then
+  redis.call('EXPIRE', history, order.ttl_s)
+end
+return added
+"""
+
 
 class UserEvent(NamedTuple):
-    """An event to record."""
+    """An event, and the user whose it is."""
 
     user_id: str
     event: Event
-    quantity: float = 1.0
-    value: float | None = None
 
 
 class LiveHistories:
     """Keeps the last events of each user, each distinct event once.
 
-    A user is one sorted set by time, so that events may arrive late or twice.
+    Two events of a user are the same if item, kind and timestamp are. A user's events are one
+    sorted set by time, so they may arrive late or several times.
 
     Args:
-        connection: To Redis.
+        connection: Connection to Redis.
         namespace: First part of the keys.
-        max_events: Events kept of each user, the last.
-        ttl_s: Forget a user this long after the last event was recorded; None: never.
+        max_events: Number of events kept of each user, the last ones.
+        ttl_s: Seconds after the last recorded event when a user is forgotten; None keeps users.
     """
 
     def __init__(
@@ -40,49 +54,57 @@ class LiveHistories:
     async def record(self, events: Sequence[UserEvent]) -> int:
         """Store events and return how many were new; the others were there already.
 
+        The events of one user are stored together or not at all. Different users are not: keys of
+        a cluster lie on different nodes, where no transaction spans them. After an error, send the
+        same events again: those that were stored stay as they are.
+
         Raises:
-            UnavailableError: If Redis is away; some of the events may have been stored, and
-                sending all of them again is right.
+            UnavailableError: If Redis is away; the events of some users may be stored.
         """
-        by_user: dict[str, dict[str, int]] = {}
-        for event in events:
-            by_user.setdefault(event.user_id, {})[_encode(event)] = event.event.timestamp_us
-        # One round trip and one write to disk for all; each user's commands touch one key.
+        by_user: dict[str, list[Event]] = {}
+        for user_id, event in events:
+            by_user.setdefault(user_id, []).append(event)
+        # One round trip, and in the embedded Redis one write to disk, for all users.
         pipeline = self._connection.client.pipeline(transaction=False)
-        for user_id, members in by_user.items():
-            self._add(pipeline, self._key(user_id), members)
+        for user_id, theirs in by_user.items():
+            pipeline.eval(_RECORD, 1, self._key(user_id), json.dumps(self._order(theirs)))
         async with self._connection.translated():
-            replies = await pipeline.execute()
-        per_user = len(replies) // len(by_user) if by_user else 1
-        return int(sum(replies[::per_user]))  # the first reply of each user is ZADD's
+            return sum(await pipeline.execute())
 
     async def read(self, user_id: str) -> list[Event]:
         """Return a user's live events, oldest first.
+
+        An event that an earlier release stored with several quantities or values comes as often;
+        ``recsys.data.interactions.merge_histories`` counts it once.
 
         Raises:
             UnavailableError: If Redis is away.
         """
         async with self._connection.translated():
-            members = await self._connection.client.zrange(self._key(user_id), 0, -1)
-        return [_decode(member) for member in members]
+            stored = await self._connection.client.zrange(self._key(user_id), 0, -1)
+        return [_decode(event) for event in stored]
 
-    def _add(self, pipeline: Any, key: str, members: dict[str, int]) -> None:
-        pipeline.zadd(key, members)
-        pipeline.zremrangebyrank(key, 0, -self._max_events - 1)
-        if self._ttl_s is not None:
-            pipeline.expire(key, self._ttl_s)
+    def _order(self, events: Sequence[Event]) -> Mapping[str, object]:
+        """Return the argument of the script that records events."""
+        order: dict[str, object] = {
+            "events": [
+                {"timestamp_us": event.timestamp_us, "stored": _encode(event)} for event in events
+            ],
+            "max_events": self._max_events,
+        }
+        return order if self._ttl_s is None else order | {"ttl_s": self._ttl_s}
 
     def _key(self, user_id: str) -> str:
         return f"{self._namespace}:history:{user_id}"
 
 
-def _encode(event: UserEvent) -> str:
-    """Return an event as text; equal events give equal text, which is how repeats are seen."""
-    item_id, kind, timestamp_us = event.event
-    fields = (timestamp_us, kind, item_id, event.quantity, event.value)
+def _encode(event: Event) -> str:
+    """Return an event as text; equal events give equal text, so Redis keeps one of them."""
+    fields = (event.timestamp_us, event.kind, event.item_id)
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
-def _decode(member: bytes) -> Event:
-    timestamp_us, kind, item_id, _, _ = json.loads(member)
+def _decode(stored: bytes) -> Event:
+    # Earlier releases stored quantity and value after these.
+    timestamp_us, kind, item_id, *_ = json.loads(stored)
     return Event(item_id, kind, timestamp_us)

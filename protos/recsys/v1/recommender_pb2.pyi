@@ -33,22 +33,22 @@ class _SearchModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     SEARCH_MODE_UNSPECIFIED: _SearchMode.ValueType  # 0
     """SEARCH_MODE_HYBRID."""
     SEARCH_MODE_HYBRID: _SearchMode.ValueType  # 1
-    """By embeddings and by the items' own words, as far as words are given."""
+    """By embeddings and, where the query has words, by the items' own words."""
     SEARCH_MODE_VECTOR: _SearchMode.ValueType  # 2
     """By embeddings only."""
     SEARCH_MODE_LEXICAL: _SearchMode.ValueType  # 3
-    """By words only; items that have none of them are not answered."""
+    """By words only; items without any of them are left out."""
 
 class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper): ...
 
 SEARCH_MODE_UNSPECIFIED: SearchMode.ValueType  # 0
 """SEARCH_MODE_HYBRID."""
 SEARCH_MODE_HYBRID: SearchMode.ValueType  # 1
-"""By embeddings and by the items' own words, as far as words are given."""
+"""By embeddings and, where the query has words, by the items' own words."""
 SEARCH_MODE_VECTOR: SearchMode.ValueType  # 2
 """By embeddings only."""
 SEARCH_MODE_LEXICAL: SearchMode.ValueType  # 3
-"""By words only; items that have none of them are not answered."""
+"""By words only; items without any of them are left out."""
 Global___SearchMode: typing_extensions.TypeAlias = SearchMode
 
 class _Verdict:
@@ -63,12 +63,12 @@ class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     VERDICT_GROUP: _Verdict.ValueType  # 2
     """One of a few siblings, which the photo does not tell apart."""
     VERDICT_UNSURE: _Verdict.ValueType  # 3
-    """Nothing can be said: let a person look."""
+    """No answer at that precision: let a person look."""
     VERDICT_UNKNOWN: _Verdict.ValueType  # 4
     """Probably not in the catalogue."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
-    """What can be said of a photo at the precision that the bundle was trained for."""
+    """The answer to a photo at the precision that the bundle was trained for."""
 
 VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
 VERDICT_PRODUCT: Verdict.ValueType  # 1
@@ -76,7 +76,7 @@ VERDICT_PRODUCT: Verdict.ValueType  # 1
 VERDICT_GROUP: Verdict.ValueType  # 2
 """One of a few siblings, which the photo does not tell apart."""
 VERDICT_UNSURE: Verdict.ValueType  # 3
-"""Nothing can be said: let a person look."""
+"""No answer at that precision: let a person look."""
 VERDICT_UNKNOWN: Verdict.ValueType  # 4
 """Probably not in the catalogue."""
 Global___Verdict: typing_extensions.TypeAlias = Verdict
@@ -91,8 +91,8 @@ class ResponseInfo(google.protobuf.message.Message):
     """Hash of the bundle's manifest."""
     @property
     def degraded(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Why the answer is less than it could be; empty when it is not. Documented values:
-        "live_history_unavailable": what the user did since the bundle was trained is not known;
+        """What is missing from the answer and why; empty when nothing is. Documented values:
+        "live_history_unavailable": what the user did since training could not be read;
         "live_catalogue_stale": items changed by other replicas may be missing.
         """
 
@@ -108,7 +108,7 @@ Global___ResponseInfo: typing_extensions.TypeAlias = ResponseInfo
 
 @typing.final
 class Filters(google.protobuf.message.Message):
-    """Which items may be answered."""
+    """Which items an answer may contain."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -137,7 +137,7 @@ class Filters(google.protobuf.message.Message):
     """Inclusive bounds; items without a price do not pass."""
     price_max: builtins.float
     include_unavailable: builtins.bool
-    """By default only items that can be bought now are answered."""
+    """By default an answer contains only items that can be bought now."""
     @property
     def category(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """A prefix of the category path, coarse to fine."""
@@ -380,7 +380,7 @@ class SearchRequest(google.protobuf.message.Message):
     text: builtins.str
     """At least one of text and image; both ask for "this, but in blue"."""
     image: builtins.bytes
-    """An encoded picture (JPEG, PNG, WebP, ...), never a URL."""
+    """An encoded image (JPEG, PNG, WebP, ...), never a URL."""
     k: builtins.int
     mode: Global___SearchMode.ValueType
     @property
@@ -440,7 +440,7 @@ Global___IdentifyRequest: typing_extensions.TypeAlias = IdentifyRequest
 
 @typing.final
 class ProductGroup(google.protobuf.message.Message):
-    """The product on a photo, or the few that it may be."""
+    """The product that a photo shows, or the few that it may show."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -455,7 +455,7 @@ class ProductGroup(google.protobuf.message.Message):
 
     @property
     def category(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The path that they share, coarse to fine."""
+        """Category path that they share, coarse to fine."""
 
     def __init__(
         self,
@@ -479,7 +479,7 @@ class IdentifyResponse(google.protobuf.message.Message):
     VERDICT_FIELD_NUMBER: builtins.int
     ANSWER_FIELD_NUMBER: builtins.int
     known: builtins.bool
-    """Whether the product is in the catalogue, at the wanted precision."""
+    """Whether the product is in the catalogue, at that precision."""
     probability: builtins.float
     """Probability that it is."""
     verdict: Global___Verdict.ValueType
@@ -491,7 +491,7 @@ class IdentifyResponse(google.protobuf.message.Message):
 
     @property
     def answer(self) -> Global___ProductGroup:
-        """Absent where nothing can be said."""
+        """Absent for the verdicts UNSURE and UNKNOWN."""
 
     def __init__(
         self,
@@ -511,6 +511,8 @@ Global___IdentifyResponse: typing_extensions.TypeAlias = IdentifyResponse
 
 @typing.final
 class Event(google.protobuf.message.Message):
+    """Two events of a user are the same if item, kind and timestamp are."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: builtins.int
@@ -524,7 +526,7 @@ class Event(google.protobuf.message.Message):
     kind: builtins.str
     """view, click, cart, purchase, ...; a kind that the bundle was trained on."""
     quantity: builtins.float
-    """1 when absent."""
+    """quantity and value are checked, and not used: ranking reads neither of a live event."""
     value: builtins.float
     @property
     def timestamp(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -556,7 +558,11 @@ class RecordEventsRequest(google.protobuf.message.Message):
     EVENTS_FIELD_NUMBER: builtins.int
     @property
     def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Event]:
-        """1 to 1000. All are recorded or none: NOT_FOUND if one names an unknown item."""
+        """1 to 1000. All are checked before any is stored: a call that ends with INVALID_ARGUMENT or
+        NOT_FOUND (an unknown item) stores nothing. The events of one user are stored together or not
+        at all. A call that ends with UNAVAILABLE may have stored those of some users; send it again
+        with the same timestamps, and each event is stored once.
+        """
 
     def __init__(
         self,
@@ -672,7 +678,7 @@ class ItemUpsert(google.protobuf.message.Message):
     ITEM_FIELD_NUMBER: builtins.int
     PICTURE_FIELD_NUMBER: builtins.int
     picture: builtins.bytes
-    """The encoded picture. Absent: the item keeps the picture it has. Empty: it loses it."""
+    """The encoded picture. Absent: the item keeps the picture it has. Empty: it loses its picture."""
     @property
     def item(self) -> Global___Item:
         """Replaces the whole record."""
@@ -752,7 +758,7 @@ class DeleteItemsResponse(google.protobuf.message.Message):
     INFO_FIELD_NUMBER: builtins.int
     DELETED_FIELD_NUMBER: builtins.int
     deleted: builtins.int
-    """How many of them were there."""
+    """Number of them that were in the catalogue."""
     @property
     def info(self) -> Global___ResponseInfo: ...
     def __init__(

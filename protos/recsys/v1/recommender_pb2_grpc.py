@@ -107,7 +107,7 @@ class RecommenderServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """The items that answer words, a picture, or both.
+        """The items that match words, an image, or both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ class RecommenderServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RecordEvents(self, request, context):
-        """Store events; durable once answered. Sending an event again changes nothing.
+        """Store events; durable once answered. An event that is sent again is stored once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,14 +135,14 @@ class RecommenderServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItems(self, request, context):
-        """Stop answering items, and forget their pictures; unknown ones are ignored.
+        """Remove items from all answers, and their pictures; unknown ids are ignored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetItems(self, request, context):
-        """The stored records of items, in the order asked. NOT_FOUND if one is unknown.
+        """The records of items, in the order of the request. NOT_FOUND if one is unknown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

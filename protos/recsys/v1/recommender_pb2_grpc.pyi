@@ -266,22 +266,22 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
     """The items nearest to an item, without itself. NOT_FOUND if the item is unknown."""
 
     Search: _RecommenderSearchType
-    """The items that answer words, a picture, or both."""
+    """The items that match words, an image, or both."""
 
     Identify: _RecommenderIdentifyType
     """Which product a photo shows, or that it is not in the catalogue."""
 
     RecordEvents: _RecommenderRecordEventsType
-    """Store events; durable once answered. Sending an event again changes nothing."""
+    """Store events; durable once answered. An event that is sent again is stored once."""
 
     UpsertItems: _RecommenderUpsertItemsType
     """Add or replace items; durable, and served by this replica, once answered."""
 
     DeleteItems: _RecommenderDeleteItemsType
-    """Stop answering items, and forget their pictures; unknown ones are ignored."""
+    """Remove items from all answers, and their pictures; unknown ids are ignored."""
 
     GetItems: _RecommenderGetItemsType
-    """The stored records of items, in the order asked. NOT_FOUND if one is unknown."""
+    """The records of items, in the order of the request. NOT_FOUND if one is unknown."""
 
 RecommenderAsyncStub: typing_extensions.TypeAlias = RecommenderStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -355,7 +355,7 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         request: protos.recsys.v1.recommender_pb2.SearchRequest,
         context: _ServicerContext,
     ) -> typing.Union[protos.recsys.v1.recommender_pb2.SearchResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.SearchResponse]]:
-        """The items that answer words, a picture, or both."""
+        """The items that match words, an image, or both."""
 
     @abc.abstractmethod
     def Identify(
@@ -371,7 +371,7 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         request: protos.recsys.v1.recommender_pb2.RecordEventsRequest,
         context: _ServicerContext,
     ) -> typing.Union[protos.recsys.v1.recommender_pb2.RecordEventsResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.RecordEventsResponse]]:
-        """Store events; durable once answered. Sending an event again changes nothing."""
+        """Store events; durable once answered. An event that is sent again is stored once."""
 
     @abc.abstractmethod
     def UpsertItems(
@@ -387,7 +387,7 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         request: protos.recsys.v1.recommender_pb2.DeleteItemsRequest,
         context: _ServicerContext,
     ) -> typing.Union[protos.recsys.v1.recommender_pb2.DeleteItemsResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.DeleteItemsResponse]]:
-        """Stop answering items, and forget their pictures; unknown ones are ignored."""
+        """Remove items from all answers, and their pictures; unknown ids are ignored."""
 
     @abc.abstractmethod
     def GetItems(
@@ -395,6 +395,6 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         request: protos.recsys.v1.recommender_pb2.GetItemsRequest,
         context: _ServicerContext,
     ) -> typing.Union[protos.recsys.v1.recommender_pb2.GetItemsResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.GetItemsResponse]]:
-        """The stored records of items, in the order asked. NOT_FOUND if one is unknown."""
+        """The records of items, in the order of the request. NOT_FOUND if one is unknown."""
 
 def add_RecommenderServicer_to_server(servicer: RecommenderServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -64,7 +64,9 @@ def test_an_event_survives_the_way_there(event: Event) -> None:
     timestamp_us = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
     assert read.user_id == event.user_id
     assert read.event == (event.item_id, event.kind, timestamp_us)
-    assert (read.quantity, read.value) == (event.quantity, event.value)
+    (message,) = request.events
+    sent_value = message.value if message.HasField("value") else None
+    assert (message.quantity, sent_value) == (event.quantity, event.value)
 
 
 def test_an_event_without_a_time_happens_when_the_call_was_made() -> None:

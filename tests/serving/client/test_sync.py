@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recsys.errors import InvalidImageError, UnknownItemError
+from recsys.errors import InvalidArgumentError, InvalidImageError, UnknownItemError
 from serving.client import Answer, AsyncClient, Client, Event, Filters, Item
 from serving.errors import UnavailableError
 from serving.rpc.server import Service
@@ -108,7 +108,7 @@ def test_an_answer_is_a_plain_value(call: Callable[..., Any]) -> None:
     [
         ("similar", ["unheard of"], UnknownItemError),
         ("identify", [b"no picture"], InvalidImageError),
-        ("recommend", [""], ValueError),
+        ("recommend", [""], InvalidArgumentError),
     ],
 )
 def test_errors_are_those_of_the_library(

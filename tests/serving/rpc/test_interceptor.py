@@ -71,14 +71,16 @@ async def test_an_error_has_its_reason_in_the_status_details(channel: grpc.aio.C
     assert (info.reason, info.domain) == ("UNKNOWN_ITEM", "vitrine-recsys")
 
 
-async def test_a_defect_is_logged_and_not_told(
+@pytest.mark.parametrize("kind", [KeyError, ValueError, OSError])
+async def test_a_defect_is_logged_with_its_traceback_and_hidden_from_the_caller(
     service: Service,
     client: AsyncClient,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    kind: type[Exception],
 ) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise KeyError("an internal detail")
+        raise kind("an internal detail")
 
     monkeypatch.setattr("recsys.recommender.Recommender.similar", broken)
 
@@ -87,7 +89,8 @@ async def test_a_defect_is_logged_and_not_told(
 
     assert "internal detail" not in str(caught.value)
     request_id = str(caught.value).split()[-1]
-    assert request_id in caplog.text
+    assert f"SimilarItems failed, request_id {request_id}" in caplog.text
+    assert "Traceback" in caplog.text
     assert "an internal detail" in caplog.text
     assert await counted(service, "SimilarItems", "INTERNAL") == 1
 

@@ -6,8 +6,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidImageError
-from recsys.recommender import Scored
+from recsys.recommender import Event, Scored
 from serving.rpc import requests as convert
+from serving.state.histories import UserEvent
 
 
 def test_ids_keep_their_order() -> None:
@@ -112,7 +113,7 @@ def test_events_have_defaults_and_may_be_slightly_ahead() -> None:
 
     first, second = convert.read_events([plain, ahead], now_us=5)
 
-    assert (first.event.timestamp_us, first.quantity, first.value) == (5, 1.0, None)
+    assert first == UserEvent("a", Event("b", "c", 5))
     assert second.event.timestamp_us == 300_000_000
 
 

@@ -82,6 +82,8 @@ async def test_an_event_sent_twice_counts_once(client: AsyncClient) -> None:
     assert (await client.record_events([event, event])).duplicates == 1
     again = await client.record_events([event])
     assert (again.recorded, again.duplicates) == (0, 1)
+    other_quantity = Event("newcomer", "blue-lamp", "view", NOW, quantity=2.0, value=9.5)
+    assert (await client.record_events([other_quantity])).duplicates == 1
 
 
 async def test_an_answer_as_of_an_earlier_time_does_not_know_later_events(
@@ -265,7 +267,7 @@ async def test_unknown_items_are_named(client: AsyncClient) -> None:
             await call
 
 
-async def test_events_are_recorded_all_or_none(client: AsyncClient) -> None:
+async def test_a_call_with_one_wrong_event_stores_none_of_its_events(client: AsyncClient) -> None:
     good = Event("newcomer", "blue-lamp", "view", NOW)
     wrong = [
         (Event("newcomer", "unheard of", "view", NOW), UnknownItemError, "unheard of"),

@@ -192,6 +192,24 @@ async def test_an_error_of_a_pipeline_names_its_code_and_never_its_command(
     assert "SECRET" not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("in_pipeline", [True, False])
+async def test_an_error_inside_a_script_names_its_code(
+    connection: RedisConnection, namespace: str, in_pipeline: bool
+) -> None:
+    await connection.client.set(namespace, "not a sorted set")
+    client = connection.client.pipeline(transaction=False) if in_pipeline else connection.client
+    script = "return redis.call('ZADD', KEYS[1], 1, 'SECRET')"
+
+    async def run() -> None:
+        async with connection.translated():
+            await client.eval(script, 1, namespace)
+            await client.execute()
+
+    with pytest.raises(InternalError, match="ResponseError WRONGTYPE; report this") as caught:
+        await run()
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+
 @pytest.mark.parametrize("refuse", REFUSALS)
 async def test_a_redis_that_takes_no_writes_is_not_away_and_says_what_to_do(
     tmp_path: Path, refuse: Refuse

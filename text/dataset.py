@@ -136,7 +136,7 @@ class EpochShuffle(Sampler[int]):
 
     Args:
         count: Number of rows.
-        seed: Seed of all orders.
+        seed: Random seed of all orders.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -150,6 +150,7 @@ class EpochShuffle(Sampler[int]):
         return self.count
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order: list[int] = torch.randperm(self.count, generator=generator).tolist()
+        order: list[int] = (
+            np.random.default_rng([self.seed, self.epoch]).permutation(self.count).tolist()
+        )
         return iter(order)

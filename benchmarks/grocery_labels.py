@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.grocery_scratch import accuracies, load_grocery, train
 from benchmarks.record import record
-from recsys.training.towers import PictureSamples
+from recsys.training.samples import PictureSamples
 from vision import Samples, VisionConfig, VisionTower
 from vision.labelling.selection import Strategy, select
 from vision.pretrain import pretrain

@@ -17,7 +17,7 @@ from benchmarks.published import imported
 from benchmarks.record import record
 from recsys.config import load_config
 from recsys.pipeline import load_tables
-from recsys.training.towers import PictureSamples, label_pictures, picture_samples
+from recsys.training.samples import PictureSamples, label_pictures, picture_samples
 from vision import Samples, VisionConfig, VisionTower
 from vision.finetuning import finetune
 from vision.hierarchy import consistent, decode, find_paths

@@ -13,6 +13,7 @@ RecsysError
 ├── InvalidArgumentError  an argument that the caller must change (also a ValueError)
 ├── FileAccessError       a file or folder cannot be read or written (also an OSError)
 ├── MissingExtraError     an optional package is not installed (also an ImportError)
+├── WeightsError          weights that a tower starts from are missing or cannot be used
 └── TrainingError         training cannot go on (NaN loss, nothing to train on)
 
 Any other exception is a defect of this library and keeps its traceback.
@@ -69,6 +70,10 @@ class FileAccessError(RecsysError, OSError):
 
 class MissingExtraError(RecsysError, ImportError):
     """An optional package is not installed; the message has the command that installs it."""
+
+
+class WeightsError(RecsysError):
+    """Weights that a tower starts from are not on this machine, or cannot be used."""
 
 
 class TrainingError(RecsysError):

@@ -71,7 +71,7 @@ def _samples(bundle: "Bundle") -> "Samples":
     """Return the bundle's texts; those that go together do so in events that no tower has seen."""
     from recsys.training.labels import item_labels
     from recsys.training.pairs import item_pairs
-    from recsys.training.towers import text_samples
+    from recsys.training.samples import text_samples
 
     held_out = None
     if bundle.split_us is not None:

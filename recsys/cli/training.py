@@ -86,7 +86,7 @@ def _preview(config: Path, out: Path, *, as_json: bool) -> None:
     _check_picture_name(out)
     from recsys.config import load_config
     from recsys.pipeline import load_tables
-    from recsys.training.towers import label_pictures, picture_samples
+    from recsys.training.samples import label_pictures, picture_samples
     from vision.training.preview import contact_sheet
 
     settings = load_config(config)

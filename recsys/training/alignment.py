@@ -18,9 +18,9 @@ from recsys.errors import InvalidArgumentError
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce
 from recsys.training.loop import WARMUP_SHARE, EpochSampler, fit
+from recsys.training.samples import Captioned
 from recsys.training.schedule import with_schedule
 from recsys.training.seeds import step_seed
-from recsys.training.towers import Captioned
 from text.encoder import TextEncoder, pad
 from text.training.queries import TokenizedText, tokenize_words
 from vision.dataset import STORED_OVER_TRAINED, UNKNOWN, Batch, decode_samples

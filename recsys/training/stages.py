@@ -1,4 +1,4 @@
-"""Run a stage once: keep its folder, and skip it while its inputs are the same."""
+"""Run each stage once: keep its folder, and skip it while its inputs are the same."""
 
 import hashlib
 import json
@@ -6,10 +6,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from torch import nn
+
+from vision.device import Device
 
 DONE = "done.json"
 KEY_LENGTH = 12  # hexadecimal digits
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -17,11 +23,11 @@ class Stage:
     """A finished stage.
 
     Args:
-        name: What it did.
-        folder: What it left.
-        key: Hash of its inputs; goes into the inputs of the stages that read it.
-        seconds: How long it took when it ran.
-        skipped: Whether an earlier run had done it.
+        name: Name of the stage, as the program prints it.
+        folder: Folder with its results.
+        key: Hash of its inputs, for the inputs of the stages that read its results.
+        seconds: Duration of the run that did it.
+        skipped: Whether an earlier run did it.
     """
 
     name: str
@@ -31,10 +37,18 @@ class Stage:
     skipped: bool
 
 
-def hash_files(path: bool | str | None) -> str:
-    """Return a hash of a local file, or of all files of a folder; empty for what is neither.
+class Trained(NamedTuple, Generic[Network]):
+    """A network that a stage trained, and the key of the stage."""
 
-    A name of weights that stays the same does not tell that other weights are there now.
+    network: Network
+    key: str
+
+
+def hash_files(path: bool | str | None) -> str:
+    """Return a hash of a local file, or of all files of a folder; an empty string otherwise.
+
+    Weights can change under a name that stays the same, so a stage that reads them depends on this
+    hash as well as on the name.
     """
     local = Path(path).expanduser() if isinstance(path, str) else None
     if local is None or not local.exists():
@@ -54,8 +68,8 @@ class Workspace:
     An interrupted stage keeps its folder, so that its checkpoint is found when it runs again.
 
     Args:
-        root: Made if needed.
-        announce: Told the name of a stage before it runs, for whoever shows progress.
+        root: Folder of the stages; created by the first of them.
+        announce: Called with the name of each stage before it runs.
     """
 
     def __init__(self, root: Path, *, announce: Callable[[str], None]) -> None:
@@ -64,12 +78,12 @@ class Workspace:
         self._announce = announce
 
     def run(self, name: str, inputs: Mapping[str, Any], action: Callable[[Path], None]) -> Stage:
-        """Return the stage, run now or found done.
+        """Return the stage after running it, or the one of an earlier run with the same inputs.
 
         Args:
-            name: A plain word.
-            inputs: All that the result depends on, as JSON values.
-            action: Fills the folder it is given.
+            name: Name of the stage, a plain word.
+            inputs: Everything that the result depends on, as JSON values.
+            action: Function that writes the results into the folder it is called with.
         """
         text = json.dumps(inputs, sort_keys=True)
         key = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:KEY_LENGTH]
@@ -87,3 +101,20 @@ class Workspace:
         stage = Stage(name, folder, key, seconds, skipped)
         self.stages.append(stage)
         return stage
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How the stages of one training run are executed.
+
+    Args:
+        workspace: Folder of the stages.
+        device: Device of the networks.
+        seed: Random seed of every stage.
+        progress: Whether to show progress bars.
+    """
+
+    workspace: Workspace
+    device: Device
+    seed: int = 0
+    progress: bool = False

@@ -1,6 +1,7 @@
-"""Read the embeddings of another model, for the fusion to learn similarities from."""
+"""The embeddings of another model, for the fusion to learn similarities from."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -8,27 +9,53 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.errors import DataError
+from recsys.training.stages import hash_files
 
 Floats = NDArray[np.float32]
 
 
-def load_teacher(path: str | Path | None, item_ids: Sequence[str]) -> Floats:
-    """Return the teacher's embedding of each item (N, D_t), zeros where it has none.
+class Teacher:
+    """A table of embeddings by item id, read when it is first needed and only once.
 
     Args:
         path: Parquet file, or folder of parts, with ``id`` and ``embedding``, as `recsys embed`
-            writes; None for no teacher, D_t = 0.
-        item_ids: The catalogue's N items.
-
-    Raises:
-        DataError: If it cannot be read, lacks a column, its embeddings differ in size or are not
-            finite, or it has none of the items.
+            writes; None for no teacher.
+        item_ids: Ids of the catalogue's N items, in row order.
     """
-    if path is None:
-        return np.zeros((len(item_ids), 0), dtype=np.float32)
-    table = _read(Path(path)).unique("id", keep="first")
+
+    def __init__(self, path: str | Path | None, item_ids: Sequence[str]) -> None:
+        self._path = None if path is None else Path(path)
+        self._item_ids = item_ids
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the files; an empty string without a teacher."""
+        return "" if self._path is None else hash_files(str(self._path))
+
+    @cached_property
+    def embeddings(self) -> Floats:
+        """The teacher's embedding of each item (N, D_t), zeros for items that it lacks.
+
+        D_t is 0 without a teacher.
+
+        Raises:
+            DataError: If the table cannot be read, lacks a column, has embeddings of several sizes
+                or that are not finite, or has none of the items.
+        """
+        if self._path is None:
+            return np.zeros((len(self._item_ids), 0), dtype=np.float32)
+        rows, vectors = _matched(_read(self._path), self._item_ids, self._path)
+        spread = np.zeros((len(self._item_ids), vectors.shape[1]), dtype=np.float32)
+        spread[rows] = vectors
+        return spread
+
+
+def _matched(
+    table: pl.DataFrame, item_ids: Sequence[str], path: Path
+) -> tuple[NDArray[np.uint32], Floats]:
+    """Return the rows (n,) of the items in the table, and their embeddings (n, D_t)."""
     wanted = pl.DataFrame({"id": item_ids}).with_row_index("row")
-    found = wanted.join(table, on="id", how="inner").sort("row")
+    found = wanted.join(table.unique("id", keep="first"), on="id", how="inner").sort("row")
     if found.is_empty():
         raise DataError(f"teacher must have items of the catalogue, {path} has none of them")
     sizes = found["embedding"].list.len().unique().to_list()
@@ -37,12 +64,11 @@ def load_teacher(path: str | Path | None, item_ids: Sequence[str]) -> Floats:
     vectors = np.array(found["embedding"].to_list(), dtype=np.float32)
     if not np.isfinite(vectors).all():
         raise DataError(f"teacher must have finite embeddings, got others in {path}")
-    spread = np.zeros((len(item_ids), vectors.shape[1]), dtype=np.float32)
-    spread[found["row"].to_numpy()] = vectors
-    return spread
+    return found["row"].to_numpy(), vectors
 
 
 def _read(path: Path) -> pl.DataFrame:
+    """Return the columns ``id`` and ``embedding`` of a Parquet file or of a folder's parts."""
     source = path / "part-*.parquet" if path.is_dir() else path
     try:
         table = pl.scan_parquet(source)

@@ -1,12 +1,12 @@
-"""Train the two towers on a shop's tables, and run them over its items and photos."""
+"""The towers, each a stage, and what they see of the items: vision, text, alignment, embeddings."""
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -14,243 +14,218 @@ import text.checkpoint
 import text.dataset
 import text.finetuning
 import vision.checkpoint
-import vision.dataset
 import vision.finetuning
 from recsys.catalogue.embedder import Modalities, item_texts
 from recsys.config import TrainConfig
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import Ints
-from recsys.training.labels import (
-    Labels,
-    item_labels,
-    photo_labels,
-    photo_rows,
-    title_groups,
-    with_identity,
+from recsys.models.fusion import ItemFusion
+from recsys.training.alignment import Towers, align_towers, load_fusion, load_towers
+from recsys.training.inputs import Material, ShopData
+from recsys.training.samples import (
+    PictureSamples,
+    captioned_pictures,
+    label_pictures,
+    picture_paths,
+    picture_samples,
+    text_samples,
 )
+from recsys.training.stages import Runtime, Trained, hash_files
+from text.config import TextConfig
 from text.encoder import TextEncoder
+from vision.config import VisionConfig
 from vision.tower import VisionTower
 
 TOWER = "tower"
 METRICS = "metrics.json"
+EMBEDDINGS = "embeddings.safetensors"
+
+Floats = NDArray[np.float32]
 
 
-def label_pictures(dataset: Dataset) -> Labels:
-    """Return what pictures are labelled with: categories, attributes and, with photos, the product.
-
-    Photos give a product more than one picture, so that it can be learned as a class of its own;
-    without categories and attributes there is nothing else to learn.
-    """
-    labels = item_labels(dataset.items)
-    with_photos = dataset.photos is not None and dataset.photos["item_id"].count() > 0
-    if with_photos or not labels.classes:
-        return with_identity(labels, dataset.items["item_id"].to_list())
-    return labels
-
-
-class PictureSamples(NamedTuple):
-    """A shop's pictures, by what they are for."""
-
-    train: vision.dataset.Samples  # item pictures, and photos of train that have a label
-    validation: vision.dataset.Samples | None  # photos of val
-    test: vision.dataset.Samples | None  # photos of test
-    unlabelled: tuple[Path, ...]  # photos of train that have none
-
-
-def picture_samples(dataset: Dataset, labels: Labels) -> PictureSamples:
-    """Return the pictures of the items and of every split of the photos, with their labels."""
-    items = dataset.items.with_row_index("row").filter(pl.col("image").is_not_null())
-    train = _samples(dataset, items["image"], labels.of_rows(_rows(items["row"])))
-    if dataset.photos is None:
-        return PictureSamples(train, None, None, ())
-    of_split = {
-        split: _photo_samples(
-            dataset, dataset.photos.filter(pl.col("split").fill_null("train") == split), labels
-        )
-        for split in ("train", "val", "test")
-    }
-    photos = of_split["train"]
-    known = (np.stack([*photos.targets.values()]) != vision.dataset.UNKNOWN).any(axis=0)
-    return PictureSamples(
-        train=_concatenate(train, photos.take(np.flatnonzero(known))),
-        validation=of_split["val"] if len(of_split["val"]) else None,
-        test=of_split["test"] if len(of_split["test"]) else None,
-        unlabelled=tuple(photos.take(np.flatnonzero(~known)).images),
-    )
-
-
-class Captioned(NamedTuple):
-    """Pictures, each with what is written about the item on it.
+@dataclass(frozen=True)
+class TrainedTowers:
+    """The towers that items are embedded with.
 
     Args:
-        pictures: n pictures, labelled with the classes of the vision tower.
-        texts: One text per picture.
-        groups: Pictures of equal number show items that words do not tell apart, int64 (n,): never
-            negatives of each other.
+        vision: Tower for pictures, or None without any.
+        text: Encoder for titles, or None without any.
+        fusion: Fusion that both were aligned with, or None.
+        keys: Keys of the stages that trained them.
     """
 
-    pictures: vision.dataset.Samples
-    texts: Sequence[str]
-    groups: Ints
-
-
-def captioned_pictures(dataset: Dataset, labels: Labels) -> Captioned:
-    """Return item pictures, and photos of train that name their item, with the items' texts.
-
-    Items without a text are left out.
-    """
-    items = dataset.items.with_row_index("row").filter(pl.col("image").is_not_null())
-    rows = _rows(items["row"])
-    pictures = _samples(dataset, items["image"], labels.of_rows(rows))
-    if dataset.photos is not None:
-        photos = dataset.photos.filter(pl.col("split").fill_null("train") == "train")
-        pictures = _concatenate(pictures, _photo_samples(dataset, photos, labels))
-        rows = np.concatenate([rows, photo_rows(photos, dataset.items)])
-    texts = item_texts(dataset.items)
-    kept = np.flatnonzero([row >= 0 and texts[row] is not None for row in rows])
-    rows = rows[kept]
-    return Captioned(
-        pictures=pictures.take(kept),
-        texts=[texts[row] or "" for row in rows],
-        groups=title_groups(dataset.items)[rows],
-    )
+    vision: VisionTower | None
+    text: TextEncoder | None
+    fusion: ItemFusion | None
+    keys: tuple[str, ...]
 
 
 def train_vision(
-    dataset: Dataset, labels: Labels, config: TrainConfig, folder: Path, *, progress: bool
+    shop: ShopData, config: VisionConfig, runtime: Runtime
+) -> Trained[VisionTower] | None:
+    """Return the tower of the stage "vision", or None without pictures."""
+    if not shop.has_pictures:
+        return None
+    dataset = shop.dataset
+    stage = runtime.workspace.run(
+        "vision",
+        {
+            "tables": shop.vision_key,
+            "seed": runtime.seed,
+            "config": config.model_dump(),
+            "weights": [
+                hash_files(config.pretrained),
+                hash_files(config.backbone.removeprefix("transformers/")),
+            ],
+        },
+        lambda folder: finetune_vision(
+            picture_samples(dataset, label_pictures(dataset)), config, folder, runtime
+        ),
+    )
+    return Trained(vision.checkpoint.load(stage.folder / TOWER), stage.key)
+
+
+def train_text(shop: ShopData, config: TextConfig, runtime: Runtime) -> Trained[TextEncoder] | None:
+    """Return the encoder of the stage "text", or None without titles and descriptions."""
+    if not shop.has_texts:
+        return None
+    stage = runtime.workspace.run(
+        "text",
+        {
+            "tables": shop.towers_key,
+            "seed": runtime.seed,
+            "pairs": hashlib.sha256(shop.pairs.tobytes()).hexdigest(),
+            "config": config.model_dump(),
+            "weights": hash_files(config.checkpoint),
+        },
+        lambda folder: finetune_text(
+            text_samples(shop.dataset.items, shop.labels, shop.pairs), config, folder, runtime
+        ),
+    )
+    return Trained(text.checkpoint.load(stage.folder / TOWER), stage.key)
+
+
+def align(
+    shop: ShopData,
+    tower: Trained[VisionTower] | None,
+    encoder: Trained[TextEncoder] | None,
+    config: TrainConfig,
+    runtime: Runtime,
+) -> TrainedTowers:
+    """Return the towers after the stage "alignment", where there are two and it is configured."""
+    if tower is None or encoder is None or not config.alignment.epochs:
+        trained = [one for one in (tower, encoder) if one is not None]
+        return TrainedTowers(
+            vision=tower.network if tower is not None else None,
+            text=encoder.network if encoder is not None else None,
+            fusion=None,
+            keys=tuple(one.key for one in trained),
+        )
+    apart, dataset = Towers(tower.network, encoder.network), shop.dataset
+    stage = runtime.workspace.run(
+        "alignment",
+        {
+            "tables": shop.towers_key,
+            "seed": runtime.seed,
+            "towers": [tower.key, encoder.key],
+            "config": config.alignment.model_dump(),
+            "fusion": config.fusion.model_dump(include={"kind", "dim", "hidden", "dropout"}),
+        },
+        lambda folder: align_towers(
+            captioned_pictures(dataset, label_pictures(dataset), shop.title_groups),
+            apart,
+            config,
+            folder,
+            device=runtime.device,
+            progress=runtime.progress,
+        ),
+    )
+    aligned = load_towers(stage.folder)
+    return TrainedTowers(*aligned, load_fusion(stage.folder, aligned, config), (stage.key,))
+
+
+def embed(shop: ShopData, towers: TrainedTowers, runtime: Runtime) -> Material:
+    """Return the material with the embeddings of the stage "embeddings"."""
+    stage = runtime.workspace.run(
+        "embeddings",
+        {"tables": shop.towers_key, "towers": towers.keys},
+        lambda folder: embed_dataset(shop.dataset, towers, folder, runtime),
+    )
+    modalities, photos = load_embeddings(stage.folder)
+    return Material(shop, modalities, photos, towers.fusion, key=f"{stage.key}-{shop.key}")
+
+
+def finetune_vision(
+    samples: PictureSamples, config: VisionConfig, folder: Path, runtime: Runtime
 ) -> None:
     """Fine-tune the vision tower on item pictures and training photos; leave it in ``folder``.
 
     Photos of the val split, where there are any, are measured after every epoch. Photos without a
     label serve self-supervised pretraining, where that is configured.
     """
-    samples = picture_samples(dataset, labels)
     result = vision.finetuning.finetune(
         samples.train,
-        config.vision,
+        config,
         validation=samples.validation,
         unlabelled=samples.unlabelled,
         workdir=folder / "checkpoints",
-        seed=config.seed,
-        progress=progress,
-        device=config.device,
+        seed=runtime.seed,
+        progress=runtime.progress,
+        device=runtime.device,
     )
     vision.checkpoint.save(result.tower, folder / TOWER)
-    (folder / METRICS).write_text(json.dumps(result.metrics))
+    _write_metrics(result.metrics, folder)
 
 
-def text_samples(items: pl.DataFrame, labels: Labels, pairs: Ints) -> text.dataset.Samples:
-    """Return titles and descriptions of the items that have any, and what is known of those.
-
-    Args:
-        items: Table of ``ItemSchema``.
-        labels: Of all items.
-        pairs: Rows of items that go together, int64 (P, 2).
-    """
-    texts = item_texts(items)
-    rows = np.flatnonzero([one is not None for one in texts])
-    known = labels.of_rows(rows)
-    paths = items["category"].to_list()
-    positions = np.full(len(texts), -1)
-    positions[rows] = np.arange(len(rows))
-    pairs = positions[pairs]
-    return text.dataset.Samples(
-        texts=[texts[row] or "" for row in rows],
-        targets=known.indices,
-        classes=known.classes,
-        categories=[paths[row] for row in rows],
-        pairs=pairs[(pairs >= 0).all(axis=1)],
-    )
-
-
-def train_text(
-    samples: text.dataset.Samples, config: TrainConfig, folder: Path, *, progress: bool
+def finetune_text(
+    samples: text.dataset.Samples, config: TextConfig, folder: Path, runtime: Runtime
 ) -> None:
     """Fine-tune the text encoder on the shop's texts; leave it in ``folder``."""
     result = text.finetuning.finetune(
         samples,
-        config.text,
+        config,
         workdir=folder / "checkpoints",
-        seed=config.seed,
-        progress=progress,
-        device=config.device,
+        seed=runtime.seed,
+        progress=runtime.progress,
+        device=runtime.device,
     )
     text.checkpoint.save(result.encoder, folder / TOWER)
-    (folder / METRICS).write_text(json.dumps(result.metrics))
+    _write_metrics(result.metrics, folder)
 
 
-def embed_dataset(
-    dataset: Dataset,
-    tower: VisionTower | None,
-    encoder: TextEncoder | None,
-    folder: Path,
-    *,
-    device: str,
-    progress: bool,
-) -> None:
-    """Run the towers over all items and photos; leave the embeddings in ``folder``."""
-    arrays: dict[str, NDArray[np.float32]] = {}
-    if encoder is not None:
+def embed_dataset(dataset: Dataset, towers: TrainedTowers, folder: Path, runtime: Runtime) -> None:
+    """Embed all items and photos; leave the embeddings in ``folder``."""
+    arrays: dict[str, Floats] = {}
+    device, progress = runtime.device, runtime.progress
+    if towers.text is not None:
         texts = item_texts(dataset.items)
         known = np.array([one is not None for one in texts])
-        vectors = encoder.embed([one for one in texts if one], device=device, progress=progress)
+        vectors = towers.text.embed([one for one in texts if one], device=device, progress=progress)
         arrays["item_text"] = _spread(vectors, known)
-    if tower is not None:
+    if towers.vision is not None:
         images = dataset.items["image"]
         paths = picture_paths(dataset, images.drop_nulls())
-        vectors = tower.embed(paths, device=device, progress=progress)
+        vectors = towers.vision.embed(paths, device=device, progress=progress)
         arrays["item_image"] = _spread(vectors, images.is_not_null().to_numpy())
         if dataset.photos is not None:
             paths = picture_paths(dataset, dataset.photos["image"])
-            arrays["photo_image"] = tower.embed(paths, device=device, progress=progress)
-    save_file(arrays, folder / "embeddings.safetensors")
+            arrays["photo_image"] = towers.vision.embed(paths, device=device, progress=progress)
+    save_file(arrays, folder / EMBEDDINGS)
 
 
-def load_embeddings(folder: Path) -> tuple[Modalities, NDArray[np.float32] | None]:
+def load_embeddings(folder: Path) -> tuple[Modalities, Floats | None]:
     """Return the item embeddings by modality and the photos' embeddings (n, D_image)."""
-    arrays = load_file(folder / "embeddings.safetensors")
+    arrays = load_file(folder / EMBEDDINGS)
     photos = arrays.pop("photo_image", None)
     embeddings = {name.removeprefix("item_"): values for name, values in arrays.items()}
     present = {name: (values != 0).any(axis=1) for name, values in embeddings.items()}
     return Modalities(embeddings, present), photos
 
 
-def picture_paths(dataset: Dataset, images: pl.Series) -> list[Path]:
-    """Return the files of pictures that the tables name."""
-    if dataset.images_root is None:
-        return []
-    return [dataset.images_root / image for image in images]
+def _write_metrics(metrics: Mapping[str, float], folder: Path) -> None:
+    (folder / METRICS).write_text(json.dumps(metrics))
 
 
-def _rows(series: pl.Series) -> NDArray[np.int64]:
-    return series.cast(pl.Int64).to_numpy()
-
-
-def _samples(dataset: Dataset, images: pl.Series, labels: Labels) -> vision.dataset.Samples:
-    return vision.dataset.Samples(
-        images=picture_paths(dataset, images),
-        targets=labels.indices,
-        classes=labels.classes,
-    )
-
-
-def _photo_samples(
-    dataset: Dataset, photos: pl.DataFrame, labels: Labels
-) -> vision.dataset.Samples:
-    known = photo_labels(photos, dataset.items, labels)
-    return _samples(dataset, photos["image"], known)
-
-
-def _concatenate(
-    first: vision.dataset.Samples, second: vision.dataset.Samples
-) -> vision.dataset.Samples:
-    targets: Mapping[str, NDArray[np.int64]] = {
-        name: np.concatenate([first.targets[name], second.targets[name]]) for name in first.targets
-    }
-    return vision.dataset.Samples([*first.images, *second.images], targets, first.classes)
-
-
-def _spread(vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _spread(vectors: Floats, known: NDArray[np.bool_]) -> Floats:
     """Return vectors at the known positions (N, D_m) and zeros elsewhere."""
     spread = np.zeros((len(known), vectors.shape[1]), dtype=np.float32)
     spread[known] = vectors

@@ -6,10 +6,11 @@ import polars as pl
 import pytest
 import torch
 
+import vision.errors
 from recsys.bundle import Bundle
 from recsys.config import TrainConfig
 from recsys.data.synthetic import Shop
-from recsys.errors import DataError, MissingPartError
+from recsys.errors import DataError, MissingPartError, WeightsError
 from recsys.pipeline import Run, train
 from recsys.recommender import Recommender
 
@@ -150,3 +151,15 @@ def test_strict_training_stops_at_a_bad_row(
     bad = reduced(tiny_config, events=str(tmp_path / "events.parquet"))
     with pytest.raises(DataError, match="every row must be valid"):
         train(bad, tmp_path / "out", strict=True)
+
+
+def test_weights_that_are_not_there_are_named_with_what_to_do(
+    tiny_run: Run, tiny_config: TrainConfig
+) -> None:
+    settings = tiny_config.vision.model_copy(update={"pretrained": "./nowhere"})
+    wrong = tiny_config.model_copy(update={"vision": settings})
+    with pytest.raises(
+        WeightsError, match=r"a \.safetensors file, a folder .* nor a hub id"
+    ) as raised:
+        train(wrong, tiny_run.bundle.parent)
+    assert isinstance(raised.value.__cause__, vision.errors.WeightsError)

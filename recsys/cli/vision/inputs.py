@@ -11,7 +11,7 @@ from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from recsys.config import TrainConfig
-    from recsys.training.towers import PictureSamples
+    from recsys.training.samples import PictureSamples
     from vision.tower import VisionTower
 
 BundleFolder = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
@@ -35,7 +35,7 @@ def load_tower(bundle: Path, settings: "TrainConfig") -> "VisionTower":
 def load_samples(settings: "TrainConfig", *, progress: bool) -> "PictureSamples":
     """Return a shop's pictures, by what they are for, with their labels."""
     from recsys.pipeline import load_tables
-    from recsys.training.towers import label_pictures, picture_samples
+    from recsys.training.samples import label_pictures, picture_samples
 
     with progress_bar(visible=progress) as advance:
         dataset = load_tables(settings, progress=advance)

@@ -20,7 +20,7 @@ from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from recsys.config import TrainConfig
-    from recsys.training.towers import PictureSamples
+    from recsys.training.samples import PictureSamples
     from vision.report.results import TowerReport
     from vision.tower import VisionTower
 

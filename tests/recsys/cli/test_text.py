@@ -11,7 +11,7 @@ from recsys.data.synthetic import Shop
 from recsys.pipeline import Run
 from recsys.training.labels import item_labels
 from recsys.training.pairs import item_pairs
-from recsys.training.towers import text_samples
+from recsys.training.samples import text_samples
 from text.dataset import Samples
 from text.networks.build import build_encoder
 from text.report import evaluate_encoder, read_report, write_report

@@ -14,7 +14,7 @@ from recsys.data.synthetic import Shop
 from recsys.evaluation.page import metrics
 from recsys.evaluation.run_report import evaluate
 from recsys.pipeline import Run, load_tables
-from recsys.training.towers import label_pictures, picture_samples
+from recsys.training.samples import label_pictures, picture_samples
 from vision.training.preview import contact_sheet
 
 Ask = Callable[..., Any]

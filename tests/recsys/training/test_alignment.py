@@ -10,7 +10,7 @@ from PIL import Image
 from recsys.config import AlignmentConfig, DataConfig, FusionConfig, TrainConfig
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.training.alignment import Towers, align, align_towers, load_fusion, load_towers
-from recsys.training.towers import Captioned
+from recsys.training.samples import Captioned
 from text.config import TextConfig
 from text.networks.build import build_encoder
 from vision.dataset import Samples

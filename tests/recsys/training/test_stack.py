@@ -15,16 +15,13 @@ from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, build_i
 from recsys.data.quarantine import Quarantine
 from recsys.ranking.statistics import build_statistics
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
-from recsys.training.labels import item_labels
-from recsys.training.stack import (
-    FusedItems,
-    Material,
-    Variant,
-    fuse_items,
-    take_snapshot,
-    train_variant,
-)
-from recsys.training.stages import Workspace
+from recsys.training.inputs import Material, ShopData
+from recsys.training.labels import item_labels, title_groups
+from recsys.training.pairs import item_pairs
+from recsys.training.ranking import Snapshot
+from recsys.training.stack import FusedItems, Stack, fuse_items, take_snapshots, train_stack
+from recsys.training.stages import Runtime, Workspace
+from recsys.training.teacher import Teacher
 
 DAY = MICROSECONDS_PER_DAY
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -75,8 +72,8 @@ def events() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=EventSchema.create_empty().schema)
 
 
-def material(**changes: Any) -> Material:
-    rng = np.random.default_rng(1)
+def shop(**changes: Any) -> ShopData:
+    """Return what training reads of the tables, with some fields changed."""
     table, taken = items(), events()
     photos = pl.DataFrame(
         [
@@ -85,6 +82,27 @@ def material(**changes: Any) -> Material:
         ],
         schema=PhotoSchema.create_empty().schema,
     )
+    ids = table["item_id"].to_list()
+    interactions = changes.pop("interactions", build_interactions(taken, ids))
+    past = None if interactions is None else interactions.before(CUTS_US[0])
+    return replace(
+        ShopData(
+            dataset=Dataset(table, taken, photos, None, Quarantine(())),
+            labels=item_labels(table),
+            title_groups=title_groups(table),
+            teacher=Teacher(None, ids),
+            interactions=interactions,
+            target_kinds=("buy",),
+            cuts_us=() if interactions is None else CUTS_US,
+            pairs=item_pairs(past, seed=CONFIG.seed),
+        ),
+        **changes,
+    )
+
+
+def material(of: ShopData | None = None, **changes: Any) -> Material:
+    """Return random embeddings of the shop's items and photos, with some fields changed."""
+    rng = np.random.default_rng(1)
     embeddings = {
         name: rng.normal(size=(N_ITEMS, size)).astype(np.float32)
         for name, size in (("image", 5), ("text", 4))
@@ -93,13 +111,9 @@ def material(**changes: Any) -> Material:
     present["image"][3] = False
     return replace(
         Material(
-            dataset=Dataset(table, taken, photos, None, Quarantine(())),
-            labels=item_labels(table),
+            shop=of or shop(),
             modalities=Modalities(embeddings, present),
             photos=rng.normal(size=(4, 5)).astype(np.float32),
-            interactions=build_interactions(taken, table["item_id"].to_list()),
-            target_kinds=("buy",),
-            cuts_us=CUTS_US,
             start=None,
             key="key",
         ),
@@ -108,27 +122,31 @@ def material(**changes: Any) -> Material:
 
 
 def known() -> Interactions:
-    interactions = material().interactions
+    interactions = shop().interactions
     assert interactions is not None
     return interactions
 
 
+def made_runtime(folder: Path, seed: int = CONFIG.seed) -> Runtime:
+    return Runtime(Workspace(folder, announce=lambda name: None), "cpu", seed=seed)
+
+
 def trained(
     folder: Path, chosen: Material, config: TrainConfig = CONFIG, *, suffix: str = ""
-) -> tuple[Variant, dict[str, bool]]:
-    """Return the variant, and which of its stages were skipped."""
-    workspace = Workspace(folder, announce=lambda name: None)
-    variant = train_variant(chosen, config, workspace, device="cpu", progress=False, suffix=suffix)
-    return variant, {stage.name: stage.skipped for stage in workspace.stages}
+) -> tuple[Stack, dict[str, bool]]:
+    """Return the stack, and which of its stages were skipped."""
+    runtime = made_runtime(folder, config.seed)
+    stack = train_stack(chosen, config, runtime, suffix=suffix)
+    return stack, {stage.name: stage.skipped for stage in runtime.workspace.stages}
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Variant, Path]:
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Stack, Path]:
     """What the material gives, and the folder of the workspace that it was trained in."""
     folder = tmp_path_factory.mktemp("first")
-    variant, skipped = trained(folder, material())
+    stack, skipped = trained(folder, material())
     assert skipped == dict.fromkeys(("items", "users", "ranker"), False)
-    return variant, folder
+    return stack, folder
 
 
 def weights(module: torch.nn.Module | None) -> torch.Tensor:
@@ -136,10 +154,10 @@ def weights(module: torch.nn.Module | None) -> torch.Tensor:
     return torch.cat([parameter.detach().ravel() for parameter in module.parameters()])
 
 
-def networks(variant: Variant) -> tuple[torch.nn.Module, ...]:
-    assert variant.user_encoder is not None
-    assert variant.ranker is not None
-    return variant.fused.fusion, variant.user_encoder, variant.ranker
+def networks(stack: Stack) -> tuple[torch.nn.Module, ...]:
+    assert stack.user_encoder is not None
+    assert stack.ranker is not None
+    return stack.fused.fusion, stack.user_encoder, stack.ranker
 
 
 def with_changed(keep_us: int) -> Material:
@@ -148,19 +166,19 @@ def with_changed(keep_us: int) -> Material:
     rows = np.where(
         past.timestamps_us < keep_us, past.item_rows, (past.item_rows + 5) % (N_ITEMS - 3)
     )
-    return material(interactions=replace(past, item_rows=rows))
+    return material(shop(interactions=replace(past, item_rows=rows)))
 
 
 def test_every_part_is_trained_once_and_read_back_the_next_time(
-    first: tuple[Variant, Path],
+    first: tuple[Stack, Path],
 ) -> None:
-    variant, folder = first
+    stack, folder = first
     again, skipped = trained(folder, material())
     assert skipped == dict.fromkeys(("items", "users", "ranker"), True)
-    np.testing.assert_array_equal(variant.fused.embeddings, again.fused.embeddings)
-    lengths = np.linalg.norm(variant.fused.embeddings, axis=1)
+    np.testing.assert_array_equal(stack.fused.embeddings, again.fused.embeddings)
+    lengths = np.linalg.norm(stack.fused.embeddings, axis=1)
     np.testing.assert_allclose(lengths, np.ones(N_ITEMS), rtol=1e-5)
-    for one, other in zip(networks(variant), networks(again), strict=True):
+    for one, other in zip(networks(stack), networks(again), strict=True):
         assert torch.equal(weights(one), weights(other))
         assert not one.training
 
@@ -174,32 +192,32 @@ def test_every_part_is_trained_once_and_read_back_the_next_time(
     ],
 )
 def test_a_changed_setting_trains_its_part_and_what_reads_it_again(
-    section: str, change: dict[str, Any], wanted: dict[str, bool], first: tuple[Variant, Path]
+    section: str, change: dict[str, Any], wanted: dict[str, bool], first: tuple[Stack, Path]
 ) -> None:
     changed = getattr(CONFIG, section).model_copy(update=change)
     config = CONFIG.model_copy(update={section: changed})
     assert trained(first[1], material(), config)[1] == wanted
 
 
-def test_other_material_and_another_seed_share_no_stage(first: tuple[Variant, Path]) -> None:
-    _, skipped = trained(first[1], material(key="other", interactions=None))
+def test_other_material_and_another_seed_share_no_stage(first: tuple[Stack, Path]) -> None:
+    _, skipped = trained(first[1], material(shop(interactions=None), key="other"))
     assert not any(skipped.values())
     config = CONFIG.model_copy(update={"seed": 2})
-    _, skipped = trained(first[1], material(interactions=None), config)
+    _, skipped = trained(first[1], material(shop(interactions=None)), config)
     assert not any(skipped.values())
 
 
 def test_without_events_there_is_a_fusion_and_nothing_above_it(tmp_path: Path) -> None:
-    variant, skipped = trained(tmp_path, material(interactions=None, cuts_us=()))
+    stack, skipped = trained(tmp_path, material(shop(interactions=None)))
     assert list(skipped) == ["items"]
-    assert variant.user_encoder is None
-    assert variant.ranker is None
+    assert stack.user_encoder is None
+    assert stack.ranker is None
 
 
 def test_an_ablation_has_one_modality_and_stages_of_its_own(tmp_path: Path) -> None:
     whole = material()
-    variant, skipped = trained(tmp_path, whole.only("text"), suffix="-text")
-    assert variant.fused.fusion.modalities == ("text",)
+    stack, skipped = trained(tmp_path, whole.only("text"), suffix="-text")
+    assert stack.fused.fusion.modalities == ("text",)
     assert list(skipped) == ["items-text", "users-text", "ranker-text"]
     assert whole.only("text").photos is None
     assert whole.only("image").photos is whole.photos
@@ -207,7 +225,7 @@ def test_an_ablation_has_one_modality_and_stages_of_its_own(tmp_path: Path) -> N
 
 
 def test_what_happens_after_the_first_cut_reaches_neither_fusion_nor_user_encoder(
-    first: tuple[Variant, Path], tmp_path: Path
+    first: tuple[Stack, Path], tmp_path: Path
 ) -> None:
     one, other = first[0], trained(tmp_path, with_changed(CUTS_US[0]))[0]
     np.testing.assert_array_equal(one.fused.embeddings, other.fused.embeddings)
@@ -216,7 +234,7 @@ def test_what_happens_after_the_first_cut_reaches_neither_fusion_nor_user_encode
 
 
 def test_what_happens_after_the_split_reaches_nothing(
-    first: tuple[Variant, Path], tmp_path: Path
+    first: tuple[Stack, Path], tmp_path: Path
 ) -> None:
     one, other = first[0], trained(tmp_path, with_changed(CUTS_US[-1]))[0]
     for mine, theirs in zip(networks(one), networks(other), strict=True):
@@ -225,7 +243,7 @@ def test_what_happens_after_the_split_reaches_nothing(
 
 def test_photos_of_the_val_and_test_splits_teach_the_fusion_nothing(tmp_path: Path) -> None:
     def fused(photos: np.ndarray, name: str) -> np.ndarray:
-        chosen = material(interactions=None, cuts_us=(), photos=photos)
+        chosen = material(shop(interactions=None), photos=photos)
         return trained(tmp_path / name, chosen)[0].fused.embeddings
 
     photos = material().photos
@@ -240,8 +258,7 @@ def test_photos_of_the_val_and_test_splits_teach_the_fusion_nothing(tmp_path: Pa
 
 def test_a_fusion_does_not_meet_the_items_that_it_is_to_do_without(tmp_path: Path) -> None:
     def fused(chosen: Material, name: str) -> FusedItems:
-        workspace = Workspace(tmp_path / name, announce=lambda stage: None)
-        return fuse_items(chosen, CONFIG, workspace, device="cpu", progress=False, without=[0, 5])
+        return fuse_items(chosen, CONFIG.fusion, made_runtime(tmp_path / name), without=[0, 5])
 
     def moved(rows: list[int], photo: int) -> Material:
         whole = material()
@@ -263,25 +280,27 @@ def test_a_fusion_does_not_meet_the_items_that_it_is_to_do_without(tmp_path: Pat
 
 
 def test_items_that_a_user_met_within_a_week_are_pairs_and_others_are_not(
-    first: tuple[Variant, Path], tmp_path: Path
+    first: tuple[Stack, Path], tmp_path: Path
 ) -> None:
     past = known()
     early = past.timestamps_us < CUTS_US[0]
     # The events before the first cut, in the same order, more than a week between any two.
     pauses = np.cumsum(early[::-1])[::-1] * (7 * DAY + 1)
     times = np.where(early, CUTS_US[0] - pauses, past.timestamps_us)
-    apart = trained(tmp_path / "a", material(interactions=replace(past, timestamps_us=times)))[0]
-    alone = trained(tmp_path / "b", material(interactions=None))[0]
+    apart = trained(
+        tmp_path / "a", material(shop(interactions=replace(past, timestamps_us=times)))
+    )[0]
+    alone = trained(tmp_path / "b", material(shop(interactions=None)))[0]
     np.testing.assert_array_equal(apart.fused.embeddings, alone.fused.embeddings)
     assert not np.allclose(first[0].fused.embeddings, alone.fused.embeddings)
 
 
+def snapshots(of: ShopData) -> list[Snapshot]:
+    return list(take_snapshots(of, np.eye(N_ITEMS, dtype=np.float32)))
+
+
 def test_a_snapshot_knows_what_lay_before_its_cut() -> None:
-    embeddings = np.eye(N_ITEMS, dtype=np.float32)
-    one, other = (
-        take_snapshot(chosen, embeddings, CUTS_US[0], CUTS_US[1])
-        for chosen in (material(), with_changed(CUTS_US[0]))
-    )
+    one, other = (snapshots(chosen)[0] for chosen in (shop(), with_changed(CUTS_US[0]).shop))
     for name in ("popularity", "neighbour_rows", "neighbour_weights", "created_us", "embeddings"):
         assert torch.equal(getattr(one.table, name), getattr(other.table, name))
     statistics = build_statistics(known(), CUTS_US[0])
@@ -291,7 +310,7 @@ def test_a_snapshot_knows_what_lay_before_its_cut() -> None:
 
 
 def test_a_snapshot_answers_with_what_was_bought_until_the_next() -> None:
-    shot = take_snapshot(material(), np.eye(N_ITEMS, dtype=np.float32), CUTS_US[0], CUTS_US[1])
+    shot = snapshots(shop())[0]
     past = known()
     wanted: list[set[int]] = [set() for _ in range(N_USERS)]
     for user, row, kind, time in zip(
@@ -306,7 +325,5 @@ def test_a_snapshot_answers_with_what_was_bought_until_the_next() -> None:
 @pytest.mark.parametrize(("cut", "there"), [(0, []), (1, [125, 127])])
 def test_items_come_on_offer_when_created_or_when_first_met(cut: int, there: list[int]) -> None:
     """Item 125 is met on day 45, 126 never, 127 is created on day 45; 0 can no longer be bought."""
-    shot = take_snapshot(
-        material(), np.eye(N_ITEMS, dtype=np.float32), CUTS_US[cut], CUTS_US[cut + 1]
-    )
+    shot = snapshots(shop())[cut]
     assert shot.candidates.tolist() == [*range(125), *there]

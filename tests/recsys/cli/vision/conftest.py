@@ -10,7 +10,7 @@ from recsys.bundle import Bundle
 from recsys.config import load_config
 from recsys.data.synthetic import Shop
 from recsys.pipeline import load_tables
-from recsys.training.towers import PictureSamples, label_pictures, picture_samples
+from recsys.training.samples import PictureSamples, label_pictures, picture_samples
 from vision.tower import VisionTower
 
 TINY = """

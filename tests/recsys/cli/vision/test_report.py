@@ -8,7 +8,7 @@ import polars as pl
 from recsys.bundle import Bundle
 from recsys.config import load_config
 from recsys.data.synthetic import Shop
-from recsys.training.towers import PictureSamples
+from recsys.training.samples import PictureSamples
 from vision.finetuning import build_tower
 from vision.labelling.class_means import with_class_means
 from vision.report import evaluate_tower, read_report, write_report

@@ -7,7 +7,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from recsys.data.synthetic import Shop
-from recsys.training.towers import PictureSamples
+from recsys.training.samples import PictureSamples
 from vision.labelling.selection import Strategy, select
 from vision.tower import VisionTower
 

@@ -9,7 +9,7 @@ from polars.testing import assert_frame_equal
 
 from recsys.config import load_config
 from recsys.data.synthetic import Shop
-from recsys.training.towers import PictureSamples
+from recsys.training.samples import PictureSamples
 from vision.tuning.folds import cross_validate
 from vision.tuning.search import search
 

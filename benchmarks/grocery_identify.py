@@ -150,7 +150,7 @@ def ask(identifier: ProductIdentifier, tables: Tables, split: str) -> Asked:
     """Return what every source says of the photos of a split."""
     photos = tables.photos.filter(split=split)
     catalogue = identifier.recommender.catalogue
-    seen = identifier.look([tables.images / image for image in photos["image"]])
+    seen = identifier.embed([tables.images / image for image in photos["image"]])
     evidence = collect_evidence(seen, catalogue.embeddings, identifier.gallery)
     return Asked(evidence, torch.from_numpy(catalogue.rows(photos["item_id"])))
 
@@ -195,13 +195,12 @@ def reject(identifier: ProductIdentifier, known: Tables, strange: Tables) -> Rej
     answers, first_right, said_right = [], [], []
     for tables in (known, strange):
         photos = tables.photos.filter(split="test")
-        seen = identifier.look([tables.images / image for image in photos["image"]])
-        found = identifier.identify_photos(seen)
+        found = identifier.identify_many([tables.images / image for image in photos["image"]])
         answers += found
         for one, item_id in zip(found, photos["item_id"], strict=True):
             first_right.append(one.candidates[0].item_id == item_id)
-            if one.answer is not None:
-                said_right.append(item_id in one.answer.item_ids)
+            if one.product_group is not None:
+                said_right.append(item_id in one.product_group.item_ids)
     n_known = len(known.photos.filter(split="test"))
     n_strange = len(answers) - n_known
     inside = np.array([one.probability for one in answers])

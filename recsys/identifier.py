@@ -1,8 +1,7 @@
-"""Tell which product is on a photo, how sure that is, or that it is not in the catalogue."""
+"""Identify which product a photo shows, with a probability, or that it is not in the catalogue."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -10,96 +9,108 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.answers import Added, Group, Identification, Result, Verdict
+from recsys.bundle import Bundle
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError, MissingPartError
 from recsys.identification.evidence import Photos, collect_evidence
 from recsys.identification.groups import choose, likely_sets
 from recsys.identification.photos import fuse_photos, run_tower
-from recsys.recommender import Recommender, Scored, check_k
+from recsys.recommender import Recommender, check_k
 from vision.batches import ImageSource
 
-Verdict = Literal["product", "group", "unsure", "unknown"]
-
-_CELLS = 4_000_000  # photos times products that are compared at once
-
-
-class Group(NamedTuple):
-    """The product on a photo, or the few that it may be.
-
-    Args:
-        item_ids: One product, or up to five siblings, most probable first.
-        category: The path that they share, coarse to fine; empty if they share none.
-        probability: That the photo shows one of them.
-    """
-
-    item_ids: tuple[str, ...]
-    category: tuple[str, ...]
-    probability: float
-
-
-class Identified(NamedTuple):
-    """What is on a photo.
-
-    Args:
-        known: Whether the product is in the catalogue, at the wanted precision.
-        probability: That it is.
-        candidates: Products, most probable first; scores are probabilities, and those of all
-            products add up to ``probability``.
-        answer: What can be said at the wanted precision; None if nothing can.
-    """
-
-    known: bool
-    probability: float
-    candidates: list[Scored]
-    answer: Group | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """A product, one of a group, probably not in the catalogue, or not sure enough to say."""
-        if self.answer is not None:
-            return "product" if len(self.answer.item_ids) == 1 else "group"
-        return "unsure" if self.known or self.probability >= 0.5 else "unknown"
+PAIRS_AT_ONCE = 4_000_000  # pairs of a photo and a product
 
 
 class ProductIdentifier:
-    """Identifies products by their pictures, labelled photos, words and the tower's classes.
+    """Identifies products on photos by pictures, labelled photos, words and the tower's classes.
 
-    Not safe for use from several threads at once, as the recommender is not.
+    >>> identifier = ProductIdentifier.load("runs/shop")
+    >>> answer = identifier.identify(Path("photo.jpg"))
+    >>> answer.verdict, answer.product_group, answer.candidates[0].item_id
+
+    Not safe for use from several threads at once, like the recommender.
 
     Args:
-        recommender: Over the catalogue to identify from.
+        recommender: Recommender over the catalogue to identify from.
+        pairs_at_once: Maximum number of photos times products compared at once, to bound memory.
 
     Raises:
         MissingPartError: If the bundle was trained without labelled photos.
     """
 
-    def __init__(self, recommender: Recommender) -> None:
-        identification = recommender.bundle.identification
+    def __init__(self, recommender: Recommender, *, pairs_at_once: int = PAIRS_AT_ONCE) -> None:
+        part = recommender.bundle.identification
         self.recommender = recommender
-        self.gallery = identification.gallery.to(recommender.device)
-        self.calibration = identification.calibration
-        self._head = identification.head
-        self._views = identification.views
+        self.gallery = part.gallery.to(recommender.device)
+        self.calibration = part.calibration
+        self._head = part.head
+        self._views = part.views
+        self._pairs_at_once = pairs_at_once
 
-    def identify(self, image: bytes, *, k: int = 5) -> Identified:
-        """Return what is on a photo.
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> "ProductIdentifier":
+        """Return an identifier over the catalogue of a bundle.
+
+        Args:
+            path: Folder of the bundle, or a folder of bundles, whose latest is taken.
+            device: Device of the embeddings and the networks.
 
         Raises:
-            InvalidImageError: If the bytes are no picture we accept.
+            BundleError: If there is no bundle, or a file of it differs from its manifest.
+            MissingPartError: If the bundle was trained without labelled photos.
+        """
+        return cls(Recommender(Bundle(path), device=device))
+
+    def identify(self, image: ImageSource, k: int = 5) -> Identification:
+        """Return which product a photo shows.
+
+        Args:
+            image: Bytes or path of an image file, or an opened image.
+            k: Maximum number of candidates.
+
+        Raises:
+            InvalidImageError: If the photo is not a readable image.
+            InvalidArgumentError: If ``k`` is out of range.
+        """
+        return self.identify_many([image], k)[0]
+
+    def identify_many(
+        self, images: Iterable[ImageSource], k: int = 5, *, progress: bool = False
+    ) -> list[Identification]:
+        """Return which product each photo shows, in the order of the photos.
+
+        Args:
+            images: Photos, each as for ``identify``.
+            k: Maximum number of candidates of each photo.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            InvalidImageError: If a photo is not a readable image; the message has its index.
             InvalidArgumentError: If ``k`` is out of range.
         """
         check_k(k)
-        return self.identify_photos(self.look([image]), k=k)[0]
+        photos = self.embed(images, progress=progress)
+        at_once = max(1, self._pairs_at_once // len(self.recommender.catalogue))
+        return [
+            answer
+            for start in range(0, len(photos.embeddings), at_once)
+            for answer in self._identify(Photos(*(p[start : start + at_once] for p in photos)), k)
+        ]
 
-    def look(self, images: Iterable[ImageSource], *, progress: bool = False) -> Photos:
-        """Return what the tower sees on photos, from several views of each.
+    def embed(self, images: Iterable[ImageSource], *, progress: bool = False) -> Photos:
+        """Return photos in the item space, with the logits of the tower's classes.
+
+        Args:
+            images: Photos, each as for ``identify``.
+            progress: Whether to show a progress bar.
 
         Raises:
-            InvalidImageError: If one is no picture; gives its position.
+            InvalidImageError: If a photo is not a readable image; the message has its index.
         """
         embedder = self.recommender.embedder
         if embedder.vision is None:
-            raise MissingPartError("this bundle has no vision tower: it cannot look at photos")
+            raise MissingPartError("this bundle has no vision tower: it cannot embed photos")
         seen = run_tower(
             embedder.vision,
             images,
@@ -110,39 +121,29 @@ class ProductIdentifier:
         )
         return fuse_photos(embedder.fusion, seen)
 
-    def identify_photos(self, photos: Photos, *, k: int = 5) -> list[Identified]:
-        """Return what is on each of the photos that ``look`` has seen.
-
-        Raises:
-            InvalidArgumentError: If ``k`` is out of range.
-        """
-        check_k(k)
-        at_once = max(1, _CELLS // len(self.recommender.catalogue))
-        return [
-            answer
-            for start in range(0, len(photos.embeddings), at_once)
-            for answer in self._identify(Photos(*(p[start : start + at_once] for p in photos)), k)
-        ]
-
-    def upsert(self, items: pl.DataFrame, pictures: Sequence[bytes | None]) -> None:
-        """Add or replace items in the recommender, to be identified from their picture at once.
+    def add_items(self, items: pl.DataFrame, pictures: Sequence[bytes | None]) -> Added:
+        """Add or replace items in the recommender, and identify them by their pictures at once.
 
         Args:
-            items: Table of ``ItemSchema``; an item that is there keeps its labelled photos.
-            pictures: The items' pictures as files' bytes, None for those without.
+            items: Table of ``ItemSchema``; a replaced item keeps its labelled photos.
+            pictures: Bytes of each item's picture; None for an item without a picture.
 
         Raises:
-            InvalidImageError: If a picture is none; gives its position.
+            InvalidImageError: If a picture is not a readable image; the message has its index.
             InvalidArgumentError: If the lengths disagree, or an item occurs twice.
         """
         embedder = self.recommender.embedder
-        embeddings = embedder.items(items, pictures)
-        alone = embedder.fuse(embedder.modalities(None, pictures))
-        self.recommender.upsert(items, embeddings)
-        self.set_pictures(items["item_id"].to_list(), alone)
+        modalities = embedder.item_modalities(items, pictures)
+        self.recommender.upsert(items, embedder.fuse(modalities))
+        self.set_pictures(items["item_id"].to_list(), embedder.fuse(modalities.only("image")))
+        return Added(added=len(items), bundle_version=self.recommender.version)
 
     def set_pictures(self, item_ids: Sequence[str], pictures: NDArray[np.float32]) -> None:
-        """Take embeddings (n, D) as the pictures of items; one of zeros takes a picture away.
+        """Replace the pictures that items are identified by.
+
+        Args:
+            item_ids: Items of the catalogue, distinct.
+            pictures: Embeddings of the pictures alone (n, D); a row of zeros removes the picture.
 
         Raises:
             UnknownItemError: If an item is not in the catalogue.
@@ -151,26 +152,30 @@ class ProductIdentifier:
         self.gallery = self.gallery.with_pictures(rows, torch.from_numpy(pictures))
 
     def reset_pictures(self, item_ids: Sequence[str]) -> None:
-        """Take the pictures that the bundle has of items again; where it has none, none.
+        """Identify items by the bundle's pictures again; remove those that the bundle lacks.
 
         Raises:
             UnknownItemError: If an item is not in the catalogue.
         """
-        rows = torch.from_numpy(self.recommender.catalogue.rows(item_ids))
         bundled = self.recommender.bundle.identification.gallery
-        places = {row: place for place, row in enumerate(bundled.picture_rows.tolist())}
+        index_of = {row: index for index, row in enumerate(bundled.picture_rows.tolist())}
+        rows = self.recommender.catalogue.rows(item_ids)
         pictures = bundled.pictures.new_zeros(len(rows), bundled.pictures.shape[1])
         for n, row in enumerate(rows.tolist()):
-            if row in places:
-                pictures[n] = bundled.pictures[places[row]]
-        self.gallery = self.gallery.with_pictures(rows, pictures)
+            if row in index_of:
+                pictures[n] = bundled.pictures[index_of[row]]
+        self.gallery = self.gallery.with_pictures(torch.from_numpy(rows), pictures)
 
-    def add_photos(self, item_ids: Sequence[str], images: Sequence[bytes | Path]) -> None:
-        """Take labelled photos into the gallery, where they count at once.
+    def add_photos(self, item_ids: Sequence[str], images: Sequence[ImageSource]) -> None:
+        """Add labelled photos to the gallery, where they count at once.
+
+        Args:
+            item_ids: Item on each photo.
+            images: Photos, each as for ``identify``.
 
         Raises:
             UnknownItemError: If an item is not in the catalogue.
-            InvalidImageError: If one is no picture; gives its position.
+            InvalidImageError: If a photo is not a readable image; the message has its index.
             InvalidArgumentError: If the lengths disagree.
         """
         if len(item_ids) != len(images):
@@ -178,35 +183,54 @@ class ProductIdentifier:
                 f"images must have one entry per item_id ({len(item_ids)}), got {len(images)}"
             )
         rows = torch.from_numpy(self.recommender.catalogue.rows(item_ids))
-        self.gallery = self.gallery.with_photos(rows, self.look(images).embeddings)
+        self.gallery = self.gallery.with_photos(rows, self.embed(images).embeddings)
 
-    def _identify(self, photos: Photos, k: int) -> list[Identified]:
-        catalogue = self.recommender.catalogue
-        seen = Photos(*(part.to(catalogue.embeddings.device) for part in photos))
-        evidence = collect_evidence(seen, catalogue.embeddings, self.gallery)
-        # Products out of stock are still products: only deleted ones are left out.
-        deleted = torch.from_numpy(~catalogue.mask(Filters(available_only=False)))
-        hidden = deleted.to(evidence.present.device)[None, :, None].expand_as(evidence.present)
-        probabilities = self.calibration.probabilities(evidence.without(hidden)).cpu()
-        top = probabilities[:, :-1].topk(min(k, int((~deleted).sum())), dim=1)
-        groups = self._groups(probabilities[:, :-1])
-        inside = (1 - probabilities[:, -1]).tolist()
+    def _identify(self, photos: Photos, k: int) -> list[Identification]:
+        """Return the answers for photos that fit into memory together."""
+        probabilities = self._probabilities(photos)
+        products, known = probabilities[:, :-1], (1 - probabilities[:, -1]).tolist()
+        n_live = int(self._live_rows().sum())
+        top = products.topk(min(k, n_live), dim=1)
+        groups = self._groups(products)
         return [
-            Identified(
-                known=self.calibration.known.passes(inside[n]),
-                probability=inside[n],
-                candidates=[
-                    Scored(catalogue.item_ids[row], probability, "photo")
-                    for row, probability in zip(
-                        top.indices[n].tolist(), top.values[n].tolist(), strict=True
-                    )
-                ],
-                answer=groups[n],
+            Identification(
+                known=self.calibration.known.passes(known[n]),
+                probability=known[n],
+                candidates=self._candidates(top.indices[n], top.values[n]),
+                verdict=self._verdict(known[n], groups[n]),
+                product_group=groups[n],
+                bundle_version=self.recommender.version,
             )
-            for n in range(len(inside))
+            for n in range(len(known))
         ]
 
+    def _probabilities(self, photos: Photos) -> Tensor:
+        """Return the probability of each product, and in the last column of none (B, N + 1)."""
+        embeddings = self.recommender.catalogue.embeddings
+        photos = Photos(*(part.to(embeddings.device) for part in photos))
+        evidence = collect_evidence(photos, embeddings, self.gallery)
+        deleted = torch.from_numpy(~self._live_rows()).to(evidence.present.device)
+        hidden = deleted[None, :, None].expand_as(evidence.present)
+        return self.calibration.probabilities(evidence.without(hidden)).cpu()
+
+    def _live_rows(self) -> NDArray[np.bool_]:
+        """Return which items are not deleted (N,); an item out of stock can still be on a photo."""
+        return self.recommender.catalogue.mask(Filters(available_only=False))
+
+    def _candidates(self, rows: Tensor, probabilities: Tensor) -> tuple[Result, ...]:
+        item_ids = self.recommender.catalogue.item_ids
+        return tuple(
+            Result(item_ids[row], probability, "photo")
+            for row, probability in zip(rows.tolist(), probabilities.tolist(), strict=True)
+        )
+
+    def _verdict(self, known: float, group: Group | None) -> Verdict:
+        if group is not None:
+            return "product" if len(group.item_ids) == 1 else "group"
+        return "unsure" if self.calibration.known.passes(known) or known >= 0.5 else "unknown"
+
     def _groups(self, probabilities: Tensor) -> list[Group | None]:
+        """Return the product or the group that is named for each photo, from products (B, N)."""
         threshold = self.calibration.named.threshold
         if threshold is None:
             return [None] * len(probabilities)

@@ -1,7 +1,7 @@
 """Towers and fusion as one step: titles and pictures in, vectors of the item space out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +34,16 @@ class Modalities:
 
     embeddings: Mapping[str, Floats]
     present: Mapping[str, NDArray[np.bool_]]
+
+    def only(self, modality: str) -> "Modalities":
+        """Return the same items with every other modality absent."""
+        return replace(
+            self,
+            present={
+                name: present if name == modality else np.zeros_like(present)
+                for name, present in self.present.items()
+            },
+        )
 
 
 def item_texts(items: pl.DataFrame) -> list[str | None]:
@@ -73,14 +83,18 @@ class ItemEmbedder:
             pictures: The items' pictures as files' bytes, B entries.
 
         Raises:
-            InvalidImageError: If a picture is none; gives its position.
+            InvalidImageError: If a picture is not a readable image; the message has its index.
             InvalidArgumentError: If the lengths disagree.
         """
+        return self.fuse(self.item_modalities(items, pictures))
+
+    def item_modalities(self, items: pl.DataFrame, pictures: Sequence[bytes | None]) -> Modalities:
+        """Return the towers' embeddings of items; arguments and errors as for :meth:`items`."""
         if len(items) != len(pictures):
             raise InvalidArgumentError(
                 f"pictures must have one entry per item ({len(items)}), got {len(pictures)}"
             )
-        return self.fuse(self.modalities(item_texts(items), pictures))
+        return self.modalities(item_texts(items), pictures)
 
     def query(self, text: str | None, image: bytes | None) -> Floats:
         """Return the embedding (D,) of words, a picture, or both; errors as :meth:`queries`."""

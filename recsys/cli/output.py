@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from recsys.answers import Result
     from recsys.evaluation.bootstrap import Estimate
     from recsys.evaluation.results import Report
     from recsys.recommender import Recommender, Scored
@@ -39,7 +40,7 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def print_results(
-    title: str, results: "Sequence[Scored]", recommender: "Recommender", *, as_json: bool
+    title: str, results: "Sequence[Scored | Result]", recommender: "Recommender", *, as_json: bool
 ) -> None:
     """Print scored items with their titles."""
     if as_json:
@@ -47,7 +48,13 @@ def print_results(
             {
                 "bundle_version": recommender.version,
                 "results": [
-                    {**result._asdict(), "features": dict(result.features)} for result in results
+                    {
+                        "item_id": result.item_id,
+                        "score": result.score,
+                        "source": result.source,
+                        "features": dict(result.features),
+                    }
+                    for result in results
                 ],
             }
         )
@@ -60,7 +67,7 @@ def print_results(
     print_rows(title, ("item", "title", "score", "source", "because of"), rows)
 
 
-def why(result: "Scored") -> str:
+def why(result: "Scored | Result") -> str:
     """Return the features that raised a score, as one line."""
     return ", ".join(f"{name} {value:+.2f}" for name, value in result.features)
 

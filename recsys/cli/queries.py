@@ -1,6 +1,6 @@
 """Commands that ask a bundle in-process: recommend, similar, search, identify."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,8 +12,8 @@ from recsys.cli.output import console, print_json, print_results
 from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from recsys.answers import Identification
     from recsys.catalogue.filters import Filters
-    from recsys.identifier import Identified
 
 Count = Annotated[int, typer.Option("-k", "--k", help="Maximum number of results.")]
 
@@ -130,6 +130,7 @@ def identify(
     recommender = Recommender(Bundle(bundle))
     answer = ProductIdentifier(recommender).identify(read_file(photo), k=k)
     if as_json:
+        group = answer.product_group
         candidates = [{"item_id": one.item_id, "score": one.score} for one in answer.candidates]
         print_json(
             {
@@ -137,7 +138,7 @@ def identify(
                 "verdict": answer.verdict,
                 "known": answer.known,
                 "probability": answer.probability,
-                "answer": answer.answer._asdict() if answer.answer is not None else None,
+                "answer": asdict(group) if group is not None else None,
                 "candidates": candidates,
             }
         )
@@ -146,11 +147,12 @@ def identify(
     print_results("candidates", answer.candidates, recommender, as_json=False)
 
 
-def describe(answer: "Identified") -> str:
+def describe(answer: "Identification") -> str:
     """Return what can be said of a photo, and how sure it is."""
-    if answer.answer is None:
+    group = answer.product_group
+    if group is None:
         said = {"unsure": "not sure", "unknown": "probably not in the catalogue"}[answer.verdict]
         return f"{said} (probability of being in the catalogue {answer.probability:.2f})"
-    names, place = " or ".join(answer.answer.item_ids), " > ".join(answer.answer.category)
+    names, place = " or ".join(group.item_ids), " > ".join(group.category)
     some = f"some {place}: " if answer.verdict == "group" and place else ""
-    return f"{some}{names} (probability {answer.answer.probability:.2f})"
+    return f"{some}{names} (probability {group.probability:.2f})"

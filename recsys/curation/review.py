@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from recsys.answers import Identification
 from recsys.data.loading import default_images_root, scan_table
 from recsys.data.pictures import broken_pictures
 from recsys.data.tables import find_files, reading, scan_file
 from recsys.errors import DataError, InvalidArgumentError
-from recsys.identifier import Identified, ProductIdentifier
+from recsys.identifier import ProductIdentifier
 from recsys.schema import PhotoSchema
 from vision.labelling.readable import Readable
 
@@ -74,11 +75,11 @@ def ask(identifier: ProductIdentifier, pool: Pool) -> pl.DataFrame:
     """
     tower = identifier.recommender.bundle.vision
     pictures = Readable([Path(name) for name in pool.names], pool.images_root, tower.preprocess)
-    answers = identifier.identify_photos(identifier.look(pictures), k=N_CANDIDATES)
+    answers = identifier.identify_many(pictures, k=N_CANDIDATES)
     return most_useful([pool.names[row] for row in pictures.rows], answers)
 
 
-def most_useful(names: Sequence[str], answers: Sequence[Identified]) -> pl.DataFrame:
+def most_useful(names: Sequence[str], answers: Sequence[Identification]) -> pl.DataFrame:
     """Return the photos on which no product was named, the most useful to label first.
 
     Most useful is the smallest margin between the two most probable answers, of which "not in the
@@ -176,7 +177,7 @@ def read_labels(labelled: Path) -> pl.DataFrame:
     return text.with_columns(item_id=pl.when(pl.col("item_id") != "").then("item_id"))
 
 
-def _row(name: str, answer: Identified) -> Mapping[str, Any]:
+def _row(name: str, answer: Identification) -> Mapping[str, Any]:
     outcomes = sorted(
         [*(one.score for one in answer.candidates), 1 - answer.probability], reverse=True
     )

@@ -219,9 +219,10 @@ def identify_photos(
     """
     photos = photos.filter(pl.col("item_id").is_not_null())
     identifier = ProductIdentifier(Recommender(bundle))
-    seen = identifier.look([images_root / image for image in photos["image"]], progress=progress)
+    images = [images_root / image for image in photos["image"]]
+    answers = identifier.identify_many(images, progress=progress)
     places = []
-    for answer, item_id in zip(identifier.identify_photos(seen), photos["item_id"], strict=True):
+    for answer, item_id in zip(answers, photos["item_id"], strict=True):
         ids = [candidate.item_id for candidate in answer.candidates]
         places.append(ids.index(item_id) if item_id in ids else len(ids))
     top1, top5 = (estimate((np.array(places) < k).astype(np.float64)) for k in (1, 5))

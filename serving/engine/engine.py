@@ -5,11 +5,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from recsys.answers import SearchMode
+from recsys.answers import Identification, SearchMode
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import query_parts
 from recsys.errors import InvalidArgumentError
-from recsys.identifier import Identified, ProductIdentifier
+from recsys.identifier import ProductIdentifier
 from recsys.recommender import Event, Recommender, Scored
 from serving.engine.compute import ComputeThread
 from serving.engine.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
@@ -100,7 +100,7 @@ class Engine:
         found = await self._compute.run(search, text, embeddings, k=k, filters=filters, mode=mode)
         return Reply(found, self._stale())
 
-    async def identify(self, image: bytes, *, k: int) -> Reply[Identified]:
+    async def identify(self, image: bytes, *, k: int) -> Reply[Identification]:
         """Return which product is on a photo.
 
         Raises:

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.answers import SearchMode
+from recsys.answers import Group, Result, SearchMode, Verdict
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError, InvalidImageError
-from recsys.identifier import Group, Verdict
 from recsys.recommender import Event, Scored, check_k
 from serving.state.histories import UserEvent
 
@@ -194,7 +194,7 @@ def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> 
     ]
 
 
-def write_results(results: Sequence[Scored]) -> list[pb.Result]:
+def write_results(results: Sequence[Scored | Result]) -> list[pb.Result]:
     """Return results as messages."""
     return [
         pb.Result(
@@ -214,7 +214,7 @@ def write_verdict(verdict: Verdict) -> "pb.Verdict.ValueType":
 
 def write_group(group: Group | None) -> pb.ProductGroup | None:
     """Return the product on a photo, or the few that it may be, as a message."""
-    return pb.ProductGroup(**group._asdict()) if group is not None else None
+    return pb.ProductGroup(**asdict(group)) if group is not None else None
 
 
 def write_item(fields: dict[str, Any]) -> pb.Item:

@@ -109,7 +109,7 @@ class RecommenderServicer(rpc.RecommenderServicer):
             probability=reply.value.probability,
             candidates=convert.write_results(reply.value.candidates),
             verdict=convert.write_verdict(reply.value.verdict),
-            answer=convert.write_group(reply.value.answer),
+            answer=convert.write_group(reply.value.product_group),
         )
 
     async def RecordEvents(  # noqa: N802

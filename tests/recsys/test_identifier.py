@@ -1,4 +1,4 @@
-"""Planted bundle: untrained towers and known weights, so that the right answer is worked out."""
+"""Planted bundle: untrained towers and known weights, so that the right answer is known."""
 
 import io
 from pathlib import Path
@@ -9,14 +9,21 @@ import pytest
 import torch
 from PIL import Image
 
+from recsys.answers import Identification
 from recsys.bundle import Bundle, Contents, write_bundle
 from recsys.catalogue.embedder import ItemEmbedder
 from recsys.config import FusionConfig
-from recsys.errors import InvalidImageError, MissingPartError, UnknownItemError
+from recsys.data.synthetic import Shop
+from recsys.errors import (
+    InvalidArgumentError,
+    InvalidImageError,
+    MissingPartError,
+    UnknownItemError,
+)
 from recsys.identification.calibration import Calibration, OperatingPoint
 from recsys.identification.evidence import Gallery
 from recsys.identification.stored import IdentificationPart
-from recsys.identifier import Identified, ProductIdentifier
+from recsys.identifier import ProductIdentifier
 from recsys.models.fusion import build_fusion
 from recsys.pipeline import Run
 from recsys.recommender import Recommender
@@ -27,8 +34,8 @@ from vision.tower import VisionTower
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 SIDES = (4, 7, 10, 13)
 POINT = OperatingPoint(0.8, precision=0.95, coverage=0.9)
-# Only cosines to pictures and to labelled photos count; from 0.985 on they speak for a product.
-# Weighed like that, the rounding of a cosine moves a probability by up to ROUNDING.
+# Only cosines to pictures and to labelled photos count; above 0.985 they speak for a product.
+# With these weights the rounding of a cosine moves a probability by up to ROUNDING.
 ROUNDING = 1e-3
 CALIBRATION = Calibration(
     weights=(300.0, 0.0, 3_000.0, 0.0),
@@ -46,7 +53,7 @@ def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
 
 
 def square(colour: tuple[int, int, int], side: int) -> np.ndarray:
-    """Return a coloured square on grey, whose top is darker: it has an upright."""
+    """Return a coloured square on grey with a dark top, so that turning it shows."""
     pixels = np.full((32, 32, 3), 128)
     pixels[16 - side : 16 + side, 16 - side : 16 + side] = colour
     pixels[:6] = 40
@@ -103,7 +110,7 @@ def identifier(bundle: Bundle) -> ProductIdentifier:
     return ProductIdentifier(Recommender(bundle))
 
 
-def ids(answer: Identified) -> list[str]:
+def ids(answer: Identification) -> list[str]:
     return [one.item_id for one in answer.candidates]
 
 
@@ -112,9 +119,12 @@ def test_every_picture_shows_its_product_first(identifier: ProductIdentifier) ->
         answer = identifier.identify(picture)
         assert ids(answer)[0] == item_id
         assert answer.known
-        assert answer.verdict in ("product", "group")
-        assert answer.answer is not None
-        assert answer.answer.item_ids[0] == item_id
+        assert answer.product_group is not None
+        assert answer.product_group.item_ids[0] == item_id
+        assert answer.product_group.probability >= 0.8
+        n_named = len(answer.product_group.item_ids)
+        assert answer.verdict == ("product" if n_named == 1 else "group")
+        assert answer.bundle_version == identifier.recommender.version
 
 
 def test_probabilities_of_all_products_add_up_to_that_of_being_in_the_catalogue(
@@ -126,15 +136,15 @@ def test_probabilities_of_all_products_add_up_to_that_of_being_in_the_catalogue(
     assert scores == sorted(scores, reverse=True)
 
 
-def test_siblings_that_look_the_same_are_answered_together(identifier: ProductIdentifier) -> None:
+def test_siblings_that_look_the_same_are_named_together(identifier: ProductIdentifier) -> None:
     twin = PICTURES["green-7"]
-    identifier.upsert(table(item("green-twin", "square", "green")), [twin])
+    identifier.add_items(table(item("green-twin", "square", "green")), [twin])
     answer = identifier.identify(twin)
     assert answer.verdict == "group"
-    assert answer.answer is not None
-    assert set(answer.answer.item_ids[:2]) == {"green-7", "green-twin"}
-    assert answer.answer.category == ("square", "green")
-    assert answer.answer.probability >= 0.8
+    assert answer.product_group is not None
+    assert set(answer.product_group.item_ids[:2]) == {"green-7", "green-twin"}
+    assert answer.product_group.category == ("square", "green")
+    assert answer.product_group.probability >= 0.8
     first, second = (one.score for one in answer.candidates[:2])
     assert first == pytest.approx(second, abs=ROUNDING)
 
@@ -145,12 +155,12 @@ def test_a_product_added_with_one_picture_is_identified_at_once(
     picture = encode(square((250, 250, 20), 15))
     before = identifier.identify(picture)
     assert before.verdict == "unknown"
-    identifier.upsert(table(item("fresh")), [picture])
+    identifier.add_items(table(item("fresh")), [picture])
     after = identifier.identify(picture)
     assert ids(after)[0] == "fresh"
     assert after.verdict == "product"
-    assert after.answer is not None
-    assert after.answer.category == ()
+    assert after.product_group is not None
+    assert after.product_group.category == ()
     identifier.recommender.delete(["fresh"])
     again = identifier.identify(picture, k=500)
     assert again.probability == pytest.approx(before.probability, abs=ROUNDING)
@@ -160,15 +170,15 @@ def test_an_item_that_loses_its_picture_is_no_longer_found_by_it(
     identifier: ProductIdentifier,
 ) -> None:
     before = identifier.identify(PICTURES["blue-4"])
-    identifier.upsert(table(item("blue-4", "square", "blue")), [None])
+    identifier.add_items(table(item("blue-4", "square", "blue")), [None])
     after = identifier.identify(PICTURES["blue-4"])
     assert ids(before)[0] == "blue-4"
     assert "blue-4" not in [one.item_id for one in after.candidates if one.score > 0]
 
 
-def test_the_bundles_pictures_can_be_taken_again(identifier: ProductIdentifier) -> None:
+def test_the_bundles_pictures_can_be_restored(identifier: ProductIdentifier) -> None:
     rows = table(item("blue-4", "square", "blue"), item("fresh"))
-    identifier.upsert(rows, [PICTURES["red-7"], PICTURES["green-7"]])
+    identifier.add_items(rows, [PICTURES["red-7"], PICTURES["green-7"]])
     assert ids(identifier.identify(PICTURES["blue-4"]))[0] != "blue-4"
 
     identifier.reset_pictures(["fresh", "blue-4"])
@@ -187,7 +197,9 @@ def test_a_labelled_photo_counts_at_once(identifier: ProductIdentifier) -> None:
     assert answer.verdict == "product"
 
 
-def test_a_turned_photo_is_answered_as_the_upright_one(identifier: ProductIdentifier) -> None:
+def test_a_photo_turned_by_its_exif_tag_is_identified_as_the_upright_one(
+    identifier: ProductIdentifier,
+) -> None:
     upright = square(COLOURS["red"], 10)
     turned = Image.Exif()
     turned[0x0112] = 6  # a viewer turns it clockwise by 90 degrees
@@ -216,51 +228,115 @@ def screenshot() -> np.ndarray:
     [np.full((64, 64, 3), 255), np.zeros((1, 1, 3)), screenshot(), shelf()],
     ids=["blank", "one pixel", "screenshot", "shelf"],
 )
-def test_a_photo_of_no_single_product_names_none(
+def test_a_photo_without_a_single_product_names_no_product(
     identifier: ProductIdentifier, pixels: np.ndarray
 ) -> None:
     answer = identifier.identify(encode(pixels))
-    assert answer.answer is None
-    assert answer.verdict in ("unsure", "unknown")
+    assert answer.product_group is None
     assert 0 <= answer.probability < 0.8
+    assert not answer.known
+    assert answer.verdict == ("unsure" if answer.probability >= 0.5 else "unknown")
     assert all(0 <= one.score <= answer.probability for one in answer.candidates)
 
 
-def test_many_photos_are_answered_as_one_by_one(
-    identifier: ProductIdentifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("recsys.identifier._CELLS", 2 * len(PICTURES))
+def test_many_photos_are_identified_as_one_by_one(bundle: Bundle) -> None:
+    identifier = ProductIdentifier(Recommender(bundle), pairs_at_once=2 * len(PICTURES))
     photos = list(PICTURES.values())[:5]
-    together = identifier.identify_photos(identifier.look(photos))
+    together = identifier.identify_many(photos)
     for answer, photo in zip(together, photos, strict=True):
         alone = identifier.identify(photo)
         assert ids(answer) == ids(alone)
         assert answer.probability == pytest.approx(alone.probability, abs=ROUNDING)
 
 
-def test_a_bundle_without_photos_says_that_it_cannot_identify(tiny_run: Run) -> None:
+def test_a_bundle_without_labelled_photos_is_refused(tiny_run: Run) -> None:
     recommender = Recommender(Bundle(tiny_run.ablations["text-only"]))
     with pytest.raises(MissingPartError, match="no 'identification' part"):
         ProductIdentifier(recommender)
 
 
-def test_bad_input_is_refused(identifier: ProductIdentifier) -> None:
+def test_an_unreadable_photo_is_refused_by_its_index(identifier: ProductIdentifier) -> None:
     with pytest.raises(InvalidImageError, match="image 0"):
-        identifier.identify(b"not a picture")
-    with pytest.raises(ValueError, match="k must be between"):
-        identifier.identify(PICTURES["red-4"], k=0)
+        identifier.identify(b"not an image")
+    with pytest.raises(InvalidImageError, match="image 1"):
+        identifier.identify_many([PICTURES["red-4"], b"not an image"])
+
+
+def test_a_k_out_of_range_is_refused_before_a_photo_is_read(identifier: ProductIdentifier) -> None:
+    with pytest.raises(InvalidArgumentError, match="k must be between"):
+        identifier.identify(b"not an image", k=0)
+
+
+def test_labelled_photos_of_unknown_items_are_refused(identifier: ProductIdentifier) -> None:
     with pytest.raises(UnknownItemError, match="stranger"):
         identifier.add_photos(["stranger"], [PICTURES["red-4"]])
-    with pytest.raises(ValueError, match=r"one entry per item_id \(2\), got 1"):
+
+
+def test_lists_of_different_lengths_are_refused(identifier: ProductIdentifier) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"one entry per item_id \(2\), got 1"):
         identifier.add_photos(["red-4", "red-7"], [PICTURES["red-4"]])
-    with pytest.raises(ValueError, match=r"one entry per item \(1\), got 0"):
-        identifier.upsert(table(item("new")), [])
+    with pytest.raises(InvalidArgumentError, match=r"one entry per item \(1\), got 0"):
+        identifier.add_items(table(item("new")), [])
 
 
-def test_a_trained_bundle_identifies_with_calibrated_probabilities(tiny_bundle: Path) -> None:
-    identifier = ProductIdentifier(Recommender(Bundle(tiny_bundle)))
-    assert isinstance(identifier.calibration, Calibration)
-    assert identifier.calibration.n_photos > 0
-    assert identifier.calibration.error is not None
-    assert len(identifier.gallery.photos) > 0
-    assert len(identifier.gallery.pictures) > 0
+def test_an_unreadable_picture_adds_no_item(identifier: ProductIdentifier) -> None:
+    with pytest.raises(InvalidImageError, match="image 0"):
+        identifier.add_items(table(item("new")), [b"not an image"])
+    assert "new" not in identifier.recommender.catalogue
+
+
+def test_added_items_are_counted(identifier: ProductIdentifier) -> None:
+    added = identifier.add_items(table(item("new"), item("red-4", "square", "red")), [None, None])
+    assert added.added == 2
+    assert added.bundle_version == identifier.recommender.version
+
+
+def test_a_photo_may_be_bytes_a_path_or_an_opened_image(
+    identifier: ProductIdentifier, tmp_path: Path
+) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(PICTURES["red-7"])
+    wanted = identifier.identify(PICTURES["red-7"])
+    assert identifier.identify(path) == wanted
+    assert identifier.identify(Image.open(path)) == wanted
+
+
+def test_an_identifier_is_loaded_from_a_bundles_folder(
+    bundle: Bundle, identifier: ProductIdentifier
+) -> None:
+    loaded = ProductIdentifier.load(bundle.path)
+    assert loaded.identify(PICTURES["red-7"], 3) == identifier.identify(PICTURES["red-7"], 3)
+
+
+def test_a_trained_bundles_probabilities_hold_on_photos_it_never_saw(
+    tiny_bundle: Path, tiny_shop: Shop
+) -> None:
+    identifier = ProductIdentifier.load(tiny_bundle)
+    photos = pl.read_parquet(tiny_shop.photos).filter(split="test").drop_nulls("item_id")
+    answers = identifier.identify_many([tiny_shop.images / name for name in photos["image"]])
+    first = [answer.candidates[0] for answer in answers]
+    right = [one.item_id == item_id for one, item_id in zip(first, photos["item_id"], strict=True)]
+    assert np.mean([one.score for one in first]) == pytest.approx(np.mean(right), abs=0.1)
+    assert np.mean([answer.probability for answer in answers]) > 0.5
+
+
+def test_a_trained_bundles_calibration_says_what_it_was_fitted_on(
+    tiny_bundle: Path, tiny_shop: Shop
+) -> None:
+    calibration = ProductIdentifier.load(tiny_bundle).calibration
+    photos = pl.read_parquet(tiny_shop.photos).drop_nulls("item_id")
+    assert isinstance(calibration, Calibration)
+    assert calibration.n_photos == len(photos.filter(split="val"))
+    assert calibration.error is not None
+    assert 0 <= calibration.error < 0.1
+
+
+def test_a_trained_bundles_gallery_has_the_pictures_and_the_photos_of_train(
+    tiny_bundle: Path, tiny_shop: Shop
+) -> None:
+    identifier = ProductIdentifier.load(tiny_bundle)
+    items, photos = pl.read_parquet(tiny_shop.items), pl.read_parquet(tiny_shop.photos)
+    train = photos.filter(split="train").drop_nulls("item_id")
+    rows = identifier.recommender.catalogue.rows(train["item_id"])
+    assert identifier.gallery.photo_rows.tolist() == rows.tolist()
+    assert len(identifier.gallery.pictures) == items["image"].count()

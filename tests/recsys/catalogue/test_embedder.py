@@ -178,6 +178,15 @@ def test_an_item_is_where_a_query_of_its_words_and_picture_is(
     assert not found[3].any()
 
 
+def test_a_picture_alone_is_fused_as_if_the_item_had_no_words(
+    embedder: ItemEmbedder, pictures: list[bytes]
+) -> None:
+    table = items(("Mug", "Blue"), ("Lamp", None), (None, None))
+    alone = embedder.item_modalities(table, pictures).only("image")
+    wanted = embedder.fuse(embedder.modalities(None, pictures))
+    assert np.allclose(embedder.fuse(alone), wanted, atol=1e-6)
+
+
 def test_the_picture_column_of_items_is_not_read(embedder: ItemEmbedder) -> None:
     table = items(("Mug", None))
     named = table.with_columns(image=pl.lit("../../etc/passwd"))

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys.answers import Group, Identification, Result, Verdict
 from recsys.bundle import Bundle
 from recsys.catalogue.filters import Filters
 from recsys.cli.app import main
 from recsys.cli.queries import describe
 from recsys.data.synthetic import Shop
-from recsys.identifier import Group, Identified, ProductIdentifier
+from recsys.identifier import ProductIdentifier
 from recsys.pipeline import Run
 from recsys.recommender import MAX_K, Recommender, Scored
 
@@ -153,7 +155,8 @@ def test_identify_answers_as_the_identifier(
     answer = ask("identify", tiny_bundle, photo, "--k", 4)
     assert answer["known"] is wanted.known
     assert answer["verdict"] == wanted.verdict
-    assert answer["answer"] == (list(wanted.answer) if wanted.answer else None)
+    named = wanted.product_group
+    assert answer["answer"] == (json.loads(json.dumps(asdict(named))) if named else None)
     assert answer["probability"] == pytest.approx(wanted.probability)
     assert answer["bundle_version"] == recommender.version
     for got, one in zip(answer["candidates"], wanted.candidates, strict=True):
@@ -176,12 +179,21 @@ def test_people_see_titles_and_verdicts(
 
 
 def test_every_verdict_is_a_sentence() -> None:
-    candidates = [Scored("gala", 0.5, "photo")]
-    one = Identified(True, 0.99, candidates, Group(("gala",), ("fruit", "apple"), 0.97))
-    few = Identified(True, 0.99, candidates, Group(("gala", "pink"), ("fruit", "apple"), 0.96))
+    def answer(verdict: Verdict, probability: float, group: Group | None = None) -> Identification:
+        return Identification(
+            known=probability > 0.9,
+            probability=probability,
+            candidates=(Result("gala", 0.5, "photo"),),
+            verdict=verdict,
+            product_group=group,
+            bundle_version="",
+        )
+
+    one = answer("product", 0.99, Group(("gala",), ("fruit", "apple"), 0.97))
+    few = answer("group", 0.99, Group(("gala", "pink"), ("fruit", "apple"), 0.96))
+    unsure, unknown = answer("unsure", 0.7), answer("unknown", 0.2)
     assert describe(one) == "gala (probability 0.97)"
     assert describe(few) == "some fruit > apple: gala or pink (probability 0.96)"
-    unsure, unknown = (Identified(False, inside, candidates) for inside in (0.7, 0.2))
     assert describe(unsure) == "not sure (probability of being in the catalogue 0.70)"
     assert describe(unknown) == (
         "probably not in the catalogue (probability of being in the catalogue 0.20)"

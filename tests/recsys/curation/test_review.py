@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from recsys.answers import Identification, Result, Verdict
 from recsys.bundle import Bundle
 from recsys.curation.review import (
     N_CANDIDATES,
@@ -17,8 +18,8 @@ from recsys.curation.review import (
 )
 from recsys.data.loading import load_photos
 from recsys.errors import DataError, SchemaError
-from recsys.identifier import Group, Identified, ProductIdentifier
-from recsys.recommender import Recommender, Scored
+from recsys.identifier import ProductIdentifier
+from recsys.recommender import Recommender
 
 ITEMS = {"red-apple", "green-apple", "milk"}
 
@@ -73,14 +74,21 @@ def test_there_must_be_something_to_ask_about(shop: Path, tmp_path: Path) -> Non
 
 
 def test_uncertain_photos_come_out_with_the_smallest_margin_first() -> None:
-    def candidates(*scores: float) -> list[Scored]:
-        return [Scored(f"item-{n}", score, "photo") for n, score in enumerate(scores)]
+    def answer(verdict: Verdict, probability: float, *scores: float) -> Identification:
+        results = tuple(Result(f"item-{n}", score, "photo") for n, score in enumerate(scores))
+        return Identification(
+            known=probability >= 0.5,
+            probability=probability,
+            candidates=results,
+            verdict=verdict,
+            bundle_version="",
+        )
 
     answers = [
-        Identified(True, 0.98, candidates(0.97, 0.01, 0.0), Group(("item-0",), (), 0.97)),
-        Identified(True, 0.95, candidates(0.60, 0.30, 0.05)),  # margin 0.3
-        Identified(False, 0.49, candidates(0.48, 0.01)),  # 0.51 - 0.48: not in the catalogue?
-        Identified(False, 0.20, candidates(0.10, 0.05, 0.05)),  # 0.8 - 0.1
+        answer("product", 0.98, 0.97, 0.01, 0.0),
+        answer("unsure", 0.95, 0.60, 0.30, 0.05),  # margin 0.3
+        answer("unknown", 0.49, 0.48, 0.01),  # 0.51 for "not in the catalogue", less 0.48
+        answer("unknown", 0.20, 0.10, 0.05, 0.05),  # 0.8 - 0.1
     ]
     table = most_useful(["0.png", "1.png", "2.png", "3.png"], answers)
     assert table["image"].to_list() == ["2.png", "1.png", "3.png"]
@@ -101,9 +109,7 @@ def test_photos_of_a_folder_are_asked_about_but_what_is_no_picture(
     (tmp_path / "notes.txt").write_text("no picture")
     identifier = ProductIdentifier(Recommender(Bundle(tiny_bundle)))
     table = ask(identifier, find_pool(tmp_path))
-    answers = identifier.identify_photos(
-        identifier.look([tmp_path / name for name in table["image"]]), k=N_CANDIDATES
-    )
+    answers = identifier.identify_many([tmp_path / name for name in table["image"]], N_CANDIDATES)
     assert sorted(table["image"]) == ["0.png", "1.png", "2.png"]
     assert table["probability"].to_list() == pytest.approx(
         [one.probability for one in answers], abs=1e-5

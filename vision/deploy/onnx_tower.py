@@ -1,8 +1,10 @@
 """A tower that was exported to ONNX, run by ONNX Runtime on the CPU."""
 
 import json
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +15,24 @@ from torch import Tensor
 from vision.batches import ImageSource, prepared_batches
 from vision.checkpoint import CONFIG_FILE, TowerConfig
 from vision.deploy.export import EMBEDDINGS, INPUT, INT8_FILE, LOGITS, MODEL_FILE
+from vision.deploy.quantise import saturates
 from vision.errors import CheckpointError, InvalidArgumentError, MissingExtraError
 from vision.tower import TowerOutput
+
+logger = logging.getLogger(__name__)
 
 
 class OnnxTower:
     """An exported tower; embeds and predicts as the ``VisionTower`` that it was.
 
+    An int8 file of an earlier version has 8-bit weights, which some processors multiply wrongly.
+    On such a processor loading it logs a warning.
+
     Args:
         folder: What ``export_onnx`` wrote.
         int8: Run ``model.int8.onnx``.
         threads: Threads of one pass; as many as torch would use if None.
+        capabilities: Instruction sets to check an int8 file against; this processor's if None.
 
     Raises:
         MissingExtraError: If the extra ``onnx`` is not installed.
@@ -31,7 +40,12 @@ class OnnxTower:
     """
 
     def __init__(
-        self, folder: str | Path, *, int8: bool = False, threads: int | None = None
+        self,
+        folder: str | Path,
+        *,
+        int8: bool = False,
+        threads: int | None = None,
+        capabilities: Mapping[str, Any] | None = None,
     ) -> None:
         try:
             import onnxruntime
@@ -53,6 +67,9 @@ class OnnxTower:
         # onnxruntime's own errors share no narrower root.
         except Exception as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
+        if int8:
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            _warn_of_saturation(path, metadata, capabilities)
 
     def outputs(self, images: Tensor) -> TowerOutput:
         """Return embeddings (B, D) and logits (B, C) per target of prepared pictures.
@@ -123,3 +140,16 @@ def _read_config(path: Path) -> TowerConfig:
         return TowerConfig.model_validate(json.loads(raw))
     except (OSError, ValueError, ValidationError) as error:
         raise CheckpointError(f"{folder} does not hold an exported tower: {error}") from error
+
+
+def _warn_of_saturation(
+    path: Path, metadata: Mapping[str, str], capabilities: Mapping[str, Any] | None
+) -> None:
+    if capabilities is None:
+        capabilities = torch.cpu.get_capabilities()
+    if saturates(metadata, capabilities):
+        logger.warning(
+            "%s has 8-bit weights, whose sums overflow on this processor (AVX2 without VNNI), so "
+            "its answers may be wrong; export the tower again, or load it with int8=False",
+            path,
+        )

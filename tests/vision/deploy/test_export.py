@@ -1,6 +1,7 @@
 """An exported tower answers as the one it was, in float32 exactly and in int8 nearly."""
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,24 @@ def test_a_factorised_transformer_is_exported_without_a_word(
     (tmp_path / "model.int8.onnx").unlink()
     with pytest.raises(CheckpointError, match=r"no model\.int8\.onnx; export it with int8_cal"):
         OnnxTower(tmp_path, int8=True)
+
+
+def test_an_export_of_eight_bits_warns_where_its_sums_saturate(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    avx2 = {"avx2": True, "avx_vnni": False, "avx512_vnni": False}
+    old = shutil.copytree(folder, tmp_path / "old")
+    model = onnx.load(old / "model.int8.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, old / "model.int8.onnx")
+    OnnxTower(folder, int8=True, capabilities=avx2)
+    OnnxTower(old, int8=True, capabilities=avx2 | {"avx512_vnni": True})
+    OnnxTower(old, capabilities=avx2)
+    assert not caplog.records
+    OnnxTower(old, int8=True, capabilities=avx2)
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{old / 'model.int8.onnx'} has 8-bit weights")
+    assert warning.endswith("export the tower again, or load it with int8=False")
 
 
 def test_a_saved_tower_s_folder_holds_its_export_too(tower: VisionTower, folder: Path) -> None:

@@ -34,9 +34,9 @@ def estimates(
 
     Args:
         values: One row per user (U, M).
-        level: Share of the resampled means that the interval holds.
-        resamples: How often the users are drawn.
-        seed: Of the draws.
+        level: Share of the resampled means inside the interval.
+        resamples: Number of resamples of the users.
+        seed: Random seed for the draws.
 
     Raises:
         InvalidArgumentError: If there is no user, a value is not finite, or a number is out of
@@ -77,8 +77,8 @@ def difference(
 ) -> Estimate:
     """Return the mean of ``ours - theirs`` with its interval; both (U,), the same users in order.
 
-    Pairing removes what the users differ in, so the interval is narrower than the two intervals
-    of the systems suggest.
+    Pairing removes the differences between users, so the interval is narrower than those of the
+    two systems suggest.
 
     Raises:
         InvalidArgumentError: If the two disagree in length.

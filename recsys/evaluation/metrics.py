@@ -4,7 +4,7 @@ Every metric takes the same three things and returns one number per user, float6
 
 - ``ranked``: item rows, best first, int64 (U, K); -1 where a user got fewer than K items.
 - ``relevant``: per user, the distinct item rows that count as right; never empty.
-- ``k``: how many of the K ranks are looked at.
+- ``k``: number of ranks that count, at most K.
 
 A user without an answer (a row of -1) scores 0. A user without relevant items is an error: there
 is nothing to score, and leaving such users out silently would move the mean.
@@ -60,7 +60,7 @@ def ndcg_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Scores:
 
 
 def mrr_at_k(ranked: Ints, relevant: Sequence[Ints], k: int) -> Scores:
-    """Return 1 / the rank of the first relevant item, 0 where none is among the first k (U,)."""
+    """Return 1 / the rank of the first relevant item, 0 without one among the first k (U,)."""
     hits = _hits(ranked, relevant, k)
     reciprocal: Scores = np.where(hits.any(axis=1), 1.0 / (1.0 + hits.argmax(axis=1)), 0.0)
     return reciprocal
@@ -84,7 +84,7 @@ def coverage_at_k(ranked: Ints, candidates: NDArray[np.bool_], k: int) -> float:
     Args:
         ranked: Item rows, best first, int64 (U, K); -1 pads.
         candidates: Which rows could have been shown (N,).
-        k: How many ranks are looked at.
+        k: Number of ranks that count.
 
     Raises:
         InvalidArgumentError: If k is out of range or there is no candidate.

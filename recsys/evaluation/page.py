@@ -45,8 +45,8 @@ def write_report(
     The page loads nothing from anywhere: styles, bars and pictures are inside it.
 
     Args:
-        report: What to say.
-        folder: Made if it is not there.
+        report: Report to write.
+        folder: Folder for the two files, created if missing.
         picture_budget_bytes: Pictures are embedded up to this size in total; the page says how
             many are missing, and of how many the file could not be read.
     """

@@ -14,22 +14,22 @@ from recsys.evaluation.queries import Queries, Scope
 
 # Given user rows (B,), the scores of the whole catalogue (B, N); higher ranks first.
 Scorer = Callable[[Ints], NDArray[np.float32]]
-# Told how many users are done, and how many there are.
+# Called with the number of users that are done, and of all users.
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class SystemResult:
-    """What one system answered to one set of questions, and how good that was.
+    """One system's answers to one set of queries, and their metrics.
 
     Args:
         name: The system.
-        scope: The questions' scope.
-        user_rows: Who was asked (U,).
+        scope: Scope of the queries.
+        user_rows: Users of the queries (U,).
         ranked: Item rows, best first, int64 (U, K); -1 pads.
         per_user: One number per user (U,) under a name like ``ndcg@10``.
         estimates: Their means with bootstrap intervals, under the same names.
-        coverage: Share of the candidates that anyone was shown, by k.
+        coverage: Share of the candidates that at least one user was shown, by k.
     """
 
     name: str
@@ -56,10 +56,10 @@ def evaluate(
     Args:
         name: The system's name in tables.
         scorer: Scores the whole catalogue for a batch of users.
-        queries: The questions.
-        ks: Cut-offs of the metrics; above the catalogue size the missing ranks hold nothing.
+        queries: Queries to rank for.
+        ks: Cut-offs of the metrics; ranks beyond the catalogue size stay empty.
         batch_size: Users scored at once.
-        seed: Of the tie-breaking order and of the bootstrap.
+        seed: Random seed for the order of ties and for the bootstrap.
         progress: Called after every batch.
 
     Raises:
@@ -74,21 +74,21 @@ def evaluate(
 
 def rank_queries(
     scorer: Scorer,
-    questions: Sequence[Queries],
+    query_sets: Sequence[Queries],
     *,
     ks: Sequence[int] = (10, 20),
     batch_size: int = 512,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Ints]:
-    """Return the rankings (U, max(ks)) of every set of questions; each user is scored once.
+    """Return the rankings (U, max(ks)) of every set of queries; each user is scored once.
 
     Args:
         scorer: Scores the whole catalogue for a batch of users.
-        questions: Sets of questions to the same catalogue, as of the scopes.
-        ks: Cut-offs of the metrics to come.
+        query_sets: Sets of queries to the same catalogue, one set a scope.
+        ks: Cut-offs of the metrics; the largest is the length of a ranking.
         batch_size: Users scored at once.
-        seed: Of the tie-breaking order.
+        seed: Random seed for the order of ties.
         progress: Called after every batch.
 
     Raises:
@@ -98,16 +98,16 @@ def rank_queries(
         raise InvalidArgumentError(f"ks must be one or more numbers of at least 1, got {list(ks)}")
     if batch_size < 1:
         raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
-    ranked = [np.empty((len(queries), max(ks)), dtype=np.int64) for queries in questions]
-    users: Ints = np.unique(np.concatenate([queries.user_rows for queries in questions]))
+    ranked = [np.empty((len(queries), max(ks)), dtype=np.int64) for queries in query_sets]
+    users: Ints = np.unique(np.concatenate([queries.user_rows for queries in query_sets]))
     for start in range(0, len(users), batch_size):
         batch = users[start : start + batch_size]
         scores = scorer(batch)
-        for queries, into in zip(questions, ranked, strict=True):
-            asked = np.flatnonzero(np.isin(queries.user_rows, batch))
-            into[asked] = rank_scores(
-                scores[np.searchsorted(batch, queries.user_rows[asked])],
-                excluded=[queries.excluded[position] for position in asked.tolist()],
+        for queries, into in zip(query_sets, ranked, strict=True):
+            rows = np.flatnonzero(np.isin(queries.user_rows, batch))
+            into[rows] = rank_scores(
+                scores[np.searchsorted(batch, queries.user_rows[rows])],
+                excluded=[queries.excluded[position] for position in rows.tolist()],
                 candidates=queries.candidates,
                 k=max(ks),
                 seed=seed,
@@ -120,10 +120,10 @@ def rank_queries(
 def score_ranking(
     name: str, ranked: Ints, queries: Queries, *, ks: Sequence[int] = (10, 20), seed: int = 0
 ) -> SystemResult:
-    """Return every metric at every k of rankings (U, K) that were made elsewhere.
+    """Return every metric at every k of rankings (U, K) from anywhere.
 
     Raises:
-        InvalidArgumentError: If the rankings do not fit the questions or have fewer than
+        InvalidArgumentError: If the rankings do not fit the queries or have fewer than
             ``max(ks)`` ranks.
     """
     per_user = {
@@ -148,16 +148,16 @@ def compare(ours: SystemResult, theirs: SystemResult, metric: str, *, seed: int 
 
     Args:
         ours: One system.
-        theirs: Another, on the same questions.
+        theirs: Another, on the same queries.
         metric: A name of ``per_user``, such as ``ndcg@10``.
-        seed: Of the bootstrap.
+        seed: Random seed for the bootstrap.
 
     Raises:
-        InvalidArgumentError: If the two answered different questions or the metric is unknown.
+        InvalidArgumentError: If the two answered different queries or the metric is unknown.
     """
     if ours.scope != theirs.scope or not np.array_equal(ours.user_rows, theirs.user_rows):
         raise InvalidArgumentError(
-            f"theirs must answer the questions of ours ({ours.scope!r}, {len(ours.user_rows)} "
+            f"theirs must answer the queries of ours ({ours.scope!r}, {len(ours.user_rows)} "
             f"users), got {theirs.scope!r} with {len(theirs.user_rows)} users"
         )
     for result in (ours, theirs):
@@ -179,15 +179,15 @@ def rank_scores(
     """Return each user's k best candidates, best first, int64 (B, k); -1 where there are fewer.
 
     Equal scores are put in the order of one seeded permutation of the catalogue: a system that
-    says nothing is then as good as chance, not as good as the catalogue's order happens to be.
+    scores all items alike is then as good as chance, not as good as the catalogue's order.
     The order of two items depends on nothing else, so it is the same in every batch.
 
     Args:
         scores: Higher is better, (B, N); minus infinity keeps an item out.
         excluded: Per user, item rows to keep out.
         candidates: Which items may be ranked, bool (N,).
-        k: How many.
-        seed: Of the permutation.
+        k: Length of each ranking.
+        seed: Random seed for the permutation.
 
     Raises:
         InvalidArgumentError: If the shapes disagree, k < 1, or a score is not float32, NaN or plus

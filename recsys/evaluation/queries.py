@@ -1,4 +1,4 @@
-"""The questions that an offline evaluation asks, made from events before and after a moment."""
+"""The queries of an offline evaluation, made from events before and after a moment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ SCOPES: tuple[Scope, ...] = ("all", "new", "cold")
 
 @dataclass(frozen=True)
 class Queries:
-    """One ranking question per user, all asked at the same moment.
+    """One ranking query per user, all at the same moment.
 
     Args:
         scope: What counts as an answer; see ``build_queries``.
         now_us: The moment, microseconds UTC. A system may know every event before it, none after.
-        user_rows: Who is asked (U,).
+        user_rows: Users to rank for (U,).
         relevant: Per user, the item rows that are right, ascending; never empty.
         excluded: Per user, the item rows that are taken out of the ranking, ascending.
         candidates: Which items are ranked, bool (N,).
@@ -49,7 +49,7 @@ def build_queries(
     target_kinds: Sequence[str] | None = None,
     candidates: NDArray[np.bool_] | None = None,
 ) -> Queries:
-    """Return one question for every user who has a history and an answer in the scope.
+    """Return one query for every user who has a history and an answer in the scope.
 
     - ``all``: the catalogue is ranked; every item of it that the user took after ``now_us`` is
       right.
@@ -70,7 +70,7 @@ def build_queries(
 
     Raises:
         LeakageError: If ``train`` has an event at or after ``now_us``, or ``test`` one before it.
-        DataError: If nobody is left to ask.
+        DataError: If no user has both.
         InvalidArgumentError: If the scope is unknown or the rows of the two do not correspond.
     """
     check_no_leak(train, test, at_us=now_us)

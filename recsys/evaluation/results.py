@@ -1,4 +1,4 @@
-"""Everything that a report says, as plain values: what the pipeline fills in and people read."""
+"""Everything that a report says, as plain values."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Role = Literal["ours", "ablation", "baseline"]
 def headline(metrics: Collection[str]) -> list[str]:
     """Return the metrics that tables show, of those measured: NDCG, recall and hit rate.
 
-    Recall at the largest k that was measured, the others, which reward the top, at the smallest.
+    Recall is shown at the largest k that was measured, the others at the smallest.
     """
     ks = sorted({int(name.partition("@")[2]) for name in metrics})
     wanted = f"ndcg@{ks[0]}", f"recall@{ks[-1]}", f"hit_rate@{ks[0]}"
@@ -28,10 +28,10 @@ class SystemRow:
 
     Args:
         name: The system.
-        role: What it is there for.
+        role: Whether it is the bundle, an ablation of it, or a baseline.
         metrics: Means over users with 95 % intervals, under names like ``ndcg@10``.
         behind: Ours minus this system, paired by user; empty for ours.
-        coverage: Share of the candidates that anyone was shown, by k.
+        coverage: Share of the candidates that at least one user was shown, by k.
     """
 
     name: str
@@ -43,7 +43,7 @@ class SystemRow:
 
 @dataclass(frozen=True)
 class RankingTable:
-    """Every system's answers to the questions of one scope, ours first."""
+    """Metrics of every system on the queries of one scope, ours first."""
 
     scope: Scope
     n_users: int
@@ -56,11 +56,11 @@ class RetrievalRow:
     """How often the right item comes first, or among the first five.
 
     Args:
-        task: What is looked for with what, such as ``photo → item``.
-        n_queries: Questions asked.
-        n_candidates: Items that could be answered.
-        top1: Share of questions whose right item comes first.
-        top5: Share of questions with the right item among the first five.
+        task: Query and answer, such as ``photo → item``.
+        n_queries: Number of queries.
+        n_candidates: Number of items to choose from.
+        top1: Share of queries whose right item comes first.
+        top5: Share of queries with the right item among the first five.
     """
 
     task: str
@@ -75,12 +75,12 @@ class ClassificationRow:
     """How often the predicted class is right.
 
     Args:
-        target: What is predicted, such as ``category, fine``.
-        n_photos: Photos asked about.
-        n_classes: Classes to choose from.
-        accuracy: Share that is right.
-        majority: Share that the most frequent class of these photos makes up, where it is known:
-            what a constant answer would reach.
+        target: Predicted label, such as ``category_2``.
+        n_photos: Number of photos.
+        n_classes: Number of classes to choose from.
+        accuracy: Share of right predictions.
+        majority: Share of the most frequent class, which a constant answer would reach; None if
+            unknown.
     """
 
     target: str
@@ -92,7 +92,7 @@ class ClassificationRow:
 
 @dataclass(frozen=True)
 class StageTiming:
-    """How long one stage took in this run; next to nothing where an earlier result was reused."""
+    """How long one stage took in this run, next to nothing where an earlier result was reused."""
 
     stage: str
     seconds: float
@@ -113,9 +113,9 @@ class GalleryItem:
     """One item as people see it.
 
     Args:
-        title: Its title, or its id where it has none.
-        picture: The bytes of a picture file, if it has one.
-        note: Why it is recommended, or when it was taken.
+        title: Title of the item, or its id without one.
+        picture: Bytes of its picture, None without one.
+        note: Reason for the recommendation.
         taken: Whether the user took it after the split.
     """
 
@@ -139,18 +139,18 @@ class Report:
     """One training run's results.
 
     Args:
-        title: What was trained on.
-        created_at: When, ISO 8601.
-        bundle_version: Version of the bundle, where it is known.
-        split_time: The moment between training and test, ISO 8601, where there was one.
+        title: Heading of the report.
+        created_at: Time of the report, ISO 8601.
+        bundle_version: Version of the bundle, None if unknown.
+        split_time: Moment between training and test, ISO 8601; None without events.
         sizes: Number of items, users, events and so on.
-        left_out: What was not trained or measured, and why, one sentence each.
+        left_out: Parts that were not trained or measured, one sentence each with the reason.
         rankings: One table per scope.
-        retrieval: Search and identification.
-        classification: Predicted categories.
-        timings: In the order in which the stages ran.
-        quarantine: Rows that were left out.
-        gallery: A few users.
+        retrieval: Results of identification.
+        classification: Results of the category classifiers.
+        timings: Duration of each stage, in the order in which they ran.
+        quarantine: Counts of the rows that were left out.
+        gallery: A few users with what they did and what is recommended.
     """
 
     title: str
@@ -168,14 +168,14 @@ class Report:
 
 
 def ranking_table(queries: Queries, systems: Sequence[tuple[Role, SystemResult]]) -> RankingTable:
-    """Return the table of systems that answered the same questions, best NDCG first after ours.
+    """Return the table of systems that answered the same queries, best NDCG first after ours.
 
     Args:
-        queries: The questions.
-        systems: Exactly one of them is ours.
+        queries: Queries that all systems answered.
+        systems: Results with their roles; exactly one is ours.
 
     Raises:
-        InvalidArgumentError: If not exactly one system is ours, or one answered other questions.
+        InvalidArgumentError: If not exactly one system is ours, or one answered other queries.
     """
     ours = [result for role, result in systems if role == "ours"]
     if len(ours) != 1:

@@ -59,7 +59,7 @@ def rank_systems(
     ks: Sequence[int] = (10, 20),
     progress: Progress | None = None,
 ) -> list[RankingTable]:
-    """Return, scope by scope, what each system scores on the events after the bundle's split.
+    """Return a table a scope: what each system scores on the events after the bundle's split.
 
     Every system knows the events before the split and none after it. A scope without any
     query (no item is new, say) is left out.
@@ -67,23 +67,23 @@ def rank_systems(
     Args:
         bundle: A bundle with its ranking part.
         ablations: Bundles of the same tables, trained on less, by name.
-        scopes: Which questions to ask.
+        scopes: Scopes of the queries.
         ks: Cut-offs of the metrics.
         progress: Called with the system, the users that are done, and all users.
 
     Raises:
         MissingPartError: If the bundle was trained without events.
-        DataError: If there is nobody to ask in any scope.
+        DataError: If no scope has a query.
     """
     bundle.require("ranking")
-    questions = bundle_queries(bundle, scopes)
-    results: list[list[tuple[Role, SystemResult]]] = [[] for _ in questions]
+    query_sets = bundle_queries(bundle, scopes)
+    results: list[list[tuple[Role, SystemResult]]] = [[] for _ in query_sets]
     for system in _systems(bundle, ablations):
         report = partial(progress, system.name) if progress else None
-        rankings = rank_queries(system.scorer, questions, ks=ks, progress=report)
-        for queries, ranked, of_scope in zip(questions, rankings, results, strict=True):
+        rankings = rank_queries(system.scorer, query_sets, ks=ks, progress=report)
+        for queries, ranked, of_scope in zip(query_sets, rankings, results, strict=True):
             of_scope.append((system.role, score_ranking(system.name, ranked, queries, ks=ks)))
-    return [ranking_table(*both) for both in zip(questions, results, strict=True)]
+    return [ranking_table(*both) for both in zip(query_sets, results, strict=True)]
 
 
 def _systems(bundle: Bundle, ablations: Mapping[str, Bundle]) -> list[System]:
@@ -112,7 +112,7 @@ def too_large_for_ease(bundle: Bundle) -> bool:
 
 
 def recommender_scorer(bundle: Bundle) -> Scorer:
-    """Return a scorer that asks the recommender as of the split, as the service would be asked."""
+    """Return a scorer by the recommender as of the split, as the service would score then."""
     split_us = _split_us(bundle)
     recommender = Recommender(bundle, as_of_us=split_us)
     user_ids = bundle.interactions.user_ids
@@ -126,15 +126,15 @@ def recommender_scorer(bundle: Bundle) -> Scorer:
 
 
 def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
-    """Return the questions of each scope that events after the bundle's split ask.
+    """Return the queries of each scope, from the events after the bundle's split.
 
-    A scope in which nobody can be asked is left out.
+    A scope without any query is left out.
 
     Raises:
-        DataError: If there is nobody to ask in any scope.
+        DataError: If no scope has a query.
     """
     split = split_by_time(bundle.interactions, _split_us(bundle))
-    questions, reasons = [], []
+    query_sets, reasons = [], []
     for scope in scopes:
         try:
             queries = build_queries(
@@ -148,10 +148,10 @@ def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
         except DataError as error:
             reasons.append(str(error))
         else:
-            questions.append(queries)
-    if not questions:
+            query_sets.append(queries)
+    if not query_sets:
         raise DataError("; ".join(reasons))
-    return questions
+    return query_sets
 
 
 def _on_offer(bundle: Bundle, train: Interactions) -> NDArray[np.bool_]:
@@ -179,7 +179,7 @@ def classify_photos(
 
     Args:
         bundle: A bundle with its vision part.
-        photos: Table of ``PhotoSchema``; all its rows are asked about.
+        photos: Table of ``PhotoSchema``, of which every row counts.
         images_root: Folder that picture paths are relative to.
         progress: Show a bar.
     """
@@ -190,17 +190,17 @@ def classify_photos(
     labels = photo_labels(photos, bundle.items, item_labels(bundle.items))
     rows = []
     for name, truth in labels.indices.items():
-        asked = truth >= 0
-        if not name.startswith("category_") or not asked.any():
+        known = truth >= 0
+        if not name.startswith("category_") or not known.any():
             continue
-        right = predicted[name][asked] == truth[asked]
+        right = predicted[name][known] == truth[known]
         rows.append(
             ClassificationRow(
                 target=name,
-                n_photos=int(asked.sum()),
+                n_photos=int(known.sum()),
                 n_classes=len(labels.classes[name]),
                 accuracy=estimate(right.astype(np.float64)),
-                majority=float(np.bincount(truth[asked]).max() / asked.sum()),
+                majority=float(np.bincount(truth[known]).max() / known.sum()),
             )
         )
     return rows
@@ -213,7 +213,7 @@ def identify_photos(
 
     Args:
         bundle: A bundle with its identification part.
-        photos: Table of ``PhotoSchema``; rows that name an item are asked about.
+        photos: Table of ``PhotoSchema``, of which rows that name an item count.
         images_root: Folder that picture paths are relative to.
         progress: Show a bar.
     """

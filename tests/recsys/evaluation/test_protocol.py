@@ -130,7 +130,7 @@ def test_batch_size_does_not_change_the_result():
     assert whole.estimates == pieces.estimates
 
 
-def test_users_of_several_sets_of_questions_are_scored_once():
+def test_users_of_several_sets_of_queries_are_scored_once():
     some, all_of_them = planted_queries(n_users=11), planted_queries()
     asked = []
 
@@ -169,10 +169,10 @@ def test_comparison_is_positive_for_the_better_system():
     )
 
 
-def test_comparison_of_different_questions_is_an_error():
+def test_comparison_of_different_queries_is_an_error():
     ours = evaluate("oracle", oracle_scorer, planted_queries())
     theirs = evaluate("oracle", oracle_scorer, planted_queries(n_users=39))
-    with pytest.raises(ValueError, match="theirs must answer the questions of ours"):
+    with pytest.raises(ValueError, match="theirs must answer the queries of ours"):
         compare(ours, theirs, "ndcg@10")
 
 

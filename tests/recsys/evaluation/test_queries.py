@@ -96,7 +96,7 @@ def test_given_candidates_are_the_catalogue_with_or_without_history(split):
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_questions_equal_their_definition_as_sets_on_random_events(scope):
+def test_queries_equal_their_definition_as_sets_on_random_events(scope):
     generator = np.random.default_rng(7)
     events = [
         (*generator.integers(0, (20, 30)), (VIEW, BUY)[generator.integers(2)], time)

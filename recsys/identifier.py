@@ -57,7 +57,7 @@ class ProductIdentifier:
             device: Device of the embeddings and the networks.
 
         Raises:
-            BundleError: If there is no bundle, or a file of it differs from its manifest.
+            BundleError: If the folder holds no bundle, or a file of it differs from its manifest.
             MissingPartError: If the bundle was trained without labelled photos.
         """
         return cls(Recommender(Bundle(path), device=device))

@@ -22,7 +22,7 @@ class IdentificationPart:
     Args:
         gallery: Pictures and labelled photos in the item space.
         calibration: Calibration of the gallery's evidence.
-        head: Target of the vision tower whose classes are products; None if there is none.
+        head: Target of the vision tower whose classes are products; None without such a target.
         views: Views of each photo to average.
     """
 

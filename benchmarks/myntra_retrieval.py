@@ -102,6 +102,7 @@ def load_shop() -> Shop:
 
 def with_table(config: TrainConfig, items: pl.DataFrame, split: str) -> TrainConfig:
     """Return the configuration for these items, which are written where it finds them."""
+    assert config.data.items is not None, "both configurations name it"
     path = Path(config.data.items).expanduser()
     path = path if split == "test" else path.with_stem(f"{path.stem}-{split}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from recsys.data.dataset import load_dataset
 from recsys.data.interactions import Interactions, build_interactions
 from recsys.data.sources.registry import import_source
 from recsys.data.splits import split_by_time
+from recsys.data.tables import Tables
 from recsys.evaluation.protocol import SystemResult, evaluate
 from recsys.evaluation.queries import Scope, build_queries
 from recsys.ranking.baselines import (
@@ -62,7 +63,7 @@ def read_purchases(source: Path) -> Interactions:
     """Return the purchases of the published table."""
     with tempfile.TemporaryDirectory() as folder:
         tables = import_source("online-retail", source, Path(folder) / "online-retail")
-        dataset = load_dataset(tables.items, tables.events, now=datetime.now(UTC))
+        dataset = load_dataset(Tables(tables.items, tables.events), now=datetime.now(UTC))
     if dataset.events is None:
         raise SystemExit(f"{source} must hold purchases, got none")
     return build_interactions(dataset.events, dataset.items["item_id"].to_list())

@@ -17,6 +17,7 @@ import vision.checkpoint
 from benchmarks.published import imported
 from benchmarks.record import record
 from recsys.data.dataset import Dataset, load_dataset
+from recsys.data.tables import Tables
 from recsys.training.labels import item_labels, photo_labels
 from vision.dataset import Samples
 from vision.deploy.comparison import VariantRow, compare_variants
@@ -33,10 +34,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=31, help="timed passes of each variant")
     parser.add_argument("--limit", type=int, help="use so many test photos, and record nothing")
     arguments = parser.parse_args()
-    tables = imported("grocery-store", "grocery-store.tar")
-    dataset = load_dataset(
-        tables / "items.parquet", photos=tables / "photos.parquet", now=datetime.now(UTC)
-    )
+    folder = imported("grocery-store", "grocery-store.tar")
+    tables = Tables(folder / "items.parquet", photos=folder / "photos.parquet")
+    dataset = load_dataset(tables, now=datetime.now(UTC))
     rows = compare_variants(
         vision.checkpoint.load(arguments.tower),
         test_samples(dataset, arguments.limit),

@@ -25,7 +25,11 @@ class _Model(BaseModel):
 class DataConfig(_Model):
     """Where the three tables are. Paths are relative to the configuration file."""
 
-    items: str = Field(description="Items table: Parquet, CSV or NDJSON; a file or a glob.")
+    items: str | None = Field(
+        None,
+        description="Items table: Parquet, CSV or NDJSON; a file or a glob. Needed, unless "
+        "tables are passed to `recsys.train`.",
+    )
     events: str | None = Field(None, description="Events table, if the shop has one.")
     photos: str | None = Field(None, description="Customers' photos table, if the shop has one.")
     images_root: str | None = Field(
@@ -220,7 +224,7 @@ class TrainConfig(_Model):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where to train; auto takes CUDA where there is one."
     )
-    data: DataConfig
+    data: DataConfig = Field(DataConfig(), description="The shop's tables.")
     split: SplitConfig = Field(SplitConfig(), description="What is held out.")
     vision: VisionConfig = Field(VisionConfig(), description="The vision tower.")
     text: TextConfig = Field(TextConfig(), description="The text encoder.")

@@ -13,10 +13,11 @@ from recsys.bundle import Contents, write_bundle
 from recsys.catalogue.embedder import is_readable
 from recsys.catalogue.store import Catalogue
 from recsys.config import TrainConfig
-from recsys.data import dataset as tables
+from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.data.pictures import Progress
 from recsys.data.quarantine import Quarantine
+from recsys.data.tables import Tables
 from recsys.errors import DataError
 from recsys.identification.stored import IdentificationPart
 from recsys.ranking.statistics import build_statistics
@@ -66,27 +67,30 @@ def train(
     config: TrainConfig,
     out: Path,
     *,
+    tables: Tables | None = None,
     strict: bool = False,
     progress: bool = False,
     announce: Callable[[str], None] = lambda stage: None,
 ) -> Run:
-    """Train on the configured tables and seal a bundle under ``out``.
+    """Train on the shop's tables and seal a bundle under ``out``.
 
     Args:
         config: Settings, as ``load_config`` returns them.
         out: Folder of bundles; the stages are kept in it, too.
+        tables: Files or DataFrames to train on; None takes the tables that ``config`` names.
         strict: Whether to raise on the first bad row instead of leaving it out.
         progress: Whether to show progress bars.
         announce: Called with the name of each stage before it runs.
 
     Raises:
+        ConfigError: If tables are neither passed nor configured, or both.
         DataError: If a table cannot be used, or there are neither titles nor pictures.
         RecsysError: If training cannot go on; errors of the towers are its cause.
     """
     runtime = _runtime(config, out, announce, progress=progress)
     announce("check")
     with _checking(visible=progress) as advance:
-        dataset = load_tables(config, strict=strict, progress=advance)
+        dataset = load_tables(config, tables, strict=strict, progress=advance)
     shop = read_shop(dataset, config)
     left_out = _left_out(shop)
     vision = train_vision(shop, config.vision, runtime)
@@ -156,11 +160,26 @@ def _checking(*, visible: bool) -> Iterator[Progress | None]:
 
 
 def load_tables(
-    config: TrainConfig, *, strict: bool = False, progress: Progress | None = None
+    config: TrainConfig,
+    tables: Tables | None = None,
+    *,
+    strict: bool = False,
+    progress: Progress | None = None,
 ) -> Dataset:
-    """Return the configured tables, bad rows quarantined, or raised on when ``strict``."""
-    return tables.load_dataset(
-        *_sources(config),
+    """Return the validated tables, bad rows quarantined, or raised on when ``strict``.
+
+    Args:
+        config: From ``load_config``.
+        tables: Files or DataFrames to load; None takes the tables that ``config`` names.
+        strict: Raise if any row is bad.
+        progress: Called after each picture that was checked.
+
+    Raises:
+        ConfigError: If tables are neither passed nor configured, or both.
+        DataError: If a table cannot be used.
+    """
+    return datasets.load_dataset(
+        datasets.choose_tables(config.data, tables),
         now=datetime.now(UTC),
         strict=strict,
         check_image=is_readable,
@@ -170,15 +189,12 @@ def load_tables(
 
 def check_tables(config: TrainConfig, *, progress: Progress | None = None) -> Quarantine:
     """Return what validation finds in the configured tables, even where nothing can be used."""
-    return tables.check_tables(
-        *_sources(config), now=datetime.now(UTC), check_image=is_readable, progress=progress
+    return datasets.check_tables(
+        datasets.choose_tables(config.data, None),
+        now=datetime.now(UTC),
+        check_image=is_readable,
+        progress=progress,
     )
-
-
-def _sources(config: TrainConfig) -> tuple[str, str | None, str | None, Path | None]:
-    data = config.data
-    root = Path(data.images_root) if data.images_root else None
-    return data.items, data.events, data.photos, root
 
 
 def _left_out(shop: ShopData) -> tuple[str, ...]:

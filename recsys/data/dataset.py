@@ -8,11 +8,13 @@ from pathlib import Path
 
 import polars as pl
 
+from recsys.config import DataConfig
+from recsys.data.frames import Frame
 from recsys.data.loading import default_images_root, load_events, load_items, load_photos
 from recsys.data.pictures import CheckImage, Progress
 from recsys.data.quarantine import Quarantine
-from recsys.data.tables import Source
-from recsys.errors import DataError
+from recsys.data.tables import Tables
+from recsys.errors import ConfigError, DataError
 
 _ROWS_PER_HASH = 100_000  # bounds the text that is held while a table is hashed
 # Where a shop has chosen no split; the rest is for training.
@@ -66,11 +68,36 @@ class Dataset:
             yield f"{image} {state.st_size} {state.st_mtime_ns}\n"
 
 
+def choose_tables(config: DataConfig, tables: Tables | None) -> Tables:
+    """Return the tables that were passed, or else those that the configuration names.
+
+    Args:
+        config: Section [data] of the configuration.
+        tables: Files or DataFrames that the caller passed, if any.
+
+    Raises:
+        ConfigError: If tables are neither passed nor configured, or both.
+    """
+    paths = config.model_dump(
+        include={"items", "events", "photos", "images_root"}, exclude_none=True
+    )
+    if tables is not None and paths:
+        raise ConfigError(
+            f"tables must be passed or named in [data], got both; remove {', '.join(paths)} from "
+            "[data], or pass no tables"
+        )
+    if tables is not None:
+        return tables
+    if config.items is None:
+        raise ConfigError(
+            "data.items must name the items table, got none; add it to [data], or pass "
+            "tables=Tables(items=...) to train"
+        )
+    return Tables(config.items, config.events, config.photos, config.images_root or None)
+
+
 def load_dataset(
-    items: Source,
-    events: Source | None = None,
-    photos: Source | None = None,
-    images_root: Path | None = None,
+    tables: Tables,
     *,
     now: datetime,
     strict: bool = False,
@@ -80,10 +107,7 @@ def load_dataset(
     """Return the valid rows of a shop's tables; bad rows are in ``Dataset.quarantine``.
 
     Args:
-        items: Items table: a path, a glob, or a list of them; Parquet, CSV or NDJSON.
-        events: Events table.
-        photos: Photos table.
-        images_root: What picture paths are relative to; the folder of the items table if None.
+        tables: Files or DataFrames.
         now: Time with a zone; events after it are quarantined.
         strict: Raise if any row is bad.
         check_image: Whether a file can be decoded; None looks no further than the file's existence.
@@ -95,7 +119,7 @@ def load_dataset(
         SchemaError: If columns or types are not what the schema wants.
         InvalidArgumentError: If ``now`` has no zone.
     """
-    dataset = _load(items, events, photos, images_root, now, check_image, progress)
+    dataset = _load(tables, now, check_image, progress)
     if strict:
         dataset.quarantine.require_empty()
     for report in dataset.quarantine.reports:
@@ -106,10 +130,7 @@ def load_dataset(
 
 
 def check_tables(
-    items: Source,
-    events: Source | None = None,
-    photos: Source | None = None,
-    images_root: Path | None = None,
+    tables: Tables,
     *,
     now: datetime,
     check_image: CheckImage | None = None,
@@ -119,45 +140,48 @@ def check_tables(
 
     Takes the arguments of ``load_dataset`` and raises as it does on tables that cannot be read.
     """
-    return _load(items, events, photos, images_root, now, check_image, progress).quarantine
+    return _load(tables, now, check_image, progress).quarantine
 
 
 def _load(
-    items: Source,
-    events: Source | None,
-    photos: Source | None,
-    images_root: Path | None,
+    tables: Tables,
     now: datetime,
     check_image: CheckImage | None,
     progress: Progress | None,
 ) -> Dataset:
-    root = images_root if images_root is not None else default_images_root(items)
-    catalogue, report = load_items(
-        items, images_root=root, check_image=check_image, progress=progress
+    root = _images_root(tables)
+    items, report = load_items(
+        tables.items, images_root=root, check_image=check_image, progress=progress
     )
     reports = [report]
-    tables: dict[str, pl.DataFrame] = {}
-    if events is not None:
-        tables["events"], report = load_events(events, catalogue["item_id"], now=now)
+    events = photos = None
+    if tables.events is not None:
+        events, report = load_events(tables.events, items["item_id"], now=now)
         reports.append(report)
-    if photos is not None:
-        tables["photos"], report = load_photos(
-            photos,
-            catalogue["item_id"],
+    if tables.photos is not None:
+        photos, report = load_photos(
+            tables.photos,
+            items["item_id"],
             images_root=root,
             check_image=check_image,
             progress=progress,
         )
-        tables["photos"] = _with_splits(tables["photos"])
+        photos = _with_splits(photos)
         reports.append(report)
-    pictured = "photos" in tables or catalogue["image"].is_not_null().any()
+    pictured = photos is not None or items["image"].is_not_null().any()
     return Dataset(
-        items=catalogue,
-        events=tables.get("events"),
-        photos=tables.get("photos"),
+        items=items,
+        events=events,
+        photos=photos,
         images_root=root if pictured else None,
         quarantine=Quarantine(tuple(reports)),
     )
+
+
+def _images_root(tables: Tables) -> Path | None:
+    if tables.images_root is not None:
+        return Path(tables.images_root)
+    return None if isinstance(tables.items, Frame) else default_images_root(tables.items)
 
 
 def _with_splits(photos: pl.DataFrame) -> pl.DataFrame:

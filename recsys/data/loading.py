@@ -9,6 +9,7 @@ import dataframely as dy
 import polars as pl
 
 from recsys.data.coercion import coerce
+from recsys.data.frames import Frame, to_polars
 from recsys.data.pictures import CheckImage, PictureRule, Progress, broken_pictures
 from recsys.data.quarantine import ROW, Loaded, validate
 from recsys.data.tables import Source, find_files, scan_file
@@ -31,8 +32,15 @@ def scan_table(source: Source, schema: type[dy.Schema]) -> pl.LazyFrame:
     return pl.concat(frames)
 
 
+def _scan(source: Source | Frame, schema: type[dy.Schema], table: str) -> pl.LazyFrame:
+    """Return the coerced rows of a table, be it files or a DataFrame."""
+    if isinstance(source, Frame):
+        return coerce(to_polars(source, table=table).lazy(), schema, table=f"table {table}")
+    return scan_table(source, schema)
+
+
 def load_items(
-    source: Source,
+    source: Source | Frame,
     *,
     images_root: Path | None = None,
     check_image: CheckImage | None = None,
@@ -43,24 +51,24 @@ def load_items(
     An item with a bad picture stays, without the picture, and is reported.
 
     Args:
-        source: A path, a glob, or a list of them.
-        images_root: What picture paths are relative to; the folder of the first file if None.
+        source: A path, a glob, a list of them, or a DataFrame.
+        images_root: Folder that picture paths are relative to; None if no picture can be found.
         check_image: Whether a file can be decoded; None looks no further than the file's existence.
         progress: Told after each picture that was checked.
 
     Raises:
-        DataError: If the table cannot be read or is empty, or ``images_root`` is not a folder.
+        DataError: If the table cannot be read or is empty, or if pictures are named and
+            ``images_root`` is not a folder.
         SchemaError: If columns or types are not what the schema wants.
     """
-    root = images_root if images_root is not None else default_images_root(source)
-    table = scan_table(source, ItemSchema)
-    loaded = check_items(table, root, rules={}, check_image=check_image, progress=progress)
+    table = _scan(source, ItemSchema, "items")
+    loaded = check_items(table, images_root, rules={}, check_image=check_image, progress=progress)
     return loaded._replace(frame=loaded.frame.drop(ROW))
 
 
 def check_items(
     table: pl.LazyFrame,
-    images_root: Path,
+    images_root: Path | None,
     *,
     rules: Mapping[str, pl.Expr],
     check_image: CheckImage | None = None,
@@ -70,13 +78,14 @@ def check_items(
 
     Args:
         table: What ``scan_table`` returned, or some rows of it.
-        images_root: What picture paths are relative to.
+        images_root: Folder that picture paths are relative to; None if no picture can be found.
         rules: Rules beyond the schema's, by name; one of the same name takes its place.
         check_image: As in ``load_items``.
         progress: As in ``load_items``.
 
     Raises:
-        DataError: If the table cannot be read or is empty, or ``images_root`` is not a folder.
+        DataError: If the table cannot be read or is empty, or if pictures are named and
+            ``images_root`` is not a folder.
     """
     loaded = validate(table, ItemSchema, table="items", rules=rules)
     broken = _broken(loaded, images_root, check_image, progress)
@@ -90,11 +99,11 @@ def default_images_root(source: Source) -> Path:
     return find_files(source)[0].parent
 
 
-def load_events(source: Source, item_ids: pl.Series, *, now: datetime) -> Loaded:
+def load_events(source: Source | Frame, item_ids: pl.Series, *, now: datetime) -> Loaded:
     """Return the valid events in the order of the table.
 
     Args:
-        source: A path, a glob, or a list of them.
+        source: A path, a glob, a list of them, or a DataFrame.
         item_ids: The valid items; events of others are quarantined.
         now: Time with a zone; events after it are quarantined.
 
@@ -109,33 +118,38 @@ def load_events(source: Source, item_ids: pl.Series, *, now: datetime) -> Loaded
         "item_id|known": pl.col("item_id").is_in(item_ids.implode()),
         "timestamp|not_future": pl.col("timestamp") <= now,
     }
-    loaded = validate(scan_table(source, EventSchema), EventSchema, table="events", rules=rules)
+    loaded = validate(
+        _scan(source, EventSchema, "events"), EventSchema, table="events", rules=rules
+    )
     return Loaded(loaded.frame.drop(ROW), loaded.report)
 
 
 def load_photos(
-    source: Source,
+    source: Source | Frame,
     item_ids: pl.Series,
     *,
-    images_root: Path,
+    images_root: Path | None,
     check_image: CheckImage | None = None,
     progress: Progress | None = None,
 ) -> Loaded:
     """Return the valid photos in the order of the table; one with a bad picture is quarantined.
 
     Args:
-        source: A path, a glob, or a list of them.
+        source: A path, a glob, a list of them, or a DataFrame.
         item_ids: The valid items; photos of others are quarantined.
-        images_root: What picture paths are relative to.
+        images_root: Folder that picture paths are relative to; None if no picture can be found.
         check_image: Whether a file can be decoded; None looks no further than the file's existence.
         progress: Told after each picture that was checked.
 
     Raises:
-        DataError: If the table cannot be read or is empty, or ``images_root`` is not a folder.
+        DataError: If the table cannot be read or is empty, or if pictures are named and
+            ``images_root`` is not a folder.
         SchemaError: If columns or types are not what the schema wants.
     """
     rules = {"item_id|known": pl.col("item_id").is_in(item_ids.implode())}
-    loaded = validate(scan_table(source, PhotoSchema), PhotoSchema, table="photos", rules=rules)
+    loaded = validate(
+        _scan(source, PhotoSchema, "photos"), PhotoSchema, table="photos", rules=rules
+    )
     broken = _broken(loaded, images_root, check_image, progress)
     photos = loaded.frame.filter(~pl.col("image").is_in(list(broken))).drop(ROW)
     failures = _with_pictures(loaded, broken)
@@ -143,7 +157,7 @@ def load_photos(
 
 
 def _broken(
-    loaded: Loaded, root: Path, check_image: CheckImage | None, progress: Progress | None
+    loaded: Loaded, root: Path | None, check_image: CheckImage | None, progress: Progress | None
 ) -> dict[str, PictureRule]:
     names = loaded.frame["image"].drop_nulls().unique(maintain_order=True)
     return broken_pictures(names, root, check_image=check_image, progress=progress)

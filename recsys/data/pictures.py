@@ -40,7 +40,7 @@ def broken_rule(name: str, root: Path, check_image: CheckImage | None) -> Pictur
 
 def broken_pictures(
     names: Iterable[str],
-    root: Path,
+    root: Path | None,
     *,
     check_image: CheckImage | None,
     progress: Progress | None,
@@ -49,17 +49,17 @@ def broken_pictures(
 
     Args:
         names: Distinct paths relative to ``root``.
-        root: Images root.
+        root: Images root; None if no picture can be found.
         check_image: Whether a file can be decoded; called from several threads.
         progress: Told after each picture.
 
     Raises:
-        DataError: If ``root`` is not a folder.
+        DataError: If a picture is named and ``root`` is not a folder.
     """
     names = list(names)
     if not names:
         return {}
-    if not root.is_dir():
+    if root is None or not root.is_dir():
         raise DataError(f"images_root must be the folder of {names[0]!r}, got {root}")
     resolved = root.resolve()
     broken: dict[str, PictureRule] = {}

@@ -1,17 +1,53 @@
-"""Read tables lazily: Parquet, CSV or NDJSON, one file, a glob or a list of them."""
+"""Where tables are: DataFrames, or Parquet, CSV and NDJSON files, which are read lazily."""
 
 import csv
 import glob
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from recsys.errors import DataError
+from recsys.data.frames import Frame
+from recsys.errors import DataError, InvalidArgumentError
 
-Source = str | Path | Sequence[str | Path]
+Source = str | Path | Sequence[str | Path]  # a path, a glob, or a list of them
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """The tables of one shop, each as files or as a DataFrame: ``Tables(items=df, events=df)``.
+
+    Files are Parquet, CSV or NDJSON: a path, a glob, or a list of them. DataFrames are of polars,
+    pandas, or any library with the Arrow interface. Both are validated in the same way.
+
+    Args:
+        items: Items table.
+        events: Events table, None if the shop has none.
+        photos: Customers' photos table, None if the shop has none.
+        images_root: Folder that picture paths are relative to. None takes the folder of the first
+            items file; beside a DataFrame of items with pictures it must be given.
+
+    Raises:
+        InvalidArgumentError: If a table is neither files nor a DataFrame.
+    """
+
+    items: Source | Frame
+    events: Source | Frame | None = None
+    photos: Source | Frame | None = None
+    images_root: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("items", "events", "photos"):
+            table = getattr(self, name)
+            optional = table is None and name != "items"
+            if not optional and not isinstance(table, str | Path | Sequence | Frame):
+                raise InvalidArgumentError(
+                    f"{name} must be a path, a glob, a list of them, or a DataFrame of polars, "
+                    f"pandas or another library with the Arrow interface, got {type(table)}"
+                )
 
 
 def _scan_csv(path: Path) -> pl.LazyFrame:

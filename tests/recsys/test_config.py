@@ -38,9 +38,8 @@ def test_all_problems_are_reported_at_once_with_the_nearest_key(tmp_path: Path) 
     assert "splitt: unknown key; did you mean 'split'?" in message
 
 
-def test_a_missing_items_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="data: Field required"):
-        load_config(write(tmp_path, 'name = "x"\n'))
+def test_tables_that_will_be_passed_to_train_need_not_be_named(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, 'name = "x"\n')).data.items is None
 
 
 @pytest.mark.parametrize("text", ["[data", 'items = "\n'])

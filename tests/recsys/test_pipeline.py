@@ -10,8 +10,9 @@ import vision.errors
 from recsys.bundle import Bundle
 from recsys.config import TrainConfig
 from recsys.data.synthetic import Shop
-from recsys.errors import DataError, MissingPartError, WeightsError
-from recsys.pipeline import Run, train
+from recsys.data.tables import Tables
+from recsys.errors import ConfigError, DataError, MissingPartError, WeightsError
+from recsys.pipeline import Run, load_tables, train
 from recsys.recommender import Recommender
 
 
@@ -37,6 +38,34 @@ def test_the_same_configuration_skips_every_stage_and_gives_the_same_version(
     again = train(tiny_config, tiny_run.bundle.parent)
     assert all(stage.skipped for stage in again.stages)
     assert again.bundle == tiny_run.bundle
+
+
+NO_TABLES = {"items": None, "events": None, "photos": None, "images_root": None}
+
+
+def without_tables(config: TrainConfig) -> TrainConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update=NO_TABLES)})
+
+
+def test_frames_with_the_rows_of_the_files_skip_every_stage_and_give_the_same_version(
+    tiny_run: Run, tiny_config: TrainConfig, tiny_shop: Shop
+) -> None:
+    tables = Tables(
+        items=pl.read_parquet(tiny_shop.items),
+        events=pl.read_parquet(tiny_shop.events).to_pandas(),
+        photos=pl.read_parquet(tiny_shop.photos),
+        images_root=tiny_shop.images,
+    )
+    again = train(without_tables(tiny_config), tiny_run.bundle.parent, tables=tables)
+    assert all(stage.skipped for stage in again.stages)
+    assert again.bundle == tiny_run.bundle
+
+
+def test_tables_are_either_passed_or_configured(tiny_config: TrainConfig, tiny_shop: Shop) -> None:
+    with pytest.raises(ConfigError, match=r"got both; remove items, events, photos, images_root"):
+        load_tables(tiny_config, Tables(tiny_shop.items))
+    with pytest.raises(ConfigError, match=r"data\.items must name the items table, got none"):
+        load_tables(without_tables(tiny_config))
 
 
 def test_a_change_of_the_ranker_trains_the_ranker_alone(

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from recsys.data.dataset import Dataset, check_tables, load_dataset
-from recsys.errors import DataError, SchemaError
+from recsys.data.tables import Tables
+from recsys.errors import DataError, InvalidArgumentError, SchemaError
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -30,7 +31,7 @@ def shop(tmp_path: Path) -> Path:
 
 def load(shop: Path, **options: Any) -> Dataset:
     tables = (shop / "items.csv", shop / "events.csv", shop / "photos.csv")
-    return load_dataset(*tables, now=NOW, **options)
+    return load_dataset(Tables(*tables), now=NOW, **options)
 
 
 def test_events_of_an_item_that_was_quarantined_are_quarantined_too(shop: Path) -> None:
@@ -47,7 +48,7 @@ def test_events_of_an_item_that_was_quarantined_are_quarantined_too(shop: Path) 
 
 
 def test_tables_that_a_shop_has_not_are_none(shop: Path) -> None:
-    dataset = load_dataset(shop / "items.csv", now=NOW)
+    dataset = load_dataset(Tables(shop / "items.csv"), now=NOW)
 
     assert dataset.events is None
     assert dataset.photos is None
@@ -60,8 +61,53 @@ def test_the_images_root_is_the_items_folder_unless_given_and_none_without_pictu
     (shop / "plain.csv").write_text("item_id\na\n")
 
     assert load(shop).images_root == shop
-    assert load_dataset(shop / "items.csv", images_root=tmp_path, now=NOW).images_root is None
-    assert load_dataset(shop / "plain.csv", now=NOW).images_root is None
+    elsewhere = Tables(shop / "items.csv", images_root=tmp_path)
+    assert load_dataset(elsewhere, now=NOW).images_root is None
+    assert load_dataset(Tables(shop / "plain.csv"), now=NOW).images_root is None
+
+
+def frames(shop: Path) -> dict[str, pl.DataFrame]:
+    names = ("items", "events", "photos")
+    return {name: pl.read_csv(shop / f"{name}.csv") for name in names}
+
+
+def test_frames_are_validated_as_files_are_and_have_the_same_fingerprint(shop: Path) -> None:
+    dataset = load_dataset(Tables(**frames(shop), images_root=shop), now=NOW)
+
+    assert dataset.items.equals(load(shop).items)
+    assert dataset.quarantine.lines() == load(shop).quarantine.lines()
+    assert dataset.fingerprint() == load(shop).fingerprint()
+
+
+def test_another_cell_of_a_frame_changes_the_fingerprint(shop: Path) -> None:
+    tables = frames(shop)
+    tables["items"] = tables["items"].with_columns(title=pl.lit("Jug"))
+
+    changed = load_dataset(Tables(**tables, images_root=shop), now=NOW)
+
+    assert changed.fingerprint() != load(shop).fingerprint()
+
+
+def test_files_and_frames_may_be_mixed(shop: Path) -> None:
+    tables = Tables(shop / "items.csv", frames(shop)["events"], shop / "photos.csv")
+
+    assert load_dataset(tables, now=NOW).fingerprint() == load(shop).fingerprint()
+
+
+def test_frames_with_pictures_need_the_folder_of_the_pictures(shop: Path) -> None:
+    items = frames(shop)["items"]
+
+    with pytest.raises(DataError, match=r"images_root must be the folder of 'a\.jpg', got None"):
+        load_dataset(Tables(items), now=NOW)
+    assert load_dataset(Tables(items.drop("image")), now=NOW).images_root is None
+
+
+@pytest.mark.parametrize("table", ["items", "events", "photos"])
+def test_a_table_of_another_type_is_refused_at_once(table: str) -> None:
+    wrong: dict[str, Any] = {"items": "items.csv", table: 7}
+
+    with pytest.raises(InvalidArgumentError, match=f"{table} must be a path.*got <class 'int'>"):
+        Tables(**wrong)
 
 
 def with_photos(shop: Path, rows: list[str]) -> pl.DataFrame:
@@ -105,7 +151,7 @@ def test_a_table_without_a_valid_row_is_an_error_that_says_why_yet_can_be_checke
 
     with pytest.raises(DataError, match=r"(?s)table events must have a valid row.*1 of 1 rows"):
         load(shop)
-    checked = check_tables(shop / "items.csv", shop / "events.csv", now=NOW)
+    checked = check_tables(Tables(shop / "items.csv", shop / "events.csv"), now=NOW)
     assert checked.counts()["events"] == {"item_id|known": 1}
 
 
@@ -132,7 +178,7 @@ def test_the_fingerprint_does_not_depend_on_the_file_format_or_the_place(
     tables = (copy / "items.parquet", copy / "events.csv", copy / "photos.csv")
 
     assert load(shop).fingerprint() == fingerprint
-    assert load_dataset(*tables, now=NOW).fingerprint() == fingerprint
+    assert load_dataset(Tables(*tables), now=NOW).fingerprint() == fingerprint
 
 
 @pytest.mark.parametrize(
@@ -155,9 +201,9 @@ def test_the_fingerprint_tells_a_missing_table_from_one_of_another_name(shop: Pa
     dataset = load(shop)
     prints = {
         dataset.fingerprint(),
-        load_dataset(shop / "items.csv", now=NOW).fingerprint(),
-        load_dataset(shop / "items.csv", shop / "events.csv", now=NOW).fingerprint(),
-        load_dataset(shop / "items.csv", photos=shop / "photos.csv", now=NOW).fingerprint(),
+        load_dataset(Tables(shop / "items.csv"), now=NOW).fingerprint(),
+        load_dataset(Tables(shop / "items.csv", shop / "events.csv"), now=NOW).fingerprint(),
+        load_dataset(Tables(shop / "items.csv", photos=shop / "photos.csv"), now=NOW).fingerprint(),
     }
 
     assert len(prints) == 4

@@ -22,7 +22,7 @@ def test_an_item_with_a_bad_picture_stays_without_it(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"picture")
     table = write(tmp_path / "items.csv", "item_id,image", "a,a.jpg", "b,b.jpg", "c,../c.jpg", "d,")
 
-    items, report = load_items(table)
+    items, report = load_items(table, images_root=tmp_path)
 
     assert items.select("item_id", "image").rows() == [
         ("a", "a.jpg"),
@@ -64,7 +64,7 @@ def test_a_picture_that_two_items_share_is_checked_once_and_reported_for_both(
         checked.append(path)
         return False
 
-    items, report = load_items(table, check_image=check_image)
+    items, report = load_items(table, images_root=tmp_path, check_image=check_image)
 
     assert len(checked) == 1
     assert items["image"].to_list() == [None, None]
@@ -74,7 +74,7 @@ def test_a_picture_that_two_items_share_is_checked_once_and_reported_for_both(
 def test_bad_rows_and_bad_pictures_are_reported_in_row_order(tmp_path: Path) -> None:
     table = write(tmp_path / "items.csv", "item_id,image,price", "a,x.jpg,1", "b,,-1", "c,y.jpg,1")
 
-    report = load_items(table).report
+    report = load_items(table, images_root=tmp_path).report
 
     assert report.failures["row"].to_list() == [1, 2, 3]
     assert (report.n_rows, report.n_valid) == (3, 2)
@@ -85,7 +85,7 @@ def test_pictures_are_looked_for_beside_the_table_or_under_the_given_root(tmp_pa
     (tmp_path / "a.jpg").write_bytes(b"picture")
     table = write(tmp_path / "tables" / "items.csv", "item_id,image", "a,a.jpg")
 
-    assert load_items(table).frame["image"].to_list() == [None]
+    assert load_items(table, images_root=table.parent).frame["image"].to_list() == [None]
     assert load_items(table, images_root=tmp_path).frame["image"].to_list() == ["a.jpg"]
 
 
@@ -149,7 +149,7 @@ def test_damage_that_shows_only_while_reading_is_a_data_error(tmp_path: Path) ->
     table = write(tmp_path / "items.csv", "item_id,title", "a,Mug", "b,Cup,extra,fields")
 
     with pytest.raises(DataError, match=r"table items cannot be read \(found more fields"):
-        load_items(table)
+        load_items(table, images_root=tmp_path)
 
 
 def test_text_that_is_not_utf8_is_a_data_error(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from recsys.data.dataset import Dataset, load_dataset
 from recsys.data.interactions import build_interactions
 from recsys.data.sources.amazon_beauty import import_amazon_beauty
 from recsys.data.splits import leave_last_out
+from recsys.data.tables import Tables
 from recsys.errors import DataError, SchemaError
 
 ROOT = Path(__file__).parents[4]
@@ -33,7 +34,7 @@ def src(tmp_path: Path) -> Path:
 def load(src: Path) -> Dataset:
     imported = import_amazon_beauty(src, src / "out")
     assert imported.events is not None
-    return load_dataset(imported.items, imported.events, now=datetime.now(UTC), strict=True)
+    return load_dataset(Tables(imported.items, imported.events), now=datetime.now(UTC), strict=True)
 
 
 def test_items_keep_titles_and_attributes(src: Path) -> None:
@@ -74,7 +75,7 @@ def test_the_published_tables_have_the_published_counts(tmp_path: Path) -> None:
     imported = import_amazon_beauty(REAL, tmp_path / "out")
     assert imported.events is not None
     now = datetime.now(UTC)
-    dataset = load_dataset(imported.items, imported.events, now=now, strict=True)
+    dataset = load_dataset(Tables(imported.items, imported.events), now=now, strict=True)
 
     assert dataset.events is not None
     assert len(dataset.items) == 12_101

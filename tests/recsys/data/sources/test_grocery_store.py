@@ -7,6 +7,7 @@ import pytest
 
 from recsys.data.dataset import load_dataset
 from recsys.data.sources.grocery_store import import_grocery_store
+from recsys.data.tables import Tables
 from recsys.errors import DataError, SchemaError
 
 HEADER = (
@@ -46,7 +47,7 @@ def src(tmp_path: Path) -> Path:
 
 def test_items_are_the_fine_classes(src: Path, tmp_path: Path) -> None:
     imported = import_grocery_store(src, tmp_path / "out")
-    items = load_dataset(imported.items, now=datetime.now(UTC), strict=True).items
+    items = load_dataset(Tables(imported.items), now=datetime.now(UTC), strict=True).items
 
     assert imported.n_items == 2
     assert items["item_id"].to_list() == ["Golden-Delicious", "Oatly-Oat-Milk"]
@@ -63,8 +64,8 @@ def test_items_are_the_fine_classes(src: Path, tmp_path: Path) -> None:
 def test_photos_keep_their_split_and_know_their_item(src: Path, tmp_path: Path) -> None:
     imported = import_grocery_store(src, tmp_path / "out")
     assert imported.photos is not None
-    now = datetime.now(UTC)
-    photos = load_dataset(imported.items, photos=imported.photos, now=now, strict=True).photos
+    tables = Tables(imported.items, photos=imported.photos)
+    photos = load_dataset(tables, now=datetime.now(UTC), strict=True).photos
 
     assert photos is not None
     assert imported.n_photos == len(photos) == 4
@@ -136,7 +137,7 @@ def test_a_photo_of_an_unknown_class_is_unlabelled(src: Path, tmp_path: Path) ->
 
     imported = import_grocery_store(src, tmp_path / "out")
     assert imported.photos is not None
-    dataset = load_dataset(imported.items, photos=imported.photos, now=datetime.now(UTC))
+    dataset = load_dataset(Tables(imported.items, photos=imported.photos), now=datetime.now(UTC))
 
     assert dataset.photos is not None
     unlabelled = dataset.photos.filter(pl.col("item_id").is_null())

@@ -5,6 +5,7 @@ import pytest
 
 from recsys.data.dataset import load_dataset
 from recsys.data.sources.myntra import import_myntra
+from recsys.data.tables import Tables
 from recsys.errors import DataError, SchemaError
 
 OURS = """item_id,title,master_category,sub_category,article_type,base_colour,usage,image
@@ -30,7 +31,7 @@ def test_both_layouts_give_the_same_items(tmp_path: Path, styles: str) -> None:
     src = publish(tmp_path / "src", styles, "15970.jpg", "39386.jpg")
 
     imported = import_myntra(src, tmp_path / "out")
-    items = load_dataset(imported.items, now=datetime.now(UTC), strict=True).items
+    items = load_dataset(Tables(imported.items), now=datetime.now(UTC), strict=True).items
 
     assert (imported.n_items, imported.events, imported.photos) == (2, None, None)
     assert items["item_id"].to_list() == ["15970", "39386"]
@@ -54,7 +55,7 @@ def test_an_item_whose_picture_was_not_published_has_none(tmp_path: Path) -> Non
     src = publish(tmp_path / "src", OURS, "15970.jpg")
 
     imported = import_myntra(src, tmp_path / "out")
-    items = load_dataset(imported.items, now=datetime.now(UTC), strict=True).items
+    items = load_dataset(Tables(imported.items), now=datetime.now(UTC), strict=True).items
 
     assert items["image"].to_list() == ["images/15970.jpg", None]
 

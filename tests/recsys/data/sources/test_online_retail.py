@@ -9,6 +9,7 @@ import pytest
 
 from recsys.data.dataset import load_dataset
 from recsys.data.sources.online_retail import import_online_retail
+from recsys.data.tables import Tables
 from recsys.errors import DataError, SchemaError
 
 ROOT = Path(__file__).parents[4]
@@ -31,7 +32,7 @@ def load(src: Path, out: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     imported = import_online_retail(src, out)
     assert imported.events is not None
     now = datetime.now(UTC)
-    dataset = load_dataset(imported.items, imported.events, now=now, strict=True)
+    dataset = load_dataset(Tables(imported.items, imported.events), now=now, strict=True)
     assert dataset.events is not None
     assert (imported.n_items, imported.n_events) == (len(dataset.items), len(dataset.events))
     return dataset.items, dataset.events

@@ -27,84 +27,119 @@ class DataConfig(_Model):
 
     items: str | None = Field(
         None,
-        description="Items table: Parquet, CSV or NDJSON; a file or a glob. Needed, unless "
-        "tables are passed to `recsys.train`.",
+        description="Items table, a file or a glob; unset if tables are passed to train.",
     )
     events: str | None = Field(None, description="Events table, if the shop has one.")
-    photos: str | None = Field(None, description="Customers' photos table, if the shop has one.")
+    photos: str | None = Field(None, description="Table of customers' photos, if the shop has one.")
     images_root: str | None = Field(
-        None, description="Folder that picture paths are relative to; the items' folder if unset."
+        None,
+        description="Folder that picture paths are relative to; unset is the items table's folder.",
     )
     target_kinds: tuple[str, ...] = Field(
-        (), description="Event kinds to recommend for; empty: purchases if there are any, else all."
+        (),
+        description="Event kinds to recommend for; empty is purchases if there are any, else all.",
     )
 
 
 class SplitConfig(_Model):
-    """What is held out, in time."""
+    """Which events are held out, by their time."""
 
     at: datetime | None = Field(
         None,
-        description="Events at or after it are the test set; one horizon before the end if unset.",
+        description="Time from which events are the test set; unset is one horizon before the end.",
     )
     horizon: str = Field(
         "30d",
-        description="Window that the ranker learns to predict, as a polars duration (30d, 1mo).",
+        description="Period that the ranker learns to predict, such as 30d or 1mo.",
     )
     n_cuts: int = Field(
-        3, ge=2, le=24, description="Snapshots the ranker learns from, the last one for validation."
+        3,
+        ge=2,
+        le=24,
+        description="Past moments that the ranker learns from; the last is for validation.",
     )
 
 
 class RankerConfig(_Model):
     """The ranking network and its training."""
 
-    hidden: int = Field(16, ge=1, description="Width of the hidden layers.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout of the hidden layers.")
-    n_queries: int = Field(5_000, ge=1, description="Users asked at each snapshot, at most.")
-    n_candidates: int = Field(600, ge=2, description="Candidates per training query.")
-    epochs: int = Field(20, ge=1, description="Passes over the snapshots at most.")
-    patience: int | None = Field(4, ge=1, description="Epochs without a better validation loss.")
-    batch_size: int = Field(64, ge=1, description="Queries per step.")
-    learning_rate: float = Field(3e-3, gt=0, description="Of AdamW.")
-    weight_decay: float = Field(1e-3, ge=0, description="Of AdamW.")
+    hidden: int = Field(16, ge=1, description="Width of the ranker's hidden layers.")
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="Dropout rate of the ranker's hidden layers."
+    )
+    n_queries: int = Field(
+        5_000, ge=1, description="Maximum number of users to rank for at each past moment."
+    )
+    n_candidates: int = Field(
+        600, ge=2, description="Number of candidates to rank for each training query."
+    )
+    epochs: int = Field(20, ge=1, description="Maximum number of passes over the ranker's queries.")
+    patience: int | None = Field(
+        4, ge=1, description="Epochs without progress after which the ranker stops; unset is never."
+    )
+    batch_size: int = Field(64, ge=1, description="Queries in one training step of the ranker.")
+    learning_rate: float = Field(
+        3e-3, gt=0, description="Highest AdamW learning rate of the ranker."
+    )
+    weight_decay: float = Field(1e-3, ge=0, description="AdamW weight decay of the ranker.")
     discovery_weight: float = Field(
-        1.0, ge=0, description="Weight of ranking what the user has not taken, beside ranking all."
+        1.0,
+        ge=0,
+        description="Weight of the loss over items new to the user, beside that over all.",
     )
     hide_events: float = Field(
-        0.1, ge=0, lt=1, description="Share of candidates shown to training as if they were new."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of candidates shown to training as if they had no events.",
     )
 
 
 class AlignmentConfig(_Model):
-    """Training both towers together on pictures and titles, before they are fused."""
+    """Training of both towers together, on pictures and their titles, before the fusion."""
 
-    epochs: int = Field(0, ge=0, description="Passes over the pictures; 0 leaves the towers alone.")
-    batch_size: int = Field(512, ge=2, description="Pictures per step, each other's negatives.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak rate of the text encoder's AdamW.")
-    picture_learning_rate: float = Field(5e-4, gt=0, description="That of the vision tower.")
-    weight_decay: float = Field(0.05, ge=0, description="Of AdamW; not on norms and biases.")
+    epochs: int = Field(
+        0, ge=0, description="Passes of both towers over the pictures; 0 leaves the towers alone."
+    )
+    batch_size: int = Field(
+        512, ge=2, description="Pictures in one step of alignment, each other's negatives."
+    )
+    learning_rate: float = Field(
+        1e-3, gt=0, description="Highest AdamW learning rate of the text encoder in alignment."
+    )
+    picture_learning_rate: float = Field(
+        5e-4, gt=0, description="Highest AdamW learning rate of the vision tower in alignment."
+    )
+    weight_decay: float = Field(
+        0.05, ge=0, description="AdamW weight decay during alignment, biases and norms excluded."
+    )
     temperature: float = Field(
-        0.05, gt=0, description="What cosines are divided by at first; it is learned."
+        0.05, gt=0, description="Initial temperature of cosines, which alignment learns."
     )
     head_weight: float = Field(
-        0.2, ge=0, description="Weight of the vision tower's classifiers, which go on learning."
+        0.2, ge=0, description="Weight of the vision tower's classifiers, which keep learning."
     )
-    word_dropout: float = Field(0.1, ge=0, lt=1, description="Share of a title's words left out.")
+    word_dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of a title's words left out at random."
+    )
     augmentation: str = Field(
-        "light", description="Of the pictures; colours that titles name must stay as they are."
+        "light",
+        description="Preset of random changes to pictures during alignment; keep the colours.",
     )
     # Another size than the tower's costs recall: it then meets things larger than it has learned.
     train_size: int | None = Field(
         None,
         ge=16,
-        description="Side of training pictures; unset, the tower's own, at which it embeds.",
+        description="Side of pictures during alignment in pixels; unset is the tower's own.",
     )
     start_size: int | None = Field(
-        None, ge=16, description="Side in the first epoch, growing; networks of fixed size: unset."
+        None,
+        ge=16,
+        description="Side in the first epoch of alignment, growing; unset is train_size.",
     )
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
-        "auto", description="auto is bf16-mixed where the hardware computes in it, else 32-true."
+        "auto",
+        description="Number format of alignment; auto is bf16-mixed where the hardware has it.",
     )
 
     @field_validator("augmentation")
@@ -118,128 +153,166 @@ class FusionConfig(_Model):
     """The item fusion and its training; the weights multiply mean losses of order 1."""
 
     kind: Literal["gated", "concat", "attention"] = Field(
-        "gated", description="How modalities are combined."
+        "gated", description="How the modalities of an item are combined."
     )
     dim: int = Field(256, ge=2, description="Size D of the item embedding.")
-    hidden: int = Field(256, ge=1, description="Width of each modality's projection MLP.")
-    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of inputs and projections.")
+    hidden: int = Field(256, ge=1, description="Width of the MLP that projects each modality.")
+    dropout: float = Field(
+        0.3, ge=0, lt=1, description="Dropout rate of the fusion's inputs and projections."
+    )
     epochs: int = Field(
-        20, ge=1, description="Passes over the items; a small catalogue is one of about 1,000."
+        20, ge=1, description="Passes over the items; a small catalogue is repeated to about 1,000."
     )
-    batch_size: int = Field(256, ge=2, description="Items, and photos and pairs, per step.")
-    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
-    temperature: float = Field(0.1, gt=0, description="Of the contrastive losses; not learned.")
-    view_weight: float = Field(0.5, ge=0, description="Of one view of an item finding another.")
-    photo_weight: float = Field(1.0, ge=0, description="Of a photo finding its item.")
-    head_weight: float = Field(0.5, ge=0, description="Of telling the item's class per target.")
+    batch_size: int = Field(
+        256, ge=2, description="Items in one step of the fusion, and as many photos and pairs."
+    )
+    learning_rate: float = Field(
+        2e-3, gt=0, description="Highest AdamW learning rate of the fusion."
+    )
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay of the fusion.")
+    temperature: float = Field(
+        0.1, gt=0, description="Temperature of the fusion's contrastive losses. It is fixed."
+    )
+    view_weight: float = Field(
+        0.5, ge=0, description="Weight of the loss of views that find their item's other views."
+    )
+    photo_weight: float = Field(
+        1.0, ge=0, description="Weight of the loss of photos that find their item."
+    )
+    head_weight: float = Field(
+        0.5, ge=0, description="Weight of the loss of predicting the item's classes."
+    )
     reconstruction_weight: float = Field(
-        3.0, ge=0, description="Of reading each modality's input back, linearly."
+        3.0, ge=0, description="Weight of the loss of rebuilding each modality's input linearly."
     )
-    pair_weight: float = Field(0.5, ge=0, description="Of items that the same users take.")
+    pair_weight: float = Field(
+        0.5, ge=0, description="Weight of the loss of items that the same users take."
+    )
     modality_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of items that are told from one modality less."
+        0.0, ge=0, lt=1, description="Share of items that the losses see with one modality removed."
     )
     teacher: str | None = Field(
         None,
-        description="Parquet file or folder of embeddings by item id, such as `recsys embed` "
-        "writes, to learn similarities from.",
+        description="Embeddings to learn similarities from: a Parquet file or folder as `recsys "
+        "embed` writes it.",
     )
     distillation_weight: float = Field(
-        1.0, ge=0, description="Of items being as similar as to the teacher."
+        1.0, ge=0, description="Weight of the loss of items that are as similar as for the teacher."
     )
 
 
 class UserConfig(_Model):
     """The user encoder and its training."""
 
-    width: int = Field(64, ge=1, description="Width of the transformer; a multiple of heads.")
-    heads: int = Field(4, ge=1, description="Attention heads.")
-    depth: int = Field(0, ge=0, description="Transformer layers; 0 has the regression alone.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the transformer.")
+    width: int = Field(
+        64, ge=1, description="Width of the user transformer; a multiple of `heads`."
+    )
+    heads: int = Field(4, ge=1, description="Attention heads of the user transformer.")
+    depth: int = Field(
+        0, ge=0, description="Layers of the user transformer; 0 is the regression of taste alone."
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout rate of the user transformer.")
     history_length: int = Field(
-        100, ge=1, description="Latest events that the regression of taste reads."
+        100, ge=1, description="Latest events of a user that the regression of taste reads."
     )
-    recent_length: int = Field(20, ge=1, description="Latest events that the transformer reads.")
+    recent_length: int = Field(
+        20, ge=1, description="Latest events of a user that the transformer reads."
+    )
     horizon_days: float = Field(
-        14.0, ge=0, description="Targets are drawn from this many days; 0: the next moment only."
+        14.0, ge=0, description="Days from which targets are drawn; 0 is the next moment only."
     )
-    n_targets: int = Field(4, ge=1, description="Targets drawn for each history and epoch.")
+    n_targets: int = Field(4, ge=1, description="Targets drawn for each history in each epoch.")
     histories_per_user: int = Field(
-        4, ge=1, description="Histories drawn from each user and epoch, so heavy users do not rule."
+        4, ge=1, description="Histories drawn for each user in each epoch, however active."
     )
     kind_weights: dict[str, float] = Field(
         {"view": 0.3, "click": 0.3, "cart": 0.6},
-        description="Weight of a target by its event kind; kinds not named weigh 1.",
+        description="Weight of a target by its event kind; other kinds weigh 1.",
     )
     full_softmax_items: int = Field(
-        10_000, ge=1, description="Catalogues up to this size are ranked whole in the loss."
+        10_000, ge=1, description="Largest catalogue that the loss ranks whole."
     )
-    n_negatives: int = Field(4_096, ge=1, description="Negatives per step in larger catalogues.")
+    n_negatives: int = Field(
+        4_096, ge=1, description="Negatives in each step of a larger catalogue."
+    )
     validation_share: float = Field(
-        0.1, gt=0, lt=1, description="Last share of the events in time, held out to stop early."
+        0.1, gt=0, lt=1, description="Share of the events, the latest, held out to stop early."
     )
-    epochs: int = Field(30, ge=1, description="Passes over the users at most.")
-    patience: int | None = Field(4, ge=1, description="Epochs without a better validation loss.")
-    batch_size: int = Field(256, ge=1, description="Histories per step.")
-    learning_rate: float = Field(1e-2, gt=0, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
+    epochs: int = Field(30, ge=1, description="Maximum number of passes over the users.")
+    patience: int | None = Field(
+        4,
+        ge=1,
+        description="Epochs without progress after which the user encoder stops; unset is never.",
+    )
+    batch_size: int = Field(
+        256, ge=1, description="Histories in one training step of the user encoder."
+    )
+    learning_rate: float = Field(
+        1e-2, gt=0, description="Highest AdamW learning rate of the user encoder."
+    )
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay of the user encoder.")
     precision: Literal["32-true", "bf16-mixed"] = Field(
-        "32-true", description="Lightning's name of the number format."
+        "32-true", description="Number format of the user encoder's training."
     )
 
 
 class IdentificationConfig(_Model):
-    """How photos are looked at, and when a product is named."""
+    """How photos are embedded, and when a product is named."""
 
     precision: float = Field(
         0.95, gt=0, lt=1, description="Share of right answers that thresholds are chosen for."
     )
     unknown_share: float = Field(
-        0.1, gt=0, lt=1, description="Share of photos to expect of things not in the catalogue."
+        0.1, gt=0, lt=1, description="Expected share of photos of things outside the catalogue."
     )
     views: Views = Field(
-        "crops", description="Views of a photo to average: one, flip (2) or crops (12)."
+        "crops", description="Views of a photo that are averaged: one, flip (2) or crops (12)."
     )
 
 
 class EvaluationConfig(_Model):
-    """What `recsys evaluate` and the report compute."""
+    """Metrics that `recsys evaluate` and the report compute."""
 
     k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (10, 20), min_length=1, description="Cut-offs of the metrics."
     )
     scopes: tuple[Literal["all", "new", "cold"], ...] = Field(
         ("all", "new", "cold"),
-        description="All answers; only items the user had not met; only items without events.",
+        description="Answers that count: all, items new to the user, or items without events.",
     )
-    ablations: bool = Field(True, description="Also train with titles only and pictures only.")
+    ablations: bool = Field(
+        True, description="Whether to train variants of titles only and pictures only, too."
+    )
 
 
 class TrainConfig(_Model):
     """One training run, as read from a TOML file."""
 
-    name: str = Field("shop", description="What reports call this run.")
-    seed: int = Field(0, ge=0, description="Of everything random.")
+    name: str = Field("shop", description="Name of this run in reports.")
+    seed: int = Field(0, ge=0, description="Random seed of the whole run.")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where to train; auto takes CUDA where there is one."
+        "auto", description="Device to train on; auto is CUDA where there is a card."
     )
-    data: DataConfig = Field(DataConfig(), description="The shop's tables.")
-    split: SplitConfig = Field(SplitConfig(), description="What is held out.")
-    vision: VisionConfig = Field(VisionConfig(), description="The vision tower.")
-    text: TextConfig = Field(TextConfig(), description="The text encoder.")
+    data: DataConfig = Field(DataConfig(), description="Tables of the shop.")
+    split: SplitConfig = Field(SplitConfig(), description="Events to hold out.")
+    vision: VisionConfig = Field(
+        VisionConfig(), description="Network and training of the vision tower."
+    )
+    text: TextConfig = Field(TextConfig(), description="Network and training of the text encoder.")
     alignment: AlignmentConfig = Field(
-        AlignmentConfig(), description="Pictures and titles brought together."
+        AlignmentConfig(), description="Training of both towers together."
     )
-    fusion: FusionConfig = Field(FusionConfig(), description="The item space.")
-    users: UserConfig = Field(UserConfig(), description="The user encoder.")
-    ranker: RankerConfig = Field(RankerConfig(), description="The ranker.")
+    fusion: FusionConfig = Field(FusionConfig(), description="Item fusion and its training.")
+    users: UserConfig = Field(UserConfig(), description="User encoder and its training.")
+    ranker: RankerConfig = Field(RankerConfig(), description="Ranker and its training.")
     identification: IdentificationConfig = Field(
-        IdentificationConfig(), description="Products on photos."
+        IdentificationConfig(), description="Identification of products on photos."
     )
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="The report.")
+    evaluation: EvaluationConfig = Field(
+        EvaluationConfig(), description="Metrics and comparisons of the report."
+    )
     search: SearchSpace | None = Field(
-        None, description="Fields of [vision] that `recsys vision tune` tries, and their values."
+        None, description="Fields of [vision] that `recsys vision tune` tries, with their values."
     )
 
 

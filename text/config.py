@@ -1,4 +1,4 @@
-"""What a text tower is made of and how it is fine-tuned."""
+"""The configuration of a text encoder: its network, its training and its losses."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,20 +10,22 @@ class _Table(BaseModel):
 
 
 class TransferConfig(_Table):
-    """How an encoder that has learned before is changed; all of it, by default."""
+    """Which parts of a pretrained encoder are trained; all of them by default."""
 
     frozen_stages: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         0,
-        description="Stages, counted from the words, that keep their weights, the word embeddings "
-        'being the first and each layer one more; or "all", so that only a projection learns.',
+        description="Number of stages that keep their weights. The word embeddings are the "
+        'first, and each layer is one more. With "all", only a projection learns.',
     )
     lora_rank: int = Field(
         0,
         ge=0,
-        description="Rank of low-rank updates of the layers, which alone are then trained; merged "
-        "into the weights afterwards. 0 is off.",
+        description="Rank of low-rank updates to the encoder's layers. Only the updates are "
+        "trained, and merged into the weights at the end. 0 is off.",
     )
-    lora_alpha: int = Field(16, ge=1, description="LoRA's factor, over its rank.")
+    lora_alpha: int = Field(
+        16, ge=1, description="Scaling factor of the encoder's LoRA, which is divided by the rank."
+    )
 
     @model_validator(mode="after")
     def _low_rank_alone(self) -> Self:
@@ -39,16 +41,23 @@ class TextConfig(_Table):
 
     checkpoint: str | None = Field(
         None,
-        description="Transformers or sentence-transformers folder, or hub id, to start from; "
-        "unset builds a small encoder and its tokenizer from the catalogue.",
+        description="Folder or hub id of a transformers or sentence-transformers model to start "
+        "from. Unset builds a small encoder and its tokenizer from the catalogue.",
     )
     pooling: Literal["auto", "mean", "cls", "max", "lasttoken"] = Field(
-        "auto", description="How tokens become one vector; auto is as the checkpoint says, or mean."
+        "auto",
+        description="How tokens become one vector; auto does as the checkpoint says, or else "
+        "takes the mean.",
     )
     dim: int | None = Field(
-        None, ge=2, le=4096, description="Embedding size D; unset is the encoder's own width."
+        None,
+        ge=2,
+        le=4096,
+        description="Size D of the text encoder's embedding. Unset takes the encoder's own width.",
     )
-    max_tokens: int = Field(64, ge=4, le=8192, description="Tokens of a text that are read.")
+    max_tokens: int = Field(
+        64, ge=4, le=8192, description="Number of tokens of a text that are read."
+    )
     vocab_size: int = Field(
         8000, ge=300, description="Largest vocabulary of a tokenizer built from the catalogue."
     )
@@ -57,53 +66,87 @@ class TextConfig(_Table):
     # time and finds titles by their words no better.
     hidden: int = Field(256, ge=8, description="Width of an encoder built from the catalogue.")
     layers: int = Field(
-        0, ge=0, le=48, description="Transformer layers of such an encoder; 0 averages its tokens."
+        0,
+        ge=0,
+        le=48,
+        description="Transformer layers of an encoder built from the catalogue. 0 averages its "
+        "tokens.",
     )
-    heads: int = Field(4, ge=1, description="Attention heads of such an encoder.")
-    epochs: int = Field(20, ge=0, description="Passes over the texts; 0 keeps the encoder as is.")
-    batch_size: int = Field(128, ge=2, description="Texts in one step, each other's negatives.")
+    heads: int = Field(
+        4, ge=1, description="Attention heads of an encoder built from the catalogue."
+    )
+    epochs: int = Field(
+        20, ge=0, description="Passes over the texts. 0 keeps the encoder as it is."
+    )
+    batch_size: int = Field(
+        128, ge=2, description="Texts in one step; each is a negative of the others."
+    )
     accumulate: int = Field(
         1,
         ge=1,
-        description="Batches whose gradients make one step of the optimiser; negatives are those "
-        "of a text's own batch all the same.",
+        description="Batches of texts whose gradients make one step of the optimiser. The "
+        "negatives of a text are those of its own batch.",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate of AdamW.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's decay; not on norms and biases.")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="Highest AdamW learning rate of the text encoder."
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, description="AdamW weight decay of the text encoder, biases and norms excluded."
+    )
     warmup_epochs: float = Field(
-        1.0, ge=0, description="Epochs of linear warm-up before the cosine; at most half of all."
+        1.0,
+        ge=0,
+        description="Epochs of linear warm-up of the text encoder; at most half of all epochs.",
     )
-    gradient_clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of such an encoder, in training.")
+    gradient_clip: float = Field(
+        5.0,
+        gt=0,
+        description="Largest gradient norm of the text encoder; a larger gradient is scaled down.",
+    )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout rate of an encoder built from the catalogue."
+    )
     contrastive_weight: float = Field(
-        1.0, ge=0, description="Weight of finding a text by some of its words."
+        1.0, ge=0, description="Weight of the loss that finds a text by some of its words."
     )
     # Heavier, both take from finding texts by their own words.
     category_weight: float = Field(
-        0.1, ge=0, description="Weight of finding a text by some words of its category's path."
+        0.1,
+        ge=0,
+        description="Weight of the loss that finds a text by some words of its category's path.",
     )
     pair_weight: float = Field(
-        0.1, ge=0, description="Weight of finding a text by one that goes with it."
+        0.1, ge=0, description="Weight of the loss that finds a text by one that goes with it."
     )
     class_weight: float = Field(
         0.2,
         ge=0,
-        description="Weight of the targets' mean loss: category levels, attributes.",
+        description="Weight of the mean loss of the targets: category levels and attributes.",
     )
     target_weights: dict[str, float] = Field(
-        default_factory=dict, description="Weight of each target's loss; 1 where not named."
+        default_factory=dict,
+        description="Weight of the loss of each target on texts. Targets that are not named "
+        "weigh 1.",
     )
-    temperature: float = Field(0.05, gt=0, description="What cosines are divided by in every loss.")
+    temperature: float = Field(
+        0.05,
+        gt=0,
+        description="Temperature that cosines are divided by in every loss of the text encoder.",
+    )
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
-        "auto", description="auto is bf16-mixed on CUDA cards that compute in it, else 32-true."
+        "auto",
+        description="Number format of the text encoder's training: auto takes bf16-mixed on CUDA "
+        "cards that compute in it, else 32-true.",
     )
     patience: int | None = Field(
         None,
         ge=1,
-        description="Stop after this many epochs without a lower validation loss and keep the "
-        "best epoch; unset trains all epochs and keeps the last.",
+        description="Epochs without a lower validation loss after which the text encoder stops "
+        "and keeps its best epoch. Unset trains all epochs and keeps the last.",
     )
-    transfer: TransferConfig = Field(TransferConfig(), description="What of a checkpoint learns.")
+    transfer: TransferConfig = Field(
+        TransferConfig(), description="Which parts of a checkpoint are trained."
+    )
 
     @field_validator("target_weights")
     @classmethod

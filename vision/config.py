@@ -1,4 +1,4 @@
-"""What a fine-tuning run is told: one table of numbers, and one table per optional part."""
+"""The configuration of a vision tower: one table of numbers, and a table for each optional part."""
 
 from typing import Annotated, Literal, Self
 
@@ -17,7 +17,7 @@ class _Table(BaseModel):
 
 
 class TransferConfig(_Table):
-    """How a backbone that has learned before is changed; all of it, by default."""
+    """Which parts of a pretrained backbone are trained; all of them by default."""
 
     frozen_stages: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         default=0,
@@ -26,23 +26,30 @@ class TransferConfig(_Table):
     unfreeze_epochs: int | None = Field(
         default=None,
         ge=1,
-        description="Start with the whole backbone frozen and release one stage more, from the "
-        "last down to frozen_stages, every so many epochs. Unset trains them from the start.",
+        description="Epochs after which one more stage is released. Training starts with the "
+        "whole backbone frozen and releases from the last stage down to frozen_stages. Unset "
+        "trains them from the start.",
     )
     layer_decay: float = Field(
-        default=1.0, gt=0, le=1, description="Learning rate of each stage over that of the next."
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Learning rate of each stage, as a share of the next stage's.",
     )
     freeze_norms: bool = Field(
         default=False,
-        description="Keep the statistics of all batch norms; those of frozen stages always are.",
+        description="Whether to keep the statistics of all batch norms. Those of frozen stages "
+        "are always kept.",
     )
     lora_rank: int = Field(
         default=0,
         ge=0,
-        description="Rank of low-rank updates of a transformer's attention, which alone are then "
-        "trained; merged into the weights afterwards. 0 is off.",
+        description="Rank of low-rank updates to a transformer's attention. Only the updates are "
+        "trained, and merged into the weights at the end. 0 is off.",
     )
-    lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's factor, over its rank.")
+    lora_alpha: float = Field(
+        default=16.0, gt=0, description="LoRA's scaling factor, which is divided by the rank."
+    )
 
     @model_validator(mode="after")
     def _low_rank_alone(self) -> Self:
@@ -59,30 +66,40 @@ class ObjectiveConfig(_Table):
     """What the heads and the embedding are trained to do."""
 
     classifier: Literal["cross_entropy", "focal", "logit_adjusted"] = Field(
-        default="cross_entropy", description="Loss of the heads."
+        default="cross_entropy", description="Loss of the classification heads."
     )
-    focal_gamma: float = Field(default=2.0, ge=0, description="How far focal mutes easy pictures.")
+    focal_gamma: float = Field(
+        default=2.0,
+        ge=0,
+        description="Exponent of the focal loss. A higher one gives easy pictures less weight.",
+    )
     logit_adjustment: float = Field(
-        default=1.0, ge=0, description="Factor of the log priors that logit_adjusted adds."
+        default=1.0,
+        ge=0,
+        description="Factor of the log priors that logit_adjusted adds to the logits.",
     )
     class_weights: Weighting = Field(
-        default="none", description="Weight of a class in the heads' loss, by its frequency."
+        default="none",
+        description="Weight of a class in the heads' loss, by the frequency of the class.",
     )
     target_weights: Literal["fixed", "learned"] = Field(
         default="fixed",
-        description="Whether the targets keep the weights of target_weights or learn them.",
+        description="Whether the targets keep the weights in target_weights or learn them.",
     )
     metric: dict[MetricLoss, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="Metric losses of the embedding, and their weights."
+        default_factory=dict, description="Metric losses of the embedding, with their weights."
     )
     metric_target: str | None = Field(
-        default=None, description="Target whose classes they separate; the last one if unset."
+        default=None,
+        description="Target whose classes the metric losses separate. Unset takes the last target.",
     )
     miner: Literal["none", "multi_similarity", "semihard", "hard"] = Field(
         default="none", description="Which pairs multi_similarity and triplet learn from."
     )
     memory: int = Field(
-        default=0, ge=0, description="Embeddings of earlier batches that pairs are made with, too."
+        default=0,
+        ge=0,
+        description="Number of embeddings from earlier batches that take part in pairs.",
     )
 
 
@@ -90,50 +107,72 @@ class ImbalanceConfig(_Table):
     """How often pictures of rare and frequent classes are seen."""
 
     sampling: Weighting = Field(
-        default="none", description="Draw pictures with weights by their class's frequency."
+        default="none",
+        description="Weight with which a picture is drawn, by the frequency of its class.",
     )
     target: str | None = Field(
-        default=None, description="Target whose classes are balanced; the last one if unset."
+        default=None, description="Target whose classes are balanced. Unset takes the last target."
     )
 
 
 class AdversarialConfig(_Table):
-    """Training on pictures that were changed a little to be mistaken."""
+    """Training on pictures changed a little so that the tower mistakes them."""
 
     method: Literal["none", "fgsm", "pgd"] = Field(
-        default="none", description="One step along the gradient's sign, or several."
+        default="none",
+        description="Attack on the training pictures: one step along the gradient's sign (fgsm), "
+        "or several (pgd).",
     )
     epsilon: float = Field(
-        default=2.0, gt=0, le=255, description="Largest change of a pixel, of 255."
+        default=2.0, gt=0, le=255, description="Largest change of a pixel, on a scale of 255."
     )
-    steps: int = Field(default=3, ge=1, description="Steps of pgd.")
+    steps: int = Field(default=3, ge=1, description="Number of steps that pgd takes.")
     weight: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="Weight of changed pictures; clean ones have the rest.",
+        description="Weight of the changed pictures in the loss. The original ones have the rest.",
     )
 
 
 class PretrainingConfig(_Table):
     """Self-supervised learning on all pictures, with or without labels, before fine-tuning."""
 
-    method: Literal["simclr", "byol"] = Field(default="byol", description="What is learned.")
-    epochs: int = Field(default=100, ge=1, description="Passes over the pictures.")
-    batch_size: int = Field(default=128, ge=2, description="Pictures in one step, two views each.")
+    method: Literal["simclr", "byol"] = Field(
+        default="byol", description="Method of self-supervised learning."
+    )
+    epochs: int = Field(default=100, ge=1, description="Passes over the pictures in pretraining.")
+    batch_size: int = Field(
+        default=128, ge=2, description="Pictures in one step of pretraining, with two views each."
+    )
     size: Side | None = Field(
-        default=None, description="Height and width of the views; that of training if unset."
+        default=None,
+        description="Height and width of the views in pixels. Unset takes the size of training.",
     )
-    augmentation: str = Field(default="views", description="Preset that views are drawn with.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's highest learning rate.")
-    weight_decay: float = Field(default=1e-4, ge=0, description="AdamW's decay of weights.")
-    warmup_epochs: float = Field(default=5.0, ge=0, description="Epochs of linear warm-up.")
-    temperature: float = Field(default=0.2, gt=0, description="Of simclr's NT-Xent.")
+    augmentation: str = Field(
+        default="views", description="Preset of random changes that makes the views."
+    )
+    learning_rate: float = Field(
+        default=1e-3, gt=0, description="Highest AdamW learning rate of pretraining."
+    )
+    weight_decay: float = Field(
+        default=1e-4, ge=0, description="AdamW weight decay of pretraining."
+    )
+    warmup_epochs: float = Field(
+        default=5.0, ge=0, description="Epochs of linear warm-up in pretraining."
+    )
+    temperature: float = Field(
+        default=0.2, gt=0, description="Temperature of simclr's NT-Xent loss."
+    )
     momentum: Fraction = Field(
-        default=0.99, description="Of byol's average of the network; rises to 1 over the run."
+        default=0.99,
+        description="Momentum of byol's average of the network at the start. It rises to 1 over "
+        "the run.",
     )
-    hidden: int = Field(default=512, ge=1, description="Width of the projection MLP.")
-    dim: int = Field(default=128, ge=2, description="Size of the projection.")
+    hidden: int = Field(
+        default=512, ge=1, description="Width of the projection MLP in pretraining."
+    )
+    dim: int = Field(default=128, ge=2, description="Size of the projection in pretraining.")
 
     @field_validator("augmentation")
     @classmethod
@@ -146,14 +185,17 @@ class TrackingConfig(_Table):
     """Where training curves are written."""
 
     logger: Literal["none", "csv", "tensorboard", "wandb"] = Field(
-        default="none", description="Writer of losses, learning rate and validation metrics."
+        default="none",
+        description="Where losses, learning rate and validation metrics are written.",
     )
     folder: str | None = Field(
-        default=None, description="Folder of the curves; beside the checkpoints if unset."
+        default=None,
+        description="Folder of the training curves. Unset writes them beside the checkpoints.",
     )
-    project: str = Field(default="vitrine", description="Project's name at W&B.")
+    project: str = Field(default="vitrine", description="Name of the project at W&B.")
     offline: bool = Field(
-        default=True, description="Keep W&B's files on this machine, for `wandb sync`."
+        default=True,
+        description="Whether W&B's files stay on this machine, for a later `wandb sync`.",
     )
 
 
@@ -165,53 +207,74 @@ class VisionConfig(_Table):
         description="Network: a timm name, torchvision/NAME, or transformers/HUB_ID_OR_FOLDER.",
     )
     pretrained: bool | str = Field(
-        default=False, description="Start from: no weights, published ones, a hub id or a path."
+        default=False,
+        description="Weights to start from: none (false), the published ones (true), a hub id or "
+        "a path.",
     )
     size: Side = Field(default=128, description="Height and width of pictures in pixels.")
     train_size: Side | None = Field(
         default=None,
-        description="Height and width while training; smaller than size is faster, and brings "
-        "whole pictures to the scale of the crops trained on. Unset means size.",
+        description="Height and width in training. A smaller size than size is faster, and "
+        "brings whole pictures to the scale of the crops trained on. Unset takes size.",
     )
     start_size: Side | None = Field(
         default=None,
-        description="Height and width in the first epoch, growing to that of training over the "
-        "first 70 % of them; small pictures are cheap while little is learned from detail. Unset "
-        "trains at one size.",
+        description="Height and width in the first epoch. They grow to those of training over "
+        "the first 70 % of the epochs, since small pictures are cheap while little is learned "
+        "from detail. Unset trains at one size.",
     )
     fit: Literal["stretch", "crop"] = Field(
         default="stretch",
-        description="Make a picture square by stretching it or by keeping its centre.",
+        description="How a picture becomes square: by stretching it, or by keeping its centre.",
     )
-    dim: int = Field(default=128, ge=2, le=4096, description="Embedding size D.")
+    dim: int = Field(
+        default=128, ge=2, le=4096, description="Size D of the vision tower's embedding."
+    )
     augmentation: str = Field(
         default="photo",
-        description="Preset of random changes: none, light, photo, strong or views.",
+        description="Preset of random changes to training pictures: none, light, photo, strong "
+        "or views.",
     )
     policy: Literal["none", "randaugment", "trivialaugment"] = Field(
-        default="none", description="torchvision's random operations, before the preset's changes."
+        default="none",
+        description="Random operations of torchvision, before the changes of the preset.",
     )
-    mixup: float = Field(default=0.0, ge=0, description="Beta parameter of mixup; 0 is off.")
-    cutmix: float = Field(default=0.0, ge=0, description="Beta parameter of cutmix; 0 is off.")
-    epochs: int = Field(default=30, ge=1, description="Passes over the pictures.")
-    batch_size: int = Field(default=64, ge=2, description="Pictures in one step.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's highest learning rate.")
+    mixup: float = Field(default=0.0, ge=0, description="Beta parameter of mixup. 0 is off.")
+    cutmix: float = Field(default=0.0, ge=0, description="Beta parameter of cutmix. 0 is off.")
+    epochs: int = Field(default=30, ge=1, description="Passes over the training pictures.")
+    batch_size: int = Field(
+        default=64, ge=2, description="Pictures in one step of the vision tower."
+    )
+    learning_rate: float = Field(
+        default=1e-3, gt=0, description="Highest AdamW learning rate of the vision tower."
+    )
     weight_decay: float = Field(
-        default=0.05, ge=0, description="AdamW's decay of weights, not of norms and biases."
+        default=0.05,
+        ge=0,
+        description="AdamW weight decay of the vision tower, biases and norms excluded.",
     )
     warmup_epochs: float = Field(
-        default=2.0, ge=0, description="Epochs of linear warm-up; at most half of all are."
+        default=2.0,
+        ge=0,
+        description="Epochs of linear warm-up of the vision tower; at most half of all epochs.",
     )
-    gradient_clip: float = Field(default=5.0, gt=0, description="Largest norm of the gradient.")
+    gradient_clip: float = Field(
+        default=5.0,
+        gt=0,
+        description="Largest gradient norm of the vision tower; a larger gradient is scaled down.",
+    )
     label_smoothing: Fraction = Field(
         default=0.1, description="Share of a label that is spread over all classes."
     )
-    dropout: Fraction = Field(default=0.0, description="Dropout of features before the heads.")
+    dropout: Fraction = Field(
+        default=0.0, description="Dropout rate of the features before the heads."
+    )
     drop_path: Fraction = Field(
-        default=0.0, description="Rate of stochastic depth; 0 for backbones without it."
+        default=0.0, description="Rate of stochastic depth. 0 for backbones without it."
     )
     ema: Fraction | None = Field(
-        default=None, description="Keep an average of the weights with this decay; unset is off."
+        default=None,
+        description="Decay of a running average of the weights, which is then kept. Unset is off.",
     )
     embedding_weight: float = Field(
         default=0.5, ge=0, description="Weight of the embedding's loss beside that of the heads."
@@ -220,38 +283,54 @@ class VisionConfig(_Table):
         default=0.05, gt=0, description="Temperature of the embedding's cosine softmax."
     )
     target_weights: dict[str, float] = Field(
-        default_factory=dict, description="Weight of each target's loss; 1 where not named."
+        default_factory=dict,
+        description="Weight of the loss of each target on pictures. Targets that are not named "
+        "weigh 1.",
     )
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
-        default="auto", description="auto is bf16-mixed where the hardware has it, else 32-true."
+        default="auto",
+        description="Number format of the vision tower's training: auto takes bf16-mixed where "
+        "the hardware computes in it, else 32-true.",
     )
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="Stop after this many epochs without a lower validation loss and keep the "
-        "best epoch; unset trains all epochs and keeps the last.",
+        description="Epochs without a lower validation loss after which the vision tower stops "
+        "and keeps its best epoch. Unset trains all epochs and keeps the last.",
     )
     cache_gb: float = Field(
-        default=4.0, ge=0, description="Memory for decoded pictures; more go to files in workdir."
+        default=4.0,
+        ge=0,
+        description="Memory in GB for decoded pictures. The rest goes to files in workdir.",
     )
     accumulate: int = Field(
-        default=1, ge=1, description="Batches whose gradients make one step of the optimiser."
+        default=1,
+        ge=1,
+        description="Batches of pictures whose gradients make one step of the optimiser.",
     )
     recompute: bool = Field(
         default=False,
-        description="Recompute activations for the gradient instead of keeping them: less memory, "
-        "more time. For networks that can.",
+        description="Whether to recompute activations for the gradient instead of keeping them, "
+        "which takes less memory and more time. For networks that can.",
     )
-    transfer: TransferConfig = Field(default=TransferConfig(), description="What is frozen.")
-    objective: ObjectiveConfig = Field(default=ObjectiveConfig(), description="The losses.")
-    imbalance: ImbalanceConfig = Field(default=ImbalanceConfig(), description="The sampling.")
+    transfer: TransferConfig = Field(
+        default=TransferConfig(), description="Which parts of a pretrained backbone are trained."
+    )
+    objective: ObjectiveConfig = Field(
+        default=ObjectiveConfig(), description="Losses of the vision tower."
+    )
+    imbalance: ImbalanceConfig = Field(
+        default=ImbalanceConfig(), description="Sampling of rare and frequent classes."
+    )
     adversarial: AdversarialConfig = Field(
-        default=AdversarialConfig(), description="Adversarial training."
+        default=AdversarialConfig(), description="Training on adversarial pictures."
     )
     pretraining: PretrainingConfig | None = Field(
-        default=None, description="Self-supervised pretraining; unset is none."
+        default=None, description="Self-supervised pretraining before fine-tuning. Unset is off."
     )
-    tracking: TrackingConfig = Field(default=TrackingConfig(), description="Training curves.")
+    tracking: TrackingConfig = Field(
+        default=TrackingConfig(), description="Where training curves are written."
+    )
 
     @field_validator("augmentation")
     @classmethod

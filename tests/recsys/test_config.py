@@ -1,8 +1,11 @@
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
-from recsys.config import load_config
+from recsys.config import TrainConfig, load_config
 from recsys.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -68,3 +71,38 @@ def test_cut_offs_of_metrics_must_be_positive_and_there(tmp_path: Path) -> None:
         path.write_text(f'[data]\nitems = "items.parquet"\n[evaluation]\nk = {cut_offs}\n')
         with pytest.raises(ConfigError, match=r"evaluation\.k"):
             load_config(path)
+
+
+def inner_models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from inner_models(part)
+
+
+def all_models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        for inner in inner_models(field.annotation):
+            yield from all_models(inner)
+
+
+def test_descriptions_of_all_fields_stand_alone() -> None:
+    models = set(all_models(TrainConfig))
+    assert {model.__module__ for model in models} >= {
+        "recsys.config",
+        "vision.config",
+        "text.config",
+    }
+    described: dict[str, str] = {}
+    for model in models:
+        for name, field in model.model_fields.items() if not model.__pydantic_root_model__ else ():
+            where, text = f"{model.__module__}.{model.__name__}.{name}", field.description
+            assert text, f"{where} has no description"
+            assert text not in described, f"{where} has the description of {described[text]}"
+            assert text.endswith("."), f"{where}: {text}"
+            assert text[0].isupper() or text[0].isdigit(), f"{where}: {text}"
+            assert len(text.split()) >= 3, f"{where}: {text}"
+            assert not text.startswith("Of "), f"{where}: {text}"
+            described[text] = where
+    assert len(described) > 150

@@ -28,9 +28,11 @@ class _Table(BaseModel):
 class Range(_Table):
     """Numbers from low to high, both included; whole ones where the field is a whole number."""
 
-    low: float = Field(description="Smallest value.")
-    high: float = Field(description="Largest value.")
-    log: bool = Field(default=False, description="Draw its logarithm evenly, not itself.")
+    low: float = Field(description="Smallest value to try.")
+    high: float = Field(description="Largest value to try.")
+    log: bool = Field(
+        default=False, description="Whether values are drawn evenly on a logarithmic scale."
+    )
 
     @model_validator(mode="after")
     def _ascends(self) -> Self:
@@ -44,7 +46,7 @@ class Range(_Table):
 class Choices(_Table):
     """Any of a few values, in no order."""
 
-    choices: tuple[Value, ...] = Field(min_length=1, description="The values.")
+    choices: tuple[Value, ...] = Field(min_length=1, description="Values to choose from.")
 
 
 def _kind(table: Any) -> str:

@@ -14,7 +14,7 @@ from recsys.data.pictures import CheckImage, PictureRule, Progress, broken_pictu
 from recsys.data.quarantine import ROW, Loaded, validate
 from recsys.data.tables import Source, find_files, scan_file
 from recsys.errors import InvalidArgumentError
-from recsys.schema import EventSchema, ItemSchema, PhotoSchema
+from recsys.schema import EventSchema, ItemSchema, PhotoSchema, is_first_of_its_id
 
 
 def scan_table(source: Source, schema: type[dy.Schema]) -> pl.LazyFrame:
@@ -79,7 +79,7 @@ def check_items(
     Args:
         table: What ``scan_table`` returned, or some rows of it.
         images_root: Folder that picture paths are relative to; None if no picture can be found.
-        rules: Rules beyond the schema's, by name; one of the same name takes its place.
+        rules: Rules over the rows, by name; ``item_id_is_unique`` replaces the usual one.
         check_image: As in ``load_items``.
         progress: As in ``load_items``.
 
@@ -87,6 +87,7 @@ def check_items(
         DataError: If the table cannot be read or is empty, or if pictures are named and
             ``images_root`` is not a folder.
     """
+    rules = {"item_id_is_unique": is_first_of_its_id(pl.col("item_id")), **rules}
     loaded = validate(table, ItemSchema, table="items", rules=rules)
     broken = _broken(loaded, images_root, check_image, progress)
     report = replace(loaded.report, failures=_with_pictures(loaded, broken))

@@ -1,9 +1,9 @@
-"""Tell the rows that can be used from those that cannot, and keep the latter with the reason."""
+"""Separate the valid rows of a table from the bad ones, which are kept with the reason."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dataframely as dy
 import polars as pl
@@ -13,7 +13,7 @@ from recsys.data.tables import reading
 from recsys.errors import DataError, InvalidArgumentError
 
 ROW = "row"  # column with the row's number in its table, from 1
-# Rules are named "column|rule", or by the whole row's rule; this is what each asks for.
+# A rule is named "column|rule", or "rule" if it is about the whole row.
 _WANTED = {
     "nullability": "must not be empty",
     "inner_nullability": "must not have empty parts",
@@ -126,52 +126,57 @@ def validate(
 ) -> Loaded:
     """Read a coerced table and return its valid rows, numbered by ROW, and a report on the others.
 
-    Runs on the streaming engine: what is held in memory is the answer, not the files.
+    Runs on the streaming engine, so that memory holds the answer and not the files.
 
     Args:
-        frame: What ``recsys.data.coercion.coerce`` returned.
-        schema: One of ``recsys.schema``.
-        table: What the report calls the table.
-        rules: Rules beyond the schema's, by name: true or null where a row is valid.
+        frame: Result of ``recsys.data.coercion.coerce``.
+        schema: Schema of ``recsys.schema`` whose column rules apply.
+        table: Name of the table in the report.
+        rules: Rules over the rows, by name; each is true or null where a row is valid.
 
     Raises:
         DataError: If the files are damaged, or hold no row.
     """
     columns = schema.column_names()
-    checked = _with_rules(schema, rules)
+    every = _column_rules(schema) | dict(rules)
+    checked = frame.with_row_index(ROW, offset=1).with_columns(
+        valid.fill_null(True).alias(name) for name, valid in every.items()
+    )
+    is_valid = pl.all_horizontal(list(every))
     with reading(table):
-        lazy = checked.filter(frame.with_row_index(ROW, offset=1))
         # Without what was refused, which is null in every valid row.
-        lazy = lazy._replace(result=lazy.result.select(ROW, *columns))
-        valid, info = lazy.collect_all(engine="streaming")
-    failures = _failures(info.details(), list(info.counts()), columns)
-    n_rows = len(valid) + len(info)
+        parts = [checked.filter(is_valid).select(ROW, *columns), checked.filter(~is_valid)]
+        valid, bad = pl.collect_all(parts, engine="streaming")
+    n_rows = len(valid) + len(bad)
     if not n_rows:
         raise DataError(f"table {table} must hold rows, got none")
-    return Loaded(valid, TableReport(table, n_rows, len(valid), failures))
+    return Loaded(valid, TableReport(table, n_rows, len(valid), _failures(bad, every, columns)))
 
 
-def _with_rules(schema: type[dy.Schema], rules: Mapping[str, pl.Expr]) -> Any:
-    """Return the schema with more rules, the row number, and what could not be read."""
-    columns = schema.column_names()
-    rules = dict(rules)
-    rules |= {f"{name}|unreadable": pl.col(refused(name)).is_null() for name in columns}
-    members: dict[str, Any] = {ROW: dy.UInt32()}
-    members |= {refused(name): dy.String(nullable=True) for name in columns}
-    members |= {name: _rule(valid) for name, valid in rules.items()}
-    return type(f"Checked{schema.__name__}", (schema,), members)
+def _column_rules(schema: type[dy.Schema]) -> dict[str, pl.Expr]:
+    """Return the rules of each column and that it could be read, named "column|rule"."""
+    rules = {
+        f"{name}|{rule}": valid
+        for name, column in schema.columns().items()
+        for rule, valid in column.validation_rules(pl.col(name)).items()
+    }
+    return rules | {
+        f"{name}|unreadable": pl.col(refused(name)).is_null() for name in schema.columns()
+    }
 
 
-def _rule(valid: pl.Expr) -> Any:
-    return dy.rule()(lambda _: valid)
+def _failures(bad: pl.DataFrame, rules: Iterable[str], columns: list[str]) -> pl.DataFrame:
+    """Return one row per bad row and rule that it breaks, in row order.
 
-
-def _failures(details: pl.DataFrame, rules: list[str], columns: list[str]) -> pl.DataFrame:
-    """Return one row per row and rule that it breaks, in row order."""
-    frames = [_failures_of(details.clear(), "", columns)]
+    Args:
+        bad: Coerced bad rows, with a column for each rule that says whether it holds.
+        rules: Names of the rules.
+        columns: Names of the schema's columns.
+    """
+    frames = [_failures_of(bad.clear(), "", columns)]
     for rule in rules:
         column, _, name = rule.rpartition("|")
-        broken = details.filter(pl.col(rule) == "invalid")
+        broken = bad.filter(~pl.col(rule))
         if name == "nullability":  # what could not be read is null for that reason alone
             broken = broken.filter(pl.col(refused(column)).is_null())
         frames.append(_failures_of(broken, rule, columns))

@@ -7,7 +7,7 @@ import pytest
 from recsys.data.coercion import coerce
 from recsys.data.quarantine import ROW, Loaded, Quarantine, TableReport, explain, validate
 from recsys.errors import DataError
-from recsys.schema import EventSchema, ItemSchema, PhotoSchema
+from recsys.schema import EventSchema, ItemSchema, PhotoSchema, is_first_of_its_id
 
 BAD_ITEMS: dict[str, list[str | None]] = {
     "item_id": ["a", "b", "a", None, "c", "d"],
@@ -18,7 +18,8 @@ BAD_ITEMS: dict[str, list[str | None]] = {
 
 def check(columns: Mapping[str, Sequence[str | None]], **rules: pl.Expr) -> Loaded:
     frame = coerce(pl.LazyFrame(columns), ItemSchema, table="items")
-    return validate(frame, ItemSchema, table="items", rules=rules)
+    unique = {"item_id_is_unique": is_first_of_its_id(pl.col("item_id"))}
+    return validate(frame, ItemSchema, table="items", rules=unique | rules)
 
 
 def test_each_bad_row_is_kept_once_per_rule_with_its_number_and_its_cell() -> None:
@@ -85,9 +86,15 @@ def test_an_empty_table_is_a_data_error() -> None:
 
 @pytest.mark.parametrize("schema", [ItemSchema, EventSchema, PhotoSchema])
 def test_every_rule_of_the_schemas_is_explained(schema: type[ItemSchema]) -> None:
-    rules = schema._validation_rules(with_cast=False)
+    rules = [
+        f"{name}|{rule}"
+        for name, column in schema.columns().items()
+        for rule in column.validation_rules(pl.col(name))
+    ]
 
+    assert rules
     assert all("must" in explain(rule) for rule in rules)
+    assert "must" in explain("item_id_is_unique")
 
 
 def test_an_unknown_rule_is_an_error() -> None:

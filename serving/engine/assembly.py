@@ -1,7 +1,7 @@
 """Put the parts of an engine together, and take them apart in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from recsys.identifier import ProductIdentifier
@@ -14,9 +14,11 @@ from serving.engine.device_table import DeviceTable
 from serving.engine.embeddings import BundleRows, Content, EmbeddingTiers, Floats
 from serving.engine.engine import Engine
 from serving.errors import StateError, UnavailableError
+from serving.state.bundled import BundledItems
 from serving.state.connection import RedisConnection
 from serving.state.histories import LiveHistories
 from serving.state.items import LiveItems
+from serving.state.served_items import ServedItems
 from serving.telemetry import Telemetry
 
 
@@ -44,20 +46,17 @@ async def running_engine(
         compute = ComputeThread(max_queue=config.max_queue)
         resources.push_async_callback(asyncio.to_thread, compute.close)
         batcher = _build_batcher(recommender, compute, config, telemetry)
-        rows = {item_id: row for row, item_id in enumerate(recommender.bundle.items["item_id"])}
-        tiers = _build_tiers(recommender, rows, batcher, connection, config, telemetry)
+        bundled = BundledItems(recommender.bundle.items)
+        tiers = _build_tiers(recommender, bundled, batcher, connection, config, telemetry)
         resources.push_async_callback(tiers.close)
         resources.push_async_callback(batcher.close)
         identifies = "identification" in recommender.parts
         identifier = ProductIdentifier(recommender) if identifies else None
         items = LiveItems(
-            recommender,
-            identifier,
-            compute=compute,
-            tiers=tiers,
-            connection=connection,
-            follower=follower,
-            bundled_rows=rows,
+            ServedItems(recommender, identifier, compute=compute, bundled=bundled),
+            tiers,
+            connection,
+            follower,
             namespace=config.namespace,
         )
         resources.push_async_callback(items.stop)
@@ -105,7 +104,7 @@ def _build_batcher(
 
 def _build_tiers(
     recommender: Recommender,
-    bundled_rows: Mapping[str, int],
+    bundled: BundledItems,
     batcher: Batcher[Content, Floats],
     connection: RedisConnection,
     config: ServiceConfig,
@@ -114,7 +113,7 @@ def _build_tiers(
     dim = recommender.catalogue.dim
     return EmbeddingTiers(
         DeviceTable(max_bytes=config.device_table_bytes, dim=dim, device=config.device),
-        BundleRows(bundled_rows, recommender.bundle.item_embeddings),
+        BundleRows(bundled.row_of, recommender.bundle.item_embeddings),
         SharedRows(
             connection,
             # The version is in every key: a row of another model is never taken for ours.

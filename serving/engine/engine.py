@@ -14,9 +14,8 @@ from recsys.recommender import Event, Recommender, Scored
 from serving.engine.compute import ComputeThread
 from serving.engine.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
 from serving.errors import UnavailableError
-from serving.rpc.requests import NewItem
 from serving.state.histories import LiveHistories, UserEvent
-from serving.state.items import LiveItems
+from serving.state.items import LiveItems, NewItem
 
 logger = logging.getLogger(__name__)
 

@@ -1,19 +1,19 @@
-"""Between protobuf and the domain; every value from outside is checked here, once."""
+"""From protobuf messages to the values of the library; each value is checked here, once."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.answers import Group, Result, SearchMode, Verdict
+from recsys.answers import SearchMode
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError, InvalidImageError
-from recsys.recommender import Event, Scored, check_k
+from recsys.recommender import Event, check_k
 from serving.state.histories import UserEvent
+from serving.state.items import NewItem
 
 MAX_ID_CHARACTERS = 256
 MAX_TEXT_CHARACTERS = 20_000
@@ -22,7 +22,7 @@ MAX_CANDIDATES = 1_000
 MAX_EVENTS = 1_000
 MAX_UPSERTS = 100
 MAX_ITEM_IDS = 1_000
-# Clocks differ; what lies further ahead is a mistake of the caller.
+# Clocks differ by seconds; an event further ahead is a mistake of the caller.
 MAX_AHEAD_S = 300
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEARCH_MODES: "dict[pb.SearchMode.ValueType, SearchMode]" = {
@@ -33,23 +33,11 @@ _SEARCH_MODES: "dict[pb.SearchMode.ValueType, SearchMode]" = {
 }
 
 
-class NewItem(NamedTuple):
-    """An item to store.
-
-    Args:
-        fields: A row of ``ItemSchema``.
-        picture: Its bytes; empty: it has none; None: it keeps the one it has.
-    """
-
-    fields: dict[str, Any]
-    picture: bytes | None
-
-
 def read_id(name: str, value: str) -> str:
     """Return an id.
 
     Raises:
-        InvalidArgumentError: If it is empty or too long.
+        InvalidArgumentError: If the id is empty or too long.
     """
     if not 1 <= len(value) <= MAX_ID_CHARACTERS:
         raise InvalidArgumentError(
@@ -62,7 +50,8 @@ def read_ids(name: str, values: Sequence[str], *, at_least: int, at_most: int) -
     """Return ids, distinct and in their order.
 
     Raises:
-        InvalidArgumentError: If there are too few or too many, one is repeated, empty or too long.
+        InvalidArgumentError: If there are too few or too many ids, or an id is repeated, empty or
+            too long.
     """
     _check_count(name, len(values), at_least=at_least, at_most=at_most)
     ids = [read_id(f"{name}[{index}]", value) for index, value in enumerate(values)]
@@ -76,17 +65,17 @@ def read_k(k: int) -> int:
     """Return a number of results.
 
     Raises:
-        InvalidArgumentError: If it is not one that we answer.
+        InvalidArgumentError: If the number is out of range.
     """
     check_k(k)
     return k
 
 
 def read_now_us(message: pb.RecommendRequest | pb.RankRequest) -> int:
-    """Return the moment of a request, microseconds UTC: the one it names, else the clock's.
+    """Return the ``now`` of a request in microseconds UTC, or the clock's where it has none.
 
     Raises:
-        InvalidArgumentError: If the time is none.
+        InvalidArgumentError: If the timestamp is out of range.
     """
     return read_us("now", message.now) if message.HasField("now") else clock_us()
 
@@ -100,7 +89,8 @@ def read_us(name: str, value: Timestamp) -> int:
     """Return a time as microseconds UTC.
 
     Raises:
-        InvalidArgumentError: If it is outside the years 1 to 9999 or its nanoseconds are none.
+        InvalidArgumentError: If the timestamp is outside the years 1 to 9999, or its nanoseconds
+            are not between 0 and 999,999,999.
     """
     try:
         return (value.ToDatetime(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
@@ -112,10 +102,10 @@ def read_us(name: str, value: Timestamp) -> int:
 
 
 def read_image(name: str, data: bytes, *, max_bytes: int) -> bytes:
-    """Return the bytes of a picture; whether they are one is seen when they are decoded.
+    """Return the bytes of an image; decoding them later shows whether they are readable.
 
     Raises:
-        InvalidImageError: If they are too many or none.
+        InvalidImageError: If there are no bytes or too many.
     """
     if not 1 <= len(data) <= max_bytes:
         raise InvalidImageError(f"{name} must have 1 to {max_bytes} bytes, got {len(data)}")
@@ -123,10 +113,11 @@ def read_image(name: str, data: bytes, *, max_bytes: int) -> bytes:
 
 
 def read_filters(message: pb.Filters) -> Filters:
-    """Return which items may be answered.
+    """Return which items an answer may contain.
 
     Raises:
-        InvalidArgumentError: If a bound is no price, the bounds cross, or there are too many parts.
+        InvalidArgumentError: If a bound is not a price, the bounds cross, or there are too many
+            category levels or attributes.
     """
     _check_count("filters.category", len(message.category), at_least=0, at_most=MAX_PARTS)
     _check_count("filters.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
@@ -150,7 +141,7 @@ def read_search_mode(mode: "pb.SearchMode.ValueType") -> SearchMode:
     """Return how to search.
 
     Raises:
-        InvalidArgumentError: If this release knows no such mode.
+        InvalidArgumentError: If the mode is unknown to this release.
     """
     if mode not in _SEARCH_MODES:
         raise InvalidArgumentError(
@@ -163,11 +154,12 @@ def read_events(messages: Sequence[pb.Event], *, now_us: int) -> list[UserEvent]
     """Return events to record.
 
     Args:
-        messages: Events as sent.
-        now_us: Time of arrival, taken by events without one.
+        messages: Events of a request.
+        now_us: Time of arrival in microseconds UTC, for events without a timestamp.
 
     Raises:
-        InvalidArgumentError: If there are none or too many, or a field of one is wrong; names it.
+        InvalidArgumentError: If there are no events or too many, or a field is wrong; the message
+            has its index and name.
     """
     _check_count("events", len(messages), at_least=1, at_most=MAX_EVENTS)
     return [
@@ -178,8 +170,13 @@ def read_events(messages: Sequence[pb.Event], *, now_us: int) -> list[UserEvent]
 def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> list[NewItem]:
     """Return items to store.
 
+    Args:
+        messages: Items of a request.
+        max_image_bytes: Largest picture.
+
     Raises:
-        InvalidArgumentError: If there are none or too many, or a field of one is wrong; names it.
+        InvalidArgumentError: If there are no items or too many, or a field is wrong; the message
+            has its index and name.
         InvalidImageError: If a picture is too large.
     """
     read_ids(
@@ -194,46 +191,6 @@ def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> 
     ]
 
 
-def write_results(results: Sequence[Scored | Result]) -> list[pb.Result]:
-    """Return results as messages."""
-    return [
-        pb.Result(
-            item_id=result.item_id,
-            score=result.score,
-            source=result.source,
-            features=[pb.Feature(name=name, value=value) for name, value in result.features],
-        )
-        for result in results
-    ]
-
-
-def write_verdict(verdict: Verdict) -> "pb.Verdict.ValueType":
-    """Return what can be said of a photo as a message."""
-    return pb.Verdict.Value(f"VERDICT_{verdict.upper()}")
-
-
-def write_group(group: Group | None) -> pb.ProductGroup | None:
-    """Return the product on a photo, or the few that it may be, as a message."""
-    return pb.ProductGroup(**asdict(group)) if group is not None else None
-
-
-def write_item(fields: dict[str, Any]) -> pb.Item:
-    """Return a row of ``ItemSchema`` as a message."""
-    message = pb.Item(
-        item_id=fields["item_id"],
-        title=fields["title"],
-        description=fields["description"],
-        image=fields["image"],
-        category=fields["category"],
-        price=fields["price"],
-        attributes={pair["key"]: pair["value"] for pair in fields["attributes"] or ()},
-        available=fields["available"],
-    )
-    if fields["created_at"] is not None:
-        message.created_at.FromDatetime(fields["created_at"])
-    return message
-
-
 def _read_event(name: str, message: pb.Event, now_us: int) -> UserEvent:
     timestamp_us = now_us
     if message.HasField("timestamp"):
@@ -243,7 +200,7 @@ def _read_event(name: str, message: pb.Event, now_us: int) -> UserEvent:
                 f"{name}.timestamp must be at most {MAX_AHEAD_S} s in the future, got "
                 f"{message.timestamp.ToJsonString()}"
             )
-    # Ranking uses neither of these, so they are not kept; a wrong one still shows a mistake.
+    # Ranking does not use quantity and value, so they are not kept; a wrong one is still refused.
     if not (math.isfinite(message.quantity) and message.quantity >= 0):
         raise InvalidArgumentError(
             f"{name}.quantity must be a finite number >= 0, got {message.quantity}"

@@ -7,7 +7,8 @@ import grpc
 from protos.recsys.v1 import recommender_pb2 as pb
 from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from serving.engine.engine import Engine, Reply
-from serving.rpc import requests as convert
+from serving.rpc import requests
+from serving.rpc.responses import write_group, write_item, write_results, write_verdict
 from serving.telemetry import Telemetry
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -23,9 +24,9 @@ class RecommenderServicer(rpc.RecommenderServicer):
     """Implements ``recsys.v1.Recommender``.
 
     Args:
-        engine: Answers.
-        telemetry: Where degraded answers are counted.
-        limits: Bounds of requests.
+        engine: Engine that answers.
+        telemetry: Counters, for degraded answers.
+        limits: Bounds of requests that the operator sets.
     """
 
     def __init__(self, engine: Engine, telemetry: Telemetry, limits: Limits) -> None:
@@ -38,85 +39,81 @@ class RecommenderServicer(rpc.RecommenderServicer):
     ) -> pb.RecommendResponse:
         """Return the best items for a user."""
         reply = await self._engine.recommend(
-            convert.read_id("user_id", request.user_id),
-            k=convert.read_k(request.k),
-            now_us=convert.read_now_us(request),
-            filters=convert.read_filters(request.filters),
-            exclude=convert.read_ids(
+            requests.read_id("user_id", request.user_id),
+            k=requests.read_k(request.k),
+            now_us=requests.read_now_us(request),
+            filters=requests.read_filters(request.filters),
+            exclude=requests.read_ids(
                 "exclude_item_ids",
                 request.exclude_item_ids,
                 at_least=0,
-                at_most=convert.MAX_ITEM_IDS,
+                at_most=requests.MAX_ITEM_IDS,
             ),
             exclude_seen=request.exclude_seen,
             explain=request.explain,
         )
-        return pb.RecommendResponse(
-            info=self._info(reply), results=convert.write_results(reply.value)
-        )
+        return pb.RecommendResponse(info=self._info(reply), results=write_results(reply.value))
 
     async def Rank(  # noqa: N802
         self, request: pb.RankRequest, context: Context
     ) -> pb.RankResponse:
         """Return the caller's candidates, best first."""
         reply = await self._engine.rank(
-            convert.read_id("user_id", request.user_id),
-            convert.read_ids(
-                "item_ids", request.item_ids, at_least=1, at_most=convert.MAX_CANDIDATES
+            requests.read_id("user_id", request.user_id),
+            requests.read_ids(
+                "item_ids", request.item_ids, at_least=1, at_most=requests.MAX_CANDIDATES
             ),
-            now_us=convert.read_now_us(request),
+            now_us=requests.read_now_us(request),
             explain=request.explain,
         )
-        return pb.RankResponse(info=self._info(reply), results=convert.write_results(reply.value))
+        return pb.RankResponse(info=self._info(reply), results=write_results(reply.value))
 
     async def SimilarItems(  # noqa: N802
         self, request: pb.SimilarItemsRequest, context: Context
     ) -> pb.SimilarItemsResponse:
         """Return the items closest to an item."""
         reply = await self._engine.similar(
-            convert.read_id("item_id", request.item_id),
-            k=convert.read_k(request.k),
-            filters=convert.read_filters(request.filters),
+            requests.read_id("item_id", request.item_id),
+            k=requests.read_k(request.k),
+            filters=requests.read_filters(request.filters),
         )
-        return pb.SimilarItemsResponse(
-            info=self._info(reply), results=convert.write_results(reply.value)
-        )
+        return pb.SimilarItemsResponse(info=self._info(reply), results=write_results(reply.value))
 
     async def Search(  # noqa: N802
         self, request: pb.SearchRequest, context: Context
     ) -> pb.SearchResponse:
-        """Return the items that answer words, a picture, or both."""
+        """Return the items that match words, an image, or both."""
         image = request.image and self._read_image(request.image)
         reply = await self._engine.search(
             request.text or None,
             image or None,
-            k=convert.read_k(request.k),
-            filters=convert.read_filters(request.filters),
-            mode=convert.read_search_mode(request.mode),
+            k=requests.read_k(request.k),
+            filters=requests.read_filters(request.filters),
+            mode=requests.read_search_mode(request.mode),
         )
-        return pb.SearchResponse(info=self._info(reply), results=convert.write_results(reply.value))
+        return pb.SearchResponse(info=self._info(reply), results=write_results(reply.value))
 
     async def Identify(  # noqa: N802
         self, request: pb.IdentifyRequest, context: Context
     ) -> pb.IdentifyResponse:
         """Return which product a photo shows."""
         reply = await self._engine.identify(
-            self._read_image(request.image), k=convert.read_k(request.k)
+            self._read_image(request.image), k=requests.read_k(request.k)
         )
         return pb.IdentifyResponse(
             info=self._info(reply),
             known=reply.value.known,
             probability=reply.value.probability,
-            candidates=convert.write_results(reply.value.candidates),
-            verdict=convert.write_verdict(reply.value.verdict),
-            answer=convert.write_group(reply.value.product_group),
+            candidates=write_results(reply.value.candidates),
+            verdict=write_verdict(reply.value.verdict),
+            answer=write_group(reply.value.product_group),
         )
 
     async def RecordEvents(  # noqa: N802
         self, request: pb.RecordEventsRequest, context: Context
     ) -> pb.RecordEventsResponse:
         """Store events."""
-        events = convert.read_events(request.events, now_us=convert.clock_us())
+        events = requests.read_events(request.events, now_us=requests.clock_us())
         reply = await self._engine.record_events(events)
         return pb.RecordEventsResponse(
             info=self._info(reply),
@@ -128,32 +125,32 @@ class RecommenderServicer(rpc.RecommenderServicer):
         self, request: pb.UpsertItemsRequest, context: Context
     ) -> pb.UpsertItemsResponse:
         """Add or replace items."""
-        items = convert.read_upserts(request.items, max_image_bytes=self._limits.max_image_bytes)
+        items = requests.read_upserts(request.items, max_image_bytes=self._limits.max_image_bytes)
         reply = await self._engine.upsert_items(items)
         return pb.UpsertItemsResponse(info=self._info(reply), upserted=reply.value)
 
     async def DeleteItems(  # noqa: N802
         self, request: pb.DeleteItemsRequest, context: Context
     ) -> pb.DeleteItemsResponse:
-        """Stop answering items."""
+        """Leave items out of all answers."""
         reply = await self._engine.delete_items(self._read_item_ids(request))
         return pb.DeleteItemsResponse(info=self._info(reply), deleted=reply.value)
 
     async def GetItems(  # noqa: N802
         self, request: pb.GetItemsRequest, context: Context
     ) -> pb.GetItemsResponse:
-        """Return the stored records of items."""
+        """Return the records of items."""
         reply = await self._engine.get_items(self._read_item_ids(request))
         return pb.GetItemsResponse(
-            info=self._info(reply), items=[convert.write_item(row) for row in reply.value]
+            info=self._info(reply), items=[write_item(row) for row in reply.value]
         )
 
     def _read_image(self, data: bytes) -> bytes:
-        return convert.read_image("image", data, max_bytes=self._limits.max_image_bytes)
+        return requests.read_image("image", data, max_bytes=self._limits.max_image_bytes)
 
     def _read_item_ids(self, request: pb.DeleteItemsRequest | pb.GetItemsRequest) -> list[str]:
-        return convert.read_ids(
-            "item_ids", request.item_ids, at_least=1, at_most=convert.MAX_ITEM_IDS
+        return requests.read_ids(
+            "item_ids", request.item_ids, at_least=1, at_most=requests.MAX_ITEM_IDS
         )
 
     def _info(self, reply: Reply[Any]) -> pb.ResponseInfo:

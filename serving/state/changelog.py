@@ -10,14 +10,13 @@ from serving.state.changes import (
     POSITION,
     WRITE,
     Change,
-    ItemRecord,
     Point,
     SupersededError,
     read_point,
-    read_record,
     write_arguments,
 )
 from serving.state.connection import RedisConnection
+from serving.state.records import ItemRecord, decode_record
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +109,7 @@ class LiveCatalogue:
         """
         async with self._connection.translated():
             found = await self._connection.client.hmget(self._records, list(item_ids))
-        return [None if record is None else read_record(record) for record in found]
+        return [None if record is None else decode_record(record) for record in found]
 
     async def picture(self, item_id: str) -> bytes | None:
         """Return the stored picture of an item.
@@ -147,7 +146,7 @@ class LiveCatalogue:
                 cursor, found = await self._follower.client.hscan(
                     self._records, cursor or 0, count=_READ_COUNT
                 )
-            stored |= await self._take([read_record(record) for record in found.values()])
+            stored |= await self._take([decode_record(record) for record in found.values()])
         await self._take_back(self._changed - stored)
         logger.info("loaded %d live items", len(stored))
         await self._advance(read_point(*point))
@@ -197,7 +196,7 @@ class LiveCatalogue:
             return await self._reload(f"missed changes {expected} to {first - 1}")
         if not entries:
             return position
-        await self._take([read_record(fields[b"r"]) for _, fields in entries])
+        await self._take([decode_record(fields[b"r"]) for _, fields in entries])
         await self._advance(points[-1])
         newest: str = entries[-1][0].decode()
         return newest

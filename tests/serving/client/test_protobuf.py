@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from recsys.schema import ItemSchema
 from serving.client import Event, Filters, Item
 from serving.client import protobuf as wire
-from serving.rpc import requests as convert
+from serving.rpc import requests, responses
 
 words = st.text(min_size=1, max_size=20)
 prices = st.floats(0, 1e9)
@@ -31,11 +31,11 @@ moments = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.
 def test_an_item_survives_the_way_there_and_back(item: Item) -> None:
     request = wire.build_items([item], {})
 
-    (new,) = convert.read_upserts(request.items, max_image_bytes=1)
+    (new,) = requests.read_upserts(request.items, max_image_bytes=1)
     rows = pl.DataFrame([new.fields], schema=ItemSchema.create_empty().schema)
     ItemSchema.validate(rows)
 
-    assert wire._read_item(convert.write_item(rows.row(0, named=True))) == item
+    assert wire._read_item(responses.write_item(rows.row(0, named=True))) == item
 
 
 @given(
@@ -49,14 +49,14 @@ def test_an_item_survives_the_way_there_and_back(item: Item) -> None:
     )
 )
 def test_filters_mean_the_same_on_both_sides(filters: Filters) -> None:
-    assert convert.read_filters(wire.build_filters(filters)) == filters
+    assert requests.read_filters(wire.build_filters(filters)) == filters
 
 
 @given(st.builds(Event, words, words, words, moments, st.floats(0, 1e6), st.none() | prices))
 def test_an_event_survives_the_way_there(event: Event) -> None:
     request = wire.build_events([event], now=datetime.now(UTC))
 
-    (read,) = convert.read_events(request.events, now_us=2**60)
+    (read,) = requests.read_events(request.events, now_us=2**60)
 
     assert event.timestamp is not None
     epoch = datetime(1970, 1, 1, tzinfo=UTC)

@@ -6,13 +6,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidImageError
-from recsys.recommender import Event, Scored
-from serving.rpc import requests as convert
+from recsys.recommender import Event
+from serving.rpc import requests
 from serving.state.histories import UserEvent
 
 
 def test_ids_keep_their_order() -> None:
-    assert convert.read_ids("item_ids", ["b", "a"], at_least=1, at_most=2) == ["b", "a"]
+    assert requests.read_ids("item_ids", ["b", "a"], at_least=1, at_most=2) == ["b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -27,31 +27,31 @@ def test_ids_keep_their_order() -> None:
 )
 def test_wrong_ids_are_told_apart(ids: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        convert.read_ids("item_ids", ids, at_least=1, at_most=3)
+        requests.read_ids("item_ids", ids, at_least=1, at_most=3)
 
 
 def test_a_time_is_exact_to_the_microsecond() -> None:
-    assert convert.read_us("now", Timestamp(seconds=1_700_000_000, nanos=123_456_789)) == (
+    assert requests.read_us("now", Timestamp(seconds=1_700_000_000, nanos=123_456_789)) == (
         1_700_000_000_123_456
     )
-    assert convert.read_us("now", Timestamp(seconds=-1)) == -1_000_000
+    assert requests.read_us("now", Timestamp(seconds=-1)) == -1_000_000
 
 
 @pytest.mark.parametrize("seconds", [2**60, -(2**60)])
 def test_a_time_outside_the_calendar_is_refused(seconds: int) -> None:
     with pytest.raises(ValueError, match="now must be a time of the years 1 to 9999"):
-        convert.read_us("now", Timestamp(seconds=seconds))
+        requests.read_us("now", Timestamp(seconds=seconds))
 
 
 def test_a_request_names_its_moment_or_happens_now() -> None:
     named = pb.RankRequest(now=Timestamp(seconds=7))
 
-    assert convert.read_now_us(named) == 7_000_000
-    assert abs(convert.read_now_us(pb.RankRequest()) - convert.clock_us()) < 1_000_000
+    assert requests.read_now_us(named) == 7_000_000
+    assert abs(requests.read_now_us(pb.RankRequest()) - requests.clock_us()) < 1_000_000
 
 
 def test_no_filters_are_the_default_filters() -> None:
-    assert convert.read_filters(pb.Filters()) == Filters()
+    assert requests.read_filters(pb.Filters()) == Filters()
 
 
 @pytest.mark.parametrize(
@@ -69,18 +69,18 @@ def test_no_filters_are_the_default_filters() -> None:
 )
 def test_filters_that_make_no_sense_are_refused(filters: pb.Filters, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        convert.read_filters(filters)
+        requests.read_filters(filters)
 
 
 def test_a_search_is_hybrid_unless_it_says_otherwise() -> None:
-    assert convert.read_search_mode(pb.SearchRequest().mode) == "hybrid"
-    assert convert.read_search_mode(pb.SEARCH_MODE_LEXICAL) == "lexical"
+    assert requests.read_search_mode(pb.SearchRequest().mode) == "hybrid"
+    assert requests.read_search_mode(pb.SEARCH_MODE_LEXICAL) == "lexical"
     with pytest.raises(ValueError, match=r"mode must be one of SEARCH_MODE_UNSPECIFIED.*got 7"):
-        convert.read_search_mode(pb.SearchRequest(mode=7).mode)  # type: ignore[arg-type]
+        requests.read_search_mode(pb.SearchRequest(mode=7).mode)  # type: ignore[arg-type]
 
 
 def test_a_bound_of_zero_is_a_bound() -> None:
-    assert convert.read_filters(pb.Filters(price_max=0)).price_max == 0
+    assert requests.read_filters(pb.Filters(price_max=0)).price_max == 0
 
 
 @pytest.mark.parametrize(
@@ -104,14 +104,14 @@ def test_a_bound_of_zero_is_a_bound() -> None:
 )
 def test_a_wrong_event_is_named(event: pb.Event, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        convert.read_events([event], now_us=0)
+        requests.read_events([event], now_us=0)
 
 
 def test_events_have_defaults_and_may_be_slightly_ahead() -> None:
     plain = pb.Event(user_id="a", item_id="b", kind="c")
     ahead = pb.Event(user_id="a", item_id="b", kind="c", timestamp=Timestamp(seconds=300))
 
-    first, second = convert.read_events([plain, ahead], now_us=5)
+    first, second = requests.read_events([plain, ahead], now_us=5)
 
     assert first == UserEvent("a", Event("b", "c", 5))
     assert second.event.timestamp_us == 300_000_000
@@ -120,7 +120,7 @@ def test_events_have_defaults_and_may_be_slightly_ahead() -> None:
 @pytest.mark.parametrize("count", [0, 1_001])
 def test_a_call_has_some_events_and_not_too_many(count: int) -> None:
     with pytest.raises(ValueError, match=f"events must have 1 to 1000 entries, got {count}"):
-        convert.read_events([pb.Event()] * count, now_us=0)
+        requests.read_events([pb.Event()] * count, now_us=0)
 
 
 def test_a_picture_is_given_taken_away_or_left() -> None:
@@ -130,24 +130,17 @@ def test_a_picture_is_given_taken_away_or_left() -> None:
         pb.ItemUpsert(item=pb.Item(item_id="kept")),
     ]
 
-    pictures = [item.picture for item in convert.read_upserts(upserts, max_image_bytes=5)]
+    pictures = [item.picture for item in requests.read_upserts(upserts, max_image_bytes=5)]
 
     assert pictures == [b"bytes", b"", None]
     with pytest.raises(
         InvalidImageError, match=r"items\[0\].picture must have 1 to 4 bytes, got 5"
     ):
-        convert.read_upserts(upserts, max_image_bytes=4)
+        requests.read_upserts(upserts, max_image_bytes=4)
 
 
 def test_a_text_of_an_item_has_a_limit() -> None:
     long = pb.ItemUpsert(item=pb.Item(item_id="a", title="x" * 20_001))
 
     with pytest.raises(ValueError, match=r"items\[0\].title must have at most 20000 characters"):
-        convert.read_upserts([long], max_image_bytes=1)
-
-
-def test_results_carry_reason_and_features() -> None:
-    (message,) = convert.write_results([Scored("mug", 0.5, "taste", (("age", 0.25),))])
-
-    assert (message.item_id, message.score, message.source) == ("mug", 0.5, "taste")
-    assert [(one.name, one.value) for one in message.features] == [("age", 0.25)]
+        requests.read_upserts([long], max_image_bytes=1)

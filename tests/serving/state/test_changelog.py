@@ -9,9 +9,10 @@ import pytest
 from serving.errors import UnavailableError
 from serving.state import changelog as live_catalogue
 from serving.state.changelog import LiveCatalogue
-from serving.state.changes import Change, ItemRecord, SupersededError
+from serving.state.changes import Change, SupersededError
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
+from serving.state.records import ItemRecord
 
 Prepare = Callable[[EmbeddedRedis, str], Awaitable[Callable[[], Awaitable[None]]]]
 

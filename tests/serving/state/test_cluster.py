@@ -15,10 +15,11 @@ import redis
 from recsys.recommender import Event
 from serving.engine.cached_rows import SharedRows
 from serving.state.changelog import LiveCatalogue
-from serving.state.changes import Change, ItemRecord
+from serving.state.changes import Change
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import find_redis_server
 from serving.state.histories import LiveHistories, UserEvent
+from serving.state.records import ItemRecord
 
 
 def free_port() -> int:

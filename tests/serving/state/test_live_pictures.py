@@ -15,8 +15,8 @@ from serving.client import AsyncClient, Item
 from serving.engine.embeddings import picture_digest
 from serving.state import items as live_items
 from serving.state.changelog import LiveCatalogue
-from serving.state.changes import ItemRecord
 from serving.state.connection import RedisConnection
+from serving.state.records import ItemRecord
 from serving.testing import running_service
 
 Channel = grpc.aio.Channel

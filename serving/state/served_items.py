@@ -1,0 +1,81 @@
+"""The items that this replica answers with: recommender and identifier, changed together."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recsys.identifier import ProductIdentifier
+from recsys.recommender import Recommender
+from serving.engine.compute import ComputeThread
+from serving.state.bundled import BundledItems
+from serving.state.record_embedder import Embedded
+from serving.state.records import ItemRecord
+
+
+class ServedItems:
+    """Puts records into effect in the models, on their thread.
+
+    Args:
+        recommender: Recommender over the bundle.
+        identifier: Identifier over the recommender; None where the bundle does not identify.
+        compute: Thread on which both run.
+        bundled: Items of the bundle.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        identifier: ProductIdentifier | None,
+        *,
+        compute: ComputeThread,
+        bundled: BundledItems,
+    ) -> None:
+        self._recommender = recommender
+        self._identifier = identifier
+        self._compute = compute
+        self.bundled = bundled
+        self.identifies = identifier is not None
+
+    async def known(self, item_ids: Sequence[str]) -> list[str]:
+        """Return those of the items that are answered now.
+
+        Raises:
+            OverloadedError: If too many calls are waiting.
+        """
+        catalogue = self._recommender.catalogue
+        return await self._compute.run(lambda: [one for one in item_ids if one in catalogue])
+
+    async def change(
+        self, live: Sequence[tuple[ItemRecord, Embedded]], deleted: Sequence[str]
+    ) -> None:
+        """Add or replace items, and leave others out of all answers.
+
+        Args:
+            live: Records of items to answer, with their embeddings.
+            deleted: Ids of items to leave out.
+        """
+        await self._compute.run_always(self._change, live, deleted)
+
+    async def revert(self, item_ids: Sequence[str]) -> None:
+        """Answer items as the bundle has them; those that it does not have are left out."""
+        await self._compute.run_always(self._revert, item_ids)
+
+    def _change(self, live: Sequence[tuple[ItemRecord, Embedded]], deleted: Sequence[str]) -> None:
+        if live:
+            table = self.bundled.table([record for record, _ in live])
+            self._recommender.upsert(table, np.stack([embedded.item for _, embedded in live]))
+        pictures = {record.item_id: one.picture for record, one in live if one.picture is not None}
+        if self._identifier is not None and pictures:
+            self._identifier.set_pictures(list(pictures), np.stack(list(pictures.values())))
+        if deleted:
+            self._recommender.delete(deleted)
+
+    def _revert(self, item_ids: Sequence[str]) -> None:
+        known = [item_id for item_id in item_ids if item_id in self.bundled]
+        rows = [self.bundled.row_of[item_id] for item_id in known]
+        if rows:
+            embeddings = self._recommender.bundle.item_embeddings[rows]
+            self._recommender.upsert(self.bundled.items[rows], np.asarray(embeddings, np.float32))
+            if self._identifier is not None:
+                self._identifier.reset_pictures(known)
+        self._recommender.delete([item_id for item_id in item_ids if item_id not in self.bundled])

@@ -1,4 +1,4 @@
-"""Who may call: one shared token, and no unprotected listening by accident."""
+"""Check the shared token of a call, and that an open address is protected."""
 
 import hashlib
 import hmac
@@ -16,12 +16,12 @@ def check_token(metadata: Iterable[tuple[str, str | bytes]], token: str) -> None
     """Raise unless the request's metadata carries the token.
 
     Raises:
-        UnauthenticatedError: If the header is missing or the token is another.
+        UnauthenticatedError: If the header is missing or has another token.
     """
     sent = dict(metadata).get(HEADER)
     if not isinstance(sent, str) or not sent.startswith(_SCHEME):
         raise UnauthenticatedError(f'metadata must have {HEADER}: "{_SCHEME}<token>", got none')
-    # Digests have one length, so that not even the token's length shows in the time taken.
+    # Digests have one length, so the time taken does not show the length of the token.
     if not hmac.compare_digest(_digest(sent.removeprefix(_SCHEME)), _digest(token)):
         raise UnauthenticatedError("token is not the one that this service was started with")
 
@@ -32,13 +32,13 @@ def bearer(token: str) -> tuple[str, str]:
 
 
 def check_binding(host: str, *, has_token: bool, has_tls: bool, allow_insecure: bool) -> None:
-    """Raise if other machines could call without a token or read along.
+    """Raise if other machines could call without a token, or read the traffic.
 
     Args:
         host: Address to listen on.
-        has_token: Whether calls need a token.
+        has_token: Whether each call must have a token.
         has_tls: Whether connections are encrypted.
-        allow_insecure: The operator says that the network is trusted.
+        allow_insecure: Whether the operator declared the network trusted.
 
     Raises:
         ConfigError: If the address is not loopback and the protection is not complete.

@@ -1,4 +1,4 @@
-"""What a service is started with; the only place where environment variables are read."""
+"""Settings of a service; the only module that reads environment variables."""
 
 import difflib
 from collections.abc import Mapping
@@ -30,71 +30,90 @@ class ServiceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    host: str = Field("127.0.0.1", description="Address that the service listens on.")
+    port: int = Field(
+        50051, ge=0, le=65535, description="Port that the service listens on; 0 takes a free one."
+    )
     token: SecretStr | None = Field(None, description="Token that every call must carry.")
-    tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain.")
-    tls_key: Path | None = Field(None, description="PEM file of the private key.")
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate chain for TLS."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the private key for TLS.")
     allow_insecure: bool = Field(
-        False, description="Listen beyond loopback without TLS and token: the network is trusted."
+        False, description="Listen beyond loopback without TLS and token, on a trusted network."
     )
     metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Loopback port of the Prometheus endpoint; unset: none."
+        None, ge=0, le=65535, description="Loopback port of the Prometheus endpoint; off if unset."
     )
 
     redis: str = Field(
-        "embedded", description="'embedded', or redis://, rediss://, unix:// or redis+cluster://."
+        "embedded",
+        description="Redis to use: 'embedded', or a URL with redis://, rediss://, unix:// or "
+        "redis+cluster://.",
     )
     state: Path = Field(
         Path("~/.local/state/recsys"),
-        description="Folder of the embedded Redis; it outlives bundles.",
+        description="Folder with the data of the embedded Redis; it outlives bundles.",
     )
     namespace: str = Field(
         "recsys", pattern=r"^[\w.-]+$", description="First part of every Redis key."
     )
-    redis_timeout_s: float = Field(0.5, gt=0, description="Longest wait for one Redis command.")
+    redis_timeout_s: float = Field(0.5, gt=0, description="Longest wait for a Redis command.")
     redis_bytes: int = Field(
         1024 * MIB,
         ge=0,
-        description="Memory of the embedded Redis; cached embeddings make room first. 0: no limit.",
+        description="Memory limit of the embedded Redis; cached embeddings are evicted first. 0 sets "
+        "no limit.",
     )
 
     device: str = Field("cpu", description="Torch device of the networks and the item table.")
     device_table_bytes: int = Field(
-        64 * MIB, ge=0, description="Embeddings of recent queries and items kept on the device."
+        64 * MIB,
+        ge=0,
+        description="Memory for the embeddings of recent queries and items on the device.",
     )
     exact_up_to: int = Field(
         EXACT_UP_TO,
         ge=0,
-        description="Items that a search compares one by one; on the CPU, a larger catalogue gets "
-        "an approximate index when the service starts.",
+        description="Largest catalogue that is searched exactly; on the CPU, a larger one gets an "
+        "approximate index when the service starts.",
     )
     embedding_ttl_s: int = Field(
-        7 * 86400, ge=1, description="How long a cached embedding stays in Redis unused."
+        7 * 86400, ge=1, description="Time after which an unused embedding in Redis expires."
     )
-    history_events: int = Field(500, ge=1, description="Live events kept of each user, the last.")
+    history_events: int = Field(
+        500, ge=1, description="Number of latest live events kept for each user."
+    )
     history_ttl_s: int | None = Field(
         None,
         ge=1,
-        description="Forget a user's live events this long after the last; a full Redis may do so "
-        "before.",
+        description="Time after a user's last live event when all of them expire; never if unset. A "
+        "full Redis may evict them earlier.",
     )
 
-    max_message_bytes: int = Field(16 * MIB, ge=1024, description="Largest request.")
-    max_image_bytes: int = Field(8 * MIB, ge=1, description="Largest picture.")
-    max_batch: int = Field(16, ge=1, description="Queries that share one run of the towers.")
-    batch_wait_ms: float = Field(
-        2.0, ge=0, description="How long a query waits for others to share a run with."
+    max_message_bytes: int = Field(16 * MIB, ge=1024, description="Largest request message.")
+    max_image_bytes: int = Field(
+        8 * MIB, ge=1, description="Largest picture or photo in a request."
     )
-    max_queue: int = Field(256, ge=1, description="Waiting requests, beyond which we say no.")
+    max_batch: int = Field(
+        16, ge=1, description="Largest number of queries in one run of the towers."
+    )
+    batch_wait_ms: float = Field(
+        2.0,
+        ge=0,
+        description="Longest wait of a query for others that share its run of the towers.",
+    )
+    max_queue: int = Field(
+        256, ge=1, description="Queue length; further requests get RESOURCE_EXHAUSTED."
+    )
     drain_s: float = Field(
-        10.0, ge=0, description="How long a graceful stop waits for calls in flight."
+        10.0, ge=0, description="Longest wait of a graceful stop for calls in flight."
     )
 
     @field_validator("token")
     @classmethod
     def _refuse_blank(cls, token: SecretStr | None) -> SecretStr | None:
-        # An empty variable is a secret that was not filled in, never a wish for no token.
+        # An empty variable is a secret that was not filled in, not a wish for no token.
         if token is not None and not token.get_secret_value().strip():
             raise ValueError("must not be empty or blank; set a token, or leave it unset for none")
         return token
@@ -110,11 +129,11 @@ def build_config(environment: Mapping[str, str], **settings: Any) -> ServiceConf
     """Return the configuration from settings, then environment, then defaults.
 
     Args:
-        environment: Usually ``os.environ``; ``RECSYS_PORT=50051`` sets ``port``.
-        **settings: Fields of ``ServiceConfig``; None means not given.
+        environment: Environment variables, as in ``os.environ``; ``RECSYS_PORT`` sets ``port``.
+        **settings: Fields of ``ServiceConfig``; None counts as not given.
 
     Raises:
-        ConfigError: Lists every problem at once.
+        ConfigError: If a setting cannot be used; the message lists all problems.
     """
     values: dict[str, Any] = {
         name.removeprefix(PREFIX).lower(): value

@@ -3,10 +3,10 @@
 RecsysError
 └── ServingError
     ├── StateError            the state folder or the embedded Redis cannot be used
-    ├── UnavailableError      Redis, or the service, cannot be reached now
+    ├── UnavailableError      Redis or the service cannot be reached now
     ├── OverloadedError       a queue is full; the caller should slow down
     ├── UnauthenticatedError  the token is missing or wrong
-    ├── DeadlineError         no answer within the caller's time limit
+    ├── DeadlineError         no answer came within the caller's time limit
     └── InternalError         a defect of the service; its log has the request id
 """
 
@@ -22,7 +22,7 @@ class StateError(ServingError):
 
 
 class UnavailableError(ServingError):
-    """Redis, or the service, cannot be reached now."""
+    """Redis or the service cannot be reached now."""
 
 
 class OverloadedError(ServingError):
@@ -34,7 +34,7 @@ class UnauthenticatedError(ServingError):
 
 
 class DeadlineError(ServingError):
-    """No answer within the caller's time limit."""
+    """No answer came within the caller's time limit."""
 
 
 class InternalError(ServingError):

@@ -1,4 +1,4 @@
-"""What a service measures of itself, for Prometheus."""
+"""Metrics of a service, for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
@@ -10,7 +10,7 @@ class Telemetry:
     """Counters and histograms of one service, in a registry of their own.
 
     Args:
-        version: Bundle version, shown as a label of ``recsys_bundle_info``.
+        version: Bundle version, a label of ``recsys_bundle_info``.
     """
 
     def __init__(self, version: str) -> None:
@@ -30,16 +30,18 @@ class Telemetry:
         )
         self._lookups = Counter(
             "recsys_embedding_lookups",
-            "Embeddings by the tier that had them.",
+            "Embeddings of queries and live items, by the tier that had them.",
             ["tier"],
             registry=self.registry,
         )
         self._bad_rows = Counter(
-            "recsys_bad_rows", "Cached embeddings that did not check.", registry=self.registry
+            "recsys_bad_rows",
+            "Cached embeddings that were damaged or of another kind.",
+            registry=self.registry,
         )
         self._refused_rows = Counter(
             "recsys_refused_rows",
-            "Reads and writes of cached embeddings that Redis did not take.",
+            "Reads and writes of cached embeddings that Redis refused.",
             registry=self.registry,
         )
         self._batches = Histogram(
@@ -48,7 +50,12 @@ class Telemetry:
             buckets=_BATCHES,
             registry=self.registry,
         )
-        bundle = Gauge("recsys_bundle_info", "The bundle.", ["version"], registry=self.registry)
+        bundle = Gauge(
+            "recsys_bundle_info",
+            "Version of the served bundle.",
+            ["version"],
+            registry=self.registry,
+        )
         bundle.labels(version).set(1)
 
     def request(self, method: str, code: str, seconds: float) -> None:
@@ -57,7 +64,7 @@ class Telemetry:
         self._seconds.labels(method).observe(seconds)
 
     def degraded(self, reason: str) -> None:
-        """Count an answer that was less than it could be."""
+        """Count a degraded answer."""
         self._degraded.labels(reason).inc()
 
     def lookup(self, tier: str) -> None:
@@ -65,11 +72,11 @@ class Telemetry:
         self._lookups.labels(tier).inc()
 
     def bad_row(self) -> None:
-        """Count a cached row that did not check."""
+        """Count a cached row that was damaged or of another kind."""
         self._bad_rows.inc()
 
     def refused_row(self) -> None:
-        """Count a read or write of a cached row that Redis did not take."""
+        """Count a read or write of a cached row that Redis refused."""
         self._refused_rows.inc()
 
     def batch(self, size: int) -> None:
@@ -77,7 +84,7 @@ class Telemetry:
         self._batches.observe(size)
 
     def value(self, name: str, **labels: str) -> float:
-        """Return a sample, 0 where it was never counted, such as ``recsys_requests_total``."""
+        """Return a sample such as ``recsys_requests_total``; 0 if it was never counted."""
         return self.registry.get_sample_value(name, labels) or 0.0
 
 
@@ -85,9 +92,9 @@ class MetricsEndpoint:
     """Serves the registry over HTTP until closed.
 
     Args:
-        telemetry: What to serve.
+        telemetry: Metrics to serve.
         host: Address to listen on.
-        port: Port; 0 takes a free one.
+        port: Port to listen on; 0 takes a free one.
     """
 
     def __init__(self, telemetry: Telemetry, *, host: str, port: int) -> None:

@@ -1,4 +1,4 @@
-"""A service in the same process, for tests of programs that call it."""
+"""Run a service in the same process, to test programs that call it."""
 
 import tempfile
 from collections.abc import AsyncIterator
@@ -12,10 +12,10 @@ from serving.rpc.server import Service
 
 @asynccontextmanager
 async def running_service(bundle_path: str | Path, **settings: Any) -> AsyncIterator[Service]:
-    """Yield a service on a free loopback port, with a Redis of its own unless one is named.
+    """Yield a service on a free loopback port, with its own Redis unless ``redis`` names one.
 
     Args:
-        bundle_path: A bundle, or a folder of bundles.
+        bundle_path: Bundle, or folder of bundles.
         **settings: Fields of ``ServiceConfig``; the environment is not read.
     """
     with tempfile.TemporaryDirectory(prefix="recsys-") as folder:

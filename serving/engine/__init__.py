@@ -1,1 +1,1 @@
-"""What answers a request: models on a thread of their own, and the tiers of embeddings."""
+"""Answers to requests: the models on their own thread, and the tiers of embeddings."""

@@ -1,4 +1,4 @@
-"""Put the parts of an engine together, and take them apart in order."""
+"""Build an engine from its parts, and close them in order."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -30,14 +30,14 @@ async def running_engine(
     config: ServiceConfig,
     telemetry: Telemetry,
 ) -> AsyncIterator[Engine]:
-    """Yield an engine that has taken over the live catalogue and follows it.
+    """Yield an engine that has loaded the live catalogue and follows its changes.
 
     Args:
-        recommender: Over the bundle.
-        connection: To Redis.
-        follower: A second connection, whose reads block.
-        config: Settings.
-        telemetry: Where lookups and batches are counted.
+        recommender: Recommender over the bundle.
+        connection: Connection to Redis.
+        follower: Second connection, whose reads block.
+        config: Settings of the service.
+        telemetry: Counters of lookups and batches.
 
     Raises:
         StateError: If Redis goes away before the live catalogue is loaded.
@@ -63,7 +63,9 @@ async def running_engine(
         try:
             await items.start()
         except UnavailableError as error:
-            raise StateError("the live catalogue must load, but Redis went away") from error
+            raise StateError(
+                "the live catalogue must load, but Redis stopped answering; start again"
+            ) from error
         await compute.run_always(recommender.prepare_search)
         yield Engine(
             recommender,
@@ -116,7 +118,7 @@ def _build_tiers(
         BundleRows(bundled.row_of, recommender.bundle.item_embeddings),
         SharedRows(
             connection,
-            # The version is in every key: a row of another model is never taken for ours.
+            # The version is in every key, so replicas of different bundles share no rows.
             prefix=f"{config.namespace}:embedding:{recommender.version}:",
             dim=dim,
             ttl_s=config.embedding_ttl_s,

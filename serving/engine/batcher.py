@@ -1,4 +1,4 @@
-"""Share tower runs: queries that arrive together are computed together."""
+"""Batches: queries that arrive together share a run of the towers."""
 
 import asyncio
 from collections import deque
@@ -17,18 +17,18 @@ class _Waiting(NamedTuple, Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Groups requests into batches for a function that answers many at the price of few.
+    """Groups requests into batches, for a function that is cheaper on many than on each alone.
 
-    While one batch runs the next one fills, so that batches grow with the load and a lone
-    request waits ``wait_s`` at most. A batch that fails is run again one by one: a request never
-    suffers from its neighbours.
+    While one batch runs the next one fills, so batches grow with the load, and a lone request
+    waits at most ``wait_s``. A batch that fails is run again one by one, so one bad request does
+    not fail the others.
 
     Args:
-        compute: From requests to their answers, in order.
-        max_batch: Requests in one batch at most.
-        wait_s: How long the first request of a batch waits for others.
-        max_queue: Waiting requests, beyond which ``submit`` refuses.
-        on_batch: Called with the size of each batch.
+        compute: Function from requests to their answers, in the same order.
+        max_batch: Largest number of requests in a batch.
+        wait_s: Longest wait of a batch's first request for others.
+        max_queue: Number of waiting requests at which ``submit`` refuses.
+        on_batch: Function that gets the size of each batch.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class Batcher(Generic[T, R]):
         """Return the answer to one request.
 
         Raises:
-            OverloadedError: If too many are waiting, or the batcher is closed.
-            Exception: What ``compute`` raises for this request alone.
+            OverloadedError: If too many requests are waiting, or the batcher is closed.
+            Exception: If ``compute`` raises it for this request alone.
         """
         if self._closed or len(self._queue) >= self._max_queue:
             raise OverloadedError(
@@ -70,7 +70,7 @@ class Batcher(Generic[T, R]):
         return await waiting.answer
 
     async def close(self) -> None:
-        """Refuse new requests and wait for those that are in."""
+        """Refuse new requests, and wait until all earlier ones are answered."""
         self._closed = True
         self._full.set()
         if self._runner is not None:
@@ -80,7 +80,7 @@ class Batcher(Generic[T, R]):
         while self._queue:
             await self._gather()
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
-            # Who gave up while waiting costs nothing.
+            # Requests whose callers gave up are not computed.
             batch = [waiting for waiting in batch if not waiting.answer.done()]
             if batch:
                 self._on_batch(len(batch))
@@ -116,7 +116,7 @@ class Batcher(Generic[T, R]):
 
 
 def _settle(future: asyncio.Future[R], outcome: R | Exception) -> None:
-    if future.done():  # its caller gave up
+    if future.done():  # the caller gave up
         return
     if isinstance(outcome, Exception):
         future.set_exception(outcome)

@@ -1,4 +1,4 @@
-"""Embedding rows as bytes, and the cache of them in Redis that replicas share."""
+"""Embeddings as bytes, and their cache in Redis, which replicas share."""
 
 import struct
 import zlib
@@ -23,7 +23,7 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 class BadRowError(ServingError, ValueError):
-    """A vector that cannot be a row, or bytes that are not one: a defect, or a damaged Redis."""
+    """A vector that cannot be stored as a row, or bytes that are not a stored row."""
 
 
 def encode_row(vector: NDArray[np.floating]) -> bytes:
@@ -48,11 +48,11 @@ def decode_row(row: bytes, *, dim: int) -> Floats:
     """Return the embedding (D,) of a row.
 
     Args:
-        row: What ``encode_row`` gave.
-        dim: Embedding size D it must have.
+        row: Bytes from ``encode_row``.
+        dim: Expected embedding size D.
 
     Raises:
-        BadRowError: If a single bit differs from what was written, or it is of another kind.
+        BadRowError: If a bit differs from what was written, or the row is of another kind or size.
     """
     start = _HEAD.size + _CRC.size
     if len(row) < start:
@@ -76,16 +76,16 @@ def decode_row(row: bytes, *, dim: int) -> Floats:
 class SharedRows:
     """Embeddings in Redis, for the replicas of one bundle version.
 
-    A row that does not check is a miss and is counted. Redis being away, overloaded or taking no
-    writes is a miss too, and counted: what is cached can be computed.
+    A damaged row is a miss and is counted. A Redis that is away, overloaded or refuses writes is a
+    miss too, and is counted: a missing embedding can be computed.
 
     Args:
-        connection: To Redis.
-        prefix: Of every key; names the namespace and the bundle version.
+        connection: Connection to Redis.
+        prefix: First part of every key, with the namespace and the bundle version.
         dim: Embedding size D.
-        ttl_s: How long an unused row stays.
-        on_bad_row: Called for each row that does not check.
-        on_refused: Called for each read or write that Redis does not take.
+        ttl_s: Seconds after its last use when a row expires.
+        on_bad_row: Function called for each damaged row.
+        on_refused: Function called for each read or write that Redis refuses.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class SharedRows:
             return None
 
     async def put(self, key: str, embedding: Floats) -> None:
-        """Store an embedding (D,) if Redis is there."""
+        """Store an embedding (D,), if Redis takes it."""
         row = encode_row(embedding)
         try:
             async with self._connection.translated():

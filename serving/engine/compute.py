@@ -1,4 +1,4 @@
-"""The one thread on which the recommender runs."""
+"""The thread on which the recommender runs."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,13 +12,13 @@ R = TypeVar("R")
 
 
 class ComputeThread:
-    """Runs functions one after the other, away from the event loop.
+    """Runs functions one after the other, outside the event loop.
 
-    One thread is what lets the recommender do without locks. More would not make it faster: torch
-    spreads a single call over the cores already.
+    With one thread the recommender needs no locks. More threads would not make it faster, because
+    torch spreads a single call over the cores already.
 
     Args:
-        max_queue: Calls waiting, beyond which ``run`` refuses.
+        max_queue: Number of waiting calls at which ``run`` refuses.
     """
 
     def __init__(self, *, max_queue: int) -> None:
@@ -27,7 +27,7 @@ class ComputeThread:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recommender")
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return what ``function`` returns for a caller who can be told to slow down.
+        """Return what ``function`` returns, for a call that may be refused under load.
 
         Raises:
             OverloadedError: If too many calls are waiting.
@@ -39,9 +39,9 @@ class ComputeThread:
         return await self.run_always(function, *args, **kwargs)
 
     async def run_always(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return what ``function`` returns, for work that must not be dropped.
+        """Return what ``function`` returns, for work that must not be refused.
 
-        A caller that is cancelled before its turn costs nothing.
+        The function does not run for a caller that is cancelled before its turn.
         """
         self._pending += 1
         try:
@@ -51,5 +51,5 @@ class ComputeThread:
             self._pending -= 1
 
     def close(self) -> None:
-        """Finish what runs, drop what waits."""
+        """Finish the running call, and drop the waiting ones."""
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -10,20 +10,20 @@ Floats = NDArray[np.float32]
 
 
 class DeviceTable:
-    """Keeps the embeddings used last, within a budget of bytes.
+    """Keeps the most recently used embeddings, within a number of bytes.
 
     The catalogue that is ranked lies on the device as a whole, inside the recommender. This table
-    holds what comes and goes: queries, photos, and items on their way into the catalogue.
+    holds embeddings of queries, and of items that are being added to the catalogue.
 
     Args:
-        max_bytes: Budget; below one row, nothing is kept.
+        max_bytes: Memory for rows; less than one row keeps nothing.
         dim: Embedding size D.
         device: Torch device.
     """
 
     def __init__(self, *, max_bytes: int, dim: int, device: str) -> None:
         self._capacity = max_bytes // (4 * dim)
-        # Not written yet, so on CPU the pages do not exist until they are used.
+        # Uninitialised, so on the CPU memory is taken only as rows are written.
         self._rows = torch.empty(self._capacity, dim, dtype=torch.float32, device=device)
         self._slots: OrderedDict[str, int] = OrderedDict()  # least recently used first
 
@@ -39,7 +39,7 @@ class DeviceTable:
         return self._rows[slot].cpu().numpy().copy()
 
     def put(self, key: str, embedding: Floats) -> None:
-        """Keep an embedding (D,), in place of the one unused for longest if the table is full."""
+        """Keep an embedding (D,); in a full table it replaces the least recently used one."""
         if self._capacity == 0:
             return
         slot = self._slots.pop(key, None)

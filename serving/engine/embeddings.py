@@ -1,4 +1,4 @@
-"""Embeddings through the tiers: device table, bundle, Redis, towers; cheapest first."""
+"""Embeddings of queries and live items, from the cheapest tier that has them."""
 
 import asyncio
 import hashlib
@@ -17,16 +17,16 @@ Tier = Literal["device", "bundle", "redis", "towers", "joined"]
 
 
 class Content(NamedTuple):
-    """What the towers read of an item or a query."""
+    """Text and picture of an item or a query, as the towers read them."""
 
     text: str | None
     picture: bytes | None
 
 
 def content_key(text: str | None, picture_digest: str | None) -> str:
-    """Return the key of an embedding by what it is made from, under one bundle version."""
+    """Return the key of the embedding of a text and a picture, within one bundle version."""
     digest = hashlib.blake2b(digest_size=20)
-    # The length separates the two parts: no other pair concatenates to the same bytes.
+    # The length before each part keeps different pairs apart: ("ab", "c") and ("a", "bc").
     for part in (text, picture_digest):
         encoded = b"" if part is None else part.encode()
         digest.update(f"{'-' if part is None else len(encoded)}:".encode() + encoded)
@@ -34,7 +34,7 @@ def content_key(text: str | None, picture_digest: str | None) -> str:
 
 
 def picture_digest(picture: bytes) -> str:
-    """Return the name of a picture by its content."""
+    """Return a digest of a picture's bytes."""
     return hashlib.blake2b(picture, digest_size=20).hexdigest()
 
 
@@ -42,8 +42,8 @@ class BundleRows:
     """The item embeddings of the bundle on disk, memory-mapped.
 
     Args:
-        rows: Row of each item of the bundle.
-        embeddings: Item embeddings (N, D); read by row, never copied as a whole.
+        rows: Row of each item in the bundle.
+        embeddings: Item embeddings (N, D), read row by row.
     """
 
     def __init__(self, rows: Mapping[str, int], embeddings: Floats) -> None:
@@ -57,17 +57,18 @@ class BundleRows:
 
 
 class EmbeddingTiers:
-    """Answers with an embedding from the cheapest tier that has it.
+    """Looks an embedding up in the device table, then in Redis, and else runs the towers.
 
-    What a dearer tier gives is put into the cheaper ones. Misses of one key are single-flight:
-    however many ask, the towers run once.
+    An embedding from Redis or the towers is put into the tiers before them. Callers that miss the
+    same key at the same time share one lookup. Items that are as in the bundle have their
+    embeddings there, and ``of_bundle_item`` reads them.
 
     Args:
-        table: First tier.
-        bundle: Second tier; knows items only.
-        shared: Third tier.
-        towers: Last tier, which has everything.
-        on_lookup: Called with the tier that answered; "joined" for one that another caller asked.
+        table: Table on the device.
+        bundle: Embeddings of the bundle's items.
+        shared: Embeddings in Redis.
+        towers: Function that computes an embedding.
+        on_lookup: Function that gets the tier that answered, or "joined" for a shared lookup.
     """
 
     def __init__(
@@ -97,12 +98,12 @@ class EmbeddingTiers:
         """Return the embedding (D,) under a key.
 
         Args:
-            key: From ``content_key``.
-            content: Fetches what the towers would read; called only if they have to run.
+            key: Key from ``content_key``.
+            content: Function that fetches text and picture; called only if the towers run.
 
         Raises:
-            InvalidImageError: If the towers have to read the picture and cannot.
-            OverloadedError: If too many wait for the towers.
+            InvalidImageError: If the towers run and cannot read the picture.
+            OverloadedError: If too many queries wait for the towers.
         """
         found = self._table.get(key)
         if found is not None:
@@ -115,11 +116,11 @@ class EmbeddingTiers:
             flight.add_done_callback(lambda done: self._land(key, done))
         else:
             self._on_lookup("joined")
-        # One caller giving up must not cancel what the others wait for.
+        # A caller that gives up must not cancel the lookup of the others.
         return np.array(await asyncio.shield(flight))
 
     async def close(self) -> None:
-        """Wait for what is under way; nothing new may be asked for."""
+        """Wait for the lookups under way; no lookup may start after this."""
         await asyncio.gather(*self._flights.values(), return_exceptions=True)
 
     async def _fetch(self, key: str, content: Callable[[], Awaitable[Content]]) -> Floats:
@@ -136,4 +137,4 @@ class EmbeddingTiers:
     def _land(self, key: str, flight: asyncio.Task[Floats]) -> None:
         del self._flights[key]
         if not flight.cancelled():
-            flight.exception()  # read, or asyncio complains where every caller has given up
+            flight.exception()  # asyncio warns of exceptions that nobody reads

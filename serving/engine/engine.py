@@ -1,4 +1,4 @@
-"""The service without its wire: recommender, live state and embedding tiers as one."""
+"""Answers to requests, from recommender, live state and embedding tiers; knows no protobuf."""
 
 import asyncio
 import logging
@@ -26,7 +26,12 @@ CATALOGUE_STALE = "live_catalogue_stale"
 
 
 class Reply(NamedTuple, Generic[T]):
-    """A value, and why it is less than it could be."""
+    """An answer.
+
+    Args:
+        value: Value of the answer.
+        degraded: Reasons why the answer is incomplete; empty for a full answer.
+    """
 
     value: T
     degraded: tuple[str, ...]
@@ -36,12 +41,12 @@ class Engine:
     """Answers requests whose values have been checked.
 
     Args:
-        recommender: Used on the compute thread only.
-        identifier: None where the bundle was trained without labelled photos.
-        compute: The recommender's thread.
-        tiers: Embeddings of queries.
+        recommender: Recommender, used on the compute thread only.
+        identifier: Identifier; None where the bundle was trained without labelled photos.
+        compute: Thread on which both run.
+        tiers: Tiers for the embeddings of search queries.
         histories: Live user histories.
-        items: The live catalogue.
+        items: Live catalogue.
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class Engine:
     async def search(
         self, text: str | None, image: bytes | None, *, k: int, filters: Filters, mode: SearchMode
     ) -> Reply[list[Scored]]:
-        """Return the items that answer words, a picture, or both."""
+        """Return the items that match words, an image, or both."""
         parts = query_parts(text, image, mode)
         embeddings = await asyncio.gather(*(self._embed_query(*part) for part in parts))
         search = self._recommender.search_embedded
@@ -100,13 +105,13 @@ class Engine:
         return Reply(found, self._stale())
 
     async def identify(self, image: bytes, *, k: int) -> Reply[Identification]:
-        """Return which product is on a photo.
+        """Return which product a photo shows.
 
         Raises:
             MissingPartError: If the bundle was trained without labelled photos.
         """
         self._recommender.bundle.require("identification")
-        assert self._identifier is not None, "it is built wherever the bundle has the part"
+        assert self._identifier is not None, "a bundle with the part gets an identifier"
         found = await self._compute.run(self._identifier.identify, image, k=k)
         return Reply(found, self._stale())
 
@@ -136,7 +141,7 @@ class Engine:
         return Reply(len(items), self._stale())
 
     async def delete_items(self, item_ids: Sequence[str]) -> Reply[int]:
-        """Stop answering items and return how many were there.
+        """Leave items out of all answers and return how many of them were in the catalogue.
 
         Raises:
             UnavailableError: If Redis is away.
@@ -144,10 +149,10 @@ class Engine:
         return Reply(await self._items.delete(item_ids), self._stale())
 
     async def get_items(self, item_ids: Sequence[str]) -> Reply[list[dict[str, Any]]]:
-        """Return rows of ``ItemSchema``, in the order asked.
+        """Return rows of ``ItemSchema``, in the order of the ids.
 
         Raises:
-            UnknownItemError: If one is not in the catalogue.
+            UnknownItemError: If an item is not in the catalogue.
         """
         records = await self._compute.run(self._recommender.catalogue.records, item_ids)
         return Reply(records.to_dicts(), self._stale())

@@ -1,4 +1,4 @@
-"""Health for orchestrators: the service as a whole, and each thing it depends on."""
+"""Health for orchestrators: of the service, and of the Redis that it needs."""
 
 import asyncio
 
@@ -19,11 +19,11 @@ _STATUS = {
 class Health:
     """Keeps the standard health service up to date.
 
-    "" and "recsys.v1.Recommender" serve until the stop begins: without Redis the service still
-    answers, degraded. "redis" tells whether Redis answers, for alerts.
+    "" and "recsys.v1.Recommender" are SERVING until the stop begins, because the service answers
+    without Redis, too. "redis" is SERVING while Redis answers, for alerts.
 
     Args:
-        connection: To Redis.
+        connection: Connection to Redis.
     """
 
     def __init__(self, connection: RedisConnection) -> None:
@@ -32,21 +32,21 @@ class Health:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Say that the service serves, and follow Redis."""
+        """Report that the service serves, and follow the state of Redis."""
         await self.servicer.set(SERVICE, _STATUS[True])
         await self.servicer.set(REDIS, _STATUS[self._connection.available])
         self._task = asyncio.create_task(self._watch(self._connection.available))
 
     async def drain(self) -> None:
-        """Say that no new calls are wanted, for good."""
+        """Report that the service takes no more calls."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self.servicer.enter_graceful_shutdown()
 
-    async def _watch(self, told: bool) -> None:
+    async def _watch(self, reported: bool) -> None:
         while True:
             await asyncio.sleep(_POLL_S)
-            if self._connection.available != told:
-                told = self._connection.available
-                await self.servicer.set(REDIS, _STATUS[told])
+            if self._connection.available != reported:
+                reported = self._connection.available
+                await self.servicer.set(REDIS, _STATUS[reported])

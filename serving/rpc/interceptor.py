@@ -1,4 +1,4 @@
-"""The one place where every call passes: token, time, errors to statuses, log."""
+"""What happens around every call: token check, timing, errors to statuses, log."""
 
 import logging
 import time
@@ -15,12 +15,12 @@ from serving.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
-# gRPC's stubs make it generic in request and response, its classes are not.
+# Generic in gRPC's type stubs only, so it cannot be parametrised at run time.
 Handler = Any
 
-# Probes of an orchestrator carry no token, and the answer says nothing but "serving".
+# Probes of an orchestrator have no token, and learn nothing but whether the service serves.
 _OPEN = "/grpc.health.v1.Health/"
-# Metadata has a limit of some kilobytes, and the message travels twice.
+# Metadata is limited to some kilobytes, and has the message twice.
 _MAX_MESSAGE_CHARACTERS = 1_000
 
 
@@ -28,8 +28,8 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Checks the token, counts and times calls, and turns exceptions into statuses.
 
     Args:
-        telemetry: Where calls are counted.
-        token: What calls must carry; None: nothing.
+        telemetry: Counters of calls.
+        token: Token that each call must have; None asks for none.
     """
 
     def __init__(self, telemetry: Telemetry, *, token: str | None) -> None:
@@ -64,7 +64,9 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
-            code = "CANCELLED"  # neither answered nor failed: the caller left
+            code = (
+                "CANCELLED"  # if the call neither returns nor raises an Exception, the caller left
+            )
             try:
                 response = await behaviour(request, context)
                 code = "OK"

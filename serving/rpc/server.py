@@ -35,13 +35,13 @@ EMBEDDED = "embedded"
 
 
 class Service:
-    """A running service: made by ``start``, ended by ``stop``.
+    """A running service, from ``start`` to ``stop``.
 
     Attributes:
         address: host:port that clients call.
-        telemetry: What the service measures of itself.
-        redis: The private Redis, where the service started one.
-        metrics: The Prometheus endpoint, where one was asked for.
+        telemetry: Metrics of the service.
+        redis: Embedded Redis; None where the service uses another.
+        metrics: Prometheus endpoint; None without ``metrics_port``.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
@@ -49,23 +49,23 @@ class Service:
         self.telemetry = telemetry
         self.redis: EmbeddedRedis | None = None
         self.metrics: MetricsEndpoint | None = None
-        # What was started last is stopped first: a call in flight still has all it needs.
+        # Closed in reverse order, so calls in flight end before the parts that they use.
         self._resources = AsyncExitStack()
 
     @classmethod
     async def start(cls, bundle_path: str | Path, config: ServiceConfig) -> Self:
-        """Return a service that answers.
+        """Return a service that answers calls.
 
         Args:
-            bundle_path: A bundle, or a folder of bundles, of which the latest is taken.
-            config: Settings.
+            bundle_path: Bundle, or folder of bundles, of which the latest is taken.
+            config: Settings of the service.
 
         Raises:
-            BundleError: If the bundle does not verify.
+            BundleError: If the bundle is missing, damaged or of another format.
             ConfigError: If the address or the certificate cannot be used.
             StateError: If the state folder cannot be used or Redis does not answer.
         """
-        # Opening a bundle hashes and loads it: seconds, which the loop must not stand still for.
+        # Opening a bundle takes seconds, which must not block the event loop.
         recommender = await asyncio.to_thread(_open_bundle, bundle_path, config)
         service = cls(Telemetry(recommender.version))
         try:
@@ -73,13 +73,13 @@ class Service:
         except BaseException:
             await service._resources.aclose()
             raise
-        logger.info("bundle %s is served on %s", recommender.version, service.address)
+        logger.info("serving bundle %s on %s", recommender.version, service.address)
         return service
 
     async def stop(self) -> None:
-        """Refuse new calls, finish those in flight within ``drain_s``, and let go of everything."""
+        """Refuse new calls, finish those in flight within ``drain_s``, and close everything."""
         await self._resources.aclose()
-        logger.info("stopped")
+        logger.info("service stopped")
 
     async def _start(self, recommender: Recommender, config: ServiceConfig) -> None:
         url = config.redis
@@ -103,7 +103,7 @@ class Service:
         starting = asyncio.create_task(asyncio.to_thread(server.start))
 
         async def stop() -> None:
-            await asyncio.wait({starting})  # a thread cannot be cancelled: it may start it yet
+            await asyncio.wait({starting})  # the thread cannot be cancelled, and may yet start it
             await asyncio.to_thread(server.stop)
 
         self._resources.push_async_callback(stop)
@@ -113,7 +113,9 @@ class Service:
         connection = RedisConnection(url, timeout_s=timeout_s)
         self._resources.push_async_callback(connection.close)
         if not await connection.probe():
-            raise StateError(f"redis {without_password(url)} must answer, it does not")
+            raise StateError(
+                f"redis {without_password(url)} must answer, it does not; start it, or check the URL"
+            )
         return connection
 
     async def _listen(
@@ -124,7 +126,7 @@ class Service:
             interceptors=[Boundary(self.telemetry, token=token)],
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
-                ("grpc.so_reuseport", 0),  # a second service on the port is a mistake, say so
+                ("grpc.so_reuseport", 0),  # a second service on the port is refused
             ],
         )
         limits = Limits(config.max_image_bytes)
@@ -150,17 +152,17 @@ def serve(
     on_ready: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> None:
-    """Serve a bundle until SIGTERM or SIGINT; a second signal does not wait for calls in flight.
+    """Serve a bundle until SIGTERM or SIGINT; a second signal ends calls in flight at once.
 
     Args:
-        bundle_path: A bundle, or a folder of bundles, of which the latest is taken.
-        on_ready: Called with the address once the service answers.
+        bundle_path: Bundle, or folder of bundles, of which the latest is taken.
+        on_ready: Function that gets the address once the service answers.
         **settings: Fields of ``ServiceConfig``; those that are None or absent come from the
             environment, then from the defaults.
 
     Raises:
-        ConfigError: If the settings cannot be used; lists all problems.
-        BundleError: If the bundle does not verify.
+        ConfigError: If the settings cannot be used; the message lists all problems.
+        BundleError: If the bundle is missing, damaged or of another format.
         StateError: If the state folder cannot be used or Redis does not answer.
     """
     asyncio.run(_serve(bundle_path, build_config(os.environ, **settings), on_ready))
@@ -182,7 +184,7 @@ async def _serve(
 
 
 async def _unless_signalled(task: asyncio.Task[Any], signals: asyncio.Queue[None]) -> bool:
-    """Return whether a task ended by itself; a signal cancels it, and its clean-up is awaited."""
+    """Return True once a task has ended, or False after a signal, which cancels it."""
     signalled = asyncio.create_task(signals.get())
     await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():

@@ -1,1 +1,1 @@
-"""What outlives a request: live histories and the live catalogue, in Redis."""
+"""State in Redis: live histories and the live catalogue."""

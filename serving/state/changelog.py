@@ -20,25 +20,26 @@ from serving.state.records import ItemRecord, decode_record
 
 logger = logging.getLogger(__name__)
 
-_READ_COUNT = 500
-BLOCK_S = 0.2  # how long a read waits for news
+READ_COUNT = 500
+BLOCK_S = 0.2  # longest wait of a read for new changes
 _RETRY_S = 0.2
 
 
 class LiveCatalogue:
-    """Writes changes of the catalogue to Redis and applies everybody's, in one order.
+    """Writes changes of the catalogue to Redis, and applies those of all replicas in one order.
 
-    A replica applies its own changes when it reads them back from the stream, like any other's:
-    so all replicas go through the same states. A write is acknowledged once it is both in Redis
-    and applied here. Where Redis has lost changes, replicas load what it still has, and take back
-    the others.
+    A replica applies its own changes when it reads them back from the stream, like those of the
+    others, so all replicas go through the same states. A write is acknowledged once it is in Redis
+    and applied here. Where Redis has lost changes, replicas load the records that it still has and
+    revert the other items.
 
     Args:
-        connection: To Redis.
-        follower: A second connection, whose reads block.
+        connection: Connection to Redis.
+        follower: Second connection, whose reads block.
         namespace: First part of the keys.
-        apply: Makes records take effect in this replica; a later call wins.
-        revert: Makes items be as if they had never been changed.
+        apply: Function that puts records into effect in this replica; a later call wins.
+        revert: Function that gives items back the state that they have in the bundle.
+        read_count: Number of records or changes in one read.
     """
 
     def __init__(
@@ -49,25 +50,27 @@ class LiveCatalogue:
         namespace: str,
         apply: Callable[[Sequence[ItemRecord]], Awaitable[None]],
         revert: Callable[[Sequence[str]], Awaitable[None]],
+        read_count: int = READ_COUNT,
     ) -> None:
         self._connection = connection
         self._follower = follower
         self._apply = apply
         self._revert = revert
+        self._read_count = read_count
         # The braces put all keys of the catalogue on one node of a cluster: the script needs it.
         prefix = f"{{{namespace}:catalogue}}"
         self._number, self._records, self._pictures, self._stream, self._epoch = (
             f"{prefix}:{name}" for name in ("number", "records", "pictures", "stream", "epoch")
         )
         self._applied = Point(0, "")
-        self._changed: set[str] = set()  # items that are not as in the bundle, here
+        self._changed: set[str] = set()  # items that differ from the bundle in this replica
         self._progress = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self.stale = False
 
     async def start(self) -> None:
-        """Apply everything stored, then follow.
+        """Apply all stored records, then follow the changes.
 
         Raises:
             UnavailableError: If Redis is away.
@@ -77,7 +80,7 @@ class LiveCatalogue:
 
     async def stop(self) -> None:
         """Stop following."""
-        # Not by cancelling: redis-py may swallow that, and a read ends soon by itself.
+        # Without cancelling, which redis-py may swallow; a read ends soon by itself.
         self._stopping = True
         if self._task is not None:
             await self._task
@@ -86,10 +89,10 @@ class LiveCatalogue:
         """Store changes; on return they are durable and in effect here.
 
         Raises:
-            SupersededError: If a picture is no longer that of the record ``seen``; nothing is
-                stored.
-            UnavailableError: If Redis is away, or this replica does not see the change in time;
-                writing again is right.
+            SupersededError: If a stored picture is no longer the one of the record ``seen``;
+                nothing is stored.
+            UnavailableError: If Redis is away, or this replica does not apply the change in time;
+                the same changes may be written again.
         """
         if not changes:
             return
@@ -137,32 +140,34 @@ class LiveCatalogue:
         """Apply all records and return the stream position to follow from."""
         keys = (self._stream, self._number, self._epoch)
         async with self._follower.translated():
-            # First the position: what changes while we read is applied again, never missed.
+            # The position first: a change made during the reads is applied twice, never missed.
             position, *point = await self._follower.client.eval(POSITION, len(keys), *keys)
         stored: set[str] = set()
         cursor = None
         while cursor != 0:
             async with self._follower.translated():
                 cursor, found = await self._follower.client.hscan(
-                    self._records, cursor or 0, count=_READ_COUNT
+                    self._records, cursor or 0, count=self._read_count
                 )
             stored |= await self._take([decode_record(record) for record in found.values()])
-        await self._take_back(self._changed - stored)
+        await self._revert_lost(self._changed - stored)
         logger.info("loaded %d live items", len(stored))
         await self._advance(read_point(*point))
         loaded: str = position.decode()
         return loaded
 
     async def _take(self, records: Sequence[ItemRecord]) -> set[str]:
-        """Apply records and return the items that they are of."""
+        """Apply records and return the ids of their items."""
         item_ids = {record.item_id for record in records}
         self._changed |= item_ids
         await self._apply(records)
         return item_ids
 
-    async def _take_back(self, lost: set[str]) -> None:
+    async def _revert_lost(self, lost: set[str]) -> None:
         if lost:
-            logger.warning("%d live items are no longer stored and are taken back", len(lost))
+            logger.warning(
+                "Redis lost %d live items; reverting them to the bundle's version", len(lost)
+            )
             await self._revert(sorted(lost))
             self._changed -= lost
 
@@ -178,19 +183,21 @@ class LiveCatalogue:
                 self.stale, position = True, None
             except Exception:
                 # A change that cannot be applied must not end the following of all others.
-                logger.exception("a change of the catalogue was not applied; loading all again")
+                logger.exception(
+                    "a change of the catalogue could not be applied; loading all again"
+                )
                 self.stale, position = True, None
                 await asyncio.sleep(_RETRY_S)
 
     async def _read_on(self, position: str) -> str:
         stored, entries = await self._read(position)
-        if not self._connection.available:  # one slow command is no reason to stay away
+        if not self._connection.available:  # a single slow command may have failed
             await self._connection.probe()
         points = [read_point(fields[b"n"], fields.get(b"e")) for _, fields in entries]
         upcoming = stored._replace(number=stored.number + 1)
         if any(self._is_lost(point) for point in (upcoming, *points)):
             return await self._reload("Redis lost changes that were in effect here")
-        # All that was stored before the read is in it, or was trimmed.
+        # Everything stored before the read is in the entries, unless the stream was trimmed.
         first, expected = (points or [upcoming])[0].number, self._applied.number + 1
         if first > expected:
             return await self._reload(f"missed changes {expected} to {first - 1}")
@@ -202,17 +209,17 @@ class LiveCatalogue:
         return newest
 
     async def _read(self, position: str) -> tuple[Point, Sequence[Any]]:
-        """Return what was stored before a read that waits for entries, and these."""
+        """Return the stored point and the entries after a position; waits a moment for one."""
         async with self._follower.translated():
             client = self._follower.client
             stored = read_point(*await client.mget(self._number, self._epoch))
             streams = await client.xread(
-                {self._stream: position}, count=_READ_COUNT, block=int(BLOCK_S * 1000)
+                {self._stream: position}, count=self._read_count, block=int(BLOCK_S * 1000)
             )
         return stored, streams[0][1] if streams else []
 
     def _is_lost(self, change: Point) -> bool:
-        """Return whether a change belongs to a history without all that is in effect here."""
+        """Return whether a change comes from a history that lacks changes in effect here."""
         other = bool(self._applied.epoch) and change.epoch != self._applied.epoch
         return other or change.number <= self._applied.number
 
@@ -222,7 +229,7 @@ class LiveCatalogue:
         return await self._load()
 
     async def _recover(self) -> str | None:
-        """Load everything once Redis is back: it may have lost, or gained, anything meanwhile."""
+        """Load everything once Redis answers again, for it may have lost or gained changes."""
         # Both are asked: each remembers for its users whether Redis answers.
         if all([await one.probe() for one in (self._follower, self._connection)]):
             return await self._load()

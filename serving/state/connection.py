@@ -1,4 +1,4 @@
-"""The connection to Redis: short timeouts, one error for 'not now', and whether it is there."""
+"""The connection to Redis: short timeouts, few kinds of errors, and whether Redis answers."""
 
 import asyncio
 import logging
@@ -20,22 +20,22 @@ logger = logging.getLogger(__name__)
 
 CLUSTER_SCHEME = "redis+cluster://"
 _SCHEMES = ("redis://", "rediss://", "unix://", CLUSTER_SCHEME)
-# Fewer than redis-py opens connections for, which it refuses to exceed as if Redis were away. Redis
-# runs one command at a time: more would wait there.
+# Fewer than the connections that redis-py opens; beyond those it raises as if Redis were away.
+# Redis runs one command at a time, so more would only wait there.
 MAX_COMMANDS = 64
-# A command and its retry fail within two timeouts, or four if both connect first. Who waits longer
-# than that for a turn learns whether Redis is away or we ask too much of it.
+# A command and its retry fail within two timeouts, or four if both connect first. After a longer
+# wait for a turn it is known whether Redis is away or overloaded.
 _TIMEOUTS_TO_WAIT = 5
-# What a server that answers says when it takes no writes, and what helps. Inside a script, and in a
-# pipeline, these are words of a longer text.
+# What Redis says when it refuses writes, and what helps. Errors of scripts and pipelines have these
+# words inside a longer text.
 _REFUSALS = {
-    "OOM command not allowed": "Redis is full; raise redis_bytes, or the memory of the server at "
-    "hand",
+    "OOM command not allowed": "Redis is full; raise redis_bytes, or the memory limit of your "
+    "Redis",
     "MISCONF": "Redis cannot save to its disk and takes no writes; see its log, then call again",
     "NOREPLICAS": "Redis misses replicas and takes no writes; bring them back, then call again",
     "READONLY": "Redis is a replica by now and takes no writes; call again after the failover",
 }
-# What a server that is down, starting or failing over says.
+# Errors of a server that is down, starting or failing over.
 _NOT_NOW = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -50,12 +50,12 @@ _NOT_NOW = (
 class RedisConnection:
     """A client for one Redis or Redis Cluster that remembers whether it answered last time.
 
-    While it is known to be away nothing waits for it: commands are refused at once, until
-    ``probe`` has reached it again. Beyond ``MAX_COMMANDS`` at once, commands wait for their turn.
+    While Redis is known to be away, commands are refused at once, until ``probe`` has reached it
+    again. At most ``MAX_COMMANDS`` run at the same time, and others wait for their turn.
 
     Args:
-        url: redis://, rediss://, unix:// or redis+cluster://.
-        timeout_s: Longest wait for a command, and for connecting.
+        url: URL that begins with redis://, rediss://, unix:// or redis+cluster://.
+        timeout_s: Longest wait for a command, and for a connection.
 
     Raises:
         ConfigError: If the URL cannot be read.
@@ -69,17 +69,17 @@ class RedisConnection:
 
     @asynccontextmanager
     async def translated(self) -> AsyncIterator[None]:
-        """Run commands when it is their turn; what means 'not now' leaves as one error.
+        """Run commands when it is their turn, and translate their errors.
 
         Raises:
-            UnavailableError: If Redis is known to be away, turns out to be, or takes no writes.
+            UnavailableError: If Redis does not answer, or refuses writes.
             OverloadedError: If too many commands are under way for too long.
-            InternalError: If Redis refuses a command for another reason, a defect of ours.
+            InternalError: If Redis refuses a command for another reason, which is a defect.
         """
         self._refuse_if_away()
         await self._take_turn()
         try:
-            self._refuse_if_away()  # who went before may have found out
+            self._refuse_if_away()  # a command before this one may have found out
             with self._translating():
                 yield
         finally:
@@ -89,7 +89,7 @@ class RedisConnection:
         """Return whether Redis answers, and remember it."""
         try:
             await self.client.ping()
-        except exceptions.MaxConnectionsError:  # busy, which says nothing new
+        except exceptions.MaxConnectionsError:  # busy: neither here nor away
             return self.available
         except _NOT_NOW:
             self._note(False)
@@ -136,16 +136,16 @@ class RedisConnection:
 
 
 def without_password(url: str) -> str:
-    """Return what may be shown of a URL, even of one that cannot be read."""
+    """Return a URL without its password and options, even one that cannot be parsed."""
     scheme = next((one for one in _SCHEMES if url.startswith(one)), "")
     secret, _, host = url.removeprefix(scheme).rpartition("@")
-    if "?" in secret:  # an option or a password, of which the end may follow
+    if "?" in secret:  # part of an option or password, whose end may follow
         return f"{scheme}..."
     return scheme + host.partition("?")[0]
 
 
 def _translate(error: exceptions.RedisError) -> ServingError:
-    """Return what an error of a server that answers means."""
+    """Return the error to raise for an error reply of Redis."""
     text = str(error)
     for refusal, message in _REFUSALS.items():
         if refusal in text:
@@ -155,29 +155,31 @@ def _translate(error: exceptions.RedisError) -> ServingError:
     said = text.rpartition("caused error: ")[2]
     code = re.match(r"[('\"]*(?:Error running script .*?: @user_script:\d+: )?([A-Z]+) ", said)
     named = f"{type(error).__name__}{f' {code[1]}' if code else ''}"
-    return InternalError(f"Redis must take the command, it refused it: {named}; report this")
+    return InternalError(
+        f"Redis refused a command of the service: {named}; report this as a defect"
+    )
 
 
 def _quotable(error: Exception) -> Exception | None:
-    """Return an error to be logged as a cause, None if it may quote a command and so a user."""
+    """Return the error as a cause to log, None if it may quote a command and so a user id."""
     return None if isinstance(error, exceptions.ResponseError | exceptions.DataError) else error
 
 
 def _build_client(url: str, timeout_s: float) -> Any:
-    # One immediate retry replaces a connection that died idle; more would only add waiting.
+    # One immediate retry replaces a connection that died while idle; more would add waiting.
     retry = Retry(NoBackoff(), 1)
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "retry": retry,
-        "protocol": 2,  # the form of replies depends on it, and not every proxy speaks 3
+        "protocol": 2,  # replies differ between protocols, and not every proxy speaks 3
     }
     try:
         if url.startswith(CLUSTER_SCHEME):
             return RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER_SCHEME), **options)
         return redis.asyncio.Redis.from_url(url, **options)
     except (ValueError, exceptions.RedisError):
-        # The cause would quote what it could not read: a password with a slash ends as a port.
+        # The cause is not shown: it may quote part of a password with a slash as the port.
         raise ConfigError(
             "redis must be 'embedded' or a URL such as redis://host:6379/0, got "
             f"{without_password(url)!r} (user, password and options not shown); percent-encode "

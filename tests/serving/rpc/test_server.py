@@ -22,6 +22,7 @@ from serving.rpc.server import Service, serve
 from serving.state.connection import RedisConnection
 from serving.testing import running_service
 from tests.serving.refusals import REFUSALS, Refuse
+from tests.serving.waiting import eventually
 
 PROGRAM = """
 import sys
@@ -153,9 +154,11 @@ async def test_without_redis_answers_are_degraded_and_writes_refused(
             assert degraded == 3
 
             service.redis.start()
-            async with asyncio.timeout(5):
-                while (await client.recommend("newcomer", k=3)).degraded:
-                    await asyncio.sleep(0.05)
+
+            async def is_whole() -> bool:
+                return not (await client.recommend("newcomer", k=3)).degraded
+
+            await eventually(is_whole)
             assert (await client.recommend("newcomer", k=1)).results[0].item_id == "blue-lamp"
             await client.add_items([Item("new", title="trumpet")])
 

@@ -7,12 +7,12 @@ from typing import Literal
 import pytest
 
 from serving.errors import UnavailableError
-from serving.state import changelog as live_catalogue
 from serving.state.changelog import LiveCatalogue
 from serving.state.changes import Change, SupersededError
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
 from serving.state.records import ItemRecord
+from tests.serving.waiting import eventually
 
 Prepare = Callable[[EmbeddedRedis, str], Awaitable[Callable[[], Awaitable[None]]]]
 
@@ -20,7 +20,7 @@ Prepare = Callable[[EmbeddedRedis, str], Awaitable[Callable[[], Awaitable[None]]
 class Replica:
     """A replica that serves nothing but remembers what took effect."""
 
-    def __init__(self, url: str, namespace: str) -> None:
+    def __init__(self, url: str, namespace: str, *, read_count: int = 500) -> None:
         self.items: dict[str, ItemRecord] = {}
         self.applied: list[str] = []
         self.loads = 0
@@ -33,6 +33,7 @@ class Replica:
             namespace=namespace,
             apply=self.apply,
             revert=self.revert,
+            read_count=read_count,
         )
 
     async def apply(self, records: Sequence[ItemRecord]) -> None:
@@ -62,8 +63,10 @@ class Replica:
 
 
 @asynccontextmanager
-async def running(server: EmbeddedRedis, namespace: str) -> AsyncIterator[Replica]:
-    replica = Replica(server.url, namespace)
+async def running(
+    server: EmbeddedRedis, namespace: str, *, read_count: int = 500
+) -> AsyncIterator[Replica]:
+    replica = Replica(server.url, namespace, read_count=read_count)
     await replica.live.start()
     try:
         yield replica
@@ -71,12 +74,6 @@ async def running(server: EmbeddedRedis, namespace: str) -> AsyncIterator[Replic
         await replica.live.stop()
         await replica.connection.close()
         await replica.follower.close()
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_change_is_in_effect_here_once_acknowledged(
@@ -174,6 +171,22 @@ async def test_a_change_made_from_the_stored_picture_is_taken(
         assert replica.title("mug") == "Red mug"
 
 
+@pytest.mark.parametrize(
+    "text", ["\x00", "\x00none", '"\\', "🎺\u2028\u00e9", "[1]", "\x7f\n\t", "null"]
+)
+async def test_any_text_and_picture_arrive_as_they_were_sent(
+    redis_server: EmbeddedRedis, namespace: str, text: str
+) -> None:
+    picture = text.encode() + b"\xff\x00"
+    record = ItemRecord(text, False, "stored", "digest", {"title": text})
+    async with running(redis_server, namespace) as replica:
+        await replica.live.write([Change(record, picture), Change(ItemRecord("b"))], timeout_s=2)
+
+        assert replica.items == {text: record, "b": ItemRecord("b")}
+        assert await replica.live.records([text]) == [record]
+        assert await replica.live.picture(text) == picture
+
+
 async def test_an_item_that_was_never_changed_has_no_record(
     redis_server: EmbeddedRedis, namespace: str
 ) -> None:
@@ -254,13 +267,12 @@ async def test_a_start_without_redis_fails() -> None:
 
 
 async def test_a_large_catalogue_loads_in_pieces(
-    redis_server: EmbeddedRedis, namespace: str, monkeypatch: pytest.MonkeyPatch
+    redis_server: EmbeddedRedis, namespace: str
 ) -> None:
-    monkeypatch.setattr(live_catalogue, "_READ_COUNT", 10)
-    async with running(redis_server, namespace) as early:
+    async with running(redis_server, namespace, read_count=10) as early:
         changes = [Change(ItemRecord(f"item-{number}" * 10)) for number in range(700)]
         await early.live.write(changes, timeout_s=5)
-        async with running(redis_server, namespace) as late:
+        async with running(redis_server, namespace, read_count=10) as late:
             assert late.items == early.items
             assert len(late.items) == 700
 
@@ -325,7 +337,7 @@ async def test_replicas_take_back_what_redis_lost(
         left = ["Red mug"] if prepare is keep else []
         await eventually(lambda: one.titles() == two.titles() == left)
         assert "Redis lost changes that were in effect here" in caplog.text
-        assert "live items are no longer stored and are taken back" in caplog.text
+        assert "live items; reverting them to the bundle's version" in caplog.text
         await eventually(lambda: not one.live.stale)
 
 

@@ -100,7 +100,9 @@ async def test_a_redis_that_hangs_is_given_up_in_time(tmp_path: Path) -> None:
 
 
 async def test_a_mistake_of_ours_is_not_taken_for_an_outage(connection: RedisConnection) -> None:
-    with pytest.raises(InternalError, match="it refused it: ResponseError; report this"):
+    with pytest.raises(
+        InternalError, match="refused a command of the service: ResponseError; report this"
+    ):
         async with connection.translated():
             await connection.client.execute_command("NONSENSE")
 

@@ -113,7 +113,7 @@ def test_a_damaged_file_is_reported_with_the_log(tmp_path: Path) -> None:
     file = next(path for path in tmp_path.rglob("appendonly*") if path.is_file())
     file.write_bytes(b"no append-only file" + file.read_bytes()[30:])
 
-    with pytest.raises(StateError, match=r"redis-server left with status 1 in .*Bad file format"):
+    with pytest.raises(StateError, match=r"redis-server ended with status 1 in .*Bad file format"):
         EmbeddedRedis(tmp_path).start()
 
 

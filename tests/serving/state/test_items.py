@@ -1,7 +1,7 @@
 """What an upsert makes of an item, over real gRPC."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,6 +15,7 @@ from serving.client import AsyncClient, Event, Filters, Item
 from serving.errors import UnavailableError
 from serving.rpc.server import Service
 from serving.testing import running_service
+from tests.serving.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +33,6 @@ async def other(
             running_service(shop.path, redis=redis_server.url, namespace=namespace)
         )
         yield await stack.enter_async_context(AsyncClient(replica.address))
-
-
-async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(5):
-        while not await check():
-            await asyncio.sleep(0.01)
 
 
 async def best(client: AsyncClient, text: str) -> tuple[str, float]:

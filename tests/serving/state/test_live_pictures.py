@@ -1,7 +1,8 @@
 """Records and pictures that several callers change at once, over real gRPC."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import grpc
@@ -10,16 +11,18 @@ import pytest
 from protos.recsys.v1 import recommender_pb2 as pb
 from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from recsys.bundle import Bundle
+from recsys.catalogue.embedder import ItemEmbedder, Modalities
 from recsys.recommender import Recommender
 from serving.client import AsyncClient, Item
 from serving.engine.embeddings import picture_digest
-from serving.state import items as live_items
 from serving.state.changelog import LiveCatalogue
 from serving.state.connection import RedisConnection
 from serving.state.records import ItemRecord
 from serving.testing import running_service
+from tests.serving.conftest import draw
 
 Channel = grpc.aio.Channel
+Change = Callable[[], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +31,26 @@ def offline(shop: Any) -> Recommender:
 
 
 @pytest.fixture
-async def hesitant(shop: Any, redis_server: Any, namespace: str) -> AsyncIterator[Channel]:
-    """Yield a channel to a replica whose towers take long enough for others to be faster."""
-    settings = {"redis": redis_server.url, "namespace": namespace, "batch_wait_ms": 1_000}
+async def other(shop: Any, redis_server: Any, namespace: str) -> AsyncIterator[Channel]:
+    """Yield a channel to a second replica."""
     async with (
-        running_service(shop.path, **settings) as service,
+        running_service(shop.path, redis=redis_server.url, namespace=namespace) as service,
         grpc.aio.insecure_channel(service.address) as channel,  # calls once, unlike our client
     ):
         yield channel
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, text: str, changes: Iterator[Change]) -> None:
+    """Make one more change each time before the towers embed a text."""
+    loop, embed = asyncio.get_running_loop(), ItemEmbedder.modalities
+
+    def interrupted(self: ItemEmbedder, texts: Any, pictures: Any, **settings: Any) -> Modalities:
+        if text in (texts or ()) and (change := next(changes, None)) is not None:
+            # This is the thread of the towers; the change is made by the event loop meanwhile.
+            asyncio.run_coroutine_threadsafe(change(), loop).result(timeout=30)
+        return embed(self, texts, pictures, **settings)
+
+    monkeypatch.setattr(ItemEmbedder, "modalities", interrupted)
 
 
 async def rename(channel: Channel, title: str) -> None:
@@ -72,25 +87,29 @@ async def forget_embeddings(connection: RedisConnection, namespace: str) -> None
 @pytest.mark.parametrize("change", ["replaced", "taken away", "deleted with its item"])
 async def test_a_picture_that_others_change_during_an_upsert_is_the_one_that_its_record_names(
     client: AsyncClient,
-    hesitant: Channel,
+    other: Channel,
     offline: Recommender,
     connection: RedisConnection,
     shop: Any,
     redis_server: Any,
     namespace: str,
     strange_photo: bytes,
+    monkeypatch: pytest.MonkeyPatch,
     change: str,
 ) -> None:
     await client.add_items([Item("new", title="golden trumpet")], {"new": strange_photo})
-    renaming = asyncio.create_task(rename(hesitant, "silver flute"))
-    await asyncio.sleep(0.1)  # it has read the record, and embeds
     picture = shop.pictures["red-mug"] if change == "replaced" else b""
-    if change == "deleted with its item":
-        await client.delete_items(["new"])
-    else:
-        await client.add_items([Item("new", title="golden trumpet")], {"new": picture})
-    assert not renaming.done()
-    await renaming
+
+    async def change_it() -> None:
+        if change == "deleted with its item":
+            await client.delete_items(["new"])
+        else:
+            await client.add_items([Item("new", title="golden trumpet")], {"new": picture})
+
+    changes = iter([change_it])
+    interrupt(monkeypatch, "silver flute", changes)
+    await rename(other, "silver flute")
+    assert next(changes, None) is None
 
     record, data = await stored(connection, namespace, "new")
     assert record.fields is not None
@@ -107,22 +126,26 @@ async def test_a_picture_that_others_change_during_an_upsert_is_the_one_that_its
         assert await score(fresh, "silver flute") == pytest.approx(expected @ query, abs=1e-5)
 
 
-async def test_an_upsert_whose_picture_others_keep_changing_says_so(
+async def test_an_upsert_whose_picture_others_change_in_every_attempt_is_refused(
     client: AsyncClient,
-    hesitant: Channel,
+    other: Channel,
     strange_photo: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(live_items, "_ATTEMPTS", 1)
     await client.add_items([Item("new", title="golden trumpet")], {"new": strange_photo})
-    renaming = asyncio.create_task(rename(hesitant, "silver flute"))
-    await asyncio.sleep(0.1)
-    await client.add_items([Item("new", title="golden trumpet")], {"new": b""})
-    assert not renaming.done()
 
-    with pytest.raises(grpc.aio.AioRpcError, match="must keep theirs while") as caught:
-        await renaming
+    async def replace_picture() -> None:
+        picture = draw((next(shades), 0, 0), 8)
+        await client.add_items([Item("new", title="golden trumpet")], {"new": picture})
+
+    shades = itertools.count()
+    interrupt(monkeypatch, "silver flute", itertools.repeat(replace_picture))
+    with pytest.raises(
+        grpc.aio.AioRpcError, match=r"must keep theirs while .* 10 attempts"
+    ) as caught:
+        await rename(other, "silver flute")
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert next(shades) == 10
     assert (await client.get_items(["new"])).items[0].title == "golden trumpet"
 
 

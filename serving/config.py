@@ -62,8 +62,8 @@ class ServiceConfig(BaseModel):
     redis_bytes: int = Field(
         1024 * MIB,
         ge=0,
-        description="Memory limit of the embedded Redis; cached embeddings are evicted first. 0 sets "
-        "no limit.",
+        description="Memory limit of the embedded Redis, 0 for none; cached embeddings are "
+        "evicted first.",
     )
 
     device: str = Field("cpu", description="Torch device of the networks and the item table.")
@@ -87,8 +87,8 @@ class ServiceConfig(BaseModel):
     history_ttl_s: int | None = Field(
         None,
         ge=1,
-        description="Time after a user's last live event when all of them expire; never if unset. A "
-        "full Redis may evict them earlier.",
+        description="Time after a user's last live event when all of them expire; never if unset. "
+        "A full Redis may evict them earlier.",
     )
 
     max_message_bytes: int = Field(16 * MIB, ge=1024, description="Largest request message.")

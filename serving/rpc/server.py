@@ -114,7 +114,7 @@ class Service:
         self._resources.push_async_callback(connection.close)
         if not await connection.probe():
             raise StateError(
-                f"redis {without_password(url)} must answer, it does not; start it, or check the URL"
+                f"redis {without_password(url)} must answer, but does not; check URL and server"
             )
         return connection
 

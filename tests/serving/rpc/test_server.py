@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+import redis
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from recsys.catalogue.embedder import ItemEmbedder, Modalities
 from recsys.errors import BundleError, ConfigError
 from serving.client import Answer, AsyncClient, Client, Event, Item
 from serving.config import build_config
@@ -42,6 +46,17 @@ def process(bundle: Path, state: Path) -> Iterator[tuple[subprocess.Popen[str], 
         finally:
             if running.poll() is None:
                 running.kill()
+
+
+def is_serving(address: str) -> bool:
+    """Return whether a service takes new calls."""
+    with grpc.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest(service="")
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(request)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 async def test_what_was_acknowledged_survives_killing_service_and_redis(
@@ -88,38 +103,70 @@ def test_a_signal_stops_the_service_and_its_redis(
 
 
 def test_a_second_signal_does_not_wait_for_calls_in_flight(shop: Any, tmp_path: Path) -> None:
-    def hang_then_signal_twice(address: str) -> None:
-        for wait_s in (0.3, 0.6):
-            threading.Timer(wait_s, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        with Client(address, timeout_s=60) as client, pytest.raises(ServingError):
-            client.search("mug")
+    outcomes: list[type[Exception]] = []
+
+    def search(address: str) -> None:
+        with Client(address, timeout_s=100) as client:
+            try:
+                client.search("mug")
+            except ServingError as error:
+                outcomes.append(type(error))
+
+    def signal_twice(address: str) -> None:
+        # The towers wait for company, so a search that has asked Redis for its embedding hangs.
+        socket = tmp_path / "redis.sock"
+        with redis.Redis(unix_socket_path=str(socket)) as client, client.monitor() as monitor:
+            searching.start()
+            next(one for one in monitor.listen() if one["command"].startswith("GETEX"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        while is_serving(address):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def on_ready(address: str) -> None:
-        threading.Thread(target=hang_then_signal_twice, args=(address,)).start()
+        nonlocal searching
+        searching = threading.Thread(target=search, args=(address,))
+        threading.Thread(target=signal_twice, args=(address,)).start()
 
+    searching = threading.Thread()
     started = time.monotonic()
-    settings = {"port": 0, "state": tmp_path, "batch_wait_ms": 20_000, "drain_s": 20}
+    settings = {"port": 0, "state": tmp_path, "batch_wait_ms": 60_000, "drain_s": 60}
     serve(shop.path, on_ready=on_ready, **settings)
+    searching.join()
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
+    assert len(outcomes) == 1
 
 
 async def test_calls_in_flight_are_finished_and_new_ones_refused(
-    shop: Any, redis_server: Any, namespace: str
+    shop: Any, redis_server: Any, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Each waits half a second for company in its batch, so the stop begins while it is in flight.
-    settings = {"batch_wait_ms": 500, "redis": redis_server.url, "namespace": namespace}
+    reached, gate = threading.Event(), threading.Event()
+    embed = ItemEmbedder.modalities
+
+    def embed_behind_gate(self: ItemEmbedder, *args: Any, **settings: Any) -> Modalities:
+        reached.set()
+        assert gate.wait(timeout=30)
+        return embed(self, *args, **settings)
+
+    monkeypatch.setattr(ItemEmbedder, "modalities", embed_behind_gate)
     async with (
-        running_service(shop.path, **settings) as service,
-        AsyncClient(service.address, timeout_s=5) as client,
+        running_service(shop.path, redis=redis_server.url, namespace=namespace) as service,
+        AsyncClient(service.address, timeout_s=30) as client,
     ):
         await client.similar("red-mug", k=1)
         flying = asyncio.create_task(client.search("mug", k=1))
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(reached.wait, 30)
         stopping = asyncio.create_task(service.stop())
-        await asyncio.sleep(0.1)
+
+        async def is_stopping() -> bool:
+            return not await asyncio.to_thread(is_serving, service.address)
+
+        await eventually(is_stopping)
         with pytest.raises(UnavailableError):
             await client.similar("red-mug", k=1)
+        assert not flying.done()
+        gate.set()
         assert len((await flying).results) == 1
         await stopping
 

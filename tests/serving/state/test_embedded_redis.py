@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from serving.state.embedded_redis import EmbeddedRedis, find_redis_server
 
 
 @contextlib.contextmanager
-def client_of(server: EmbeddedRedis):
+def client_of(server: EmbeddedRedis) -> Iterator[redis.Redis]:
     client = redis.Redis.from_url(server.url)
     yield client
     client.close()

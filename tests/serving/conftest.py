@@ -42,7 +42,7 @@ END = datetime(2025, 6, 1, tzinfo=UTC)
 
 
 class PlantedShop(NamedTuple):
-    """A bundle and what is known of it."""
+    """A bundle, its pictures by item id, and the end of its events."""
 
     path: Path
     pictures: dict[str, bytes]
@@ -136,12 +136,12 @@ async def client(service: Service) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 def namespace() -> str:
-    """Return a first part of keys that no other test uses."""
+    """Return a namespace that no other test uses."""
     return uuid.uuid4().hex
 
 
 def _identification(pictures: torch.Tensor) -> IdentificationPart:
-    """Return what knows a product from a cosine of 0.98 to its picture on."""
+    """Return an identification that knows a product from a cosine of 0.98 to its picture."""
     rows = torch.arange(len(pictures))
     gallery = Gallery(pictures, rows, pictures[:0], rows[:0], head_rows=rows[:0])
     point = OperatingPoint(0.5)

@@ -1,6 +1,5 @@
-"""Ways in which a Redis that answers takes no writes."""
+"""Ways in which a Redis that answers refuses writes."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.state.connection import RedisConnection
+from tests.serving.waiting import eventually
 
 Refuse = Callable[[RedisConnection, Path], AbstractAsyncContextManager[None]]
 
@@ -28,9 +28,12 @@ async def unable_to_save(connection: RedisConnection, folder: Path) -> AsyncIter
     (folder / "dump.rdb" / "in the way").mkdir(parents=True)
     await connection.client.config_set("save", "3600 1")
     await connection.client.bgsave()
-    async with asyncio.timeout(10):
-        while (await connection.client.info("persistence"))["rdb_last_bgsave_status"] != "err":
-            await asyncio.sleep(0.02)
+
+    async def failed() -> bool:
+        status = (await connection.client.info("persistence"))["rdb_last_bgsave_status"]
+        return bool(status == "err")
+
+    await eventually(failed)
     try:
         yield
     finally:  # or the server would not stop: it must save first

@@ -41,7 +41,7 @@ async def open_batcher(
     await batcher.close()
 
 
-async def test_everybody_gets_the_answer_to_their_own_request() -> None:
+async def test_each_request_gets_its_own_answer() -> None:
     compute = Squares()
     async with open_batcher(compute) as batcher:
         answers = await asyncio.gather(*(batcher.submit(number) for number in range(10)))
@@ -118,7 +118,7 @@ async def test_a_full_queue_refuses() -> None:
         assert await asyncio.gather(running, *waiting) == [0, 1, 4]
 
 
-async def test_who_gave_up_while_waiting_is_not_computed() -> None:
+async def test_a_request_whose_caller_gave_up_is_not_computed() -> None:
     compute = Squares()
     compute.free.clear()
     async with open_batcher(compute, max_batch=1) as batcher:

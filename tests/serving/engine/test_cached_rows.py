@@ -110,7 +110,7 @@ async def test_a_replica_reads_what_another_wrote(
     np.testing.assert_array_equal(await reader.get("mug"), embedding)
 
 
-async def test_another_bundle_version_does_not_see_it(
+async def test_bundle_versions_do_not_share_rows(
     connection: RedisConnection, namespace: str
 ) -> None:
     await build_rows(connection, f"{namespace}:v1:").put("mug", np.ones(DIM, dtype=np.float32))

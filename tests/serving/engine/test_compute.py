@@ -40,7 +40,7 @@ async def test_a_full_queue_refuses_callers_but_not_the_services_own_work() -> N
     compute.close()
 
 
-async def test_a_caller_who_left_before_the_turn_costs_nothing() -> None:
+async def test_the_function_of_a_caller_that_left_does_not_run() -> None:
     compute, hold, ran = ComputeThread(max_queue=10), threading.Event(), threading.Event()
     running = asyncio.create_task(compute.run(hold.wait))
     await asyncio.sleep(0)

@@ -26,7 +26,7 @@ def embedding(value: float) -> np.ndarray:
 
 
 @devices
-def test_what_was_put_is_found(device: str) -> None:
+def test_get_returns_what_was_put(device: str) -> None:
     table = DeviceTable(max_bytes=2 * ROW_BYTES, dim=DIM, device=device)
     table.put("a", embedding(1))
 
@@ -35,7 +35,7 @@ def test_what_was_put_is_found(device: str) -> None:
 
 
 @devices
-def test_what_was_unused_for_longest_makes_room(device: str) -> None:
+def test_the_least_recently_used_row_is_replaced(device: str) -> None:
     table = DeviceTable(max_bytes=2 * ROW_BYTES, dim=DIM, device=device)
     table.put("a", embedding(1))
     table.put("b", embedding(2))
@@ -47,7 +47,7 @@ def test_what_was_unused_for_longest_makes_room(device: str) -> None:
     np.testing.assert_array_equal(table.get("c"), embedding(3))
 
 
-def test_what_is_handed_out_is_a_copy() -> None:
+def test_get_returns_a_copy() -> None:
     table = DeviceTable(max_bytes=ROW_BYTES, dim=DIM, device="cpu")
     table.put("a", embedding(1))
     found = table.get("a")

@@ -64,7 +64,7 @@ class Replica:
         return await self.tiers.get(content_key(text, None), content)
 
 
-async def test_each_tier_spares_the_dearer_ones(
+async def test_an_embedding_comes_from_the_cheapest_tier_that_has_it(
     connection: RedisConnection, namespace: str
 ) -> None:
     first, second = Replica(connection, namespace), Replica(connection, namespace)

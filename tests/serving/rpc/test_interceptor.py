@@ -143,7 +143,7 @@ async def test_without_the_token_nothing_is_answered(guarded: Service) -> None:
         assert (await client.search("mug")).results
 
 
-async def test_probes_need_no_token_and_reflection_does(guarded: Service) -> None:
+async def test_health_checks_need_no_token_but_reflection_does(guarded: Service) -> None:
     async with grpc.aio.insecure_channel(guarded.address) as channel:
         assert await health_of(channel, "") == SERVING
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -254,7 +254,7 @@ async def test_an_overloaded_service_says_so_and_recovers(
         assert (await client.search("wish 0")).results
 
 
-async def test_who_does_not_wait_gets_an_error_in_time(
+async def test_a_short_timeout_raises_a_deadline_error(
     shop: Any, redis_server: Any, namespace: str
 ) -> None:
     settings = {"redis": redis_server.url, "namespace": namespace, "batch_wait_ms": 1_000}

@@ -25,7 +25,7 @@ def test_ids_keep_their_order() -> None:
         (["a", "b", "a"], "item_ids must be distinct, got 'a' more than once"),
     ],
 )
-def test_wrong_ids_are_told_apart(ids: list[str], message: str) -> None:
+def test_the_error_for_wrong_ids_has_index_and_limit(ids: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         requests.read_ids("item_ids", ids, at_least=1, at_most=3)
 
@@ -123,7 +123,7 @@ def test_a_call_has_some_events_and_not_too_many(count: int) -> None:
         requests.read_events([pb.Event()] * count, now_us=0)
 
 
-def test_a_picture_is_given_taken_away_or_left() -> None:
+def test_an_upsert_sets_removes_or_keeps_the_picture() -> None:
     upserts = [
         pb.ItemUpsert(item=pb.Item(item_id="new"), picture=b"bytes"),
         pb.ItemUpsert(item=pb.Item(item_id="bare"), picture=b""),

@@ -211,7 +211,7 @@ async def test_without_redis_answers_are_degraded_and_writes_refused(
 
 
 @pytest.mark.parametrize("refuse", REFUSALS)
-async def test_with_a_redis_that_takes_no_writes_reads_are_whole_and_writes_refused(
+async def test_a_redis_that_refuses_writes_leaves_reads_complete(
     shop: Any, tmp_path: Path, refuse: Refuse, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_service(shop.path, state=tmp_path) as service:
@@ -259,7 +259,7 @@ async def test_a_redis_that_does_not_answer_is_an_error_without_its_password(sho
     assert "sesame" not in str(caught.value)
 
 
-async def test_what_is_no_bundle_is_an_error(tmp_path: Path) -> None:
+async def test_a_path_without_a_bundle_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         await Service.start(tmp_path / "nothing", build_config({}, state=tmp_path))
 

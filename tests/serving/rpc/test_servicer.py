@@ -189,7 +189,7 @@ async def test_a_known_photo_is_identified_and_a_strange_one_is_not(
     assert strange.probability < 0.5 < known.probability
 
 
-async def test_the_same_question_has_the_same_answer_whatever_batch_it_ran_in(
+async def test_a_query_has_the_same_answer_in_every_batch(
     service: Service, client: AsyncClient, offline: Recommender, shop: Any
 ) -> None:
     texts = ["red mug", "a very long wish for a green lamp with a shade", "x", "blue scarf"]
@@ -291,7 +291,7 @@ async def test_a_call_with_one_wrong_event_stores_none_of_its_events(client: Asy
 
 
 @pytest.mark.parametrize("photo", [b"GIF89a, or so it says", b"\x89PNG\r\n\x1a\n cut", b"<svg/>"])
-async def test_a_photo_that_is_no_picture_is_refused(client: AsyncClient, photo: bytes) -> None:
+async def test_bytes_that_are_not_an_image_are_refused(client: AsyncClient, photo: bytes) -> None:
     with pytest.raises(InvalidImageError):
         await client.identify(photo)
     with pytest.raises(InvalidImageError):

@@ -322,7 +322,7 @@ async def lose_everything(server: EmbeddedRedis, namespace: str) -> Callable[[],
 
 
 @pytest.mark.parametrize("prepare", [keep, lose_everything])
-async def test_replicas_take_back_what_redis_lost(
+async def test_replicas_revert_items_that_redis_lost(
     redis_server: EmbeddedRedis, namespace: str, prepare: Prepare, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(redis_server, namespace) as one, running(redis_server, namespace) as two:

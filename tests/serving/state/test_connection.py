@@ -20,7 +20,7 @@ async def get(connection: RedisConnection) -> Any:
 
 
 @pytest.mark.parametrize("url", ["embeded", "http://host", "redis://host:port", ""])
-def test_what_is_no_url_says_what_one_looks_like(url: str) -> None:
+def test_the_error_for_a_bad_url_shows_a_good_one(url: str) -> None:
     with pytest.raises(ConfigError, match="a URL such as redis://host:6379/0, got"):
         RedisConnection(url, timeout_s=1)
 
@@ -61,11 +61,11 @@ def test_the_password_of_a_url_that_cannot_be_read_is_never_shown(url: str) -> N
         ("embeded", "embeded"),
     ],
 )
-def test_what_is_no_secret_of_a_url_is_shown(url: str, shown: str) -> None:
+def test_a_url_is_shown_without_password_and_options(url: str, shown: str) -> None:
     assert without_password(url) == shown
 
 
-async def test_a_lost_redis_is_one_error_then_refused_at_once_then_back(tmp_path: Path) -> None:
+async def test_a_lost_redis_is_unavailable_until_it_answers_again(tmp_path: Path) -> None:
     server = EmbeddedRedis(tmp_path)
     server.start()
     connection = RedisConnection(server.url, timeout_s=1)
@@ -99,7 +99,9 @@ async def test_a_redis_that_hangs_is_given_up_in_time(tmp_path: Path) -> None:
         await connection.close()
 
 
-async def test_a_mistake_of_ours_is_not_taken_for_an_outage(connection: RedisConnection) -> None:
+async def test_a_command_that_redis_does_not_know_is_a_defect_and_no_outage(
+    connection: RedisConnection,
+) -> None:
     with pytest.raises(
         InternalError, match="refused a command of the service: ResponseError; report this"
     ):
@@ -145,7 +147,7 @@ async def test_a_burst_at_a_redis_that_hangs_learns_that_it_is_away(tmp_path: Pa
         await connection.close()
 
 
-async def test_who_waits_too_long_for_a_turn_is_told_to_slow_down(
+async def test_a_command_that_waits_too_long_for_its_turn_is_refused(
     redis_server: EmbeddedRedis,
 ) -> None:
     connection = RedisConnection(redis_server.url, timeout_s=0.05)
@@ -213,7 +215,7 @@ async def test_an_error_inside_a_script_names_its_code(
 
 
 @pytest.mark.parametrize("refuse", REFUSALS)
-async def test_a_redis_that_takes_no_writes_is_not_away_and_says_what_to_do(
+async def test_a_redis_that_refuses_writes_is_available_and_the_error_says_what_to_do(
     tmp_path: Path, refuse: Refuse
 ) -> None:
     with EmbeddedRedis(tmp_path) as server:

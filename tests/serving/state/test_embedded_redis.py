@@ -56,7 +56,7 @@ def test_no_other_user_can_connect(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0
 
 
-def test_a_second_service_is_told_who_has_the_folder(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_in_use_has_the_process_that_uses_it(tmp_path: Path) -> None:
     with (
         EmbeddedRedis(tmp_path),
         pytest.raises(StateError, match=rf"one service at a time, but process {os.getpid()} uses"),
@@ -125,7 +125,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         EmbeddedRedis(tmp_path / "file" / "state").start()
 
 
-def test_a_machine_without_redis_is_told_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_redis_server_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
 

@@ -270,7 +270,7 @@ async def test_items_upserted_at_once_from_two_replicas_end_the_same_on_both(
     np.testing.assert_allclose([one.score for one in left], [one.score for one in right])
 
 
-async def test_what_redis_lost_is_as_in_the_bundle_again(
+async def test_items_that_redis_lost_are_as_in_the_bundle_again(
     service: Service,
     client: AsyncClient,
     connection: Any,
@@ -315,7 +315,9 @@ async def test_one_item_twice_in_a_call_is_refused(client: AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
-async def test_a_price_that_is_none_is_refused(client: AsyncClient, price: float) -> None:
+async def test_a_price_that_is_negative_or_not_finite_is_refused(
+    client: AsyncClient, price: float
+) -> None:
     with pytest.raises(ValueError, match=r"items\[0\].price must be a finite number >= 0"):
         await client.add_items([Item("new", price=price)])
 

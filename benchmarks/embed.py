@@ -214,7 +214,6 @@ def _tiny_bundle(folder: Path) -> Path:
         item_embeddings=np.zeros((1, config.dim), np.float32),
         text=encoder,
         fusion=build_fusion(config, {"text": encoder.dim}),
-        fusion_config=config,
     )
     return write_bundle(contents, folder)
 

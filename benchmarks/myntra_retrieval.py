@@ -116,7 +116,6 @@ def seal_whole_shop(shop: Shop, bundle: Bundle, embeddings: Floats, config: Trai
         items=shop.items,
         item_embeddings=embeddings,
         fusion=bundle.fusion,
-        fusion_config=config.fusion,
         vision=bundle.vision,
         text=bundle.text,
         left_out=bundle.left_out,

@@ -9,7 +9,7 @@ from typing import cast
 
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from recsys.bundle import Contents, write_bundle
+from recsys.bundle import Contents, RankingPart, write_bundle
 from recsys.catalogue.embedder import is_readable
 from recsys.catalogue.store import Catalogue
 from recsys.config import TrainConfig
@@ -100,9 +100,11 @@ def train(
     stack = train_stack(material, config, runtime)
     identification = _identify(material, towers.vision, stack.fused, config, runtime)
     announce("bundle")
-    contents = _contents(material, stack, config, left_out)
     contents = replace(
-        contents, vision=towers.vision, text=towers.text, identification=identification
+        _contents(material, stack, left_out),
+        vision=towers.vision,
+        text=towers.text,
+        identification=identification,
     )
     bundle = write_bundle(contents, out)
     ablations = _ablations(material, config, runtime, left_out)
@@ -131,7 +133,7 @@ def _ablations(
     for modality in modalities:
         alone = material.only(modality)
         stack = train_stack(alone, config, runtime, suffix=f"-{modality}")
-        contents = _contents(alone, stack, config, left_out)
+        contents = _contents(alone, stack, left_out)
         bundles[f"{modality}-only"] = write_bundle(contents, runtime.workspace.root / modality)
     return bundles
 
@@ -221,29 +223,28 @@ def _can_identify(shop: ShopData) -> bool:
     return shop.has_pictures and bool((labelled_photos(shop.dataset)["split"] == "val").any())
 
 
-def _contents(
-    material: Material, stack: Stack, config: TrainConfig, left_out: tuple[str, ...]
-) -> Contents:
+def _contents(material: Material, stack: Stack, left_out: tuple[str, ...]) -> Contents:
     """Return the contents of a bundle without towers and identification."""
-    shop = material.shop
-    contents = Contents(
-        items=shop.dataset.items,
+    return Contents(
+        items=material.shop.dataset.items,
         item_embeddings=stack.fused.embeddings,
         fusion=stack.fused.fusion,
-        fusion_config=config.fusion,
+        ranking=_ranking(material.shop, stack),
         left_out=left_out,
     )
-    if shop.interactions is None:
-        return contents
-    end_us = int(shop.interactions.timestamps_us[-1]) + 1
-    return replace(
-        contents,
-        events=shop.dataset.events,
-        user_encoder=stack.user_encoder,
-        user_config=config.users,
-        ranker=stack.ranker,
-        ranker_config=config.ranker,
-        statistics=build_statistics(shop.interactions, end_us),
+
+
+def _ranking(shop: ShopData, stack: Stack) -> RankingPart | None:
+    """Return the ranking part, or None without events."""
+    events, interactions = shop.dataset.events, shop.interactions
+    if events is None or interactions is None or stack.ranking is None:
+        return None
+    end_us = int(interactions.timestamps_us[-1]) + 1
+    return RankingPart(
+        events=events,
+        user_encoder=stack.ranking.user_encoder,
+        ranker=stack.ranking.ranker,
+        statistics=build_statistics(interactions, end_us),
         target_kinds=shop.target_kinds,
         split_us=shop.cuts_us[-1],
     )

@@ -1,8 +1,7 @@
-"""The bundle: one immutable, hashed directory with all that answering needs."""
+"""A bundle as it is read: verified at once, each part opened when it is first used."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,22 +10,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file as load_tensors
-from safetensors.torch import save_file as save_tensors
 from torch import nn
 
 import text.checkpoint
 import vision.checkpoint
-from recsys.bundle.sealing import latest, sealed_folder, verify
+from recsys.bundle.sealing import latest, verify
 from recsys.catalogue.embedder import ItemEmbedder
-from recsys.config import FusionConfig, RankerConfig, UserConfig
 from recsys.data.interactions import Interactions, build_interactions
 from recsys.errors import BundleError, MissingPartError
-from recsys.identification.stored import IdentificationPart, describe, restore, restore_prototypes
-from recsys.models.fusion import ItemFusion, build_fusion
-from recsys.models.ranker import Ranker, build_ranker
-from recsys.models.user_encoder import UserEncoder, build_user_encoder
+from recsys.identification.stored import IdentificationPart, restore, restore_prototypes
+from recsys.models.fusion import FusionSpec, ItemFusion
+from recsys.models.ranker import Ranker, RankerSpec
+from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
 from recsys.ranking.features import FEATURES
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
@@ -34,89 +30,6 @@ from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
 M = TypeVar("M", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Contents:
-    """All that a bundle is made of; a part that was not trained is None.
-
-    Args:
-        items: Item table in row order.
-        item_embeddings: Fused embeddings in row order (N, D).
-        events: Event table, all of it.
-        vision: Tower for pictures.
-        text: Encoder for titles.
-        fusion: From modality embeddings to item embeddings.
-        fusion_config: What ``fusion`` was built from.
-        user_encoder: From history to user vector.
-        user_config: What ``user_encoder`` was built from.
-        ranker: From features to logit.
-        ranker_config: What ``ranker`` was built from.
-        statistics: Item statistics as of the end of the events.
-        identification: Photo identification.
-        target_kinds: Event kinds that ranking aims at.
-        split_us: Where the test events begin, microseconds UTC; learning saw nothing later.
-        left_out: What was not trained and why.
-    """
-
-    items: pl.DataFrame
-    item_embeddings: NDArray[np.float32]
-    fusion: ItemFusion
-    fusion_config: FusionConfig
-    events: pl.DataFrame | None = None
-    vision: VisionTower | None = None
-    text: TextEncoder | None = None
-    user_encoder: UserEncoder | None = None
-    user_config: UserConfig | None = None
-    ranker: Ranker | None = None
-    ranker_config: RankerConfig | None = None
-    statistics: Statistics | None = None
-    identification: IdentificationPart | None = None
-    target_kinds: tuple[str, ...] = ()
-    split_us: int | None = None
-    left_out: tuple[str, ...] = ()
-
-
-def write_bundle(contents: Contents, root: Path) -> Path:
-    """Write and seal a bundle under ``root`` and return its folder, named by its version."""
-    with sealed_folder(root) as folder:
-        contents.items.write_parquet(folder / "items.parquet")
-        np.save(folder / "item_embeddings.npy", contents.item_embeddings)
-        _save_module(contents.fusion, folder / "fusion.safetensors")
-        if contents.vision is not None:
-            vision.checkpoint.save(contents.vision, folder / "vision")
-        if contents.text is not None:
-            text.checkpoint.save(contents.text, folder / "text")
-        if contents.events is not None:
-            contents.events.write_parquet(folder / "events.parquet")
-        if contents.statistics is not None:
-            _save_statistics(contents.statistics, folder / "statistics.safetensors")
-        if contents.user_encoder is not None and contents.ranker is not None:
-            _save_module(contents.user_encoder, folder / "user_encoder.safetensors")
-            _save_module(contents.ranker, folder / "ranker.safetensors")
-        if contents.identification is not None:
-            gallery = contents.identification.gallery
-            tensors = {name: value.contiguous() for name, value in vars(gallery).items()}
-            save_tensors(tensors, folder / "gallery.safetensors")
-        (folder / "bundle.json").write_text(json.dumps(_describe(contents), indent=1))
-    return latest(root)
-
-
-def _describe(contents: Contents) -> dict[str, Any]:
-    users = contents.user_config, contents.ranker_config
-    identification = contents.identification
-    return {
-        "fusion": contents.fusion_config.model_dump(mode="json"),
-        "modalities": dict(contents.fusion.dims),
-        "users": users[0].model_dump(mode="json") if users[0] else None,
-        "ranker": users[1].model_dump(mode="json") if users[1] else None,
-        "features": list(FEATURES),
-        "identification": describe(identification) if identification else None,
-        "target_kinds": list(contents.target_kinds),
-        "split_us": contents.split_us,
-        "as_of_us": contents.statistics.as_of_us if contents.statistics else None,
-        "left_out": list(contents.left_out),
-    }
 
 
 class Bundle:
@@ -192,8 +105,8 @@ class Bundle:
     @cached_property
     def fusion(self) -> ItemFusion:
         """From modality embeddings to item embeddings."""
-        config = FusionConfig.model_validate(self._description["fusion"])
-        module = build_fusion(config, self._description["modalities"])
+        spec = _spec(FusionSpec, self._description["fusion"])
+        module = ItemFusion(self._description["modalities"], **spec)
         return _load_module(module, self.path / "fusion.safetensors")
 
     def embedder(self, *, device: str = "cpu") -> ItemEmbedder:
@@ -232,18 +145,15 @@ class Bundle:
                 f"bundle {self.version} ranks by the features {self._description['features']}, "
                 f"this release computes {list(FEATURES)}; train again"
             )
-        user_config = UserConfig.model_validate(self._description["users"])
-        ranker_config = RankerConfig.model_validate(self._description["ranker"])
-        encoder = build_user_encoder(
-            user_config,
-            dim=self.item_embeddings.shape[1],
+        encoder = UserEncoder(
+            self.item_embeddings.shape[1],
             n_kinds=len(self.interactions.kind_names),
+            **_spec(UserEncoderSpec, self._description["users"]),
         )
+        ranker = Ranker(len(FEATURES), **_spec(RankerSpec, self._description["ranker"]))
         return UserRanker(
             _load_module(encoder, self.path / "user_encoder.safetensors"),
-            _load_module(
-                build_ranker(ranker_config, len(FEATURES)), self.path / "ranker.safetensors"
-            ),
+            _load_module(ranker, self.path / "ranker.safetensors"),
         )
 
     @cached_property
@@ -256,19 +166,17 @@ class Bundle:
         return restore(tensors, self._description["identification"])
 
 
-def _save_module(module: nn.Module, path: Path) -> None:
-    save_tensors({name: value.contiguous() for name, value in module.state_dict().items()}, path)
-
-
 def _load_module(module: M, path: Path) -> M:
     module.load_state_dict(load_tensors(path))
     return module.eval()
 
 
-def _save_statistics(statistics: Statistics, path: Path) -> None:
-    arrays: Mapping[str, Any] = {
-        field.name: np.ascontiguousarray(getattr(statistics, field.name))
-        for field in fields(statistics)
-        if field.name != "as_of_us"
-    }
-    save_arrays(dict(arrays), path)
+def _spec(
+    kind: type[FusionSpec | UserEncoderSpec | RankerSpec], stored: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the fields of a spec, by name.
+
+    Bundles of earlier releases hold the whole configuration of the training; the rest of it is
+    ignored.
+    """
+    return {name: stored[name] for name in kind._fields}

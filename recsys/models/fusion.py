@@ -1,6 +1,7 @@
 """Fuse the embeddings of an item's modalities into one item embedding."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -143,6 +144,15 @@ class Projection(nn.Module):
         return projected
 
 
+class FusionSpec(NamedTuple):
+    """What builds an ``ItemFusion`` again, beside the sizes of its modalities."""
+
+    dim: int
+    hidden: int
+    kind: str
+    dropout: float
+
+
 class ItemFusion(nn.Module):
     """Item embedding from whatever modalities an item, a query or a photo has.
 
@@ -177,6 +187,7 @@ class ItemFusion(nn.Module):
             raise InvalidArgumentError(f"kind must be one of {sorted(FUSIONS)}, got {kind!r}")
         self.dims = dict(dims)
         self.dim = dim
+        self.spec = FusionSpec(dim, hidden, kind, dropout)
         self.projections = nn.ModuleList(
             Projection(size, dim, hidden=hidden, dropout=dropout) for size in dims.values()
         )

@@ -1,5 +1,7 @@
 """The ranking network: features of a candidate in, a logit out."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,13 @@ from recsys.errors import InvalidArgumentError
 # a live value that training never saw from taking over the score.
 LIMIT = 5.0
 CONSTANT = 1e-4  # a feature that deviates by less did not vary
+
+
+class RankerSpec(NamedTuple):
+    """What builds a ``Ranker`` again, beside its number of features."""
+
+    hidden: int
+    dropout: float
 
 
 class Ranker(nn.Module):
@@ -29,6 +38,7 @@ class Ranker(nn.Module):
 
     def __init__(self, n_features: int, *, hidden: int = 64, dropout: float = 0.1) -> None:
         super().__init__()
+        self.spec = RankerSpec(hidden, dropout)
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("deviation", torch.ones(n_features))
         self.wide = nn.Linear(n_features, 1)

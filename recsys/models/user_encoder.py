@@ -67,6 +67,17 @@ def pad_histories(histories: Sequence[History], length: int, now_us: Ints) -> Pa
     return padded
 
 
+class UserEncoderSpec(NamedTuple):
+    """What builds a ``UserEncoder`` again, beside the item space and the number of event kinds."""
+
+    width: int
+    heads: int
+    depth: int
+    history_length: int
+    recent_length: int
+    dropout: float
+
+
 class UserEncoder(nn.Module):
     """User vector from the embeddings, ages and kinds of the last events.
 
@@ -111,6 +122,7 @@ class UserEncoder(nn.Module):
             raise InvalidArgumentError(f"width must be a multiple of heads ({heads}), got {width}")
         self.dim = dim
         self.history_length = history_length
+        self.spec = UserEncoderSpec(width, heads, depth, history_length, recent_length, dropout)
         self.taste = TasteRegression(dim, n_kinds)
         self.newcomer = nn.Parameter(torch.randn(dim) / dim**0.5)
         self.correction = (

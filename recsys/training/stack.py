@@ -1,7 +1,6 @@
 """The networks above the towers, each a stage: item fusion, user encoder, ranker."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -50,19 +49,18 @@ class FusedItems(NamedTuple):
     key: str  # of the stage
 
 
-@dataclass(frozen=True)
-class Stack:
-    """The trained networks above the towers.
+class RankingNetworks(NamedTuple):
+    """The networks that rank items for a user."""
 
-    Args:
-        fused: Fusion and item embeddings.
-        user_encoder: User encoder, or None without events.
-        ranker: Ranker, or None without events.
-    """
+    user_encoder: UserEncoder
+    ranker: Ranker
+
+
+class Stack(NamedTuple):
+    """The trained networks above the towers."""
 
     fused: FusedItems
-    user_encoder: UserEncoder | None = None
-    ranker: Ranker | None = None
+    ranking: RankingNetworks | None  # None without events
 
 
 def train_stack(
@@ -78,11 +76,11 @@ def train_stack(
     """
     fused = fuse_items(material, config.fusion, runtime, suffix=suffix)
     if material.shop.interactions is None:
-        return Stack(fused)
+        return Stack(fused, None)
     shop = material.shop
     users = fit_user_encoder(shop, fused, config.users, runtime, suffix=suffix)
     ranker = fit_ranker(shop, fused, users, config.ranker, runtime, suffix=suffix)
-    return Stack(fused, users.network, ranker)
+    return Stack(fused, RankingNetworks(users.network, ranker))
 
 
 def fuse_items(

@@ -98,7 +98,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         items,
         embeddings,
         fusion,
-        config,
         vision=vision,
         identification=IdentificationPart(gallery, CALIBRATION),
     )

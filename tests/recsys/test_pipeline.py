@@ -1,5 +1,6 @@
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,13 +16,22 @@ from recsys.errors import ConfigError, DataError, MissingPartError, WeightsError
 from recsys.pipeline import Run, load_tables, train
 from recsys.recommender import Recommender
 
+STAGES = [
+    *("vision", "text", "embeddings", "items", "users", "ranker"),
+    *("photos", "items-held-out-1", "items-held-out-2"),
+    *("items-image", "users-image", "ranker-image"),
+    *("items-text", "users-text", "ranker-text"),
+]
+
 
 def test_the_whole_chain_leaves_a_complete_bundle_and_both_ablations(tiny_run: Run) -> None:
     bundle = Bundle(tiny_run.bundle)
     assert bundle.parts == {"vision", "text", "ranking", "identification"}
     assert tiny_run.left_out == bundle.left_out == ()
     assert set(tiny_run.ablations) == {"text-only", "image-only"}
-    assert np.isfinite(bundle.item_embeddings).all()
+    assert [stage.name for stage in tiny_run.stages] == STAGES
+    lengths = np.linalg.norm(bundle.item_embeddings, axis=1)
+    np.testing.assert_allclose(lengths, np.ones(len(bundle.items)), rtol=1e-5)
 
 
 def test_learning_ends_at_the_split_and_the_statistics_at_the_last_event(
@@ -192,3 +202,32 @@ def test_weights_that_are_not_there_are_named_with_what_to_do(
     ) as raised:
         train(wrong, tiny_run.bundle.parent)
     assert isinstance(raised.value.__cause__, vision.errors.WeightsError)
+
+
+def test_a_teacher_is_read_once_a_run_and_not_when_its_stages_are_skipped(
+    tiny_run: Run, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = Bundle(tiny_run.bundle).items["item_id"]
+    vectors = np.random.default_rng(0).normal(size=(len(items), 4)).astype(np.float32)
+    for name in ("here", "there"):
+        table = pl.DataFrame({"id": items, "embedding": vectors.tolist()})
+        table.write_parquet(tmp_path / f"{name}.parquet")
+    reads: list[Path] = []
+    scan = pl.scan_parquet
+
+    def counted(path: Path, **options: Any) -> pl.LazyFrame:
+        reads.append(path)
+        return scan(path, **options)
+
+    monkeypatch.setattr(pl, "scan_parquet", counted)
+
+    def taught(name: str) -> Run:
+        teacher = str(tmp_path / f"{name}.parquet")
+        fusion = tiny_config.fusion.model_copy(update={"teacher": teacher})
+        return train(tiny_config.model_copy(update={"fusion": fusion}), tiny_run.bundle.parent)
+
+    first, moved = taught("here"), taught("there")
+    assert reads.count(tmp_path / "here.parquet") == 1
+    assert reads.count(tmp_path / "there.parquet") == 0
+    assert all(stage.skipped for stage in moved.stages)
+    assert moved.bundle == first.bundle != tiny_run.bundle

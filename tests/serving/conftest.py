@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from recsys.bundle import Contents, write_bundle
+from recsys.bundle import Contents, RankingPart, write_bundle
 from recsys.catalogue.embedder import ItemEmbedder, item_texts
 from recsys.config import FusionConfig, RankerConfig, UserConfig
 from recsys.data.interactions import build_interactions
@@ -70,28 +70,29 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> PlantedShop:
         for size, kind in enumerate(KINDS)
     }
     items = _items(pictures)
-    embedder, vision, text, fusion_config = _towers(items)
+    embedder, vision, text = _towers(items)
     events = _events(list(pictures))
     interactions = build_interactions(events, list(pictures))
     users, ranking = UserConfig(width=8, heads=2, depth=1), RankerConfig(hidden=4)
     torch.manual_seed(1)
     user_encoder = build_user_encoder(users, dim=16, n_kinds=len(interactions.kind_names))
     photos = embedder.queries([None] * len(pictures), list(pictures.values()))
+    end_us = int(END.timestamp()) * 1_000_000
     contents = Contents(
         items=items,
         item_embeddings=embedder.items(items, list(pictures.values())),
         fusion=embedder.fusion,
-        fusion_config=fusion_config,
-        events=events,
         vision=vision,
         text=text,
-        user_encoder=user_encoder,
-        user_config=users,
-        ranker=_ranker(ranking),
-        ranker_config=ranking,
-        statistics=build_statistics(interactions, int(END.timestamp()) * 1_000_000),
+        ranking=RankingPart(
+            events=events,
+            user_encoder=user_encoder,
+            ranker=_ranker(ranking),
+            statistics=build_statistics(interactions, end_us),
+            target_kinds=("purchase",),
+            split_us=end_us,
+        ),
         identification=_identification(torch.from_numpy(photos)),
-        target_kinds=("purchase",),
     )
     path = write_bundle(contents, tmp_path_factory.mktemp("bundles"))
     return PlantedShop(path, pictures, END)
@@ -169,14 +170,14 @@ def _items(pictures: dict[str, bytes]) -> pl.DataFrame:
     return ItemSchema.validate(frame.select(ItemSchema.column_names()), cast=True)
 
 
-def _towers(items: pl.DataFrame) -> tuple[ItemEmbedder, VisionTower, object, FusionConfig]:
+def _towers(items: pl.DataFrame) -> tuple[ItemEmbedder, VisionTower, object]:
     torch.manual_seed(0)
     vision = VisionTower(build_backbone("test_resnet", size=32), dim=16, classes={}).eval()
     config = TextConfig(hidden=16, layers=1, heads=2, vocab_size=400)
     text = build_encoder(config, [one or "" for one in item_texts(items)], seed=0)
-    fusion_config = FusionConfig(dim=16, hidden=16)
-    fusion = build_fusion(fusion_config, {"text": text.dim, "image": vision.dim}).eval()
-    return ItemEmbedder(vision, text, fusion), vision, text, fusion_config
+    dims = {"text": text.dim, "image": vision.dim}
+    fusion = build_fusion(FusionConfig(dim=16, hidden=16), dims).eval()
+    return ItemEmbedder(vision, text, fusion), vision, text
 
 
 def _events(item_ids: list[str]) -> pl.DataFrame:

@@ -32,7 +32,6 @@ def _write(folder: Path, *, seed: int = 0, towers: Sequence[str] = ("image", "te
         items=pl.DataFrame({"item_id": ["a"]}),
         item_embeddings=np.zeros((1, 8), np.float32),
         fusion=fusion,
-        fusion_config=config,
         vision=vision if "image" in towers else None,
         text=text if "text" in towers else None,
     )

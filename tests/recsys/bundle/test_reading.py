@@ -1,11 +1,15 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from recsys.bundle import Bundle
+from recsys.bundle.sealing import MANIFEST, latest, sealed_folder
+from recsys.config import TrainConfig
 from recsys.errors import BundleError, MissingPartError
 from recsys.pipeline import Run
 from recsys.training.stages import Workspace
@@ -61,7 +65,7 @@ def test_an_ablation_says_which_parts_it_lacks(tiny_run: Run) -> None:
         _ = bundle.vision
 
 
-def test_a_workspace_is_no_bundle(tmp_path: Path) -> None:
+def test_a_workspace_is_not_a_bundle(tmp_path: Path) -> None:
     Workspace(tmp_path, announce=lambda name: None).run("a", {}, lambda folder: None)
     with pytest.raises(BundleError, match="found none"):
         Bundle(tmp_path)
@@ -71,3 +75,36 @@ def test_the_description_is_plain_json(tiny_bundle: Path) -> None:
     description = json.loads((tiny_bundle / "bundle.json").read_text())
     assert description["target_kinds"] == ["purchase", "cart"]
     assert set(description["modalities"]) == {"text", "image"}
+
+
+def rewritten(bundle: Path, root: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Return a copy of a bundle whose description is changed, sealed again."""
+    with sealed_folder(root) as folder:
+        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+        (folder / MANIFEST).unlink()
+        description = json.loads((folder / "bundle.json").read_text())
+        change(description)
+        (folder / "bundle.json").write_text(json.dumps(description, indent=1))
+    return latest(root)
+
+
+def test_a_bundle_of_an_earlier_release_holds_whole_configurations_and_loads(
+    tiny_bundle: Path, tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    def as_before(description: dict[str, Any]) -> None:
+        fusion = tiny_config.fusion.model_copy(update={"teacher": "/home/somebody/teacher.parquet"})
+        description["fusion"] = fusion.model_dump(mode="json")
+        description["users"] = tiny_config.users.model_dump(mode="json")
+        description["ranker"] = tiny_config.ranker.model_dump(mode="json")
+
+    old = Bundle(rewritten(tiny_bundle, tmp_path, as_before))
+    new = Bundle(tiny_bundle)
+    assert old.version != new.version
+    for one, other in (
+        (old.fusion, new.fusion),
+        (old.user_ranker.encoder, new.user_ranker.encoder),
+        (old.user_ranker.ranker, new.user_ranker.ranker),
+    ):
+        assert one.spec == other.spec
+        state = other.state_dict()
+        assert all(value.equal(state[name]) for name, value in one.state_dict().items())

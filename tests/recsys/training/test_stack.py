@@ -149,15 +149,13 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Stack, Path]:
     return stack, folder
 
 
-def weights(module: torch.nn.Module | None) -> torch.Tensor:
-    assert module is not None
+def weights(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().ravel() for parameter in module.parameters()])
 
 
 def networks(stack: Stack) -> tuple[torch.nn.Module, ...]:
-    assert stack.user_encoder is not None
-    assert stack.ranker is not None
-    return stack.fused.fusion, stack.user_encoder, stack.ranker
+    assert stack.ranking is not None
+    return stack.fused.fusion, *stack.ranking
 
 
 def with_changed(keep_us: int) -> Material:
@@ -210,8 +208,7 @@ def test_other_material_and_another_seed_share_no_stage(first: tuple[Stack, Path
 def test_without_events_there_is_a_fusion_and_nothing_above_it(tmp_path: Path) -> None:
     stack, skipped = trained(tmp_path, material(shop(interactions=None)))
     assert list(skipped) == ["items"]
-    assert stack.user_encoder is None
-    assert stack.ranker is None
+    assert stack.ranking is None
 
 
 def test_an_ablation_has_one_modality_and_stages_of_its_own(tmp_path: Path) -> None:
@@ -229,8 +226,9 @@ def test_what_happens_after_the_first_cut_reaches_neither_fusion_nor_user_encode
 ) -> None:
     one, other = first[0], trained(tmp_path, with_changed(CUTS_US[0]))[0]
     np.testing.assert_array_equal(one.fused.embeddings, other.fused.embeddings)
-    assert torch.equal(weights(one.user_encoder), weights(other.user_encoder))
-    assert not torch.equal(weights(one.ranker), weights(other.ranker))
+    (_, encoder, ranker), (_, same_encoder, other_ranker) = networks(one), networks(other)
+    assert torch.equal(weights(encoder), weights(same_encoder))
+    assert not torch.equal(weights(ranker), weights(other_ranker))
 
 
 def test_what_happens_after_the_split_reaches_nothing(

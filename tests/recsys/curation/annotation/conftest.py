@@ -37,7 +37,6 @@ def _write(folder: Path, classes: Mapping[str, Sequence[str]] = CLASSES) -> Bund
         items=pl.DataFrame({"item_id": ["a"]}),
         item_embeddings=np.zeros((1, 8), np.float32),
         fusion=fusion,
-        fusion_config=config,
         vision=tower,
     )
     return Bundle(write_bundle(contents, folder))

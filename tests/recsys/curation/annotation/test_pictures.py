@@ -188,7 +188,6 @@ def test_a_bundle_without_a_tower_is_refused(pictures: list[Path], tmp_path: Pat
         items=pl.DataFrame({"item_id": ["a"]}),
         item_embeddings=np.zeros((1, 8), np.float32),
         fusion=build_fusion(config, {"text": 8}),
-        fusion_config=config,
     )
     blind = Bundle(write_bundle(contents, tmp_path / "bundles"))
     with pytest.raises(MissingPartError, match="no 'vision' part"):

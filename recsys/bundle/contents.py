@@ -1,0 +1,130 @@
+"""What a bundle is made of, and how it is written."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import save_file as save_tensors
+from torch import nn
+
+import text.checkpoint
+import vision.checkpoint
+from recsys.bundle.sealing import latest, sealed_folder
+from recsys.identification.stored import IdentificationPart, describe
+from recsys.models.fusion import ItemFusion
+from recsys.models.ranker import Ranker
+from recsys.models.user_encoder import UserEncoder
+from recsys.ranking.features import FEATURES
+from recsys.ranking.statistics import Statistics
+from text.encoder import TextEncoder
+from vision.tower import VisionTower
+
+
+@dataclass(frozen=True)
+class RankingPart:
+    """The part of a bundle that ranks items for a user.
+
+    Args:
+        events: All events of the shop, table of ``EventSchema``.
+        user_encoder: Encoder from a history to a user vector.
+        ranker: Network from features to a logit.
+        statistics: Item statistics as of the end of the events.
+        target_kinds: Event kinds that ranking aims at.
+        split_us: Moment at which the test events begin, microseconds UTC; training saw only
+            earlier events.
+    """
+
+    events: pl.DataFrame
+    user_encoder: UserEncoder
+    ranker: Ranker
+    statistics: Statistics
+    target_kinds: tuple[str, ...]
+    split_us: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that a bundle is made of; a part that was not trained is None.
+
+    Args:
+        items: Item table in row order.
+        item_embeddings: Fused embeddings in row order (N, D).
+        fusion: Network from tower embeddings to item embeddings.
+        vision: Tower for pictures.
+        text: Encoder for titles.
+        ranking: Ranking for users.
+        identification: Identification of products on photos.
+        left_out: Parts that were not trained, each with the reason.
+    """
+
+    items: pl.DataFrame
+    item_embeddings: NDArray[np.float32]
+    fusion: ItemFusion
+    vision: VisionTower | None = None
+    text: TextEncoder | None = None
+    ranking: RankingPart | None = None
+    identification: IdentificationPart | None = None
+    left_out: tuple[str, ...] = ()
+
+
+def write_bundle(contents: Contents, root: Path) -> Path:
+    """Write and seal a bundle under ``root`` and return its folder, named by its version."""
+    with sealed_folder(root) as folder:
+        contents.items.write_parquet(folder / "items.parquet")
+        np.save(folder / "item_embeddings.npy", contents.item_embeddings)
+        _save_module(contents.fusion, folder / "fusion.safetensors")
+        if contents.vision is not None:
+            vision.checkpoint.save(contents.vision, folder / "vision")
+        if contents.text is not None:
+            text.checkpoint.save(contents.text, folder / "text")
+        if contents.ranking is not None:
+            _save_ranking(contents.ranking, folder)
+        if contents.identification is not None:
+            gallery = contents.identification.gallery
+            tensors = {name: value.contiguous() for name, value in vars(gallery).items()}
+            save_tensors(tensors, folder / "gallery.safetensors")
+        (folder / "bundle.json").write_text(json.dumps(_describe(contents), indent=1))
+    return latest(root)
+
+
+def _describe(contents: Contents) -> dict[str, Any]:
+    """Return what ``bundle.json`` holds: how the networks are built, and what they aim at."""
+    ranking, identification = contents.ranking, contents.identification
+    return {
+        "fusion": contents.fusion.spec._asdict(),
+        "modalities": dict(contents.fusion.dims),
+        "users": ranking.user_encoder.spec._asdict() if ranking else None,
+        "ranker": ranking.ranker.spec._asdict() if ranking else None,
+        "features": list(FEATURES),
+        "identification": describe(identification) if identification else None,
+        "target_kinds": list(ranking.target_kinds) if ranking else [],
+        "split_us": ranking.split_us if ranking else None,
+        "as_of_us": ranking.statistics.as_of_us if ranking else None,
+        "left_out": list(contents.left_out),
+    }
+
+
+def _save_ranking(ranking: RankingPart, folder: Path) -> None:
+    ranking.events.write_parquet(folder / "events.parquet")
+    _save_statistics(ranking.statistics, folder / "statistics.safetensors")
+    _save_module(ranking.user_encoder, folder / "user_encoder.safetensors")
+    _save_module(ranking.ranker, folder / "ranker.safetensors")
+
+
+def _save_module(module: nn.Module, path: Path) -> None:
+    save_tensors({name: value.contiguous() for name, value in module.state_dict().items()}, path)
+
+
+def _save_statistics(statistics: Statistics, path: Path) -> None:
+    arrays: Mapping[str, Any] = {
+        field.name: np.ascontiguousarray(getattr(statistics, field.name))
+        for field in fields(statistics)
+        if field.name != "as_of_us"
+    }
+    save_arrays(dict(arrays), path)

@@ -44,7 +44,7 @@ from torchvision.transforms import (
 
 from benchmarks.published import imported
 from benchmarks.record import record
-from recsys.bulk import embed_items
+from recsys.bulk import EmbedOptions, embed_items
 from recsys.bundle import Bundle, Contents, write_bundle
 from recsys.catalogue.embedder import ItemEmbedder, Modalities, item_texts
 from recsys.config import FusionConfig
@@ -108,7 +108,7 @@ def _speeds(bundle: Bundle, count: int, rounds: int, folder: Path) -> dict[str, 
 
 def _ours(bundle: Bundle, table: Path, root: Path, precision: Precision) -> Embed:
     def run(out: Path) -> None:
-        embed_items(bundle, table, out, images_root=root, precision=precision)
+        embed_items(bundle, table, out, EmbedOptions(images_root=root, precision=precision))
 
     return run
 

@@ -15,7 +15,7 @@ from recsys.catalogue.store import Catalogue
 from recsys.config import TrainConfig
 from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
-from recsys.data.pictures import Progress
+from recsys.data.progress import Progress
 from recsys.data.quarantine import Quarantine
 from recsys.data.tables import Tables
 from recsys.errors import DataError

@@ -15,7 +15,8 @@ from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import CatalogueSearch, query_parts
 from recsys.catalogue.store import Catalogue
 from recsys.catalogue.vectors import EXACT_UP_TO, Nearest
-from recsys.data.interactions import EMPTY_HISTORY, History, Ints
+from recsys.data.arrays import Ints
+from recsys.data.interactions import EMPTY_HISTORY, History
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.features import ItemTable, build_item_table, refresh_item_table
 from recsys.ranking.scoring import Scores

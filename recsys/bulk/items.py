@@ -15,26 +15,65 @@ from recsys.bulk.worker import Job, build_worker
 from recsys.bundle import Bundle
 from recsys.data.files import whole_file
 from recsys.data.loading import default_images_root
-from recsys.data.pictures import Progress
+from recsys.data.progress import Progress
 from recsys.data.quarantine import explain
 from recsys.data.tables import Source
 from recsys.errors import DataError, InvalidArgumentError
 from vision.precision import Precision
 
 Engine = Literal["local", "ray"]
-ROWS_PER_PART = 4_096  # what an interruption loses at most, and what is held in memory
+ROWS_PER_PART = 4_096  # an interruption loses at most these, and memory holds them
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """How a table is embedded.
+
+    Args:
+        images_root: Folder that picture paths are relative to. None takes the table's folder.
+        shard: Parts to make in this run.
+        engine: ``local`` runs in this process. ``ray`` spreads the parts over the processes of a
+            Ray cluster, all of which see the same files.
+        device: Device that the networks run on.
+        precision: Number format of the towers, see ``ItemEmbedder.modalities``.
+        rows_per_part: Rows of the table in a part.
+
+    Raises:
+        InvalidArgumentError: If a value is not among the known ones, or out of range.
+    """
+
+    images_root: Path | None = None
+    shard: Shard = WHOLE
+    engine: Engine = "local"
+    device: str = "cpu"
+    precision: Precision = "32-true"
+    rows_per_part: int = ROWS_PER_PART
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("engine", self.engine, get_args(Engine)),
+            ("precision", self.precision, get_args(Precision)),
+        ):
+            if value not in known:
+                raise InvalidArgumentError(
+                    f"{name} must be one of {', '.join(known)}, got {value!r}"
+                )
+        if self.rows_per_part < 1:
+            raise InvalidArgumentError(
+                f"rows_per_part must be at least 1, got {self.rows_per_part}"
+            )
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What became of the rows of a table, or of one shard of it.
+    """The outcome of embedding a table, or one shard of it.
 
     Args:
-        n_rows: Rows of the table.
-        n_items: Rows that were embedded.
-        failures: How many rows broke each rule, most first. An item whose picture alone is bad is
-            counted and yet embedded, from its words.
-        files: The embeddings, in the order of the table.
+        n_rows: Number of rows of the table.
+        n_items: Number of rows that were embedded.
+        failures: Number of rows that broke each rule, most first. An item with words whose
+            picture is bad is counted here, and embedded from its words.
+        files: Files with the embeddings, in the order of the table.
     """
 
     n_rows: int
@@ -54,76 +93,55 @@ def embed_items(
     bundle: Bundle,
     items: Source,
     out: Path,
+    options: EmbedOptions = EmbedOptions(),
     *,
-    images_root: Path | None = None,
-    shard: Shard = WHOLE,
-    engine: Engine = "local",
-    device: str = "cpu",
-    precision: Precision = "32-true",
-    rows_per_part: int = ROWS_PER_PART,
     progress: Progress | None = None,
 ) -> Embedded:
     """Write ``id``, ``embedding`` and ``modalities`` of every valid item, in the table's order.
 
-    What was done before an interruption is kept, and the files are the same as without it. No more
-    than a part is held in memory, and 16 bytes for each row at first. See docs/embedding.md.
+    Parts that were finished before an interruption are kept, and the files are the same as without
+    it. Memory holds one part, and at first 16 bytes for each row. See docs/embedding.md.
 
     Args:
-        bundle: Whose towers and fusion to use.
-        items: Items table in any format that training takes.
-        out: Folder for the parts, which the machines that run other shards may share; or, without
-            shards, a file that ends in ``.parquet``, to which they are joined at the end.
-        images_root: What picture paths are relative to; the table's folder if None.
-        shard: Which parts to make.
-        engine: ``ray`` spreads the parts over the processes of a Ray cluster, all of which see the
-            same files.
-        device: Where the networks run.
-        precision: Of the towers, see ``ItemEmbedder.modalities``.
-        rows_per_part: Rows of the table in a part.
-        progress: Told after each part how many rows of the shard are done.
+        bundle: Bundle with the towers and the fusion.
+        items: Items table in any format of files that training takes.
+        out: Folder for the parts, which machines with other shards may share. Without shards also
+            a file that ends in ``.parquet``, to which the parts are joined at the end.
+        options: Shard, engine, device and number format.
+        progress: Function called after each part with the number of finished rows of the shard.
 
     Raises:
-        DataError: If the table cannot be read or has no valid row (of which one shard of several
-            knows nothing), or if the folder is of a run with another bundle, table or setting.
+        DataError: If the table cannot be read, or has no valid row (checked where there is one
+            shard), or if the folder is of a run with another bundle, table or setting.
+        FileAccessError: If a file cannot be written.
         MissingExtraError: If the engine is not installed.
-        InvalidArgumentError: If an argument is out of range, or the shard has no part.
+        InvalidArgumentError: If ``out`` has another suffix, or the shard has no part.
     """
-    _check(engine, precision, rows_per_part)
+    shard, root = options.shard, options.images_root
     # Absolute, because the processes of a cluster start in other folders.
-    root = (images_root if images_root is not None else default_images_root(items)).resolve()
+    root = (root if root is not None else default_images_root(items)).resolve()
     out = out.absolute()
     folder = _folder(out, shard)
     inputs = Inputs(
         bundle=bundle.version,
         table=fingerprint(items),
         images_root=str(root),
-        precision=precision,
-        rows_per_part=rows_per_part,
+        precision=options.precision,
+        rows_per_part=options.rows_per_part,
     )
     parts = find_parts(folder, inputs) or _begin(folder, inputs, items)
     if not parts.of(shard):
         raise InvalidArgumentError(
             f"shard must be one of {len(parts.of(WHOLE))}, as many as the table has parts of "
-            f"{rows_per_part} rows, got {shard.index}/{shard.count}"
+            f"{options.rows_per_part} rows, got {shard.index}/{shard.count}"
         )
     if missing := parts.missing(shard):
         if not parts.table.exists():
-            copy_table(items, parts.table, rows_per_part)
+            copy_table(items, parts.table, options.rows_per_part)
         repeated = repeated_rows(parts.table)
-        job = Job(bundle.path, parts, repeated, root, device, precision)
-        ENGINES[engine](job, missing, _reporter(parts, shard, progress))
+        job = Job(bundle.path, parts, repeated, root, options.device, options.precision)
+        ENGINES[options.engine](job, missing, _reporter(parts, shard, progress))
     return _finish(parts, shard, out)
-
-
-def _check(engine: str, precision: str, rows_per_part: int) -> None:
-    for name, value, known in (
-        ("engine", engine, tuple(ENGINES)),
-        ("precision", precision, get_args(Precision)),
-    ):
-        if value not in known:
-            raise InvalidArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    if rows_per_part < 1:
-        raise InvalidArgumentError(f"rows_per_part must be at least 1, got {rows_per_part}")
 
 
 def _folder(out: Path, shard: Shard) -> Path:
@@ -152,11 +170,14 @@ def _embed_here(job: Job, missing: Iterable[int], done: Callable[[int], None]) -
         done(part)
 
 
-ENGINES = {"local": _embed_here, "ray": embed_on_ray}
+ENGINES: dict[Engine, Callable[[Job, Sequence[int], Callable[[int], None]], None]] = {
+    "local": _embed_here,
+    "ray": embed_on_ray,
+}
 
 
 def _reporter(parts: Parts, shard: Shard, progress: Progress | None) -> Callable[[int], None]:
-    """Return what is to be told the number of each part that is done."""
+    """Return the function to call with the number of each finished part."""
     total = sum(parts.count_rows(part) for part in parts.of(shard))
     n_done = total - sum(parts.count_rows(part) for part in parts.missing(shard))
 
@@ -173,7 +194,7 @@ def _finish(parts: Parts, shard: Shard, out: Path) -> Embedded:
     """Return what a shard's parts hold, after joining them where ``out`` is a file.
 
     Raises:
-        DataError: If they hold nothing and are the whole table.
+        DataError: If the parts are the whole table and hold no item.
     """
     numbers = parts.of(shard)
     files = [parts.embeddings(part) for part in numbers]

@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from recsys.data.arrays import Floats
 from recsys.errors import InvalidArgumentError, InvalidImageError, MissingPartError
 from recsys.models.fusion import ItemFusion
 from text.encoder import TextEncoder
@@ -18,7 +19,6 @@ from vision.images import ImageError, load
 from vision.precision import Precision, autocast
 from vision.tower import VisionTower
 
-Floats = NDArray[np.float32]
 Thing = TypeVar("Thing", bound=str | bytes | Path)
 MAX_QUERY_CHARACTERS = 1_000
 

@@ -8,6 +8,7 @@ import typer
 
 from recsys.cli.options import BundlePath, ImagesRoot, Json, with_options
 from recsys.cli.output import console, print_json, progress_bar
+from recsys.data.files import whole_file
 
 if TYPE_CHECKING:
     from recsys import Bundle
@@ -92,8 +93,8 @@ def variants(
 
     opened = Bundle(bundle)
     found = find_variants(opened.items, opened.item_embeddings)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    found.write_parquet(out)
+    with whole_file(out) as scratch:
+        found.write_parquet(scratch)
     n_groups = found["group"].n_unique()
     if as_json:
         print_json({"groups": n_groups, "items": len(found), "file": out})

@@ -44,7 +44,7 @@ def embed(
 ) -> None:
     """Embed items or texts into the item space, in bounded memory; goes on where it stopped."""
     from recsys import Bundle
-    from recsys.bulk import Shard, embed_items, embed_texts
+    from recsys.bulk import EmbedOptions, Shard, embed_items, embed_texts
     from recsys.bulk.parts import WHOLE
     from vision.device import resolve_device
 
@@ -62,18 +62,15 @@ def embed(
         return
     assert items is not None, "one of the two is given"
     share = WHOLE if compute.shard is None else Shard.parse(compute.shard)
+    options = EmbedOptions(
+        images_root=images_root,
+        shard=share,
+        engine=compute.engine,
+        device=place,
+        precision=compute.precision,
+    )
     with progress_bar(visible=not as_json) as advance:
-        done = embed_items(
-            Bundle(bundle),
-            items,
-            out,
-            images_root=images_root,
-            shard=share,
-            engine=compute.engine,
-            device=place,
-            precision=compute.precision,
-            progress=advance,
-        )
+        done = embed_items(Bundle(bundle), items, out, options, progress=advance)
     if as_json:
         print_json({"rows": done.n_items, "failed": done.failures, "files": done.files})
         return

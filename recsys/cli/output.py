@@ -1,8 +1,9 @@
-"""What commands print: tables for people, JSON for programs."""
+"""Results of commands: tables for people, JSON for programs, and pictures."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,7 +17,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from recsys.data.files import whole_file
+
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from recsys.answers import Result
     from recsys.evaluation.bootstrap import Estimate
     from recsys.evaluation.results import Report
@@ -29,6 +34,18 @@ console = Console(markup=False, soft_wrap=True)
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     console.print_json(json.dumps(value, default=str))
+
+
+def write_picture(picture: "Image", path: Path) -> None:
+    """Write a picture in the format of its name's suffix, whole or not at all.
+
+    Raises:
+        FileAccessError: If the file cannot be written.
+    """
+    from PIL import Image
+
+    with whole_file(path) as scratch:
+        picture.save(scratch, format=Image.registered_extensions()[path.suffix.lower()])
 
 
 def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

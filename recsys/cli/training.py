@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from recsys.cli.options import BundlePath, Json
-from recsys.cli.output import announce_stage, console, print_json, print_report, progress_bar
+from recsys.cli.output import (
+    announce_stage,
+    console,
+    print_json,
+    print_report,
+    progress_bar,
+    write_picture,
+)
 from recsys.errors import InvalidArgumentError
 
 
@@ -93,8 +100,7 @@ def _preview(config: Path, out: Path, *, as_json: bool) -> None:
     dataset = load_tables(settings)
     samples = picture_samples(dataset, label_pictures(dataset)).train
     sheet = contact_sheet(samples, settings.vision, seed=settings.seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out)
+    write_picture(sheet, out)
     if as_json:
         print_json({"file": out})
         return

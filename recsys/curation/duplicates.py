@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from jinja2 import Environment, StrictUndefined
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from recsys.data.arrays import Floats, Ints
+from recsys.data.files import whole_file
 from recsys.errors import InvalidArgumentError
 from text.tokens.normalize import normalize
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 THRESHOLD = 0.99
 _BLOCK = 256  # rows that are compared with all later ones at once
@@ -205,13 +203,13 @@ def write_report(duplicates: pl.DataFrame, titles: pl.DataFrame, path: Path) -> 
         InvalidArgumentError: If the name ends in something else.
     """
     check_format(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        duplicates.write_parquet(path)
-    elif path.suffix == ".json":
-        path.write_text(duplicates.write_json() + "\n", encoding="utf-8")
-    else:
-        rows = duplicates.join(titles, on="item_id", how="left", maintain_order="left")
-        environment = Environment(autoescape=True, undefined=StrictUndefined)
-        page = environment.from_string(_PAGE).render(groups=rows.partition_by("group"))
-        path.write_text(page + "\n", encoding="utf-8")
+    with whole_file(path) as scratch:
+        if path.suffix == ".parquet":
+            duplicates.write_parquet(scratch)
+        elif path.suffix == ".json":
+            scratch.write_text(duplicates.write_json() + "\n", encoding="utf-8")
+        else:
+            rows = duplicates.join(titles, on="item_id", how="left", maintain_order="left")
+            environment = Environment(autoescape=True, undefined=StrictUndefined)
+            page = environment.from_string(_PAGE).render(groups=rows.partition_by("group"))
+            scratch.write_text(page + "\n", encoding="utf-8")

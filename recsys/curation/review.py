@@ -1,7 +1,6 @@
 """Photos that a person should look at: a table of them goes out, and comes back with labels."""
 
 import difflib
-import os
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from recsys.answers import Identification
+from recsys.data.files import whole_file
 from recsys.data.loading import default_images_root, scan_table
 from recsys.data.pictures import broken_pictures
 from recsys.data.tables import find_files, reading, scan_file
@@ -107,11 +107,9 @@ def write_table(table: pl.DataFrame, out: Path) -> None:
     """
     if out.suffix not in SUFFIXES:
         raise InvalidArgumentError(f"out must end in {' or '.join(SUFFIXES)}, got {out.name!r}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
     write = table.write_parquet if out.suffix == ".parquet" else table.write_csv
-    write(part)
-    os.replace(part, out)
+    with whole_file(out) as scratch:
+        write(scratch)
 
 
 def learn(

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from recsys.data.arrays import Floats, Ints
 from recsys.errors import InvalidArgumentError
 from text.tokens.normalize import normalize
 from vision.palette import PALETTE
@@ -27,8 +27,6 @@ _SHADES = "(?:(?:light|dark|pale|bright|deep|mid)[ -])?"
 _UNITS = "ml|cl|l|mg|g|kg|oz|lb|mm|cm|m|in|inch|gb|tb|pcs|pack"
 _SIZES = rf"(?:size|eu|uk|us) ?\d+(?:[.,]\d+)?|\d?x{{0,4}}[sl]|m|\d+(?:[.,]\d+)? ?(?:{_UNITS})"
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 _BLOCK = 64  # items of one title that are compared with all later ones at once
 

@@ -11,7 +11,8 @@ import polars as pl
 from recsys.config import DataConfig
 from recsys.data.frames import Frame
 from recsys.data.loading import default_images_root, load_events, load_items, load_photos
-from recsys.data.pictures import CheckImage, Progress
+from recsys.data.pictures import CheckImage
+from recsys.data.progress import Progress
 from recsys.data.quarantine import Quarantine
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, DataError

@@ -10,9 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys.data.arrays import Ints
 from recsys.errors import InvalidArgumentError
-
-Ints = NDArray[np.int64]
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 

@@ -10,7 +10,8 @@ import polars as pl
 
 from recsys.data.coercion import coerce
 from recsys.data.frames import Frame, to_polars
-from recsys.data.pictures import CheckImage, PictureRule, Progress, broken_pictures
+from recsys.data.pictures import CheckImage, PictureRule, broken_pictures
+from recsys.data.progress import Progress
 from recsys.data.quarantine import ROW, Loaded, validate
 from recsys.data.tables import Source, find_files, scan_file
 from recsys.errors import InvalidArgumentError

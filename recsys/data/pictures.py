@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
+from recsys.data.progress import Progress
 from recsys.errors import DataError
 
 CheckImage = Callable[[Path], bool]
-Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
 PictureRule = Literal["image|inside_root", "image|exists", "image|decodes"]
 
 

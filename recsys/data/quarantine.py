@@ -9,6 +9,7 @@ import dataframely as dy
 import polars as pl
 
 from recsys.data.coercion import refused
+from recsys.data.files import whole_file, writing
 from recsys.data.tables import reading
 from recsys.errors import DataError, InvalidArgumentError
 
@@ -93,14 +94,19 @@ class Quarantine:
         return [line for report in self.reports for line in report.lines()]
 
     def write(self, folder: Path) -> list[Path]:
-        """Write the failures of each table that has some to ``folder/<table>.parquet``."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write the failures of each table that has any to ``folder/<table>.parquet``.
+
+        Raises:
+            FileAccessError: If a file cannot be written.
+        """
         paths = []
         for report in self.reports:
             path = folder / f"{report.table}.parquet"
-            path.unlink(missing_ok=True)  # of an earlier run
+            with writing(path):
+                path.unlink(missing_ok=True)  # of an earlier run
             if len(report.failures):
-                report.failures.write_parquet(path)
+                with whole_file(path) as scratch:
+                    report.failures.write_parquet(scratch)
                 paths.append(path)
         return paths
 

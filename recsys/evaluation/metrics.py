@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.interactions import Ints
+from recsys.data.arrays import Ints
 from recsys.errors import InvalidArgumentError
 
 Scores = NDArray[np.float64]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
+from recsys.data.files import whole_file
 from recsys.evaluation.bootstrap import Estimate
 from recsys.evaluation.results import Report, headline
 from vision.images import ImageError, decode
@@ -50,11 +51,12 @@ def write_report(
         picture_budget_bytes: Pictures are embedded up to this size in total; the page says how
             many are missing, and of how many the file could not be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     page = folder / HTML_NAME
-    page.write_text(_page(report, picture_budget_bytes), encoding="utf-8")
     text = json.dumps(metrics(report), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / JSON_NAME).write_text(text + "\n", encoding="utf-8")
+    with whole_file(page) as scratch:
+        scratch.write_text(_page(report, picture_budget_bytes), encoding="utf-8")
+    with whole_file(folder / JSON_NAME) as scratch:
+        scratch.write_text(text + "\n", encoding="utf-8")
     return page
 
 

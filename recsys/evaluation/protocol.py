@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.interactions import Ints
+from recsys.data.arrays import Ints
 from recsys.errors import InvalidArgumentError
 from recsys.evaluation.bootstrap import Estimate, difference, estimates
 from recsys.evaluation.metrics import METRICS, coverage_at_k

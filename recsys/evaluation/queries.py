@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data.interactions import Interactions, Ints
+from recsys.data.arrays import Ints
+from recsys.data.interactions import Interactions
 from recsys.data.splits import check_no_leak
 from recsys.errors import DataError, InvalidArgumentError
 

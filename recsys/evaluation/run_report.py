@@ -9,8 +9,9 @@ import numpy as np
 
 from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig
+from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import Ints
+from recsys.data.progress import Progress
 from recsys.errors import DataError, LeakageError
 from recsys.evaluation.results import (
     ClassificationRow,
@@ -23,7 +24,6 @@ from recsys.evaluation.results import (
     StageTiming,
 )
 from recsys.evaluation.systems import (
-    Progress,
     classify_photos,
     identify_photos,
     rank_systems,

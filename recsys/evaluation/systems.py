@@ -1,6 +1,6 @@
 """Score a bundle offline: ranking beside baselines and ablations, and photos."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
-from recsys.data.interactions import Interactions, Ints
+from recsys.data.arrays import Ints
+from recsys.data.interactions import Interactions
+from recsys.data.progress import Progress
 from recsys.data.splits import split_by_time
 from recsys.errors import DataError
 from recsys.evaluation.bootstrap import estimate
@@ -39,8 +41,6 @@ from recsys.training.labels import item_labels, photo_labels
 from vision.hierarchy import consistent, decode, find_paths
 
 OURS = "vitrine"
-# Called with what is being scored, how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], None]
 
 
 class System(NamedTuple):

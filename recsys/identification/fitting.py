@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recsys.data.interactions import Ints
+from recsys.data.arrays import Ints
 from recsys.errors import InvalidArgumentError
 from recsys.identification.calibration import Calibration, OperatingPoint, utilities
 from recsys.identification.evidence import HEAD, ITEM, PHOTOS, PICTURE, SOURCES, Evidence

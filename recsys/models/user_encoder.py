@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.config import UserConfig
-from recsys.data.interactions import MICROSECONDS_PER_DAY, History, Ints
+from recsys.data.arrays import Ints
+from recsys.data.interactions import MICROSECONDS_PER_DAY, History
 from recsys.errors import InvalidArgumentError
 from recsys.models.taste import DECAYS_DAYS, TasteRegression
 

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.data.arrays import Floats, Ints
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 from recsys.ranking.baselines import cosine_neighbours, ease_weights
-
-Floats = NDArray[np.float32]
 
 RECENT_DAYS = 30
 SEASON_DAYS = 30  # the window after the same day one year ago

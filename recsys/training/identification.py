@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from recsys.catalogue.embedder import Modalities
 from recsys.config import IdentificationConfig
+from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import Ints
 from recsys.identification.calibration import Calibration
 from recsys.identification.evidence import Evidence, Gallery, collect_evidence
 from recsys.identification.fitting import fit_calibration, take_evenly

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from recsys.catalogue.embedder import Modalities
 from recsys.config import TrainConfig
+from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import Interactions, Ints
+from recsys.data.interactions import Interactions
 from recsys.models.fusion import ItemFusion
 from recsys.training.cuts import choose_cuts, choose_targets, dataset_interactions
 from recsys.training.items import IMAGE

@@ -16,13 +16,11 @@ from pytorch_metric_learning.losses import NormalizedSoftmaxLoss
 from torch import Tensor, nn
 
 from recsys.config import FusionConfig
-from recsys.data.interactions import Ints
+from recsys.data.arrays import Floats, Ints
 from recsys.errors import InvalidArgumentError, TrainingError
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce, similarity_distillation_loss
 from recsys.training.loop import Columns, EpochSampler, adamw, fit, row_batches
-
-Floats = NDArray[np.float32]
 
 IMAGE = "image"  # the modality that photos have
 MIN_EPOCH = 1_024  # rows; a smaller catalogue is passed over several times in one epoch

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from recsys.data.interactions import Ints
+from recsys.data.arrays import Ints
 
 UNKNOWN = -1
 MAX_ATTRIBUTE_VALUES = 200  # a column with more is free text or an identifier, not a class

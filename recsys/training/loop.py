@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from recsys.data.interactions import Ints
+from recsys.data.arrays import Ints
 from recsys.errors import TrainingError
 from recsys.training.schedule import build_adamw, with_schedule
 from recsys.training.seeds import Reseed

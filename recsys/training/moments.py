@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.data.arrays import Ints
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 
 # Inside a visit the next event mostly repeats the last, as a cart follows the view of the same
 # item; an encoder that learns from such moments learns to echo.

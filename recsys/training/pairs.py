@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.data.arrays import Ints
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 
 PAIR_DAYS = 7  # two items of one user within these days go together
 MAX_PAIRS = 200_000

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.config import RankerConfig
-from recsys.data.interactions import History, Interactions, Ints
+from recsys.data.arrays import Ints
+from recsys.data.interactions import History, Interactions
 from recsys.errors import TrainingError
 from recsys.models.losses import listwise_softmax_loss
 from recsys.models.ranker import Ranker, build_ranker

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 import text.dataset
 import vision.dataset
 from recsys.catalogue.embedder import item_texts
+from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import Ints
 from recsys.training.labels import (
     Labels,
     item_labels,

@@ -8,7 +8,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -16,7 +15,8 @@ from recsys.catalogue.embedder import ItemEmbedder
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.store import Catalogue
 from recsys.config import FusionConfig, RankerConfig, TrainConfig, UserConfig
-from recsys.data.interactions import Interactions, Ints
+from recsys.data.arrays import Floats, Ints
+from recsys.data.interactions import Interactions
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
@@ -37,7 +37,6 @@ from recsys.training.users import train_users
 
 WEIGHTS = "weights.safetensors"
 
-Floats = NDArray[np.float32]
 M = TypeVar("M", bound=nn.Module)
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.data.arrays import Floats
 from recsys.errors import DataError
 from recsys.training.stages import hash_files
-
-Floats = NDArray[np.float32]
 
 
 class Teacher:

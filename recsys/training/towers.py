@@ -17,6 +17,7 @@ import vision.checkpoint
 import vision.finetuning
 from recsys.catalogue.embedder import Modalities, item_texts
 from recsys.config import TrainConfig
+from recsys.data.arrays import Floats
 from recsys.data.dataset import Dataset
 from recsys.models.fusion import ItemFusion
 from recsys.training.alignment import Towers, align_towers, load_fusion, load_towers
@@ -38,8 +39,6 @@ from vision.tower import VisionTower
 TOWER = "tower"
 METRICS = "metrics.json"
 EMBEDDINGS = "embeddings.safetensors"
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

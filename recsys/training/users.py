@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.config import UserConfig
-from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.data.arrays import Ints
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 from recsys.errors import InvalidArgumentError, TrainingError
 from recsys.models.losses import catalogue_softmax_loss, sampled_softmax_loss
 from recsys.models.user_encoder import UserEncoder, build_user_encoder

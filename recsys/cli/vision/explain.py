@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from recsys.cli.output import console, print_json
+from recsys.cli.output import console, print_json, write_picture
 from recsys.cli.vision.inputs import BundleFolder, Json, Target, check_suffix, finest
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def explain(
     # An unknown method is refused where methods are known.
     known = cast("Method", method)
     found = run(tower, photo, target=target, class_name=class_name, method=known)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    overlay(found).save(out)
+    write_picture(overlay(found), out)
     if as_json:
         answer = {"target": target, "class": found.class_name, "probability": found.probability}
         print_json({**answer, "file": out})

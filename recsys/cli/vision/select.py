@@ -17,6 +17,7 @@ from recsys.cli.vision.inputs import (
     load_tower,
     required,
 )
+from recsys.data.files import whole_file
 
 if TYPE_CHECKING:
     from vision.labelling.selection import Strategy
@@ -50,9 +51,9 @@ def select(
         target=target or finest(tower.classes),
         seed=seed,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     write = chosen.table.write_parquet if out.suffix == ".parquet" else chosen.table.write_csv
-    write(out)
+    with whole_file(out) as scratch:
+        write(scratch)
     if as_json:
         print_json({"rows": len(chosen.table), "unlabelled": len(pool), "file": out})
         return

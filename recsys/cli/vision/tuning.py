@@ -10,6 +10,7 @@ import typer
 
 from recsys.cli.output import console, print_json, print_rows
 from recsys.cli.vision.inputs import Config, Json, Target, finest, load_samples, required
+from recsys.data.files import whole_file
 from recsys.errors import InvalidArgumentError
 
 
@@ -47,7 +48,8 @@ def tune(
         device=settings.device,
     )
     table = out / "trials.parquet"
-    found.trials.write_parquet(table)
+    with whole_file(table) as scratch:
+        found.trials.write_parquet(scratch)
     best: Any = found.best.model_dump()
     chosen = {name: reduce(getitem, name.split("."), best) for name in settings.search.root}
     if as_json:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.bundle import Bundle
+from recsys.data.arrays import Doubles
 from recsys.errors import InvalidArgumentError, InvalidImageError
 from vision.batches import ImageSource, open_picture
 from vision.dataset import UNKNOWN, Samples
@@ -25,8 +26,6 @@ from vision.transforms import build_reader, normalise
 CATEGORY, ATTRIBUTE = "category_", "attribute_"  # how names of targets begin
 BATCH_SIZE = 64
 _COLOURS = pl.List(pl.Struct({"colour": pl.String, "share": pl.Float64}))
-
-Floats = NDArray[np.float64]
 
 
 def annotate(
@@ -105,7 +104,7 @@ class _Look(NamedTuple):
 
 def _look(
     tower: VisionTower, images: Sequence[ImageSource]
-) -> tuple[dict[str, Floats], list[list[ColourShare]]]:
+) -> tuple[dict[str, Doubles], list[list[ColourShare]]]:
     """Return probabilities (n, C) of every target, and the colours of every picture."""
     resize, size = build_reader(tower.preprocess), tower.preprocess.size
 
@@ -135,7 +134,7 @@ def _look(
 
 def _name_category(
     classes: Mapping[str, Sequence[str]],
-    probabilities: Mapping[str, Floats],
+    probabilities: Mapping[str, Doubles],
     min_probability: float,
 ) -> list[pl.Series]:
     """Return the path of every picture, as deep as is probable enough, and its probability."""
@@ -162,7 +161,7 @@ def _name_category(
 
 def _name_attributes(
     classes: Mapping[str, Sequence[str]],
-    probabilities: Mapping[str, Floats],
+    probabilities: Mapping[str, Doubles],
     min_probability: float,
 ) -> list[pl.Series]:
     """Return the value of every attribute, where it is probable enough, and its probability."""
@@ -179,6 +178,6 @@ def _name_attributes(
     return columns
 
 
-def _of_class(probabilities: Floats, classes: NDArray[np.int64]) -> Floats:
+def _of_class(probabilities: Doubles, classes: NDArray[np.int64]) -> Doubles:
     """Return each row's probability of its class (n,); of class -1, any."""
     return np.take_along_axis(probabilities, np.maximum(classes, 0)[:, None], axis=1)[:, 0]

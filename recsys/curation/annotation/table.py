@@ -12,8 +12,10 @@ import polars as pl
 from recsys.bundle import Bundle
 from recsys.catalogue.embedder import is_readable
 from recsys.curation.annotation.pictures import annotate
+from recsys.data.files import whole_file
 from recsys.data.loading import default_images_root, scan_table
-from recsys.data.pictures import PictureRule, Progress, broken_pictures
+from recsys.data.pictures import PictureRule, broken_pictures
+from recsys.data.progress import Progress
 from recsys.data.quarantine import ROW, Loaded, TableReport, validate
 from recsys.data.tables import Source
 from recsys.errors import DataError, InvalidArgumentError, InvalidImageError
@@ -101,12 +103,13 @@ def _join(parts: Path, out: Path, report: TableReport) -> None:
     if not report.n_valid:
         reasons = "\n  ".join(report.lines())
         raise DataError(f"table must have a picture that can be read, got none\n  {reasons}")
-    pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(parts / "whole")
-    (parts / "whole").replace(out)
+    with whole_file(out) as scratch:
+        pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(scratch)
     quarantine = out.with_suffix(".quarantine.parquet")
     quarantine.unlink(missing_ok=True)  # of an earlier run
     if len(report.failures):
-        report.failures.write_parquet(quarantine)
+        with whole_file(quarantine) as scratch:
+            report.failures.write_parquet(scratch)
 
 
 def _annotate_part(

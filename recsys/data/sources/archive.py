@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys.data.pictures import Progress, broken_rule
+from recsys.data.pictures import broken_rule
+from recsys.data.progress import Progress
 from recsys.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.data.pictures import Progress
+from recsys.data.progress import Progress
 from recsys.data.sources.archive import Original, collect_pictures, unpacked
 from recsys.data.sources.staging import Imported, require_columns, staging, write_tables
 from recsys.data.tables import reading

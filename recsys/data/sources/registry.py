@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from recsys.data.pictures import Progress
+from recsys.data.progress import Progress
 from recsys.data.sources.amazon_beauty import import_amazon_beauty
 from recsys.data.sources.grocery_store import import_grocery_store
 from recsys.data.sources.myntra import import_myntra

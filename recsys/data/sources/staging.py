@@ -1,7 +1,5 @@
-"""What importers share: canonical tables, and all of a result or nothing of it."""
+"""Shared by the importers: write canonical tables, the whole result or nothing."""
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import NamedTuple
 import polars as pl
 
 from recsys.data.coercion import coerce
+from recsys.data.files import whole_folder
 from recsys.errors import InvalidArgumentError, SchemaError
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
 
@@ -17,7 +16,7 @@ _SCHEMAS = {"items": ItemSchema, "events": EventSchema, "photos": PhotoSchema}
 
 
 class Imported(NamedTuple):
-    """Where an importer left its tables; picture paths are relative to ``images_root``."""
+    """The tables that an importer wrote; picture paths are relative to ``images_root``."""
 
     items: Path
     events: Path | None
@@ -30,7 +29,7 @@ class Imported(NamedTuple):
 
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """Yield a folder to fill; on success it becomes ``out``, else it vanishes.
+    """Yield a folder to fill; it becomes ``out`` on success, and is removed otherwise.
 
     Raises:
         InvalidArgumentError: If ``out`` exists and is not an empty folder.
@@ -39,24 +38,16 @@ def staging(out: Path) -> Iterator[Path]:
         raise InvalidArgumentError(
             f"out must be new or an empty folder, got {out}; remove it or take another"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole_folder(out) as scratch:
         yield scratch
-        scratch.chmod(0o755)  # mkdtemp made it private
-        if out.exists():
-            out.rmdir()
-        scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_tables(folder: Path, out: Path, **tables: pl.DataFrame) -> Imported:
-    """Write ``items``, ``events`` and ``photos`` in the canonical columns; say where they will be.
+    """Write ``items``, ``events`` and ``photos`` with the canonical columns; return their paths.
 
     Args:
-        folder: Where they are written.
-        out: Where ``folder`` will be.
+        folder: Folder to write to, which ``staging`` yields.
+        out: Name that ``folder`` will have.
         tables: Tables by name; optional columns may be missing.
     """
     paths = {}

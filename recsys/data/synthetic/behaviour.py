@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.synthetic.products import Ints, Products
+from recsys.data.arrays import Ints
+from recsys.data.synthetic.products import Products
 from recsys.data.synthetic.seasons import leaf_season, theme_season
 from recsys.data.synthetic.shoppers import Shoppers
 

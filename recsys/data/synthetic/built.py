@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recsys.data.synthetic.products import Floats
+from recsys.data.arrays import Doubles
 from recsys.data.synthetic.shapes import (
     Part,
     arc,
@@ -28,7 +28,7 @@ def chair(form: str, p: Sequence[float]) -> list[Part]:
         back = box(0.0, middle - 0.06, 2 * width, height - 0.12, corner=0.05)
     else:
         back = _trapezoid(1.15 * width, top, 0.7 * width, seat)
-    holes: list[Floats] = []
+    holes: list[Doubles] = []
     if p[3] > 0.66:
         slots = (-0.5 * width, 0.0, 0.5 * width)
         holes = [box(x, middle - 0.05, 0.16 * width, 0.55 * height, corner=0.04) for x in slots]
@@ -128,12 +128,12 @@ def backpack(form: str, p: Sequence[float]) -> list[Part]:
     ]
 
 
-def _trapezoid(upper: float, top: float, lower: float, bottom: float) -> Floats:
+def _trapezoid(upper: float, top: float, lower: float, bottom: float) -> Doubles:
     """Return a symmetric trapezoid from its half widths above and below."""
     return polygon((-upper, top), (upper, top), (lower, bottom), (-lower, bottom))
 
 
-def _legs(back: float, front: float, *, top: float, splay: float) -> list[Floats]:
+def _legs(back: float, front: float, *, top: float, splay: float) -> list[Doubles]:
     """Return four legs, the two at the back ending higher up."""
     return [
         polygon(
@@ -147,7 +147,7 @@ def _legs(back: float, front: float, *, top: float, splay: float) -> list[Floats
     ]
 
 
-def _plate(form: str, radius: float) -> Floats:
+def _plate(form: str, radius: float) -> Doubles:
     if form == "round":
         return ellipse(0.0, 0.0, radius, radius)
     if form == "straight":
@@ -155,6 +155,6 @@ def _plate(form: str, radius: float) -> Floats:
     return regular(0.0, 0.0, 1.08 * radius, 8)
 
 
-def _hand(angle: float, length: float, width: float) -> Floats:
+def _hand(angle: float, length: float, width: float) -> Doubles:
     tip = (length * np.sin(angle), -length * np.cos(angle))
     return stroke(np.array([(0.0, 0.0), tip]), width)

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recsys.data.arrays import Doubles
 from recsys.data.synthetic.backdrops import customer_backdrop, studio_backdrop
 from recsys.data.synthetic.materials import Pixels
-from recsys.data.synthetic.products import Floats
 from recsys.data.synthetic.shapes import ellipse
 
 PICTURE_PX = 96
@@ -35,13 +35,13 @@ class Shot(NamedTuple):
     exposure: Pixels
     blur_px: float
     noise: float
-    occluder: Floats | None
+    occluder: Doubles | None
 
-    def place(self, outline: Floats) -> Floats:
+    def place(self, outline: Doubles) -> Doubles:
         """Return where an outline (n, 2) of the product falls, in half pictures."""
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         matrix = np.array([[cos, sin], [self.shear * cos - sin, cos + self.shear * sin]])
-        placed: Floats = self.scale * outline @ matrix + self.shift
+        placed: Doubles = self.scale * outline @ matrix + self.shift
         return placed
 
 

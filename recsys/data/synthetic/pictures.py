@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from recsys.data.arrays import Doubles
 from recsys.data.synthetic.camera import PICTURE_PX, Shot
 from recsys.data.synthetic.materials import TILE_PX, Finish, Pixels, build_finishes
-from recsys.data.synthetic.products import Floats, Products
+from recsys.data.synthetic.products import Products
 from recsys.data.synthetic.shapes import Role, box, ellipse
 from recsys.data.synthetic.silhouettes import draw_shape
 from recsys.data.synthetic.vocabulary import FORMS, LEAVES, MATERIALS, PATTERNS
@@ -80,7 +81,7 @@ class Renderer:
 def _body_paint(
     colour: Pixels,
     finish: Finish,
-    pattern: list[Floats],
+    pattern: list[Doubles],
     proportions: Sequence[float],
     shot: Shot,
 ) -> Pixels:
@@ -119,7 +120,7 @@ def _texture(tile: Image.Image, proportions: Sequence[float], shot: Shot) -> Pix
     return np.array(tile.transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
 
 
-def _mask(outlines: Iterable[Floats], holes: Iterable[Floats] = ()) -> _Mask:
+def _mask(outlines: Iterable[Doubles], holes: Iterable[Doubles] = ()) -> _Mask:
     """Return the area of ``outlines`` (n, 2), in half pictures, less that of ``holes``."""
     pixels = [(outline + 1.0) * (PICTURE_PX / 2) for outline in outlines]
     corners = np.concatenate(pixels)
@@ -196,7 +197,7 @@ def _blurred(cover: Pixels, radius: float) -> Pixels:
     return np.asarray(image.filter(ImageFilter.BoxBlur(radius)), dtype=np.float32) / 255.0
 
 
-def _pattern(name: str, proportions: Sequence[float]) -> list[Floats]:
+def _pattern(name: str, proportions: Sequence[float]) -> list[Doubles]:
     """Return what is painted on the body, nothing on a plain one."""
     if name == "bands":
         step = 0.26 + 0.2 * proportions[2]

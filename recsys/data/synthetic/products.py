@@ -3,8 +3,8 @@
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.data.arrays import Doubles, Ints
 from recsys.data.synthetic.vocabulary import (
     BRANDS,
     COLOURS,
@@ -14,9 +14,6 @@ from recsys.data.synthetic.vocabulary import (
     PATTERNS,
     THEMES,
 )
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 N_PROPORTIONS = 4
 """Free numbers in [0, 1] per product with which its shape is drawn."""
@@ -49,9 +46,9 @@ class Products:
     pattern: Ints
     brand: Ints
     theme: Ints
-    rgb: Floats
-    proportions: Floats
-    price: Floats
+    rgb: Doubles
+    proportions: Doubles
+    price: Doubles
 
     def __len__(self) -> int:
         return len(self.leaf)
@@ -89,7 +86,7 @@ def draw_products(n_products: int, *, rng: np.random.Generator) -> Products:
     )
 
 
-def typical_prices(leaf: Ints) -> Floats:
+def typical_prices(leaf: Ints) -> Doubles:
     """Return what a product of each type usually costs (N,)."""
     return np.array([entry.price for entry in LEAVES.values()])[leaf]
 
@@ -104,23 +101,23 @@ def _draw_materials(leaf: Ints, rng: np.random.Generator) -> Ints:
     return materials
 
 
-def _draw_shades(colour: Ints, rng: np.random.Generator) -> Floats:
+def _draw_shades(colour: Ints, rng: np.random.Generator) -> Doubles:
     base = np.array(list(COLOURS.values()), dtype=np.float64)[colour]
     brightness = rng.normal(1.0, 0.05, (len(colour), 1))
     return np.clip(base * brightness + rng.normal(0.0, 5.0, base.shape), 0.0, 255.0)
 
 
-def _draw_prices(leaf: Ints, material: Ints, brand: Ints, rng: np.random.Generator) -> Floats:
+def _draw_prices(leaf: Ints, material: Ints, brand: Ints, rng: np.random.Generator) -> Doubles:
     factors = (
         np.array(list(MATERIALS.values()))[material]
         * np.array(list(BRANDS.values()))[brand]
         * np.exp(rng.normal(0.0, _PRICE_NOISE, len(leaf)))
     )
-    prices: Floats = np.maximum(np.round(typical_prices(leaf) * factors), 1.0) - 0.05
+    prices: Doubles = np.maximum(np.round(typical_prices(leaf) * factors), 1.0) - 0.05
     return prices
 
 
-def _decreasing_shares(n: int) -> Floats:
+def _decreasing_shares(n: int) -> Doubles:
     weights = 1.0 / (3.0 + np.arange(n))  # some brands are large, none owns the shop
-    shares: Floats = weights / weights.sum()
+    shares: Doubles = weights / weights.sum()
     return shares

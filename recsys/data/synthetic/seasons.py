@@ -6,7 +6,7 @@ from datetime import datetime
 
 import numpy as np
 
-from recsys.data.synthetic.products import Floats, Ints
+from recsys.data.arrays import Doubles, Ints
 from recsys.data.synthetic.vocabulary import LEAVES, THEMES
 
 START_SHARE = 0.45
@@ -37,27 +37,27 @@ def draw_arrival_months(n_items: int, *, months: int, rng: np.random.Generator) 
     return rng.permutation(arrival).astype(np.int64)
 
 
-def arrival_shares(months: int) -> Floats:
+def arrival_shares(months: int) -> Doubles:
     """Return the share of the catalogue that arrives in each month (months,)."""
     weights = np.ones(months)
     weights[months - 1 :: -COLLECTION_EVERY_MONTHS] = _COLLECTION_WEIGHT
     weights[0] = 0.0
-    shares: Floats = weights * (1.0 - START_SHARE) / weights.sum()
+    shares: Doubles = weights * (1.0 - START_SHARE) / weights.sum()
     shares[0] = START_SHARE
     return shares
 
 
-def leaf_season(month: int) -> Floats:
+def leaf_season(month: int) -> Doubles:
     """Return how much in season each product type is in a calendar month, in [0, 1] (types,)."""
     return _season([leaf.peak_month for leaf in LEAVES.values()], month)
 
 
-def theme_season(month: int) -> Floats:
+def theme_season(month: int) -> Doubles:
     """Return how much in season each theme is in a calendar month, in [0, 1] (themes,)."""
     return _season([theme.peak_month for theme in THEMES.values()], month)
 
 
-def _season(peaks: Sequence[int | None], month: int) -> Floats:
+def _season(peaks: Sequence[int | None], month: int) -> Doubles:
     gaps = [
         None if peak is None else min((month - peak) % 12, (peak - month) % 12) for peak in peaks
     ]

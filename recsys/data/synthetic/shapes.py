@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from recsys.data.synthetic.products import Floats
+from recsys.data.arrays import Doubles
 
 Role = Literal["body", "trim", "tint", "glow", "hollow", "plant"]
 Shading = Literal["lathe", "flat"]
@@ -28,28 +28,28 @@ class Part(NamedTuple):
     """
 
     role: Role
-    outlines: Sequence[Floats]
-    holes: Sequence[Floats] = ()
+    outlines: Sequence[Doubles]
+    holes: Sequence[Doubles] = ()
     shading: Shading = "flat"
 
 
-def ellipse(x: float, y: float, rx: float, ry: float) -> Floats:
+def ellipse(x: float, y: float, rx: float, ry: float) -> Doubles:
     """Return an ellipse's outline (n, 2)."""
     return _CIRCLE * (rx, ry) + (x, y)
 
 
-def regular(x: float, y: float, radius: float, corners: int) -> Floats:
+def regular(x: float, y: float, radius: float, corners: int) -> Doubles:
     """Return a regular polygon standing on a side (corners, 2)."""
     angles = np.pi / 2 + np.pi / corners + np.arange(corners) * 2.0 * np.pi / corners
     return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
 
 
-def polygon(*points: tuple[float, float]) -> Floats:
+def polygon(*points: tuple[float, float]) -> Doubles:
     """Return the outline through ``points`` (n, 2)."""
     return np.array(points, dtype=np.float64)
 
 
-def box(x: float, y: float, width: float, height: float, *, corner: float = 0.0) -> Floats:
+def box(x: float, y: float, width: float, height: float, *, corner: float = 0.0) -> Doubles:
     """Return a box around (x, y), its corners rounded by radius ``corner`` (n, 2)."""
     half_w, half_h = width / 2, height / 2
     corner = min(corner, half_w, half_h)
@@ -64,7 +64,7 @@ def box(x: float, y: float, width: float, height: float, *, corner: float = 0.0)
     return corner * _CIRCLE + centres + (x, y)
 
 
-def stroke(points: Floats, width: float) -> Floats:
+def stroke(points: Doubles, width: float) -> Doubles:
     """Return the outline of a line of some width through ``points`` (n, 2)."""
     along = np.gradient(points, axis=0)
     along /= np.linalg.norm(along, axis=1, keepdims=True)
@@ -72,13 +72,13 @@ def stroke(points: Floats, width: float) -> Floats:
     return np.concatenate([points + across, (points - across)[::-1]])
 
 
-def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float) -> Floats:
+def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float) -> Doubles:
     """Return the points of an open arc, angles in turns, clockwise from the right (n, 2)."""
     angles = np.linspace(start, stop, 24) * 2.0 * np.pi
     return np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1)
 
 
-def lathe(heights: Sequence[float], radii: Sequence[float], *, smooth: bool) -> Floats:
+def lathe(heights: Sequence[float], radii: Sequence[float], *, smooth: bool) -> Doubles:
     """Return the outline of a turned body, seen from slightly above (n, 2).
 
     Args:
@@ -97,6 +97,6 @@ def lathe(heights: Sequence[float], radii: Sequence[float], *, smooth: bool) -> 
     return np.concatenate([side, bottom, side[::-1] * (-1.0, 1.0), top])
 
 
-def rim(y: float, radius: float) -> Floats:
+def rim(y: float, radius: float) -> Doubles:
     """Return the opening of a turned body at height ``y`` (n, 2)."""
     return ellipse(0.0, y, radius, _TILT * radius)

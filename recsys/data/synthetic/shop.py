@@ -1,7 +1,6 @@
 """Generate a whole shop: tables, pictures and customers' photos, with tastes planted in it."""
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,29 +8,31 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recsys.data.arrays import Ints
+from recsys.data.files import whole_folder
+from recsys.data.progress import Progress
 from recsys.data.synthetic.behaviour import simulate_events
 from recsys.data.synthetic.camera import Shot, customer_shot, studio_shot
 from recsys.data.synthetic.pictures import Renderer
-from recsys.data.synthetic.products import Ints, Products, draw_products
+from recsys.data.synthetic.products import Products, draw_products
 from recsys.data.synthetic.seasons import draw_arrival_months, month_starts
 from recsys.data.synthetic.shoppers import draw_shoppers
 from recsys.data.synthetic.tables import build_events, build_items, build_photos
 from recsys.errors import InvalidArgumentError
 
-Progress = Callable[[str, int, int], None]
-"""Called with the stage ("events" or "pictures"), the steps done and the steps there are."""
-
 _PHOTOS_PER_ITEM = 1.1
-_PHOTOGRAPHED = 0.75  # of the items; nobody sent a photo of the others
-_PHOTO_SPLITS = {"train": 0.6, "val": 0.15, "test": 0.25}
+_PHOTOGRAPHED = 0.75  # share of the items; the others have no photo
 _UNKNOWN_PER_ITEM = 0.125
-_UNKNOWN_SPLITS = {"val": 0.5, "test": 0.5}
+_SPLITS = {
+    "photos": {"train": 0.6, "val": 0.15, "test": 0.25},
+    "unknown": {"val": 0.5, "test": 0.5},
+}
 _JPEG_QUALITY = 90
 _MIN_ITEMS = 50
 
 
 class _Job(NamedTuple):
-    """One picture to write: its path, what is on it, and how it is taken."""
+    """An image to write: its path, the product on it, and how its shot is drawn."""
 
     path: str
     products: Products
@@ -41,16 +42,16 @@ class _Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Shop:
-    """Where a generated shop lies, and how large it came out.
+    """The files of a generated shop, and its sizes.
 
     Args:
-        folder: Its folder.
+        folder: Folder with the tables and the images.
         split: First instant of the last month, in which the last products arrive: the test month.
-        end: The end of that month, after the last event.
-        n_items: Rows of ``items``.
-        n_events: Rows of ``events``.
-        n_photos: Rows of ``photos``.
-        n_unknown: Rows of ``unknown``.
+        end: End of that month, after the last event.
+        n_items: Number of rows of ``items``.
+        n_events: Number of rows of ``events``.
+        n_photos: Number of rows of ``photos``.
+        n_unknown: Number of rows of ``unknown``.
     """
 
     folder: Path
@@ -97,7 +98,7 @@ def generate_shop(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Shop:
-    """Write a generated shop into ``folder`` and return where everything lies.
+    """Write a generated shop into ``folder`` and return its files and sizes.
 
     Shoppers choose by look (colour, material, form), which only pictures show, by words (brand,
     theme), which only titles say, and by product type, season, price, novelty and the product's
@@ -105,31 +106,22 @@ def generate_shop(
     same tables and pictures.
 
     Args:
-        folder: Where to put it; missing or empty. It is there only when all is written.
+        folder: Folder to make, missing or empty. It appears when everything is written.
         end: End of the last month: the first of a month, 00:00 UTC.
         n_items: Catalogue size N.
-        n_users: Number of shoppers U; a few of them never do anything.
-        months: Months of events.
-        seed: Source of everything drawn.
-        progress: Told how far it is.
+        n_users: Number of shoppers U; a few of them have no events.
+        months: Number of months with events.
+        seed: Random seed for all draws.
+        progress: Function called with "events" or "pictures", and how many are done.
 
     Raises:
         InvalidArgumentError: If an argument is out of its range or ``folder`` is not empty.
+        FileAccessError: If the folder cannot be written.
     """
     _check(folder, end=end, n_items=n_items, n_users=n_users, months=months)
-    partial = folder.with_name(f".{folder.name}.partial")
-    if partial.exists():
-        shutil.rmtree(partial)  # left over by a run that was killed
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as scratch:
         report = progress or _ignore
-        counts = _write_shop(partial, month_starts(end, months), n_items, n_users, seed, report)
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        counts = _write_shop(scratch, month_starts(end, months), n_items, n_users, seed, report)
     return Shop(folder, month_starts(end, months)[-2], end, n_items, *counts)
 
 
@@ -162,14 +154,14 @@ def _write_shop(
     report: Progress,
 ) -> tuple[int, int, int]:
     """Write all files and return how many events, photos and unknown photos there are."""
-    # One stream per part: a change in how one part draws leaves the others as they were.
+    # Each part has a random stream of its own, so a change to one part leaves the others alone.
     streams = np.random.SeedSequence(seed).spawn(7)
     facts, arriving, tastes, acts, texts, sending, drawing = map(np.random.default_rng, streams)
     months = len(starts) - 1
     n_unknown = round(_UNKNOWN_PER_ITEM * n_items)
     everything = draw_products(n_items + n_unknown, rng=facts)
     products = everything.take(slice(n_items))
-    strangers = everything.take(slice(n_items, None))  # same process, never in the catalogue
+    strangers = everything.take(slice(n_items, None))  # drawn alike, and not in the catalogue
 
     report("events", 0, 1)
     arrivals = draw_arrival_months(n_items, months=months, rng=arriving)
@@ -182,36 +174,31 @@ def _write_shop(
 
     items = build_items(products, arrival_months=arrivals, month_starts=starts, rng=texts)
     items.write_parquet(folder / "items.parquet")
+    pictured = items["image"].is_not_null().arg_true()
     photographed = _photographed_rows(n_items, sending)
-    photos = build_photos(
-        "photos",
-        photographed,
-        products,
-        known=True,
-        splits=_draw_splits(len(photographed), _PHOTO_SPLITS, sending),
-    )
-    photos.write_parquet(folder / "photos.parquet")
-    unknown = build_photos(
-        "unknown",
-        np.arange(n_unknown),
-        strangers,
-        known=False,
-        splits=_draw_splits(n_unknown, _UNKNOWN_SPLITS, sending),
-    )
-    unknown.write_parquet(folder / "unknown.parquet")
-
-    pictured = items["image"].is_not_null().arg_true().to_numpy()
     jobs = [
-        _Job(path, subjects, row, take_shot)
-        for paths, subjects, rows, take_shot in (
-            (items["image"].drop_nulls(), products, pictured, studio_shot),
-            (photos["image"], products, photographed, customer_shot),
-            (unknown["image"], strangers, range(n_unknown), customer_shot),
-        )
-        for path, row in zip(paths, rows, strict=True)
+        *_jobs(items["image"].drop_nulls(), products, pictured, studio_shot),
+        *_write_photos(folder, "photos", products, photographed, sending),
+        *_write_photos(folder, "unknown", strangers, np.arange(n_unknown), sending),
     ]
     _write_pictures(folder / "images", jobs, drawing, report)
     return len(events.kinds), len(photographed), n_unknown
+
+
+def _write_photos(
+    folder: Path, name: str, products: Products, rows: Ints, rng: np.random.Generator
+) -> list[_Job]:
+    """Write a table of photos, one of each row of ``products``, and return how to draw them."""
+    splits = _draw_splits(len(rows), _SPLITS[name], rng)
+    photos = build_photos(name, rows, products, known=name == "photos", splits=splits)
+    photos.write_parquet(folder / f"{name}.parquet")
+    return _jobs(photos["image"], products, rows, customer_shot)
+
+
+def _jobs(
+    paths: Iterable[str], products: Products, rows: Iterable[int], take_shot: Callable[..., Shot]
+) -> list[_Job]:
+    return [_Job(path, products, row, take_shot) for path, row in zip(paths, rows, strict=True)]
 
 
 def _write_pictures(

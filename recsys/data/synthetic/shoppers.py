@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.synthetic.products import Floats, Ints, Products, typical_prices
+from recsys.data.arrays import Doubles, Ints
+from recsys.data.synthetic.products import Products, typical_prices
 from recsys.data.synthetic.vocabulary import (
     BRANDS,
     COLOURS,
@@ -45,11 +46,11 @@ class Shoppers:
         joined: Month in which the shopper first appears (U,).
     """
 
-    tastes: dict[str, Floats]
-    types: Floats
-    budget: Floats
-    thrift: Floats
-    activity: Floats
+    tastes: dict[str, Doubles]
+    types: Doubles
+    budget: Doubles
+    thrift: Doubles
+    activity: Doubles
     joined: Ints
 
     def __len__(self) -> int:
@@ -81,7 +82,7 @@ def draw_shoppers(n_users: int, *, months: int, rng: np.random.Generator) -> Sho
     )
 
 
-def _draw_taste(fact: str, n_users: int, rng: np.random.Generator) -> Floats:
+def _draw_taste(fact: str, n_users: int, rng: np.random.Generator) -> Doubles:
     """Return +1 for a few values, -1 for a few others and about 0 for the rest (U, values)."""
     ranks = rng.random((n_users, _SIZES[fact])).argsort(axis=1)
     taste = rng.normal(0.0, _TASTE_NOISE, ranks.shape)

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
+from recsys.data.arrays import Ints
 from recsys.data.synthetic.behaviour import KINDS, Events
-from recsys.data.synthetic.products import Ints, Products
+from recsys.data.synthetic.products import Products
 from recsys.data.synthetic.vocabulary import COLOURS, LEAVES, MATERIALS
 from recsys.data.synthetic.words import write_descriptions, write_titles
 

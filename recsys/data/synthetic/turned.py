@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recsys.data.synthetic.products import Floats
+from recsys.data.arrays import Doubles
 from recsys.data.synthetic.shapes import Part, arc, box, ellipse, lathe, polygon, rim, stroke
 
 
@@ -137,7 +137,7 @@ def lantern(form: str, p: Sequence[float]) -> list[Part]:
 
 def _vessel(
     form: str, top: float, bottom: float, *, width: float, neck: float
-) -> tuple[Floats, float]:
+) -> tuple[Doubles, float]:
     """Return a vessel's outline and the radius of its opening."""
     radii = {
         "round": (neck, 0.85, 1.0, 0.88, 0.5),
@@ -149,7 +149,7 @@ def _vessel(
     return lathe(heights, scaled, smooth=form != "straight"), scaled[0]
 
 
-def _shade(form: str, top: float, bottom: float, *, width: float) -> Floats:
+def _shade(form: str, top: float, bottom: float, *, width: float) -> Doubles:
     """Return a lamp shade's outline: a dome, a drum or a cone."""
     if form == "round":
         radii = width * np.sqrt(1.0 - np.linspace(0.94, 0.0, 6) ** 2)
@@ -158,9 +158,9 @@ def _shade(form: str, top: float, bottom: float, *, width: float) -> Floats:
     return lathe([top, bottom], [narrow * width, width], smooth=False)
 
 
-def _leaf(angle: float, reach: float, top: float) -> Floats:
+def _leaf(angle: float, reach: float, top: float) -> Doubles:
     cos, sin = np.cos(angle), np.sin(angle)
     upright = ellipse(0.0, 0.0, 0.09, 0.5)
     middle = np.array([0.6 * reach * sin, top - 0.6 * reach * cos])
-    blade: Floats = upright @ np.array([[cos, sin], [-sin, cos]]) + middle
+    blade: Doubles = upright @ np.array([[cos, sin], [-sin, cos]]) + middle
     return blade

@@ -2,13 +2,10 @@
 
 from typing import Protocol, Self, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from recsys.data.interactions import Interactions, Ints
+from recsys.data.arrays import Floats, Ints
+from recsys.data.interactions import Interactions
 from recsys.errors import LeakageError, UnknownUserError
 
-Floats = NDArray[np.float32]
 _State = TypeVar("_State")
 
 

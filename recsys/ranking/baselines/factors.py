@@ -8,9 +8,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recsys.data.interactions import Interactions, Ints
+from recsys.data.arrays import Floats, Ints
+from recsys.data.interactions import Interactions
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.baselines.contract import Floats, require_fitted, require_known, require_past
+from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
 
 # Rows whose lengths differ by at most a factor of two are solved together, at most this many
 # padded cells at once.

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from recsys.data.interactions import Interactions, Ints
+from recsys.data.arrays import Floats, Ints
+from recsys.data.interactions import Interactions
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.baselines.contract import Floats, require_fitted, require_known, require_past
+from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
 
 # Similarities are computed for this many items at once, so that memory is not N x N.
 _BLOCK_ITEMS = 1_024

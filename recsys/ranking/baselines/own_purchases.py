@@ -5,9 +5,10 @@ from typing import NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
-from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.data.arrays import Floats, Ints
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.baselines.contract import Floats, require_fitted, require_known, require_past
+from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
 from recsys.ranking.baselines.popularity import distinct_users
 
 # Weight of the most popular item's popularity: it orders what is equal and what the user never

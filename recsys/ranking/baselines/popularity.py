@@ -4,9 +4,10 @@ from typing import Self
 
 import numpy as np
 
-from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Ints
+from recsys.data.arrays import Floats, Ints
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.baselines.contract import Floats, require_fitted, require_known, require_past
+from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
 
 
 class Popularity:

@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.bulk import Embedded, Shard, embed_items
+from recsys.bulk import Embedded, EmbedOptions, Shard, embed_items
 from recsys.bundle import Bundle
+from recsys.data.progress import Progress
 from recsys.errors import DataError, SchemaError
 
 Shop = Callable[..., Path]
@@ -36,8 +37,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def embed(bundle: Bundle, items: Path, out: Path, **options: Any) -> Embedded:
-    return embed_items(bundle, items, out, **{"rows_per_part": PART, **options})
+def embed(
+    bundle: Bundle, items: Path, out: Path, progress: Progress | None = None, **options: Any
+) -> Embedded:
+    chosen = EmbedOptions(**{"rows_per_part": PART, **options})
+    return embed_items(bundle, items, out, chosen, progress=progress)
 
 
 def test_every_item_is_where_a_query_of_its_words_and_picture_is(

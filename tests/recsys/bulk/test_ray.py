@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.bulk import embed_items
+from recsys.bulk import EmbedOptions, embed_items
 from recsys.bundle import Bundle
 
 Shop = Callable[..., Path]
@@ -32,13 +32,12 @@ def test_a_cluster_writes_what_one_machine_writes(
 ) -> None:
     items = shop(image=["torn.jpg", None, "0.jpg", "1.jpg", "2.jpg"] * 2)
     told: list[tuple[str, int, int]] = []
-    here = embed_items(bundle, items, tmp_path / "here", rows_per_part=4)
+    here = embed_items(bundle, items, tmp_path / "here", EmbedOptions(rows_per_part=4))
     there = embed_items(
         bundle,
         items,
         tmp_path / "there",
-        rows_per_part=4,
-        engine="ray",
+        EmbedOptions(rows_per_part=4, engine="ray"),
         progress=lambda *one: told.append(one),
     )
     assert len(told) == 3

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data.files import whole_file
+from recsys.data.files import whole_file, whole_folder
+from recsys.errors import FileAccessError
 
 
 def test_a_file_appears_when_it_is_whole_in_a_folder_that_is_made(tmp_path: Path) -> None:
@@ -29,3 +30,36 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
         one.write_text("one")
         other.write_text("other")
     assert path.read_text() == "one", "the last that is done"
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder"
+    with whole_folder(path) as scratch:
+        (scratch / "file").write_text("whole")
+        assert not path.exists()
+    assert (path / "file").read_text() == "whole"
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_after_a_failure_nothing_of_a_folder_is_left(tmp_path: Path) -> None:
+    with pytest.raises(UnicodeEncodeError), whole_folder(tmp_path / "folder") as scratch:
+        (scratch / "file").write_text("half \udc80", "utf-8")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_place_that_cannot_be_written_is_named_with_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    path = tmp_path / "file" / "table.parquet"
+    wanted = f"{path} cannot be written .*choose another place"
+    with pytest.raises(FileAccessError, match=wanted), whole_file(path) as scratch:
+        scratch.write_text("content")
+    with pytest.raises(FileAccessError, match=wanted), whole_folder(path):
+        pass
+
+
+def test_an_error_about_another_file_is_passed_on(tmp_path: Path) -> None:
+    source = tmp_path / "elsewhere" / "source"
+    source.mkdir(parents=True)
+    with pytest.raises(IsADirectoryError) as caught, whole_file(tmp_path / "out" / "file"):
+        source.read_bytes()
+    assert not isinstance(caught.value, FileAccessError)

@@ -6,13 +6,8 @@ import torch
 from torch import Tensor
 
 from recsys.config import RankerConfig
-from recsys.data.interactions import (
-    EMPTY_HISTORY,
-    MICROSECONDS_PER_DAY,
-    History,
-    Interactions,
-    Ints,
-)
+from recsys.data.arrays import Ints
+from recsys.data.interactions import EMPTY_HISTORY, MICROSECONDS_PER_DAY, History, Interactions
 from recsys.errors import TrainingError
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder

@@ -21,7 +21,7 @@ from recsys.identification.calibration import Calibration, OperatingPoint
 from recsys.identification.evidence import Gallery
 from recsys.identification.stored import IdentificationPart
 from recsys.models.fusion import build_fusion
-from recsys.models.ranker import build_ranker
+from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import build_user_encoder
 from recsys.ranking.features import FEATURES
 from recsys.ranking.statistics import build_statistics
@@ -32,6 +32,7 @@ from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
 from serving.testing import running_service
 from text.config import TextConfig
+from text.encoder import TextEncoder
 from text.networks.build import build_encoder
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
@@ -170,7 +171,7 @@ def _items(pictures: dict[str, bytes]) -> pl.DataFrame:
     return ItemSchema.validate(frame.select(ItemSchema.column_names()), cast=True)
 
 
-def _towers(items: pl.DataFrame) -> tuple[ItemEmbedder, VisionTower, object]:
+def _towers(items: pl.DataFrame) -> tuple[ItemEmbedder, VisionTower, TextEncoder]:
     torch.manual_seed(0)
     vision = VisionTower(build_backbone("test_resnet", size=32), dim=16, classes={}).eval()
     config = TextConfig(hidden=16, layers=1, heads=2, vocab_size=400)
@@ -196,7 +197,7 @@ def _events(item_ids: list[str]) -> pl.DataFrame:
     return EventSchema.validate(pl.DataFrame(rows), cast=True)
 
 
-def _ranker(config: RankerConfig) -> torch.nn.Module:
+def _ranker(config: RankerConfig) -> Ranker:
     ranker = build_ranker(config, len(FEATURES)).eval()
     with torch.no_grad():
         for parameter in ranker.parameters():

@@ -115,6 +115,7 @@ def test_a_second_signal_does_not_wait_for_calls_in_flight(shop: Any, tmp_path: 
     def signal_twice(address: str) -> None:
         # The towers wait for company, so a search that has asked Redis for its embedding hangs.
         socket = tmp_path / "redis.sock"
+        searching = threading.Thread(target=search, args=(address,))
         with redis.Redis(unix_socket_path=str(socket)) as client, client.monitor() as monitor:
             searching.start()
             next(one for one in monitor.listen() if one["command"].startswith("GETEX"))
@@ -122,17 +123,17 @@ def test_a_second_signal_does_not_wait_for_calls_in_flight(shop: Any, tmp_path: 
         while is_serving(address):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
+        searching.join()
 
     def on_ready(address: str) -> None:
-        nonlocal searching
-        searching = threading.Thread(target=search, args=(address,))
-        threading.Thread(target=signal_twice, args=(address,)).start()
+        signalling.append(threading.Thread(target=signal_twice, args=(address,)))
+        signalling[0].start()
 
-    searching = threading.Thread()
+    signalling: list[threading.Thread] = []
     started = time.monotonic()
     settings = {"port": 0, "state": tmp_path, "batch_wait_ms": 60_000, "drain_s": 60}
     serve(shop.path, on_ready=on_ready, **settings)
-    searching.join()
+    signalling[0].join()
 
     assert time.monotonic() - started < 30
     assert len(outcomes) == 1

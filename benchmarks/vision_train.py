@@ -29,13 +29,14 @@ from benchmarks.record import record
 from benchmarks.two_commands import measure
 from vision.config import VisionConfig
 from vision.dataset import STORED_OVER_TRAINED, Batch, Samples, decode_samples
-from vision.device import Device
-from vision.finetuning import finetune
+from vision.device import Device, resolve_device
+from vision.finetuning import finetune_run
 from vision.networks.backbones import build_backbone
 from vision.precision import autocast
 from vision.tower import VisionTower
 from vision.training.augment import augment
 from vision.training.presets import get_augmentation
+from vision.training.run import TrainingRun
 from vision.transforms import Preprocess
 
 COMMAND = "python -m benchmarks.vision_train"
@@ -216,9 +217,8 @@ class Turns(Callback):
 
 def _train(samples: Samples, config: VisionConfig, device: Device, *callbacks: Callback) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        finetune(
-            samples, config, workdir=Path(folder), seed=SEED, device=device, callbacks=callbacks
-        )
+        run = TrainingRun(Path(folder), SEED, resolve_device(device))
+        finetune_run(samples, config, run, callbacks=callbacks)
 
 
 def _decoding_seconds(samples: Samples, config: VisionConfig) -> float:

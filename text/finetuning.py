@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,20 +11,14 @@ import torch
 from text.config import TextConfig
 from text.dataset import EpochShuffle, Samples, TextSet
 from text.encoder import TextEncoder
-from text.errors import InvalidArgumentError, TrainingError
+from text.errors import InvalidArgumentError
 from text.networks.build import build_encoder
 from text.networks.transfer import merge_lora, restrict_learning
 from text.retrieval import word_query_hit_rate
 from text.training.learner import Learner
-from text.training.trainer import (
-    BEST,
-    LAST,
-    build_callbacks,
-    build_loader,
-    build_trainer,
-    quiet_lightning,
-    read_checkpoint,
-)
+from text.training.run import FitSettings, TrainingRun
+from text.training.silence import quiet_lightning
+from text.training.trainer import build_loader, build_trainer, fit, fit_settings
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -32,7 +27,7 @@ class FinetuneResult(NamedTuple):
     """A trained encoder and how it went."""
 
     encoder: TextEncoder  # in evaluation mode, on the CPU
-    metrics: dict[str, float]  # of the returned encoder on the validation samples; else empty
+    metrics: dict[str, float]  # of the returned encoder on the validation samples, if any
     epochs: int  # trained, at most config.epochs
 
 
@@ -57,17 +52,17 @@ def finetune(
     text that goes with it, and the classes of the targets.
 
     The state is kept in ``workdir/last.ckpt``; where one of the same samples, configuration and
-    seed is found, training goes on from it and ends as if it had not been interrupted. The result
-    is a function of the arguments on one machine with one number of threads.
+    seed is found, training goes on from it and ends as if it had not been interrupted. On one
+    machine with one number of threads, equal arguments give equal results.
 
     Args:
         samples: Texts to learn from, with any number of targets.
         config: Encoder, schedule and objectives.
         validation: Texts to measure after every epoch, with the same classes.
         workdir: Folder for checkpoints; made if it is not there, the caller's to delete.
-        seed: Seed of new weights and of every draw.
-        progress: Show Lightning's progress bar.
-        device: Where to compute; auto is CUDA where there is a card, else the processor.
+        seed: Random seed of new weights and of every draw.
+        progress: Whether Lightning's progress bar is shown.
+        device: Device to compute on; auto is CUDA where there is a card, else the processor.
 
     Raises:
         InvalidArgumentError: If no loss has anything to learn from, the validation samples have
@@ -78,33 +73,51 @@ def finetune(
         MissingExtraError: If low-rank updates are wanted and peft is not installed.
     """
     _check(samples, config, validation)
-    place = torch.device("cuda" if _wants_cuda(device) else "cpu")
+    run = TrainingRun(
+        workdir=workdir,
+        seed=seed,
+        fingerprint=_fingerprint(samples, validation, config, seed),
+        device=_resolve_device(device),
+        progress=progress,
+    )
     # Dropout draws from torch's global generator, which is handed back as it was found.
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
         encoder = build_encoder(config, [*samples.texts, *samples.category_texts], seed=seed)
-        epochs, metrics = 0, {}
+        epochs = 0
+        metrics: dict[str, float] = {}
         if config.epochs > 0:
-            restrict_learning(encoder, config.transfer)
-            workdir.mkdir(parents=True, exist_ok=True)
-            held_out = None if validation is None else TextSet(validation, encoder)
-            data = _Data(TextSet(samples, encoder), held_out)
-            learner = Learner(
-                encoder,
-                config,
-                classes=samples.classes,
-                total_steps=config.epochs * _steps_per_epoch(len(samples), config),
-                seed=seed,
-                fingerprint=_fingerprint(samples, validation, config, seed),
-            )
-            encoder.train()
-            epochs = _fit(learner, data, config, workdir, place, progress)
-            merge_lora(encoder)
-            metrics = _validate(learner, data, config, place)
+            epochs, metrics = _train(encoder, samples, validation, config, run)
     if validation is not None:
-        hit_rate = word_query_hit_rate(encoder, validation.texts, seed=seed, device=place)
+        hit_rate = word_query_hit_rate(encoder, validation.texts, seed=seed, device=run.device)
         metrics["word_query/hit_rate@10"] = hit_rate
     return FinetuneResult(encoder.cpu().eval(), metrics, epochs)
+
+
+def _train(
+    encoder: TextEncoder,
+    samples: Samples,
+    validation: Samples | None,
+    config: TextConfig,
+    run: TrainingRun,
+) -> tuple[int, dict[str, float]]:
+    """Train the encoder in place and return the number of epochs and the validation metrics."""
+    restrict_learning(encoder, config.transfer)
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    held_out = None if validation is None else TextSet(validation, encoder)
+    data = _Data(TextSet(samples, encoder), held_out)
+    learner = Learner(
+        encoder,
+        config,
+        classes=samples.classes,
+        total_steps=config.epochs * _steps_per_epoch(len(samples), config),
+        seed=run.seed,
+    )
+    encoder.train()
+    settings = fit_settings(config)
+    epochs = _fit(learner, data, settings, run)
+    merge_lora(encoder)
+    return epochs, _validate(learner, data, settings, run)
 
 
 def _check(samples: Samples, config: TextConfig, validation: Samples | None) -> None:
@@ -151,8 +164,11 @@ def _names(samples: Samples) -> list[tuple[str, list[str]]]:
     return [(target, list(names)) for target, names in samples.classes.items()]
 
 
-def _wants_cuda(device: Device) -> bool:
-    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
+def _resolve_device(device: Device) -> torch.device:
+    """Return the device; ``auto`` is CUDA where there is a card, else the processor."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
 
 
 def _fingerprint(
@@ -169,50 +185,25 @@ def _fingerprint(
     return digest.hexdigest()
 
 
-def _fit(
-    learner: Learner,
-    data: _Data,
-    config: TextConfig,
-    workdir: Path,
-    device: torch.device,
-    progress: bool,
-) -> int:
-    """Train what the last checkpoint leaves to train and return the number of epochs in all."""
-    last = workdir / f"{LAST}.ckpt"
-    found = read_checkpoint(last) if last.exists() else None
-    if found is not None and found.get("fingerprint") != learner.fingerprint:
-        raise TrainingError(
-            f"{last} is of a run with other samples, configuration or seed; "
-            "delete it or choose another workdir"
-        )
-    if found is not None and found.get("finished"):
-        learner.load_state_dict(found["state_dict"])
-        epochs = int(found["epoch"]) + 1
-    else:
-        trainer = build_trainer(
-            config, device, build_callbacks(config, workdir, learner.seed), progress
-        )
-        trainer.fit(
-            learner,
-            build_loader(data.train, config, EpochShuffle(len(data.train), learner.seed)),
-            None if data.validation is None else build_loader(data.validation, config),
-            ckpt_path=None if found is None else last,
-            weights_only=True,
-        )
-        epochs = int(trainer.current_epoch)
-    if config.patience is not None:
-        best = read_checkpoint(workdir / f"{BEST}.ckpt")
-        learner.load_state_dict(best["state_dict"])
-    return epochs
+def _fit(learner: Learner, data: _Data, settings: FitSettings, run: TrainingRun) -> int:
+    """Train what is left to train, and return the number of epochs in all."""
+    size = learner.config.batch_size
+    return fit(
+        learner,
+        build_loader(data.train, size, EpochShuffle(len(data.train), run.seed)),
+        None if data.validation is None else build_loader(data.validation, size),
+        settings,
+        run,
+    )
 
 
 def _validate(
-    learner: Learner, data: _Data, config: TextConfig, device: torch.device
+    learner: Learner, data: _Data, settings: FitSettings, run: TrainingRun
 ) -> dict[str, float]:
     """Return the metrics of the weights that are kept: the last, or those of the best epoch."""
     if data.validation is None:
         return {}
-    trainer = build_trainer(config, device, [], progress=False)
-    loader = build_loader(data.validation, config)
+    trainer = build_trainer(settings, replace(run, progress=False), [])
+    loader = build_loader(data.validation, learner.config.batch_size)
     (metrics,) = trainer.validate(learner, loader, verbose=False)
     return {name.removeprefix("validation/"): float(value) for name, value in metrics.items()}

@@ -35,12 +35,14 @@ class Samples:
         targets: Class index of every picture for every target, int64 (n,); -1 where unknown.
         classes: Class names of every target; the same targets in the same order.
         root: Folder that every picture must be in; images are then relative to it.
+        unlabelled: More pictures under the same root, for self-supervised pretraining.
     """
 
     images: Sequence[Path]
     targets: Mapping[str, NDArray[np.int64]]
     classes: Mapping[str, Sequence[str]]
     root: Path | None = None
+    unlabelled: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
         if list(self.targets) != list(self.classes):

@@ -3,20 +3,24 @@
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from lightning.pytorch import Callback
+from torch.utils.data import DataLoader
 
 from vision.config import VisionConfig
-from vision.dataset import Rejected, Samples
+from vision.dataset import Batch, PictureSet, Rejected, Samples
 from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError
 from vision.networks.backbones import build_backbone, enable_recompute, try_size
 from vision.networks.lora import add_lora, merge_lora
 from vision.pretrain import pretrain
 from vision.tower import VisionTower
+from vision.training.callbacks import build_callbacks
+from vision.training.checkpoints import load_kept, read_last
 from vision.training.data import (
     SpillFolder,
     TrainingData,
@@ -27,25 +31,18 @@ from vision.training.data import (
 )
 from vision.training.growth import training_size
 from vision.training.learner import Learner
-from vision.training.processes import current_shard, shared_norms
+from vision.training.processes import Order, current_shard, shared_norms
+from vision.training.run import TrainingRun
+from vision.training.silence import quiet_lightning
 from vision.training.tracking import open_logger
-from vision.training.trainer import (
-    BEST,
-    LAST,
-    build_callbacks,
-    build_loader,
-    build_trainer,
-    quiet_lightning,
-    read_checkpoint,
-    read_last,
-)
+from vision.training.trainer import average_weights, build_loader, build_trainer, fit_settings
 
 
 class FinetuneResult(NamedTuple):
     """A trained tower and how it went."""
 
     tower: VisionTower  # in evaluation mode, on the CPU
-    metrics: dict[str, float]  # of the returned tower on the validation samples; else empty
+    metrics: dict[str, float]  # of the returned tower on the validation samples, if any
     epochs: int  # trained, at most config.epochs
     rejected: tuple[Rejected, ...]  # pictures that could not be read
 
@@ -55,18 +52,16 @@ def finetune(
     config: VisionConfig,
     *,
     validation: Samples | None = None,
-    unlabelled: Sequence[Path] = (),
     workdir: Path,
     seed: int,
     progress: bool = False,
     device: Device = "auto",
-    callbacks: Sequence[Callback] = (),
 ) -> FinetuneResult:
     """Return a tower trained on the samples.
 
     The state is kept in ``workdir/last.ckpt``; where one of the same samples, configuration and
-    seed is found, training goes on from it and ends as if it had not been interrupted. The result
-    is a function of the arguments on one machine with one number of threads.
+    seed is found, training goes on from it and ends as if it had not been interrupted. On one
+    machine with one number of threads, equal arguments give equal results.
 
     Under ``torchrun`` the processes share every batch, and the result is that of one process for
     backbones without batch normalisation; with it, statistics are those of a process's own share
@@ -76,12 +71,10 @@ def finetune(
         samples: Pictures and labels to learn from; unreadable pictures are left out and reported.
         config: Backbone, schedule and regularisation.
         validation: Pictures to measure after every epoch, with the same classes.
-        unlabelled: More pictures for ``config.pretraining``, under the samples' root.
         workdir: Folder for checkpoints; made if it is not there, the caller's to delete.
-        seed: Seed of the weights and of every draw.
-        progress: Show Lightning's progress bar.
-        device: Where to compute; auto is CUDA where there is a card, else the processor.
-        callbacks: Told of every epoch before its checkpoint is written; one may stop the run.
+        seed: Random seed of the weights and of every draw.
+        progress: Whether Lightning's progress bar is shown.
+        device: Device to compute on; auto is CUDA where there is a card, else the processor.
 
     Raises:
         InvalidArgumentError: If there is no target, or the validation samples have other classes.
@@ -89,34 +82,44 @@ def finetune(
             checkpoint of another run.
         WeightsError: If named weights are not on this machine.
     """
+    run = TrainingRun(workdir, seed, resolve_device(device), progress)
+    return finetune_run(samples, config, run, validation=validation)
+
+
+def finetune_run(
+    samples: Samples,
+    config: VisionConfig,
+    run: TrainingRun,
+    *,
+    validation: Samples | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> FinetuneResult:
+    """Return what :func:`finetune` returns, with Lightning callbacks of the caller.
+
+    Args:
+        samples: Pictures and labels to learn from.
+        config: Backbone, schedule and regularisation.
+        run: Where to train, and the seed; its fingerprint is computed here.
+        validation: Pictures to measure after every epoch, with the same classes.
+        callbacks: Callbacks that run before each epoch's checkpoint; they may stop the run.
+    """
     _check(samples, config, validation)
-    shard = current_shard()
-    workdir.mkdir(parents=True, exist_ok=True)
-    place = resolve_device(device)
-    fingerprint = _fingerprint(samples, validation, config, seed)
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    run = replace(run, fingerprint=_fingerprint(samples, validation, config, run.seed))
     if config.pretraining is not None:
-        config = _pretrained(samples, unlabelled, config, workdir, seed, progress, device)
-    # Weights, dropout and stochastic depth draw from torch's global generator, which is handed
-    # back as it was found.
+        config = _pretrained(samples, config, run)
+    # Weights, dropout and stochastic depth draw from torch's global generator, whose state is
+    # restored afterwards.
     with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         tower = _prepared(build_tower(samples.classes, config), config)
-        spill = SpillFolder(workdir, shard, cleanup)
+        spill = SpillFolder(run.workdir, current_shard(), cleanup)
         data = decode_data(
-            samples, validation, tower.preprocess, config, spill=spill, progress=progress
+            samples, validation, tower.preprocess, config, spill=spill, progress=run.progress
         )
-        learner = Learner(
-            tower,
-            config,
-            images=data.train.images,
-            counts=class_counts(data.train, samples.classes),
-            total_steps=config.epochs * steps_per_epoch(data.train, config),
-            seed=seed,
-            fingerprint=fingerprint,
-            shard=shard,
-        )
-        epochs = _fit(learner, data, config, workdir, place, progress, callbacks)
-        metrics = _validate(learner, data, config, place)
+        learner = _build_learner(tower, config, data, run)
+        epochs = _fit(learner, data, run, callbacks)
+        metrics = _validate(learner, data, run)
         if config.transfer.lora_rank:
             tower.backbone = merge_lora(tower.backbone)
     rejected = data.train.rejected + (data.validation.rejected if data.validation else ())
@@ -128,7 +131,7 @@ def build_tower(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> V
 
     Args:
         classes: Class names of every target.
-        config: Gives the backbone and its weights; random ones are drawn from torch's generator.
+        config: Backbone and its weights; random weights are drawn from torch's generator.
 
     Raises:
         InvalidArgumentError: If there is no such network, or it does not read pictures of the sizes
@@ -178,30 +181,22 @@ def _names(samples: Samples) -> list[tuple[str, list[str]]]:
     return [(target, list(names)) for target, names in samples.classes.items()]
 
 
-def _pretrained(
-    samples: Samples,
-    unlabelled: Sequence[Path],
-    config: VisionConfig,
-    workdir: Path,
-    seed: int,
-    progress: bool,
-    device: Device,
-) -> VisionConfig:
+def _pretrained(samples: Samples, config: VisionConfig, run: TrainingRun) -> VisionConfig:
     """Return the configuration that starts from what was learned from all pictures alone."""
     result = pretrain(
-        [*samples.images, *unlabelled],
+        [*samples.images, *samples.unlabelled],
         config,
-        workdir=workdir / "pretraining",
-        seed=seed,
+        workdir=run.workdir / "pretraining",
+        seed=run.seed,
         root=samples.root,
-        progress=progress,
-        device=device,
+        progress=run.progress,
+        device="cuda" if run.device.type == "cuda" else "cpu",
     )
     return config.model_copy(update={"pretrained": str(result.folder), "pretraining": None})
 
 
 def _prepared(tower: VisionTower, config: VisionConfig) -> VisionTower:
-    """Return the tower with what training alone needs in its backbone."""
+    """Return the tower with low-rank updates and recomputation where the configuration says so."""
     if config.recompute:
         enable_recompute(tower.backbone)
     if config.transfer.lora_rank:
@@ -214,8 +209,8 @@ def _fingerprint(
     samples: Samples, validation: Samples | None, config: VisionConfig, seed: int
 ) -> str:
     """Return a digest of what a run depends on, so that no other run is continued by mistake."""
-    told = config.model_dump_json(exclude={"tracking", "cache_gb"})
-    digest = hashlib.sha256(f"{told} {seed}".encode())
+    described = config.model_dump_json(exclude={"tracking", "cache_gb"})
+    digest = hashlib.sha256(f"{described} {seed}".encode())
     for part in (samples, validation):
         if part is not None:
             digest.update(repr((_names(part), [str(image) for image in part.images])).encode())
@@ -224,47 +219,65 @@ def _fingerprint(
     return digest.hexdigest()
 
 
+def _build_learner(
+    tower: VisionTower, config: VisionConfig, data: TrainingData, run: TrainingRun
+) -> Learner:
+    return Learner(
+        tower,
+        config,
+        images=data.train.images,
+        counts=class_counts(data.train, tower.classes),
+        total_steps=config.epochs * steps_per_epoch(data.train, config),
+        seed=run.seed,
+        shard=current_shard(),
+    )
+
+
 def _fit(
-    learner: Learner,
-    data: TrainingData,
-    config: VisionConfig,
-    workdir: Path,
-    device: torch.device,
-    progress: bool,
-    callbacks: Sequence[Callback],
+    learner: Learner, data: TrainingData, run: TrainingRun, callbacks: Sequence[Callback]
 ) -> int:
     """Train what the last checkpoint leaves to train and return the number of epochs in all."""
-    last = workdir / f"{LAST}.ckpt"
-    found = read_last(workdir, learner.fingerprint)
+    config, shard = learner.config, learner.shard
+    settings = fit_settings(config)
+    found = read_last(run)
     if found is None or not found["finished"]:
-        together = [*callbacks, *build_callbacks(config, workdir, learner.seed)]
-        shard, held_out = learner.shard, data.validation
-        order = build_order(data.train, config, [*learner.tower.classes], learner.seed)
-        name = f"{workdir.name}-seed-{learner.seed}"
+        every = build_callbacks(settings, run, learner.name_samples)
+        together = [*callbacks, *average_weights(config.ema), *every]
+        order = build_order(data.train, config, [*learner.tower.classes], run.seed)
+        name = f"{run.workdir.name}-seed-{run.seed}"
         with (
-            open_logger(config.tracking, workdir, name=name) as logger,
-            shared_norms(learner.tower.backbone, shard, device),
+            open_logger(config.tracking, run.workdir, name=name) as logger,
+            shared_norms(learner.tower.backbone, shard, run.device),
         ):
-            build_trainer(config, device, together, progress, shard=shard, logger=logger).fit(
+            build_trainer(settings, run, together, shard=shard, logger=logger).fit(
                 learner,
-                build_loader(data.train, config, device, order, shard=shard),
-                None if held_out is None else build_loader(held_out, config, device, shard=shard),
-                ckpt_path=None if found is None else last,
-                weights_only=True,
+                _batches(data.train, learner, run, order),
+                None if data.validation is None else _batches(data.validation, learner, run),
+                ckpt_path=None if found is None else run.checkpoint("last"),
+                weights_only=True,  # a checkpoint is data: no object in it is executed
             )
     # The checkpoint's weights are the averaged ones where there is an average.
-    kept = last if config.patience is None else workdir / f"{BEST}.ckpt"
-    learner.load_state_dict(read_checkpoint(kept)["state_dict"])
-    return int(read_checkpoint(last)["epoch"]) + 1
+    return load_kept(learner, settings, run)
 
 
-def _validate(
-    learner: Learner, data: TrainingData, config: VisionConfig, device: torch.device
-) -> dict[str, float]:
+def _batches(
+    pictures: PictureSet, learner: Learner, run: TrainingRun, order: Order | None = None
+) -> DataLoader[Batch]:
+    return build_loader(
+        pictures,
+        learner.config.batch_size,
+        order,
+        shard=learner.shard,
+        pin_memory=run.device.type == "cuda",
+    )
+
+
+def _validate(learner: Learner, data: TrainingData, run: TrainingRun) -> dict[str, float]:
     """Return the metrics of the weights that are kept: averaged, or those of the best epoch."""
     if data.validation is None:
         return {}
-    trainer = build_trainer(config, device, [], progress=False, shard=learner.shard)
-    loader = build_loader(data.validation, config, device, shard=learner.shard)
+    settings = fit_settings(learner.config)
+    trainer = build_trainer(settings, replace(run, progress=False), [], shard=learner.shard)
+    loader = _batches(data.validation, learner, run)
     (metrics,) = trainer.validate(learner, loader, verbose=False)
     return {name.removeprefix("validation/"): float(value) for name, value in metrics.items()}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import save_file
 
-from vision.config import PretrainingConfig, VisionConfig
+from vision.config import VisionConfig
 from vision.dataset import (
     STORED_OVER_TRAINED,
     EpochShuffle,
@@ -22,19 +22,15 @@ from vision.dataset import (
 from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError, TrainingError
 from vision.networks.backbones import Backbone, build_backbone
+from vision.training.callbacks import build_callbacks
+from vision.training.checkpoints import load_kept, read_checkpoint, read_last
 from vision.training.processes import WHOLE, current_shard
+from vision.training.run import FitSettings, TrainingRun
 from vision.training.selfsupervised import SelfSupervised
 from vision.training.siamese import build_method
+from vision.training.silence import quiet_lightning
 from vision.training.tracking import open_logger
-from vision.training.trainer import (
-    LAST,
-    build_callbacks,
-    build_loader,
-    build_trainer,
-    quiet_lightning,
-    read_checkpoint,
-    read_last,
-)
+from vision.training.trainer import build_loader, build_trainer
 from vision.transforms import Preprocess
 
 logger = logging.getLogger(__name__)
@@ -98,8 +94,9 @@ def pretrain(
             "pretraining runs in one process; run it first and set pretrained to its folder"
         )
     workdir.mkdir(parents=True, exist_ok=True)
-    place = resolve_device(device)
     side = plan.size or config.train_size or config.size
+    fingerprint = _fingerprint(images, config, side, seed)
+    run = TrainingRun(workdir, seed, resolve_device(device), progress, fingerprint)
     # Weights, dropout and stochastic depth draw from torch's global generator, which is handed
     # back as it was found.
     with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
@@ -120,9 +117,8 @@ def pretrain(
             images=images,
             total_steps=plan.epochs * max(1, len(pictures) // plan.batch_size),
             seed=seed,
-            fingerprint=_fingerprint(images, config, side, seed),
         )
-        _fit(learner, pictures, _schedule(config, plan), workdir, place, progress)
+        _fit(learner, pictures, config, run)
     if learner.spreads[-1] < COLLAPSED:
         logger.warning(
             "the projections of all pictures are nearly the same (spread %.3f of 1): the backbone "
@@ -157,17 +153,6 @@ def _decode(
     return pictures
 
 
-def _schedule(config: VisionConfig, plan: PretrainingConfig) -> VisionConfig:
-    """Return what loaders and trainer read, as pretraining has it; all else is fine-tuning's."""
-    return VisionConfig(
-        epochs=plan.epochs,
-        batch_size=plan.batch_size,
-        precision=config.precision,
-        gradient_clip=config.gradient_clip,
-        tracking=config.tracking,
-    )
-
-
 def _fingerprint(images: Sequence[Path], config: VisionConfig, side: int, seed: int) -> str:
     """Return a digest of what a run depends on, so that no other run is continued by mistake."""
     fields = {"backbone", "pretrained", "size", "drop_path", "precision", "gradient_clip"}
@@ -177,29 +162,28 @@ def _fingerprint(images: Sequence[Path], config: VisionConfig, side: int, seed: 
 
 
 def _fit(
-    learner: SelfSupervised,
-    pictures: PictureSet,
-    schedule: VisionConfig,
-    workdir: Path,
-    device: torch.device,
-    progress: bool,
+    learner: SelfSupervised, pictures: PictureSet, config: VisionConfig, run: TrainingRun
 ) -> None:
-    """Train what the last checkpoint leaves to train and load what it ends with."""
-    last = workdir / f"{LAST}.ckpt"
-    found = read_last(workdir, learner.fingerprint)
+    """Train what the last checkpoint leaves to train and load the weights at the end."""
+    plan = learner.config
+    settings = FitSettings(
+        epochs=plan.epochs, precision=config.precision, gradient_clip=config.gradient_clip
+    )
+    found = read_last(run)
     if found is None or not found["finished"]:
-        order = EpochShuffle(len(pictures), learner.seed)
-        callbacks = build_callbacks(schedule, workdir, learner.seed)
-        with open_logger(schedule.tracking, workdir, name=f"pretrain-{learner.seed}") as curves:
-            build_trainer(schedule, device, callbacks, progress, logger=curves).fit(
+        callbacks = build_callbacks(settings, run, learner.name_samples)
+        order = EpochShuffle(len(pictures), run.seed)
+        pin_memory = run.device.type == "cuda"
+        name = f"pretrain-{run.seed}"
+        with open_logger(config.tracking, run.workdir, name=name) as curves:
+            build_trainer(settings, run, callbacks, logger=curves).fit(
                 learner,
-                build_loader(pictures, schedule, device, order),
-                ckpt_path=None if found is None else last,
-                weights_only=True,
+                build_loader(pictures, plan.batch_size, order, pin_memory=pin_memory),
+                ckpt_path=None if found is None else run.checkpoint("last"),
+                weights_only=True,  # a checkpoint is data: no object in it is executed
             )
-    ended = read_checkpoint(last)
-    learner.load_state_dict(ended["state_dict"])
-    learner.on_load_checkpoint(ended)
+    load_kept(learner, settings, run)
+    learner.on_load_checkpoint(read_checkpoint(run.checkpoint("last")))
 
 
 def _write(backbone: Backbone, folder: Path) -> Path:

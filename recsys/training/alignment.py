@@ -17,14 +17,15 @@ from recsys.config import AlignmentConfig, TrainConfig
 from recsys.errors import InvalidArgumentError
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce
-from recsys.training.loop import WARMUP_SHARE, EpochSampler, fit
+from recsys.training.loop import WARMUP_SHARE, fit
+from recsys.training.rows import EpochSampler
+from recsys.training.run import FitSettings, TrainingRun
 from recsys.training.samples import Captioned
 from recsys.training.schedule import with_schedule
 from recsys.training.seeds import step_seed
 from text.encoder import TextEncoder, pad
 from text.training.queries import TokenizedText, tokenize_words
 from vision.dataset import STORED_OVER_TRAINED, UNKNOWN, Batch, decode_samples
-from vision.precision import resolve_precision
 from vision.tower import VisionTower
 from vision.training.augment import augment
 from vision.training.growth import grown_size
@@ -60,10 +61,7 @@ def align_towers(
         towers,
         fusion,
         config.alignment,
-        workdir=folder / "checkpoints",
-        seed=config.seed,
-        device=device,
-        progress=progress,
+        TrainingRun(folder / "checkpoints", config.seed, torch.device(device), progress),
     )
     vision.checkpoint.save(towers.vision, folder / VISION)
     text.checkpoint.save(towers.text, folder / TEXT)
@@ -94,11 +92,7 @@ def align(
     towers: Towers,
     fusion: ItemFusion,
     config: AlignmentConfig,
-    *,
-    workdir: Path,
-    seed: int,
-    progress: bool,
-    device: str = "cpu",
+    run: TrainingRun,
 ) -> None:
     """Train towers and fusion in place: a picture and the text of its item, alone, meet.
 
@@ -113,11 +107,8 @@ def align(
         captioned: What to learn from.
         towers: In evaluation mode and on the processor afterwards, as is the fusion.
         fusion: Untrained, of the modalities "image" and "text".
-        config: Schedule and weights.
-        workdir: Folder for checkpoints of this run; a run that was interrupted goes on from there.
-        seed: Of every draw.
-        progress: Show bars.
-        device: A torch device name.
+        config: Schedule and weights of the losses.
+        run: Folder of the checkpoints, from which an interrupted run goes on, seed and device.
 
     Raises:
         InvalidArgumentError: If the lengths disagree, there are fewer than two pictures, or the
@@ -128,30 +119,22 @@ def align(
     _check(captioned, tower)
     side = round(STORED_OVER_TRAINED * (config.train_size or tower.preprocess.size))
     stored = tower.preprocess.model_copy(update={"size": side, "fit": "stretch"})
-    pictures = decode_samples(captioned.pictures, stored, spill=None, progress=progress)
+    pictures = decode_samples(captioned.pictures, stored, spill=None, progress=run.progress)
     batch_size = min(config.batch_size, len(pictures))
     per_epoch = len(pictures) // batch_size
     sampler = EpochSampler(
         lambda rng: rng.permutation(len(pictures))[: per_epoch * batch_size],
         per_epoch * batch_size,
-        seed=seed,
+        seed=run.seed,
     )
     batches = DataLoader(pictures, batch_size=batch_size, sampler=sampler, collate_fn=_as_is)
     module = _Alignment(
-        towers, fusion, captioned, config, seed=seed, n_steps=config.epochs * per_epoch
+        towers, fusion, captioned, config, seed=run.seed, n_steps=config.epochs * per_epoch
     )
-    rows = np.random.default_rng(seed).permutation(len(pictures))[:SCALE_SAMPLE].tolist()
+    rows = np.random.default_rng(run.seed).permutation(len(pictures))[:SCALE_SAMPLE].tolist()
     module.fit_scale(pictures.__getitems__(rows))
-    fit(
-        module.train(),
-        batches,
-        workdir=workdir,
-        epochs=config.epochs,
-        seed=seed,
-        progress=progress,
-        precision=resolve_precision(config.precision, torch.device(device)),
-        device=device,
-    )
+    settings = FitSettings(epochs=config.epochs, precision=config.precision)
+    fit(module.train(), batches, None, settings, run)
     for part in (*towers, fusion):
         part.cpu().eval()
 

@@ -20,11 +20,39 @@ from recsys.data.arrays import Floats, Ints
 from recsys.errors import InvalidArgumentError, TrainingError
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce, similarity_distillation_loss
-from recsys.training.loop import Columns, EpochSampler, adamw, fit, row_batches
+from recsys.training.loop import adamw, fit
+from recsys.training.rows import Columns, EpochSampler, row_batches
+from recsys.training.run import FitSettings, TrainingRun
 
 IMAGE = "image"  # the modality that photos have
 MIN_EPOCH = 1_024  # rows; a smaller catalogue is passed over several times in one epoch
 HEAD_TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True)
+class ItemClasses:
+    """Class labels of the items, for the heads.
+
+    Args:
+        targets: Class of each item by target name, int64 (N,); -1 where unknown.
+        n_classes: Number of classes C of each target.
+    """
+
+    targets: Mapping[str, Ints]
+    n_classes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ItemPhotos:
+    """Customers' photos of the items.
+
+    Args:
+        embeddings: Image embeddings of the photos (n, D_image).
+        rows: Row of the item on each photo, int64 (n,).
+    """
+
+    embeddings: Floats
+    rows: Ints
 
 
 @dataclass(frozen=True)
@@ -34,24 +62,21 @@ class ItemTrainingData:
     Args:
         modalities: Tower embeddings (N, D_m) by modality; rows of absent ones are ignored.
         present: Which modalities each item has, bool (N, M), in the order of ``modalities``.
-        targets: Class of each item by target name, int64 (N,); -1 where unknown.
-        n_classes: Number of classes C of each target.
-        title_groups: Items with equal numbers share a title, int64 (N,): never negatives.
-        pairs: Items that the same users take, int64 (P, 2), in either order.
-        photos: Image embeddings of customers' photos (n, D_image).
-        photo_rows: The item on each photo, int64 (n,).
-        teacher: Embeddings of another model (N, D_t), zeros where it has none; D_t may be 0.
+        title_groups: Number of each item's title, int64 (N,); items of one title are never
+            negatives of each other.
+        classes: Class labels for the heads, or None.
+        pairs: Rows of two items that the same users take, int64 (P, 2), in either order, or None.
+        photos: Customers' photos, or None.
+        teacher: Embeddings of another model (N, D_t), zeros where it has none, or None.
     """
 
     modalities: Mapping[str, Floats]
     present: NDArray[np.bool_]
-    targets: Mapping[str, Ints]
-    n_classes: Mapping[str, int]
     title_groups: Ints
-    pairs: Ints
-    photos: Floats
-    photo_rows: Ints
-    teacher: Floats
+    classes: ItemClasses | None = None
+    pairs: Ints | None = None
+    photos: ItemPhotos | None = None
+    teacher: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.present)
@@ -78,20 +103,20 @@ def train_items(
     between the views of an item, and between photo and item, makes words and photos find items.
     Alone it would forget what only one modality knows, such as a brand or a colour, so that linear
     decoders of each modality's input and class heads keep both in the fused embedding. Contrast
-    between items that the same users take adds taste, and a teacher its similarities. What is told
-    from an item is told from one modality less, at random, so that none is relied on alone. The
-    temperature is fixed: learned on a small
-    catalogue it falls until only the one right item is near, and similarity loses its degrees.
+    between items that the same users take adds taste, and a teacher adds its similarities. Modality
+    dropout: these losses sometimes see an item with one modality removed. The temperature is fixed:
+    on a small catalogue a learned one falls until only the one right item is near, and similarity
+    has no degrees any more.
 
     Args:
-        data: Embeddings and what is known of the items.
+        data: Embeddings, labels, pairs, photos and teacher of the items.
         config: Sizes, loss weights and schedule.
         workdir: Folder for checkpoints of this run; a run that was interrupted goes on from there.
-        seed: Of the weights and the order of the items.
-        progress: Show a progress bar.
-        start: Whose weights to begin with, of ``config`` and of the same modalities in the same
-            order; None draws them.
-        device: A torch device name.
+        seed: Random seed of the weights and of the order of the items.
+        progress: Whether a progress bar is shown.
+        start: Fusion whose weights training begins with, built from ``config`` for the same
+            modalities in the same order; None draws random weights.
+        device: Name of the torch device to train on.
 
     Raises:
         TrainingError: If fewer than two items have a modality, or the loss is not finite.
@@ -107,20 +132,14 @@ def train_items(
             f"of {len(data)}"
         )
     batch_size = min(config.batch_size, len(rows))
-    sampler = _sampler(rows, batch_size, n_photos=len(data.photos), seed=seed)
+    n_photos = 0 if data.photos is None else len(data.photos.rows)
+    sampler = _sampler(rows, batch_size, n_photos=n_photos, seed=seed)
     batches = row_batches(sampler, batch_size)
     with isolate_rng():
         torch.manual_seed(seed)
         module = _FusionTraining(data, config, start, n_steps=config.epochs * len(batches))
-    fit(
-        module,
-        batches,
-        workdir=workdir,
-        epochs=config.epochs,
-        seed=seed,
-        progress=progress,
-        device=device,
-    )
+    settings = FitSettings(epochs=config.epochs, precision="32-true")
+    fit(module, batches, None, settings, TrainingRun(workdir, seed, torch.device(device), progress))
     return module.fusion
 
 
@@ -150,7 +169,6 @@ class _FusionTraining(L.LightningModule):
         self.config, self.n_steps = config, n_steps
         self.fusion = build_fusion(config, data.dims)
         self.inputs = Columns(data.modalities)
-        self.targets = Columns(data.targets)
         self.items = Columns({"present": data.present, "title_groups": data.title_groups})
         present = self.items.all()["present"]
         if start is None:
@@ -163,22 +181,21 @@ class _FusionTraining(L.LightningModule):
                 for m, (name, values) in enumerate(self.inputs.all().items())
             }
         )
+        classes = data.classes or ItemClasses({}, {})
+        self.targets = Columns(classes.targets)
         self.heads = nn.ModuleList(
-            NormalizedSoftmaxLoss(data.n_classes[name], config.dim, temperature=HEAD_TEMPERATURE)
-            for name in data.targets
+            NormalizedSoftmaxLoss(classes.n_classes[name], config.dim, temperature=HEAD_TEMPERATURE)
+            for name in classes.targets
         )
         self.decoders = nn.ModuleList(
             nn.Linear(config.dim, size, bias=False) for size in data.dims.values()
         )
-        seen: NDArray[np.bool_] = np.asarray(data.present.any(axis=1))
-        both = data.pairs[seen[data.pairs].all(axis=1)]
-        self.partners = _Choices(
-            np.concatenate([both[:, 0], both[:, 1]]), both[:, ::-1].ravel(order="F"), len(data)
-        )
-        photo_rows = data.photo_rows if IMAGE in data.dims else data.photo_rows[:0]
-        self.photos = Columns({IMAGE: data.photos})
-        self.photos_of = _Choices(photo_rows, np.arange(len(photo_rows)), len(data))
-        self.teacher = Columns({"embedding": data.teacher})
+        self.partners = _partners(data)
+        photos = data.photos if IMAGE in data.dims else None
+        self.photos = Columns({} if photos is None else {IMAGE: photos.embeddings})
+        shown = np.empty(0, dtype=np.int64) if photos is None else photos.rows
+        self.photos_of = _Choices(shown, np.arange(len(shown)), len(data))
+        self.teacher = Columns({} if data.teacher is None else {"embedding": data.teacher})
 
     def configure_optimizers(self) -> Any:
         """Return AdamW on the configured schedule."""
@@ -264,6 +281,8 @@ class _FusionTraining(L.LightningModule):
 
     def _distillation(self, full: Tensor, rows: Tensor) -> Tensor:
         """Compare similarities with the teacher's, among the items that it has."""
+        if not self.teacher.all():
+            return full.new_zeros(())
         teacher = self.teacher.at(rows)["embedding"]
         has = teacher.any(dim=1)
         return similarity_distillation_loss(
@@ -305,6 +324,16 @@ class _Choices(nn.Module):
         return has, self.values[(self.starts[rows] + offsets)[has]]
 
 
+def _partners(data: ItemTrainingData) -> _Choices:
+    """Return for each item the items that the same users take, of those with a modality."""
+    pairs = np.empty((0, 2), dtype=np.int64) if data.pairs is None else data.pairs
+    seen: NDArray[np.bool_] = np.asarray(data.present.any(axis=1))
+    both = pairs[seen[pairs].all(axis=1)]
+    return _Choices(
+        np.concatenate([both[:, 0], both[:, 1]]), both[:, ::-1].ravel(order="F"), len(data)
+    )
+
+
 def _without_one(present: Tensor, share: float) -> Tensor:
     """Return ``present`` (B, M) less one random modality of a share of the rows with several."""
     scores = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
@@ -324,32 +353,45 @@ def _mean(losses: list[Tensor], like: Tensor) -> Tensor:
 def _check(data: ItemTrainingData) -> None:
     """Raise where the arrays disagree: later, indexing would say it less well."""
     n_items = len(data)
-    wanted: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-        "present": (data.present.shape, (n_items, len(data.modalities))),
-        "title_groups": (data.title_groups.shape, (n_items,)),
-        "pairs": (data.pairs.shape, (len(data.pairs), 2)),
-        "photo_rows": (data.photo_rows.shape, (len(data.photos),)),
-        "teacher": (data.teacher.shape, (n_items, data.teacher.shape[-1])),
-    }
+    _check_shape("present", data.present, (n_items, len(data.modalities)), n_items)
+    _check_shape("title_groups", data.title_groups, (n_items,), n_items)
     for name, values in data.modalities.items():
-        wanted[f"modalities[{name!r}]"] = (values.shape, (n_items, values.shape[-1]))
-    for name, labels in data.targets.items():
-        wanted[f"targets[{name!r}]"] = (labels.shape, (n_items,))
-    if IMAGE in data.dims:
-        wanted["photos"] = (data.photos.shape, (len(data.photos), data.dims[IMAGE]))
-    for name, (got, shape) in wanted.items():
-        if got != shape:
+        _check_shape(f"modalities[{name!r}]", values, (n_items, values.shape[-1]), n_items)
+    if data.teacher is not None:
+        _check_shape("teacher", data.teacher, (n_items, data.teacher.shape[-1]), n_items)
+    if data.pairs is not None:
+        _check_shape("pairs", data.pairs, (len(data.pairs), 2), n_items)
+        _check_rows("pairs", data.pairs, n_items)
+    if data.photos is not None:
+        n_photos = len(data.photos.embeddings)
+        _check_shape("photos.rows", data.photos.rows, (n_photos,), n_items)
+        _check_rows("photos.rows", data.photos.rows, n_items)
+        if IMAGE in data.dims:
+            shape = (n_photos, data.dims[IMAGE])
+            _check_shape("photos.embeddings", data.photos.embeddings, shape, n_items)
+    if data.classes is not None:
+        _check_classes(data.classes, n_items)
+
+
+def _check_shape(name: str, values: NDArray[Any], shape: tuple[int, ...], n_items: int) -> None:
+    if values.shape != shape:
+        raise InvalidArgumentError(
+            f"{name} must have shape {shape} for {n_items} items, got {values.shape}"
+        )
+
+
+def _check_rows(name: str, rows: Ints, n_items: int) -> None:
+    if rows.size and not 0 <= rows.min() <= rows.max() < n_items:
+        raise InvalidArgumentError(
+            f"{name} must be item rows in [0, {n_items}), got {rows.min()} to {rows.max()}"
+        )
+
+
+def _check_classes(classes: ItemClasses, n_items: int) -> None:
+    for name, labels in classes.targets.items():
+        _check_shape(f"targets[{name!r}]", labels, (n_items,), n_items)
+        if labels.size and labels.max() >= classes.n_classes[name]:
             raise InvalidArgumentError(
-                f"{name} must have shape {shape} for {n_items} items, got {got}"
-            )
-    for name, labels in data.targets.items():
-        if labels.size and labels.max() >= data.n_classes[name]:
-            raise InvalidArgumentError(
-                f"targets[{name!r}] must be below its n_classes {data.n_classes[name]}, "
+                f"targets[{name!r}] must be below its n_classes {classes.n_classes[name]}, "
                 f"got {labels.max()}"
-            )
-    for name, rows in (("pairs", data.pairs), ("photo_rows", data.photo_rows)):
-        if rows.size and not 0 <= rows.min() <= rows.max() < n_items:
-            raise InvalidArgumentError(
-                f"{name} must be item rows in [0, {n_items}), got {rows.min()} to {rows.max()}"
             )

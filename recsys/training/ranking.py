@@ -22,7 +22,10 @@ from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
 from recsys.ranking.scoring import encode_users
-from recsys.training.loop import VALIDATION_LOSS, EpochSampler, adamw, fit, row_batches
+from recsys.training.callbacks import VALIDATION_LOSS
+from recsys.training.loop import adamw, fit
+from recsys.training.rows import EpochSampler, row_batches
+from recsys.training.run import FitSettings, TrainingRun
 
 # The features whose top candidates are kept as hard negatives, since retrieval would offer them.
 HARD_BY = ("user_affinity", "bought_together", "recent_popularity", "profile_similarity")
@@ -179,11 +182,8 @@ def train_ranker(
         module,
         batches,
         row_batches(range(len(validation.relevance)), config.batch_size),
-        workdir=workdir,
-        epochs=config.epochs,
-        patience=config.patience,
-        seed=seed,
-        progress=progress,
+        FitSettings(config.epochs, config.patience, "best", "32-true"),
+        TrainingRun(workdir, seed, torch.device("cpu"), progress),
     )
     return module.ranker.eval()
 

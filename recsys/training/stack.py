@@ -23,7 +23,7 @@ from recsys.models.user_encoder import UserEncoder, build_user_encoder
 from recsys.ranking.features import FEATURES, build_item_table
 from recsys.ranking.statistics import build_statistics
 from recsys.training.inputs import Material, ShopData
-from recsys.training.items import IMAGE, ItemTrainingData, train_items
+from recsys.training.items import ItemClasses, ItemPhotos, ItemTrainingData, train_items
 from recsys.training.labels import photo_rows
 from recsys.training.ranking import (
     RankingExamples,
@@ -203,19 +203,16 @@ def _train_fusion(
 ) -> ItemFusion:
     shop, modalities = material.shop, material.modalities
     included = ~np.isin(np.arange(len(shop.dataset.items)), without)
-    shown, photos = _training_photos(material)
     data = ItemTrainingData(
         modalities=modalities.embeddings,
         present=np.stack(
             [modalities.present[name] & included for name in modalities.embeddings], axis=1
         ),
-        targets=shop.labels.indices,
-        n_classes=shop.labels.n_classes,
         title_groups=shop.title_groups,
+        classes=ItemClasses(shop.labels.indices, shop.labels.n_classes),
         pairs=shop.pairs,
-        photos=photos,
-        photo_rows=shown,
-        teacher=shop.teacher.embeddings,
+        photos=_training_photos(material),
+        teacher=shop.teacher.embeddings if shop.teacher.key else None,
     )
     return train_items(
         data,
@@ -228,15 +225,14 @@ def _train_fusion(
     )
 
 
-def _training_photos(material: Material) -> tuple[Ints, Floats]:
-    """Return the item row (n,) and the embedding (n, D_image) of each photo to train on."""
-    photos, images = material.shop.dataset.photos, material.modalities.embeddings.get(IMAGE)
+def _training_photos(material: Material) -> ItemPhotos | None:
+    """Return the photos to train on, each with its item, or None without a table of photos."""
+    photos = material.shop.dataset.photos
     if photos is None or material.photos is None:
-        dim = images.shape[1] if images is not None else 0
-        return np.empty(0, dtype=np.int64), np.empty((0, dim), dtype=np.float32)
+        return None
     rows = photo_rows(photos, material.shop.dataset.items)
     usable = (rows >= 0) & (photos["split"].fill_null("train") == "train").to_numpy()
-    return rows[usable], material.photos[usable]
+    return ItemPhotos(material.photos[usable], rows[usable])
 
 
 def _train_encoder(

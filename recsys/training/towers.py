@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -162,10 +162,9 @@ def finetune_vision(
     label serve self-supervised pretraining, where that is configured.
     """
     result = vision.finetuning.finetune(
-        samples.train,
+        replace(samples.train, unlabelled=samples.unlabelled),
         config,
         validation=samples.validation,
-        unlabelled=samples.unlabelled,
         workdir=folder / "checkpoints",
         seed=runtime.seed,
         progress=runtime.progress,

@@ -17,7 +17,8 @@ from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 from recsys.errors import InvalidArgumentError, TrainingError
 from recsys.models.losses import catalogue_softmax_loss, sampled_softmax_loss
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
-from recsys.training.loop import VALIDATION_LOSS, Columns, EpochSampler, adamw, fit, row_batches
+from recsys.training.callbacks import VALIDATION_LOSS
+from recsys.training.loop import adamw, fit
 from recsys.training.moments import (
     Moments,
     OrderedEvents,
@@ -25,6 +26,8 @@ from recsys.training.moments import (
     draw_moments,
     order_events,
 )
+from recsys.training.rows import Columns, EpochSampler, row_batches
+from recsys.training.run import FitSettings, TrainingRun
 
 START_TEMPERATURE = 0.1
 MIN_TEMPERATURE = 0.01  # a floor, as in CLIP: below it the loss follows single items
@@ -96,18 +99,9 @@ def train_users(
             config,
             n_steps=config.epochs * len(batches),
         )
-    fit(
-        module,
-        batches,
-        row_batches(validation_rows, config.batch_size),
-        workdir=workdir,
-        epochs=config.epochs,
-        patience=config.patience,
-        precision=config.precision,
-        seed=seed,
-        progress=progress,
-        device=device,
-    )
+    settings = FitSettings(config.epochs, config.patience, "best", config.precision)
+    run = TrainingRun(workdir, seed, torch.device(device), progress)
+    fit(module, batches, row_batches(validation_rows, config.batch_size), settings, run)
     return module.encoder
 
 

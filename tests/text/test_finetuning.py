@@ -326,7 +326,7 @@ def test_the_checkpoint_of_another_run_is_refused(
     if changed == "categories":
         samples = replace(samples, categories=[("Home",)] * 64)
     other = config.model_copy(update={"temperature": 0.1}) if changed == "config" else config
-    with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other samples"):
+    with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other data"):
         finetune(samples, other, workdir=tmp_path, seed=int(changed == "seed"))
 
 

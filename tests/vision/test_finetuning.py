@@ -15,7 +15,8 @@ from vision.checkpoint import save
 from vision.config import VisionConfig
 from vision.dataset import Samples
 from vision.errors import TrainingError
-from vision.finetuning import FinetuneResult, finetune
+from vision.finetuning import FinetuneResult, finetune, finetune_run
+from vision.training.run import TrainingRun
 
 CONFIG = VisionConfig(
     backbone="resnet10t",
@@ -95,7 +96,7 @@ def test_a_finished_run_is_not_trained_again(trained: Trained) -> None:
 def test_another_run_s_checkpoint_is_refused(trained: Trained) -> None:
     _, train, validation, workdir = trained
     for config, seed in ((changed(ema=0.9, epochs=7), 0), (changed(ema=0.9), 1)):
-        with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other pictures"):
+        with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other data"):
             finetune(train, config, validation=validation, workdir=workdir, seed=seed)
 
 
@@ -119,14 +120,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     )
 
     def run(workdir: str, *callbacks: Callback) -> FinetuneResult:
-        return finetune(
-            train,
-            config,
-            validation=validation,
-            workdir=tmp_path / workdir,
-            seed=5,
-            callbacks=callbacks,
-        )
+        place = TrainingRun(tmp_path / workdir, 5, torch.device("cpu"))
+        return finetune_run(train, config, place, validation=validation, callbacks=callbacks)
 
     whole = run("whole")
     with pytest.raises((KeyboardInterrupt, SystemExit)):
@@ -278,8 +273,9 @@ def test_every_part_resumes_to_the_same_tower(
     config = changed(**{"backbone": "test_resnet", "epochs": 3, "batch_size": 8, **part})
     whole = finetune(samples, config, workdir=tmp_path / "whole", seed=0)
 
+    place = TrainingRun(tmp_path / "cut", 0, torch.device("cpu"))
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        finetune(samples, config, workdir=tmp_path / "cut", seed=0, callbacks=[Interrupt(1)])
+        finetune_run(samples, config, place, callbacks=[Interrupt(1)])
     resumed = finetune(samples, config, workdir=tmp_path / "cut", seed=0)
     wanted = resumed.tower.state_dict()
     for name, value in whole.tower.state_dict().items():

@@ -21,7 +21,7 @@ from vision.dataset import Samples
 from vision.errors import TrainingError
 from vision.networks.backbones import Backbone, build_backbone
 from vision.pretrain import PretrainResult, pretrain
-from vision.training.trainer import build_callbacks
+from vision.training.callbacks import build_callbacks
 from vision.transforms import build_eval_transform
 
 CONFIG = VisionConfig.model_validate(
@@ -224,7 +224,7 @@ def test_another_run_s_checkpoint_is_refused(
         (samples.images, changed({"epochs": 2, "batch_size": 8}), 0),
         (samples.images, changed({"epochs": 1, "batch_size": 8}, drop_path=0.1), 0),
     ):
-        with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other pictures"):
+        with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other data"):
             pretrain(images, other, workdir=tmp_path, seed=seed, root=samples.root)
     # What only fine-tuning reads may change.
     fine = config.model_copy(update={"learning_rate": 0.5, "epochs": 7, "batch_size": 2})

@@ -1,4 +1,4 @@
-"""One fine-tuning run as a LightningModule: views, losses, optimiser, schedule, metrics."""
+"""What a fine-tuning run does in one step: queries, losses, the optimiser, validation metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from text.config import TextConfig
 from text.dataset import UNKNOWN, Batch
 from text.encoder import TextEncoder, pad
-from text.errors import TrainingError
+from text.training.callbacks import VALIDATION_LOSS
 from text.training.losses import class_loss, contrastive_loss, cosine_logits
 from text.training.queries import Queries, draw_queries
 from text.training.schedule import build_adamw, with_schedule
@@ -20,19 +20,16 @@ from text.training.seeds import count_steps, step_seed
 
 
 class Learner(LightningModule):
-    """Trains an encoder to be found by words, by categories and by what goes with a text.
+    """Trains an encoder whose texts are found by words, by categories and by texts they go with.
 
-    Where there are targets, it learns to tell their classes, too. Everything random in a batch is
-    drawn from the seed and the batch's number, so a run that was interrupted between epochs ends as
-    one that was not.
+    With targets, it learns their classes, too.
 
     Args:
-        encoder: What is trained.
+        encoder: Encoder to train.
         config: Schedule and objectives.
         classes: Class names of every target.
-        total_steps: Steps of the whole run.
-        seed: Seed of every draw.
-        fingerprint: Digest of what the run depends on; kept in its checkpoints.
+        total_steps: Steps of the optimiser in the whole run.
+        seed: Random seed of every draw.
     """
 
     def __init__(
@@ -43,11 +40,10 @@ class Learner(LightningModule):
         classes: Mapping[str, Sequence[str]],
         total_steps: int,
         seed: int,
-        fingerprint: str,
     ) -> None:
         super().__init__()
         self.encoder, self.config, self.seed = encoder, config, seed
-        self.classes, self.total_steps, self.fingerprint = tuple(classes), total_steps, fingerprint
+        self.classes, self.total_steps = tuple(classes), total_steps
         # One learned direction per class; they shape the embedding and are not kept afterwards.
         # A list, because a parameter's name may not hold the dots and spaces that a target's may.
         self.proxies = nn.ParameterList(
@@ -58,30 +54,20 @@ class Learner(LightningModule):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Move the labels; the words stay, for queries are cut from them before they are moved."""
+        """Move the labels; the words stay, because queries are cut from them on the processor."""
         return batch._replace(labels=batch.labels.to(device))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch.
-
-        Raises:
-            TrainingError: If it is not finite.
-        """
+        """Return the loss of one batch."""
         seed = step_seed(self.seed, count_steps(self.trainer, batch_idx), "queries")
         loss, _ = self._loss(batch, np.random.default_rng(seed))
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"loss must be finite, got {loss.item()} at step {self.global_step} (epoch "
-                f"{self.current_epoch}) on rows {batch.rows[:8]}; lower learning_rate (now "
-                f'{self.config.learning_rate}) or set precision = "32-true"'
-            )
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the epoch's loss and counts of right answers."""
         # The same queries after every epoch, or the losses could not be compared.
         loss, titles = self._loss(batch, np.random.default_rng([self.seed, batch_idx]))
-        self.log("validation/loss", loss, batch_size=len(batch.rows), prog_bar=True)
+        self.log(VALIDATION_LOSS, loss, batch_size=len(batch.rows), prog_bar=True)
         for name, proxies, labels in self._targets(batch):
             known = labels != UNKNOWN
             right = (cosine_logits(titles, proxies, 1.0).argmax(dim=1) == labels) & known
@@ -95,12 +81,6 @@ class Learner(LightningModule):
             if known > 0:
                 self.log(f"validation/accuracy/{name}", right / known)
         self._counts.clear()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add whose checkpoint it is, and whether anything is left to do."""
-        last_epoch = self.current_epoch + 1 >= self.config.epochs
-        checkpoint["fingerprint"] = self.fingerprint
-        checkpoint["finished"] = last_epoch or bool(self.trainer.should_stop)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW under a linear warm-up and a cosine to zero."""
@@ -132,14 +112,14 @@ class Learner(LightningModule):
     def _queries(
         self, batch: Batch, generator: np.random.Generator
     ) -> Iterator[tuple[float, Queries]]:
-        """Yield everything that the batch's texts are to be found by, and how much it weighs."""
+        """Yield the queries that should find the batch's texts, each kind with its weight."""
         config, pad_id = self.config, self.encoder.pad_id
         texts, categories = batch.texts, batch.categories
         if config.contrastive_weight > 0:
             words = draw_queries(texts, texts, pad_id=pad_id, generator=generator)
             yield config.contrastive_weight, words
         if config.category_weight > 0 and categories:
-            # Part of a path may name other categories, too, or be said by a title alone.
+            # Some words of a path may name other categories, too, or occur only in a title.
             described = [
                 replace(text, words=text.words + category.words)
                 for text, category in zip(texts, categories, strict=True)
@@ -153,7 +133,7 @@ class Learner(LightningModule):
     def _find(self, titles: Tensor, queries: Queries) -> Tensor:
         """Return the loss of finding texts (B, D) by these queries."""
         if len(queries.rows) < 2:
-            return titles.new_zeros(())  # one text has nothing to be told from
+            return titles.new_zeros(())  # a single text has no other to contrast with
         return contrastive_loss(
             self.encoder(queries.ids, queries.mask).float(),
             titles[queries.rows],

@@ -1,134 +1,100 @@
-"""How Lightning is set up for a fine-tuning run: callbacks, loaders, checkpoints, silence."""
+"""How a fine-tuning run is trained: Lightning's trainer, the batches, and resuming."""
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from text.config import TextConfig
 from text.dataset import Batch, EpochShuffle, TextSet
-from text.errors import TrainingError
-from text.training.seeds import Reseed
+from text.precision import resolve_precision
+from text.training.callbacks import build_callbacks
+from text.training.checkpoints import load_kept, read_last
+from text.training.run import FitSettings, TrainingRun
 
-LAST = "last"
-BEST = "best"
 
-
-def build_callbacks(config: TextConfig, workdir: Path, seed: int) -> list[Callback]:
-    """Return early stopping if asked for, and the checkpoint to resume from."""
-    callbacks: list[Callback] = [Reseed(seed)]
-    # Writing the optimiser's state takes as long as some tiny epochs do. A run that may stop at any
-    # epoch has to keep each, or what it stopped at would be unknown.
-    every = max(1, config.epochs // 10) if config.patience is None else 1
-    if config.patience is not None:
-        monitor = "validation/loss"
-        callbacks.append(EarlyStopping(monitor, patience=config.patience, mode="min"))
-        callbacks.append(
-            ModelCheckpoint(
-                workdir, BEST, monitor=monitor, mode="min", enable_version_counter=False
-            )
-        )
-    callbacks.append(
-        ModelCheckpoint(
-            workdir,
-            LAST,
-            every_n_epochs=every,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
+def fit_settings(config: TextConfig) -> FitSettings:
+    """Return how a run of this configuration trains; with patience it keeps the best epoch."""
+    return FitSettings(
+        epochs=config.epochs,
+        patience=config.patience,
+        keep="last" if config.patience is None else "best",
+        precision=config.precision,
+        gradient_clip=config.gradient_clip,
+        accumulate=config.accumulate,
     )
-    return callbacks
 
 
-def build_trainer(
-    config: TextConfig, device: torch.device, callbacks: list[Callback], progress: bool
-) -> Trainer:
+def fit(
+    module: LightningModule,
+    batches: DataLoader[Batch],
+    validation_batches: DataLoader[Batch] | None,
+    settings: FitSettings,
+    run: TrainingRun,
+) -> int:
+    """Train what the last checkpoint leaves to train, and return the number of epochs in all.
+
+    The module ends with the weights that the settings keep.
+
+    Raises:
+        TrainingError: If the loss is not finite, or the checkpoint is damaged or of another run.
+    """
+    found = read_last(run)
+    if found is None or not found["finished"]:
+        callbacks = build_callbacks(settings, run, _name_rows)
+        build_trainer(settings, run, callbacks).fit(
+            module,
+            batches,
+            validation_batches,
+            ckpt_path=None if found is None else run.checkpoint("last"),
+            weights_only=True,  # a checkpoint is data: no object in it is executed
+        )
+    return load_kept(module, settings, run)
+
+
+def _name_rows(batch: Batch) -> list[str]:
+    return [f"row {row}" for row in batch.rows]
+
+
+def build_trainer(settings: FitSettings, run: TrainingRun, callbacks: list[Callback]) -> Trainer:
     """Return a trainer on one device that writes nothing but what its callbacks write."""
     return Trainer(
-        accelerator=device.type,
-        devices=1,
-        precision=_resolve_precision(config, device),
-        max_epochs=config.epochs,
-        gradient_clip_val=config.gradient_clip,
-        accumulate_grad_batches=config.accumulate,
+        accelerator=run.device.type,
+        devices=1 if run.device.index is None else [run.device.index],
+        precision=resolve_precision(settings.precision, run.device),
+        max_epochs=settings.epochs,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip,
         callbacks=callbacks,
         enable_checkpointing=bool(callbacks),
-        enable_progress_bar=progress,
+        enable_progress_bar=run.progress,
         enable_model_summary=False,
         logger=False,
         num_sanity_val_steps=0,
     )
 
 
-def _resolve_precision(config: TextConfig, device: torch.device) -> Any:
-    if config.precision != "auto":
-        return config.precision
-    # The short, narrow products of titles gain nothing from a processor's bfloat16 units.
-    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if fast else "32-true"
-
-
 def build_loader(
-    texts: TextSet, config: TextConfig, order: EpochShuffle | None = None
+    texts: TextSet, batch_size: int, order: EpochShuffle | None = None
 ) -> DataLoader[Batch]:
-    """Return batches in this order, or once through from the first where there is none."""
+    """Return the batches of one epoch.
+
+    Args:
+        texts: Text set to read from.
+        batch_size: Number of texts in one batch.
+        order: Order of the rows; None reads them once from the first to the last.
+    """
     return DataLoader(
         texts,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         sampler=order,
         # A short last batch has few negatives.
-        drop_last=order is not None and len(texts) >= config.batch_size,
-        collate_fn=_as_is,
+        drop_last=order is not None and len(texts) >= batch_size,
+        collate_fn=_keep_batch,
     )
 
 
-def _as_is(batch: Any) -> Batch:
-    """Return what the text set gave: it answers with batches, not with texts to collate."""
+def _keep_batch(batch: Any) -> Batch:
+    """Return the batch unchanged: the text set returns whole batches."""
     whole: Batch = batch
     return whole
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint; no object in it is executed.
-
-    Raises:
-        TrainingError: If it is damaged.
-    """
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
-        raise TrainingError(f"{path} cannot be read; delete it to start again: {error}") from error
-    return content
-
-
-@contextlib.contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from logging what hardware it found, and from three pieces of advice.
-
-    Batches come from memory: worker processes would only copy them. Validation samples may be
-    left out. And the checkpoint folder is not empty on purpose when a run is resumed.
-    """
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*num_workers.*", PossibleUserWarning)
-            warnings.filterwarnings("ignore", ".*no `val_dataloader`", PossibleUserWarning)
-            warnings.filterwarnings("ignore", "Checkpoint directory .* exists", UserWarning)
-            # Lightning 2.6 asks torch 2.14's pytree in a way that is going out of use.
-            warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

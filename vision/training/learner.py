@@ -1,4 +1,4 @@
-"""One fine-tuning run as a LightningModule: what a step does, what is logged, what is optimised."""
+"""What a fine-tuning run does in one step: augmentation, losses, the optimiser, metrics."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from vision.networks.transfer import fix_norms, freeze_stages, parameter_groups
 from vision.tower import TowerOutput, VisionTower
 from vision.training.adversarial import perturb
 from vision.training.augment import augment
-from vision.training.divergence import check_finite
+from vision.training.callbacks import VALIDATION_LOSS
 from vision.training.growth import training_size
 from vision.training.losses import Mix, cosine_logits, multi_task_loss
 from vision.training.metric_losses import build_metric_objective
@@ -34,18 +34,14 @@ from vision.transforms import normalise
 class Learner(LightningModule):
     """Trains a tower on whole batches of stored pictures.
 
-    Everything random in a step is drawn from the seed and the step's number, so a run that was
-    interrupted between epochs ends as one that was not.
-
     Args:
-        tower: What is trained.
+        tower: Tower to train.
         config: Schedule and regularisation.
         images: Files of the training pictures, to name those of a failed step.
-        counts: Pictures of every class of every target, int64 (C,).
+        counts: Number of pictures of every class of every target, int64 (C,).
         total_steps: Steps of the optimiser in the whole run.
-        seed: Seed of every draw.
-        fingerprint: Digest of what the run depends on; kept in its checkpoints.
-        shard: Which rows of a shared batch this process has.
+        seed: Random seed of every draw.
+        shard: Rows of a shared batch that this process has.
     """
 
     def __init__(
@@ -57,12 +53,11 @@ class Learner(LightningModule):
         counts: Mapping[str, NDArray[np.int64]],
         total_steps: int,
         seed: int,
-        fingerprint: str,
         shard: Shard = WHOLE,
     ) -> None:
         super().__init__()
         self.tower, self.config, self.seed, self.shard = tower, config, seed, shard
-        self.images, self.total_steps, self.fingerprint = images, total_steps, fingerprint
+        self.images, self.total_steps = images, total_steps
         self.augmentation = get_augmentation(config.augmentation)
         self.objective = build_objective(config, counts)
         # One learned direction per class; they shape the embedding and are not kept afterwards.
@@ -80,8 +75,12 @@ class Learner(LightningModule):
         # Of one validation, by target: summed cross-entropy, right answers, known labels.
         self._counted: dict[str, Tensor] = {}
 
+    def name_samples(self, batch: Batch) -> list[str]:
+        """Return the files of a batch's pictures."""
+        return [str(self.images[row]) for row in batch.rows.tolist()]
+
     def on_train_epoch_start(self) -> None:
-        """Release the stages of the backbone whose time has come."""
+        """Unfreeze the stages of the backbone that learn from this epoch on."""
         freeze_stages(self.tower, self.config.transfer, self.current_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -90,11 +89,7 @@ class Learner(LightningModule):
         fix_norms(self.tower, self.config.transfer)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch.
-
-        Raises:
-            TrainingError: If it is not finite.
-        """
+        """Return the loss of one batch."""
         images, mix = self._prepare(batch)
         output, targets = self._outputs(images), gather(batch.targets, self.shard)
         loss = self._loss(output, targets, mix)
@@ -104,14 +99,6 @@ class Learner(LightningModule):
             changed = self._mistaken(images, targets, mix)
             weight = self.config.adversarial.weight
             loss = torch.lerp(loss, self._loss(self._outputs(changed), targets, mix), weight)
-        check_finite(
-            loss,
-            self.images,
-            batch.rows,
-            step=self._step,
-            epoch=self.current_epoch,
-            rate=self.config.learning_rate,
-        )
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -144,13 +131,7 @@ class Learner(LightningModule):
             # Without a known label there is no accuracy; 0 or 1 would both be made up.
             if known > 0:
                 self.log(f"validation/accuracy/{name}", right / known)
-        self.log("validation/loss", mean / sum(weights), prog_bar=True)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add whose checkpoint it is, and whether anything is left to do."""
-        last_epoch = self.current_epoch + 1 >= self.config.epochs
-        checkpoint["fingerprint"] = self.fingerprint
-        checkpoint["finished"] = last_epoch or bool(self.trainer.should_stop)
+        self.log(VALIDATION_LOSS, mean / sum(weights), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW under a linear warm-up and a cosine to zero."""

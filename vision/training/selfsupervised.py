@@ -1,4 +1,4 @@
-"""One pretraining run as a LightningModule: two views, a method's loss, optimiser, schedule."""
+"""What a pretraining run does in one step: two views, a method's loss, the optimiser."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,6 @@ from torch import Tensor
 from vision.config import PretrainingConfig
 from vision.dataset import Batch
 from vision.training.augment import augment
-from vision.training.divergence import check_finite
 from vision.training.presets import get_augmentation
 from vision.training.schedule import build_adamw, with_schedule
 from vision.training.seeds import step_seed
@@ -22,17 +21,13 @@ from vision.transforms import Preprocess
 class SelfSupervised(LightningModule):
     """Trains a method's backbone on whole batches of stored pictures, without labels.
 
-    Everything random in a step is drawn from the seed and the step's number, so a run that was
-    interrupted between epochs ends as one that was not.
-
     Args:
-        method: What is trained.
+        method: Method whose backbone is trained.
         config: Schedule and augmentation.
         preprocess: Size of the views in pixels, and their normalisation.
         images: Files of the pictures, to name those of a failed step.
-        total_steps: Steps of the whole run.
-        seed: Seed of every draw.
-        fingerprint: Digest of what the run depends on; kept in its checkpoints.
+        total_steps: Steps of the optimiser in the whole run.
+        seed: Random seed of every draw.
 
     Attributes:
         losses: Mean loss of every finished epoch.
@@ -48,12 +43,10 @@ class SelfSupervised(LightningModule):
         images: Sequence[Path],
         total_steps: int,
         seed: int,
-        fingerprint: str,
     ) -> None:
         super().__init__()
         self.method, self.config, self.preprocess = method, config, preprocess
-        self.images, self.total_steps = images, total_steps
-        self.seed, self.fingerprint = seed, fingerprint
+        self.images, self.total_steps, self.seed = images, total_steps, seed
         self.augmentation = get_augmentation(config.augmentation)
         self.losses: list[float] = []
         self.spreads: list[float] = []
@@ -61,22 +54,14 @@ class SelfSupervised(LightningModule):
         # The layout that convolutions are fastest in, on processors and on tensor cores.
         self.to(memory_format=torch.channels_last)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch.
+    def name_samples(self, batch: Batch) -> list[str]:
+        """Return the files of a batch's pictures."""
+        return [str(self.images[row]) for row in batch.rows.tolist()]
 
-        Raises:
-            TrainingError: If it is not finite.
-        """
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
         compared: Compared = self.method(*self.draw_views(batch))
         loss, projections = compared
-        check_finite(
-            loss,
-            self.images,
-            batch.rows,
-            step=self.global_step,
-            epoch=self.current_epoch,
-            rate=self.config.learning_rate,
-        )
         self._epoch.append(torch.stack([loss.detach(), spread(projections)]))
         return loss
 
@@ -108,13 +93,11 @@ class SelfSupervised(LightningModule):
         self.log_dict({"pretraining/loss": loss, "pretraining/spread": width}, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add whose checkpoint it is, how the run went, and whether anything is left to do."""
-        checkpoint["fingerprint"] = self.fingerprint
+        """Add the losses and spreads of the finished epochs."""
         checkpoint["losses"], checkpoint["spreads"] = self.losses, self.spreads
-        checkpoint["finished"] = self.current_epoch + 1 >= self.config.epochs
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up how the run went."""
+        """Restore the losses and spreads of the finished epochs."""
         self.losses, self.spreads = list(checkpoint["losses"]), list(checkpoint["spreads"])
 
     def configure_optimizers(self) -> Any:

@@ -1,21 +1,11 @@
-"""How Lightning is set up for a fine-tuning run: callbacks, loaders, checkpoints, silence."""
+"""How a run on pictures is trained: Lightning's trainer, the batches, averaged weights."""
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    WeightAveraging,
-)
+from lightning.pytorch.callbacks import LearningRateMonitor, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
@@ -23,33 +13,26 @@ from torch.utils.data import DataLoader
 
 from vision.config import VisionConfig
 from vision.dataset import Batch, PictureSet
-from vision.errors import TrainingError
 from vision.precision import resolve_precision
 from vision.training.processes import WHOLE, Order, Shard, ShardedOrder, processes_here
-from vision.training.seeds import Reseed
-
-LAST = "last"
-BEST = "best"
+from vision.training.run import FitSettings, TrainingRun
 
 
-def build_callbacks(config: VisionConfig, workdir: Path, seed: int) -> list[Callback]:
-    """Return averaging and early stopping if asked for, and the checkpoint to resume from."""
-    callbacks: list[Callback] = [Reseed(seed)]
-    if config.ema is not None:
-        callbacks.append(WeightAveraging(avg_fn=_warmed_average(config.ema)))
-    if config.patience is not None:
-        monitor = "validation/loss"
-        callbacks.append(EarlyStopping(monitor, patience=config.patience, mode="min"))
-        callbacks.append(
-            ModelCheckpoint(
-                workdir, BEST, monitor=monitor, mode="min", enable_version_counter=False
-            )
-        )
-    # Without a monitor the newest replaces the one before.
-    callbacks.append(
-        ModelCheckpoint(workdir, LAST, save_on_train_epoch_end=True, enable_version_counter=False)
+def fit_settings(config: VisionConfig) -> FitSettings:
+    """Return how a run of this configuration trains; with patience it keeps the best epoch."""
+    return FitSettings(
+        epochs=config.epochs,
+        patience=config.patience,
+        keep="last" if config.patience is None else "best",
+        precision=config.precision,
+        gradient_clip=config.gradient_clip,
+        accumulate=config.accumulate,
     )
-    return callbacks
+
+
+def average_weights(decay: float | None) -> list[Callback]:
+    """Return the callback that averages the weights with this decay; None averages nothing."""
+    return [] if decay is None else [WeightAveraging(avg_fn=_warmed_average(decay))]
 
 
 def _warmed_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -70,10 +53,9 @@ def _warmed_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 
 def build_trainer(
-    config: VisionConfig,
-    device: torch.device,
+    settings: FitSettings,
+    run: TrainingRun,
     callbacks: list[Callback],
-    progress: bool,
     *,
     shard: Shard = WHOLE,
     logger: Logger | None = None,
@@ -82,20 +64,20 @@ def build_trainer(
     if logger is not None:
         callbacks = [*callbacks, LearningRateMonitor("epoch")]
     return Trainer(
-        accelerator=device.type,
+        accelerator=run.device.type,
         devices=processes_here(),
         num_nodes=shard.world_size // processes_here(),
-        strategy=_build_strategy(device) if shard.world_size > 1 else "auto",
+        strategy=_build_strategy(run.device) if shard.world_size > 1 else "auto",
         # Its conversion loses activations; see ``shared_norms``.
         sync_batchnorm=False,
         use_distributed_sampler=False,
-        precision=resolve_precision(config.precision, device),
-        max_epochs=config.epochs,
-        accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.gradient_clip,
+        precision=resolve_precision(settings.precision, run.device),
+        max_epochs=settings.epochs,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip,
         callbacks=callbacks,
         enable_checkpointing=bool(callbacks),
-        enable_progress_bar=progress,
+        enable_progress_bar=run.progress,
         enable_model_summary=False,
         logger=logger or False,
         num_sanity_val_steps=0,
@@ -116,88 +98,40 @@ def _build_strategy(device: torch.device) -> DDPStrategy:
 
 def build_loader(
     pictures: PictureSet,
-    config: VisionConfig,
-    device: torch.device,
+    batch_size: int,
     order: Order | None = None,
     *,
     shard: Shard = WHOLE,
+    pin_memory: bool = False,
 ) -> DataLoader[Batch]:
-    """Return batches in this order, or once through from the first where there is none."""
+    """Return the batches of one epoch.
+
+    Args:
+        pictures: Picture set to read from.
+        batch_size: Number of pictures in one step of all processes together.
+        order: Order of the rows; None reads them once from the first to the last.
+        shard: Rows of each batch that this process reads.
+        pin_memory: Whether batches are kept where a card copies from fastest.
+    """
     sampler: Order | Iterable[int]
     if order is None:
         sampler = range(shard.rank, len(pictures), shard.world_size)
     elif shard.world_size > 1:
-        sampler = ShardedOrder(order, batch_size=config.batch_size, shard=shard)
+        sampler = ShardedOrder(order, batch_size=batch_size, shard=shard)
     else:
         sampler = order
     return DataLoader(
         pictures,
-        batch_size=config.batch_size // shard.world_size,
+        batch_size=batch_size // shard.world_size,
         sampler=sampler,
         # A last batch of one picture would break batch normalisation.
-        drop_last=order is not None and len(pictures) >= config.batch_size,
-        collate_fn=_as_is,
-        pin_memory=device.type == "cuda",
+        drop_last=order is not None and len(pictures) >= batch_size,
+        collate_fn=_keep_batch,
+        pin_memory=pin_memory,
     )
 
 
-def _as_is(batch: Any) -> Batch:
-    """Return what the picture set gave: it answers with batches, not with pictures to collate."""
+def _keep_batch(batch: Any) -> Batch:
+    """Return the batch unchanged: the picture set returns whole batches."""
     whole: Batch = batch
     return whole
-
-
-def read_last(workdir: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Return the last checkpoint of a run; nothing where it has none yet.
-
-    Raises:
-        TrainingError: If it is damaged, or that of a run with another fingerprint.
-    """
-    last = workdir / f"{LAST}.ckpt"
-    found = read_checkpoint(last) if last.exists() else None
-    if found is not None and found.get("fingerprint") != fingerprint:
-        raise TrainingError(
-            f"{last} is of a run with other pictures, labels, configuration or seed; "
-            "delete it or choose another workdir"
-        )
-    return found
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint; no object in it is executed.
-
-    Raises:
-        TrainingError: If it is damaged.
-    """
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    # The unpickler meets a torn file with whatever its last bytes lead to, IndexError included.
-    except Exception as error:
-        raise TrainingError(f"{path} cannot be read; delete it to start again: {error}") from error
-    return content
-
-
-@contextlib.contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from logging what hardware it found, and from advice that does not apply.
-
-    Batches come from memory in one indexing operation: worker processes would only copy them.
-    Validation is optional. The checkpoint folder is not empty when a run is resumed. Curves have
-    one point an epoch, however few its batches.
-    """
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*num_workers.*", PossibleUserWarning)
-            warnings.filterwarnings("ignore", ".*no `val_dataloader`.*", PossibleUserWarning)
-            warnings.filterwarnings("ignore", "Checkpoint directory .* exists", UserWarning)
-            warnings.filterwarnings("ignore", ".*the logging interval.*", PossibleUserWarning)
-            # Lightning 2.6 asks torch 2.14's pytree in a way that is going out of use.
-            warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from vision.config import VisionConfig
 from vision.dataset import UNKNOWN, Samples
-from vision.device import Device
+from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError, MissingExtraError, TrainingError
-from vision.finetuning import FinetuneResult, finetune
+from vision.finetuning import FinetuneResult, finetune_run
+from vision.training.run import TrainingRun
 from vision.tuning.space import Bounds, Resolved, SearchSpace, resolve_space, with_values
 
 if TYPE_CHECKING:
@@ -97,9 +98,7 @@ def search(
     _check_metric(metric, validation)
     distributions = _distributions(resolve_space(space, config))
     identity = _fingerprint(samples, validation, f"{config!r} {space!r} {metric} {seed}")
-    train = partial(
-        finetune, samples, validation=validation, seed=seed, progress=progress, device=device
-    )
+    place = resolve_device(device)
     workdir.mkdir(parents=True, exist_ok=True)
     with _open_study(workdir / "study.db", identity, metric, config) as study:
         measured = _take_back(study)
@@ -107,7 +106,13 @@ def search(
             study.sampler = optuna.samplers.TPESampler(seed=_sampler_seed(seed, number))
             trial = study.ask(distributions)
             folder = workdir / f"trial-{number}"
-            run = partial(train, workdir=folder, callbacks=[_Report(trial, metric, measured)])
+            run = partial(
+                finetune_run,
+                samples,
+                run=TrainingRun(folder, seed, place, progress),
+                validation=validation,
+                callbacks=[_Report(trial, metric, measured)],
+            )
             value = _measure(run, config, trial, metric)
             pruned = optuna.trial.TrialState.PRUNED if value is None else None
             study.tell(trial, value, state=pruned)

@@ -5,11 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from recsys.config import AlignmentConfig, DataConfig, FusionConfig, TrainConfig
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.training.alignment import Towers, align, align_towers, load_fusion, load_towers
+from recsys.training.callbacks import build_callbacks
+from recsys.training.run import TrainingRun
 from recsys.training.samples import Captioned
 from text.config import TextConfig
 from text.networks.build import build_encoder
@@ -73,7 +76,7 @@ def aligned(
     captioned: Captioned, chosen: AlignmentConfig, folder: Path, seed: int = 0
 ) -> tuple[Towers, ItemFusion]:
     trained, space = towers(), fusion()
-    align(captioned, trained, space, chosen, workdir=folder, seed=seed, progress=False)
+    align(captioned, trained, space, chosen, TrainingRun(folder, seed, torch.device("cpu")))
     return trained, space
 
 
@@ -108,7 +111,7 @@ def test_with_one_title_for_all_there_is_nothing_to_contrast(
     chosen = config(epochs=2, head_weight=0.0, weight_decay=0.0)
     start = towers()
     same = [p.detach().clone() for p in start.text.parameters()]
-    align(alike, start, fusion(), chosen, workdir=tmp_path, seed=0, progress=False)
+    align(alike, start, fusion(), chosen, TrainingRun(tmp_path, 0, torch.device("cpu")))
     for one, other in zip(start.text.parameters(), same, strict=True):
         torch.testing.assert_close(one.detach(), other)
 
@@ -119,18 +122,21 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     chosen = config(epochs=2, augmentation="light", word_dropout=0.3)
     whole = aligned(captioned, chosen, tmp_path / "whole")
 
-    import recsys.training.alignment as module
+    class PowerCutError(Exception):
+        pass
 
-    ordinary = module.fit
+    class Interrupt(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                raise PowerCutError
 
-    def interrupted(*args: Any, **options: Any) -> None:
-        ordinary(*args, **{**options, "epochs": 1})
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "fit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        aligned(captioned, chosen, tmp_path / "parts")
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "recsys.training.loop.build_callbacks",
+            lambda *arguments: [Interrupt(), *build_callbacks(*arguments)],
+        )
+        with pytest.raises(PowerCutError):
+            aligned(captioned, chosen, tmp_path / "parts")
     resumed = aligned(captioned, chosen, tmp_path / "parts")
     assert torch.equal(weights(*resumed), weights(*whole))
 
@@ -181,13 +187,6 @@ def found(captioned: Captioned, trained: Towers, space: ItemFusion) -> float:
 def test_material_that_does_not_fit_is_an_error(
     captioned: Captioned, changed: Any, message: str, tmp_path: Path
 ) -> None:
+    run = TrainingRun(tmp_path, 0, torch.device("cpu"))
     with pytest.raises(ValueError, match=message):
-        align(
-            changed(captioned),
-            towers(),
-            fusion(),
-            config(),
-            workdir=tmp_path,
-            seed=0,
-            progress=False,
-        )
+        align(changed(captioned), towers(), fusion(), config(), run)

@@ -11,7 +11,7 @@ from torch import Tensor
 from recsys.config import FusionConfig
 from recsys.errors import TrainingError
 from recsys.models.fusion import ItemFusion
-from recsys.training.items import ItemTrainingData, train_items
+from recsys.training.items import ItemClasses, ItemPhotos, ItemTrainingData, train_items
 
 N_ITEMS, LATENT = 128, 6
 CAUSES = np.random.default_rng(5).normal(size=(N_ITEMS, LATENT))
@@ -43,13 +43,7 @@ def data(**changes: Any) -> ItemTrainingData:
                 "image": (CAUSES @ rng.normal(size=(LATENT, 9))).astype(np.float32),
             },
             present=np.ones((N_ITEMS, 2), dtype=np.bool_),
-            targets={},
-            n_classes={},
             title_groups=np.arange(N_ITEMS),
-            pairs=np.empty((0, 2), dtype=np.int64),
-            photos=np.empty((0, 9), dtype=np.float32),
-            photo_rows=np.empty(0, dtype=np.int64),
-            teacher=np.empty((N_ITEMS, 0), dtype=np.float32),
         ),
         **changes,
     )
@@ -116,13 +110,14 @@ def test_photos_find_their_items(tmp_path: Path) -> None:
     rows = np.repeat(np.arange(20), 2)  # the other items have no photo
     turned = material.modalities["image"] @ rng.normal(size=(9, 9)).astype(np.float32)
     noise = 0.1 * rng.normal(size=(40, 9))
-    material = replace(material, photos=(turned[rows] + noise).astype(np.float32), photo_rows=rows)
+    shown = (turned[rows] + noise).astype(np.float32)
+    material = replace(material, photos=ItemPhotos(shown, rows))
     before = untrained(tmp_path, material)
     after = fitted(tmp_path / "trained", material, config(photo_weight=1.0, epochs=8))
     rates = []
     for fusion in (before, after):
         with torch.no_grad():
-            photos = fusion.encode({"image": torch.from_numpy(material.photos)})
+            photos = fusion.encode({"image": torch.from_numpy(shown)})
         found = (photos @ views(fusion, material)["whole"].T).argmax(dim=1).numpy()
         rates.append((found == rows).mean())
     assert rates[0] < 0.3
@@ -132,7 +127,8 @@ def test_photos_find_their_items(tmp_path: Path) -> None:
 def test_photos_teach_nothing_to_a_fusion_without_pictures(tmp_path: Path) -> None:
     words = {"text": data().modalities["text"]}
     alone = data(modalities=words, present=np.ones((N_ITEMS, 1), dtype=np.bool_))
-    shown = replace(alone, photos=np.ones((3, 9), dtype=np.float32), photo_rows=np.arange(3))
+    photos = ItemPhotos(np.ones((3, 9), dtype=np.float32), np.arange(3))
+    shown = replace(alone, photos=photos)
     chosen = config(photo_weight=1.0)
     one, other = (fitted(tmp_path / str(n), m, chosen) for n, m in enumerate((alone, shown)))
     assert torch.equal(weights(one), weights(other))
@@ -165,7 +161,7 @@ def test_a_pair_teaches_whichever_item_is_named_first(tmp_path: Path) -> None:
 def test_items_of_a_class_come_near_and_unknown_classes_are_left_alone(tmp_path: Path) -> None:
     labels = (CAUSES[:, :2] > 0) @ np.array([1, 2])
     labels[:8] = -1
-    material = data(targets={"style": labels}, n_classes={"style": 4})
+    material = data(classes=ItemClasses({"style": labels}, {"style": 4}))
     margins = []
     for fusion in (
         untrained(tmp_path, material),
@@ -177,7 +173,7 @@ def test_items_of_a_class_come_near_and_unknown_classes_are_left_alone(tmp_path:
         margins.append(float(cosines[same].mean() - cosines[~same].mean()))
     assert margins[0] < 0.3
     assert margins[1] > 0.7
-    unknown = replace(material, targets={"style": np.full(N_ITEMS, -1)})
+    unknown = data(classes=ItemClasses({"style": np.full(N_ITEMS, -1)}, {"style": 4}))
     taught = fitted(tmp_path / "unknown", unknown, config(head_weight=1.0))
     assert torch.equal(weights(taught), weights(untrained(tmp_path, material)))
 
@@ -209,8 +205,7 @@ def test_modality_dropout_lets_one_modality_tell_the_class_alone(tmp_path: Path)
     doubtful = (sure @ rng.normal(size=(4, 9)) + rng.normal(size=(N_ITEMS, 9))).astype(np.float32)
     material = data(
         modalities={"text": 4 * sure, "image": doubtful},
-        targets={"style": labels},
-        n_classes={"style": 4},
+        classes=ItemClasses({"style": labels}, {"style": 4}),
     )
     margins = []
     for share in (0.0, 0.6):
@@ -258,11 +253,11 @@ def everything(**changes: Any) -> ItemTrainingData:
     present[4:10, 1] = False  # items 4 and 5 have neither
     return data(
         present=present,
-        targets={"style": np.arange(N_ITEMS) % 3},
-        n_classes={"style": 3},
+        classes=ItemClasses({"style": np.arange(N_ITEMS) % 3}, {"style": 3}),
         pairs=rng.integers(0, N_ITEMS, (40, 2)),
-        photos=rng.normal(size=(20, 9)).astype(np.float32),
-        photo_rows=rng.integers(0, N_ITEMS, 20),
+        photos=ItemPhotos(
+            rng.normal(size=(20, 9)).astype(np.float32), rng.integers(0, N_ITEMS, 20)
+        ),
         teacher=rng.normal(size=(N_ITEMS, 5)).astype(np.float32),
         **changes,
     )
@@ -283,9 +278,11 @@ def test_an_absent_modality_cannot_leak(tmp_path: Path) -> None:
 
 def test_an_item_without_any_modality_teaches_nothing(tmp_path: Path) -> None:
     material = everything()
+    assert material.pairs is not None
+    styles = np.where(np.isin(np.arange(N_ITEMS), [4, 5]), 0, np.arange(N_ITEMS) % 3)
     changed = replace(
         material,
-        targets={"style": np.where(np.isin(np.arange(N_ITEMS), [4, 5]), 0, np.arange(N_ITEMS) % 3)},
+        classes=ItemClasses({"style": styles}, {"style": 3}),
         pairs=np.concatenate([material.pairs, [[4, 7], [7, 5], [4, 5]]]),
     )
     chosen = config(**{**ALL, "photo_weight": 0.0})
@@ -372,21 +369,27 @@ def test_fewer_than_two_items_with_anything_are_an_error(tmp_path: Path) -> None
             {"teacher": np.zeros((5, 3), dtype=np.float32)},
             r"teacher must .*\(128, 3\).* got \(5, 3\)",
         ),
-        ({"photo_rows": np.zeros(2, dtype=np.int64)}, r"photo_rows must .*\(0,\).* got \(2,\)"),
-        ({"photos": np.zeros((0, 5), dtype=np.float32)}, r"photos must .*\(0, 9\).* got \(0, 5\)"),
         (
-            {"targets": {"a": np.zeros(3, dtype=np.int64)}, "n_classes": {"a": 1}},
+            {"photos": ItemPhotos(np.zeros((0, 9), np.float32), np.zeros(2, np.int64))},
+            r"photos.rows must .*\(0,\).* got \(2,\)",
+        ),
+        (
+            {"photos": ItemPhotos(np.zeros((0, 5), np.float32), np.zeros(0, np.int64))},
+            r"photos.embeddings must .*\(0, 9\).* got \(0, 5\)",
+        ),
+        (
+            {"classes": ItemClasses({"a": np.zeros(3, dtype=np.int64)}, {"a": 1})},
             r"targets\['a'\] must have shape \(128,\).*got \(3,\)",
         ),
         (
-            {"targets": {"a": np.arange(N_ITEMS)}, "n_classes": {"a": 9}},
+            {"classes": ItemClasses({"a": np.arange(N_ITEMS)}, {"a": 9})},
             r"targets\['a'\] must be below its n_classes 9, got 127",
         ),
         ({"pairs": np.array([[0, 128]])}, r"pairs must be item rows in \[0, 128\), got 0 to 128"),
         ({"pairs": np.array([[-1, 2]])}, r"pairs must be item rows in \[0, 128\), got -1 to 2"),
         (
-            {"photos": np.ones((1, 9), dtype=np.float32), "photo_rows": np.array([170])},
-            r"photo_rows must be item rows in \[0, 128\), got 170 to 170",
+            {"photos": ItemPhotos(np.ones((1, 9), np.float32), np.array([170]))},
+            r"photos.rows must be item rows in \[0, 128\), got 170 to 170",
         ),
     ],
 )

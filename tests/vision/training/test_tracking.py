@@ -18,8 +18,8 @@ from vision.config import TrackingConfig
 from vision.errors import TrainingError
 from vision.training import tracking
 from vision.training.processes import Shard
+from vision.training.silence import quiet_lightning
 from vision.training.tracking import open_logger
-from vision.training.trainer import quiet_lightning
 
 STEPS = 4
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vision.config import VisionConfig
 from vision.dataset import Samples
-from vision.finetuning import finetune
+from vision.finetuning import finetune_run
+from vision.training.run import TrainingRun
 
 DECAY = 0.6  # reached after 13 steps
 
@@ -40,7 +41,8 @@ def test_weights_and_statistics_are_averaged_and_counters_are_copied(
         precision="32-true",
     )
     recorder = Recorder()
-    result = finetune(planted(32), config, workdir=tmp_path, seed=0, callbacks=[recorder])
+    place = TrainingRun(tmp_path, 0, torch.device("cpu"))
+    result = finetune_run(planted(32), config, place, callbacks=[recorder])
     wanted = dict(recorder.states[0])
     for count, state in enumerate(recorder.states[1:], start=1):
         share = min(DECAY, (1 + count) / (10 + count))

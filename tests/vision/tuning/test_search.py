@@ -10,14 +10,16 @@ import numpy as np
 import optuna
 import polars as pl
 import pytest
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vision import finetuning as finetune_module
 from vision.config import VisionConfig
 from vision.dataset import Samples
 from vision.errors import TrainingError
-from vision.finetuning import finetune
-from vision.training.trainer import build_callbacks
+from vision.finetuning import finetune, finetune_run
+from vision.training.callbacks import build_callbacks
+from vision.training.run import TrainingRun
 from vision.tuning.search import SearchResult, _PrunedError, _Report, search
 from vision.tuning.space import Choices, Range, SearchSpace
 
@@ -155,15 +157,10 @@ def test_a_pruned_run_ends_after_its_epoch(pictures: Pictures, tmp_path: Path) -
     trial = study.ask()
     config = CONFIG.model_copy(update={"epochs": 3})
     train, validation = pictures
+    report = _Report(trial, "loss", {})
+    place = TrainingRun(tmp_path, 0, torch.device("cpu"))
     with pytest.raises(_PrunedError, match="after epoch 0 of loss"):
-        finetune(
-            train,
-            config,
-            validation=validation,
-            workdir=tmp_path,
-            seed=0,
-            callbacks=[_Report(trial, "loss", {})],
-        )
+        finetune_run(train, config, place, validation=validation, callbacks=[report])
     assert list(study.trials[0].intermediate_values) == [0]
 
 

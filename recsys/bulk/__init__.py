@@ -1,4 +1,4 @@
-"""Embed tables of any size, or a file of texts, into the item space, and write it to Parquet."""
+"""Embed item tables of any size, or files of texts, into the item space, as Parquet files."""
 
 from recsys.bulk.items import Embedded, EmbedOptions, embed_items
 from recsys.bulk.parts import Shard

@@ -1,4 +1,4 @@
-"""The folder of a bulk run: a manifest of what it is made from, and its parts."""
+"""The folder of a bulk run: a manifest of its inputs, and the parts of its output."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,7 +12,11 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """The parts of one of ``count`` machines: part ``index``, and every ``count``-th after it.
+    """Share of one of ``count`` machines: part ``index``, and every ``count``-th part after it.
+
+    Args:
+        index: Number of the machine, from 0.
+        count: Number of machines.
 
     Raises:
         InvalidArgumentError: If the index is not from 0 to count - 1.
@@ -33,7 +37,7 @@ class Shard:
         """Return the shard that ``i/n`` names.
 
         Raises:
-            InvalidArgumentError: If the text is no such shard.
+            InvalidArgumentError: If the text does not name a shard.
         """
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal()):
@@ -46,13 +50,13 @@ WHOLE = Shard(0, 1)
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that decides what the parts hold, and so must be the same in every run that adds some.
+    """Inputs that decide the content of the parts, the same in every run that adds parts.
 
     Args:
         bundle: Version of the bundle.
         table: Fingerprint of the items table.
-        images_root: What picture paths are relative to.
-        precision: What the towers compute in.
+        images_root: Folder that picture paths are relative to.
+        precision: Number format of the towers.
         rows_per_part: Rows of the table in a part.
     """
 
@@ -65,12 +69,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the parts of one table go; part ``n`` has the rows from ``n * rows_per_part`` on.
+    """Paths of the parts of one table; part ``n`` has the rows from ``n * rows_per_part`` on.
 
     Args:
-        folder: Holds nothing else.
-        rows_per_part: Rows of the table in a part; the last has what is left.
-        n_rows: Rows of the table.
+        folder: Folder that contains the parts and nothing else.
+        rows_per_part: Rows of the table in a part; the last part may have fewer.
+        n_rows: Number of rows of the table.
     """
 
     folder: Path
@@ -79,15 +83,15 @@ class Parts:
 
     @property
     def table(self) -> Path:
-        """The copy that parts are read from; there until all of them are."""
+        """Copy of the table from which parts are made; removed when all parts are done."""
         return self.folder / "table.parquet"
 
     def embeddings(self, part: int) -> Path:
-        """Return the file with a part's embeddings; a part is done when it is there."""
+        """Return the file with a part's embeddings; the part is done when the file exists."""
         return self.folder / f"part-{part:05}.parquet"
 
     def quarantine(self, part: int) -> Path:
-        """Return the file with a part's failures, which is there if it has some."""
+        """Return the file with a part's failures, which exists if the part has any."""
         return self.folder / f"quarantine-{part:05}.parquet"
 
     def of(self, shard: Shard) -> range:
@@ -99,15 +103,15 @@ class Parts:
         return [part for part in self.of(shard) if not self.embeddings(part).exists()]
 
     def count_rows(self, part: int) -> int:
-        """Return how many rows of the table a part has."""
+        """Return the number of rows of the table in a part."""
         return min(self.rows_per_part, self.n_rows - part * self.rows_per_part)
 
 
 def find_parts(folder: Path, inputs: Inputs) -> Parts | None:
-    """Return the parts that an earlier run began in a folder, None if none did.
+    """Return the parts that an earlier run began in a folder, None if the folder is new.
 
     Raises:
-        DataError: If it was begun from other inputs, or the folder holds parts and no manifest.
+        DataError: If the run had other inputs, or the folder has parts and no manifest.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -134,7 +138,7 @@ def find_parts(folder: Path, inputs: Inputs) -> Parts | None:
 
 
 def begin_parts(folder: Path, inputs: Inputs, n_rows: int) -> Parts:
-    """Write the manifest of a folder and return its parts, none of which is done."""
+    """Write the manifest of a folder and return its parts, which are all still to be made."""
     with whole_file(folder / MANIFEST) as scratch:
         scratch.write_text(json.dumps(asdict(inputs) | {"n_rows": n_rows}, indent=1), "utf-8")
     return Parts(folder, inputs.rows_per_part, n_rows)

@@ -1,4 +1,4 @@
-"""Parts spread over the processes of a Ray cluster (https://docs.ray.io)."""
+"""Make parts in the processes of a Ray cluster (https://docs.ray.io)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,10 +10,10 @@ from recsys.errors import MissingExtraError
 
 
 class PartWorker:
-    """A process of the cluster: loads the bundle once, then makes the parts that it is given.
+    """A process of the cluster, which loads the bundle once and then makes parts.
 
     Args:
-        job: What the parts are made from.
+        job: Inputs of the parts.
     """
 
     def __init__(self, job: Job) -> None:
@@ -27,15 +27,15 @@ class PartWorker:
 
 
 def embed_on_ray(job: Job, missing: Sequence[int], done: Callable[[int], None]) -> None:
-    """Make the parts that are missing, one process for each core, or for each CUDA card.
+    """Make the missing parts, with one process for each core, or for each CUDA card.
 
-    What goes through Ray are the parts' numbers; each process reads and writes its own files. Ray
-    starts on this machine unless it runs already or ``RAY_ADDRESS`` names a cluster.
+    Only the numbers of the parts go through Ray, and each process reads and writes its own files.
+    Ray starts on this machine unless it already runs or ``RAY_ADDRESS`` names a cluster.
 
     Args:
-        job: What the parts are made from.
-        missing: Numbers of the parts.
-        done: Told the number of every part that is done, in any order.
+        job: Inputs of the parts.
+        missing: Numbers of the parts to make.
+        done: Function called with the number of each finished part, in any order.
 
     Raises:
         MissingExtraError: If Ray is not installed.

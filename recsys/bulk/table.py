@@ -1,4 +1,4 @@
-"""A copy of the items table from which every part is read without the rows before it."""
+"""Copy the items table so that each part can be read without the rows before it."""
 
 import hashlib
 from pathlib import Path
@@ -27,19 +27,19 @@ def fingerprint(source: Source) -> str:
 
 
 def copy_table(source: Source, path: Path, rows_per_part: int) -> int:
-    """Write the coerced rows of an items table, a row group for each part; return how many.
+    """Write the coerced rows of an items table, one row group for each part; return the count.
 
     CSV and NDJSON can only be read from their beginning, and a Parquet file may be one row group of
-    a million rows; of this copy, each part is read alone.
+    a million rows. In the copy, each part can be read alone.
 
     Args:
         source: A path, a glob, or a list of them; Parquet, CSV or NDJSON.
-        path: Where the copy is to be; a file that is there is replaced.
+        path: Path of the copy; an existing file is replaced.
         rows_per_part: Rows in a row group.
 
     Raises:
         DataError: If the table cannot be read or is empty.
-        SchemaError: If columns or types are not what the schema wants.
+        SchemaError: If a column is missing or has a type that cannot be read.
     """
     rows = scan_table(source, ItemSchema)
     with whole_file(path) as scratch:
@@ -54,11 +54,11 @@ def copy_table(source: Source, path: Path, rows_per_part: int) -> int:
 def repeated_rows(table: Path) -> pl.Series:
     """Return the rows, from 0 and in order, whose ``item_id`` is that of an earlier row.
 
-    Of every id, its hash is held, 16 bytes with the sorted copy. The ids themselves are compared
-    only where two hashes are the same.
+    Memory holds a hash of every id, 16 bytes with the sorted copy. The ids themselves are compared
+    only where two hashes are equal.
 
     Args:
-        table: A copy that ``copy_table`` made.
+        table: Copy that ``copy_table`` made.
     """
     row, item_id = pl.col("row"), pl.col("item_id")
     rows = pl.scan_parquet(table).select("item_id").with_row_index("row")

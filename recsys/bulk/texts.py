@@ -1,4 +1,4 @@
-"""Embed a file of texts, a query a line."""
+"""Embed a file of texts, one query on each line."""
 
 from pathlib import Path
 
@@ -18,18 +18,18 @@ def embed_texts(
     device: str = "cpu",
     precision: Precision = "32-true",
 ) -> int:
-    """Write ``id``, the line's number from 1, and ``embedding`` of every line; return how many.
+    """Write ``id`` (the line's number from 1) and ``embedding`` of every line; return the count.
 
     Args:
-        bundle: Whose text encoder and fusion to use.
-        texts: UTF-8 file.
-        out: Parquet file; it appears only when it is complete.
-        device: Where the networks run.
-        precision: Of the encoder, see ``ItemEmbedder.modalities``.
+        bundle: Bundle with the text encoder and the fusion.
+        texts: UTF-8 text file.
+        out: Parquet file, which appears when it is complete.
+        device: Device that the networks run on.
+        precision: Number format of the encoder, see ``ItemEmbedder.modalities``.
 
     Raises:
-        DataError: If the file has no text.
-        FileAccessError: If the file cannot be read.
+        DataError: If the file is not UTF-8 or has no text.
+        FileAccessError: If a file cannot be read or written.
         MissingPartError: If the bundle has no text encoder.
     """
     bundle.require("text")

@@ -1,4 +1,4 @@
-"""What makes one part of the embeddings; every engine runs this same function."""
+"""Make one part of the embeddings; every engine calls this function."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from vision.precision import Precision
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker on any machine needs to make any part, if it sees the same files.
+    """Everything that a worker on a machine with the same files needs to make any part.
 
     Args:
-        bundle: The bundle's folder.
-        parts: Where the parts go.
-        repeated: Rows of the table, from 0, whose id an earlier row has.
-        images_root: What picture paths are relative to.
-        device: Where the networks run.
-        precision: What the towers compute in.
+        bundle: Folder of the bundle.
+        parts: Paths of the parts.
+        repeated: Rows of the table, from 0, whose id is that of an earlier row.
+        images_root: Folder that picture paths are relative to.
+        device: Device that the networks run on.
+        precision: Number format of the towers.
     """
 
     bundle: Path
@@ -41,7 +41,7 @@ class Job:
 
 
 def build_worker(job: Job) -> Callable[[int], None]:
-    """Return the function that makes the part of a number, with the networks loaded."""
+    """Return a function that makes the part of a given number, with the networks loaded."""
     embedder = Bundle(job.bundle).embedder(device=job.device)
     return lambda part: embed_part(job, embedder, part)
 
@@ -49,7 +49,7 @@ def build_worker(job: Job) -> Callable[[int], None]:
 def embed_part(job: Job, embedder: ItemEmbedder, part: int) -> None:
     """Write ``id``, ``embedding`` and ``modalities`` of a part's items, and its failures.
 
-    Failures come first, so that a part whose embeddings are there is complete.
+    Failures are written first, so a part with embeddings is complete.
     """
     loaded, modalities = _read(job, embedder, part)
     names = list(embedder.fusion.modalities)
@@ -66,7 +66,9 @@ def embed_part(job: Job, embedder: ItemEmbedder, part: int) -> None:
         }
     ).filter(usable)
     failures = _failures(loaded, usable, first_row=part * job.parts.rows_per_part)
-    job.parts.quarantine(part).unlink(missing_ok=True)  # of a run that ended right after it
+    job.parts.quarantine(part).unlink(
+        missing_ok=True
+    )  # left by a run that ended right after writing it
     if len(failures):
         with whole_file(job.parts.quarantine(part)) as scratch:
             failures.write_parquet(scratch)
@@ -90,8 +92,8 @@ def _read(job: Job, embedder: ItemEmbedder, part: int) -> tuple[Loaded, Modaliti
     try:
         return read(None)
     except InvalidImageError:
-        # Which others of the part cannot be decoded, only decoding all of them tells. Doing so
-        # first would decode every picture of every table twice.
+        # Only now is every picture of the part decoded to find the bad ones: doing so first would
+        # decode each picture of each table twice.
         return read(is_readable)
 
 

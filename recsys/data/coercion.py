@@ -1,4 +1,4 @@
-"""Bring a table, as somebody stored it, into the canonical columns and types."""
+"""Convert a table as a shop stored it into the canonical columns and types."""
 
 import difflib
 import logging
@@ -13,7 +13,7 @@ from recsys.errors import SchemaError
 
 logger = logging.getLogger(__name__)
 
-# What a missing column or an empty cell stands for; in other columns it is null.
+# Values for a missing column or an empty cell. In other columns they become null.
 _DEFAULTS: dict[str, pl.Expr] = {
     "category": pl.lit([], dtype=PATH),
     "attributes": pl.lit([], dtype=PAIRS),
@@ -23,24 +23,24 @@ _DEFAULTS: dict[str, pl.Expr] = {
 
 
 def refused(column: str) -> str:
-    """Return the name of the column that holds what could not be read as ``column``."""
+    """Return the name of the column with the text of cells that cannot be read as ``column``."""
     return f"{column}|refused"
 
 
 def coerce(frame: pl.LazyFrame, schema: type[dy.Schema], *, table: str | Path) -> pl.LazyFrame:
-    """Return the canonical columns of ``frame`` and, for each, what of it could not be read.
+    """Return the canonical columns of ``frame``, each with a column of the cells that were refused.
 
-    Missing optional columns and empty cells get their defaults; columns outside the schema are
-    dropped. A cell that cannot be read becomes its default too, and its text is kept in the column
-    ``refused(name)`` so that the row can be quarantined. No row is read yet.
+    Missing optional columns and empty cells get their defaults, and columns outside the schema are
+    dropped. A cell that cannot be read gets its default as well. Its text is kept in the column
+    ``refused(name)``, so that the row can be quarantined. The rows are read later.
 
     Args:
         frame: Rows as they are stored.
-        schema: One of ``recsys.schema``.
-        table: What errors call the table.
+        schema: Schema of ``recsys.schema``.
+        table: Name of the table in error messages.
 
     Raises:
-        SchemaError: Lists every required column that is missing and every type that makes no sense.
+        SchemaError: If a required column is missing or a type cannot be read; lists all of them.
     """
     stored = frame.collect_schema()
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""The validated tables of one shop."""
+"""The validated tables of one shop as one value, with a fingerprint of rows and pictures."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -17,21 +17,21 @@ from recsys.data.quarantine import Quarantine
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, DataError
 
-_ROWS_PER_HASH = 100_000  # bounds the text that is held while a table is hashed
-# Where a shop has chosen no split; the rest is for training.
+_ROWS_PER_HASH = 100_000  # limits the memory for text while a table is hashed
+# For shops that have chosen no split. The other tenths are for training.
 _SPLIT_OF_TENTH = {0: "val", 1: "test"}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Tables of ``recsys.schema`` whose every row is valid, and what was left out of them.
+    """Valid rows of the tables in ``recsys.schema``, and a report on the rows that were left out.
 
     Args:
         items: The catalogue, in the order of its table.
-        events: What users did, if the shop has it.
-        photos: Customers' photos, if the shop has them.
-        images_root: What picture paths are relative to; None if no row names a picture.
-        quarantine: The rows that were left out, with reasons.
+        events: Users' events, None if the shop has no such table.
+        photos: Customers' photos with their splits, None if the shop has no such table.
+        images_root: Folder that picture paths are relative to; None if no row names a picture.
+        quarantine: Rows that were left out, with the reasons.
     """
 
     items: pl.DataFrame
@@ -40,21 +40,22 @@ class Dataset:
     images_root: Path | None
     quarantine: Quarantine
 
-    def seen(self, columns: Sequence[str]) -> "Dataset":
-        """Return the dataset as who sees only some columns of the items, and no events, has it."""
+    def select_items(self, columns: Sequence[str]) -> "Dataset":
+        """Return a copy with only these item columns and without events."""
         return replace(self, items=self.items.select(columns), events=None)
 
     def fingerprint(self) -> str:
         """Return a hash that changes when a table or a picture does, 64 hexadecimal digits.
 
-        Tables count by their rows, however they are stored. Picture files count by size and time of
-        change, as build tools do it: reading a large catalogue's pictures takes as long as training
-        on them. Copies that keep the time (``cp -p``, rsync, tar) have the same fingerprint.
+        Equal rows have equal fingerprints, whether they came from files or DataFrames. Pictures
+        count by size and time of change, as in build tools, because reading all pictures of a large
+        catalogue takes as long as training on them. Copies that keep the time (``cp -p``, rsync,
+        tar) have the same fingerprint.
         """
         digest = hashlib.sha256()
         for table in (self.items, self.events, self.photos):
             for rows in table.iter_slices(_ROWS_PER_HASH) if table is not None else ():
-                # Each line names its columns, so no table can be taken for another.
+                # Each line names its columns, so two tables never give the same lines.
                 digest.update(rows.write_ndjson().encode())
         for line in self._picture_states():
             digest.update(line.encode())
@@ -109,15 +110,15 @@ def load_dataset(
 
     Args:
         tables: Files or DataFrames.
-        now: Time with a zone; events after it are quarantined.
-        strict: Raise if any row is bad.
-        check_image: Whether a file can be decoded; None looks no further than the file's existence.
-        progress: Told after each picture that was checked.
+        now: Current time, with a zone; later events are quarantined.
+        strict: Whether to raise if any row is bad.
+        check_image: Function that says whether a file can be decoded. None checks that it exists.
+        progress: Function called after each picture that was checked.
 
     Raises:
         DataError: If a table cannot be read, is empty, or has no valid row, or if ``strict`` and a
             row is bad.
-        SchemaError: If columns or types are not what the schema wants.
+        SchemaError: If a column is missing or has a type that cannot be read.
         InvalidArgumentError: If ``now`` has no zone.
     """
     dataset = _load(tables, now, check_image, progress)
@@ -137,9 +138,10 @@ def check_tables(
     check_image: CheckImage | None = None,
     progress: Progress | None = None,
 ) -> Quarantine:
-    """Return what validation finds in a shop's tables, also where nothing in them can be used.
+    """Return the report of validation, also for tables without a valid row.
 
-    Takes the arguments of ``load_dataset`` and raises as it does on tables that cannot be read.
+    The arguments are those of ``load_dataset``, and so are the errors on tables that cannot be
+    read.
     """
     return _load(tables, now, check_image, progress).quarantine
 
@@ -186,10 +188,11 @@ def _images_root(tables: Tables) -> Path | None:
 
 
 def _with_splits(photos: pl.DataFrame) -> pl.DataFrame:
-    """Return the photos with their splits filled in.
+    """Return the photos with a split for each of them.
 
-    Where a photo is for val or test, those without a split are for training. Where none is, a hash
-    of the names of labelled photos without a split chooses a tenth for val and a tenth for test.
+    If the shop has put a photo into val or test, photos without a split are for training.
+    Otherwise a hash of the name puts a tenth of the labelled photos without a split into val and
+    another tenth into test.
     """
     if photos["split"].is_in(["val", "test"]).any():
         return photos.with_columns(pl.col("split").fill_null("train"))

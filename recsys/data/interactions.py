@@ -1,4 +1,4 @@
-"""Events as dense arrays: the one form that statistics, training and evaluation read."""
+"""Events as dense arrays, which statistics, training and evaluation read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,14 +32,14 @@ class Interactions:
     """All events, oldest first; the array fields have shape (E,).
 
     Args:
-        user_ids: The caller's user ids; the position is the user row.
-        kind_names: Event kinds; the position is the kind code.
+        user_ids: User ids of the shop; the position is the user row.
+        kind_names: Names of the event kinds; the position is the kind code.
         n_items: Catalogue size N.
         user_rows: User row of each event.
         item_rows: Item row of each event.
         kinds: Kind code of each event.
-        timestamps_us: Microseconds since 1970-01-01 UTC.
-        quantities: Units bought or seen, 1 where the table has none.
+        timestamps_us: Time of each event, in microseconds since 1970-01-01 UTC.
+        quantities: Units of each event, 1 where the table has no quantity.
     """
 
     user_ids: Sequence[str]
@@ -82,7 +82,7 @@ class Interactions:
         """Return the events of the named kinds.
 
         Raises:
-            InvalidArgumentError: If a kind does not occur in ``kind_names``.
+            InvalidArgumentError: If a kind is not in ``kind_names``.
         """
         unknown = sorted(set(names) - set(self.kind_names))
         if unknown:
@@ -93,7 +93,7 @@ class Interactions:
         return self.where(np.isin(self.kinds, codes))
 
     def matrix(self) -> "sparse.csr_matrix":
-        """Return which user met which item, 1.0 for each distinct pair, float32 (U, N)."""
+        """Return 1.0 for each pair of a user and an item with an event, float32 (U, N)."""
         shape = (self.n_users, self.n_items)
         ones = np.ones(len(self), dtype=np.float32)
         matrix = sparse.csr_matrix((ones, (self.user_rows, self.item_rows)), shape=shape)
@@ -144,10 +144,10 @@ def build_interactions(events: pl.DataFrame, item_ids: Sequence[str]) -> Interac
 
     Args:
         events: Table of ``EventSchema``; every ``item_id`` must be in ``item_ids``.
-        item_ids: Catalogue in row order.
+        item_ids: Ids of the catalogue, in row order.
 
     Raises:
-        InvalidArgumentError: If an event names an item outside ``item_ids``.
+        InvalidArgumentError: If an event has an item outside ``item_ids``.
     """
     events = events.sort("timestamp", "user_id", "item_id", "kind", maintain_order=True)
     user_ids = events["user_id"].unique().sort()

@@ -23,11 +23,11 @@ def scan_table(source: Source, schema: type[dy.Schema]) -> pl.LazyFrame:
 
     Args:
         source: A path, a glob, or a list of them.
-        schema: One of ``recsys.schema``.
+        schema: Schema of ``recsys.schema``.
 
     Raises:
         DataError: If there is no such file, or one is damaged.
-        SchemaError: If a file lacks a required column, or has a type that makes no sense.
+        SchemaError: If a file lacks a required column, or has a type that cannot be read.
     """
     frames = [coerce(scan_file(path), schema, table=path) for path in find_files(source)]
     return pl.concat(frames)
@@ -54,13 +54,13 @@ def load_items(
     Args:
         source: A path, a glob, a list of them, or a DataFrame.
         images_root: Folder that picture paths are relative to; None if no picture can be found.
-        check_image: Whether a file can be decoded; None looks no further than the file's existence.
-        progress: Told after each picture that was checked.
+        check_image: Function that says whether a file can be decoded. None checks that it exists.
+        progress: Function called after each picture that was checked.
 
     Raises:
         DataError: If the table cannot be read or is empty, or if pictures are named and
             ``images_root`` is not a folder.
-        SchemaError: If columns or types are not what the schema wants.
+        SchemaError: If a column is missing or has a type that cannot be read.
     """
     table = _scan(source, ItemSchema, "items")
     loaded = check_items(table, images_root, rules={}, check_image=check_image, progress=progress)
@@ -75,10 +75,10 @@ def check_items(
     check_image: CheckImage | None = None,
     progress: Progress | None = None,
 ) -> Loaded:
-    """Return the valid ones of scanned items, numbered by ROW; pictures as in ``load_items``.
+    """Return the valid rows of scanned items, numbered by ROW; pictures as in ``load_items``.
 
     Args:
-        table: What ``scan_table`` returned, or some rows of it.
+        table: Result of ``scan_table``, or some rows of it.
         images_root: Folder that picture paths are relative to; None if no picture can be found.
         rules: Rules over the rows, by name; ``item_id_is_unique`` replaces the usual one.
         check_image: As in ``load_items``.
@@ -106,12 +106,12 @@ def load_events(source: Source | Frame, item_ids: pl.Series, *, now: datetime) -
 
     Args:
         source: A path, a glob, a list of them, or a DataFrame.
-        item_ids: The valid items; events of others are quarantined.
-        now: Time with a zone; events after it are quarantined.
+        item_ids: Ids of the valid items; events of other items are quarantined.
+        now: Current time, with a zone; later events are quarantined.
 
     Raises:
         DataError: If the table cannot be read or is empty.
-        SchemaError: If columns or types are not what the schema wants.
+        SchemaError: If a column is missing or has a type that cannot be read.
         InvalidArgumentError: If ``now`` has no zone.
     """
     if now.tzinfo is None:
@@ -138,15 +138,15 @@ def load_photos(
 
     Args:
         source: A path, a glob, a list of them, or a DataFrame.
-        item_ids: The valid items; photos of others are quarantined.
+        item_ids: Ids of the valid items; photos of other items are quarantined.
         images_root: Folder that picture paths are relative to; None if no picture can be found.
-        check_image: Whether a file can be decoded; None looks no further than the file's existence.
-        progress: Told after each picture that was checked.
+        check_image: Function that says whether a file can be decoded. None checks that it exists.
+        progress: Function called after each picture that was checked.
 
     Raises:
         DataError: If the table cannot be read or is empty, or if pictures are named and
             ``images_root`` is not a folder.
-        SchemaError: If columns or types are not what the schema wants.
+        SchemaError: If a column is missing or has a type that cannot be read.
     """
     rules = {"item_id|known": pl.col("item_id").is_in(item_ids.implode())}
     loaded = validate(

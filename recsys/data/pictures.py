@@ -1,4 +1,4 @@
-"""Check that picture paths name pictures, and that none leads out of the images root."""
+"""Check that picture paths name readable pictures inside the images root."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -14,20 +14,20 @@ PictureRule = Literal["image|inside_root", "image|exists", "image|decodes"]
 
 
 def broken_rule(name: str, root: Path, check_image: CheckImage | None) -> PictureRule | None:
-    """Return the rule that a picture path breaks, None if it is good.
+    """Return the rule that a picture path breaks, None if it breaks no rule.
 
-    A path that is absolute or has ``..`` in it is refused on every system, also when it is written
-    the Windows way; so is one that leaves the root through a symbolic link.
+    Absolute paths and paths with ``..`` are refused on every system, also with the slashes of
+    Windows. Paths that leave the root through a symbolic link are refused as well.
 
     Args:
         name: Path relative to ``root``, as the table has it.
-        root: Images root, resolved.
-        check_image: Whether a file can be decoded; None looks no further than the file's existence.
+        root: Images root, with links resolved.
+        check_image: Function that says whether a file can be decoded. None checks that it exists.
     """
     pure = PureWindowsPath(name)  # understands both kinds of slash
     if "\0" in name or pure.root or pure.is_absolute() or ".." in pure.parts:
         return "image|inside_root"
-    # Not pathlib's: those raise on a loop of links and on a name that is too long.
+    # pathlib would raise on a loop of links and on a name that is too long.
     path = Path(os.path.realpath(root / name))
     if not path.is_relative_to(root):
         return "image|inside_root"
@@ -45,13 +45,13 @@ def broken_pictures(
     check_image: CheckImage | None,
     progress: Progress | None,
 ) -> dict[str, PictureRule]:
-    """Return the rule that each bad picture breaks; good ones are absent.
+    """Return the rule that each bad picture breaks; good pictures are left out.
 
     Args:
         names: Distinct paths relative to ``root``.
         root: Images root; None if no picture can be found.
-        check_image: Whether a file can be decoded; called from several threads.
-        progress: Told after each picture.
+        check_image: Function that says whether a file can be decoded, called from several threads.
+        progress: Function called after each picture.
 
     Raises:
         DataError: If a picture is named and ``root`` is not a folder.

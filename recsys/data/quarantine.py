@@ -37,10 +37,10 @@ _WANTED = {
 
 
 def explain(rule: str) -> str:
-    """Return what a rule asks for, as a sentence.
+    """Return what a rule demands, as a sentence.
 
     Raises:
-        InvalidArgumentError: If there is no such rule.
+        InvalidArgumentError: If the rule is unknown.
     """
     column, _, name = rule.rpartition("|")
     if name not in _WANTED:
@@ -50,15 +50,15 @@ def explain(rule: str) -> str:
 
 @dataclass(frozen=True)
 class TableReport:
-    """What validation found in one table.
+    """The outcome of validating one table.
 
     Args:
-        table: "items", "events" or "photos".
-        n_rows: Rows that the table has.
-        n_valid: Rows that are used.
+        table: Name of the table, such as "items".
+        n_rows: Number of rows in the table.
+        n_valid: Number of rows that are used.
         failures: One row per broken rule of each bad row: ``rule``, ``row`` (from 1), ``got`` (the
-            offending cell as text), then the canonical columns. A row with a bad picture only is
-            listed here and yet used, without the picture, if it is an item.
+            bad cell as text), then the canonical columns. An item whose only fault is its picture
+            is listed here, and used without the picture.
     """
 
     table: str
@@ -67,7 +67,7 @@ class TableReport:
     failures: pl.DataFrame
 
     def counts(self) -> dict[str, int]:
-        """Return how many rows broke each rule, most first."""
+        """Return the number of rows that broke each rule, most first."""
         counts = self.failures.group_by("rule").len().sort("len", "rule", descending=[True, False])
         return dict(counts.iter_rows())
 
@@ -81,12 +81,12 @@ class TableReport:
 
 @dataclass(frozen=True)
 class Quarantine:
-    """The reports of all tables that were loaded."""
+    """Reports on all tables that were loaded."""
 
     reports: tuple[TableReport, ...]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return by table how many rows broke each rule."""
+        """Return the number of rows that broke each rule, by table."""
         return {report.table: report.counts() for report in self.reports}
 
     def lines(self) -> list[str]:
@@ -103,7 +103,7 @@ class Quarantine:
         for report in self.reports:
             path = folder / f"{report.table}.parquet"
             with writing(path):
-                path.unlink(missing_ok=True)  # of an earlier run
+                path.unlink(missing_ok=True)  # left by an earlier run
             if len(report.failures):
                 with whole_file(path) as scratch:
                     report.failures.write_parquet(scratch)
@@ -114,14 +114,14 @@ class Quarantine:
         """Raise if any row broke a rule.
 
         Raises:
-            DataError: Lists how many rows broke which rule.
+            DataError: If a row broke a rule; lists the rules and the numbers of rows.
         """
         if lines := self.lines():
             raise DataError("every row must be valid, got\n  " + "\n  ".join(lines))
 
 
 class Loaded(NamedTuple):
-    """The usable rows of a table, and the report on the others."""
+    """The valid rows of a table, and the report on the bad rows."""
 
     frame: pl.DataFrame
     report: TableReport

@@ -1,4 +1,4 @@
-"""Split events into what is learnt from and what is asked for, and notice leaks between them."""
+"""Split events into training and test events, and detect leaks between the two."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -16,14 +16,14 @@ _DURATION_TERM = re.compile(r"(\d+)(us|ms|mo|s|m|h|d|w|q|y)")
 
 
 class TimeSplit(NamedTuple):
-    """Events before a moment, and those from it on."""
+    """Events before a moment, and events at or after it."""
 
     train: Interactions
     test: Interactions
 
 
 class LeaveLastOut(NamedTuple):
-    """Each user's last event to test, the one before to validate, the others to train."""
+    """The last event of each user for testing, the one before for validation, the rest to train."""
 
     train: Interactions
     validation: Interactions
@@ -31,17 +31,17 @@ class LeaveLastOut(NamedTuple):
 
 
 def split_by_time(interactions: Interactions, at_us: int) -> TimeSplit:
-    """Return the events before a moment, and those at or after it.
+    """Return the events before a moment, and the events at or after it.
 
-    One moment for all users: what some of them did later cannot teach about others earlier
+    The moment is the same for all users, so that training never sees later events of other users
     (Meng et al., 2020, https://arxiv.org/abs/2007.13237).
 
     Args:
         interactions: All events.
-        at_us: The moment, microseconds UTC.
+        at_us: Moment of the split, in microseconds UTC.
 
     Raises:
-        DataError: If one side would be empty.
+        DataError: If one side is empty.
     """
     train = interactions.before(at_us)
     test = interactions.where(interactions.timestamps_us >= at_us)
@@ -57,8 +57,8 @@ def leave_last_out(interactions: Interactions) -> LeaveLastOut:
     """Return the split of published sequential-recommendation tables.
 
     Users with fewer than three events are for training only. This is the protocol of Kang and
-    McAuley (2018, https://arxiv.org/abs/1808.09781); it lets training see what other users did
-    after a user's test event, so it compares with papers and does not foretell live results.
+    McAuley (2018, https://arxiv.org/abs/1808.09781). Training sees what other users did after a
+    user's test event, so the results compare with papers and do not predict live results.
 
     Raises:
         DataError: If no user has three events.
@@ -85,18 +85,18 @@ def leave_last_out(interactions: Interactions) -> LeaveLastOut:
 
 
 def check_no_leak(train: Interactions, test: Interactions, *, at_us: int | None = None) -> None:
-    """Raise if ``train`` holds what evaluation on ``test`` asks for.
+    """Raise if ``train`` contains what evaluation on ``test`` should predict.
 
     Args:
         train: Events to learn from.
-        test: Events to foretell.
-        at_us: The moment that separates them for all users, microseconds UTC; None if each user has
-            one of their own.
+        test: Events to predict.
+        at_us: Moment that separates them for all users, in microseconds UTC. None if each user has
+            a moment of their own.
 
     Raises:
-        LeakageError: If an event is on the wrong side of the moment, a user's training event is
-            later than the user's test event, or an event is on both sides.
-        InvalidArgumentError: If the two do not share user and item rows.
+        LeakageError: If an event is on the wrong side of the moment, if a training event is later
+            than a test event of the same user, or if an event is on both sides.
+        InvalidArgumentError: If ``train`` and ``test`` have different user or item rows.
     """
     if train.n_items != test.n_items or train.user_ids != test.user_ids:
         raise InvalidArgumentError(
@@ -120,15 +120,15 @@ def check_no_leak(train: Interactions, test: Interactions, *, at_us: int | None 
 
 
 def cut_times(split_us: int, horizon: str, n: int) -> tuple[int, ...]:
-    """Return the moments 1, 2, … n horizons before the split, latest first, microseconds UTC.
+    """Return the moments 1, 2, … n horizons before the split, latest first, in microseconds UTC.
 
-    Calendar units count from the split, so that "1mo" before 31 March is the end of February and
-    "2mo" before it is 31 January.
+    Calendar units count from the split, so "1mo" before 31 March is the end of February and "2mo"
+    before it is 31 January.
 
     Args:
-        split_us: Where the test events begin, microseconds UTC.
-        horizon: Duration as polars writes it, such as "30d", "1mo" or "1w12h".
-        n: How many.
+        split_us: Start of the test events, in microseconds UTC.
+        horizon: Duration in the notation of polars, such as "30d", "1mo" or "1w12h".
+        n: Number of moments.
 
     Raises:
         InvalidArgumentError: If ``horizon`` is not a duration above zero, or ``n`` is below 1.

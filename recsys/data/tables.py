@@ -51,12 +51,12 @@ class Tables:
 
 
 def _scan_csv(path: Path) -> pl.LazyFrame:
-    # Text as it stands: inference would turn the item id "00123" into the number 123.
+    # Every column stays text: inference would turn the item id "00123" into the number 123.
     return pl.scan_csv(path, infer_schema=False)
 
 
 def _scan_ndjson(path: Path) -> pl.LazyFrame:
-    # Every line is looked at, since attributes that only late lines have are columns too.
+    # The schema comes from all lines, because a late line may have an attribute of its own.
     return pl.scan_ndjson(path, infer_schema_length=None)
 
 
@@ -79,7 +79,7 @@ _READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
 
 
 def find_files(source: Source) -> list[Path]:
-    """Return the files that ``source`` names, globs in sorted order.
+    """Return the files that ``source`` names; the files of a glob are sorted.
 
     Raises:
         DataError: If a name matches no file.
@@ -102,7 +102,7 @@ def _glob(path: Path) -> list[str]:
 
 
 def scan_file(path: Path) -> pl.LazyFrame:
-    """Return the rows of one file as they are stored; every column of a CSV is text.
+    """Return the rows of one file as they are stored. Every column of a CSV is text.
 
     Raises:
         DataError: If the format is unknown or the file is damaged.
@@ -123,7 +123,7 @@ def scan_file(path: Path) -> pl.LazyFrame:
 
 @contextmanager
 def reading(table: str | Path) -> Iterator[None]:
-    """Turn what is raised while ``table`` is read into a DataError.
+    """Turn an error that is raised while ``table`` is read into a DataError.
 
     Raises:
         DataError: If the file is damaged or cannot be read.

@@ -1,4 +1,4 @@
-"""Date-times written as text."""
+"""Read date-times from text."""
 
 import polars as pl
 
@@ -13,8 +13,8 @@ _PARTS = (
 def parse_timestamp(text: pl.Expr) -> pl.Expr:
     """Return ISO 8601 text as Datetime("us", "UTC"), null where it is anything else.
 
-    A date alone is its midnight, and a time without a zone is UTC: two files of one shop then mean
-    the same whichever machine reads them. Digits beyond the microsecond are cut off.
+    A date alone is its midnight, and a time without a zone is UTC, so a file means the same on
+    every machine. Digits beyond the microsecond are cut off.
 
     Args:
         text: String column, such as ``2026-03-01``, ``2026-03-01 08:30`` or

@@ -57,12 +57,12 @@ class ShopData:
     @cached_property
     def vision_key(self) -> str:
         """Hash of what the vision tower depends on."""
-        return self.dataset.seen(VISION_COLUMNS).fingerprint()
+        return self.dataset.select_items(VISION_COLUMNS).fingerprint()
 
     @cached_property
     def towers_key(self) -> str:
         """Hash of what either tower depends on."""
-        return self.dataset.seen(TOWER_COLUMNS).fingerprint()
+        return self.dataset.select_items(TOWER_COLUMNS).fingerprint()
 
     @cached_property
     def key(self) -> str:

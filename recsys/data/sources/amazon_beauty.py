@@ -15,16 +15,16 @@ _START = datetime(2014, 1, 1, tzinfo=UTC)
 def import_amazon_beauty(src: Path, out: Path, *, progress: Progress | None = None) -> Imported:
     """Write the reviews that sequential-recommendation papers rank by as tables.
 
-    The published table tells each user's order and no times. **The timestamps are made up**: one
-    day per position from 2014-01-01 on. They order one user's events and say nothing across users,
-    so split by ``leave_last_out``, never by time (Zhou et al., 2020,
-    https://arxiv.org/abs/2008.07873, whose preprocessing this is).
+    The published table has the order of each user's events and no times. **The timestamps are made
+    up**: one day per position from 2014-01-01 on. They order one user's events and say nothing
+    across users, so split by ``leave_last_out`` and never by time. The preprocessing is that of
+    Zhou et al. (2020, https://arxiv.org/abs/2008.07873).
 
     Args:
         src: Folder with ``items.parquet`` (item_id, asin, title, attributes) and
             ``events.parquet`` (user_id, item_id, position).
         out: Folder to make; it gets tables of the same names.
-        progress: Not needed, this takes a second; here since all importers have it.
+        progress: Ignored, because the import takes a second.
 
     Raises:
         DataError: If a table cannot be read.

@@ -1,4 +1,4 @@
-"""Published files: unpack them safely and collect the pictures that their lists name."""
+"""Unpack published files safely, and collect the pictures that their lists name."""
 
 import logging
 import lzma
@@ -20,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Original:
-    """The published files, unpacked.
+    """Published files in a folder.
 
     Args:
-        folder: Where they are.
-        ours: Whether they were unpacked for this import, and may be moved away.
+        folder: Folder of the files.
+        ours: Whether the files were unpacked for this import, and may be moved away.
     """
 
     folder: Path
     ours: bool
 
     def find(self, name: str) -> Path | None:
-        """Return the file that a published list names, None if it is not there.
+        """Return the file that a published list names, None if it is missing.
 
         Raises:
             DataError: If the name leads out of the folder.
@@ -46,16 +46,16 @@ class Original:
 def unpacked(
     src: Path, marker: str, *, scratch: Path, progress: Progress | None
 ) -> Iterator[Original]:
-    """Yield the folder that holds ``marker``: of a folder, or of a tar archive, plain or packed.
+    """Yield the folder that contains ``marker``, in a folder or in a tar archive.
 
     Args:
-        src: The folder or the archive; the marker may be one folder deeper.
-        marker: A file that tells the published layout.
-        scratch: Where an archive is unpacked; nothing of it stays there.
-        progress: Told after each file that was unpacked.
+        src: Folder, or tar archive, which may be compressed. The marker may be one folder deeper.
+        marker: File by which the published layout is recognised.
+        scratch: Folder in which an archive is unpacked, and removed again at the end.
+        progress: Function called after each file that was unpacked.
 
     Raises:
-        DataError: If ``src`` is neither, is damaged, tries to write elsewhere, or lacks the marker.
+        DataError: If ``src`` is something else, is damaged, writes elsewhere, or lacks the marker.
     """
     if src.is_dir():
         yield Original(_folder_of(src, marker, src), ours=False)
@@ -70,7 +70,7 @@ def unpacked(
 
 def _extract(src: Path, target: Path, progress: Progress | None) -> None:
     try:
-        # The file's own position tells how far a packed archive has come, in bytes.
+        # The position in the file is the progress through a compressed archive, in bytes.
         with src.open("rb") as file, tarfile.open(fileobj=file) as archive:
             size = src.stat().st_size
             for member in archive:
@@ -94,15 +94,15 @@ def _folder_of(root: Path, marker: str, src: Path) -> Path:
 def collect_pictures(
     original: Original, names: Iterable[str], folder: Path, *, progress: Progress | None
 ) -> set[str]:
-    """Bring pictures to the same relative paths below ``folder`` and return those that are missing.
+    """Copy or move pictures to the same relative paths in ``folder`` and return the missing names.
 
-    Files keep their time of change, so that a data set imported twice has one fingerprint.
+    Files keep their time of change, so a data set that is imported twice has the same fingerprint.
 
     Args:
-        original: Where they are.
-        names: Paths relative to the original's folder.
-        folder: Where they go.
-        progress: Told after each picture.
+        original: Published files.
+        names: Paths of the pictures, relative to the folder of ``original``.
+        folder: Folder to put the pictures in.
+        progress: Function called after each picture.
     """
     names = list(names)
     missing = set()

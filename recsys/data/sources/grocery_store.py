@@ -31,7 +31,7 @@ def import_grocery_store(src: Path, out: Path, *, progress: Progress | None = No
     Args:
         src: The published folder, or a tar archive of it.
         out: Folder to make; it gets ``items.parquet``, ``photos.parquet`` and the pictures.
-        progress: Told how far unpacking and copying are.
+        progress: Function called while files are unpacked and copied.
 
     Raises:
         DataError: If ``src`` is not the published layout.

@@ -28,13 +28,13 @@ _KAGGLE = {
 def import_myntra(src: Path, out: Path, *, progress: Progress | None = None) -> Imported:
     """Write the products of "Fashion Product Images (Small)" as an items table.
 
-    Pictures and titles repeat among the products: whoever splits them should do so by both.
+    Pictures and titles repeat among the products, so split them by both.
 
     Args:
         src: The published folder, or a tar archive of it: ``styles.csv`` in the columns of this
             project's archive or of Kaggle's, and ``images/<id>.jpg``.
         out: Folder to make; it gets ``items.parquet`` and the pictures.
-        progress: Told how far unpacking and copying are.
+        progress: Function called while files are unpacked and copied.
 
     Raises:
         DataError: If ``src`` is not the published layout.

@@ -35,7 +35,7 @@ def import_online_retail(src: Path, out: Path, *, progress: Progress | None = No
     Args:
         src: The table as CSV, plain or gzipped, or its folder.
         out: Folder to make; it gets ``items.parquet`` and ``events.parquet``.
-        progress: Not needed, this takes a second; here since all importers have it.
+        progress: Ignored, because the import takes a second.
 
     Raises:
         DataError: If ``src`` is not the published table.

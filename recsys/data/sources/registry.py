@@ -13,10 +13,10 @@ from recsys.errors import InvalidArgumentError
 
 
 class Importer(Protocol):
-    """Writes a published data set as canonical tables."""
+    """Function that writes a published data set as canonical tables."""
 
     def __call__(self, src: Path, out: Path, *, progress: Progress | None = None) -> Imported:
-        """Read ``src`` as published, make the folder ``out``, and say what is in it."""
+        """Read ``src`` as published, make the folder ``out``, and return its tables."""
 
 
 SOURCES: dict[str, Importer] = {
@@ -28,17 +28,17 @@ SOURCES: dict[str, Importer] = {
 
 
 def import_source(name: str, src: Path, out: Path, *, progress: Progress | None = None) -> Imported:
-    """Write a published data set as canonical tables and return where they are.
+    """Write a published data set as canonical tables and return their paths.
 
     Args:
-        name: Key of ``SOURCES``.
-        src: What was downloaded.
+        name: Name of the data set, a key of ``SOURCES``.
+        src: Downloaded file or folder.
         out: Folder to make.
-        progress: Told what is being done, how much of it is done, and how much there is.
+        progress: Function called with the work, the steps that are done, and their number.
 
     Raises:
         DataError: If ``src`` is not the published layout.
-        InvalidArgumentError: If there is no such source, or ``out`` is in use.
+        InvalidArgumentError: If the source is unknown, or ``out`` is in use.
     """
     if name not in SOURCES:
         raise InvalidArgumentError(

@@ -72,7 +72,7 @@ def require_columns(table: pl.DataFrame, wanted: Iterable[str], *, src: Path) ->
     """Raise if a published table lacks a column.
 
     Raises:
-        SchemaError: Names the columns that are missing and those that are there.
+        SchemaError: If a column is missing; lists the missing and the present columns.
     """
     missing = [name for name in wanted if name not in table.columns]
     if missing:

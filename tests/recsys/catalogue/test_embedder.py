@@ -6,9 +6,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 
 from recsys.bundle import Bundle
-from recsys.catalogue.embedder import MAX_QUERY_CHARACTERS, ItemEmbedder, Modalities, item_texts
+from recsys.catalogue.embedder import (
+    MAX_QUERY_CHARACTERS,
+    ItemEmbedder,
+    Modalities,
+    is_readable,
+    item_texts,
+)
 from recsys.config import FusionConfig
 from recsys.data.synthetic import Shop
 from recsys.errors import InvalidImageError, MissingPartError
@@ -261,3 +268,17 @@ def test_the_position_of_a_bad_picture_counts_what_has_none(embedder: ItemEmbedd
 def test_every_item_needs_an_entry_for_its_picture(embedder: ItemEmbedder) -> None:
     with pytest.raises(ValueError, match=r"pictures must have one entry per item \(1\), got 2"):
         embedder.items(items(("Mug", None)), [None, None])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_is_readable_exactly_if_all_of_it_can_be_decoded(
+    tmp_path: Path, kind: str
+) -> None:
+    colours = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    whole = tmp_path / "whole"
+    Image.fromarray(colours).resize((640, 480)).save(whole, kind)
+    data = whole.read_bytes()
+    assert is_readable(whole)
+    for length in (len(data) // 3, len(data) // 2, len(data) * 9 // 10):
+        (tmp_path / "part").write_bytes(data[:length])
+        assert not is_readable(tmp_path / "part"), f"{length} of {len(data)} bytes"

@@ -90,9 +90,9 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bytes_as_one_that_was_not
         with pytest.raises(OutageError):
             embed(bundle, items, tmp_path / "out", progress=stop_after(rows))
     kept = (tmp_path / "out" / "part-00000.parquet").stat().st_mtime_ns
-    told: list[tuple[str, int, int]] = []
-    resumed = embed(bundle, items, tmp_path / "out", progress=lambda *one: told.append(one))
-    assert told == [("items", 10, 10)], "what was done before counts"
+    reported: list[tuple[str, int, int]] = []
+    resumed = embed(bundle, items, tmp_path / "out", progress=lambda *one: reported.append(one))
+    assert reported == [("items", 10, 10)], "the parts of the earlier run count"
     assert (tmp_path / "out" / "part-00000.parquet").stat().st_mtime_ns == kept
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert resumed.failures == whole.failures == {"image|decodes": 10}
@@ -111,7 +111,7 @@ def test_an_interruption_inside_a_part_leaves_nothing_of_it(
         "part-00000.parquet",
     }
     embed(bundle, shop(), out)
-    assert "table.parquet" not in contents(out), "nobody needs the copy any more"
+    assert "table.parquet" not in contents(out), "the copy is removed when all parts are done"
 
 
 def test_a_part_that_was_deleted_is_made_again(bundle: Bundle, shop: Shop, tmp_path: Path) -> None:

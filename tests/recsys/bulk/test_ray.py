@@ -31,17 +31,17 @@ def test_a_cluster_writes_what_one_machine_writes(
     bundle: Bundle, shop: Shop, tmp_path: Path
 ) -> None:
     items = shop(image=["torn.jpg", None, "0.jpg", "1.jpg", "2.jpg"] * 2)
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     here = embed_items(bundle, items, tmp_path / "here", EmbedOptions(rows_per_part=4))
     there = embed_items(
         bundle,
         items,
         tmp_path / "there",
         EmbedOptions(rows_per_part=4, engine="ray"),
-        progress=lambda *one: told.append(one),
+        progress=lambda *one: reported.append(one),
     )
-    assert len(told) == 3
-    assert told[-1] == ("items", 10, 10)
+    assert len(reported) == 3
+    assert reported[-1] == ("items", 10, 10)
     assert there.failures == here.failures == {"image|decodes": 2}
     assert [path.name for path in there.files] == [path.name for path in here.files]
     one, other = (pl.read_parquet(embedded.files) for embedded in (here, there))

@@ -47,7 +47,7 @@ def test_events_of_an_item_that_was_quarantined_are_quarantined_too(shop: Path) 
     }
 
 
-def test_tables_that_a_shop_has_not_are_none(shop: Path) -> None:
+def test_a_missing_table_is_none_in_the_dataset(shop: Path) -> None:
     dataset = load_dataset(Tables(shop / "items.csv"), now=NOW)
 
     assert dataset.events is None
@@ -55,7 +55,7 @@ def test_tables_that_a_shop_has_not_are_none(shop: Path) -> None:
     assert [report.table for report in dataset.quarantine.reports] == ["items"]
 
 
-def test_the_images_root_is_the_items_folder_unless_given_and_none_without_pictures(
+def test_the_images_root_defaults_to_the_items_folder_and_is_none_without_pictures(
     shop: Path, tmp_path: Path
 ) -> None:
     (shop / "plain.csv").write_text("item_id\na\n")

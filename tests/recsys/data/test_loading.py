@@ -80,7 +80,7 @@ def test_bad_rows_and_bad_pictures_are_reported_in_row_order(tmp_path: Path) -> 
     assert (report.n_rows, report.n_valid) == (3, 2)
 
 
-def test_pictures_are_looked_for_beside_the_table_or_under_the_given_root(tmp_path: Path) -> None:
+def test_picture_paths_are_relative_to_the_given_root(tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
     (tmp_path / "a.jpg").write_bytes(b"picture")
     table = write(tmp_path / "tables" / "items.csv", "item_id,image", "a,a.jpg")

@@ -96,7 +96,7 @@ def test_utility_is_the_sum_of_tastes_less_the_price_gap(planted: Planted) -> No
     assert shoppers.utility(products)[user, item] == pytest.approx(expected, abs=1e-5)
 
 
-def test_look_tells_nothing_about_words() -> None:
+def test_the_look_of_a_product_is_independent_of_its_words() -> None:
     products = draw_products(20_000, rng=np.random.default_rng(1))
     together = np.histogram2d(products.colour, products.theme, (len(COLOURS), len(THEMES)))[0]
     expected = together.sum(axis=1, keepdims=True) * together.sum(axis=0) / together.sum()

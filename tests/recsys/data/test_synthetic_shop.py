@@ -133,7 +133,7 @@ def test_attributes_tell_the_look_of_most_items(items: pl.DataFrame) -> None:
         assert 0.7 < len(found) / items.height < 0.95
 
 
-def test_every_picture_is_there_under_the_images_root_and_nothing_else(
+def test_the_images_root_has_exactly_the_pictures_of_the_tables(
     shop: Shop, items: pl.DataFrame
 ) -> None:
     named = {
@@ -187,7 +187,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_shop(tmp_pa
     assert all(first[f"{name}.parquet"] != other[f"{name}.parquet"] for name in TABLES)
 
 
-def test_progress_is_told_up_to_the_end_of_each_stage(tmp_path: Path) -> None:
+def test_progress_is_reported_to_the_end_of_each_stage(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     generate_shop(
         tmp_path / "shop",
@@ -202,7 +202,7 @@ def test_progress_is_told_up_to_the_end_of_each_stage(tmp_path: Path) -> None:
     assert pictures == list(range(len(pictures)))
 
 
-def test_nothing_is_left_behind_when_generation_is_interrupted(tmp_path: Path) -> None:
+def test_an_interrupted_generation_leaves_no_file(tmp_path: Path) -> None:
     def interrupt(stage: str, done: int, total: int) -> None:
         if (stage, done) == ("pictures", 3):
             raise KeyboardInterrupt

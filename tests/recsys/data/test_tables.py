@@ -101,7 +101,7 @@ def test_attributes_that_only_late_lines_have_are_found(tmp_path: Path) -> None:
         ("items.xlsx", b"PK", r"must end in one of .parquet, .*got .*items.xlsx"),
     ],
 )
-def test_a_file_that_is_no_table_is_a_data_error(
+def test_a_file_that_is_not_a_table_is_a_data_error(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -110,7 +110,7 @@ def test_a_file_that_is_no_table_is_a_data_error(
         scan_file(tmp_path / name)
 
 
-def test_nothing_there_is_a_data_error(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing matches .*items.csv"):
         find_files(tmp_path / "items.csv")
     with pytest.raises(DataError, match=r"nothing matches .*\*.csv"):

@@ -51,7 +51,7 @@ def test_both_layouts_give_the_same_items(tmp_path: Path, styles: str) -> None:
     ]
 
 
-def test_an_item_whose_picture_was_not_published_has_none(tmp_path: Path) -> None:
+def test_an_item_whose_picture_was_not_published_has_no_image(tmp_path: Path) -> None:
     src = publish(tmp_path / "src", OURS, "15970.jpg")
 
     imported = import_myntra(src, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Simulate what shoppers do: sessions of views, carts and purchases, month by month."""
+"""Simulate the sessions of shoppers, with views, carts and purchases, month by month."""
 
 import itertools
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Events(NamedTuple):
 
 
 class _Sessions(NamedTuple):
-    """S sessions: who, when, the product rows viewed best first (S, V), and how many of them."""
+    """S sessions: user, start, viewed product rows with the best first (S, V), and counts."""
 
     user_rows: Ints
     starts_us: Ints
@@ -75,10 +75,10 @@ def simulate_events(
     Args:
         products: The catalogue, N products.
         shoppers: The shoppers, U of them.
-        arrival_months: Month in which each product arrives (N,), 0 for those that were always
-            there; no event comes before it.
+        arrival_months: Month in which each product arrives (N,), 0 for products of the start.
+            Events of a product begin in that month.
         month_starts: First instant of each month, then the end of the last.
-        rng: Source of every draw.
+        rng: Random generator for all draws.
     """
     utility = shoppers.utility(products)  # (U, N)
     utility += rng.normal(0.0, _POPULARITY_NOISE, len(products)).astype(np.float32)
@@ -161,7 +161,7 @@ def _events_of(sessions: _Sessions, rng: np.random.Generator) -> Events:
     viewed = positions < sessions.n_views[:, None]
     carted = positions < sessions.n_carts[:, None]
     bought = carted & (rng.random(carted.shape) < _PURCHASE_SHARE)
-    # Views come in random order, not best first: the order of browsing tells nothing.
+    # Views come in random order, so that their order carries no information.
     view_turn = rng.random((n_sessions, n_shown)).argsort(axis=1)
     parts = []
     for kind, (happened, turn) in enumerate(
@@ -187,12 +187,12 @@ def _draw_starts(n_sessions: int, start: datetime, end: datetime, rng: np.random
     """Return session starts, in microseconds since 1970, most of them in the evening (S,)."""
     start_us = int(start.timestamp()) * _SECOND_US
     days = rng.integers((end - start).days, size=n_sessions)
-    hours = np.clip(rng.normal(18.0, 4.0, n_sessions), 0.0, 22.5)  # all is over before midnight
+    hours = np.clip(rng.normal(18.0, 4.0, n_sessions), 0.0, 22.5)  # sessions end before midnight
     return start_us + days * _DAY_US + (hours * 3600.0).astype(np.int64) * _SECOND_US
 
 
 def _novelty(arrival_months: Ints, month: int) -> NDArray[np.float32]:
-    """Return how much each product gains from being new, none of those from the start (N,)."""
+    """Return how much each product gains from being new, 0 for products of the start (N,)."""
     fading = _NOVELTY * np.exp((arrival_months - month) / _NOVELTY_FADES_MONTHS)
     return np.where(arrival_months > 0, fading, 0.0).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""How a picture is taken: the shop's own studio, and customers with their phones."""
+"""Draw how an image is taken: in the shop's studio, or by a customer's phone."""
 
 from typing import NamedTuple
 
@@ -13,18 +13,18 @@ PICTURE_PX = 96
 
 
 class Shot(NamedTuple):
-    """Everything about one picture that is not the product.
+    """Everything in one image besides the product.
 
     Args:
         backdrop: Background, (H, W, 3) in [0, 255].
         turn: Rotation in radians.
-        scale: Size of the product, 1.0 fills the picture.
-        shift: Where its centre is off the picture's, in half pictures.
-        shear: Sideways slant, from a camera not held straight.
+        scale: Size of the product; 1.0 fills the image.
+        shift: Distance of the product's centre from the image's, in half images.
+        shear: Sideways slant, from a tilted camera.
         exposure: Gain of each colour channel, (3,).
         blur_px: Radius of the blur.
         noise: Standard deviation of sensor noise.
-        occluder: Outline of something in front, in half pictures, or nothing.
+        occluder: Outline of an object in front, in half images; None without one.
     """
 
     backdrop: Pixels
@@ -38,7 +38,7 @@ class Shot(NamedTuple):
     occluder: Doubles | None
 
     def place(self, outline: Doubles) -> Doubles:
-        """Return where an outline (n, 2) of the product falls, in half pictures."""
+        """Return the place of an outline (n, 2) of the product in the image, in half images."""
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         matrix = np.array([[cos, sin], [self.shear * cos - sin, cos + self.shear * sin]])
         placed: Doubles = self.scale * outline @ matrix + self.shift

@@ -1,4 +1,4 @@
-"""What each material looks like: a grey texture tile, and how light plays on it."""
+"""Draw each material: a grey texture tile, and its response to light."""
 
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ class Finish(NamedTuple):
         tile: Texture of floats around 1.0, twice as wide and high as it takes to repeat.
         gloss: Strength of a soft highlight on turned parts.
         bands: Strength of the hard reflections of polished metal.
-        opacity: Share of the background that it hides.
+        opacity: Share of the background that the material hides.
         stain: Colour mixed into the paint, in [0, 255].
-        stain_share: How much of it.
+        stain_share: Share of ``stain`` in the paint.
     """
 
     tile: Image.Image

@@ -1,4 +1,4 @@
-"""Draw the products of the generated shop: the facts that pictures and titles are made from."""
+"""Draw the products of the generated shop: facts from which pictures and titles are made."""
 
 from dataclasses import dataclass, fields
 
@@ -31,11 +31,11 @@ class Products:
         colour: Named colour. Seen in pictures only.
         material: Material. Seen in pictures only.
         form: Silhouette. Seen in pictures only.
-        pattern: Decoration. Seen in pictures only; no shopper cares about it.
+        pattern: Decoration. Seen in pictures only, and without effect on taste.
         brand: Brand. Read in titles only.
         theme: Style. Read in titles only.
         rgb: The product's own shade of its colour, in [0, 255], (N, 3).
-        proportions: What makes two products of one type and form differ, in [0, 1], (N, 4).
+        proportions: Differences between products of one type and form, in [0, 1], (N, 4).
         price: Price, > 0.
     """
 
@@ -64,7 +64,7 @@ def draw_products(n_products: int, *, rng: np.random.Generator) -> Products:
     Look (colour, material, form) and words (brand, theme) are independent, so that neither a
     picture nor a title tells what the other does.
     """
-    # Whole rounds of the types, shuffled: no type is rare by accident.
+    # Whole rounds of the types, shuffled, so that every type is equally frequent.
     leaf = rng.permutation(np.arange(n_products) % len(LEAVES)).astype(np.int64)
     material = _draw_materials(leaf, rng)
     colour = rng.integers(len(COLOURS), size=n_products)
@@ -87,7 +87,7 @@ def draw_products(n_products: int, *, rng: np.random.Generator) -> Products:
 
 
 def typical_prices(leaf: Ints) -> Doubles:
-    """Return what a product of each type usually costs (N,)."""
+    """Return the usual price of each product's type (N,)."""
     return np.array([entry.price for entry in LEAVES.values()])[leaf]
 
 

@@ -1,4 +1,4 @@
-"""When products arrive in the generated shop, and when they are in season."""
+"""Draw when products arrive in the generated shop, and when they are in season."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def month_starts(end: datetime, months: int) -> list[datetime]:
 
 
 def draw_arrival_months(n_items: int, *, months: int, rng: np.random.Generator) -> Ints:
-    """Return the month in which each product arrives, 0 for those there from the start (N,).
+    """Return the month in which each product arrives, 0 for products of the start (N,).
 
     The numbers are exact shares, not draws: the last month always has its collection.
     """

@@ -1,4 +1,4 @@
-"""Draw shoppers with planted tastes: what each of them likes about a look and about words."""
+"""Draw shoppers with planted tastes in looks and in words."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class Shoppers:
     Args:
         tastes: Fact name → utilities (U, values), for the facts of look and of words.
         types: Log-affinity to each product type (U, types).
-        budget: Preferred log price relative to what the type usually costs (U,).
+        budget: Preferred log price, relative to the usual price of the type (U,).
         thrift: Utility lost per unit of log price away from the budget (U,).
         activity: Expected shopping sessions a month (U,).
         joined: Month in which the shopper first appears (U,).

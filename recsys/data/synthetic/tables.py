@@ -21,7 +21,7 @@ _ATTRIBUTES = pl.List(pl.Struct({"key": pl.String, "value": pl.String}))
 
 
 def item_ids(n_items: int) -> list[str]:
-    """Return the caller's ids of the items, in row order (N)."""
+    """Return the ids of the items, in row order (N)."""
     return [f"item-{row:05d}" for row in range(1, n_items + 1)]
 
 
@@ -90,12 +90,12 @@ def build_photos(
     splits: Sequence[str],
     known: bool,
 ) -> pl.DataFrame:
-    """Return a photo table; of products that are not ``known`` it tells no ``item_id``.
+    """Return a photo table, with ``item_id`` if the products are ``known``.
 
     Args:
-        subfolder: Where the photos lie under the images root.
+        subfolder: Folder of the photos under the images root.
         rows: Product on each photo (P,).
-        products: The products that ``rows`` is about.
+        products: Products that ``rows`` refers to.
         splits: Split of each photo (P).
         known: Whether the products are in the catalogue.
     """
@@ -123,7 +123,7 @@ def categories(products: Products) -> list[list[str]]:
 
 
 def _attributes(products: Products, rng: np.random.Generator) -> list[list[dict[str, str]]]:
-    """Return colour and material as the shop noted them; each is missing now and then (N)."""
+    """Return the colour and material that the shop noted, each missing at times (N)."""
     known = rng.random((len(products), 2)) < _ATTRIBUTE_KNOWN
     facts = (
         ("colour", list(COLOURS), products.colour),

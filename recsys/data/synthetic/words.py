@@ -1,11 +1,11 @@
-"""Write what the generated shop says about its products: titles and descriptions."""
+"""Write the titles and descriptions of the generated shop's products."""
 
 import numpy as np
 
 from recsys.data.synthetic.products import Products
 from recsys.data.synthetic.vocabulary import BRANDS, COLOURS, LEAVES, MATERIALS, THEMES
 
-# A shop's product names. They mean nothing: no shopper's taste depends on them.
+# Names of products, which have no effect on taste.
 _NAMES = (
     "Alma", "Arvid", "Bodil", "Bruno", "Clara", "Cosmo", "Dahlia", "Edda", "Elio", "Fenna",
     "Flora", "Gala", "Hugo", "Ida", "Ines", "Jonas", "Juno", "Kaia", "Leo", "Luna", "Mila",
@@ -52,7 +52,7 @@ def write_titles(products: Products, *, rng: np.random.Generator) -> list[str | 
 
 
 def write_descriptions(products: Products, *, rng: np.random.Generator) -> list[str | None]:
-    """Return a description per product (N), none for most; they tell nothing about the look."""
+    """Return a description of the theme and brand per product (N), None for most products."""
     themes, brands = list(THEMES.values()), list(BRANDS)
     descriptions: list[str | None] = []
     for theme, brand in zip(products.theme, products.brand, strict=True):

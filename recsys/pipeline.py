@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from recsys.bundle import Contents, RankingPart, write_bundle
 from recsys.catalogue.embedder import is_readable
-from recsys.catalogue.store import Catalogue
+from recsys.catalogue.store import category_codes
 from recsys.config import TrainConfig
 from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
@@ -285,6 +285,6 @@ def _identify(
         ),
     )
     gallery = gallery_of(photos, material.modalities, fused.fusion)
-    categories = Catalogue(items, fused.embeddings).categories
+    categories = category_codes(items["category"].to_list())
     calibration = calibrate(photos, fused, gallery, held_out, categories, config.identification)
     return IdentificationPart(gallery, calibration, head, views)

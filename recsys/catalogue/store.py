@@ -20,6 +20,26 @@ _NEVER_US = np.iinfo(np.int64).min
 _Key = tuple[str, tuple[str, ...]]  # a category's prefix, or an attribute and its value
 
 
+def category_codes(
+    paths: Sequence[Sequence[str]], codes: dict[tuple[str, ...], int] | None = None
+) -> NDArray[np.int64]:
+    """Return the codes of the prefixes of category paths (n, CATEGORY_LEVELS).
+
+    Two paths have the same code at a level if they agree down to that level; -1 stands where a
+    path has ended.
+
+    Args:
+        paths: Category paths, coarse to fine (n).
+        codes: Codes given before; new prefixes are added to it.
+    """
+    codes = {} if codes is None else codes
+    coded = np.full((len(paths), CATEGORY_LEVELS), -1, dtype=np.int64)
+    for row, path in enumerate(paths):
+        for level in range(min(len(path), CATEGORY_LEVELS)):
+            coded[row, level] = codes.setdefault(tuple(path[: level + 1]), len(codes))
+    return coded
+
+
 class Catalogue:
     """Items in row order, with what ranking and filters need of them as arrays.
 
@@ -212,13 +232,10 @@ class Catalogue:
         self._created_us[rows] = created_us.to_numpy()
         self._available[rows] = items["available"].to_numpy()
         self._deleted[rows] = False
-        self._categories[rows] = -1
-        for row, path, pairs in zip(rows, items["category"], items["attributes"], strict=True):
-            prefixes = [tuple(path[: level + 1]) for level in range(len(path))]
-            for level, prefix in enumerate(prefixes[:CATEGORY_LEVELS]):
-                code = self._prefix_codes.setdefault(prefix, len(self._prefix_codes))
-                self._categories[row, level] = code
-            keys: list[_Key] = [("category", prefix) for prefix in prefixes]
+        paths: list[list[str]] = items["category"].to_list()
+        self._categories[rows] = category_codes(paths, self._prefix_codes)
+        for row, path, pairs in zip(rows, paths, items["attributes"], strict=True):
+            keys: list[_Key] = [("category", tuple(path[:end])) for end in range(1, len(path) + 1)]
             keys += [("attribute", (pair["key"], pair["value"])) for pair in pairs]
             self._index(row, keys)
 

@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from jinja2 import Environment, StrictUndefined
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from recsys.curation.components import first_connected, members, near_components
 from recsys.data.arrays import Floats, Ints
 from recsys.data.files import whole_file
 from recsys.errors import InvalidArgumentError
 from text.tokens.normalize import normalize
 
 THRESHOLD = 0.99
-_BLOCK = 256  # rows that are compared with all later ones at once
 
 FORMATS = (".parquet", ".json", ".html")
 SCHEMA = {"group": pl.Int64, "item_id": pl.String, "reason": pl.String, "similarity": pl.Float32}
@@ -78,16 +76,17 @@ def find_duplicates(
         "picture": _first_of_same(_picture_keys(items["image"].to_list(), images_root)),
         "embedding": _first_near(embeddings, threshold),
     }
-    groups = _members(_first_connected(len(items), *firsts.values()))
+    links = [(np.arange(len(items)), first) for first in firsts.values()]
+    groups = sorted(members(first_connected(len(items), links)), key=len, reverse=True)
     linked = {name: np.bincount(first)[first] > 1 for name, first in firsts.items()}
-    rows = [row for members in groups for row in members.tolist()]
+    rows = [row for group in groups for row in group.tolist()]
     return pl.DataFrame(
         {
-            "group": [n for n, members in enumerate(groups, start=1) for _ in members],
+            "group": [n for n, group in enumerate(groups, start=1) for _ in group],
             "item_id": items["item_id"].gather(rows),
             "reason": [", ".join(name for name in linked if linked[name][row]) for row in rows],
             "similarity": [
-                cosine for members in groups for cosine in _nearest_cosines(embeddings[members])
+                cosine for group in groups for cosine in _nearest_cosines(embeddings[group])
             ],
         },
         schema=SCHEMA,
@@ -128,52 +127,24 @@ def _first_of_same(keys: Sequence[str | bytes | None]) -> Ints:
 def _first_near(embeddings: Floats, threshold: float) -> Ints:
     """Return the first row of those that near pairs connect to each row (N,).
 
-    Of rows that are equal one is compared: the pairs of a thousand would be half a million.
+    Equal rows are compared once: the pairs of a thousand equal rows would be half a million.
     """
     has_any = np.any(embeddings, axis=1)
     equal = _first_of_same(
         [row.tobytes() if there else None for row, there in zip(embeddings, has_any, strict=True)]
     )
     rows = np.flatnonzero(has_any & (equal == np.arange(len(equal))))
-    first = equal
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK]
-        left, right = np.nonzero(embeddings[block] @ embeddings[rows[start:]].T >= threshold)
-        first = _first_connected(len(equal), first, links=(block[left], rows[start:][right]))
-    return first
+    first = np.arange(len(equal))
+    first[rows] = rows[near_components(embeddings[rows], threshold)]
+    return first[equal]
 
 
-def _first_connected(n_rows: int, *firsts: Ints, links: tuple[Ints, Ints] | None = None) -> Ints:
-    """Return the first row of each row's connected component (N,).
-
-    Args:
-        n_rows: How many rows N.
-        firsts: Each links every row to one other row (N,).
-        links: More links, from rows to rows.
-    """
-    sources, targets = [np.arange(n_rows)] * len(firsts), list(firsts)
-    if links is not None:
-        sources, targets = [*sources, links[0]], [*targets, links[1]]
-    left, right = np.concatenate(sources), np.concatenate(targets)
-    graph = coo_array((np.ones(len(left), dtype=np.bool_), (left, right)), shape=(n_rows, n_rows))
-    _, component = connected_components(graph, directed=False)
-    _, first = np.unique(component, return_index=True)
-    return np.asarray(first[component], dtype=np.int64)
-
-
-def _members(first: Ints) -> list[Ints]:
-    """Return the rows of each group of two or more, the largest group first."""
-    order = np.argsort(first, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(first[order])) + 1)
-    return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
-
-
-def _nearest_cosines(vectors: Floats) -> list[float | None]:
+def _nearest_cosines(vectors: Floats, *, rows_at_once: int = 256) -> list[float | None]:
     """Return each vector's cosine to the nearest other one (G,); None for zeros, and to them."""
     rows = np.flatnonzero(vectors.any(axis=1))
     nearest: list[float | None] = [None] * len(vectors)
-    for start in range(0, len(rows), _BLOCK) if len(rows) > 1 else ():
-        block = rows[start : start + _BLOCK]
+    for start in range(0, len(rows), rows_at_once) if len(rows) > 1 else ():
+        block = rows[start : start + rows_at_once]
         cosines = vectors[block] @ vectors[rows].T
         cosines[np.arange(len(block)), start + np.arange(len(block))] = -np.inf
         for row, cosine in zip(block.tolist(), cosines.max(axis=1).tolist(), strict=True):

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from recsys.data.arrays import Floats, Ints
+from recsys.curation.components import members, near_components
+from recsys.data.arrays import Floats
 from recsys.errors import InvalidArgumentError
 from text.tokens.normalize import normalize
 from vision.palette import PALETTE
@@ -26,9 +25,6 @@ COLOUR_KEYS, SIZE_KEYS = ("colour", "color"), ("size",)  # parts of attributes' 
 _SHADES = "(?:(?:light|dark|pale|bright|deep|mid)[ -])?"
 _UNITS = "ml|cl|l|mg|g|kg|oz|lb|mm|cm|m|in|inch|gb|tb|pcs|pack"
 _SIZES = rf"(?:size|eu|uk|us) ?\d+(?:[.,]\d+)?|\d?x{{0,4}}[sl]|m|\d+(?:[.,]\d+)? ?(?:{_UNITS})"
-
-
-_BLOCK = 64  # items of one title that are compared with all later ones at once
 
 
 class _Words(NamedTuple):
@@ -127,26 +123,9 @@ def _same_rest(items: pl.DataFrame, words: Sequence[_Words]) -> Iterable[list[in
 
 
 def _linked(rows: list[int], embeddings: Floats, min_similarity: float) -> Iterator[list[int]]:
-    """Yield the connected components of those that are similar, of two rows or more."""
+    """Yield the connected components of the rows that are similar, of two rows or more."""
     if len(rows) < 2:
         return
-    component = _components(np.asarray(embeddings[rows]), min_similarity)
-    order = np.argsort(component, kind="stable")
-    for group in np.split(order, np.flatnonzero(np.diff(component[order])) + 1):
-        if len(group) > 1:
-            yield [rows[position] for position in group]
-
-
-def _components(vectors: Floats, min_similarity: float) -> Ints:
-    """Return the number of each vector's component (G,), in the order of their first vectors."""
-    count = len(vectors)
-    component: Ints = np.arange(count)
-    for start in range(0, count, _BLOCK):
-        own, later = component[start : start + _BLOCK], component[start:]
-        similar = vectors[start : start + _BLOCK] @ vectors[start:].T >= min_similarity
-        # What is linked already needs no more links: of similar items there would be a block full.
-        left, right = np.nonzero(similar & (own[:, None] != later))
-        links = (np.ones(len(left), np.bool_), (own[left], later[right]))
-        _, merged = connected_components(coo_array(links, shape=(count, count)), directed=False)
-        component = merged[component].astype(np.int64)
-    return component
+    first = near_components(np.asarray(embeddings[rows]), min_similarity, rows_at_once=64)
+    for group in members(first):
+        yield [rows[position] for position in group]

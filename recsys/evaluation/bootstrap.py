@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 
 from recsys.errors import InvalidArgumentError
 
-# Resampling weights are made in blocks of about this many numbers, so that memory stays flat.
-_BLOCK = 4_000_000
-
 
 class Estimate(NamedTuple):
     """A mean over users with its interval."""
@@ -25,7 +22,12 @@ class Estimate(NamedTuple):
 
 
 def estimates(
-    values: NDArray[np.float64], *, level: float = 0.95, resamples: int = 1_000, seed: int = 0
+    values: NDArray[np.float64],
+    *,
+    level: float = 0.95,
+    resamples: int = 1_000,
+    seed: int = 0,
+    numbers_at_once: int = 4_000_000,
 ) -> list[Estimate]:
     """Return the mean of every column with its percentile bootstrap interval (M entries).
 
@@ -37,6 +39,7 @@ def estimates(
         level: Share of the resampled means inside the interval.
         resamples: Number of resamples of the users.
         seed: Random seed for the draws.
+        numbers_at_once: About how many resampling weights are held in memory together.
 
     Raises:
         InvalidArgumentError: If there is no user, a value is not finite, or a number is out of
@@ -50,7 +53,7 @@ def estimates(
         raise InvalidArgumentError(f"level must be between 0 and 1, got {level}")
     if resamples < 1:
         raise InvalidArgumentError(f"resamples must be at least 1, got {resamples}")
-    blocks = _draws(len(values), resamples, seed)
+    blocks = _draws(len(values), resamples, seed, numbers_at_once)
     means = np.concatenate([weights @ values / len(values) for weights in blocks])  # (resamples, M)
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail], axis=0)
@@ -90,10 +93,12 @@ def difference(
     return estimate(ours - theirs, level=level, resamples=resamples, seed=seed)
 
 
-def _draws(n_users: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+def _draws(
+    n_users: int, resamples: int, seed: int, numbers_at_once: int
+) -> Iterator[NDArray[np.float64]]:
     """Yield how often each user is drawn in each resample, blocks of (resamples, U)."""
     generator = np.random.default_rng(seed)
-    at_once = max(1, _BLOCK // n_users)
+    at_once = max(1, numbers_at_once // n_users)
     for start in range(0, resamples, at_once):
         block = min(at_once, resamples - start)
         drawn = generator.integers(0, n_users, size=(block, n_users))

@@ -27,10 +27,8 @@ from recsys.evaluation.systems import (
     classify_photos,
     identify_photos,
     rank_systems,
-    too_large_for_ease,
 )
 from recsys.pipeline import Run
-from recsys.ranking.statistics import EASE_MAX_ITEMS
 from recsys.recommender import Recommender, Scored
 from recsys.training.stages import Stage
 
@@ -120,17 +118,14 @@ def _score_ranking(
         return _Ranking()
     sizes = {"users": bundle.interactions.n_users, "events": len(bundle.interactions)}
     try:
-        tables = rank_systems(
+        ranked = rank_systems(
             bundle, ablations, scopes=config.scopes, ks=config.k, progress=progress
         )
     except LeakageError:
         raise
     except DataError as error:  # without anybody to score, the rest of the report still stands
         return _Ranking(sizes=sizes, left_out=[f"ranking's figures: {error}"])
-    left_out = []
-    if too_large_for_ease(bundle):
-        left_out.append(f"the EASE baseline: more than {EASE_MAX_ITEMS:,} items have events")
-    return _Ranking(tables, sizes, left_out)
+    return _Ranking(ranked.tables, sizes, ranked.left_out)
 
 
 class _Photos(NamedTuple):

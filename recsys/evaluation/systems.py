@@ -43,6 +43,13 @@ from vision.hierarchy import consistent, decode, find_paths
 OURS = "vitrine"
 
 
+class Ranked(NamedTuple):
+    """Tables of the systems' scores, and what they leave out."""
+
+    tables: list[RankingTable]
+    left_out: list[str]  # sentences for the report
+
+
 class System(NamedTuple):
     """Something that ranks."""
 
@@ -57,8 +64,9 @@ def rank_systems(
     *,
     scopes: Sequence[Scope] = ("all", "new", "cold"),
     ks: Sequence[int] = (10, 20),
+    ease_max_items: int = EASE_MAX_ITEMS,
     progress: Progress | None = None,
-) -> list[RankingTable]:
+) -> Ranked:
     """Return a table a scope: what each system scores on the events after the bundle's split.
 
     Every system knows the events before the split and none after it. A scope without any
@@ -69,6 +77,8 @@ def rank_systems(
         ablations: Bundles of the same tables, trained on less, by name.
         scopes: Scopes of the queries.
         ks: Cut-offs of the metrics.
+        ease_max_items: Largest number of items with events for which EASE, whose time grows with
+            the cube of it, is among the baselines.
         progress: Called with the system, the users that are done, and all users.
 
     Raises:
@@ -78,15 +88,19 @@ def rank_systems(
     bundle.require("ranking")
     query_sets = bundle_queries(bundle, scopes)
     results: list[list[tuple[Role, SystemResult]]] = [[] for _ in query_sets]
-    for system in _systems(bundle, ablations):
+    with_ease = len(np.unique(bundle.interactions.item_rows)) <= ease_max_items
+    for system in _systems(bundle, ablations, with_ease=with_ease):
         report = partial(progress, system.name) if progress else None
         rankings = rank_queries(system.scorer, query_sets, ks=ks, progress=report)
         for queries, ranked, of_scope in zip(query_sets, rankings, results, strict=True):
             of_scope.append((system.role, score_ranking(system.name, ranked, queries, ks=ks)))
-    return [ranking_table(*both) for both in zip(query_sets, results, strict=True)]
+    return Ranked(
+        [ranking_table(*both) for both in zip(query_sets, results, strict=True)],
+        [] if with_ease else [f"the EASE baseline: more than {ease_max_items:,} items have events"],
+    )
 
 
-def _systems(bundle: Bundle, ablations: Mapping[str, Bundle]) -> list[System]:
+def _systems(bundle: Bundle, ablations: Mapping[str, Bundle], *, with_ease: bool) -> list[System]:
     train = split_by_time(bundle.interactions, _split_us(bundle)).train
     taken = train.of_kinds(bundle.target_kinds)
     baselines: list[Baseline] = [
@@ -96,7 +110,7 @@ def _systems(bundle: Bundle, ablations: Mapping[str, Bundle]) -> list[System]:
         IALS(),
         OwnPurchases(),
     ]
-    if not too_large_for_ease(bundle):
+    if with_ease:
         baselines.append(EASE())
     fitted = [baseline.fit(taken, now_us=_split_us(bundle)) for baseline in baselines]
     return [
@@ -104,11 +118,6 @@ def _systems(bundle: Bundle, ablations: Mapping[str, Bundle]) -> list[System]:
         *(System("ablation", name, recommender_scorer(one)) for name, one in ablations.items()),
         *(System("baseline", baseline.name, baseline.scores) for baseline in fitted),
     ]
-
-
-def too_large_for_ease(bundle: Bundle) -> bool:
-    """Return whether EASE, which inverts an N x N matrix, is left out of the bundle's tables."""
-    return len(np.unique(bundle.interactions.item_rows)) > EASE_MAX_ITEMS
 
 
 def recommender_scorer(bundle: Bundle) -> Scorer:

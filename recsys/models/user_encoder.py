@@ -82,9 +82,9 @@ class UserEncoderSpec(NamedTuple):
 class UserEncoder(nn.Module):
     """User vector from the embeddings, ages and kinds of the last events.
 
-    A regression of the user's taste on the items taken, at unit length, plus, where ``depth`` is
-    above 0, a correction that a transformer reads from the latest events. The correction starts at
-    zero: the regression is already a fair profile, and the better one for a shop with few items.
+    A regression of the user's taste on the items taken, at unit length. A transformer over the
+    latest events may add a correction, which starts at zero: the regression is already a fair
+    profile, and the better one for a shop with few items.
 
     The transformer is that of SASRec (Kang and McAuley, 2018, https://arxiv.org/abs/1808.09781)
     with four differences: items enter by content and never by id, so that new items work at once;
@@ -94,51 +94,23 @@ class UserEncoder(nn.Module):
 
     Args:
         dim: Size D of item embeddings and user vectors.
-        n_kinds: Event kinds.
-        width: Width of the transformer.
-        heads: Attention heads; divides ``width``.
-        depth: Transformer layers; 0 leaves the transformer out.
+        n_kinds: Number of event kinds.
         history_length: Events L that the regression reads; callers pass that many.
-        recent_length: Events that the transformer reads, at most ``history_length``.
-        dropout: Of the transformer.
 
-    Raises:
-        InvalidArgumentError: If ``heads`` does not divide ``width``.
+    Attributes:
+        correction: The transformer; None for the regression alone.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        n_kinds: int,
-        width: int = 64,
-        heads: int = 4,
-        depth: int = 0,
-        history_length: int = 100,
-        recent_length: int = 20,
-        dropout: float = 0.1,
-    ) -> None:
+    correction: "RecentEvents | None"
+
+    def __init__(self, dim: int, *, n_kinds: int, history_length: int = 100) -> None:
         super().__init__()
-        if width % heads:
-            raise InvalidArgumentError(f"width must be a multiple of heads ({heads}), got {width}")
         self.dim = dim
         self.history_length = history_length
         self.spec = UserEncoderSpec(width, heads, depth, history_length, recent_length, dropout)
         self.taste = TasteRegression(dim, n_kinds)
         self.newcomer = nn.Parameter(torch.randn(dim) / dim**0.5)
-        self.correction = (
-            RecentEvents(
-                dim,
-                n_kinds=n_kinds,
-                width=width,
-                heads=heads,
-                depth=depth,
-                length=recent_length,
-                dropout=dropout,
-            )
-            if depth
-            else None
-        )
+        self.correction = None
 
     def forward(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
         """Return unit-length user vectors (B, D), to be compared with items by dot product.
@@ -180,7 +152,7 @@ class RecentEvents(nn.Module):
         heads: Attention heads; divides ``width``.
         depth: Transformer layers.
         length: Events that are read.
-        dropout: Of the transformer.
+        dropout: Dropout rate inside the transformer.
     """
 
     decays_days: Tensor
@@ -237,14 +209,24 @@ def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def build_user_encoder(config: UserConfig, *, dim: int, n_kinds: int) -> UserEncoder:
-    """Return an untrained encoder for item embeddings of size ``dim``."""
-    return UserEncoder(
-        dim,
-        n_kinds=n_kinds,
-        width=config.width,
-        heads=config.heads,
-        depth=config.depth,
-        history_length=config.history_length,
-        recent_length=config.recent_length,
-        dropout=config.dropout,
-    )
+    """Return an untrained encoder for item embeddings of size ``dim``.
+
+    Raises:
+        InvalidArgumentError: If ``config.heads`` does not divide ``config.width``.
+    """
+    if config.width % config.heads:
+        raise InvalidArgumentError(
+            f"width must be a multiple of heads ({config.heads}), got {config.width}"
+        )
+    encoder = UserEncoder(dim, n_kinds=n_kinds, history_length=config.history_length)
+    if config.depth:
+        encoder.correction = RecentEvents(
+            dim,
+            n_kinds=n_kinds,
+            width=config.width,
+            heads=config.heads,
+            depth=config.depth,
+            length=config.recent_length,
+            dropout=config.dropout,
+        )
+    return encoder

@@ -4,7 +4,7 @@ from recsys.ranking.baselines.contract import Baseline
 from recsys.ranking.baselines.factors import IALS
 from recsys.ranking.baselines.neighbours import EASE, ItemKNN, cosine_neighbours, ease_weights
 from recsys.ranking.baselines.own_purchases import OwnPurchases
-from recsys.ranking.baselines.popularity import Popularity, RecentPopularity
+from recsys.ranking.baselines.popularity import Popularity, RecentPopularity, distinct_users
 
 __all__ = [
     "EASE",
@@ -15,5 +15,6 @@ __all__ = [
     "Popularity",
     "RecentPopularity",
     "cosine_neighbours",
+    "distinct_users",
     "ease_weights",
 ]

@@ -13,9 +13,6 @@ from recsys.data.interactions import Interactions
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
 
-# Rows whose lengths differ by at most a factor of two are solved together, at most this many
-# padded cells at once.
-_BATCH_CELLS = 50_000
 _INITIAL_SIZE = 0.01  # standard deviation of the first item factors
 
 
@@ -32,7 +29,8 @@ class IALS:
         confidence: Weight of a pair with events; one without weighs 1.
         ridge: Regularisation.
         n_sweeps: How often users and items are solved for.
-        seed: Of the first item factors.
+        seed: Random seed for the first item factors.
+        cells_at_once: Padded matrix cells that are solved in one batch; bounds the memory.
         on_sweep: Called with the number of finished sweeps and their total.
     """
 
@@ -44,6 +42,7 @@ class IALS:
         ridge: float = 10.0,
         n_sweeps: int = 15,
         seed: int = 0,
+        cells_at_once: int = 50_000,
         on_sweep: Callable[[int, int], None] | None = None,
     ) -> None:
         if n_factors < 1 or n_sweeps < 1:
@@ -60,6 +59,7 @@ class IALS:
         self._ridge = ridge
         self._n_sweeps = n_sweeps
         self._seed = seed
+        self._cells_at_once = cells_at_once
         self._on_sweep = on_sweep
         self._factors: Factors | None = None
 
@@ -76,7 +76,8 @@ class IALS:
         """Alternate between users and items; see ``Baseline.fit``."""
         require_past(interactions, now_us)
         matrix = interactions.matrix()
-        by_user, by_item = _batches(matrix), _batches(matrix.T.tocsr())
+        by_user = _batches(matrix, self._cells_at_once)
+        by_item = _batches(matrix.T.tocsr(), self._cells_at_once)
         generator = torch.Generator().manual_seed(self._seed)
         shape = (interactions.n_items, self._n_factors)
         items = torch.randn(shape, generator=generator) * _INITIAL_SIZE
@@ -123,8 +124,11 @@ class _Batch(NamedTuple):
     present: Tensor  # 1.0 where ``columns`` is not padding (b, L)
 
 
-def _batches(matrix: "sparse.csr_matrix") -> list[_Batch]:
-    """Return the non-empty rows in padded batches, short rows first."""
+def _batches(matrix: "sparse.csr_matrix", cells_at_once: int) -> list[_Batch]:
+    """Return the non-empty rows in padded batches, short rows first.
+
+    The lengths of the rows in one batch differ by at most a factor of two.
+    """
     lengths = np.diff(matrix.indptr)
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
@@ -133,7 +137,7 @@ def _batches(matrix: "sparse.csr_matrix") -> list[_Batch]:
         # The last row of a batch is its longest, and all are padded to it.
         longest = lengths[order[start:]]
         cells = longest * np.arange(1, len(longest) + 1)
-        fits = (cells <= _BATCH_CELLS) & (longest <= 2 * longest[0])
+        fits = (cells <= cells_at_once) & (longest <= 2 * longest[0])
         size = max(int(fits.sum()), 1)
         batches.append(_batch(matrix, order[start : start + size], lengths))
         start += size

@@ -11,9 +11,6 @@ from recsys.data.interactions import Interactions
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
 
-# Similarities are computed for this many items at once, so that memory is not N x N.
-_BLOCK_ITEMS = 1_024
-
 
 class ItemKNN:
     """Sum, over the candidate's nearest items, of the cosine to those that the user has.
@@ -23,7 +20,7 @@ class ItemKNN:
 
     Args:
         n_neighbours: Neighbours of each candidate.
-        shrinkage: Added to the denominator of the cosine, in users; see ``cosine_neighbours``.
+        shrinkage: Number of users added to the denominator; see ``cosine_neighbours``.
     """
 
     def __init__(self, n_neighbours: int = 20, *, shrinkage: float = 10.0) -> None:
@@ -110,7 +107,11 @@ class _Fitted(NamedTuple):
 
 
 def cosine_neighbours(
-    matrix: "sparse.csr_matrix", *, n_neighbours: int, shrinkage: float = 0.0
+    matrix: "sparse.csr_matrix",
+    *,
+    n_neighbours: int,
+    shrinkage: float = 0.0,
+    items_at_once: int = 1_024,
 ) -> "sparse.csr_matrix":
     """Return each item's nearest items, float32 (N, N); a row's columns are its neighbours.
 
@@ -120,15 +121,16 @@ def cosine_neighbours(
     Args:
         matrix: Who has what, 1.0 or nothing, (U, N).
         n_neighbours: Neighbours kept for each item; fewer where fewer share a user.
-        shrinkage: In users.
+        shrinkage: Number of users added to the denominator.
+        items_at_once: Items whose similarities are held in memory together, each with all others.
     """
     n_items = matrix.shape[1]
     by_item = matrix.T.tocsr()
     norms = np.sqrt(by_item.getnnz(axis=1)).astype(np.float32)
     kept = min(n_neighbours, n_items)
     blocks = []
-    for start in range(0, n_items, _BLOCK_ITEMS):
-        block = np.arange(start, min(start + _BLOCK_ITEMS, n_items))
+    for start in range(0, n_items, items_at_once):
+        block = np.arange(start, min(start + items_at_once, n_items))
         similarity = (by_item[block] @ matrix).toarray()  # (block, N), common users
         similarity /= np.maximum(norms[block, None] * norms + np.float32(shrinkage), 1e-9)
         similarity[np.arange(len(block)), block] = 0.0  # an item is not its own neighbour

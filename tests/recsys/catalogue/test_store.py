@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from recsys.catalogue.filters import Filters
-from recsys.catalogue.store import Catalogue
+from recsys.catalogue.store import Catalogue, category_codes
 from recsys.errors import UnknownItemError
 from recsys.schema import ItemSchema
 
@@ -80,6 +80,21 @@ def test_filters_keep_what_they_say(
     catalogue: Catalogue, filters: Filters, wanted: list[str]
 ) -> None:
     assert answered(catalogue, filters) == wanted
+
+
+def test_category_codes_agree_down_to_where_two_paths_part() -> None:
+    paths = [["Wear", "Shoes"], ["Wear", "Hats"], [], ["Home", "Shoes", "a", "b", "c"]]
+    codes = category_codes(paths)
+    assert codes.tolist() == [[0, 1, -1, -1], [0, 2, -1, -1], [-1] * 4, [3, 4, 5, 6]]
+
+
+def test_category_codes_given_before_are_kept_and_new_ones_added() -> None:
+    known = {("Wear",): 0, ("Wear", "Hats"): 1}
+    assert category_codes([["Home"], ["Wear", "Hats"]], known).tolist() == [
+        [2, -1, -1, -1],
+        [0, 1, -1, -1],
+    ]
+    assert known == {("Wear",): 0, ("Wear", "Hats"): 1, ("Home",): 2}
 
 
 def test_items_created_later_are_not_there_yet(catalogue: Catalogue) -> None:

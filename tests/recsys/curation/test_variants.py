@@ -137,38 +137,6 @@ def test_variants_look_alike_if_need_be_by_way_of_another() -> None:
     assert groups(items, np.zeros((4, 2), np.float32)) == [], "items without an embedding"
 
 
-def flooded(similar: np.ndarray) -> list[list[int]]:
-    """Components of two or more, as a walk from each row that none has reached yet."""
-    found: list[list[int]] = []
-    for first in range(len(similar)):
-        if any(first in group for group in found):
-            continue
-        group = [first]
-        for row in group:  # grows as it is walked
-            group += [
-                other for other in np.flatnonzero(similar[row]).tolist() if other not in group
-            ]
-        found.append(sorted(group))
-    return [group for group in found if len(group) > 1]
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_groups_are_the_connected_components_however_items_are_cut_into_blocks(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generator = np.random.default_rng(seed)
-    embeddings = generator.normal(size=(40, 3)).astype(np.float32)
-    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    items = shop(*(f"size {n} cap" for n in range(40)))
-    wanted = [[f"i{row}" for row in group] for group in flooded(embeddings @ embeddings.T >= 0.93)]
-    for block in (1, 7, 40, 64):
-        monkeypatch.setattr("recsys.curation.variants._BLOCK", block)
-        found = find_variants(items, embeddings, min_similarity=0.93)
-        groups = found.group_by("group", maintain_order=True).agg("item_id")
-        assert groups["group"].to_list() == list(range(len(wanted)))
-        assert groups["item_id"].to_list() == wanted
-
-
 @pytest.mark.parametrize("min_similarity", [-1.0, 0.9])
 def test_a_large_group_never_has_all_its_pairs_in_memory(min_similarity: float) -> None:
     count = 3_000

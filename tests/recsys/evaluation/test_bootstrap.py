@@ -42,10 +42,10 @@ def test_interval_holds_the_true_mean_about_as_often_as_it_says():
     assert 0.90 <= np.mean(held) <= 0.98
 
 
-def test_blocks_of_resamples_do_not_change_the_interval(values, monkeypatch):
-    whole = estimate(values, seed=4)
-    monkeypatch.setattr("recsys.evaluation.bootstrap._BLOCK", 7 * len(values))
-    assert estimate(values, seed=4) == pytest.approx(whole)
+def test_blocks_of_resamples_do_not_change_the_interval(values):
+    (whole,) = estimates(values[:, None], seed=4)
+    (pieces,) = estimates(values[:, None], seed=4, numbers_at_once=7 * len(values))
+    assert pieces == pytest.approx(whole)
 
 
 def test_same_seed_gives_the_same_interval_and_another_seed_another(values):

@@ -24,7 +24,7 @@ from recsys.recommender import Recommender
 @pytest.fixture(scope="module")
 def tables(tiny_run: Run) -> dict:
     ablations = {name: Bundle(path) for name, path in tiny_run.ablations.items()}
-    return {one.scope: one for one in rank_systems(Bundle(tiny_run.bundle), ablations)}
+    return {one.scope: one for one in rank_systems(Bundle(tiny_run.bundle), ablations).tables}
 
 
 def test_every_scope_has_ours_the_ablations_and_the_baselines(tables: dict) -> None:
@@ -96,10 +96,15 @@ def test_a_bundle_without_ranking_cannot_be_ranked(tiny_run: Run) -> None:
         rank_systems(Bare(tiny_run.bundle), {})
 
 
-def test_a_shop_too_large_for_ease_is_ranked_without_it_and_the_report_says_so(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_shop_too_large_for_ease_is_ranked_without_it_and_the_reason_is_given(
+    tiny_bundle: Path,
 ) -> None:
-    monkeypatch.setattr("recsys.evaluation.systems.EASE_MAX_ITEMS", 5)
+    ranked = rank_systems(Bundle(tiny_bundle), {}, scopes=("all",), ease_max_items=5)
+    assert not any(row.name.startswith("EASE") for row in ranked.tables[0].systems)
+    assert ranked.left_out == ["the EASE baseline: more than 5 items have events"]
+
+
+def test_a_small_shop_is_ranked_beside_ease(tiny_bundle: Path) -> None:
     report = evaluate(Bundle(tiny_bundle), EvaluationConfig(scopes=("all",)), title="x")
-    assert "EASE" not in [row.name for row in report.rankings[0].systems]
-    assert any(reason.startswith("the EASE baseline") for reason in report.left_out)
+    assert any(row.name.startswith("EASE") for row in report.rankings[0].systems)
+    assert not any("EASE" in reason for reason in report.left_out)

@@ -1,11 +1,9 @@
-from typing import Literal
-
 import numpy as np
-import pytest
+from scipy import sparse
 
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 from recsys.ranking.baselines import cosine_neighbours, ease_weights
-from recsys.ranking.statistics import SHRINKAGE, build_statistics
+from recsys.ranking.statistics import SHRINKAGE, build_statistics, entries_by_row
 
 DAY = MICROSECONDS_PER_DAY
 NOW = 1_000 * DAY
@@ -81,24 +79,20 @@ def test_items_without_events_have_no_neighbours() -> None:
     assert (statistics.neighbour_weights[4:] == 0).all()
 
 
-def test_a_large_catalogue_uses_cosine_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys.ranking.statistics.EASE_MAX_ITEMS", 3)
-    statistics = build_statistics(interactions(*EVENTS), NOW, n_neighbours=3)
+def test_a_large_catalogue_uses_cosine_neighbours() -> None:
+    statistics = build_statistics(interactions(*EVENTS), NOW, n_neighbours=3, ease_max_items=3)
     # Items 0 and 1 have the same two buyers; item 3 shares its only buyer with item 2 alone.
     assert statistics.neighbour_rows[0, 0] == 1
     assert statistics.neighbour_rows[3, 0] == 2
 
 
-def test_cosine_neighbours_are_the_largest_of_each_dense_row_and_ties_go_by_row(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("recsys.ranking.statistics.EASE_MAX_ITEMS", 3)
+def test_cosine_neighbours_are_the_largest_of_each_dense_row_and_ties_go_by_row() -> None:
     generator = np.random.default_rng(0)
     pairs = zip(generator.integers(0, 25, 160), 2 * generator.integers(0, 20, 160), strict=True)
     events = interactions(*((user, item, 1.0) for user, item in pairs), n_items=40)
     known = np.unique(events.item_rows)  # every other item has no event at all
     for count in (1, 4, 39):
-        found = build_statistics(events, NOW, n_neighbours=count)
+        found = build_statistics(events, NOW, n_neighbours=count, ease_max_items=3)
         cosines = cosine_neighbours(
             events.matrix()[:, known], n_neighbours=count, shrinkage=SHRINKAGE
         )
@@ -110,22 +104,16 @@ def test_cosine_neighbours_are_the_largest_of_each_dense_row_and_ties_go_by_row(
             assert list(pairs) == wanted
 
 
-def test_what_is_sorted_for_an_item_is_its_neighbours_and_not_the_catalogue(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("recsys.ranking.statistics.EASE_MAX_ITEMS", 3)
-    n_sorted = []
-    argsort = np.argsort
+def test_a_sparse_matrix_yields_what_it_stores_and_a_dense_one_whole_rows() -> None:
+    dense = np.array([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 3.0]], dtype=np.float32)
+    stored = [(c.tolist(), v.tolist()) for c, v in entries_by_row(sparse.csr_matrix(dense))]
+    whole = [(c.tolist(), v.tolist()) for c, v in entries_by_row(dense)]
+    assert stored == [([1], [2.0]), ([], []), ([0, 2], [1.0, 3.0])]
+    assert whole == [([0, 1, 2], row) for row in dense.tolist()]
 
-    def counted(values: np.ndarray, kind: Literal["stable"] | None = None) -> np.ndarray:
-        if kind == "stable":  # others are of SciPy
-            n_sorted.append(len(values))
-        return argsort(values, kind=kind)
 
-    # Every item shares its users with one other.
+def test_items_that_share_their_users_with_one_other_have_it_as_their_neighbour() -> None:
     events = interactions(*((item // 2, item, 1.0) for item in range(40)), n_items=40)
-    with monkeypatch.context() as patched:
-        patched.setattr("recsys.ranking.statistics.np.argsort", counted)
-        found = build_statistics(events, NOW)
-    assert max(n_sorted) == 1
+    found = build_statistics(events, NOW, ease_max_items=3)
     assert found.neighbour_rows[:, 0].tolist() == [item ^ 1 for item in range(40)]
+    assert (found.neighbour_rows[:, 1:] == -1).all()

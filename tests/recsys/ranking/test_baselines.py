@@ -164,11 +164,11 @@ def test_item_knn_equals_its_definition_as_loops(random_events):
     np.testing.assert_allclose(model.scores(np.arange(users)), expected, atol=1e-6)
 
 
-def test_neighbours_do_not_depend_on_the_block_size(random_events, monkeypatch):
+def test_neighbours_do_not_depend_on_how_many_items_are_compared_at_once(random_events):
     matrix = random_events.matrix()
     whole = cosine_neighbours(matrix, n_neighbours=4).toarray()
-    monkeypatch.setattr("recsys.ranking.baselines.neighbours._BLOCK_ITEMS", 4)
-    np.testing.assert_array_equal(cosine_neighbours(matrix, n_neighbours=4).toarray(), whole)
+    pieces = cosine_neighbours(matrix, n_neighbours=4, items_at_once=4).toarray()
+    np.testing.assert_array_equal(pieces, whole)
     assert (np.diag(whole) == 0).all()
     assert ((whole > 0).sum(axis=1) <= 4).all()
 
@@ -223,11 +223,11 @@ def test_ials_items_solve_the_normal_equations_given_the_users(random_events):
         np.testing.assert_allclose(items[item], expected, atol=1e-4)
 
 
-def test_ials_does_not_depend_on_how_rows_are_batched(clusters, monkeypatch):
-    whole = IALS(4, n_sweeps=3).fit(clusters, now_us=NOW_US).scores(np.arange(40))
-    monkeypatch.setattr("recsys.ranking.baselines.factors._BATCH_CELLS", 60)
-    pieces = IALS(4, n_sweeps=3).fit(clusters, now_us=NOW_US).scores(np.arange(40))
-    np.testing.assert_allclose(pieces, whole, atol=1e-4)
+def test_ials_does_not_depend_on_how_rows_are_batched(clusters):
+    whole = IALS(4, n_sweeps=3).fit(clusters, now_us=NOW_US)
+    pieces = IALS(4, n_sweeps=3, cells_at_once=60).fit(clusters, now_us=NOW_US)
+    users = np.arange(40)
+    np.testing.assert_allclose(pieces.scores(users), whole.scores(users), atol=1e-4)
 
 
 def test_ials_depends_on_its_seed_and_tells_of_every_sweep(random_events):

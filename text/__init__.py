@@ -1,8 +1,8 @@
 """Text tower: titles in, embeddings out.
 
-Fine-tuning is ``text.finetuning.finetune``, files are ``text.checkpoint``, and ``text.report`` says
-what an encoder knows. The names below are opened on first use, so that ``import text`` costs
-nothing.
+``text.finetuning.finetune`` trains an encoder, ``text.checkpoint`` saves and loads it, and
+``text.report`` measures what it knows. The names below are imported on first use, so that
+``import text`` is fast.
 """
 
 import importlib

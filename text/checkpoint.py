@@ -1,8 +1,8 @@
-"""Encoders on disk, in the folder format of sentence-transformers: safetensors and JSON only."""
+"""Save and load encoders in the folder format of sentence-transformers, as safetensors and JSON."""
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,14 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from text.encoder import TextEncoder
 from text.errors import CheckpointError
@@ -27,16 +34,16 @@ _POOLING_FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
-# Modules of the format that change nothing here: dropout is off, and every output has unit length.
+# Modules of the format that change nothing here: dropout is off, and outputs have unit length anyway.
 _NEUTRAL = ("Normalize", "Dropout")
 
 
 def save(encoder: TextEncoder, folder: Path) -> None:
-    """Write an encoder so that ``load``, and sentence-transformers, give the same embeddings.
+    """Write an encoder so that ``load`` and sentence-transformers give the same embeddings.
 
     Args:
-        encoder: What to save.
-        folder: Made if it does not exist; files of the same names are replaced.
+        encoder: Encoder to save.
+        folder: Folder to write to, created if missing; files of the same names are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet_transformers():
@@ -66,17 +73,18 @@ def save(encoder: TextEncoder, folder: Path) -> None:
 def load(folder: Path) -> TextEncoder:
     """Return the encoder of a sentence-transformers or plain transformers folder, in float32.
 
-    A folder without ``modules.json`` says nothing of pooling: the mean is used, and logged.
+    A folder without ``modules.json`` does not say how to pool: the mean is used, with a warning.
 
     Args:
-        folder: What ``save``, sentence-transformers or transformers' ``save_pretrained`` wrote.
+        folder: Folder that ``save``, sentence-transformers or transformers' ``save_pretrained``
+            wrote.
 
     Raises:
-        CheckpointError: If the folder is not such a folder, is damaged, has no safetensors
+        CheckpointError: If the folder is of another format, is damaged, lacks safetensors
             weights, or has modules that are not supported.
     """
     if not (folder / "modules.json").is_file():
-        logger.warning("%s has no modules.json; its tokens are pooled by their mean", folder)
+        logger.warning("%s has no modules.json: pooling its tokens by the mean", folder)
         return _load_transformer(folder, folder)
     modules = [
         (entry["type"].rpartition(".")[2], folder / entry["path"])
@@ -102,13 +110,43 @@ def _load_transformer(folder: Path, weights: Path) -> TextEncoder:
             f"{weights} must be a transformers or sentence-transformers folder, but it has no "
             "config.json"
         )
+    backbone, tokenizer, missing = _read_transformer(weights)
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{weights} must hold a tokenizer.json, or what one can be made from, "
+            f"got {type(tokenizer).__name__}"
+        )
+    limits = [tokenizer.model_max_length, _read_settings(weights).get("max_seq_length")]
+    # A tokenizer without a limit has a model_max_length of 1e30.
+    max_tokens = min(int(limit) for limit in (*limits, 8192) if limit)
+    lacking = sorted(name for name in missing if not name.startswith("pooler."))
+    if lacking:
+        raise CheckpointError(
+            f"{weights} must hold every weight of a {type(backbone).__name__}, "
+            f"but it lacks {', '.join(lacking[:5])}"
+        )
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None  # BERT has one, and the poolings here do not read it
+    return TextEncoder(
+        backbone,
+        tokenizer,
+        pooling="mean",
+        max_tokens=max_tokens,
+        prompt=_read_prompt(folder),
+    ).eval()
+
+
+def _read_transformer(
+    weights: Path,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Collection[str]]:
+    """Return the model in float32, its tokenizer, and the weights that the files lack."""
     try:
-        # Weights that the file lacks, as a pooler's, are drawn: not from the caller's generator.
+        # transformers draws weights that the files lack; the caller's generator stays as it is.
         with _quiet_transformers(), torch.random.fork_rng(devices=[]):
             config = AutoConfig.from_pretrained(weights)
-            # Of an encoder-decoder such as T5 only the encoder reads text.
+            # In an encoder-decoder such as T5, only the encoder reads text.
             model = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
-            # Some are published in half precision, in which small updates of weights are lost.
+            # Some models are published in half precision, which loses small updates of weights.
             backbone, report = model.from_pretrained(
                 weights,
                 config=config,
@@ -122,29 +160,7 @@ def _load_transformer(folder: Path, weights: Path) -> TextEncoder:
             f"{weights} must hold a transformers model with model.safetensors and a tokenizer, "
             f"but reading it failed: {error}"
         ) from error
-    if not tokenizer.is_fast:
-        raise CheckpointError(
-            f"{weights} must hold a tokenizer.json, or what one can be made from, "
-            f"got {type(tokenizer).__name__}"
-        )
-    limits = [tokenizer.model_max_length, _read_settings(weights).get("max_seq_length")]
-    # Tokenizers without a limit of their own say 1e30.
-    max_tokens = min(int(limit) for limit in (*limits, 8192) if limit)
-    lacking = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    if lacking:
-        raise CheckpointError(
-            f"{weights} must hold every weight of a {type(backbone).__name__}, "
-            f"but it lacks {', '.join(lacking[:5])}"
-        )
-    if getattr(backbone, "pooler", None) is not None:
-        backbone.pooler = None  # BERT's; no pooling here reads it
-    return TextEncoder(
-        backbone,
-        tokenizer,
-        pooling="mean",
-        max_tokens=max_tokens,
-        prompt=_read_prompt(folder),
-    ).eval()
+    return backbone, tokenizer, report["missing_keys"]
 
 
 def _read_settings(weights: Path) -> dict[str, Any]:
@@ -162,7 +178,7 @@ def _read_pooling(path: Path) -> str:
     modes += [name for flag, name in _POOLING_FLAGS.items() if settings.get(flag)]
     if len(modes) != 1 or modes[0] not in _POOLING_FLAGS.values():
         raise CheckpointError(
-            f"{path}/config.json must set one pooling of {', '.join(_POOLING_FLAGS.values())}, "
+            f"{path}/config.json must set exactly one of the poolings {', '.join(_POOLING_FLAGS.values())}, "
             f"got {', '.join(modes) or settings}"
         )
     if not settings.get("include_prompt", True):
@@ -203,7 +219,9 @@ def _load_dense(folder: Path) -> Dense:
         )
         dense.load_state_dict(load_file(folder / "model.safetensors"))
     except (KeyError, ValueError, RuntimeError, OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} must hold a Dense module, but: {error}") from error
+        raise CheckpointError(
+            f"{folder} must hold a Dense module, but reading it failed: {error}"
+        ) from error
     return dense
 
 
@@ -211,7 +229,9 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} must be a readable JSON file, but: {error}") from error
+        raise CheckpointError(
+            f"{path} must be a readable JSON file, but reading it failed: {error}"
+        ) from error
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -221,7 +241,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers from drawing bars and reports of weights that are not used here."""
+    """Silence the progress bars of transformers, and its warnings about unused weights."""
     verbosity = transformers.logging.get_verbosity()
     bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Texts with labels and relations, cut into words once, served as whole batches."""
+"""Texts with labels and relations, split into words once and read as whole batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,16 +20,16 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Samples:
-    """Texts, their labels, and what they are found by beside their own words.
+    """Texts, their labels, and what else they should be found by.
 
     Attributes:
-        texts: Titles, or titles and descriptions; n strings.
-        targets: Class index of every text for every target, int64 (n,); -1 where unknown.
-        classes: Class names of every target; the same targets in the same order.
-        categories: The category path of every text, as ``("Apparel", "Topwear", "Tshirts")``, empty
-            where unknown; n paths, or none at all.
-        pairs: Rows of two texts that go together, such as those bought together, int64 (P, 2), in
-            either order.
+        texts: Titles, or titles with descriptions (n).
+        targets: Class indices of the texts, by target, int64 (n,); -1 where unknown.
+        classes: Class names, by target, in the same order as ``targets``.
+        categories: Category paths such as ``("Apparel", "Topwear", "Tshirts")``, one per text (n),
+            each empty where unknown. An empty sequence stands for no categories at all.
+        pairs: Rows of two texts that go together, such as items bought together, int64 (P, 2). The
+            order within a pair does not matter.
     """
 
     texts: Sequence[str]
@@ -86,26 +86,26 @@ class Samples:
 
     @property
     def category_texts(self) -> list[str]:
-        """The words of every text's category path; n strings, or none."""
+        """The category path of every text as one string (n); empty without categories."""
         return [" ".join(path) for path in self.categories]
 
 
 class Batch(NamedTuple):
-    """Some texts, their labels and relations."""
+    """A batch of texts with their labels and relations."""
 
-    rows: list[int]  # which samples
+    rows: list[int]  # rows of the samples (B)
     texts: list[TokenizedText]
     labels: Tensor  # int64 (B, number of targets)
-    categories: list[TokenizedText]  # B, or none
-    pairs: Pairs  # of all texts, by rows
+    categories: list[TokenizedText]  # (B), or empty without categories
+    pairs: Pairs  # those of all texts, by row
 
 
 class TextSet(Dataset[Batch]):
-    """Texts as words of token ids, in memory; answers a list of rows with one batch.
+    """Texts as words of token ids, in memory.
 
     Args:
-        samples: What to read.
-        encoder: Whose tokenizer cuts the texts.
+        samples: Texts, labels and relations.
+        encoder: Encoder whose tokenizer splits the texts.
     """
 
     def __init__(self, samples: Samples, encoder: TextEncoder) -> None:
@@ -124,7 +124,7 @@ class TextSet(Dataset[Batch]):
         return self.__getitems__([row])
 
     def __getitems__(self, rows: list[int]) -> Batch:
-        """Return a whole batch; torch's loader asks for one where this is defined."""
+        """Return a whole batch. The loader of torch calls this method where it exists."""
         categories = [self.categories[row] for row in rows] if self.categories else []
         return Batch(
             rows, [self.texts[row] for row in rows], self.labels[rows], categories, self.pairs
@@ -132,7 +132,7 @@ class TextSet(Dataset[Batch]):
 
 
 class EpochShuffle(Sampler[int]):
-    """A new order every epoch, a function of seed and epoch alone, so a resumed run repeats it.
+    """A new order every epoch, which depends on seed and epoch alone, so a resumed run repeats it.
 
     Args:
         count: Number of rows.
@@ -143,7 +143,7 @@ class EpochShuffle(Sampler[int]):
         self.count, self.seed, self.epoch = count, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this."""
+        """Choose the epoch. Lightning calls this method."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -20,16 +20,16 @@ from text.tokens.normalize import normalize
 class TextEncoder(nn.Module):
     """A transformer, a pooling and an optional projection, with the tokenizer they belong to.
 
-    The same computation as a sentence-transformers model with a Normalize module (Reimers &
-    Gurevych, 2019, https://arxiv.org/abs/1908.10084); texts are normalised first.
+    Computes the same as a sentence-transformers model with a Normalize module (Reimers & Gurevych,
+    2019, https://arxiv.org/abs/1908.10084), on texts that ``normalize`` has cleaned first.
 
     Args:
         backbone: A transformers model whose output has ``last_hidden_state`` (B, T, F).
-        tokenizer: The one that the backbone was trained with.
+        tokenizer: Tokenizer that the backbone was trained with.
         pooling: A name in ``text.networks.pooling.POOLINGS``.
-        projection: Layers from the pooled (B, F) to (B, D); none keep F.
-        max_tokens: Texts are cut to this many tokens, special tokens included.
-        prompt: Put before every text, as some checkpoints were trained to see.
+        projection: Layers from the pooled tokens (B, F) to (B, D). Without layers D is F.
+        max_tokens: Longest text in tokens, special tokens included; longer texts are cut.
+        prompt: String put before every text, which some checkpoints were trained with.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class TextEncoder(nn.Module):
 
     @property
     def pad_id(self) -> int:
-        """Token id to pad with; any does where the tokenizer has none, for the mask hides it."""
+        """Token id to pad with, or 0 where the tokenizer has none; the mask hides it either way."""
         return int(self.tokenizer.pad_token_id or 0)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -81,14 +81,14 @@ class TextEncoder(nn.Module):
 
         Args:
             input_ids: Token ids, int64 (B, T).
-            attention_mask: 1 for a real token, 0 for padding on the right (B, T).
+            attention_mask: 1 at a real token, 0 at padding on the right (B, T).
         """
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
         pooled = pool(hidden.last_hidden_state, attention_mask, self.pooling)
         return F.normalize(self.projection(pooled), dim=1)
 
     def tokenize(self, texts: Sequence[str]) -> BatchEncoding:
-        """Return token ids of the normalised texts, as lists that are not padded yet."""
+        """Return the token ids of the normalised texts, as lists without padding."""
         prompted = [self.prompt + normalize(text) for text in texts]
         encoding: BatchEncoding = self.tokenizer(
             prompted, truncation=True, max_length=self.max_tokens
@@ -103,16 +103,17 @@ class TextEncoder(nn.Module):
         device: torch.device | str | None = None,
         progress: bool = False,
     ) -> NDArray[np.float32]:
-        """Return unit-length embeddings, float32 (N, D), the same whatever the batch (to 1e-5).
+        """Return unit-length embeddings, float32 (N, D).
 
-        An empty text has the embedding of the special tokens alone: one fixed unit vector per
-        encoder. A caller that knows a title is absent should mask it instead.
+        They do not depend on the batch size, to 1e-5. An empty text gets the embedding of the
+        special tokens alone, one fixed unit vector per encoder. Where a title is absent, mask it
+        instead of embedding an empty text.
 
         Args:
-            texts: Any strings.
-            batch_size: Texts in one pass; those of similar length go together.
-            device: Where to compute; the encoder is moved there. None leaves it where it is.
-            progress: Show Lightning's progress bar.
+            texts: Any strings (N).
+            batch_size: Number of texts in one forward pass; texts of similar length go together.
+            device: Device to move the encoder to; None leaves it where it is.
+            progress: Whether to show a progress bar.
 
         Raises:
             InvalidArgumentError: If ``batch_size`` is not positive, or ``texts`` is one string.
@@ -130,13 +131,23 @@ class TextEncoder(nn.Module):
         device: torch.device | str | None = None,
         progress: bool = False,
     ) -> NDArray[np.float32]:
-        """Return unit-length embeddings, float32 (N, D), of token ids; arguments as ``embed``."""
+        """Return the unit-length embeddings, float32 (N, D), of token ids.
+
+        Args:
+            ids: Token ids of each text, special tokens included (N).
+            batch_size: As for ``embed``.
+            device: As for ``embed``.
+            progress: As for ``embed``.
+
+        Raises:
+            InvalidArgumentError: If ``batch_size`` is not positive.
+        """
         if batch_size < 1:
             raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
         if device is not None:
             self.to(device)
         embeddings = np.empty((len(ids), self.dim), dtype=np.float32)
-        # Sorted by length, batches hold little padding.
+        # Texts sorted by length need little padding.
         order = np.argsort([len(row) for row in ids], kind="stable")
         was_training = self.training
         self.eval()
@@ -158,7 +169,12 @@ class TextEncoder(nn.Module):
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Return token ids filled up on the right, int64 (B, T), and which are real, int64 (B, T)."""
+    """Return token ids padded on the right, int64 (B, T), and their mask, int64 (B, T).
+
+    Args:
+        rows: Token ids of each text (B).
+        pad_id: Token id to pad with.
+    """
     width = max(1, *(len(row) for row in rows)) if rows else 1
     ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])

@@ -1,11 +1,11 @@
 """The errors this package raises on purpose.
 
 TextError
-├── WeightsError          a named checkpoint is not on this machine
+├── WeightsError          a named checkpoint cannot be found or fetched
 ├── CheckpointError       a saved encoder is damaged, incomplete or of another format
 ├── InvalidArgumentError  an argument that the caller must change (also a ValueError)
 ├── MissingExtraError     an optional package is not installed (also an ImportError)
-└── TrainingError         training cannot go on, or cannot be resumed
+└── TrainingError         training cannot continue, or cannot be resumed
 
 Any other exception is a defect of this library.
 """
@@ -16,7 +16,7 @@ class TextError(Exception):
 
 
 class WeightsError(TextError):
-    """A named checkpoint is not on this machine."""
+    """A named checkpoint cannot be found or fetched."""
 
 
 class CheckpointError(TextError):
@@ -32,4 +32,4 @@ class MissingExtraError(TextError, ImportError):
 
 
 class TrainingError(TextError):
-    """Training cannot go on, or cannot be resumed."""
+    """Training cannot continue, or cannot be resumed."""

@@ -1,4 +1,4 @@
-"""How well texts are found: by a few of their words, by their category, by what goes with them."""
+"""Measure how well texts are found by a few of their words, their category, or a partner."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,16 +19,16 @@ _QUERIES_AT_A_TIME = 256
 
 
 class Found(NamedTuple):
-    """How texts were found, each by one query.
+    """The ranks at which texts were found, one query each.
 
-    A text that answers the query as well is no mistake, and takes no place.
+    Other texts that answer the query are not counted as mistakes: they take no rank.
     """
 
-    rows: Ints  # the texts asked for (Q,)
-    ranks: Ints  # how many texts that are no answer are as near to the query, or nearer (Q,)
+    rows: Ints  # row of the text that each query looks for (Q,)
+    ranks: Ints  # number of wrong texts at least as near to the query (Q,)
 
     def hit_rate(self, k: int) -> float:
-        """Return the proportion of texts that are among the k nearest; 0 if none was asked for."""
+        """Return the proportion of texts with fewer than k wrong ones before them; 0 if Q is 0."""
         return float((self.ranks < k).mean()) if len(self.ranks) else 0.0
 
 
@@ -41,15 +41,17 @@ def find_by_words(
     max_queries: int,
     seed: int,
 ) -> Found:
-    """Return how texts are found by some of their own words; another that holds them answers, too.
+    """Return how texts are found by some of their own words.
+
+    Every text that contains all words of a query answers it.
 
     Args:
-        encoder: Embeds queries.
-        texts: The catalogue that is searched (N). Those without words are not asked for.
-        embeddings: Theirs, unit length (N, D).
-        n_words: Words of a query, in random order; all where the text has no more.
-        max_queries: Texts that are asked for, drawn at random where there are more.
-        seed: Of the draws.
+        encoder: Encoder of the queries.
+        texts: Texts to search (N). Texts without words get no query.
+        embeddings: Embeddings of the texts, unit length (N, D).
+        n_words: Words of a query, in random order; a shorter text gives all of its words.
+        max_queries: Largest number of queries; if there are more texts, some are drawn.
+        seed: Random seed for texts and words.
     """
     generator = np.random.default_rng(seed)
     tokenized = tokenize_words(encoder, texts)
@@ -73,15 +75,16 @@ def find_by_category(
     max_queries: int,
     seed: int,
 ) -> Found:
-    """Return how texts are found by the name of their category; others of that name answer, too.
+    """Return how texts are found by the name of their category.
+
+    The query is the last part of the path. Every text of that category answers it.
 
     Args:
-        encoder: Embeds queries.
-        categories: The path of every text (N), of which the last part is asked for; empty where
-            unknown.
-        embeddings: The texts', unit length (N, D).
-        max_queries: Texts that are asked for, drawn at random where there are more.
-        seed: Of the draw.
+        encoder: Encoder of the queries.
+        categories: Category path of every text (N), empty where unknown.
+        embeddings: Embeddings of the texts, unit length (N, D).
+        max_queries: Largest number of queries; if there are more texts, some are drawn.
+        seed: Random seed for the texts.
     """
     leaves = [path[-1] if path else None for path in categories]
     names = sorted({leaf for leaf in leaves if leaf is not None})
@@ -89,7 +92,7 @@ def find_by_category(
     codes = np.array([-1 if leaf is None else code_of[leaf] for leaf in leaves], dtype=np.int64)
     asked = np.random.default_rng(seed).permutation(np.flatnonzero(codes >= 0))[:max_queries]
     queries = encoder.embed(names)[codes[asked]]
-    # A text of unknown category may belong to any: it is neither right nor wrong.
+    # A text of unknown category may belong to any, so it is never counted as wrong.
     open_to_all = codes == -1
     return _find(
         queries,
@@ -100,13 +103,15 @@ def find_by_category(
 
 
 def find_by_partner(embeddings: Floats, pairs: Ints, *, max_queries: int, seed: int) -> Found:
-    """Return how texts are found by one that goes with them; others that do so answer, too.
+    """Return how texts are found by another text that goes with them.
+
+    The query is the embedding of the partner. Every text that goes with the partner answers it.
 
     Args:
-        embeddings: Of the texts, unit length (N, D).
-        pairs: Rows of two that go together, int64 (P, 2).
-        max_queries: Pairs that are asked for, drawn at random where there are more.
-        seed: Of the draw.
+        embeddings: Embeddings of the texts, unit length (N, D).
+        pairs: Rows of two texts that go together, int64 (P, 2).
+        max_queries: Largest number of queries; if there are more pairs, some are drawn.
+        seed: Random seed for the pairs.
     """
     chosen = np.random.default_rng(seed).permutation(pairs)[:max_queries]
     asked, partners = chosen.T
@@ -134,14 +139,16 @@ def word_query_hit_rate(
 ) -> float:
     """Return the proportion of texts that are among the k nearest to some of their own words.
 
+    The result is 0 if no text has a word.
+
     Args:
-        encoder: Embeds texts and queries.
-        texts: The catalogue that is searched; 0 if none has a word.
-        k: Places.
-        n_words: As of ``find_by_words``.
-        max_queries: As of ``find_by_words``.
-        seed: Of the draws.
-        device: Where to compute; the encoder is moved there. None leaves it where it is.
+        encoder: Encoder of texts and queries.
+        texts: Texts to search.
+        k: Number of places that count as found.
+        n_words: As for ``find_by_words``.
+        max_queries: As for ``find_by_words``.
+        seed: Random seed for texts and words.
+        device: Device to move the encoder to; None leaves it where it is.
     """
     embeddings = encoder.embed(texts, device=device)
     found = find_by_words(
@@ -153,14 +160,21 @@ def word_query_hit_rate(
 def _find(
     queries: Floats, embeddings: Floats, asked: Ints, answers: Callable[[slice], Tensor]
 ) -> Found:
-    """Return the ranks of the asked texts (Q,), given what answers each part of the queries."""
+    """Return the ranks of the asked texts (Q,).
+
+    Args:
+        queries: Embeddings of the queries (Q, D).
+        embeddings: Embeddings of the texts (N, D).
+        asked: Row of the text that each query looks for (Q,).
+        answers: Function from a slice of the queries to which texts answer them, bool (q, N).
+    """
     catalogue, ranks = torch.from_numpy(embeddings), []
-    # A few queries at a time, for each needs a score per text.
+    # In blocks of queries, since each query has a score per text.
     for start in range(0, len(asked), _QUERIES_AT_A_TIME):
         part = slice(start, start + _QUERIES_AT_A_TIME)
         scores = torch.from_numpy(queries[part]) @ catalogue.T
         own = scores.gather(1, torch.from_numpy(asked[part])[:, None])
-        # What is as near could as well come first.
+        # A wrong text that is just as near could come first.
         wrong = (scores >= own) & ~answers(part)
         ranks.append(wrong.sum(dim=1).numpy())
     return Found(asked, np.concatenate(ranks) if ranks else np.empty(0, dtype=np.int64))

@@ -1,1 +1,1 @@
-"""What an encoder is built from: transformers, pooling, projection, weights from elsewhere."""
+"""Parts of an encoder: pooling, projection, pretrained weights and how they are trained."""

@@ -1,4 +1,4 @@
-"""Build an encoder from its configuration: from a checkpoint, or from the catalogue's own words."""
+"""Build an encoder from its configuration: from a checkpoint, or new from the catalogue's words."""
 
 from collections.abc import Sequence
 
@@ -19,14 +19,15 @@ def build_encoder(config: TextConfig, texts: Sequence[str], *, seed: int) -> Tex
     """Return the encoder that fine-tuning starts from, in evaluation mode.
 
     Args:
-        config: Names the checkpoint, or gives the sizes of a new encoder.
-        texts: The catalogue's titles and descriptions; only a new encoder reads them.
-        seed: Of new weights. The same texts and seed give the same encoder.
+        config: Name of the checkpoint, or sizes of a new encoder.
+        texts: Titles and descriptions of the catalogue, which the tokenizer of a new encoder
+            learns from.
+        seed: Random seed for new weights. The same texts and seed give the same encoder.
 
     Raises:
         WeightsError: If the checkpoint is not on this machine and cannot be fetched.
-        CheckpointError: If it cannot be used.
-        InvalidArgumentError: If a new encoder is to be built and no text has a word.
+        CheckpointError: If the checkpoint is damaged or not supported.
+        InvalidArgumentError: If a new encoder is wanted and no text has a word.
     """
     if config.checkpoint is None:
         encoder = _build_new(config, texts, seed)
@@ -44,7 +45,7 @@ def _build_new(config: TextConfig, texts: Sequence[str], seed: int) -> TextEncod
     normalized = [normalize(text) for text in texts]
     if not any(normalized):
         raise InvalidArgumentError(
-            "texts must have a word to build an encoder from, got none; "
+            "texts must have at least one word to build an encoder from, but all are empty; "
             "give titles, or set checkpoint"
         )
     tokenizer = train_tokenizer(

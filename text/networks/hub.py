@@ -1,4 +1,4 @@
-"""Find the folder of a checkpoint that is named by path or hub id."""
+"""Find a checkpoint by its folder or hub id."""
 
 import re
 from pathlib import Path
@@ -7,20 +7,20 @@ from huggingface_hub import snapshot_download
 
 from text.errors import WeightsError
 
-# No pickled weights and no other frameworks' copies are ever fetched.
+# Pickled weights, and copies for other frameworks, are never fetched.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def find_checkpoint(name: str) -> Path:
-    """Return the local folder of a checkpoint, fetched from the hub if it is not there yet.
+    """Return the local folder of a checkpoint, which is fetched from the hub if need be.
 
     Args:
-        name: A folder, or an id such as ``sentence-transformers/all-MiniLM-L6-v2``.
+        name: Folder, or hub id such as ``sentence-transformers/all-MiniLM-L6-v2``.
 
     Raises:
-        WeightsError: If it is no folder, and neither the local cache nor the hub has it.
+        WeightsError: If the name is not a folder, and neither the local cache nor the hub has it.
     """
     if Path(name).is_dir():
         return Path(name)
@@ -28,10 +28,10 @@ def find_checkpoint(name: str) -> Path:
         raise WeightsError(f"checkpoint must be an existing folder or a hub id, got {name!r}")
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES))
-    # Every failure of the hub's client is one: no network, offline mode, no such id, not cached.
+    # The hub's client raises OSError for no network, offline mode, an unknown id, and not cached.
     except OSError as error:
         raise WeightsError(
-            f"checkpoint {name!r} is no folder here, not in the local hub cache, and could not be "
+            f"checkpoint {name!r} is not a folder, is not in the local hub cache, and could not be "
             f"fetched; run `hf download {name}` on a machine with network and copy its folder, or "
             f"unset checkpoint to build an encoder from the catalogue ({error})"
         ) from error

@@ -1,4 +1,4 @@
-"""Token vectors to one vector per text, never counting padding."""
+"""Pool the token vectors of a text into one vector; padding is left out."""
 
 from collections.abc import Callable
 
@@ -51,11 +51,11 @@ def pool(tokens: Tensor, mask: Tensor, mode: str) -> Tensor:
 
     Args:
         tokens: Token vectors (B, T, F).
-        mask: 1 for a real token, 0 for padding on the right (B, T).
+        mask: 1 at a real token, 0 at padding on the right (B, T).
         mode: A name in ``POOLINGS``.
 
     Raises:
-        InvalidArgumentError: If the shapes disagree or there is no such mode.
+        InvalidArgumentError: If the shapes disagree or the mode is unknown.
     """
     if mask.shape != tokens.shape[:2]:
         raise InvalidArgumentError(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from text.errors import InvalidArgumentError
 
-# By the names that checkpoints use; nothing else is ever imported from a name in a file.
+# The names that checkpoints use. A name in a file never imports anything else.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "torch.nn.modules.linear.Identity": nn.Identity,
     "torch.nn.modules.activation.Tanh": nn.Tanh,
@@ -22,8 +22,8 @@ class Dense(nn.Module):
     """A linear layer and an activation.
 
     Args:
-        in_features: Size of the input.
-        out_features: Size of the output.
+        in_features: Size of the input vectors.
+        out_features: Size of the output vectors.
         bias: Whether the layer adds a bias.
         activation: A name in ``ACTIVATIONS``.
     """
@@ -52,7 +52,13 @@ class Dense(nn.Module):
 
 
 def build_projection(in_features: int, out_features: int, *, seed: int) -> Dense:
-    """Return an orthogonal linear map: untrained, it keeps distances as well as its size allows."""
+    """Return an orthogonal linear map, which keeps distances as well as its size allows.
+
+    Args:
+        in_features: Size of the input vectors.
+        out_features: Size of the output vectors.
+        seed: Random seed for the weights.
+    """
     dense = Dense(in_features, out_features, bias=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

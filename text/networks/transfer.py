@@ -1,4 +1,4 @@
-"""What of an encoder that has learned before is trained."""
+"""Choose which weights of a pretrained encoder are trained."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from text.errors import InvalidArgumentError, MissingExtraError
 
 
 def stages(backbone: PreTrainedModel) -> list[list[str]]:
-    """Return names of the backbone's parameters in stages, from the words to the embedding.
+    """Return the names of the backbone's parameters, grouped into stages from input to output.
 
-    The first stage is what comes before the layers, the word embeddings; each layer is one more;
-    what follows the layers, such as a norm, is of the last. A backbone without a list of its layers
-    is one stage.
+    The first stage is everything before the layers, such as word embeddings. Each layer is one
+    more stage, and the last one includes what follows the layers, such as a norm. A backbone
+    without a list of layers is one stage.
     """
     count = int(getattr(backbone.config, "num_hidden_layers", 0))
     lists = (
@@ -37,14 +37,19 @@ def stages(backbone: PreTrainedModel) -> list[list[str]]:
 
 
 def restrict_learning(encoder: TextEncoder, transfer: TransferConfig) -> None:
-    """Freeze the first stages of the backbone, or all but low-rank updates that are added to it.
+    """Freeze the first stages of the backbone, or everything except added low-rank updates.
 
-    LoRA (Hu et al., 2021, https://arxiv.org/abs/2106.09685), by peft, of every linear layer, where
-    they update queries and values. Changed in place; at first its embeddings are the same.
+    The low-rank updates are LoRA (Hu et al., 2021, https://arxiv.org/abs/2106.09685), computed by
+    peft. They are added to every linear layer, where the paper has them for queries and values.
+    The encoder is changed in place, and its embeddings are the same until it is trained.
+
+    Args:
+        encoder: Encoder to change.
+        transfer: Number of frozen stages, or rank of the updates.
 
     Raises:
-        InvalidArgumentError: If it has fewer stages, nothing would be left to learn, or there are
-            no layers to update.
+        InvalidArgumentError: If the backbone has fewer stages, if every weight would be frozen, or
+            if there is no layer to update.
         MissingExtraError: If low-rank updates are wanted and peft is not installed.
     """
     if transfer.lora_rank:
@@ -59,9 +64,9 @@ def restrict_learning(encoder: TextEncoder, transfer: TransferConfig) -> None:
         )
     if frozen == len(found) and not encoder.dense_layers:
         raise InvalidArgumentError(
-            f"frozen_stages = {transfer.frozen_stages} leaves nothing to learn: set dim to another "
-            f"size than the checkpoint's {encoder.dim} for a projection that learns, or epochs = 0 "
-            "to keep the encoder as it is"
+            f"frozen_stages = {transfer.frozen_stages} freezes every weight: set dim to another "
+            f"size than the checkpoint's {encoder.dim} to train a projection, or epochs = 0 to "
+            "keep the encoder as it is"
         )
     parameters = dict(encoder.backbone.named_parameters())
     for name in (name for stage in found[:frozen] for name in stage):
@@ -71,7 +76,7 @@ def restrict_learning(encoder: TextEncoder, transfer: TransferConfig) -> None:
 def merge_lora(encoder: TextEncoder) -> None:
     """Add low-rank updates, if there are any, to the backbone's weights, in place.
 
-    Nothing of peft is left, and all weights can be trained again.
+    The layers of peft are removed, and all weights can be trained again.
     """
     for path, layer in list(encoder.backbone.named_modules()):
         if hasattr(layer, "get_base_layer"):
@@ -91,8 +96,8 @@ def _add_lora(encoder: TextEncoder, transfer: TransferConfig) -> None:
     layers = [path for path, part in modules if isinstance(part, nn.Linear)]
     if not layers:
         raise InvalidArgumentError(
-            f"lora_rank = {transfer.lora_rank} needs an encoder with layers, but this one has "
-            "none: name a checkpoint, set layers, or set lora_rank = 0"
+            f"lora_rank = {transfer.lora_rank} needs an encoder with linear layers, but this one "
+            "has only word embeddings: name a checkpoint, set layers, or set lora_rank = 0"
         )
     config = LoraConfig(r=transfer.lora_rank, lora_alpha=transfer.lora_alpha, target_modules=layers)
     inject_adapter_in_model(config, encoder.backbone)

@@ -1,4 +1,4 @@
-"""What a text tower can and cannot do, measured on a catalogue, as a page and a file."""
+"""Measure a text tower on a catalogue, and write the result as a page and a JSON file."""
 
 from text.report.evaluate import evaluate_encoder
 from text.report.page import read_report, write_report

@@ -19,7 +19,7 @@ from text.tokens.normalize import normalize
 WORDS = {"one word": 1, "two words": 2, "four words": 4}
 NO_LETTERS = "no letters"
 
-# Japanese is written in three scripts at once.
+# Japanese mixes three scripts in one text.
 _SCRIPTS = {"CJK": "Chinese or Japanese", "HIRAGANA": "Japanese", "KATAKANA": "Japanese"}
 
 
@@ -32,16 +32,19 @@ def evaluate_encoder(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> TextReport:
-    """Return all that a report says of the encoder, a function of the arguments alone.
+    """Return the encoder's results on a catalogue.
+
+    Targets, categories and pairs are each measured where the samples have them. The same arguments
+    give the same report.
 
     Args:
-        encoder: Left in the mode that it is in.
-        samples: The catalogue. Its targets, categories and pairs are each measured where there are
-            any; pairs are best those that training did not see.
-        max_queries: Texts that are asked for in each way, drawn at random where there are more.
-        seed: Of the queries and the intervals.
-        device: Where to compute; the encoder is moved there. None leaves it where it is.
-        progress: Show Lightning's progress bar.
+        encoder: Encoder to measure; it stays in training or evaluation mode.
+        samples: Texts of the catalogue; their pairs should be unknown to training.
+        max_queries: Largest number of queries of each kind; if there are more texts, some are
+            drawn.
+        seed: Random seed for the queries and the intervals.
+        device: Device to move the encoder to; None leaves it where it is.
+        progress: Whether to show a progress bar.
 
     Raises:
         InvalidArgumentError: If no text has a word.
@@ -51,7 +54,7 @@ def evaluate_encoder(
     by_words = found["two words"]
     if len(by_words.rows) == 0:
         raise InvalidArgumentError(
-            f"samples must have a text with a word, got {len(samples)} texts without any"
+            f"samples must have a text with a word, got {len(samples)} texts without words"
         )
     scripts = np.array([script(samples.texts[row]) for row in by_words.rows])
     names = [name for name, _ in Counter(scripts.tolist()).most_common()]
@@ -80,7 +83,7 @@ def _search(
     max_queries: int,
     seed: int,
 ) -> dict[str, Found]:
-    """Return how texts are found by everything that is known of them."""
+    """Return how texts are found by each kind of query that the samples allow."""
     texts: Sequence[str] = samples.texts
     found = {
         name: find_by_words(
@@ -100,7 +103,7 @@ def _search(
 
 
 def script(text: str) -> str:
-    """Return the script that most of the letters are of, as Unicode names it: Latin, Cyrillic."""
+    """Return the script of most letters, by its Unicode name, such as Latin or Cyrillic."""
     names = (unicodedata.name(letter, "") for letter in normalize(text) if letter.isalpha())
     counts = Counter(name.partition(" ")[0] for name in names)
     if counts["HIRAGANA"] + counts["KATAKANA"] > 0:

@@ -1,24 +1,21 @@
-"""Numbers with intervals: places in a ranking, and classes told by their means."""
+"""Metrics with intervals: ranks of the texts found, and classes predicted by nearest mean."""
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from text.report.results import Estimate, SearchResult, TargetResult
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
+from text.retrieval import Floats, Ints
 
 PLACES = 10
 
 
 def search_result(ranks: Ints, *, seed: int = 0) -> SearchResult:
-    """Return hit rate and mean reciprocal rank of at least one query.
+    """Return the hit rate and the mean reciprocal rank of the queries.
 
     Args:
-        ranks: Wrong texts before the right one, for every query (Q,).
-        seed: Of the intervals.
+        ranks: Number of wrong texts before the right one, for every query (Q,), Q at least 1.
+        seed: Random seed for the intervals.
     """
     hits, reciprocal = (ranks < PLACES).astype(np.float64), 1.0 / (ranks + 1)
     return SearchResult(
@@ -29,16 +26,16 @@ def search_result(ranks: Ints, *, seed: int = 0) -> SearchResult:
 
 
 def target_result(embeddings: Floats, labels: Ints, *, seed: int = 0) -> TargetResult | None:
-    """Return how often a text is nearest to the mean of its own class, itself left out of it.
+    """Return how often a text is nearest to the mean of the other texts of its class.
 
     The nearest-mean classifier (Mensink et al., 2013, https://hal.science/hal-00817211), without
-    its learned metric: it has nothing to train, so what it tells is in the embeddings. Texts whose
-    class is unknown or has no other text are left out; None if nothing is left.
+    its learned metric. It trains nothing, so it measures the embeddings alone. Texts whose class
+    is unknown or has no other text are left out. The result is None if no text is left.
 
     Args:
-        embeddings: Unit length (N, D).
-        labels: Classes, int64 (N,); -1 where unknown.
-        seed: Of the intervals.
+        embeddings: Embeddings of the texts, unit length (N, D).
+        labels: Class index of every text, int64 (N,); -1 where unknown.
+        seed: Random seed for the intervals.
     """
     counts = np.bincount(labels + 1)
     counts[0] = 0  # unknown
@@ -62,7 +59,7 @@ def target_result(embeddings: Floats, labels: Ints, *, seed: int = 0) -> TargetR
 
 
 def _nearest_means(embeddings: Floats, labels: Ints) -> Ints:
-    """Return the class (n,) whose mean has the largest cosine, a text's own computed without it."""
+    """Return the class with the nearest mean (n,); each text is left out of its own mean."""
     sums = np.zeros((int(labels.max()) + 1, embeddings.shape[1]), dtype=np.float32)
     np.add.at(sums, labels, embeddings)
     scores = embeddings @ _unit(sums).T

@@ -1,4 +1,4 @@
-"""Write a text report as one self-contained page for people and one JSON file for programs."""
+"""Write a text report as one self-contained page and one JSON file, and read the file again."""
 
 from pathlib import Path
 
@@ -15,21 +15,20 @@ JSON_NAME = "text.json"
 def write_report(report: TextReport, folder: Path, *, before: TextReport | None = None) -> Path:
     """Write ``text.html`` and ``text.json`` into the folder and return the page's path.
 
-    The page loads nothing from anywhere.
+    The page needs no network and no other file.
 
     Args:
-        report: What to say.
-        folder: Made if it is not there.
-        before: An evaluation of the same texts before fine-tuning, shown beside this one on the
-            page; it is not in the file.
+        report: Results to write.
+        folder: Folder to write to, created if missing.
+        before: Results on the same texts before fine-tuning, which the page shows beside the
+            report. The JSON file leaves them out.
 
     Raises:
-        InvalidArgumentError: If the earlier evaluation is of another number of texts.
+        InvalidArgumentError: If ``before`` has another number of texts than ``report``.
     """
     if before is not None and before.n_texts != report.n_texts:
         raise InvalidArgumentError(
-            f"before must be of the same {report.n_texts} texts as the report, "
-            f"got one of {before.n_texts}"
+            f"before must have the same {report.n_texts} texts as the report, got {before.n_texts}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / HTML_NAME
@@ -42,19 +41,19 @@ def read_report(folder: Path) -> TextReport:
     """Return the report whose ``text.json`` is in the folder, equal to the one written.
 
     Raises:
-        InvalidArgumentError: If there is none, or it is damaged or of another format.
+        InvalidArgumentError: If the file is missing, damaged or of another format.
     """
     path = folder / JSON_NAME
     try:
         return TypeAdapter(TextReport).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise InvalidArgumentError(
-            f"{path} must be a report that write_report wrote: {error}"
+            f"{path} must be a report that write_report wrote, but reading it failed: {error}"
         ) from error
 
 
 def _render(report: TextReport, before: TextReport | None) -> str:
-    # Names of targets are the shop's, so everything is escaped.
+    # Names of targets come from the shop's data, so everything is escaped.
     environment = Environment(
         loader=PackageLoader("text.report", "."),
         autoescape=True,

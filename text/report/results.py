@@ -1,4 +1,4 @@
-"""Everything that a text report says, as plain values."""
+"""Results of a text report, as plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """How texts are found by one kind of query.
+    """How well texts are found by one kind of query.
 
     Args:
-        n_queries: Texts that were asked for.
-        hit_rate: Share of them before which fewer than ten wrong texts came.
-        mrr: Mean of 1 over the place that a text has among the wrong ones.
+        n_queries: Number of queries, each for one text.
+        hit_rate: Proportion of the texts with fewer than ten wrong texts before them.
+        mrr: Mean reciprocal rank of the texts among the wrong ones.
     """
 
     n_queries: int
@@ -31,15 +31,15 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """How well the embeddings tell the classes of one target.
+    """How well the embeddings separate the classes of one target.
 
     Args:
-        n_texts: Texts measured.
-        n_left_out: Texts whose class is unknown or has no other text.
-        n_classes: Classes of the texts measured.
-        accuracy: Share of the texts given their own class.
+        n_texts: Number of texts measured.
+        n_left_out: Number of texts whose class is unknown or has no other text.
+        n_classes: Number of classes of the texts measured.
+        accuracy: Proportion of the texts whose predicted class is right.
         macro_f1: Mean F1 of the classes.
-        majority: Share of the most frequent class: what a constant answer would reach.
+        majority: Proportion of the most frequent class, the accuracy of a constant answer.
     """
 
     n_texts: int
@@ -55,13 +55,13 @@ class TextReport:
     """One encoder's results on one catalogue.
 
     Args:
-        encoder: Its network.
-        dim: Size D of its embeddings.
-        n_texts: Texts of the catalogue.
-        searches: By what texts were found by, such as ``two words``.
-        scripts: Finding texts by two words, by the script that most of their letters are of.
-        targets: Results of the targets that have a class with two texts.
-        format: Of the file.
+        encoder: Class name of the network.
+        dim: Embedding size D.
+        n_texts: Number of texts in the catalogue.
+        searches: Results by kind of query, such as ``two words``.
+        scripts: Results of the queries of two words, by the script of most letters of the text.
+        targets: Results by target, for targets that have a class with two texts.
+        format: Version of the file format.
     """
 
     encoder: str

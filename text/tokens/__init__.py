@@ -1,1 +1,1 @@
-"""From a title to token ids: normalising, splitting compounds, the tokenizer."""
+"""From a title to token ids: normalisation, compound words, and the tokenizer."""

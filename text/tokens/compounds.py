@@ -1,26 +1,26 @@
-"""Words that end in another word: German and Dutch compounds, Japanese and Korean ones."""
+"""Split compound words, as German, Dutch, Japanese and Korean have them."""
 
 from collections.abc import Mapping, Set
 
-# Of letters that a word is cut into, the shortest first and last part. Parts of scripts that write
-# a syllable in a character are shorter.
+# Fewest letters of the first and of the last part. In scripts that write a syllable as one
+# character, parts may be shorter.
 _SHORTEST = (3, 4)
 _SHORTEST_SYLLABLES = (2, 2)
 
 
 def split_compounds(counts: Mapping[str, int], *, min_count: int = 2) -> dict[str, list[str]]:
-    """Return every word as the parts it is made of, most often itself alone.
+    """Return the parts of every word; most words are one part.
 
-    A word is cut before the longest other word that it ends in, as "lederhandtasche" is before
-    "handtasche": the languages that glue words together put what a thing is last. Both parts are
-    cut in the same way, so that a word is the same parts alone and as the end of another.
+    A word is split before the longest other word that it ends in, so "lederhandtasche" is split
+    before "handtasche": languages with compounds put the kind of thing last. Both parts are split
+    in the same way, so a word has the same parts on its own and at the end of another.
 
-    A much simpler relative of Koehn and Knight (2003, https://aclanthology.org/E03-1076/), who
-    weigh all ways to cover a word with known ones: the first part need not be known here.
+    This is much simpler than Koehn and Knight (2003, https://aclanthology.org/E03-1076/), who
+    compare all ways to cover a word with known words. Here the first part may be unknown.
 
     Args:
-        counts: How often each lower-case word occurs.
-        min_count: Occurrences, as a word of its own, that make a word known.
+        counts: Number of occurrences of each lower-case word.
+        min_count: Fewest occurrences of a word that others are split at.
     """
     known = {word for word, count in counts.items() if count >= min_count and word.isalpha()}
     return {word: _split(word, known) for word in counts}

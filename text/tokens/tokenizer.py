@@ -19,16 +19,16 @@ from text.tokens.compounds import split_compounds
 
 PAD, START = "[PAD]", "[CLS]"
 
-# A piece that was seen this often becomes part of the vocabulary.
+# Pieces that occur this often become part of the vocabulary.
 _MIN_FREQUENCY = 2
 
 # Latin, Greek and Cyrillic accents, Hebrew and Arabic vowels and the Arabic stretch. Marks of other
-# scripts, as of Thai, Hindi and Japanese, are letters: without them words are other words.
+# scripts, such as Thai, Hindi and Japanese, stay: without them a word becomes another word.
 _OMITTED_MARKS = (
     "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u065f\u0670]"
 )
 
-# What shoppers write for what titles have; joiners and variation selectors cannot be typed at all.
+# Spellings in titles, and what shoppers type instead. Joiners and variation selectors have no key.
 _SPELLINGS = (
     ("[\u200c\u200d\ufe00-\ufe0f]", ""),
     ("ß", "ss"),
@@ -38,8 +38,8 @@ _SPELLINGS = (
     ("[‘’ʼ′]", "'"),
 )
 
-# Pieces of their own, with or without blanks around them: ideographs, emoji, numbers ("10cm" is "10
-# cm"), and runs of each kana.
+# These are always separate pieces: ideographs, emoji, numbers ("10cm" is read as "10 cm"), and
+# runs of hiragana or katakana.
 _PIECES = r"\p{Han}|\p{So}|\p{N}+|\p{Hiragana}+|[\p{Katakana}ー]+"
 
 
@@ -48,16 +48,16 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer of at most ``vocab_size`` tokens.
 
-    Case and the accents that shoppers leave out do not count. Every string can be written in it,
-    emoji included, so there is no unknown token. A word that occurs twice is one token, or those of
-    its parts where it ends in another word; a Chinese character is always its own piece, as in
-    BERT; no token says whether a blank came before it. The same texts give the same vocabulary:
-    WordPiece training would number it at random.
+    Case is ignored, and so are the accents that shoppers leave out. Every string can be encoded,
+    emoji included, so there is no unknown token. A word that occurs twice is one token, or one per
+    part if it is a compound. A Chinese character is always a separate piece, as in BERT. Tokens do
+    not encode the blank before them. The same texts give the same vocabulary, whereas WordPiece
+    training would number it at random.
 
     Args:
         texts: Normalised titles and descriptions.
-        vocab_size: Most tokens, at least 300 (256 bytes and the special tokens).
-        max_tokens: Texts are cut to this many tokens.
+        vocab_size: Largest number of tokens, at least 300 (256 bytes and the special tokens).
+        max_tokens: Longest text in tokens; longer texts are cut.
     """
     tokenizer = Tokenizer(models.BPE())
     spellings = [normalizers.Replace(Regex(old), new) for old, new in _SPELLINGS]
@@ -86,7 +86,7 @@ def train_tokenizer(
     normalized = (tokenizer.normalizer.normalize_str(text) for text in texts)
     counts = Counter(word for text in normalized for word, _ in cut.pre_tokenize_str(text))
     tokenizer.train_from_iterator(_compounds_apart(counts), trainer)
-    # The start token gives a text without words something to be embedded by.
+    # With a start token, a text without words has something to embed.
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A", special_tokens=[(START, tokenizer.token_to_id(START))]
     )
@@ -100,7 +100,7 @@ def train_tokenizer(
 
 
 def _compounds_apart(counts: Counter[str]) -> Iterator[str]:
-    """Yield every word as often as it occurs, its parts apart, so that no merge bridges them."""
+    """Yield every word as often as it occurs, blanks between its parts, so no merge joins them."""
     parts = split_compounds(counts, min_count=_MIN_FREQUENCY)
     for word, count in counts.items():
         for _ in range(count):

@@ -113,7 +113,7 @@ def test_merging_changes_no_embedding(deep: TextEncoder, planted: Planted) -> No
 def test_what_does_not_fit_the_encoder_is_refused(deep: TextEncoder, planted: Planted) -> None:
     with pytest.raises(ValueError, match=r"frozen_stages must be at most 4 .* got 5"):
         restrict_learning(deep, TransferConfig(frozen_stages=5))
-    with pytest.raises(ValueError, match="frozen_stages = all leaves nothing to learn: set dim"):
+    with pytest.raises(ValueError, match="frozen_stages = all freezes every weight: set dim"):
         restrict_learning(deep, TransferConfig(frozen_stages="all"))
     shallow = build_encoder(CONFIG.model_copy(update={"layers": 0}), planted(40).texts, seed=0)
     with pytest.raises(ValueError, match="lora_rank = 2 needs an encoder with layers"):

@@ -62,7 +62,7 @@ def test_texts_alone_are_enough(encoder: TextEncoder) -> None:
 
 
 def test_texts_without_a_word_are_refused(encoder: TextEncoder) -> None:
-    with pytest.raises(ValueError, match="a text with a word, got 2 texts without any"):
+    with pytest.raises(ValueError, match="a text with a word, got 2 texts without words"):
         evaluate_encoder(encoder, Samples(["", " "]))
 
 

@@ -34,7 +34,7 @@ _POOLING_FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
-# Modules of the format that change nothing here: dropout is off, and outputs have unit length anyway.
+# These modules change nothing here: dropout is off, and all outputs have unit length.
 _NEUTRAL = ("Normalize", "Dropout")
 
 
@@ -125,8 +125,6 @@ def _load_transformer(folder: Path, weights: Path) -> TextEncoder:
             f"{weights} must hold every weight of a {type(backbone).__name__}, "
             f"but it lacks {', '.join(lacking[:5])}"
         )
-    if getattr(backbone, "pooler", None) is not None:
-        backbone.pooler = None  # BERT has one, and the poolings here do not read it
     return TextEncoder(
         backbone,
         tokenizer,
@@ -139,7 +137,7 @@ def _load_transformer(folder: Path, weights: Path) -> TextEncoder:
 def _read_transformer(
     weights: Path,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Collection[str]]:
-    """Return the model in float32, its tokenizer, and the weights that the files lack."""
+    """Return the model in float32 without its pooler, its tokenizer, and the missing weights."""
     try:
         # transformers draws weights that the files lack; the caller's generator stays as it is.
         with _quiet_transformers(), torch.random.fork_rng(devices=[]):
@@ -160,6 +158,8 @@ def _read_transformer(
             f"{weights} must hold a transformers model with model.safetensors and a tokenizer, "
             f"but reading it failed: {error}"
         ) from error
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None  # BERT has one, and the poolings here do not read it
     return backbone, tokenizer, report["missing_keys"]
 
 
@@ -178,8 +178,8 @@ def _read_pooling(path: Path) -> str:
     modes += [name for flag, name in _POOLING_FLAGS.items() if settings.get(flag)]
     if len(modes) != 1 or modes[0] not in _POOLING_FLAGS.values():
         raise CheckpointError(
-            f"{path}/config.json must set exactly one of the poolings {', '.join(_POOLING_FLAGS.values())}, "
-            f"got {', '.join(modes) or settings}"
+            f"{path}/config.json must set exactly one pooling of "
+            f"{', '.join(_POOLING_FLAGS.values())}, got {', '.join(modes) or settings}"
         )
     if not settings.get("include_prompt", True):
         raise CheckpointError(f"{path}/config.json: include_prompt = false is not supported")

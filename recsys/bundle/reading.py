@@ -148,7 +148,7 @@ class Bundle:
         encoder = UserEncoder(
             self.item_embeddings.shape[1],
             n_kinds=len(self.interactions.kind_names),
-            **_spec(UserEncoderSpec, self._description["users"]),
+            spec=UserEncoderSpec(**_spec(UserEncoderSpec, self._description["users"])),
         )
         ranker = Ranker(len(FEATURES), **_spec(RankerSpec, self._description["ranker"]))
         return UserRanker(

@@ -1,4 +1,4 @@
-"""Towers and fusion as one step: titles and pictures in, vectors of the item space out."""
+"""The towers and the fusion as one object: titles and pictures in, item embeddings out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,17 +19,17 @@ from vision.images import ImageError, load
 from vision.precision import Precision, autocast
 from vision.tower import VisionTower
 
-Thing = TypeVar("Thing", bound=str | bytes | Path)
+Content = TypeVar("Content", bound=str | bytes | Path)
 MAX_QUERY_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True)
 class Modalities:
-    """Tower outputs of some items, before fusion.
+    """Tower outputs of B items, before fusion.
 
     Args:
-        embeddings: By modality, (B, D_m); rows of absent modalities are zero.
-        present: By modality, which items have it, bool (B,).
+        embeddings: Embeddings by modality, (B, D_m); rows of absent modalities are zero.
+        present: Masks by modality of the items that have it, bool (B,).
     """
 
     embeddings: Mapping[str, Floats]
@@ -47,19 +47,19 @@ class Modalities:
 
 
 def item_texts(items: pl.DataFrame) -> list[str | None]:
-    """Return title and description of each item as one text, None where it has neither."""
+    """Return title and description of each item as one text; None for an item with neither."""
     texts = pl.concat_str("title", "description", separator=". ", ignore_nulls=True)
     return [text or None for text in items.select(text=texts)["text"]]
 
 
 class ItemEmbedder:
-    """Embeds items and queries into the item space.
+    """Embeds items and queries into one space, with both towers and the fusion.
 
     Args:
-        vision: Tower for pictures, if there is one.
-        text: Encoder for titles, if there is one.
-        fusion: From modality embeddings to item embeddings.
-        device: Where the networks run.
+        vision: Tower for images; None without one.
+        text: Encoder for texts; None without one.
+        fusion: Network from modality embeddings to item embeddings.
+        device: Device of the networks.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class ItemEmbedder:
         """Return item embeddings (B, D); an item with neither title nor picture gets zeros.
 
         Args:
-            items: Table of ``ItemSchema``, B rows; its ``image`` column is not read.
-            pictures: The items' pictures as files' bytes, B entries.
+            items: Table of ``ItemSchema`` (B rows); its ``image`` column is ignored.
+            pictures: File contents of the items' pictures (B), None where absent.
 
         Raises:
             InvalidImageError: If a picture is not a readable image; the message has its index.
-            InvalidArgumentError: If the lengths disagree.
+            InvalidArgumentError: If the numbers of items and pictures differ.
         """
         return self.fuse(self.item_modalities(items, pictures))
 
     def item_modalities(self, items: pl.DataFrame, pictures: Sequence[bytes | None]) -> Modalities:
-        """Return the towers' embeddings of items; arguments and errors as for :meth:`items`."""
+        """Return the tower outputs of items; arguments and errors as for :meth:`items`."""
         if len(items) != len(pictures):
             raise InvalidArgumentError(
                 f"pictures must have one entry per item ({len(items)}), got {len(pictures)}"
@@ -97,26 +97,30 @@ class ItemEmbedder:
         return self.modalities(item_texts(items), pictures)
 
     def query(self, text: str | None, image: bytes | None) -> Floats:
-        """Return the embedding (D,) of words, a picture, or both; errors as :meth:`queries`."""
+        """Return the embedding (D,) of words, an image, or both; errors as for :meth:`queries`."""
         embedding: Floats = self.queries([text], [image])[0]
         return embedding
 
     def queries(self, texts: Sequence[str | None], images: Sequence[bytes | None]) -> Floats:
-        """Return the embeddings (B, D) of B queries, each words, a picture, or both.
+        """Return the embeddings (B, D) of B queries, each of words, an image, or both.
 
-        A query has the same embedding whatever batch it is in, to 1e-5.
+        The embedding of a query does not depend on its batch, to 1e-5.
+
+        Args:
+            texts: Words of each query (B), None where absent.
+            images: File contents of the image of each query (B), None where absent.
 
         Raises:
-            InvalidArgumentError: If a query is empty or its text too long.
-            InvalidImageError: If the bytes are no picture we accept.
-            MissingPartError: If there is no encoder for what was asked.
+            InvalidArgumentError: If a query is empty or its text is too long.
+            InvalidImageError: If the bytes are not a readable image; the message has its index.
+            MissingPartError: If the tower for a text or an image is missing.
         """
         for text, image in zip(texts, images, strict=True):
             self.check_query(text, image)
         return self.fuse(self.modalities(texts, images))
 
     def check_query(self, text: str | None, image: bytes | None) -> None:
-        """Raise as :meth:`queries` would, but for what only decoding the picture can tell."""
+        """Raise the errors of :meth:`queries`, except those that only decoding the image finds."""
         has_text = bool(text and text.strip())
         if not has_text and not image:
             raise InvalidArgumentError("query must have text or image bytes, got neither")
@@ -125,7 +129,7 @@ class ItemEmbedder:
                 f"query text must have at most {MAX_QUERY_CHARACTERS} characters, got {len(text)}"
             )
         if has_text and self.text is None:
-            raise MissingPartError("this bundle has no text encoder: query it with a picture")
+            raise MissingPartError("this bundle has no text encoder: query it with an image")
         if image and self.vision is None:
             raise MissingPartError("this bundle has no vision tower: query it with words")
 
@@ -137,19 +141,21 @@ class ItemEmbedder:
         precision: Precision = "32-true",
         progress: bool = False,
     ) -> Modalities:
-        """Return the towers' embeddings of B things; None, or a missing tower, means absent.
+        """Return the tower outputs of B items, queries or photos.
 
-        What several things share, a text or a picture of one path, is embedded once.
+        A modality is absent where its entry is None or its tower is missing. Equal texts, and
+        equal paths of pictures, are embedded once.
 
         Args:
-            texts: B texts.
-            pictures: B pictures, as files' bytes or paths.
-            precision: Of the towers; embeddings of ``auto`` may differ by about 1e-2, and a CUDA
-                card then decodes the picture files itself (``vision.deploy.bulk``).
-            progress: Show a bar while pictures are embedded.
+            texts: Texts (B), None where absent; None if all are absent.
+            pictures: Images as file contents or paths (B), None where absent; None if all are
+                absent.
+            precision: Number format of the towers. With ``auto``, embeddings may differ by about
+                1e-2, and a CUDA card decodes the picture files itself (``vision.deploy.bulk``).
+            progress: Whether to show a progress bar for pictures.
 
         Raises:
-            InvalidImageError: If a picture is none; gives its position.
+            InvalidImageError: If a picture is not a readable image; the message has its index.
         """
         embeddings, present = {}, {}
         if self.text is not None:
@@ -161,7 +167,7 @@ class ItemEmbedder:
         if self.vision is not None:
             seen: list[bytes | Path] = _distinct(pictures)
             try:
-                vectors = self._look(self.vision, seen, precision, progress)
+                vectors = self._embed_images(self.vision, seen, precision, progress)
             except ImageError as error:
                 if error.position is None or pictures is None:
                     raise InvalidImageError(str(error)) from error
@@ -170,14 +176,14 @@ class ItemEmbedder:
             embeddings["image"], present["image"] = _spread(vectors, seen, pictures, texts)
         return Modalities(embeddings, present)
 
-    def _look(
+    def _embed_images(
         self,
         vision: VisionTower,
         pictures: Sequence[bytes | Path],
         precision: Precision,
         progress: bool,
     ) -> Floats:
-        """Return the tower's embeddings of pictures (B, D_m)."""
+        """Return the tower's embeddings of images (B, D_m)."""
         files = [picture for picture in pictures if isinstance(picture, Path)]
         on_card = torch.device(self.device).type == "cuda"
         if on_card and precision != "32-true" and len(files) == len(pictures):
@@ -186,7 +192,7 @@ class ItemEmbedder:
 
     @torch.inference_mode()
     def fuse(self, modalities: Modalities) -> Floats:
-        """Return item embeddings (B, D); rows with no modality are zero."""
+        """Return item embeddings (B, D); rows without any modality are zero."""
         names = self.fusion.modalities
         present = np.stack([modalities.present[name] for name in names], axis=1)  # (B, M)
         fused = self.fusion(
@@ -209,28 +215,28 @@ def is_readable(path: Path) -> bool:
     return True
 
 
-def _distinct(things: Sequence[Thing | None] | None) -> list[Thing]:
-    """Return each thing that is given once, in the order in which they first come."""
-    return list(dict.fromkeys(thing for thing in things or () if thing))
+def _distinct(contents: Sequence[Content | None] | None) -> list[Content]:
+    """Return the distinct contents that are present, in the order in which they first occur."""
+    return list(dict.fromkeys(content for content in contents or () if content))
 
 
 def _spread(
     vectors: Floats,
-    distinct: Sequence[Thing],
-    given: Sequence[Thing | None] | None,
+    distinct: Sequence[Content],
+    contents: Sequence[Content | None] | None,
     other: Sequence[object] | None,
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return the vector of each thing that is given (B, D_m), zeros elsewhere, and which are.
+    """Return the vector of each row's content (B, D_m), and which rows have one, bool (B,).
 
     Args:
-        vectors: One per distinct thing.
-        distinct: What ``_distinct`` returned of the given.
-        given: B things, None where there is none.
-        other: B things of the other modality, to count them if nothing is given.
+        vectors: Vector of each distinct content.
+        distinct: Contents that ``_distinct`` returned.
+        contents: Contents of the rows (B), None where absent.
+        other: Contents of the other modality (B), which give B where ``contents`` is None.
     """
-    n_rows = len(given if given is not None else other or ())
-    present = np.array([bool(one) for one in given or [None] * n_rows], dtype=np.bool_)
-    position = {thing: n for n, thing in enumerate(distinct)}
+    n_rows = len(contents if contents is not None else other or ())
+    present = np.array([bool(one) for one in contents or [None] * n_rows], dtype=np.bool_)
+    position = {content: n for n, content in enumerate(distinct)}
     embeddings = np.zeros((n_rows, vectors.shape[1]), dtype=np.float32)
-    embeddings[present] = vectors[[position[thing] for thing in given or () if thing]]
+    embeddings[present] = vectors[[position[content] for content in contents or () if content]]
     return embeddings, present

@@ -1,4 +1,4 @@
-"""Search a live catalogue by vector, by words, or by both."""
+"""Search a live catalogue by embedding, by words, or by both."""
 
 from collections.abc import Iterable, Sequence
 from typing import get_args
@@ -23,11 +23,11 @@ from recsys.catalogue.vectors import (
 from recsys.catalogue.words import LexicalIndex
 from recsys.errors import InvalidArgumentError
 
-# First choices, see docs/search.md: how fast ranks lose weight, what the list of words weighs
-# beside that of vectors, and places of each list that count.
+# Measured in docs/search.md: how fast ranks lose weight, the weight of the list by words beside
+# that by embedding (1), and how many places of each list count.
 _RANK_OFFSET = 20
 _WORDS_WEIGHT, _LIST_LENGTH = 3.0, 500
-# Beside a picture, words only re-order what is near to both.
+# With an image, words only re-order the items that are near to image and words together.
 _CHANGE_WEIGHT, _NEAR_LENGTH = 0.75, 50
 
 
@@ -35,9 +35,8 @@ class CatalogueSearch:
     """Finds items of a catalogue and follows its changes.
 
     Args:
-        catalogue: Items, which may change.
-        exact_up_to: Catalogues up to this size are searched exactly, and larger ones until they are
-            prepared.
+        catalogue: Catalogue to search; changes to it are passed to :meth:`update`.
+        exact_up_to: Largest catalogue that :meth:`prepare` leaves to exact search.
     """
 
     def __init__(self, catalogue: Catalogue, *, exact_up_to: int = EXACT_UP_TO) -> None:
@@ -47,13 +46,13 @@ class CatalogueSearch:
         self._words = LexicalIndex(catalogue)
 
     def update(self, rows: Iterable[int]) -> None:
-        """Follow the catalogue, where items at some rows were added, replaced or deleted."""
+        """Follow the catalogue after items at these rows were added, replaced or deleted."""
         rows = list(rows)
         self._vectors.update(rows)
         self._words.update(rows)
 
     def prepare(self) -> None:
-        """Index the catalogue for many queries: its words, and its vectors if they are many."""
+        """Index the catalogue for many queries: all words, and the embeddings of a large one."""
         self._words.refresh()
         self._vectors = build_index(self._catalogue, exact_up_to=self._exact_up_to)
 
@@ -65,14 +64,14 @@ class CatalogueSearch:
         k: int,
         mode: SearchMode,
     ) -> Nearest:
-        """Return the ``k`` items that answer a query.
+        """Return the ``k`` items that match a query best.
 
         Args:
-            text: The query's words.
-            vectors: Embedding of each of its parts (D,), as ``query_parts`` names them.
-            mask: Which rows may be answered (N,).
-            k: How many.
-            mode: How.
+            text: Words of the query; None without words.
+            vectors: Embedding (D,) of each part that ``query_parts`` returned.
+            mask: Rows that may be returned, bool (N,).
+            k: Number of items.
+            mode: Search by embedding, by words, or by both.
         """
         if mode == "lexical":
             return self.by_words(text or "", mask, k)
@@ -86,33 +85,34 @@ class CatalogueSearch:
         return fuse_ranks([near.rows.cpu(), having.rows], [1.0, _WORDS_WEIGHT], k)
 
     def by_vector(self, query: Tensor, mask: NDArray[np.bool_], k: int) -> Nearest:
-        """Return the items nearest to a vector (D,), cosine as their score.
+        """Return the ``k`` items nearest to a vector; their score is the cosine.
 
-        Items without title and picture have no vector and are not among them.
+        Items with neither title nor picture have no embedding and are never returned.
 
         Args:
-            query: What to search for.
-            mask: Which rows may be answered (N,).
-            k: How many.
+            query: Vector to compare with, unit length (D,).
+            mask: Rows that may be returned, bool (N,).
+            k: Number of items.
         """
         return self._vectors.nearest(query, mask & self._catalogue.embedded, k)
 
     def by_words(self, text: str, mask: NDArray[np.bool_], k: int) -> Nearest:
-        """Return the items that have the words, BM25 as their score; none if none has any.
+        """Return the ``k`` best items that contain at least one of the words, by BM25 score.
 
         Args:
-            text: What to search for.
-            mask: Which rows may be answered (N,).
-            k: How many.
+            text: Words to search for.
+            mask: Rows that may be returned, bool (N,).
+            k: Largest number of items.
         """
         scores = self._words.scores(text)
         rows = np.flatnonzero((scores > 0) & mask)
         return best_rows(torch.from_numpy(rows), torch.from_numpy(scores[rows]), k)
 
     def _changed(self, query: Tensor, text: str, mask: NDArray[np.bool_], k: int) -> Nearest:
-        """Return what is near to a picture and words, and of that first what has the words.
+        """Return items near to an image and words together; those with the words come first.
 
-        Most items that have the word "blue" have nothing to do with the picture.
+        Words re-order near items only, since most items with the word "blue" have nothing to do
+        with the image.
         """
         near = self.by_vector(query, mask, max(k, _NEAR_LENGTH)).rows.cpu()
         nearby = np.zeros_like(mask)
@@ -124,12 +124,19 @@ class CatalogueSearch:
 def query_parts(
     text: str | None, image: bytes | None, mode: SearchMode
 ) -> list[tuple[str | None, bytes | None]]:
-    """Return what of a query is embedded, each with the other part absent: words, picture, both.
+    """Return the parts of a query to embed, each a text or an image.
 
-    The sum of the two is what "this, but in blue" asks for; nothing is embedded in lexical mode.
+    Words and an image are embedded apart, since the sum of their embeddings finds "this, but in
+    blue". In lexical mode there is nothing to embed.
+
+    Args:
+        text: Words of the query; None without words.
+        image: File contents of the image; None without one.
+        mode: Search by embedding, by words, or by both.
 
     Raises:
-        InvalidArgumentError: If the mode is none, or lexical without words or with a picture.
+        InvalidArgumentError: If the mode is unknown, or is lexical for a query with an image or
+            without words.
     """
     if mode not in get_args(SearchMode):
         raise InvalidArgumentError(
@@ -138,8 +145,8 @@ def query_parts(
     has_text = bool(text and text.strip())
     if mode == "lexical":
         if image or not has_text:
-            given = "a picture" if image else "no words"
-            raise InvalidArgumentError(f"mode lexical must have words and no picture, got {given}")
+            given = "an image" if image else "no words"
+            raise InvalidArgumentError(f"mode lexical must have words and no image, got {given}")
         if text and len(text) > MAX_QUERY_CHARACTERS:
             raise InvalidArgumentError(
                 f"query text must have at most {MAX_QUERY_CHARACTERS} characters, got {len(text)}"
@@ -154,13 +161,14 @@ def query_parts(
 def fuse_ranks(rankings: Sequence[Tensor], weights: Sequence[float], k: int) -> Nearest:
     """Return the ``k`` best of several rankings by reciprocal rank fusion; ties by row.
 
-    Cormack, Clarke and Buettcher (2009, https://doi.org/10.1145/1571941.1572114), but that the
-    rankings are weighted and ranks are offset by 20, not 60.
+    The method is that of Cormack, Clarke and Buettcher (2009,
+    https://doi.org/10.1145/1571941.1572114), with weighted rankings and ranks offset by 20 in place
+    of 60.
 
     Args:
-        rankings: Rows, best first, each list (K,) of its own length.
-        weights: Of each ranking.
-        k: How many.
+        rankings: Rows of each ranking, best first; lengths may differ.
+        weights: Weight of each ranking.
+        k: Largest number of rows.
     """
     rows, places = torch.cat(list(rankings)).unique(return_inverse=True)
     gains = torch.cat(

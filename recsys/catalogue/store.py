@@ -1,4 +1,4 @@
-"""The live catalogue: items by dense row, growing and shrinking while it serves."""
+"""The live catalogue: items by dense row, which may be added, replaced and deleted."""
 
 from collections.abc import Iterable, Sequence
 from itertools import count
@@ -14,7 +14,7 @@ from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError, UnknownItemError
 from recsys.schema import ItemSchema
 
-CATEGORY_LEVELS = 4  # deeper levels of a path are kept in the record, not in the features
+CATEGORY_LEVELS = 4  # features ignore the levels of a path below this depth
 _NEVER_US = np.iinfo(np.int64).min
 
 _Key = tuple[str, tuple[str, ...]]  # a category's prefix, or an attribute and its value
@@ -41,17 +41,17 @@ def category_codes(
 
 
 class Catalogue:
-    """Items in row order, with what ranking and filters need of them as arrays.
+    """Items in row order, with arrays of the values that ranking and filters read.
 
-    A row, once given, stays with its item. Deleted items keep their row and are never answered.
+    An item keeps its row. A deleted item keeps it as well, and is never returned.
 
     Args:
         items: Validated table of ``ItemSchema``, in row order (N rows).
         embeddings: Fused item embeddings, float32 (N, D), unit length or zero.
-        device: Where the embedding table lives.
+        device: Device of the embedding table.
 
     Raises:
-        InvalidArgumentError: If the two disagree in length.
+        InvalidArgumentError: If the numbers of items and embeddings differ.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class Catalogue:
         self._items = items
         self._live: dict[int, dict[str, Any]] = {}  # records upserted after the bundle was made
         self._prefix_codes: dict[tuple[str, ...], int] = {}
-        self._having: dict[_Key, set[int]] = {}  # inverted index of what filters ask for
-        self._sets_of: list[list[set[int]]] = []  # those of the index that each row is in
+        self._having: dict[_Key, set[int]] = {}  # inverted index for the filters
+        self._sets_of: list[list[set[int]]] = []  # sets of the index that contain each row
         self.item_ids: list[str] = []
         self.row_of: dict[str, int] = {}
         self._embeddings = torch.zeros(0, embeddings.shape[1], device=device)
@@ -98,7 +98,7 @@ class Catalogue:
 
     @property
     def embedded(self) -> NDArray[np.bool_]:
-        """Which items have a vector to compare (N,); that of the others is zero, or deleted."""
+        """Which items have an embedding and are not deleted, bool (N,)."""
         return self._embedded[: len(self)]
 
     @property
@@ -118,30 +118,31 @@ class Catalogue:
 
     @property
     def created_us(self) -> NDArray[np.int64]:
-        """Creation times in microseconds (N,), the smallest integer where unknown."""
+        """Creation times, microseconds UTC (N,); the smallest integer where unknown."""
         return self._created_us[: len(self)]
 
     def rows(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
-        """Return the rows of the items, in the order given (K,).
+        """Return the rows of the items (K,), in the order of ``item_ids``.
 
         Raises:
-            UnknownItemError: If an item is not in the catalogue; names the first few.
+            UnknownItemError: If an item is not in the catalogue; the message names the first few.
         """
         item_ids = list(item_ids)
         unknown = [item_id for item_id in item_ids if item_id not in self]
         if unknown:
             raise UnknownItemError(
                 f"item_id must be in the catalogue of {len(self)} items, got unknown "
-                f"{unknown[:5]}; upsert an item before asking about it"
+                f"{unknown[:5]}; add an item before using it"
             )
         return np.array([self.row_of[item_id] for item_id in item_ids], dtype=np.int64)
 
     def mask(self, filters: Filters, *, now_us: int | None = None) -> NDArray[np.bool_]:
-        """Return which rows may be answered (N,).
+        """Return which rows pass the filters and are not deleted, bool (N,).
 
         Args:
-            filters: What the caller wants.
-            now_us: Leave out items created later, where given.
+            filters: Conditions on the items.
+            now_us: Moment in microseconds UTC after which created items are left out; None keeps
+                them.
         """
         mask = ~self._deleted[: len(self)]
         if filters.available_only:
@@ -162,7 +163,7 @@ class Catalogue:
         return mask
 
     def records(self, item_ids: Sequence[str]) -> pl.DataFrame:
-        """Return the items as a table of ``ItemSchema``, in the order given.
+        """Return the items as a table of ``ItemSchema``, in the order of ``item_ids``.
 
         Raises:
             UnknownItemError: If an item is not in the catalogue.
@@ -175,11 +176,14 @@ class Catalogue:
         return found[[place[item_id] for item_id in item_ids]]
 
     def upsert(self, items: pl.DataFrame, embeddings: NDArray[np.float32]) -> None:
-        """Add or replace items; both arguments have one row per item.
+        """Add or replace items.
+
+        Args:
+            items: Table of ``ItemSchema`` (K rows).
+            embeddings: Embeddings of the items (K, D).
 
         Raises:
-            InvalidArgumentError: If an item occurs twice or the two disagree in length or embedding
-                size.
+            InvalidArgumentError: If an item occurs twice, or the embeddings have another shape.
         """
         if embeddings.shape != (len(items), self.dim):
             raise InvalidArgumentError(
@@ -187,7 +191,7 @@ class Catalogue:
             )
         if items["item_id"].is_duplicated().any():
             raise InvalidArgumentError(
-                "item_id must be unique within one upsert, got a repeated one"
+                "item_id must be unique within one call, got a repeated item_id"
             )
         items = ItemSchema.cast(items)
         fresh, known = count(len(self)), self.row_of
@@ -197,14 +201,14 @@ class Catalogue:
         self._live.update(zip(rows, items.iter_rows(named=True), strict=True))
 
     def delete(self, item_ids: Iterable[str]) -> int:
-        """Stop answering the items and return how many were there; unknown ones are ignored."""
+        """Delete items and return how many were there; unknown ids are ignored."""
         rows = [self.row_of[item_id] for item_id in set(item_ids) if item_id in self]
         self._deleted[rows] = True
         self._embedded[rows] = False
         return len(rows)
 
     def _reserve(self, size: int) -> None:
-        """Make room for ``size`` rows; doubling keeps a stream of upserts linear."""
+        """Make room for ``size`` rows; the room at least doubles, so many upserts stay cheap."""
         capacity = len(self._prices)
         if size <= capacity:
             return
@@ -240,7 +244,7 @@ class Catalogue:
             self._index(row, keys)
 
     def _index(self, row: int, keys: Iterable[_Key]) -> None:
-        """Let a row be found by these keys, and no longer by those of the item it replaces."""
+        """Add a row to the sets of these keys, and remove it from those of the replaced item."""
         for having in self._sets_of[row]:
             having.discard(row)
         self._sets_of[row] = [self._having.setdefault(key, set()) for key in keys]

@@ -1,4 +1,4 @@
-"""Nearest-neighbour search under a mask: exact, or by a graph where the catalogue is large."""
+"""Nearest-neighbour search under a mask: exact, or with a graph for a large catalogue."""
 
 import math
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ from usearch.index import Index
 from recsys.catalogue.store import Catalogue
 from recsys.errors import InvalidArgumentError
 
-# A catalogue, or what a filter leaves of one, is searched exactly up to this size. What either way
-# costs is measured by ``python -m benchmarks.search``.
+# Up to this many items, or items that pass a filter, search is exact. ``python -m
+# benchmarks.search`` measures the cost of both ways.
 EXACT_UP_TO = 20_000
-# Gathering a row costs more than comparing it; of few rows it is worth it.
+# Gathering a row costs more than comparing it, so it pays only below this share of the rows.
 _GATHER_BELOW = 0.2
 
-# Links of an item in the graph, and how many candidates are kept while linking and while searching.
+# Links of an item in the graph, and candidates kept while linking and while searching.
 _CONNECTIVITY, _EXPANSION_ADD, _EXPANSION_SEARCH = 32, 128, 128
-_SPARE = 2.0  # items that pass a filter are not spread evenly
+_SPARE = 2.0  # search for more than needed: items that pass a filter are not spread evenly
 
 
 class Nearest(NamedTuple):
-    """Rows (K,) and scores (K,), best first; fewer than asked where fewer may be answered."""
+    """Rows (K,) and scores (K,), best first; K may be less than the number wanted."""
 
     rows: Tensor
     scores: Tensor
@@ -35,44 +35,48 @@ class VectorIndex(Protocol):
     """Finds the items of a live catalogue that are nearest to a vector."""
 
     def nearest(self, query: Tensor, mask: NDArray[np.bool_], k: int) -> Nearest:
-        """Return the ``k`` rows with the highest dot product among those allowed.
+        """Return the ``k`` rows with the highest dot product, among the rows of the mask.
 
         Args:
-            query: One query (D,).
-            mask: Which rows may be answered (N,).
-            k: How many; as many come back as the mask allows.
+            query: Vector to compare with (D,).
+            mask: Rows that may be returned, bool (N,).
+            k: Maximum number of results.
         """
         ...
 
     def update(self, rows: Iterable[int]) -> None:
-        """Follow the catalogue, where items at some rows were added, replaced or deleted."""
+        """Follow the catalogue after items at these rows were added, replaced or deleted."""
         ...
 
 
 class ExactIndex:
-    """Compares a query with every item: one matrix-vector product on the catalogue's device."""
+    """Compares a query with every item by one matrix-vector product on the catalogue's device.
+
+    Args:
+        catalogue: Catalogue to search.
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
     def nearest(self, query: Tensor, mask: NDArray[np.bool_], k: int) -> Nearest:
-        """Return the best rows, as ``VectorIndex.nearest``; ties by row."""
+        """Return the best rows, as ``VectorIndex.nearest`` does; ties are in row order."""
         return nearest_rows(query, self._catalogue.embeddings, mask, k)
 
     def update(self, rows: Iterable[int]) -> None:
-        """Do nothing: the catalogue's own embeddings are read."""
+        """Do nothing, since every search reads the catalogue's current embeddings."""
 
 
 class ApproximateIndex:
-    """Walks a graph of near items: HNSW (Malkov & Yashunin, 2018), in half precision, on the CPU.
+    """Searches a graph of near items on the CPU, in half precision.
 
-    The graph (https://arxiv.org/abs/1603.09320) is usearch's. What it finds is scored again in full
-    precision. Where a filter leaves few items, or fewer than ``k`` of those found, the search is
-    exact.
+    The graph is HNSW (Malkov & Yashunin, 2018, https://arxiv.org/abs/1603.09320), by usearch. The
+    items found are scored again in full precision. Search is exact if a filter leaves few items,
+    or if fewer than ``k`` of the items found pass it.
 
     Args:
-        catalogue: Items; all are linked at once.
-        exact_up_to: How many allowed items are compared one by one.
+        catalogue: Catalogue to search; the graph is built here, from all of its items.
+        exact_up_to: Largest number of allowed items for exact search.
     """
 
     def __init__(self, catalogue: Catalogue, *, exact_up_to: int = EXACT_UP_TO) -> None:
@@ -89,7 +93,7 @@ class ApproximateIndex:
         self.update(range(len(catalogue)))
 
     def nearest(self, query: Tensor, mask: NDArray[np.bool_], k: int) -> Nearest:
-        """Return the best rows that were found, as ``VectorIndex.nearest``."""
+        """Return the best rows that the graph finds, as ``VectorIndex.nearest`` does."""
         embeddings = self._catalogue.embeddings
         n_allowed = int(mask.sum())
         if n_allowed > max(self._exact_up_to, k):
@@ -102,7 +106,7 @@ class ApproximateIndex:
         return nearest_rows(query, embeddings, mask, k)
 
     def update(self, rows: Iterable[int]) -> None:
-        """Link items as they are now, and unlink those that are gone or have no embedding."""
+        """Link items as they are now, and unlink those without an embedding or deleted."""
         rows = np.fromiter(rows, dtype=np.int64)
         linked = rows[self._graph.contains(rows)] if len(self._graph) else rows[:0]
         if len(linked):
@@ -113,20 +117,22 @@ class ApproximateIndex:
 
 
 def build_index(catalogue: Catalogue, *, exact_up_to: int = EXACT_UP_TO) -> VectorIndex:
-    """Return the index for a catalogue: exact up to a size, and on an accelerator of any size."""
+    """Return an exact index for a small catalogue or one on an accelerator, else a graph."""
     if catalogue.device != "cpu" or len(catalogue) <= exact_up_to:
         return ExactIndex(catalogue)
     return ApproximateIndex(catalogue, exact_up_to=exact_up_to)
 
 
 def nearest_rows(query: Tensor, embeddings: Tensor, mask: NDArray[np.bool_], k: int) -> Nearest:
-    """Return the ``k`` rows with the highest dot product among those allowed; ties by row.
+    """Return the ``k`` rows with the highest dot product, among the rows of the mask.
+
+    Ties are in row order.
 
     Args:
-        query: One query (D,).
+        query: Vector to compare with (D,).
         embeddings: Item embeddings (N, D).
-        mask: Which rows may be answered (N,).
-        k: How many.
+        mask: Rows that may be returned, bool (N,).
+        k: Maximum number of results.
 
     Raises:
         InvalidArgumentError: If the shapes disagree.
@@ -141,14 +147,14 @@ def nearest_rows(query: Tensor, embeddings: Tensor, mask: NDArray[np.bool_], k: 
 
 
 def best_rows(rows: Tensor, scores: Tensor, k: int) -> Nearest:
-    """Return the ``k`` rows with the highest scores; ties in the order given.
+    """Return the ``k`` rows with the highest scores; ties keep their order.
 
     Args:
-        rows: Rows (C,).
-        scores: Their scores (C,).
-        k: How many.
+        rows: Candidate rows (C,).
+        scores: Score of each candidate (C,).
+        k: Maximum number of results.
     """
-    if k < len(rows):  # sorting all of them would take longer than comparing them
+    if k < len(rows):  # sorting all rows would take longer than dropping most of them first
         kept = scores >= scores.topk(k).values[-1]
         rows, scores = rows[kept], scores[kept]
     order = scores.argsort(descending=True, stable=True)[:k]
@@ -156,7 +162,7 @@ def best_rows(rows: Tensor, scores: Tensor, k: int) -> Nearest:
 
 
 def _dot(query: Tensor, embeddings: Tensor, rows: Tensor) -> Tensor:
-    """Return the dot products of some rows (C,), in whichever order is faster."""
+    """Return the dot products of these rows with the query (C,), in the faster order."""
     if _GATHER_BELOW * len(embeddings) > len(rows):
         return embeddings.index_select(0, rows) @ query
     return (embeddings @ query)[rows]

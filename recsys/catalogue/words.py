@@ -1,4 +1,4 @@
-"""Find items by their own words: an inverted index that follows the live catalogue, and BM25."""
+"""Find items by their words: an inverted index that follows the live catalogue, and BM25."""
 
 import math
 import re
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from recsys.catalogue.store import Catalogue
 from text.tokens.normalize import normalize
 
-# Saturation of a repeated word, and how much longer texts count less, as is customary for BM25.
+# The usual BM25 constants: saturation of repeated words, and discount for long texts.
 K1, B = 1.2, 0.75
 
 _MAX_CHARACTERS = 10_000
-# Latin, Greek and Cyrillic accents, Hebrew and Arabic vowels, joiners and the style of an emoji:
-# shoppers do not type them. Marks of other scripts are letters.
+# Shoppers do not type Latin, Greek and Cyrillic accents, Hebrew and Arabic vowels, joiners, or the
+# style of an emoji. Marks of other scripts are parts of letters and stay.
 _OMITTED = re.compile(
     "[\u0300-\u036f\u0591-\u05c7\u0640\u064b-\u065f\u0670\u200c\u200d\ufe0e\ufe0f]"
 )
-# Scripts that are not, or not always, written with blanks between words: Thai, Lao, Burmese, Khmer,
-# kana, ideographs, Hangul.
+# Scripts without reliable blanks between words: Thai, Lao, Burmese, Khmer, kana, ideographs and
+# Hangul.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
     "\uf900-\ufaff\U00020000-\U0003ffff]+"
@@ -38,15 +38,15 @@ _PART = re.compile(rf"\d+(?:[.,]\d+)*|[^\d{_JOINERS}]+")
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text, as they are compared with those of others; one may be repeated.
+    """Return the words of a text in a spelling that compares equal; words may repeat.
 
-    Case, accents and punctuation do not count. What punctuation joins ("T-shirt", "H&M", "1.5l") is
-    its parts and, once more, all of them together, so that it is found however it is typed. Texts
-    of scripts without blanks, such as Chinese and Thai, give every character and every two
-    neighbours. An emoji is a word.
+    Case, accents and punctuation are ignored. Words joined by punctuation ("T-shirt", "H&M",
+    "1.5l") give each part and all parts together, so they are found however they are typed. In
+    scripts without blanks, such as Chinese and Thai, every character and every pair of neighbours
+    is a word. An emoji is a word.
 
     Args:
-        text: Any string; what exceeds 10,000 characters is not read.
+        text: Any string, of which the first 10,000 characters are read.
     """
     tokens = normalize(text, max_chars=_MAX_CHARACTERS).casefold().split()
     return [word for token in tokens for word in _words_of(token)]
@@ -54,7 +54,7 @@ def words(text: str) -> list[str]:
 
 @lru_cache(maxsize=2**16)  # a catalogue's titles repeat their words
 def _words_of(token: str) -> tuple[str, ...]:
-    """Return the words of a text without blanks, in lower case."""
+    """Return the words of a string without blanks, in lower case."""
     plain = _OMITTED.sub("", unicodedata.normalize("NFD", token))
     letters = "".join(map(_spaced, unicodedata.normalize("NFC", plain)))
     pieces = _UNSPACED.sub(r" \g<0> ", letters).split()
@@ -62,7 +62,7 @@ def _words_of(token: str) -> tuple[str, ...]:
 
 
 def _spaced(character: str) -> str:
-    """Return a character, with blanks around an emoji, and a blank for what divides words."""
+    """Return a letter as it is, an emoji between blanks, and a blank for any other character."""
     if character in _JOINERS or (kind := unicodedata.category(character))[0] in "LMN":
         return character
     return f" {character} " if kind == "So" else " "
@@ -79,29 +79,29 @@ def _split(piece: str) -> list[str]:
 class LexicalIndex:
     """Scores items by BM25 (Robertson & Zaragoza, 2009, https://doi.org/10.1561/1500000019).
 
-    An item's text is its title, the names of its categories and the values of its attributes. A
-    word's weight is that of Lucene, which is never negative; there is no list of stop-words, for a
-    word counts the less the more items have it.
+    The text of an item is its title, the names of its categories and the values of its attributes.
+    Words are weighted as in Lucene, where weights are never negative. A list of stop-words is not
+    needed, since frequent words have low weights.
 
     Args:
-        catalogue: Items, which may change.
+        catalogue: Catalogue to search; changes to it are passed to :meth:`update`.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._rows: dict[str, array[int]] = {}  # of the items that have a word
-        self._counts: dict[str, array[int]] = {}  # how often each of them has it
-        self._words: dict[int, tuple[str, ...]] = {}  # distinct words of each row that has any
-        self._lengths: array[int] = array("i")  # words of each row, repeated ones too
-        self._misspelt: dict[str, set[str]] = {}  # words by what they are without one letter
+        self._rows: dict[str, array[int]] = {}  # rows that contain each word
+        self._counts: dict[str, array[int]] = {}  # how often each of these rows contains it
+        self._words: dict[int, tuple[str, ...]] = {}  # distinct words of each row with words
+        self._lengths: array[int] = array("i")  # number of words of each row, with repeats
+        self._misspelt: dict[str, set[str]] = {}  # words by their spellings without one letter
         self._changed: set[int] = set(range(len(catalogue)))
 
     def update(self, rows: Iterable[int]) -> None:
-        """Follow the catalogue, where items at some rows were added, replaced or deleted."""
+        """Follow the catalogue after items at these rows were added, replaced or deleted."""
         self._changed.update(rows)
 
     def refresh(self) -> None:
-        """Index what has changed; a search does it if nobody did."""
+        """Index the changed rows now; otherwise the next search does it."""
         if not self._changed:
             return
         changed = sorted(self._changed)
@@ -117,7 +117,7 @@ class LexicalIndex:
             self._add(row, words(_item_text(item)))
 
     def scores(self, text: str) -> NDArray[np.float32]:
-        """Return the score of every row (N,), 0 for items that have none of the text's words."""
+        """Return the score of every row (N,), 0 for items without any word of the text."""
         self.refresh()
         lengths = _view(self._lengths).astype(np.float32)
         mean_length = lengths.sum() / max(len(self._words), 1)
@@ -132,7 +132,7 @@ class LexicalIndex:
         return scores
 
     def _known(self, word: str) -> str | None:
-        """Return a word, or for one that no item has the most frequent that is one letter off."""
+        """Return an indexed word, or else the most frequent one that is one letter off."""
         if word in self._rows:
             return word
         near = {
@@ -163,9 +163,9 @@ class LexicalIndex:
 
 
 def _without_a_letter(word: str) -> set[str]:
-    """Return a word and what is left of it without each letter; nothing of short words and numbers.
+    """Return a word and its spellings without one letter; empty for short words and numbers.
 
-    Two words are one missing, added, wrong or swapped letter apart only if these sets meet.
+    If two words differ by one missing, added, wrong or swapped letter, their sets overlap.
     """
     if len(word) < _SHORTEST_CORRECTED or not word.isalpha():
         return set()
@@ -178,5 +178,5 @@ def _item_text(item: dict[str, Any]) -> str:
 
 
 def _view(numbers: "array[int]") -> NDArray[np.int32]:
-    """Return the numbers without copying them; gone before the next change, or that would fail."""
+    """Return the numbers without a copy; drop the result before the array next grows."""
     return np.frombuffer(numbers, dtype=np.int32)

@@ -19,10 +19,10 @@ VISIT_DAYS = 1 / 24  # events about this close to the latest one are the same vi
 
 
 class PaddedHistories(NamedTuple):
-    """Histories as rectangular arrays (B, L), padding first, the latest event last.
+    """Histories as rectangular arrays (B, L), padding first and the latest event last.
 
     Args:
-        rows: Item rows, int64; 0 on padding, which ``mask`` tells from item 0.
+        rows: Item rows, int64; 0 on padding, which ``mask`` separates from item 0.
         ages_days: Age of each event at the moment of the request, float32.
         kinds: Kind codes, int64.
         mask: True where there is an event.
@@ -38,13 +38,12 @@ def pad_histories(histories: Sequence[History], length: int, now_us: Ints) -> Pa
     """Return the last ``length`` events of each history before its moment, (B, length).
 
     Args:
-        histories: One per user, oldest first (B entries).
-        length: Events kept L.
-        now_us: The moment of each request, microseconds UTC (B,); events at or after it are left
-            out.
+        histories: Events of each user, oldest first (B).
+        length: Largest number L of events kept.
+        now_us: Moment of each request, microseconds UTC (B,); events at or after it are left out.
 
     Raises:
-        InvalidArgumentError: If there is not one moment per history.
+        InvalidArgumentError: If the numbers of histories and moments differ.
     """
     if now_us.shape != (len(histories),):
         raise InvalidArgumentError(
@@ -69,60 +68,87 @@ def pad_histories(histories: Sequence[History], length: int, now_us: Ints) -> Pa
 
 
 class UserEncoderSpec(NamedTuple):
-    """What builds a ``UserEncoder`` again, beside the item space and the number of event kinds."""
+    """Sizes of a ``UserEncoder``, which a bundle keeps to build it again.
 
-    width: int
-    heads: int
-    depth: int
-    history_length: int
-    recent_length: int
-    dropout: float
+    Args:
+        width: Width of the transformer.
+        heads: Attention heads; divides ``width``.
+        depth: Transformer layers; 0 leaves the transformer out.
+        history_length: Events L that the regression reads; callers pass that many.
+        recent_length: Events that the transformer reads, at most ``history_length``.
+        dropout: Dropout rate inside the transformer.
+    """
+
+    width: int = 64
+    heads: int = 4
+    depth: int = 0
+    history_length: int = 100
+    recent_length: int = 20
+    dropout: float = 0.1
 
 
 class UserEncoder(nn.Module):
     """User vector from the embeddings, ages and kinds of the last events.
 
-    A regression of the user's taste on the items taken, at unit length. A transformer over the
-    latest events may add a correction, which starts at zero: the regression is already a fair
-    profile, and the better one for a shop with few items.
+    The vector is a regression of the user's taste on the items taken, at unit length. If ``depth``
+    is above 0, a transformer over the latest events adds a correction. The correction starts at
+    zero: the regression is already a fair profile, and the better one for a shop with few items.
 
     The transformer is that of SASRec (Kang and McAuley, 2018, https://arxiv.org/abs/1808.09781)
-    with four differences: items enter by content and never by id, so that new items work at once;
-    an event has its age at the moment of the request in place of a position, so that a pause is
-    seen; all events see each other; and it is read at a summary of the latest visit, not at the
-    last event, so that the items of one basket have no order.
+    with four differences. Items enter by content and never by id, so that new items work at once.
+    Events have their age at the moment of the request instead of a position, so that pauses are
+    seen. All events attend to each other. The output is read at a summary of the latest visit, not
+    at the last event, so that the items of one basket have no order.
 
     Args:
         dim: Size D of item embeddings and user vectors.
         n_kinds: Number of event kinds.
-        history_length: Events L that the regression reads; callers pass that many.
+        spec: Sizes of the encoder.
 
-    Attributes:
-        correction: The transformer; None for the regression alone.
+    Raises:
+        InvalidArgumentError: If ``spec.heads`` does not divide ``spec.width``.
     """
 
-    correction: "RecentEvents | None"
-
-    def __init__(self, dim: int, *, n_kinds: int, history_length: int = 100) -> None:
+    def __init__(self, dim: int, *, n_kinds: int, spec: UserEncoderSpec) -> None:
         super().__init__()
+        if spec.width % spec.heads:
+            raise InvalidArgumentError(
+                f"width must be a multiple of heads ({spec.heads}), got {spec.width}"
+            )
         self.dim = dim
-        self.history_length = history_length
-        self.spec = UserEncoderSpec(width, heads, depth, history_length, recent_length, dropout)
+        self.spec = spec
         self.taste = TasteRegression(dim, n_kinds)
         self.newcomer = nn.Parameter(torch.randn(dim) / dim**0.5)
-        self.correction = None
+        self.correction = (
+            RecentEvents(
+                dim,
+                n_kinds=n_kinds,
+                width=spec.width,
+                heads=spec.heads,
+                depth=spec.depth,
+                length=spec.recent_length,
+                dropout=spec.dropout,
+            )
+            if spec.depth
+            else None
+        )
+
+    @property
+    def history_length(self) -> int:
+        """Events L that callers pass for each user."""
+        return self.spec.history_length
 
     def forward(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
-        """Return unit-length user vectors (B, D), to be compared with items by dot product.
+        """Return unit-length user vectors (B, D), which score items by dot product.
 
-        A user without events gets the learned vector of newcomers. The arguments are as
-        :func:`pad_histories` makes them: padding first, the latest event last.
+        A user without events gets the learned vector of newcomers. Padding comes first and the
+        latest event last, as in :func:`pad_histories`.
 
         Args:
             items: Item embeddings (B, L, D).
             ages_days: Age of each event now (B, L), at least 0.
             kinds: Kind codes, int64 (B, L).
-            mask: True where there is an event, bool (B, L); the rest is ignored.
+            mask: True where there is an event, bool (B, L); other positions are ignored.
 
         Raises:
             InvalidArgumentError: If the shapes disagree.
@@ -147,11 +173,11 @@ class RecentEvents(nn.Module):
 
     Args:
         dim: Size D of item embeddings and of the output.
-        n_kinds: Event kinds.
+        n_kinds: Number of event kinds.
         width: Width of the transformer.
         heads: Attention heads; divides ``width``.
         depth: Transformer layers.
-        length: Events that are read.
+        length: Number of latest events that are read.
         dropout: Dropout rate inside the transformer.
     """
 
@@ -184,7 +210,7 @@ class RecentEvents(nn.Module):
         nn.init.zeros_(self.output.weight)
 
     def forward(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
-        """Return (B, D) for the arguments of :meth:`UserEncoder.forward`."""
+        """Return a correction (B, D) for the arguments of :meth:`UserEncoder.forward`."""
         last = slice(-self.length, None)
         items, ages_days, kinds, mask = (
             column[:, last] for column in (items, ages_days, kinds, mask)
@@ -214,19 +240,12 @@ def build_user_encoder(config: UserConfig, *, dim: int, n_kinds: int) -> UserEnc
     Raises:
         InvalidArgumentError: If ``config.heads`` does not divide ``config.width``.
     """
-    if config.width % config.heads:
-        raise InvalidArgumentError(
-            f"width must be a multiple of heads ({config.heads}), got {config.width}"
-        )
-    encoder = UserEncoder(dim, n_kinds=n_kinds, history_length=config.history_length)
-    if config.depth:
-        encoder.correction = RecentEvents(
-            dim,
-            n_kinds=n_kinds,
-            width=config.width,
-            heads=config.heads,
-            depth=config.depth,
-            length=config.recent_length,
-            dropout=config.dropout,
-        )
-    return encoder
+    spec = UserEncoderSpec(
+        width=config.width,
+        heads=config.heads,
+        depth=config.depth,
+        history_length=config.history_length,
+        recent_length=config.recent_length,
+        dropout=config.dropout,
+    )
+    return UserEncoder(dim, n_kinds=n_kinds, spec=spec)

@@ -91,7 +91,7 @@ def test_a_plain_transformers_folder_is_pooled_by_its_mean_and_says_so(
     encoder.backbone.save_pretrained(tmp_path)
     encoder.tokenizer.save_pretrained(tmp_path)
     loaded = load(tmp_path)
-    assert "no modules.json; its tokens are pooled by their mean" in caplog.text
+    assert "no modules.json: pooling its tokens by the mean" in caplog.text
     np.testing.assert_array_equal(loaded.embed(TITLES), encoder.embed(TITLES))
 
 

@@ -233,7 +233,7 @@ def test_a_query_without_its_encoder_is_refused(
 ) -> None:
     with pytest.raises(MissingPartError, match="no vision tower: query it with words"):
         alone(embedder, vision=False).query(None, pictures[0])
-    with pytest.raises(MissingPartError, match="no text encoder: query it with a picture"):
+    with pytest.raises(MissingPartError, match="no text encoder: query it with an image"):
         alone(embedder, vision=True).query("lamp", None)
     with pytest.raises(MissingPartError, match="no vision tower"):
         alone(embedder, vision=False).query("lamp", pictures[0])

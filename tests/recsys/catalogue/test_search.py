@@ -148,9 +148,9 @@ def test_a_mode_that_is_none_is_refused() -> None:
 
 
 def test_a_lexical_search_needs_words_alone() -> None:
-    with pytest.raises(ValueError, match="must have words and no picture, got a picture"):
+    with pytest.raises(ValueError, match="must have words and no image, got an image"):
         query_parts("lamp", b"picture", "lexical")
-    with pytest.raises(ValueError, match="must have words and no picture, got no words"):
+    with pytest.raises(ValueError, match="must have words and no image, got no words"):
         query_parts("  ", None, "lexical")
     with pytest.raises(ValueError, match="at most 1000 characters, got 10000"):
         query_parts("x" * 10_000, None, "lexical")

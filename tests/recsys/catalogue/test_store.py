@@ -216,5 +216,5 @@ def test_embeddings_of_another_size_are_refused(catalogue: Catalogue) -> None:
 
 
 def test_an_item_twice_in_one_upsert_is_refused(catalogue: Catalogue) -> None:
-    with pytest.raises(ValueError, match="unique within one upsert"):
+    with pytest.raises(ValueError, match="unique within one call"):
         catalogue.upsert(table(HAT, HAT), embeddings(2))

@@ -272,7 +272,7 @@ def test_a_bundle_with_a_damaged_manifest_is_refused(
 
 def test_what_the_bundle_was_not_trained_for_is_said(tiny_run: Run, refusal: Say) -> None:
     message = refusal("search", tiny_run.ablations["text-only"], "lamp")
-    assert message == "this bundle has no text encoder: query it with a picture"
+    assert message == "this bundle has no text encoder: query it with an image"
 
 
 def test_a_moment_with_an_offset_is_that_moment(tiny_bundle: Path, user: str, ask: Ask) -> None:

@@ -7,6 +7,7 @@ from recsys.config import UserConfig
 from recsys.data.interactions import EMPTY_HISTORY, MICROSECONDS_PER_DAY, History
 from recsys.models.user_encoder import (
     UserEncoder,
+    UserEncoderSpec,
     build_user_encoder,
     pad_histories,
 )
@@ -17,8 +18,8 @@ Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 def encoder(*, trained: bool = True) -> UserEncoder:
     """Return an encoder with random weights everywhere, or as training starts."""
     torch.manual_seed(0)
-    config = UserConfig(width=8, heads=2, depth=2, recent_length=4)
-    module = build_user_encoder(config, dim=8, n_kinds=2).eval()
+    spec = UserEncoderSpec(width=8, heads=2, depth=2, recent_length=4)
+    module = UserEncoder(8, n_kinds=2, spec=spec).eval()
     if trained:
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
@@ -49,7 +50,7 @@ def test_a_user_without_events_gets_the_newcomer_vector() -> None:
 
 def test_without_layers_the_vector_is_the_regression_alone() -> None:
     torch.manual_seed(0)
-    module = UserEncoder(8, n_kinds=2).eval()
+    module = UserEncoder(8, n_kinds=2, spec=UserEncoderSpec()).eval()
     taste = module.taste(*inputs())[:3]
     torch.testing.assert_close(module(*inputs())[:3], torch.nn.functional.normalize(taste, dim=1))
 
@@ -119,7 +120,7 @@ def test_shapes_that_disagree_are_named() -> None:
 
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match=r"multiple of heads \(3\), got 8"):
-        build_user_encoder(UserConfig(width=8, heads=3), dim=8, n_kinds=2)
+        UserEncoder(8, n_kinds=2, spec=UserEncoderSpec(width=8, heads=3))
 
 
 def test_weights_and_config_rebuild_the_module() -> None:

@@ -3,10 +3,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.config import UserConfig
 from recsys.data.interactions import EMPTY_HISTORY, MICROSECONDS_PER_DAY, History
 from recsys.models.ranker import LIMIT, Ranker
-from recsys.models.user_encoder import build_user_encoder
+from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
 from recsys.ranking.features import FEATURES, ItemTable, ranking_features
 from recsys.ranking.scoring import UserRanker, encode_users
 
@@ -36,8 +35,8 @@ def table() -> ItemTable:
 def ranker() -> UserRanker:
     """Return untrained networks whose scale is that of the features of every item."""
     torch.manual_seed(1)
-    config = UserConfig(width=8, heads=2, depth=1, history_length=5)
-    encoder = build_user_encoder(config, dim=DIM, n_kinds=2)
+    spec = UserEncoderSpec(width=8, heads=2, depth=1, history_length=5)
+    encoder = UserEncoder(DIM, n_kinds=2, spec=spec)
     with torch.no_grad():  # the correction starts at zero
         for parameter in encoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -10,7 +10,7 @@ from recsys.data.arrays import Ints
 from recsys.data.interactions import EMPTY_HISTORY, MICROSECONDS_PER_DAY, History, Interactions
 from recsys.errors import TrainingError
 from recsys.models.ranker import Ranker, build_ranker
-from recsys.models.user_encoder import UserEncoder
+from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
 from recsys.ranking.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
 from recsys.ranking.scoring import encode_users
 from recsys.training.ranking import (
@@ -70,7 +70,7 @@ def snapshot() -> Snapshot:
 
 def encoder() -> UserEncoder:
     torch.manual_seed(0)
-    return UserEncoder(DIM, n_kinds=1).eval()
+    return UserEncoder(DIM, n_kinds=1, spec=UserEncoderSpec()).eval()
 
 
 def items_of(features: Tensor) -> Ints:

@@ -81,7 +81,7 @@ def test_a_folder_that_does_not_exist_is_not_looked_for_on_the_hub(name: str) ->
 
 
 def test_no_words_to_build_from_is_refused(small_config: TextConfig) -> None:
-    with pytest.raises(ValueError, match="texts must have a word to build an encoder from"):
+    with pytest.raises(ValueError, match="texts must have at least one word to build"):
         build_encoder(small_config, ["", " \u200b"], seed=0)
 
 

@@ -116,7 +116,7 @@ def test_what_does_not_fit_the_encoder_is_refused(deep: TextEncoder, planted: Pl
     with pytest.raises(ValueError, match="frozen_stages = all freezes every weight: set dim"):
         restrict_learning(deep, TransferConfig(frozen_stages="all"))
     shallow = build_encoder(CONFIG.model_copy(update={"layers": 0}), planted(40).texts, seed=0)
-    with pytest.raises(ValueError, match="lora_rank = 2 needs an encoder with layers"):
+    with pytest.raises(ValueError, match="lora_rank = 2 needs an encoder with linear layers"):
         restrict_learning(shallow, TransferConfig(lora_rank=2))
 
 

@@ -47,14 +47,14 @@ class Page(HTMLParser):
 @pytest.fixture
 def report() -> TextReport:
     found = SearchResult(200, Estimate(0.875, 0.8, 0.9), Estimate(0.5, 0.45, 0.55))
-    told = TargetResult(1190, 10, 12, Estimate(0.75, 0.7, 0.8), Estimate(0.6, 0.5, 0.7), 0.25)
+    separated = TargetResult(1190, 10, 12, Estimate(0.75, 0.7, 0.8), Estimate(0.6, 0.5, 0.7), 0.25)
     return TextReport(
         encoder="BertModel",
         dim=256,
         n_texts=1200,
         searches={"two words": found},
         scripts={"Latin": found, "Cyrillic": found},
-        targets={"attribute_<colour>": told},
+        targets={"attribute_<colour>": separated},
     )
 
 
@@ -63,10 +63,10 @@ def test_the_file_is_read_back_as_it_was_written(report: TextReport, tmp_path: P
     assert read_report(tmp_path / "new" / "folder") == report
 
 
-def test_the_page_says_every_number_and_loads_nothing(report: TextReport, tmp_path: Path) -> None:
+def test_the_page_says_every_number_and_needs_no_other_file(report: TextReport, tmp_path: Path) -> None:
     html = write_report(report, tmp_path).read_text(encoding="utf-8")
     page = Page(html)
-    assert "By Texts Hit rate at 10 Reciprocal rank two words 200 87.5 80.0–90.0 50.0" in page.text
+    assert "Query Texts Hit rate at 10 Reciprocal rank two words 200 87.5 80.0–90.0 50.0" in page.text
     assert "attribute_<colour> 1,190 75.0 70.0–80.0 60.0 50.0–70.0 12 25.0 10" in page.text
     assert "Cyrillic 200 87.5" in page.text
     assert "before" not in page.text

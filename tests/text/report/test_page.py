@@ -63,10 +63,14 @@ def test_the_file_is_read_back_as_it_was_written(report: TextReport, tmp_path: P
     assert read_report(tmp_path / "new" / "folder") == report
 
 
-def test_the_page_says_every_number_and_needs_no_other_file(report: TextReport, tmp_path: Path) -> None:
+def test_the_page_says_every_number_and_needs_no_other_file(
+    report: TextReport, tmp_path: Path
+) -> None:
     html = write_report(report, tmp_path).read_text(encoding="utf-8")
     page = Page(html)
-    assert "Query Texts Hit rate at 10 Reciprocal rank two words 200 87.5 80.0–90.0 50.0" in page.text
+    assert (
+        "Query Texts Hit rate at 10 Reciprocal rank two words 200 87.5 80.0–90.0 50.0" in page.text
+    )
     assert "attribute_<colour> 1,190 75.0 70.0–80.0 60.0 50.0–70.0 12 25.0 10" in page.text
     assert "Cyrillic 200 87.5" in page.text
     assert "before" not in page.text

@@ -15,7 +15,7 @@ from benchmarks.grocery_scratch import accuracies, load_grocery, train
 from benchmarks.record import record
 from recsys.training.samples import PictureSamples
 from vision import Samples, VisionConfig, VisionTower
-from vision.labelling.selection import Strategy, select
+from vision.labelling.selection import Pool, Strategy, select
 from vision.pretrain import pretrain
 
 COMMAND = "python -m benchmarks.grocery_labels"
@@ -76,13 +76,9 @@ def by_strategy(
     photos = np.flatnonzero(is_photo(samples.train))
     pool = np.setdiff1d(photos, rows)
     images = [root / samples.train.images[row] for row in pool]
+    labelled = [root / samples.train.images[row] for row in rows]
     chosen = select(
-        first,
-        images,
-        round(ASKED * len(photos)),
-        strategy=strategy,
-        labelled=[root / samples.train.images[row] for row in rows],
-        seed=seed,
+        first, Pool(images, labelled), round(ASKED * len(photos)), strategy=strategy, seed=seed
     )
     asked = {str(image): row for image, row in zip(images, pool, strict=True)}
     added = [asked[image] for image in chosen.table["image"]]

@@ -20,7 +20,7 @@ from recsys.pipeline import load_tables
 from recsys.training.samples import PictureSamples, label_pictures, picture_samples
 from vision import Samples, VisionConfig, VisionTower
 from vision.finetuning import finetune
-from vision.hierarchy import consistent, decode, find_paths
+from vision.hierarchy import choose_classes, find_category_paths, reconcile_levels
 from vision.test_time import Views
 
 COMMAND = "python -m benchmarks.grocery_scratch"
@@ -91,9 +91,9 @@ def predict_classes(
     """Return the classes (n,) that fit together along the path, from several views a picture."""
     root = samples.root or Path()
     pictures = [root / image for image in samples.images]
-    paths = find_paths(tower.classes)
-    probabilities = tower.predict(pictures, views=views, precision="auto")
-    return decode(consistent(probabilities, paths), paths)
+    paths = find_category_paths(tower.classes)
+    probabilities = tower.predict_proba(pictures, views=views, precision="auto")
+    return choose_classes(reconcile_levels(probabilities, paths), paths)
 
 
 if __name__ == "__main__":

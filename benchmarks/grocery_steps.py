@@ -32,7 +32,7 @@ def main() -> None:
 def one_view(tower: VisionTower, samples: Samples) -> dict[str, float]:
     """Return the accuracy of every level, each predicted by its own head from the whole picture."""
     root = samples.root or Path()
-    predicted = tower.predict([root / image for image in samples.images], precision="auto")
+    predicted = tower.predict_proba([root / image for image in samples.images], precision="auto")
     return {
         name: float((predicted[target].argmax(axis=1) == samples.targets[target]).mean())
         for name, target in LEVELS.items()

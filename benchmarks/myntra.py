@@ -52,7 +52,7 @@ def main() -> None:
 
 def predict(tower: VisionTower, samples: Samples) -> NDArray[np.float32]:
     """Return probabilities of the article types (n, C), from a picture and its mirror image."""
-    return tower.predict([*samples.images], views="flip", precision="auto")[TARGET]
+    return tower.predict_proba([*samples.images], views="flip", precision="auto")[TARGET]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Vision tower: pictures in, embeddings out.
 
-Fine-tuning is ``vision.finetuning.finetune``, files are ``vision.checkpoint``. The names below are
-opened on first use, so that ``import vision`` costs nothing.
+``vision.finetuning.finetune`` trains a tower, ``vision.checkpoint`` saves and loads it. The names
+below are imported on first use, so that ``import vision`` takes no time.
 """
 
 import importlib

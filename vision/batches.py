@@ -1,4 +1,4 @@
-"""Pictures from files, bytes or memory, as the batches that a network reads."""
+"""Batches for a network, read from files, bytes or PIL images."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,17 +25,17 @@ def prepared_batches(
     batch_size: int,
     progress: bool = False,
 ) -> Iterator[Tensor]:
-    """Yield prepared pictures (B, 3, H, W); the next batch is decoded meanwhile, in threads.
+    """Yield batches of prepared images (B, 3, H, W), decoding the next batch in threads.
 
     Args:
-        images: Pictures, files' bytes or paths; read no further than two batches ahead.
-        preprocess: How each is made square and normalised.
-        batch_size: Pictures in a batch; the last may have fewer.
-        progress: Show Lightning's progress bar.
+        images: PIL images, file contents or paths, read at most two batches ahead.
+        preprocess: Size, fit and normalisation of the images.
+        batch_size: Images in a batch; the last batch may have fewer.
+        progress: Whether to show Lightning's progress bar.
 
     Raises:
         InvalidArgumentError: If batch_size is below 1.
-        ImageError: If an image cannot be read; names its position.
+        ImageError: If an image cannot be read; the message has its position.
     """
     if batch_size < 1:
         raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
@@ -51,18 +51,17 @@ def prepared_batches(
             raise ImageError(f"image {position}: {error}", position) from error
 
     with ThreadPoolExecutor() as threads:
-        coming = [threads.submit(prepare, one) for one in islice(numbered, batch_size)]
-        while coming:
-            current = coming
-            coming = [threads.submit(prepare, one) for one in islice(numbered, batch_size)]
+        upcoming = [threads.submit(prepare, pair) for pair in islice(numbered, batch_size)]
+        while upcoming:
+            current = upcoming
+            upcoming = [threads.submit(prepare, pair) for pair in islice(numbered, batch_size)]
             yield normalise(torch.stack([future.result() for future in current]), preprocess)
 
 
 def open_picture(image: ImageSource, size: int) -> Image.Image:
-    """Return the picture, RGB and upright, at least twice ``size`` pixels on its smaller side.
+    """Return the image, RGB and upright, reduced to no less than ``2 * size`` pixels a side.
 
-    Twice the size leaves enough pixels for the resampling filter to work with; a smaller picture
-    stays as it is.
+    Twice the size leaves enough pixels for the resampling filter. Smaller images keep their size.
     """
     if isinstance(image, Image.Image):
         return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,4 +1,4 @@
-"""A tower as a folder: safetensors for the weights, JSON for the rest. Nothing in it executes."""
+"""A tower as a folder: weights in safetensors, the rest in JSON, and no code."""
 
 import json
 from pathlib import Path
@@ -18,20 +18,20 @@ FORMAT_VERSION = 1
 
 
 class TowerConfig(BaseModel):
-    """What config.json holds."""
+    """The contents of config.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int = Field(description="Version of this layout.")
-    backbone: BackboneSpec = Field(description="The network to build.")
-    preprocess: Preprocess = Field(description="How pictures are prepared.")
+    backbone: BackboneSpec = Field(description="Network to build.")
+    preprocess: Preprocess = Field(description="Preparation of pictures for the network.")
     dim: int = Field(ge=1, description="Embedding size D.")
     dropout: float = Field(ge=0, lt=1, description="Dropout before the classifiers.")
     classes: dict[str, tuple[str, ...]] = Field(description="Class names of every target.")
 
 
 def describe(tower: VisionTower) -> TowerConfig:
-    """Return what config.json says of a tower."""
+    """Return the contents of a tower's config.json."""
     return TowerConfig(
         format_version=FORMAT_VERSION,
         backbone=tower.spec,
@@ -43,7 +43,7 @@ def describe(tower: VisionTower) -> TowerConfig:
 
 
 def save(tower: VisionTower, folder: str | Path) -> None:
-    """Write the tower's weights and configuration into a folder, made if it is not there."""
+    """Write the tower's weights and configuration into a folder, which is created if missing."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.cpu().contiguous() for name, value in tower.state_dict().items()}
@@ -56,7 +56,7 @@ def load(folder: str | Path) -> VisionTower:
     """Return the tower saved in a folder, in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: If the folder does not hold a whole tower of this format.
+        CheckpointError: If the folder does not contain a complete tower of this format.
     """
     folder = Path(folder)
     try:

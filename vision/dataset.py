@@ -1,4 +1,4 @@
-"""Pictures with labels, decoded once, served as whole batches."""
+"""Labelled pictures, each decoded once and then read as whole batches."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from vision.arrays import Floats, Ints
 from vision.errors import ImageError, InvalidArgumentError, TrainingError
 from vision.images import load
 from vision.transforms import Preprocess, build_reader
@@ -22,7 +23,7 @@ from vision.transforms import Preprocess, build_reader
 logger = logging.getLogger(__name__)
 
 UNKNOWN = -1
-# Pictures are kept a little larger than a crop of the whole, so that crops keep their detail.
+# Pictures are stored a little larger than they are trained at, so that crops keep their detail.
 STORED_OVER_TRAINED = 1.15
 
 
@@ -31,15 +32,15 @@ class Samples:
     """Labelled pictures on disk.
 
     Attributes:
-        images: Picture files.
-        targets: Class index of every picture for every target, int64 (n,); -1 where unknown.
-        classes: Class names of every target; the same targets in the same order.
-        root: Folder that every picture must be in; images are then relative to it.
+        images: Picture files, relative to root where root is given.
+        targets: Class index of every picture for every target, int64 (n,), -1 where unknown.
+        classes: Class names of every target, with the same targets in the same order.
+        root: Folder that every picture must be in.
         unlabelled: More pictures under the same root, for self-supervised pretraining.
     """
 
     images: Sequence[Path]
-    targets: Mapping[str, NDArray[np.int64]]
+    targets: Mapping[str, Ints]
     classes: Mapping[str, Sequence[str]]
     root: Path | None = None
     unlabelled: Sequence[Path] = ()
@@ -66,8 +67,8 @@ class Samples:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Samples":
-        """Return the samples in these rows, with the same classes."""
+    def take(self, rows: Sequence[int] | Ints) -> "Samples":
+        """Return the samples of these rows, with the same classes."""
         chosen = np.asarray(rows, dtype=np.int64)
         return replace(
             self,
@@ -77,30 +78,30 @@ class Samples:
 
 
 class Rejected(NamedTuple):
-    """A picture that training went on without."""
+    """A picture that was left out because it could not be read."""
 
     image: Path
     reason: str
 
 
 class Batch(NamedTuple):
-    """Pictures of one step, as stored."""
+    """The stored pictures of one training step."""
 
     pictures: Tensor  # uint8 (B, 3, H, W)
     aspects: Tensor  # width over height before stretching, float (B,)
     targets: Tensor  # int64 (B, number of targets), -1 where unknown
-    rows: Tensor  # int64 (B,), positions in images
+    rows: Tensor  # int64 (B,), indices into images
 
 
 class PictureSet(Dataset[Batch]):
-    """Decoded pictures and their labels; asked for several rows, it answers one ``Batch``.
+    """Decoded pictures and their labels, from which several rows are read as one ``Batch``.
 
     Args:
-        images: The pictures' files.
-        pictures: Their pixels, uint8 (n, 3, H, W).
+        images: Picture files.
+        pictures: Pixels of the pictures, uint8 (n, 3, H, W).
         aspects: Width over height before stretching, float (n,).
         targets: Labels, int64 (n, number of targets).
-        rejected: Rows that could not be read, and why; they are never served.
+        rejected: Rows that could not be read, with the reason; no batch has them.
     """
 
     def __init__(
@@ -123,24 +124,24 @@ class PictureSet(Dataset[Batch]):
         return self.__getitems__([position])
 
     def __getitems__(self, positions: list[int]) -> Batch:
-        """Return the batch of these; DataLoader calls this in place of one call a picture."""
+        """Return one batch of these positions; DataLoader calls this once for a whole batch."""
         rows = self.rows[torch.tensor(positions)]
         return Batch(self.pictures[rows], self.aspects[rows], self.targets[rows], rows)
 
 
 class EpochShuffle(Sampler[int]):
-    """A new order every epoch, a function of seed and epoch alone, so a resumed run repeats it.
+    """A new order every epoch, which depends on seed and epoch only, so a resumed run repeats it.
 
     Args:
         count: Number of rows.
-        seed: Seed of all orders.
+        seed: Random seed of all orders.
     """
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed, self.epoch = count, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this."""
+        """Set the epoch; Lightning calls this before every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -160,13 +161,13 @@ def decode_samples(
     spill: Path | None,
     progress: bool,
 ) -> PictureSet:
-    """Return every readable picture of the samples at the preprocess' size, each decoded once.
+    """Return every readable picture of the samples, decoded once, at the size of ``preprocess``.
 
     Args:
-        samples: What to read.
-        preprocess: Gives size, fit and filter.
-        spill: A file to keep the pixels in instead of memory; None keeps them in memory.
-        progress: Show Lightning's progress bar.
+        samples: Pictures to read, with their labels.
+        preprocess: Size, fit and filter of the stored pictures.
+        spill: File to keep the pixels in. None keeps them in memory.
+        progress: Whether to show Lightning's progress bar.
 
     Raises:
         TrainingError: If no picture can be read.
@@ -180,13 +181,13 @@ def decode_samples(
     to_square = build_reader(preprocess)
     rejected = _read_all(samples, preprocess.size, to_square, pixels, aspects, progress)
     for image, reason in rejected.values():
-        logger.warning("training goes on without %s: %s", image, reason)
+        logger.warning("training continues without %s: %s", image, reason)
     if len(rejected) == len(samples):
         reasons = [reason for _, reason in rejected.values()]
         raise TrainingError(
             f"none of {len(samples)} pictures can be read" + (f": {reasons[0]}" if reasons else "")
         )
-    # Without any target there is nothing to stack, and pretraining has none.
+    # Pretraining has no targets, and column_stack refuses an empty list.
     columns = [*samples.targets.values()] or [np.empty((len(samples), 0), dtype=np.int64)]
     labels = np.column_stack(columns)
     return PictureSet(
@@ -203,10 +204,10 @@ def _read_all(
     size: int,
     to_square: Callable[[Image.Image], Tensor],
     pixels: NDArray[np.uint8],
-    aspects: NDArray[np.float32],
+    aspects: Floats,
     progress: bool,
 ) -> dict[int, Rejected]:
-    """Fill pixels and aspects in place and return the rows that could not be read, with reasons."""
+    """Fill pixels and aspects in place and return the unreadable rows with the reasons."""
 
     def read(row: int) -> Rejected | None:
         try:
@@ -219,9 +220,11 @@ def _read_all(
         return None
 
     rows = range(len(samples))
-    # Pillow decodes and resizes without holding the interpreter's lock.
+    # Pillow decodes and resizes without holding the interpreter lock.
     with ThreadPoolExecutor() as threads:
-        answers = list(
+        failures = list(
             Tqdm(threads.map(read, rows), desc="decode", total=len(rows), disable=not progress)
         )
-    return {row: answer for row, answer in zip(rows, answers, strict=True) if answer is not None}
+    return {
+        row: failure for row, failure in zip(rows, failures, strict=True) if failure is not None
+    }

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""The device to compute on."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def resolve_device(device: Device) -> torch.device:
-    """Return the device; ``auto`` is CUDA where there is a card, else the processor."""
+    """Return the torch device; ``auto`` is CUDA if a GPU is available, else the CPU."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)

@@ -1,12 +1,12 @@
-"""The errors this package raises on purpose.
+"""The errors that this package raises on purpose.
 
 VisionError
-├── ImageError            bytes or a file that are not a picture we accept (also a ValueError)
+├── ImageError            the data is not an image that we accept (also a ValueError)
 ├── WeightsError          named weights are not on this machine, or do not fit the network
 ├── CheckpointError       a saved tower is missing, damaged or of another format
 ├── InvalidArgumentError  an argument that the caller must change (also a ValueError)
 ├── MissingExtraError     an optional package is not installed (also an ImportError)
-└── TrainingError         training cannot go on, or cannot be resumed
+└── TrainingError         training cannot continue, or cannot be resumed
 
 Any other exception is a defect of this library.
 """
@@ -17,11 +17,11 @@ class VisionError(Exception):
 
 
 class ImageError(VisionError, ValueError):
-    """Bytes or a file that are not a picture we accept.
+    """The data is not an image that we accept.
 
     Args:
-        message: What is wrong.
-        position: Which of several pictures it was, where there were several.
+        message: Description of the problem.
+        position: Index of the image where several were passed.
     """
 
     def __init__(self, message: str, position: int | None = None) -> None:
@@ -46,4 +46,4 @@ class MissingExtraError(VisionError, ImportError):
 
 
 class TrainingError(VisionError):
-    """Training cannot go on, or cannot be resumed."""
+    """Training cannot continue, or cannot be resumed."""

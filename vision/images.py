@@ -1,11 +1,12 @@
-"""The safety boundary for pictures: bytes from anyone in, an upright RGB picture or ImageError out.
+"""The safety boundary for images: untrusted bytes in, an upright RGB image or an ImageError out.
 
-The extension and any declared type are never read: the bytes decide. Sizes are checked on the
-header, before any pixel is decoded.
+The bytes decide what the format is; the file's extension and any declared type are ignored. The
+size in the header is checked before any pixel is decoded.
 """
 
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,13 +17,22 @@ __all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageError", "decode", "load"]
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
-# A closed list: Pillow's other formats include ones that run external programs (EPS) or that
-# nobody photographs products in. JPEG includes the multi-picture files that phones write.
+# A closed list: some of Pillow's other formats run external programs (EPS), and nobody photographs
+# products in the rest. JPEG includes the multi-picture files that phones write.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-# Converting takes several copies of a picture, which of one of MAX_PIXELS would be 160 MB each: one
-# of more pixels than the first number is converted in bands of about as many as the second.
-LARGE = 4_000_000
-BAND = 500_000
+
+
+class Bands(NamedTuple):
+    """How large images are converted to RGB: in horizontal bands, which saves memory.
+
+    Converting makes several copies of the pixels, 160 MB each for an image of ``MAX_PIXELS``.
+    """
+
+    larger_than: int = 4_000_000  # images with more pixels than this are converted in bands
+    pixels: int = 500_000  # in one band, approximately
+
+
+BANDS = Bands()
 
 
 def decode(
@@ -31,21 +41,23 @@ def decode(
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
     min_side: int | None = None,
+    bands: Bands = BANDS,
 ) -> Image.Image:
-    """Return the picture in these bytes: RGB, upright, transparent parts on white, first frame.
+    """Return the image in these bytes: RGB, upright, first frame, transparent parts on white.
 
-    CMYK, palette, greyscale and 16-bit pictures are converted to 8-bit RGB.
+    CMYK, palette, greyscale and 16-bit images are converted to 8-bit RGB.
 
     Args:
-        data: A JPEG, PNG, WebP, GIF, BMP or TIFF file.
-        max_bytes: Longest data accepted.
+        data: Content of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
+        max_bytes: Largest number of bytes accepted.
         max_pixels: Largest width times height accepted.
-        min_side: A JPEG may be decoded at a half, quarter or eighth, and pixels of another picture
-            of more than ``LARGE`` be averaged, as long as neither side falls below this; much
-            faster for photos larger than what is needed. None keeps all.
+        min_side: Smallest side that the result needs. A larger JPEG may be decoded at a half, a
+            quarter or an eighth of its size, and the pixels of another large image may be averaged,
+            which is much faster. None keeps the size.
+        bands: Size above which images are converted in bands, and size of a band.
 
     Raises:
-        ImageError: If the data is empty, too large, too many pixels, truncated or not a picture.
+        ImageError: If the data is empty, too long, truncated, not an image, or has too many pixels.
     """
     if not data:
         raise ImageError(f"image is empty: got 0 bytes, wanted one of {', '.join(FORMATS)}")
@@ -53,10 +65,10 @@ def decode(
         raise ImageError(
             f"image must be at most {max_bytes} bytes, got {len(data)}; send a smaller picture"
         )
-    # Pillow raises a dozen unrelated types on damaged files, from SyntaxError to struct.error; this
-    # is the one place where they become ours. Its own bomb warning may be an error, too.
+    # Pillow raises a dozen unrelated exceptions on damaged files, from SyntaxError to struct.error.
+    # They become ImageError here. Its decompression bomb warning may be raised as an error, too.
     try:
-        picture = _read(data, max_pixels, min_side)
+        picture = _read(data, max_pixels, min_side, bands)
         ImageOps.exif_transpose(picture, in_place=True)
         return picture
     except ImageError:
@@ -64,7 +76,7 @@ def decode(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image must have at most {max_pixels} pixels: {error}") from error
     except Exception as error:
-        # Pillow's own words name the buffer's address here, which differs from run to run.
+        # Pillow's own message has the address of the buffer, which differs from run to run.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "unknown format" if unknown else str(error)
         raise ImageError(
@@ -81,17 +93,17 @@ def load(
     max_pixels: int = MAX_PIXELS,
     min_side: int | None = None,
 ) -> Image.Image:
-    """Return the picture in a file, as ``decode`` does.
+    """Return the image in a file, decoded as by ``decode``.
 
     Args:
-        path: The file; relative to root when root is given.
-        root: Folder that the file must be in, once every link is followed.
-        max_bytes: Longest file accepted.
+        path: Image file, relative to root where root is given.
+        root: Folder that the file must be in after every link is followed.
+        max_bytes: Largest file accepted.
         max_pixels: Largest width times height accepted.
-        min_side: See ``decode``.
+        min_side: Smallest side that the result needs; see ``decode``.
 
     Raises:
-        ImageError: If the file is missing, leaves root or does not hold a picture.
+        ImageError: If the file is missing, is outside root or is not an image that we accept.
     """
     try:
         target = (Path(path) if root is None else Path(root, path)).resolve(strict=True)
@@ -100,9 +112,9 @@ def load(
         raise ImageError(f"image {str(path)!r} cannot be found: {error}") from error
     if not inside:
         raise ImageError(
-            f"image {str(path)!r} leaves its root {str(root)!r}; paths must stay inside it"
+            f"image {str(path)!r} is outside its root {str(root)!r}; paths must stay inside it"
         )
-    # Opening a FIFO or a device would block or never end.
+    # Reading a FIFO or a device might block or never end.
     if not target.is_file():
         raise ImageError(f"image {str(path)!r} must be a regular file")
     try:
@@ -122,44 +134,44 @@ def _check_pixels(picture: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _read(data: bytes, max_pixels: int, min_side: int | None) -> Image.Image:
-    """Return the picture in 8-bit RGB, as it lies in the file."""
+def _read(data: bytes, max_pixels: int, min_side: int | None, bands: Bands) -> Image.Image:
+    """Return the image in 8-bit RGB, oriented as it is in the file."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         _check_pixels(picture, max_pixels)
         if min_side is not None:
             picture.draft("RGB", (min_side, min_side))
         picture.load()
-        large = picture.width * picture.height > LARGE
-        rgb = _to_rgb_in_bands(picture, min_side) if large else _to_rgb(picture)
-        # Among it is how the picture is to be turned.
+        large = picture.width * picture.height > bands.larger_than
+        rgb = _to_rgb_in_bands(picture, min_side, bands.pixels) if large else _to_rgb(picture)
+        # The EXIF orientation is in it.
         rgb.info = {key: value for key, value in picture.info.items() if key != "transparency"}
         return rgb
 
 
-def _to_rgb_in_bands(picture: Image.Image, min_side: int | None) -> Image.Image:
-    """Return 8-bit RGB without a second picture of this size, reduced as far as min_side allows."""
+def _to_rgb_in_bands(picture: Image.Image, min_side: int | None, band_pixels: int) -> Image.Image:
+    """Return 8-bit RGB, reduced as far as min_side allows, without a second copy at full size."""
     width, height = picture.size
     factor = 1 if min_side is None else max(1, min(width, height) // min_side)
-    rows = factor * max(1, BAND // (factor * width))
+    rows = factor * max(1, band_pixels // (factor * width))
     whole = Image.new("RGB", (-(-width // factor), -(-height // factor)))
     for top in range(0, height, rows):
         band = _to_rgb(picture.crop((0, top, width, min(top + rows, height))))
         whole.paste(band.reduce(factor), (0, top // factor))
     if factor == 1:
         return whole
-    # The last blocks may hold fewer pixels than the others. Left as wide as these, they would move
-    # the picture by up to half a pixel of what a tower sees.
+    # The last column and row of blocks may have fewer pixels. At full width they would shift the
+    # picture by up to half a pixel of the tower's input.
     exact = (width / factor, height / factor)
     size = (round(exact[0]), round(exact[1]))
     return whole.resize(size, Image.Resampling.BICUBIC, box=(0, 0, *exact))
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Return 8-bit RGB of any mode that the accepted formats have."""
+    """Return an image in 8-bit RGB, whichever mode of the accepted formats it has."""
     if picture.mode == "F":
         raise ImageError("image has floating-point pixels, wanted 8 or 16 bits a channel")
     if picture.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit values at 255, which turns most pictures white.
+        # Pillow's own conversion clips 16-bit values at 255, which turns most images white.
         high_bytes = (np.asarray(picture) >> 8).clip(0, 255)
         picture = Image.fromarray(high_bytes.astype(np.uint8))
     if picture.has_transparency_data:

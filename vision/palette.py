@@ -1,4 +1,4 @@
-"""Named colours of a product, from the pixels of its picture."""
+"""The named colours of a product, from the pixels of its picture."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from vision.arrays import Bools, Doubles, Floats, Ints
 from vision.errors import InvalidArgumentError
 
 Lab = tuple[float, float, float]  # lightness, green to red, blue to yellow
 
-# A colour has the pixels that are nearest to one of its anchors, which were placed by hand with
-# Myntra's training pictures in view. Dyed cloth is far duller in a picture than its name suggests:
-# most anchors are where such cloth is, the last of a colour where print and plastic are.
+# Each pixel gets the colour of the nearest anchor. The anchors were placed by hand while looking at
+# Myntra's training pictures. Dyed cloth is much duller in a picture than the name of its colour
+# suggests, so most anchors are dull; the last ones of a colour are for print and plastic.
 PALETTE: Mapping[str, Sequence[Lab]] = {
     "black": [(5, 0, 0), (18, 0, 0), (28, 0, -1), (34, 0, 0)],
     "grey": [(47, 0, 0), (57, 0, 0), (66, 0, 0), (76, 0, 0)],
@@ -64,12 +65,12 @@ PALETTE: Mapping[str, Sequence[Lab]] = {
     ],
     "olive": [(45, -2, 8), (30, -2, 12), (45, -3, 18), (58, -4, 20), (52, -12, 55)],
 }
-SIDE = 64  # pixels; what is smaller than a 64th of the picture is mixed with what is around it
-PLAIN_SHARE = 0.8  # of the picture's border, for its background to be plain
-PLAIN_DISTANCE = 10.0  # from the border's median, in CIELAB
-BACKGROUND_DISTANCE = 5.0  # further from it is the product; a white one has its shadows there
-MIN_FOREGROUND = 0.05  # of the picture; less is dust on a picture of the background's colour
-CENTRE_WIDTH = 0.4  # standard deviation of the weight around the centre, in half sides
+SIDE = 64  # pixels that a picture is reduced to; details below a 64th of it are averaged
+PLAIN_SHARE = 0.8  # share of the border close to its median that makes a background plain
+PLAIN_DISTANCE = 10.0  # largest distance in CIELAB that counts as close to that median
+BACKGROUND_DISTANCE = 5.0  # largest distance of background pixels; shadows of white products exceed
+MIN_FOREGROUND = 0.05  # smallest share of the picture that is a product and not dust
+CENTRE_WIDTH = 0.4  # standard deviation of the weights around the centre, in half sides
 
 _NAMES = tuple(PALETTE)
 _ANCHORS = np.array([lab for anchors in PALETTE.values() for lab in anchors], dtype=np.float32)
@@ -77,28 +78,31 @@ _OWNERS = np.repeat(np.arange(len(PALETTE)), [len(anchors) for anchors in PALETT
 
 
 class ColourShare(NamedTuple):
-    """A colour, and how much of a product has it."""
+    """A colour and the share of a product that has it."""
 
-    colour: str  # a name of PALETTE
+    colour: str  # name from PALETTE
     share: float  # above 0, up to 1
 
 
 def name_colours(picture: Image.Image, *, min_share: float = 0.1) -> list[ColourShare]:
-    """Return the colours of the product on a picture, the largest share first.
+    """Return the colours of the product in a picture, the largest share first.
 
-    Nothing is trained. Every pixel has the colour of the anchor that is nearest in CIELAB. Pixels
-    count more towards the centre, where the product is and the model's face and trousers are not.
-    The background is left out where an alpha channel says where it is, or where it is plain: then
-    it is what is connected to the border and close to its colour, so that white parts of a product
-    on white still count. Of any other photo all pixels count.
+    Nothing is trained. Every pixel gets the colour of the nearest anchor in CIELAB. Pixels near the
+    centre count more, because the product is there and a model's face and trousers are not.
+
+    The background is left out if an alpha channel marks it or if it is plain. A plain background is
+    the area that touches the border and is close to it in colour, so white parts of a product on
+    white still count. In any other picture all pixels count.
 
     Args:
-        picture: Of any mode with 8 bits a channel; an entirely transparent one has no colour.
-        min_share: Colours with less are left out, so that the shares may sum to less than 1.
+        picture: Picture of any mode with 8 bits a channel. The result is empty if all of it is
+            transparent.
+        min_share: Smallest share of a colour in the result. The shares may therefore sum to less
+            than 1.
 
     Raises:
         InvalidArgumentError: If the picture has more than 8 bits a channel, or min_share is not
-            from 0 to 1.
+            between 0 and 1.
     """
     if picture.mode.startswith(("I", "F")):
         raise InvalidArgumentError(
@@ -123,28 +127,30 @@ def name_colours(picture: Image.Image, *, min_share: float = 0.1) -> list[Colour
         for name, total in zip(_NAMES, totals, strict=True)
         if total > 0
     ]
-    found = [one for one in shares if one.share >= min_share]
-    return sorted(found, key=lambda one: one.share, reverse=True)
+    large = [colour for colour in shares if colour.share >= min_share]
+    return sorted(large, key=lambda colour: colour.share, reverse=True)
 
 
-def to_lab(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return sRGB pixels (..., 3) in CIELAB, under the white of D65.
+def to_lab(pixels: NDArray[np.uint8]) -> Floats:
+    """Return sRGB pixels (..., 3) in CIELAB with white point D65.
 
-    IEC 61966-2-1 (1999) to linear light and CIE XYZ, and CIE 015:2018 to lightness (0 to 100) and
-    the two colour axes.
+    IEC 61966-2-1 (1999) gives linear light and CIE XYZ, and CIE 015:2018 gives the lightness, 0 to
+    100, and the two colour axes.
     """
     xyz = _LINEAR[pixels] @ _TO_XYZ
-    # Below (6 / 29)^3 the cube root would be too steep; the standard goes on with its tangent.
+    # Below (6 / 29)^3 the standard replaces the cube root, which is too steep, by its tangent.
     roots = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
     x, y, z = np.moveaxis(roots, -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
-def find_foreground(lab: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return where a picture is not its plain background (H, W); everywhere if it has none.
+def find_foreground(lab: Floats) -> Bools:
+    """Return the mask (H, W) of the pixels in front of a plain background.
+
+    The mask is true everywhere if the background is not plain, or if hardly anything is in front.
 
     Args:
-        lab: The picture in CIELAB (H, W, 3).
+        lab: Picture in CIELAB (H, W, 3).
     """
     everything = np.ones(lab.shape[:2], dtype=np.bool_)
     border = np.concatenate([lab[0], lab[-1], lab[:, 0], lab[:, -1]])
@@ -157,28 +163,28 @@ def find_foreground(lab: NDArray[np.float32]) -> NDArray[np.bool_]:
     return foreground if foreground.mean() >= MIN_FOREGROUND else everything
 
 
-def _distances(lab: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    distances: NDArray[np.float32] = np.linalg.norm(lab - other, axis=-1)
+def _distances(lab: Floats, other: Floats) -> Floats:
+    distances: Floats = np.linalg.norm(lab - other, axis=-1)
     return distances
 
 
-def _nearest(lab: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the colour (n,) of the anchor that is nearest to each pixel (n, 3)."""
-    # Half the squared distance, but for the pixel's own length, which is the same to all anchors.
+def _nearest(lab: Floats) -> Ints:
+    """Return the index of the colour (n,) whose anchor is nearest to each pixel (n, 3)."""
+    # Half the squared distance without the pixel's own length, which is the same for all anchors.
     distances = (_ANCHORS**2).sum(axis=1) / 2 - lab @ _ANCHORS.T
-    owners: NDArray[np.int64] = _OWNERS[distances.argmin(axis=1)]
+    owners: Ints = _OWNERS[distances.argmin(axis=1)]
     return owners
 
 
-def _linear_light() -> NDArray[np.float32]:
-    """Return the linear light of every sRGB level (256,)."""
+def _linear_light() -> Floats:
+    """Return the linear light (256,) of every sRGB level."""
     levels = np.arange(256) / 255
     light = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
     return light.astype(np.float32)
 
 
-def _centre_weights() -> NDArray[np.float64]:
-    """Return how much each pixel counts (SIDE, SIDE)."""
+def _centre_weights() -> Doubles:
+    """Return the weight of every pixel (SIDE, SIDE)."""
     offsets = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
     falloff = np.exp(-(offsets**2) / (2 * CENTRE_WIDTH**2))
     return np.outer(falloff, falloff)
@@ -186,7 +192,7 @@ def _centre_weights() -> NDArray[np.float64]:
 
 _LINEAR = _linear_light()
 _CENTRE = _centre_weights()
-# Of linear red, green and blue, to X, Y and Z over those of D65.
+# Matrix from linear red, green and blue to X, Y and Z, relative to the white point D65.
 _TO_XYZ = (
     np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     / np.array([[0.9505], [1.0], [1.089]])

@@ -1,4 +1,4 @@
-"""Several views of one picture at test time, whose answers are averaged."""
+"""Test-time augmentation: several views of a picture, whose outputs are averaged."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -8,19 +8,19 @@ from torch import Tensor
 
 Views = Literal["one", "flip", "crops"]
 
-CROP_SIDE = 0.8  # of the picture's side
+CROP_SIDE = 0.8  # side of a crop, as a share of the picture's side
 
 
 def draw_views(images: Tensor, views: Views) -> Iterator[Tensor]:
-    """Yield the views of all pictures, each (B, 3, H, W).
+    """Yield one view of all pictures after another, each (B, 3, H, W).
 
-    ``flip`` is the picture and its mirror image; ``crops`` adds its four corners and its centre, as
-    large as the picture, and their mirror images: the ten crops of Krizhevsky et al. (2012) beside
-    the whole, twelve in all.
+    ``one`` is the picture alone. ``flip`` adds its mirror image. ``crops`` also adds the four
+    corners and the centre, enlarged to the size of the picture, with their mirror images: these are
+    the ten crops of Krizhevsky et al. (2012), and twelve views in all.
 
     Args:
         images: Prepared pictures (B, 3, H, W).
-        views: Which.
+        views: Name of the set of views.
     """
     yield images
     if views == "one":

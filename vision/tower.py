@@ -1,4 +1,4 @@
-"""The vision tower: pictures to unit-length embeddings, and to classes."""
+"""The vision tower: pictures in, unit-length embeddings and class probabilities out."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vision.arrays import Floats
 from vision.batches import ImageSource, prepared_batches
 from vision.errors import InvalidArgumentError
 from vision.networks.backbones import Backbone
@@ -17,7 +18,7 @@ from vision.test_time import Views, draw_views
 
 
 class TowerOutput(NamedTuple):
-    """Everything that one pass through the tower gives."""
+    """Everything that one pass through the tower computes."""
 
     embeddings: Tensor  # (B, D), unit length
     logits: dict[str, Tensor]  # target name -> (B, C)
@@ -26,13 +27,14 @@ class TowerOutput(NamedTuple):
 class VisionTower(nn.Module):
     """A backbone with a projection to embeddings and one linear classifier per target.
 
-    The classifiers read the backbone's features, not the embedding, so neither limits the other.
+    The classifiers read the backbone's features and not the embedding, so that neither of the two
+    limits the other.
 
     Args:
-        backbone: The network, its feature size and how pictures are prepared for it.
+        backbone: Network, with its feature size and the way pictures are prepared for it.
         dim: Embedding size D.
         classes: Class names of every target, such as the levels of a category path.
-        dropout: Share of features dropped before the classifiers, in training.
+        dropout: Share of features set to zero before the classifiers during training.
     """
 
     def __init__(
@@ -49,29 +51,29 @@ class VisionTower(nn.Module):
         self.spec = backbone.spec
         self.dim = dim
         self.classes = {target: tuple(names) for target, names in classes.items()}
-        # The norm keeps one loud feature from deciding every distance; without bias, for a constant
-        # added to all embeddings only brings them closer to each other.
+        # The norm keeps a single large feature from deciding every distance. A bias would add the
+        # same constant to all embeddings, which only brings them closer to each other.
         self.project = nn.Sequential(
             nn.Linear(backbone.dim, dim, bias=False), nn.BatchNorm1d(dim, affine=False)
         )
         self.dropout = nn.Dropout(dropout)
-        # A list, because a module's name may not hold the dots and spaces that a target's may.
+        # A list and not a dict of modules: target names may contain dots, module names may not.
         self.heads = nn.ModuleList(
             nn.Linear(backbone.dim, len(names)) for names in self.classes.values()
         )
-        # The layout that convolutions are fastest in, on processors and on tensor cores.
+        # The memory layout in which convolutions run fastest, on CPUs and on tensor cores.
         self.to(memory_format=torch.channels_last)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     def outputs(self, images: Tensor) -> TowerOutput:
         """Return embeddings (B, D) and logits (B, C) per target, float32, from one pass.
 
         Args:
-            images: Prepared pictures (B, 3, H, W), as ``build_eval_transform`` makes them.
+            images: Prepared pictures (B, 3, H, W), as ``build_eval_transform`` returns them.
 
         Raises:
             InvalidArgumentError: If the shape is wrong.
@@ -84,8 +86,8 @@ class VisionTower(nn.Module):
         return self.read(self.backbone(images))
 
     def read(self, features: Tensor) -> TowerOutput:
-        """Return embeddings (B, D) and logits (B, C) per target of features (B, F)."""
-        # Distances between near neighbours are smaller than bfloat16's steps.
+        """Return embeddings (B, D) and logits (B, C) per target for features (B, F)."""
+        # Distances between near neighbours are smaller than the steps of bfloat16.
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
             embeddings = F.normalize(self.project(features), dim=1)
@@ -94,11 +96,11 @@ class VisionTower(nn.Module):
         return TowerOutput(embeddings, logits)
 
     def averaged(self, images: Tensor, views: Views) -> TowerOutput:
-        """Return the mean over views of embeddings, again of unit length, and of logits.
+        """Return the mean embedding, scaled to unit length, and the mean logits over all views.
 
         Args:
             images: Prepared pictures (B, 3, H, W).
-            views: Which views; see ``vision.test_time.draw_views``.
+            views: Views to average; see ``vision.test_time.draw_views``.
         """
         outputs = [self.outputs(view) for view in draw_views(images, views)]
         if len(outputs) == 1:
@@ -127,20 +129,21 @@ class VisionTower(nn.Module):
         precision: Precision = "32-true",
         views: Views = "one",
         progress: bool = False,
-    ) -> NDArray[np.float32]:
+    ) -> Floats:
         """Return unit-length embeddings, float32 (N, D), in the order of the images.
 
         Args:
-            images: Pictures, files' bytes or paths; read a batch at a time.
-            batch_size: Pictures in one pass.
-            device: Where to compute; the tower is moved there. None leaves it where it is.
-            precision: ``auto`` is up to twice as fast; embeddings then differ by about 1e-2.
-            views: Views of each picture that are averaged; 2 for ``flip`` and 12 for ``crops``,
-                which take as many times as long.
-            progress: Show Lightning's progress bar.
+            images: PIL images, file contents or paths, read one batch at a time.
+            batch_size: Images in one pass.
+            device: Device to move the tower to and to compute on. None leaves the tower in place.
+            precision: Arithmetic of the network. ``auto`` is up to twice as fast and changes
+                embeddings by about 1e-2.
+            views: Views of each image to average. ``flip`` averages 2 and takes twice as long,
+                ``crops`` averages 12 and takes twelve times as long.
+            progress: Whether to show Lightning's progress bar.
 
         Raises:
-            ImageError: If an image cannot be read; names its position.
+            ImageError: If an image cannot be read; the message has its position.
         """
         parts = [
             output.embeddings.float().cpu().numpy()
@@ -157,13 +160,43 @@ class VisionTower(nn.Module):
         precision: Precision = "32-true",
         views: Views = "one",
         progress: bool = False,
-    ) -> dict[str, NDArray[np.float32]]:
-        """Return class probabilities of every target, float32 (N, C); arguments as ``embed``."""
-        parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.classes}
+    ) -> dict[str, NDArray[np.str_]]:
+        """Return the name of the most probable class of every target, (N,) for each target.
+
+        Takes the same arguments as ``embed`` and raises the same errors. Every target is decided
+        alone; ``vision.hierarchy`` makes the levels of a category path agree.
+        """
+        probabilities = self.predict_proba(
+            images,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            views=views,
+            progress=progress,
+        )
+        return most_probable_classes(probabilities, self.classes)
+
+    def predict_proba(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        batch_size: int = 64,
+        device: torch.device | str | None = None,
+        precision: Precision = "32-true",
+        views: Views = "one",
+        progress: bool = False,
+    ) -> dict[str, Floats]:
+        """Return the class probabilities of every target, float32 (N, C) for each target.
+
+        Takes the same arguments as ``embed`` and raises the same errors.
+        """
+        parts: dict[str, list[Floats]] = {name: [] for name in self.classes}
         for output in self._infer(images, batch_size, device, precision, views, progress):
             for name, logits in output.logits.items():
                 parts[name].append(logits.softmax(dim=1).cpu().numpy())
-        empty = {name: np.zeros((0, len(of)), np.float32) for name, of in self.classes.items()}
+        empty = {
+            name: np.zeros((0, len(names)), np.float32) for name, names in self.classes.items()
+        }
         return {name: np.concatenate([empty[name], *chunks]) for name, chunks in parts.items()}
 
     def _infer(
@@ -175,6 +208,7 @@ class VisionTower(nn.Module):
         views: Views,
         progress: bool,
     ) -> Iterator[TowerOutput]:
+        """Yield the output of one batch after another, computed in evaluation mode."""
         if device is not None:
             self.to(device)
         was_training = self.training
@@ -189,3 +223,18 @@ class VisionTower(nn.Module):
                 yield output
         finally:
             self.train(was_training)
+
+
+def most_probable_classes(
+    probabilities: Mapping[str, Floats], classes: Mapping[str, Sequence[str]]
+) -> dict[str, NDArray[np.str_]]:
+    """Return the name of the most probable class in every row, (N,) for each target.
+
+    Args:
+        probabilities: Class probabilities (N, C) of every target.
+        classes: Class names of the same targets.
+    """
+    return {
+        target: np.asarray(classes[target], dtype=np.str_)[rows.argmax(axis=1)]
+        for target, rows in probabilities.items()
+    }

@@ -38,7 +38,7 @@ from recsys.ranking.baselines import (
 from recsys.ranking.statistics import EASE_MAX_ITEMS
 from recsys.recommender import Recommender
 from recsys.training.labels import item_labels, photo_labels
-from vision.hierarchy import consistent, decode, find_paths
+from vision.hierarchy import choose_classes, find_category_paths, reconcile_levels
 
 OURS = "vitrine"
 
@@ -193,9 +193,9 @@ def classify_photos(
         progress: Show a bar.
     """
     paths = [images_root / image for image in photos["image"]]
-    levels = find_paths(bundle.vision.classes)
-    probabilities = bundle.vision.predict(paths, progress=progress)
-    predicted = decode(consistent(probabilities, levels), levels)
+    levels = find_category_paths(bundle.vision.classes)
+    probabilities = bundle.vision.predict_proba(paths, progress=progress)
+    predicted = choose_classes(reconcile_levels(probabilities, levels), levels)
     labels = photo_labels(photos, bundle.items, item_labels(bundle.items))
     rows = []
     for name, truth in labels.indices.items():

@@ -1,12 +1,12 @@
-"""Planted pictures: a coloured square on grey, whose colour is the class and side the group."""
+"""Planted pictures: squares on grey whose colour is one target and whose size is another."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.planted import coloured_square
 from vision.dataset import Samples
 
 COLOURS = {
@@ -20,7 +20,7 @@ CLASSES = {"colour": list(COLOURS), "side.of it": ["small", "large"]}
 
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Samples]:
-    """Return a maker of samples; the same seed gives the same pictures."""
+    """Return a function that makes samples, the same for the same seed."""
 
     def make(count: int, *, seed: int = 0) -> Samples:
         folder = tmp_path_factory.mktemp("planted")
@@ -28,12 +28,19 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Samples]:
         colours = np.arange(count) % len(COLOURS)
         large = rng.integers(0, 2, count)
         for row in range(count):
-            pixels = np.full((40, 48, 3), rng.integers(60, 140), dtype=np.uint8)
+            grey = int(rng.integers(60, 140))
             side = 22 if large[row] else 9
-            top, left = rng.integers(0, 40 - side), rng.integers(0, 48 - side)
-            pixels[top : top + side, left : left + side] = list(COLOURS.values())[colours[row]]
-            Image.fromarray(pixels).save(folder / f"{row}.png")
-        # Every fifth size is unknown, as labels are in real shops.
+            top, left = int(rng.integers(0, 40 - side)), int(rng.integers(0, 48 - side))
+            picture = coloured_square(
+                list(COLOURS.values())[colours[row]],
+                left=left,
+                top=top,
+                side=side,
+                size=(48, 40),
+                background=(grey, grey, grey),
+            )
+            picture.save(folder / f"{row}.png")
+        # Every fifth size is unknown, as in the tables of real shops.
         sides = np.where(np.arange(count) % 5 == 0, -1, large)
         return Samples(
             images=[Path(f"{row}.png") for row in range(count)],

@@ -43,7 +43,7 @@ def test_a_loaded_tower_gives_identical_answers(saved: tuple[VisionTower, Path])
     loaded = checkpoint.load(folder)
     np.testing.assert_array_equal(loaded.embed(PICTURES), tower.embed(PICTURES))
     np.testing.assert_array_equal(
-        loaded.predict(PICTURES)["fine.level"], tower.predict(PICTURES)["fine.level"]
+        loaded.predict_proba(PICTURES)["fine.level"], tower.predict_proba(PICTURES)["fine.level"]
     )
     assert loaded.classes == tower.classes
     assert loaded.preprocess == tower.preprocess

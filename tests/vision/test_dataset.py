@@ -74,7 +74,7 @@ def test_unreadable_pictures_are_left_out_and_reported(
         pictures = decode_samples(samples, PREPROCESS, spill=None, progress=False)
     assert [str(rejected.image) for rejected in pictures.rejected] == ["2.png", "5.png", "7.png"]
     reasons = " ".join(rejected.reason for rejected in pictures.rejected)
-    for part in ("empty", "cannot be found", "leaves its root"):
+    for part in ("empty", "cannot be found", "is outside its root"):
         assert part in reasons
         assert part in caplog.text
     assert len(pictures) == 5
@@ -141,4 +141,4 @@ def test_odd_pictures_are_served_and_broken_ones_named_with_a_reason(tmp_path: P
     assert "empty" in reasons["empty.jpg"]
     assert "pixels" in reasons["bomb.png"]
     assert "cannot be decoded" in reasons["truncated.jpg"]
-    assert "leaves its root" in reasons["link.png"]
+    assert "is outside its root" in reasons["link.png"]

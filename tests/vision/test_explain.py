@@ -1,4 +1,4 @@
-"""A class is seen where its colour is, by every method and in every kind of network."""
+"""The heat of a class is where its colour is, for every method and every kind of network."""
 
 import io
 from typing import Literal
@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from vision.explain import Method, explain, overlay
+from vision.arrays import Floats
+from vision.explain import Method, Perturbation, explain, overlay
 from vision.images import ImageError
 from vision.networks.backbones import Backbone, BackboneSpec, build_backbone
 from vision.networks.feature_maps import record_maps
@@ -25,7 +25,7 @@ QUADRANTS = {"red": (slice(0, 16), slice(0, 16)), "blue": (slice(0, 16), slice(1
 
 
 class Tokens(nn.Module):
-    """Reads a map as a transformer does: the class token gathers the patches, and is all."""
+    """Returns a class token that averages the patches, as the only feature of a transformer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,19 +41,19 @@ class Tokens(nn.Module):
 
 
 class Above(nn.Module):
-    """Keeps what is above a threshold; grey is neither red nor blue."""
+    """Subtracts a threshold, below which values become 0; grey is neither red nor blue."""
 
     def __init__(self, threshold: float) -> None:
         super().__init__()
         self.threshold = threshold
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return values (B, C, h, w) less the threshold, and no less than 0."""
+        """Return values (B, C, h, w) minus the threshold, at least 0."""
         return (values - self.threshold).relu()
 
 
 class ChannelsLast(nn.Module):
-    """Makes a map (B, h, w, C), as Swin does."""
+    """Returns a map (B, h, w, C), as Swin does."""
 
     def forward(self, values: Tensor) -> Tensor:
         return values.permute(0, 2, 3, 1)
@@ -74,7 +74,7 @@ HEADS: dict[str, list[nn.Module]] = {
 
 
 def planted_tower(head: str) -> VisionTower:
-    """Return a tower whose features are how much red, and how much blue, there is."""
+    """Return a tower whose two features are the amounts of red and of blue."""
     detect = nn.Conv2d(3, 2, kernel_size=4, stride=4, bias=False)
     colours = torch.tensor([[1.0, -0.5, -0.5], [-0.5, -0.5, 1.0]])
     with torch.no_grad():
@@ -94,15 +94,15 @@ def planted_tower(head: str) -> VisionTower:
 
 @pytest.fixture(scope="module")
 def picture() -> Image.Image:
-    """Return grey with a red square in one corner, and a paler blue one in the next."""
+    """Return a grey picture with a red square in one corner and a paler blue one in the next."""
     pixels = np.full((SIDE, SIDE, 3), 116, dtype=np.uint8)
     pixels[4:12, 4:12] = (230, 40, 40)
     pixels[4:12, 20:28] = (90, 90, 200)
     return Image.fromarray(pixels)
 
 
-def share_in(heat: NDArray[np.float32], colour: str) -> float:
-    """Return the share of the positive heat that is in the colour's quadrant."""
+def share_in(heat: Floats, colour: str) -> float:
+    """Return the share of the positive heat in the quadrant of the colour."""
     positive = np.maximum(heat, 0)
     return float(positive[QUADRANTS[colour]].sum() / positive.sum())
 
@@ -112,9 +112,10 @@ def share_in(heat: NDArray[np.float32], colour: str) -> float:
 def test_heat_is_where_the_class_is(
     picture: Image.Image, method: Method, colour: Literal["red", "blue"]
 ) -> None:
-    # A grid of 8 cuts the picture along the squares.
     tower = planted_tower("convolutional")
-    found = explain(tower, picture, class_name=colour, method=method, grid=8, evaluations=300)
+    # A grid of 8 cuts the picture along the squares.
+    patches = Perturbation(grid=8, evaluations=300)
+    found = explain(tower, picture, class_name=colour, method=method, perturbation=patches)
     assert found.class_name == colour
     assert found.heat.shape == (SIDE, SIDE)
     assert found.heat.dtype == np.float32
@@ -133,7 +134,7 @@ def test_grad_cam_reads_tokens_and_either_order_of_channels(
 
 
 @pytest.mark.parametrize("method", ["lime", "shap"])
-def test_what_speaks_against_is_negative(picture: Image.Image, method: Method) -> None:
+def test_heat_of_opposing_parts_is_negative(picture: Image.Image, method: Method) -> None:
     found = explain(planted_tower("convolutional"), picture, class_name="red", method=method)
     assert found.heat[QUADRANTS["blue"]].min() < -0.05
     assert found.heat[QUADRANTS["blue"]].max() < 0.1
@@ -142,25 +143,25 @@ def test_what_speaks_against_is_negative(picture: Image.Image, method: Method) -
 def test_the_most_probable_class_of_the_last_target_is_explained(picture: Image.Image) -> None:
     tower = planted_tower("convolutional").train()
     found = explain(tower, picture)
-    probabilities = tower.predict([picture])["colour.of it"][0]
+    probabilities = tower.predict_proba([picture])["colour.of it"][0]
     assert found.class_name == "red"
     assert found.probability == pytest.approx(probabilities[0], abs=1e-6)
     assert tower.training
     assert explain(tower, picture, target="first").class_name in ("a", "b")
 
 
-def test_grad_cam_is_captum_s_on_the_last_map_of_more_than_one_cell() -> None:
+def test_grad_cam_equals_captum_on_the_last_map_of_more_than_one_cell() -> None:
     torch.manual_seed(0)
     tower = VisionTower(build_backbone("resnet10t", size=32), dim=8, classes={"a": ["x", "y"]})
     tower.eval()
-    # Residual branches start at zero, and what is left weighs the cells alike.
+    # Residual branches start at zero, and without them all cells would have the same weight.
     for layer in tower.backbone.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     images = normalise(to_pixels(picture)[None], tower.preprocess)
-    # The fourth stage's map is one cell; its convolutions read each cell of the third differently.
+    # The map of the fourth stage is one cell, and its convolutions weight the cells of the third.
     captum = LayerGradCam(lambda images: tower.logits(images)["a"], tower.backbone.layer3)
     for wanted, name in enumerate(["x", "y"]):
         cells = captum.attribute(images, target=wanted, relu_attributions=True).detach()
@@ -171,7 +172,7 @@ def test_grad_cam_is_captum_s_on_the_last_map_of_more_than_one_cell() -> None:
         np.testing.assert_allclose(found.heat, heat / heat.max(), atol=1e-4)
 
 
-def test_grad_cam_is_found_in_a_frozen_network_and_leaves_no_hook(picture: Image.Image) -> None:
+def test_grad_cam_explains_a_frozen_network_and_leaves_no_hook(picture: Image.Image) -> None:
     tower = planted_tower("convolutional").requires_grad_(False)
     assert share_in(explain(tower, picture).heat, "red") > 0.85
     assert not any(module._forward_hooks for module in tower.modules())
@@ -190,13 +191,14 @@ def test_every_family_has_a_map_of_its_patches(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["lime", "shap"])
-def test_the_seed_decides_and_the_caller_s_random_numbers_are_left_alone(
+def test_the_seed_decides_and_the_global_generator_keeps_its_state(
     picture: Image.Image, method: Method
 ) -> None:
     tower = planted_tower("convolutional")
 
-    def heat(seed: int) -> NDArray[np.float32]:
-        return explain(tower, picture, method=method, seed=seed, evaluations=60).heat
+    def heat(seed: int) -> Floats:
+        patches = Perturbation(evaluations=60, seed=seed)
+        return explain(tower, picture, method=method, perturbation=patches).heat
 
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -207,7 +209,9 @@ def test_the_seed_decides_and_the_caller_s_random_numbers_are_left_alone(
     assert np.abs(heat(1) - first).max() > 1e-4
 
 
-def test_overlay_reddens_what_speaks_for_and_leaves_the_rest(picture: Image.Image) -> None:
+def test_overlay_reddens_supporting_parts_and_strength_0_changes_nothing(
+    picture: Image.Image,
+) -> None:
     found = explain(planted_tower("convolutional"), picture, class_name="red")
     shown = np.asarray(overlay(found), dtype=int)
     plain = np.asarray(found.picture, dtype=int)
@@ -219,7 +223,7 @@ def test_overlay_reddens_what_speaks_for_and_leaves_the_rest(picture: Image.Imag
     np.testing.assert_array_equal(np.asarray(overlay(found, strength=0.0)), plain)
 
 
-def test_bytes_of_any_shape_are_explained_as_the_tower_sees_them(picture: Image.Image) -> None:
+def test_bytes_of_any_shape_are_explained_at_the_size_of_the_tower(picture: Image.Image) -> None:
     buffer = io.BytesIO()
     picture.resize((80, 64), Image.Resampling.NEAREST).save(buffer, "PNG")
     found = explain(planted_tower("convolutional"), buffer.getvalue())
@@ -227,7 +231,7 @@ def test_bytes_of_any_shape_are_explained_as_the_tower_sees_them(picture: Image.
     assert share_in(found.heat, "red") > 0.85
 
 
-def test_wrong_arguments_are_named(picture: Image.Image) -> None:
+def test_wrong_arguments_are_refused_by_name(picture: Image.Image) -> None:
     tower = planted_tower("convolutional")
     with pytest.raises(ValueError, match=r"target must be one of first, colour\.of it, got 'size'"):
         explain(tower, picture, target="size")
@@ -236,12 +240,12 @@ def test_wrong_arguments_are_named(picture: Image.Image) -> None:
     with pytest.raises(ValueError, match="method must be one of grad_cam, lime, shap, got 'cam'"):
         explain(tower, picture, method="cam")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"grid must be between 2 and 32 .*, got 40"):
-        explain(tower, picture, method="lime", grid=40)
+        explain(tower, picture, method="lime", perturbation=Perturbation(grid=40))
     with pytest.raises(ImageError, match="cannot be decoded"):
         explain(tower, b"not a picture")
 
 
-def test_a_network_without_a_map_is_said(picture: Image.Image) -> None:
+def test_grad_cam_refuses_a_network_without_a_feature_map(picture: Image.Image) -> None:
     backbone = Backbone(
         nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 4)),
         dim=4,
@@ -249,5 +253,5 @@ def test_a_network_without_a_map_is_said(picture: Image.Image) -> None:
         spec=BackboneSpec(name="flat", size=SIDE),
     )
     tower = VisionTower(backbone, dim=2, classes={"a": ["x", "y"]})
-    with pytest.raises(ValueError, match="'flat' at size 32 has none of more than one cell"):
+    with pytest.raises(ValueError, match="'flat' at size 32 has no map of more than one cell"):
         explain(tower, picture)

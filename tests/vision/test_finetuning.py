@@ -65,7 +65,7 @@ def test_planted_targets_are_learned_far_beyond_chance(trained: Trained) -> None
 
 def test_reported_accuracy_is_that_of_the_returned_tower(trained: Trained) -> None:
     result, _, validation, _ = trained
-    got = result.tower.predict(images_of(validation))
+    got = result.tower.predict_proba(images_of(validation))
     for name, labels in validation.targets.items():
         known = labels >= 0
         right = (got[name].argmax(axis=1) == labels)[known].mean()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from vision.dataset import UNKNOWN
-from vision.hierarchy import CategoryPath, consistent, decode, find_paths
+from vision.hierarchy import CategoryPath, choose_classes, find_category_paths, reconcile_levels
 
 FRUIT = {
     "category_1": ["Fruit", "Milk", "Nuts"],
@@ -31,27 +31,32 @@ def draw(classes: Mapping[str, Sequence[str]], seed: int, count: int = 5) -> Pro
 
 
 def test_levels_are_found_in_the_names_whatever_their_order() -> None:
-    (path,) = find_paths(FRUIT)
+    (path,) = find_category_paths(FRUIT)
     assert path.targets == LEVELS
     assert [parents.tolist() for parents in path.parents] == [[0, 0, 2, 0], [0, 1, 0]]
-    (backwards,) = find_paths(dict(reversed(FRUIT.items())))
+    (backwards,) = find_category_paths(dict(reversed(FRUIT.items())))
     assert backwards.targets == LEVELS
 
 
 def test_names_that_only_look_alike_are_no_path() -> None:
-    assert find_paths({"a": ["Fruit", "Nut"], "b": ["Fruits > Apple", "Nut > Walnut"]}) == ()
-    assert find_paths({"a": ["red", "green"], "b": ["red", "green"], "c": []}) == ()
-    assert find_paths({}) == ()
+    assert (
+        find_category_paths({"a": ["Fruit", "Nut"], "b": ["Fruits > Apple", "Nut > Walnut"]}) == ()
+    )
+    assert find_category_paths({"a": ["red", "green"], "b": ["red", "green"], "c": []}) == ()
+    assert find_category_paths({}) == ()
 
 
 def test_a_level_may_be_skipped() -> None:
-    (path,) = find_paths({"top": ["A", "B"], "leaf": ["B > x > m", "A > x > n"]})
+    (path,) = find_category_paths({"top": ["A", "B"], "leaf": ["B > x > m", "A > x > n"]})
     assert path.parents[0].tolist() == [1, 0]
 
 
 def test_two_paths_stay_apart() -> None:
     shop = {"food": ["A"], "wear": ["W"], "cut": ["W > long", "W > short"], "sort": ["A > a"]}
-    assert {path.targets for path in find_paths(shop)} == {("food", "sort"), ("wear", "cut")}
+    assert {path.targets for path in find_category_paths(shop)} == {
+        ("food", "sort"),
+        ("wear", "cut"),
+    }
 
 
 def divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
@@ -65,7 +70,7 @@ def test_the_answer_is_the_distribution_closest_to_all_heads(seed: int) -> None:
         "2": ["a > c", "a > d", "b > e"],
         "3": ["a > c > f", "a > c > g", "a > d > h", "b > e > i", "b > e > j"],
     }
-    paths = find_paths(classes)
+    paths = find_category_paths(classes)
     heads = draw(classes, seed, count=1)
     second, first = np.eye(3)[[0, 0, 1, 2, 2]], np.eye(2)[[0, 0, 0, 1, 1]]
 
@@ -76,16 +81,16 @@ def test_the_answer_is_the_distribution_closest_to_all_heads(seed: int) -> None:
 
     best = minimize(cost, np.zeros(5), tol=1e-12).x
     wanted = np.exp(best) / np.exp(best).sum()
-    got = consistent(heads, paths)
+    got = reconcile_levels(heads, paths)
     np.testing.assert_allclose(got["3"][0], wanted, atol=1e-5)
     np.testing.assert_allclose(got["1"][0], wanted @ first, atol=1e-5)
 
 
 @given(seed=st.integers(0, 10_000))
 def test_a_class_has_the_sum_of_its_parts(seed: int) -> None:
-    (path,) = find_paths(FRUIT)
+    (path,) = find_category_paths(FRUIT)
     heads = draw(FRUIT, seed)
-    got = consistent(heads, [path])
+    got = reconcile_levels(heads, [path])
     np.testing.assert_allclose(got["category_1"].sum(axis=1), 1.0)
     for (coarse, fine), parents in zip(pairwise(LEVELS), path.parents, strict=True):
         for parent in range(len(FRUIT[coarse])):
@@ -99,9 +104,9 @@ def test_a_class_has_the_sum_of_its_parts(seed: int) -> None:
 
 @given(seed=st.integers(0, 10_000))
 def test_heads_that_agree_are_left_as_they_are(seed: int) -> None:
-    paths = find_paths(FRUIT)
-    once = consistent(draw(FRUIT, seed), paths)
-    again = consistent(once, paths)
+    paths = find_category_paths(FRUIT)
+    once = reconcile_levels(draw(FRUIT, seed), paths)
+    again = reconcile_levels(once, paths)
     for name, rows in once.items():
         np.testing.assert_allclose(again[name], rows, rtol=1e-9)
 
@@ -116,10 +121,10 @@ def ends(path: CategoryPath) -> list[tuple[int, int, int]]:
 
 @given(seed=st.integers(0, 10_000), agreed=st.booleans())
 def test_a_prediction_is_the_path_with_most_levels_expected_right(seed: int, agreed: bool) -> None:
-    (path,) = find_paths(FRUIT)
+    (path,) = find_category_paths(FRUIT)
     heads = draw(FRUIT, seed)
-    probabilities = consistent(heads, [path]) if agreed else heads
-    predicted = decode(probabilities, [path])
+    probabilities = reconcile_levels(heads, [path]) if agreed else heads
+    predicted = choose_classes(probabilities, [path])
     for row in range(5):
         expected = {}
         for end in ends(path):
@@ -137,13 +142,13 @@ def test_a_prediction_is_the_path_with_most_levels_expected_right(seed: int, agr
 def test_a_small_class_is_not_preferred_for_having_few_parts() -> None:
     classes = {"1": ["many", "one"], "2": [f"many > {n}" for n in range(10)] + ["one > x"]}
     probabilities = {"1": np.array([[0.7, 0.3]]), "2": np.array([[0.07] * 10 + [0.3]])}
-    assert decode(probabilities, find_paths(classes))["1"].tolist() == [0]
+    assert choose_classes(probabilities, find_category_paths(classes))["1"].tolist() == [0]
 
 
 def test_a_probable_early_end_beats_a_longer_path() -> None:
     classes = {"1": ["Milk", "Fruit"], "2": ["Fruit > Apple", "Fruit > Pear"]}
     probabilities = {"1": np.array([[0.6, 0.4]]), "2": np.array([[0.35, 0.05]])}
-    predicted = decode(probabilities, find_paths(classes))
+    predicted = choose_classes(probabilities, find_category_paths(classes))
     assert {name: rows.tolist() for name, rows in predicted.items()} == {"1": [0], "2": [UNKNOWN]}
 
 
@@ -153,23 +158,25 @@ def test_probabilities_that_underflowed_to_zero_still_agree() -> None:
         "1": np.array([[1, 0], [0, 1]], dtype=np.float32),
         "2": np.array([[0, 0, 1], [0, 1, 0]], dtype=np.float32),
     }
-    got = consistent(heads, find_paths(classes))
+    got = reconcile_levels(heads, find_category_paths(classes))
     assert {rows.dtype for rows in got.values()} == {np.dtype(np.float32)}
     np.testing.assert_allclose(got["2"].sum(axis=1), 1.0, rtol=1e-6)
     np.testing.assert_allclose(got["2"][:, 2], got["1"][:, 1], rtol=1e-6)
 
 
 def test_no_pictures_are_no_trouble() -> None:
-    paths = find_paths(FRUIT)
+    paths = find_category_paths(FRUIT)
     nothing = {name: np.zeros((0, len(of)), np.float32) for name, of in FRUIT.items()}
-    assert decode(consistent(nothing, paths), paths)["category_3"].shape == (0,)
+    assert choose_classes(reconcile_levels(nothing, paths), paths)["category_3"].shape == (0,)
 
 
 def test_probabilities_of_other_targets_or_classes_are_refused() -> None:
-    paths = find_paths(FRUIT)
+    paths = find_category_paths(FRUIT)
     heads = draw(FRUIT, 0)
-    for function in (consistent, decode):
-        with pytest.raises(ValueError, match=r"all targets of the path .*\['category_2'\] missing"):
+    for function in (reconcile_levels, choose_classes):
+        with pytest.raises(
+            ValueError, match=r"all targets of the path .*\['category_2'\] are missing"
+        ):
             function({name: heads[name] for name in heads if name != "category_2"}, paths)
         with pytest.raises(ValueError, match=r"'category_3'\] must have shape \(n, 3\).*\(5, 4\)"):
             function({**heads, "category_3": heads["category_2"]}, paths)

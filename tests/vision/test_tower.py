@@ -88,14 +88,14 @@ def test_embed_reads_an_iterator_no_further_than_two_batches_ahead(
 
 
 def test_predict_gives_probabilities(tower: VisionTower, pictures: list[Image.Image]) -> None:
-    got = tower.predict(pictures, batch_size=4)
+    got = tower.predict_proba(pictures, batch_size=4)
     assert got["level 0"].shape == (9, 2)
     np.testing.assert_allclose(got["a.b"].sum(axis=1), np.ones(9), rtol=1e-5)
 
 
 def test_no_pictures_give_no_rows(tower: VisionTower) -> None:
     assert tower.embed([]).shape == (0, 16)
-    assert {name: rows.shape for name, rows in tower.predict([]).items()} == {
+    assert {name: rows.shape for name, rows in tower.predict_proba([]).items()} == {
         "level 0": (0, 2),
         "a.b": (0, 3),
     }

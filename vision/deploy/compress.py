@@ -1,4 +1,4 @@
-"""Smaller towers: weights set to zero, and layers replaced by products of two thinner ones."""
+"""Smaller towers: weights set to zero, or layers replaced by two thinner ones."""
 
 import copy
 from typing import cast
@@ -16,20 +16,20 @@ def prune(tower: VisionTower, amount: float) -> VisionTower:
     """Return a copy with the smallest weights of the backbone set to zero.
 
     Global magnitude pruning (Han et al., 2015, https://arxiv.org/abs/1506.02626) in one step,
-    without training on. One threshold for all convolutions and linear layers; biases and norms
-    stay. The file is as large and the tower as fast as before, until something that knows zeros
-    packs or runs it.
+    without further training. All convolutions and linear layers share one threshold, and biases and
+    norms are kept. The file is not smaller and the tower not faster by itself: that needs a
+    compressed format or a runtime that makes use of zeros.
 
     Args:
-        tower: What is pruned; it stays as it is.
-        amount: Share of the weights that become zero, 0 to 1.
+        tower: Tower to prune. It is not changed.
+        amount: Share of the weights that become zero, at least 0 and below 1.
 
     Raises:
-        InvalidArgumentError: If the amount is not a share.
+        InvalidArgumentError: If the amount is out of range.
     """
     if not 0 <= amount < 1:
         raise InvalidArgumentError(f"amount must be at least 0 and below 1 (a share), got {amount}")
-    # torch reads all weights as one vector, which the layout of channels_last does not let it.
+    # torch views all weights as one vector, which the layout channels_last does not allow.
     pruned = copy.deepcopy(tower).to(memory_format=torch.contiguous_format)
     weights = [(layer, "weight") for layer in _layers(pruned)]
     torch_prune.global_unstructured(
@@ -48,27 +48,27 @@ def sparsity(tower: VisionTower) -> float:
 
 
 def factorise(tower: VisionTower, energy: float) -> VisionTower:
-    """Return a copy whose backbone's layers are products of two, where that is smaller.
+    """Return a copy with layers of the backbone replaced by two thinner ones where that is smaller.
 
-    Low-rank factorisation by the singular value decomposition (Denton et al., 2014,
-    https://arxiv.org/abs/1404.0736), without training on. A k x k convolution becomes a k x k
-    convolution to r channels and a 1 x 1 convolution from them; a linear layer becomes two.
-
-    The copy's spec has the ranks, so it is saved and loaded as any other tower.
+    Low-rank factorisation by singular value decomposition (Denton et al., 2014,
+    https://arxiv.org/abs/1404.0736), without further training. A k x k convolution becomes a k x k
+    convolution to r channels followed by a 1 x 1 convolution. A linear layer becomes two linear
+    layers. The spec of the copy has the ranks, so it is saved and loaded like any other tower.
 
     Args:
-        tower: What is factorised; it stays as it is.
-        energy: Share of a layer's squared singular values that its rank r must keep, 0 to 1.
+        tower: Tower to factorise. It is not changed.
+        energy: Share of a layer's squared singular values that its rank r must keep, above 0 and at
+            most 1.
 
     Raises:
-        InvalidArgumentError: If the energy is not a share.
+        InvalidArgumentError: If the energy is out of range.
     """
     if not 0 < energy <= 1:
         raise InvalidArgumentError(f"energy must be above 0 and at most 1 (a share), got {energy}")
     factorised = copy.deepcopy(tower)
     ranks = {}
     for path, layer in list(factorised.backbone.named_modules()):
-        # Subclasses are left: they, or who owns them, do more with the weight than multiply.
+        # Subclasses are kept, because they or their owners use the weight in other ways as well.
         if type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1):
             found = _factors(layer, energy)
             if found is not None:
@@ -84,11 +84,11 @@ def _layers(tower: VisionTower) -> list[nn.Conv2d | nn.Linear]:
 
 @torch.no_grad()
 def _factors(layer: nn.Conv2d | nn.Linear, energy: float) -> tuple[nn.Sequential, int] | None:
-    """Return two layers that do nearly as this one and their rank, None if they are not smaller."""
-    matrix = layer.weight.flatten(1)  # (O, K), K = I, or I x k x k of a convolution
+    """Return two layers that approximate this one and their rank, or None if they are larger."""
+    matrix = layer.weight.flatten(1)  # (O, K), where K is I, or I x k x k for a convolution
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     kept = values.square().cumsum(0) / values.square().sum()
-    # Rounding may leave the last sum a little below 1.
+    # Rounding may leave the last sum slightly below 1.
     rank = min(int((kept < energy).sum()) + 1, len(values))
     if rank * sum(matrix.shape) >= matrix.numel():
         return None

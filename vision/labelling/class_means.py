@@ -1,4 +1,4 @@
-"""Classifiers without training: what a backbone tells apart before it is fine-tuned."""
+"""Classifiers without training, which show what a backbone can do before fine-tuning."""
 
 import copy
 
@@ -13,24 +13,24 @@ from vision.labelling.readable import Readable
 from vision.tower import VisionTower
 
 BATCH_SIZE = 64
-# An unseen class must never win; a head's bias has to be finite to be saved.
-NEVER = -1e4
+# Bias of a class without pictures, which is never predicted. It must be finite to be saved.
+UNSEEN_BIAS = -1e4
 
 
 def with_class_means(tower: VisionTower, samples: Samples) -> VisionTower:
-    """Return a copy whose classifiers know the mean features of each class, and nothing else.
+    """Return a copy of the tower whose classifiers predict the nearest class mean.
 
-    The evaluation of a pretrained backbone before fine-tuning. Each head becomes the nearest class
-    mean (Mensink et al., 2013, https://doi.org/10.1109/TPAMI.2013.83) under one common variance for
-    all features, which gives it probabilities; they learn a metric, which this does not.
+    This evaluates a pretrained backbone before fine-tuning. Each head becomes a nearest class mean
+    classifier (Mensink et al., 2013, https://doi.org/10.1109/TPAMI.2013.83). It has probabilities,
+    because all features share one variance. The paper also learns a metric, which is left out here.
 
     Args:
-        tower: Its backbone is used as it is; the tower itself is left alone.
-        samples: Pictures and labels of the tower's targets. Unreadable ones are left out; a class
-            without any is never predicted.
+        tower: Tower whose backbone computes the features. It is not changed.
+        samples: Pictures and labels of the tower's targets. Unreadable pictures are left out, and a
+            class without pictures is never predicted.
 
     Raises:
-        InvalidArgumentError: If the samples have other classes.
+        InvalidArgumentError: If the classes of samples and tower differ.
     """
     if {name: tuple(names) for name, names in samples.classes.items()} != tower.classes:
         raise InvalidArgumentError("samples must have the targets and classes of the tower")
@@ -47,8 +47,11 @@ def with_class_means(tower: VisionTower, samples: Samples) -> VisionTower:
 
 @torch.no_grad()
 def _set_head(head: nn.Module, features: Tensor, labels: Tensor) -> None:
-    """Make a linear layer give log-densities, up to a constant, of equally wide normal classes."""
-    assert isinstance(head, nn.Linear), "a tower's heads are linear"
+    """Make a linear layer return log-densities, up to a constant, of normal classes.
+
+    All classes have the same variance in every direction.
+    """
+    assert isinstance(head, nn.Linear), "the heads of a tower are linear"
     known = labels != UNKNOWN
     features, labels = features[known], labels[known]
     counts = torch.bincount(labels, minlength=head.out_features)
@@ -57,4 +60,4 @@ def _set_head(head: nn.Module, features: Tensor, labels: Tensor) -> None:
     variance = (features - means[labels]).square().mean().clamp(min=1e-6)
     head.weight.copy_(means / variance)
     bias = -means.square().sum(dim=1) / (2.0 * variance)
-    head.bias.copy_(torch.where(counts > 0, bias, NEVER))
+    head.bias.copy_(torch.where(counts > 0, bias, UNSEEN_BIAS))

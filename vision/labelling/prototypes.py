@@ -1,4 +1,4 @@
-"""Classes from a few pictures each, without training: the mean of their embeddings."""
+"""Classes from a few pictures each, without training: the means of their embeddings."""
 
 import hashlib
 import json
@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from vision.arrays import Floats, Ints
 from vision.batches import ImageSource
 from vision.dataset import UNKNOWN, Samples
 from vision.errors import CheckpointError, InvalidArgumentError, TrainingError
@@ -27,64 +28,73 @@ logger = logging.getLogger(__name__)
 VECTORS_FILE = "prototypes.safetensors"
 CONFIG_FILE = "prototypes.json"
 FORMAT_VERSION = 1
-# The temperature that embeddings are trained at by default, where no picture can be left out.
+# Default temperature of the embedding losses, for classes of one picture each.
 DEFAULT_TEMPERATURE = 0.05
 TEMPERATURES = (0.01, 1.0)
 
 
 class PrototypesConfig(BaseModel):
-    """What prototypes.json holds."""
+    """The contents of prototypes.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int = Field(description="Version of this layout.")
     tower: str = Field(description="Digest of the tower's weights.")
-    target: str = Field(description="What the classes are classes of.")
+    target: str = Field(description="Name of the target that the classes belong to.")
     classes: tuple[str, ...] = Field(description="Class names.")
-    shots: tuple[int, ...] = Field(description="Pictures behind each class.")
-    temperature: float = Field(gt=0, description="Of the softmax over cosines.")
+    shots: tuple[int, ...] = Field(description="Number of pictures behind each class.")
+    temperature: float = Field(gt=0, description="Temperature of the softmax over cosines.")
 
 
 @dataclass(frozen=True, eq=False)
 class Prototypes:
-    """A classifier with one direction per class, next to a tower that stays as it is.
+    """A classifier with one direction per class, beside a tower that is not trained.
 
     Attributes:
-        tower: Embeds the pictures.
-        target: What the classes are classes of.
+        tower: Tower that embeds the pictures.
+        target: Name of the target that the classes belong to.
         classes: Class names, C.
         vectors: Unit-length direction of each class, float32 (C, D).
-        shots: Pictures behind each class, C.
-        temperature: Of the softmax over cosines.
+        shots: Number of pictures behind each class, C.
+        temperature: Temperature of the softmax over cosines.
     """
 
     tower: VisionTower
     target: str
     classes: tuple[str, ...]
-    vectors: NDArray[np.float32]
+    vectors: Floats
     shots: tuple[int, ...]
     temperature: float
 
-    def predict(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
-        """Return class probabilities, float32 (n, C), by cosine with each class.
+    def predict(self, images: Iterable[ImageSource]) -> NDArray[np.str_]:
+        """Return the name of the most probable class of every image, (n,).
 
         Raises:
-            ImageError: If an image cannot be read; names its position.
+            ImageError: If an image cannot be read; the message has its position.
+        """
+        names = np.asarray(self.classes, dtype=np.str_)
+        return names[self.predict_proba(images).argmax(axis=1)]
+
+    def predict_proba(self, images: Iterable[ImageSource]) -> Floats:
+        """Return class probabilities, float32 (n, C), from the cosines with the classes.
+
+        Raises:
+            ImageError: If an image cannot be read; the message has its position.
         """
         cosines = self.tower.embed(images) @ self.vectors.T
-        probabilities: NDArray[np.float32] = softmax(cosines / self.temperature, axis=1)
+        probabilities: Floats = softmax(cosines / self.temperature, axis=1)
         return probabilities
 
     def with_class(self, name: str, images: Sequence[ImageSource]) -> "Prototypes":
-        """Return prototypes with one more class, the last; the temperature stays.
+        """Return prototypes with one more class at the end, and with the same temperature.
 
         Args:
-            name: The new class.
-            images: Its pictures; one is enough, such as the product's studio picture.
+            name: Name of the new class.
+            images: Pictures of the class. One is enough, such as the studio picture of a product.
 
         Raises:
             InvalidArgumentError: If the name is taken or there is no picture.
-            ImageError: If an image cannot be read; names its position.
+            ImageError: If an image cannot be read; the message has its position.
         """
         if name in self.classes:
             raise InvalidArgumentError(
@@ -101,7 +111,7 @@ class Prototypes:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write all but the tower into a folder, made if it is not there."""
+        """Write everything except the tower into a folder, which is created if missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = PrototypesConfig(
@@ -117,10 +127,14 @@ class Prototypes:
 
     @classmethod
     def load(cls, folder: str | Path, tower: VisionTower) -> "Prototypes":
-        """Return the prototypes saved in a folder, for the tower that they were built with.
+        """Return the prototypes saved in a folder.
+
+        Args:
+            folder: Folder that ``save`` wrote.
+            tower: Tower that the prototypes were built with.
 
         Raises:
-            CheckpointError: If the folder does not hold whole prototypes of this tower.
+            CheckpointError: If the folder does not contain complete prototypes of this tower.
         """
         folder = Path(folder)
         try:
@@ -136,7 +150,7 @@ class Prototypes:
                 f"{folder}: format_version must be {FORMAT_VERSION}, got {config.format_version}; "
                 "these prototypes were written by another release"
             )
-        # Another tower's directions have the right shape and no meaning.
+        # Directions of another tower may have the same shape and mean nothing here.
         if config.tower != _digest(tower):
             raise CheckpointError(
                 f"the prototypes in {folder} were built with another tower; build them again"
@@ -147,21 +161,21 @@ class Prototypes:
 def build_prototypes(tower: VisionTower, samples: Samples, target: str) -> Prototypes:
     """Return one prototype per class of a target: the mean direction of its pictures.
 
-    The class means of prototypical networks (Snell et al., 2017, https://arxiv.org/abs/1703.05175)
-    and of nearest-class-mean classifiers (Mensink et al., 2013,
-    https://doi.org/10.1109/TPAMI.2013.83), for cosine instead of Euclidean distance, and of a tower
-    trained for classes and neighbours rather than in episodes. The temperature is that with the
-    least cross-entropy where every picture is asked about against a mean without it; with no class
-    of two pictures it is 0.05.
+    These are the class means of prototypical networks (Snell et al., 2017,
+    https://arxiv.org/abs/1703.05175) and of nearest-class-mean classifiers (Mensink et al., 2013,
+    https://doi.org/10.1109/TPAMI.2013.83), with cosine instead of Euclidean distance. The tower was
+    trained for classes and neighbours and not in episodes. The temperature minimises the
+    cross-entropy of pictures that are compared with a class mean without themselves. If every class
+    has one picture, the temperature is 0.05.
 
     Args:
-        tower: Stays as it is.
-        samples: Pictures; those whose label is unknown are not read, unreadable ones left out.
-        target: Target of the samples whose classes are learned; the tower need not know them.
+        tower: Tower that embeds the pictures. It is not changed.
+        samples: Pictures and labels. Pictures that are unreadable or without a label are left out.
+        target: Target of the samples whose classes are learned. The tower need not have it.
 
     Raises:
-        InvalidArgumentError: If there is no such target, or two classes have one name.
-        TrainingError: If no picture of a class can be read.
+        InvalidArgumentError: If the target is unknown, or two classes have the same name.
+        TrainingError: If a class has no readable picture.
     """
     if target not in samples.classes:
         raise InvalidArgumentError(
@@ -192,19 +206,21 @@ def build_prototypes(tower: VisionTower, samples: Samples, target: str) -> Proto
         cosines = leave_one_out(embeddings, labels, sums)
         temperature = fit_temperature(cosines[repeated], labels[repeated])
     else:
-        logger.info("no class of %s has two pictures; its temperature is %s", target, temperature)
+        logger.info(
+            "every class of %s has one picture, so its temperature is the default, %s",
+            target,
+            temperature,
+        )
     return Prototypes(tower, target, classes, _unit(sums), tuple(shots.tolist()), temperature)
 
 
-def leave_one_out(
-    embeddings: NDArray[np.float32], labels: NDArray[np.int64], sums: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the cosine (n, C) of every picture with every class, its own without the picture.
+def leave_one_out(embeddings: Floats, labels: Ints, sums: Floats) -> Floats:
+    """Return the cosine (n, C) of every picture with every class mean, leaving itself out.
 
     Args:
-        embeddings: Unit length, (n, D).
+        embeddings: Unit-length embeddings (n, D).
         labels: Class indices, int64 (n,).
-        sums: Sum of the embeddings of each class, (C, D).
+        sums: Sum of the embeddings of each class (C, D).
     """
     cosines = embeddings @ _unit(sums).T
     others = _unit(sums[labels] - embeddings)
@@ -212,11 +228,11 @@ def leave_one_out(
     return cosines
 
 
-def fit_temperature(cosines: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Return the temperature of least cross-entropy, between 0.01 and 1.
+def fit_temperature(cosines: Floats, labels: Ints) -> float:
+    """Return the temperature with the lowest cross-entropy, between 0.01 and 1.
 
     Args:
-        cosines: (n, C).
+        cosines: Cosines of pictures with classes (n, C).
         labels: Class indices, int64 (n,).
     """
 
@@ -227,9 +243,9 @@ def fit_temperature(cosines: NDArray[np.float32], labels: NDArray[np.int64]) -> 
     return float(np.exp(minimize_scalar(cost, bounds=np.log(TEMPERATURES), method="bounded").x))
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _unit(vectors: Floats) -> Floats:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = vectors / np.maximum(lengths, 1e-12)
+    unit: Floats = vectors / np.maximum(lengths, 1e-12)
     return unit
 
 

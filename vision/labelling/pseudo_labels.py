@@ -1,4 +1,4 @@
-"""Labels that a tower gives itself, where it is sure, to learn from beside those of people."""
+"""Self-training: confident predictions on unlabelled pictures, to train on as labels."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.arrays import Floats, Ints
 from vision.dataset import UNKNOWN, Rejected, Samples
 from vision.errors import InvalidArgumentError
-from vision.hierarchy import CategoryPath, consistent, decode, find_paths
+from vision.hierarchy import CategoryPath, choose_classes, find_category_paths, reconcile_levels
 from vision.labelling.readable import Readable
 from vision.tower import VisionTower
 
 
 class PseudoLabels(NamedTuple):
-    """Pictures with labels that nobody has looked at."""
+    """Pictures with labels that a tower predicted and nobody has checked."""
 
-    samples: Samples  # -1 where a target is not sure enough
-    probabilities: NDArray[np.float32]  # of the label of target, (n,)
+    samples: Samples  # -1 where the prediction is not confident enough
+    probabilities: Floats  # probability of the label of the target, (n,)
     rejected: tuple[Rejected, ...]  # pictures that could not be read
 
 
@@ -32,29 +33,30 @@ def pseudo_label(
     per_class: int | None = None,
     root: Path | None = None,
 ) -> PseudoLabels:
-    """Return the pictures that the tower is sure about, with its labels.
+    """Return the pictures that the tower is confident about, with the predicted labels.
 
-    Self-training in one pass, for one more ``finetune`` on the labels of people and these. Lee
-    (2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method") labels every
-    picture anew at each step, at a slowly growing weight; FixMatch (Sohn et al., 2020,
-    https://arxiv.org/abs/2001.07685) labels a weakly changed view at each step, where it is sure,
-    for a strongly changed one to learn. Here the labels stay and count like any other, and the
-    strong changes are those of fine-tuning.
+    This is self-training in one pass, followed by one more ``finetune`` on the result of
+    ``combine``. Lee (2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning
+    Method") predicts new labels at every step and increases their weight slowly. FixMatch (Sohn et
+    al., 2020, https://arxiv.org/abs/2001.07685) predicts the label of a weakly augmented view at
+    every step and trains on a strongly augmented one. Here the labels stay fixed and count like any
+    other, and the augmentation is that of fine-tuning.
 
-    A tower is seldom surer than one minus the label smoothing that it was trained with.
+    The confidence of a tower rarely exceeds 1 minus the label smoothing that it was trained with.
 
     Args:
-        tower: Trained on what is labelled.
-        images: Pictures without a label; unreadable ones are left out and reported.
-        target: Target whose label must be sure for a picture to be taken. The others have a label
-            where that is sure, too; the coarser ones of a category path always are.
-        confidence: Least probability of a label, 0 to 1.
-        per_class: Most pictures of any one class of target, the surest ones; unset takes all.
-            What a tower finds often it would find still more often after learning from it.
-        root: Folder that every picture must be in; images are then relative to it.
+        tower: Tower that was trained on the labelled pictures.
+        images: Pictures without a label, relative to root where root is given. Unreadable ones are
+            left out and reported.
+        target: Target that must be confident for a picture to be taken. Other targets get a label
+            if they are confident as well, which the coarser levels of a category path always are.
+        confidence: Smallest probability of a label, above 0 and at most 1.
+        per_class: Largest number of pictures in one class of the target, the most confident ones.
+            A limit keeps frequent predictions from becoming more frequent still. None takes all.
+        root: Folder that every picture must be in.
 
     Raises:
-        InvalidArgumentError: If there is no such target, or a number is out of range.
+        InvalidArgumentError: If the target is unknown, or a number is out of range.
     """
     if target not in tower.classes:
         raise InvalidArgumentError(
@@ -65,14 +67,14 @@ def pseudo_label(
     if per_class is not None and per_class < 1:
         raise InvalidArgumentError(f"per_class must be at least 1 or None, got {per_class}")
     pictures = Readable(images, root, tower.preprocess)
-    paths = find_paths(tower.classes)
-    probabilities = consistent(tower.predict(pictures), paths)
+    paths = find_category_paths(tower.classes)
+    probabilities = reconcile_levels(tower.predict_proba(pictures), paths)
     labels = sure_labels(probabilities, paths, confidence)
     own = probabilities[target][np.arange(len(pictures.rows)), labels[target]]
     rows = surest(labels[target], own, per_class)
     samples = Samples(
         images=[images[pictures.rows[row]] for row in rows],
-        targets={name: of_target[rows] for name, of_target in labels.items()},
+        targets={name: column[rows] for name, column in labels.items()},
         classes=tower.classes,
         root=root,
     )
@@ -80,36 +82,34 @@ def pseudo_label(
 
 
 def sure_labels(
-    probabilities: Mapping[str, NDArray[np.float32]],
+    probabilities: Mapping[str, Floats],
     paths: Sequence[CategoryPath],
     confidence: float,
-) -> dict[str, NDArray[np.int64]]:
+) -> dict[str, Ints]:
     """Return the predicted class of every target, int64 (n,), -1 where it is not probable enough.
 
     Args:
-        probabilities: (n, C) of every target, consistent along the paths.
-        paths: From ``find_paths``, of the same classes.
-        confidence: Least probability of a label.
+        probabilities: Class probabilities (n, C) of every target, from ``reconcile_levels``.
+        paths: Result of ``find_category_paths`` for the same classes.
+        confidence: Smallest probability of a label.
     """
     labels = {}
-    for target, predicted in decode(probabilities, paths).items():
-        # A path that ends early has no class here; -1 then reads some column, which is not used.
+    for target, predicted in choose_classes(probabilities, paths).items():
+        # Below an early end the class is -1, which reads the last column; the label stays -1.
         own = probabilities[target][np.arange(len(predicted)), predicted]
         labels[target] = np.where(own >= confidence, predicted, UNKNOWN)
     return labels
 
 
-def surest(
-    labels: NDArray[np.int64], probabilities: NDArray[np.floating], per_class: int | None
-) -> NDArray[np.int64]:
-    """Return the rows of at most per_class labels of each class, the most probable, in order.
+def surest(labels: Ints, probabilities: NDArray[np.floating], per_class: int | None) -> Ints:
+    """Return the most probable rows of each class, at most ``per_class`` of them, in order.
 
     Args:
-        labels: Class indices (n,); rows of -1 are left out.
-        probabilities: Of the labels, (n,).
-        per_class: Most rows of one class; None is all.
+        labels: Class indices (n,). Rows with -1 are left out.
+        probabilities: Probabilities of the labels (n,).
+        per_class: Largest number of rows in one class. None takes all.
     """
-    order = np.lexsort((-probabilities, labels))  # by class, and the surest first in each
+    order = np.lexsort((-probabilities, labels))  # by class, the most probable first
     order = order[labels[order] != UNKNOWN]
     _, first, counts = np.unique(labels[order], return_index=True, return_counts=True)
     place = np.arange(len(order)) - np.repeat(first, counts)
@@ -117,14 +117,14 @@ def surest(
 
 
 def combine(labelled: Samples, pseudo: Samples) -> Samples:
-    """Return the labelled samples and then the others, as one set to learn from.
+    """Return the labelled samples followed by the pseudo-labelled ones, to train on together.
 
-    A picture in both is taken once, with the labels that people gave it. If the roots differ, the
-    new one is the closest folder that holds both.
+    A picture in both keeps only the labels that people gave it. If the roots differ, the new root
+    is the closest folder that contains both.
 
     Args:
-        labelled: With labels of people.
-        pseudo: From ``pseudo_label``.
+        labelled: Samples with labels from people.
+        pseudo: Samples from ``pseudo_label``.
 
     Raises:
         InvalidArgumentError: If the classes differ, or only one of the two has a root.
@@ -154,7 +154,7 @@ def _names(samples: Samples) -> list[tuple[str, list[str]]]:
 
 
 def _common_root(labelled: Samples, pseudo: Samples) -> tuple[Path | None, list[Path], list[Path]]:
-    """Return one root, and the pictures of each relative to it."""
+    """Return a common root, and the pictures of both relative to it."""
     if labelled.root == pseudo.root:
         return labelled.root, list(labelled.images), list(pseudo.images)
     if labelled.root is None or pseudo.root is None:

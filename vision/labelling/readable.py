@@ -1,4 +1,4 @@
-"""Pictures of a folder that may hold damaged ones, read for a tower."""
+"""Pictures for a tower, with unreadable files left out."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -15,19 +15,23 @@ from vision.transforms import Preprocess
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 16  # read beside each other
+READ_TOGETHER = 16
 
 
 class Readable:
-    """The pictures that can be read; the others are remembered.
+    """An iterable of the pictures that can be read.
 
-    ``VisionTower.embed`` and ``predict`` refuse a whole list for one damaged picture. Given this
-    instead of the list, they answer for the pictures in ``rows``.
+    ``VisionTower.embed`` and ``predict`` refuse a whole list for one damaged picture. With this in
+    place of the list, they return a result for every picture in ``rows``.
 
     Args:
-        images: Picture files.
-        root: Folder that every picture must be in; images are then relative to it.
-        preprocess: The tower's.
+        images: Picture files, relative to root where root is given.
+        root: Folder that every picture must be in.
+        preprocess: Preparation of the tower that reads the pictures.
+
+    Attributes:
+        rows: Indices of the pictures that could be read, so far.
+        rejected: Pictures that could not be read, so far.
     """
 
     def __init__(self, images: Sequence[Path], root: Path | None, preprocess: Preprocess) -> None:
@@ -36,7 +40,7 @@ class Readable:
         self.rejected: list[Rejected] = []
 
     def __iter__(self) -> Iterator[Image.Image]:
-        """Yield each picture that can be read; ``rows`` and ``rejected`` grow on the way."""
+        """Yield each readable picture, and fill ``rows`` and ``rejected`` on the way."""
         self.rows, self.rejected = [], []
 
         def read(row: int) -> Image.Image | ImageError:
@@ -46,13 +50,13 @@ class Readable:
             except ImageError as error:
                 return error
 
-        coming = iter(range(len(self.images)))
+        upcoming = iter(range(len(self.images)))
         with ThreadPoolExecutor() as threads:
-            while rows := list(islice(coming, AHEAD)):
-                for row, answer in zip(rows, threads.map(read, rows), strict=True):
-                    if isinstance(answer, ImageError):
-                        logger.warning("%s is left out: %s", self.images[row], answer)
-                        self.rejected.append(Rejected(self.images[row], str(answer)))
+            while rows := list(islice(upcoming, READ_TOGETHER)):
+                for row, result in zip(rows, threads.map(read, rows), strict=True):
+                    if isinstance(result, ImageError):
+                        logger.warning("%s is left out: %s", self.images[row], result)
+                        self.rejected.append(Rejected(self.images[row], str(result)))
                     else:
                         self.rows.append(row)
-                        yield answer
+                        yield result

@@ -1,43 +1,41 @@
-"""Decision thresholds per class, tuned on validation pictures for the macro-averaged F1."""
+"""One decision threshold per class, tuned on validation pictures to maximise macro-F1."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.arrays import Doubles, Ints
 from vision.dataset import UNKNOWN
 from vision.errors import InvalidArgumentError
 
-# From 1/16 to 16 by quarters of an octave, nearest to 1 first: the least change wins a tie. A finer
-# grid would only fit the validation pictures more closely.
+# Thresholds from 1/16 to 16 in steps of a quarter octave, nearest to 1 first, so that the smallest
+# change wins a tie. A finer grid would only overfit the validation pictures.
 _STEPS = np.arange(-16, 17)
-CANDIDATES: NDArray[np.float64] = 2.0 ** (_STEPS[np.argsort(abs(_STEPS), kind="stable")] / 4.0)
+CANDIDATES: Doubles = 2.0 ** (_STEPS[np.argsort(abs(_STEPS), kind="stable")] / 4.0)
 
 
-def apply_thresholds(
-    probabilities: NDArray[np.floating], thresholds: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Return the class of each row whose probability is largest over its threshold, int64 (n,).
+def apply_thresholds(probabilities: NDArray[np.floating], thresholds: Doubles) -> Ints:
+    """Return the class of each row with the largest ratio of probability to threshold, int64 (n,).
 
     Args:
-        probabilities: (n, C).
-        thresholds: (C,); only their ratios matter.
+        probabilities: Class probabilities (n, C).
+        thresholds: Threshold of each class (C,). Only their ratios matter.
     """
-    predicted: NDArray[np.int64] = (probabilities / thresholds).argmax(axis=1)
+    predicted: Ints = (probabilities / thresholds).argmax(axis=1)
     return predicted
 
 
-def tune_thresholds(
-    probabilities: NDArray[np.floating], labels: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return the threshold of each class, float64 (C,), that macro-F1 is best with.
+def tune_thresholds(probabilities: NDArray[np.floating], labels: Ints) -> Doubles:
+    """Return the threshold of each class, float64 (C,), that maximises macro-F1.
 
-    Coordinate ascent: one class's threshold after another takes the best of a grid from 1/16 to 16
-    while the others stand, until none improves. That may be a local optimum, and it fits these
-    pictures: a class with a handful of them can be moved by a single one, so the gain has to be
-    measured on others. A class without any keeps 1 and does not count.
+    Coordinate ascent: the threshold of one class after another is set to the best value of a grid
+    from 1/16 to 16, until no change improves macro-F1. The result may be a local optimum, and it is
+    fitted to these pictures. The gain must therefore be measured on other pictures, because a
+    single picture can change the threshold of a small class. A class without pictures keeps 1 and
+    does not count in macro-F1.
 
     Args:
-        probabilities: Of pictures that were not trained on, (n, C).
-        labels: Class indices, (n,); -1 where unknown, which is left out.
+        probabilities: Class probabilities (n, C) of pictures that were not trained on.
+        labels: Class indices (n,). Rows with -1, which means unknown, are left out.
 
     Raises:
         InvalidArgumentError: If the shapes disagree.
@@ -54,23 +52,23 @@ def tune_thresholds(
     improved = True
     while improved:
         improved = False
-        for which in np.unique(labels):
-            others = np.delete(probabilities / thresholds, which, axis=1)
+        for tuned in np.unique(labels):
+            others = np.delete(probabilities / thresholds, tuned, axis=1)
             if others.shape[1] == 0:
                 break
             rivals, scores = others.argmax(axis=1), others.max(axis=1)
-            rivals += rivals >= which
+            rivals += rivals >= tuned
             for candidate in CANDIDATES:
-                own = probabilities[:, which] / candidate
-                # As in argmax, the class of the lower index has a tie.
-                wins = (own > scores) | ((own == scores) & (which < rivals))
-                f1 = _macro_f1(np.where(wins, which, rivals), labels, len(thresholds))
+                own = probabilities[:, tuned] / candidate
+                # As in argmax, the class with the lower index wins a tie.
+                wins = (own > scores) | ((own == scores) & (tuned < rivals))
+                f1 = _macro_f1(np.where(wins, tuned, rivals), labels, len(thresholds))
                 if f1 > best:
-                    best, thresholds[which], improved = f1, candidate, True
+                    best, thresholds[tuned], improved = f1, candidate, True
     return thresholds
 
 
-def _macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64], n_classes: int) -> float:
+def _macro_f1(predicted: Ints, labels: Ints, n_classes: int) -> float:
     """Return the mean F1 of the classes that occur in the labels."""
     true = np.bincount(labels, minlength=n_classes)
     hits = np.bincount(labels[predicted == labels], minlength=n_classes)

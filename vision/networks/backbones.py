@@ -1,4 +1,4 @@
-"""Networks that turn pictures into features, by name, from timm, torchvision and transformers."""
+"""Networks from pictures to features, built by name: timm, torchvision and transformers."""
 
 import inspect
 from difflib import get_close_matches
@@ -30,27 +30,27 @@ Fit = Literal["stretch", "crop"]
 
 
 class BackboneSpec(BaseModel):
-    """All that is needed to build the same network again, without its weights."""
+    """Everything that is needed to build the same network again, except its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(description="Name as given to build_backbone.")
+    name: str = Field(description="Name that was passed to build_backbone.")
     size: int = Field(description="Height and width of the input in pixels.")
-    drop_path: float = Field(default=0.0, description="Stochastic depth.")
+    drop_path: float = Field(default=0.0, description="Rate of stochastic depth.")
     ranks: dict[str, int] = Field(
-        default_factory=dict, description="Ranks of layers that were factorised, by their path."
+        default_factory=dict, description="Ranks of factorised layers, by their paths."
     )
     architecture: dict[str, Any] | None = Field(
         default=None,
-        description="A transformers network's configuration; else no need.",
+        description="Configuration of a transformers network; null for other libraries.",
     )
     pooler: bool = Field(
-        default=True, description="Whether a transformers network keeps the pooler it may have."
+        default=True, description="Whether a transformers network keeps its pooler, if it has one."
     )
 
 
 class Backbone(NamedTuple):
-    """A network and what its user has to know about it."""
+    """A network, its feature size and the preparation of its pictures."""
 
     network: nn.Module  # (B, 3, H, W) -> features (B, F)
     dim: int  # F
@@ -66,22 +66,22 @@ def build_backbone(
     fit: Fit = "stretch",
     drop_path: float = 0.0,
 ) -> Backbone:
-    """Return the network of that name without its classifier.
+    """Return the network with this name, without its classifier.
 
     Args:
-        name: ``resnet18`` (any timm name), ``torchvision/resnet18``, or ``transformers/`` and a hub
-            id or a local folder (CLIP, SigLIP, DINOv2, ViT: only the vision part is built).
-        pretrained: False for random weights (a seed is the caller's ``torch.manual_seed``); True
-            for the published ones, downloaded once where there is a network; or a local
-            ``.safetensors`` file, a folder holding ``model.safetensors``, or a hub id.
+        name: A timm name such as ``resnet18``, ``torchvision/resnet18``, or ``transformers/``
+            followed by a hub id or local folder. Of CLIP and SigLIP only the vision part is built.
+        pretrained: Weights to load. False is random weights, for which the caller sets
+            ``torch.manual_seed``. True is the published weights, which are downloaded once. A
+            string is a ``.safetensors`` file, a folder with ``model.safetensors``, or a hub id.
         size: Height and width of the input in pixels.
-        fit: How a picture is made square.
-        drop_path: Rate of stochastic depth, in place of the one that the library has it at.
+        fit: Way to make a picture square.
+        drop_path: Rate of stochastic depth. It replaces the default of the library.
 
     Raises:
-        InvalidArgumentError: If there is no such network, or it has no stochastic depth and is to
-            have some.
-        WeightsError: If the weights are not on this machine and cannot be fetched.
+        InvalidArgumentError: If the name is unknown, or ``drop_path`` is above 0 for a network
+            without stochastic depth.
+        WeightsError: If the weights are not on this machine and cannot be downloaded.
     """
     library, _, rest = name.partition("/")
     spec = BackboneSpec(name=name, size=size, drop_path=drop_path)
@@ -97,7 +97,12 @@ def build_backbone(
 
 
 def restore_backbone(spec: BackboneSpec, preprocess: Preprocess) -> Backbone:
-    """Return the network of a saved spec with random weights; reads no file but the library's."""
+    """Return the network of a saved spec with random weights, without a download.
+
+    Args:
+        spec: Specification that ``build_backbone`` returned.
+        preprocess: Preparation of pictures that was saved with it.
+    """
     if spec.architecture is None:
         built = build_backbone(spec.name, size=spec.size, drop_path=spec.drop_path)
         network = built.network
@@ -110,20 +115,21 @@ def restore_backbone(spec: BackboneSpec, preprocess: Preprocess) -> Backbone:
 
 
 def enable_recompute(network: nn.Module) -> None:
-    """Recompute the network's activations for the gradient instead of keeping them.
+    """Recompute the activations of a network for the gradient instead of keeping them in memory.
 
-    Checkpointing (Chen et al., 2016, https://arxiv.org/abs/1604.06174) as the library places it.
-    Gradients are the same; batch norms see each batch twice, so their statistics forget faster.
+    Activation checkpointing (Chen et al., 2016, https://arxiv.org/abs/1604.06174), at the places
+    that the library chose. Gradients are the same. Batch norms see each batch twice, so their
+    running statistics follow the latest batches more closely.
 
     Raises:
-        InvalidArgumentError: If the network cannot.
+        InvalidArgumentError: If the network does not support it.
     """
-    switch: Any = getattr(network, "set_grad_checkpointing", None)
+    enable: Any = getattr(network, "set_grad_checkpointing", None)
     try:
-        # timm asserts and transformers raises where it is not supported.
-        if switch is None:
+        # Where it is not supported, timm fails an assertion and transformers raises ValueError.
+        if enable is None:
             raise InvalidArgumentError("its library has no checkpointing for it")
-        switch()
+        enable()
     except (AssertionError, ValueError) as error:
         raise InvalidArgumentError(
             f"recompute must be false for backbone {type(network).__name__}: {error}"
@@ -157,7 +163,7 @@ def _build_timm(
         _load_named(network, name, pretrained)
     if published is None:
         return network, wanted
-    # Random weights have seen no picture yet: any filter is as good, and the default is sharpest.
+    # Random weights are not tied to a filter, and the default filter is the sharpest.
     filtered = published.interpolation if pretrained else wanted.interpolation
     return network, Preprocess(
         size=wanted.size,
@@ -169,7 +175,7 @@ def _build_timm(
 
 
 def _load_named(network: nn.Module, name: str, pretrained: str) -> None:
-    """Load weights from a local file or folder, or of a hub id."""
+    """Load weights from a local file, a local folder or a hub id."""
     convert = partial(_as_timm, network)
     local = find_local(pretrained)
     if local is not None:
@@ -183,17 +189,22 @@ def _load_named(network: nn.Module, name: str, pretrained: str) -> None:
 
 
 def _as_timm(network: nn.Module, state: State) -> State:
-    """Return weights as timm converts published ones: other layouts, positions at another size."""
+    """Return weights converted by timm: older layouts, and position embeddings of another size."""
     convert = getattr(inspect.getmodule(type(network)), "checkpoint_filter_fn", None)
     converted: State = state if convert is None else convert({**state}, network)
     return converted
 
 
 def try_size(network: nn.Module, side: int, name: str) -> Tensor:
-    """Return what the network, called ``name``, makes of one black picture (1, 3, side, side).
+    """Return the features of one black picture (1, 3, side, side).
+
+    Args:
+        network: Network to try.
+        side: Height and width of the picture in pixels.
+        name: Name of the network, for the error message.
 
     Raises:
-        InvalidArgumentError: If the network does not read pictures of this size.
+        InvalidArgumentError: If the network does not accept pictures of this size.
     """
     was_training = network.training
     try:
@@ -209,13 +220,14 @@ def try_size(network: nn.Module, side: int, name: str) -> Tensor:
 
 
 def _measured(network: nn.Module, preprocess: Preprocess, spec: BackboneSpec) -> Backbone:
-    """Return the backbone with the feature size that it has, as one small pass shows.
+    """Return the backbone with its feature size, which is measured by one small pass.
 
-    The libraries' own attributes disagree for networks with layers between pooling and classifier.
+    The attributes of the libraries are wrong for networks with layers between pooling and
+    classifier.
     """
     features = try_size(network, preprocess.size, spec.name)
     if features.ndim != 2:
         raise InvalidArgumentError(
-            f"backbone {spec.name!r} must give features (B, F), got {tuple(features.shape)}"
+            f"backbone {spec.name!r} must return features (B, F), got {tuple(features.shape)}"
         )
     return Backbone(network.train(), features.shape[1], preprocess, spec)

@@ -1,4 +1,4 @@
-"""The feature maps inside any backbone, found by watching one picture pass through it."""
+"""The feature maps inside any backbone, recorded while one picture passes through it."""
 
 import contextlib
 import math
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 
 class FeatureMap(NamedTuple):
-    """What one module made of a picture, with places in it."""
+    """The output of one module for one picture, laid out in rows and columns."""
 
-    values: Tensor  # (1, C, h, w), (1, h, w, C) or tokens (1, T, C), as the module gave them
+    values: Tensor  # (1, C, h, w), (1, h, w, C) or tokens (1, T, C), as the module returned them
     side: int  # h and w
 
     def to_map(self, values: Tensor) -> Tensor:
-        """Return values of this layout, such as a gradient, as (C, h, w).
+        """Return values of the same layout, such as a gradient, as (C, h, w).
 
-        Tokens lie row by row; those before the patches (the class token, registers) are dropped.
+        Tokens are in row order, and those before the patches (class token, registers) are dropped.
         """
         if values.ndim == 3:
             patches = values[0, -(self.side**2) :]
@@ -27,16 +27,17 @@ class FeatureMap(NamedTuple):
 
 @contextlib.contextmanager
 def record_maps(network: nn.Module, width: int) -> Iterator[list[FeatureMap]]:
-    """Collect the feature maps of the one square picture that passes meanwhile, first to last.
+    """Collect the feature maps of one square picture that passes while the context is open.
 
-    A map is the output of a module that is (1, C, h, w) or (1, h, w, C), h = w > 1, as in
-    convolutional networks and Swin; or (1, T, width), the tokens of a transformer but not the
-    wider ones inside its blocks. Tokens are laid out with the side of the patches' own map, seen
-    before them, or, where they are fewer since (Swin merges them), of the largest square they fill.
+    A feature map is the output of a module with shape (1, C, h, w) or (1, h, w, C), where h = w and
+    h > 1, as in convolutional networks and Swin. Tokens of a transformer with shape (1, T, width)
+    count as well, while the wider tokens inside its blocks do not. Tokens are laid out in a square:
+    as large as the map of the patches that came before them, or the largest square that they fill
+    if there are fewer tokens by now, because Swin merges them. Maps are in the order of the pass.
 
     Args:
-        network: What the picture passes through.
-        width: Size of its features.
+        network: Network that the picture passes through.
+        width: Size of the features of the network.
     """
     maps: list[FeatureMap] = []
 
@@ -46,8 +47,8 @@ def record_maps(network: nn.Module, width: int) -> Iterator[list[FeatureMap]]:
         if output.ndim == 4 and (_channels_first(output) or output.shape[1] == output.shape[2]):
             side = output.shape[2]
         elif output.ndim == 3 and output.shape[2] == width:
-            patches = next((one.side for one in reversed(maps) if one.values.ndim == 4), math.inf)
-            side = int(min(patches, math.isqrt(output.shape[1])))
+            sides = (known.side for known in reversed(maps) if known.values.ndim == 4)
+            side = int(min(next(sides, math.inf), math.isqrt(output.shape[1])))
         else:
             return
         if side > 1:

@@ -1,4 +1,4 @@
-"""Low-rank updates of a transformer's attention, which are trained instead of its weights."""
+"""LoRA: low-rank updates of the attention layers, trained instead of their weights."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import nn
 
 from vision.errors import InvalidArgumentError, MissingExtraError
 
-# What timm, torchvision and transformers call the linear layers of an attention.
+# Names of the linear layers of an attention in timm, torchvision and transformers.
 PROJECTIONS = {
     *("q", "k", "v", "kv", "qkv", "proj"),
     *("query", "key", "value", "dense"),
@@ -16,17 +16,17 @@ PROJECTIONS = {
 
 
 def add_lora(network: nn.Module, *, rank: int, alpha: float, size: int) -> nn.Module:
-    """Return the network with low-rank updates of its attention, the only weights that learn.
+    """Return the network with trainable low-rank updates of its attention and all else frozen.
 
-    LoRA (Hu et al., 2021, https://arxiv.org/abs/2106.09685), by peft, of all projections of an
-    attention, where they update queries and values. The network is changed in place; at first its
-    features are the same.
+    LoRA (Hu et al., 2021, https://arxiv.org/abs/2106.09685) from the library peft. It updates all
+    projections of the attention, while the paper updates queries and values only. The network is
+    changed in place, and its features are the same until the updates are trained.
 
     Args:
-        network: A transformer, from (B, 3, H, W) to (B, F).
-        rank: Rank of an update.
-        alpha: Updates are multiplied by this over the rank.
-        size: Height and width of its pictures in pixels.
+        network: Transformer from (B, 3, H, W) to (B, F).
+        rank: Rank of every update.
+        alpha: Scale of the updates, which are multiplied by ``alpha / rank``.
+        size: Height and width of the input in pixels.
 
     Raises:
         InvalidArgumentError: If the network has no attention that can be updated.
@@ -42,7 +42,7 @@ def add_lora(network: nn.Module, *, rank: int, alpha: float, size: int) -> nn.Mo
             f"lora_rank = {rank} needs a backbone with attention, such as a ViT; "
             f"{type(network).__name__} has none: set lora_rank = 0"
         )
-    configure: Any = LoraConfig  # whose alpha is typed as an int, and only divided by the rank
+    configure: Any = LoraConfig  # alpha may be a float, but is typed as an int
     config = configure(r=rank, lora_alpha=alpha, target_modules=targets)
     inject_adapter_in_model(config, network)
     _refuse_unused(network, size)
@@ -50,15 +50,15 @@ def add_lora(network: nn.Module, *, rank: int, alpha: float, size: int) -> nn.Mo
 
 
 def merge_lora(network: nn.Module) -> nn.Module:
-    """Return the network with its low-rank updates added to its weights, and no sign of peft.
+    """Return the network with its low-rank updates added to its weights, and peft's layers removed.
 
-    Changed in place; its weights can be trained again. A network without updates is left as it is.
+    The network is changed in place and all its weights become trainable.
     """
-    # Installed, or add_lora would have said so.
+    # peft is installed, because add_lora has raised an error otherwise.
     from peft.tuners.lora.layer import LoraLayer, MultiheadAttention
 
     for path, layer in list(network.named_modules()):
-        # The output projection inside of torch's attention is merged with it.
+        # torch's attention merges the update of its own output projection.
         if not isinstance(layer, LoraLayer) or ".base_layer." in path:
             continue
         if isinstance(layer, MultiheadAttention):
@@ -74,7 +74,7 @@ def merge_lora(network: nn.Module) -> nn.Module:
 
 
 def _attention_layers(network: nn.Module) -> list[str]:
-    """Return paths of torch's attention modules, and of the projections of all others."""
+    """Return the paths of torch's attention modules and of the projections of all others."""
     modules = dict(network.named_modules())
     whole = [path for path, part in modules.items() if isinstance(part, nn.MultiheadAttention)]
     projections = [
@@ -89,9 +89,9 @@ def _attention_layers(network: nn.Module) -> list[str]:
 
 
 def _refuse_unused(network: nn.Module, size: int) -> None:
-    """Raise if an update does not reach the features, as one small pass shows.
+    """Raise if an update has no effect on the features, which one small pass shows.
 
-    Some attentions read a layer's weight and never call the layer, nor what is put in its place.
+    Some attentions read the weight of a layer without calling the layer, and so skip its update.
     """
     updates = {name: part for name, part in network.named_parameters() if part.requires_grad}
     device = next(iter(updates.values())).device

@@ -1,4 +1,4 @@
-"""Layers of low rank: a convolution or a linear layer as two thin ones, one after the other."""
+"""Low-rank layers: a convolution or linear layer replaced by a sequence of two thin ones."""
 
 from collections.abc import Mapping
 
@@ -11,38 +11,38 @@ Layer = nn.Conv2d | nn.Linear
 
 
 def thin_layers(layer: Layer, rank: int) -> nn.Sequential:
-    """Return two layers that take and give what this one does, through ``rank`` channels.
+    """Return two layers with the input and output of this one and ``rank`` channels in between.
 
-    A k x k convolution becomes a k x k convolution to ``rank`` channels and a 1 x 1 convolution
-    from them. Their values are whatever the memory holds.
+    A k x k convolution becomes a k x k convolution to ``rank`` channels followed by a 1 x 1
+    convolution. The weights are not initialised.
     """
-    # Built without values, for which torch would draw random numbers.
+    # Layers on the meta device draw no random numbers for their weights.
     with torch.device("meta"):
         thin = nn.Sequential(*_pair(layer, rank))
     return thin.to_empty(device=layer.weight.device).train(layer.training)
 
 
 def replace_layers(network: nn.Module, ranks: Mapping[str, int]) -> None:
-    """Replace layers by thin ones, in place.
+    """Replace layers of a network by thin ones, in place.
 
     Args:
-        network: A backbone.
-        ranks: Rank by a layer's path in it.
+        network: Network to change.
+        ranks: Ranks of the layers, by their paths in the network.
 
     Raises:
-        InvalidArgumentError: If there is no convolution or linear layer at a path.
+        InvalidArgumentError: If a path does not lead to a convolution or linear layer.
     """
     for path, rank in ranks.items():
         try:
             layer = network.get_submodule(path)
         except AttributeError as error:
             raise InvalidArgumentError(
-                f"ranks must name layers of the network, got {path!r}"
+                f"ranks must have paths of layers in the network, got {path!r}"
             ) from error
         if not isinstance(layer, Layer):
             kind = type(layer).__name__
             raise InvalidArgumentError(
-                f"ranks must name convolutions and linear layers, {path!r} is {kind}"
+                f"ranks must have paths of convolutions and linear layers, but {path!r} is a {kind}"
             )
         network.set_submodule(path, thin_layers(layer, rank))
 

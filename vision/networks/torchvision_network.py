@@ -1,4 +1,4 @@
-"""torchvision's classification networks without their classifiers."""
+"""Classification networks of torchvision, without their classifiers."""
 
 from functools import partial
 from typing import Any, Literal
@@ -12,25 +12,25 @@ from vision.errors import InvalidArgumentError, WeightsError
 from vision.networks.weights import State, find_local, load_local, load_state, not_found
 from vision.transforms import Preprocess
 
-# Inception and GoogLeNet were trained on other means than ImageNet's, and convert inside.
+# Inception and GoogLeNet expect other means than those of ImageNet, and convert their input.
 CONVERTING = ("inception_v3", "googlenet")
 
 
 def build_torchvision(
     name: str, pretrained: bool | str, preprocess: Preprocess, drop_path: float
 ) -> tuple[nn.Module, Preprocess]:
-    """Return the network, from (B, 3, H, W) to (B, F), and how pictures are prepared for it.
+    """Return the network, from (B, 3, H, W) to (B, F), and the preparation of its pictures.
 
     Args:
-        name: torchvision's name.
-        pretrained: As ``build_backbone`` has it, without hub ids.
-        preprocess: Size and fit that are wanted.
-        drop_path: As ``build_backbone`` has it.
+        name: Name of the network in torchvision.
+        pretrained: Weights to load; see ``build_backbone``. Hub ids are not accepted.
+        preprocess: Wanted size and fit of pictures.
+        drop_path: Rate of stochastic depth; see ``build_backbone``.
 
     Raises:
-        InvalidArgumentError: If there is no such network, or it has no stochastic depth and is to
-            have some.
-        WeightsError: If the weights are not on this machine and cannot be fetched.
+        InvalidArgumentError: If the name is unknown, or ``drop_path`` is above 0 for a network
+            without stochastic depth.
+        WeightsError: If the weights are not on this machine and cannot be downloaded.
     """
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise InvalidArgumentError(f"torchvision has no classification network {name!r}")
@@ -71,9 +71,10 @@ def _create(name: str, size: int, weights: Literal["DEFAULT"] | None) -> nn.Modu
 
 
 def _set_drop_path(network: nn.Module, name: str, rate: float) -> None:
-    """Have stochastic depth rise to the rate in the last layer, as the library lets its own rise.
+    """Scale the rates of stochastic depth so that the last layer has this rate.
 
-    Some of torchvision's builders take the rate as an option; those of Swin and MaxViT fix it.
+    Rates rise from layer to layer as in torchvision. Some of its builders accept the rate as an
+    option, but those of Swin and MaxViT do not.
     """
     layers = [part for part in network.modules() if isinstance(part, StochasticDepth)]
     if rate and not layers:
@@ -87,14 +88,19 @@ def _set_drop_path(network: nn.Module, name: str, rate: float) -> None:
 
 
 def _at_size(published: VisionTransformer, name: str, size: int) -> nn.Module:
-    """Return a vision transformer for pictures of another size than its weights were trained at."""
+    """Return the vision transformer for another picture size than its weights were trained at."""
     network = _create(name, size, None)
     load_state(network, published.state_dict(), name, partial(resampled, network))
     return network
 
 
 def resampled(network: nn.Module, state: State) -> State:
-    """Return weights with position embeddings of the network's size; others have none."""
+    """Return weights with position embeddings resampled to the input size of the network.
+
+    Args:
+        network: Network that loads the weights. Only a vision transformer has position embeddings.
+        state: Weights by name.
+    """
     if not isinstance(network, VisionTransformer):
         return state
     fitting: State = interpolate_embeddings(network.image_size, network.patch_size, {**state})
@@ -102,9 +108,9 @@ def resampled(network: nn.Module, state: State) -> State:
 
 
 def _drop_classifiers(network: Any, name: str) -> None:
-    """Take out the last linear layer, which gives ImageNet's 1,000 classes, and those beside it.
+    """Remove the last linear layer, which returns the 1,000 classes of ImageNet.
 
-    Inception and GoogLeNet classify from their middle, too, while they are trained.
+    The auxiliary classifiers of Inception and GoogLeNet, which are used in training, go as well.
     """
     for auxiliary in ("AuxLogits", "aux1", "aux2"):
         if hasattr(network, auxiliary):

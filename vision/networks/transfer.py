@@ -1,4 +1,4 @@
-"""Which parts of a backbone that has learned before are trained, when, and how fast."""
+"""Transfer learning: which parts of a pretrained backbone are trained, when, and how fast."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from vision.config import TransferConfig
 from vision.errors import InvalidArgumentError
 from vision.tower import VisionTower
 
-# Where torchvision's and transformers' networks keep their layers, the outermost in a name.
+# Names of the outermost layers in the networks of torchvision and transformers.
 LAYER = re.compile(
     r"(?:^|\.)(?:(?:layer|stage|block)\d+|Mixed_\w+|inception\w+"
     r"|(?:features|blocks|layers?|stages)\.(?:denseblock|encoder_layer_)?\d+)(?=\.)"
@@ -20,12 +20,12 @@ LAYER = re.compile(
 
 
 def backbone_stages(network: nn.Module) -> list[list[str]]:
-    """Return names of parameters in stages, from the picture to the features.
+    """Return the names of all parameters, grouped in stages from the picture to the features.
 
-    Each parameter is in one stage. For timm's networks they are timm's own coarse groups: stem,
-    stages or blocks, and what follows them. For others a stage is a layer of the network's
-    outermost list of layers; what comes before the first layer (embeddings, the stem) is a stage of
-    its own, and anything else is of the layer that it follows.
+    Each parameter is in one stage. The stages of a timm network are timm's own coarse groups: the
+    stem, the stages or blocks, and everything after them. In other networks a stage is one layer of
+    the outermost list of layers. Parameters before the first layer (embeddings, stem) are a stage
+    of their own, and any other parameter belongs to the layer before it.
     """
     matcher: Any = getattr(network, "group_matcher", None)
     if matcher is not None:
@@ -41,14 +41,19 @@ def backbone_stages(network: nn.Module) -> list[list[str]]:
 
 
 def freeze_stages(tower: VisionTower, transfer: TransferConfig, epoch: int) -> None:
-    """Let the weights of the backbone learn that are to in this epoch, and no others of it.
+    """Freeze the stages of the backbone that are not trained in this epoch, and release the others.
 
-    With ``unfreeze_epochs`` it is gradual unfreezing (Howard and Ruder, 2018,
-    https://arxiv.org/abs/1801.06146) by stages, with any number of epochs between two of them. Of
-    a backbone with LoRA only the low-rank updates are ever released.
+    With ``unfreeze_epochs`` this is gradual unfreezing (Howard and Ruder, 2018,
+    https://arxiv.org/abs/1801.06146) by stages, with any number of epochs between two stages. In a
+    backbone with LoRA only the low-rank updates are ever released.
+
+    Args:
+        tower: Tower whose backbone is changed.
+        transfer: Number of frozen stages, and the epochs between releases.
+        epoch: Epoch that is about to start, from 0.
 
     Raises:
-        InvalidArgumentError: If there are fewer stages than are to be frozen.
+        InvalidArgumentError: If ``frozen_stages`` exceeds the number of stages.
     """
     parameters = dict(tower.backbone.named_parameters())
     stages = _learning_stages(tower.backbone, transfer)
@@ -59,12 +64,16 @@ def freeze_stages(tower: VisionTower, transfer: TransferConfig, epoch: int) -> N
 
 
 def fix_norms(tower: VisionTower, transfer: TransferConfig) -> None:
-    """Keep the statistics of batch norms whose weights are frozen, or of all the backbone's.
+    """Fix the statistics of batch norms with frozen weights, or of all with ``freeze_norms``.
 
-    To be called whenever the tower was set to training, after ``freeze_stages``.
+    Must be called after ``freeze_stages`` whenever the tower was set to training mode.
+
+    Args:
+        tower: Tower whose backbone is changed.
+        transfer: Whether to fix all batch norms.
     """
     for norm in tower.backbone.modules():
-        # Those that see the rows of several processes have no other class in common.
+        # The only base class that ordinary and synchronised batch norms have in common.
         if isinstance(norm, _BatchNorm):
             frozen = norm.affine and not norm.weight.requires_grad
             if frozen or transfer.freeze_norms:
@@ -79,22 +88,22 @@ def parameter_groups(
     learning_rate: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Return AdamW's groups of the weights that are trained at any time in the run.
+    """Return AdamW's parameter groups for all weights that are trained at any time in the run.
 
-    Vectors, which are norms and biases, are not decayed. The rate of a stage is ``layer_decay``
-    times that of the next, and full in the projection and the heads, as by Clark et al. (2020,
-    https://arxiv.org/abs/2003.10555), who decay by layers. Stages that a later epoch releases are
-    there from the start: AdamW passes over weights without a gradient.
+    Vectors, which are norms and biases, have no weight decay. The learning rate of a stage is
+    ``layer_decay`` times that of the next stage, and projection and heads have the full rate. Clark
+    et al. (2020, https://arxiv.org/abs/2003.10555) decay by layers instead. Stages that are
+    released later are included from the start, because AdamW skips weights without a gradient.
 
     Args:
-        tower: Its backbone, projection and heads.
-        transfer: What is frozen, and the decay of rates.
-        extra: Weights outside of the tower, such as proxies; learned at the full rate.
-        learning_rate: That of the projection and the heads.
-        weight_decay: That of matrices.
+        tower: Tower to train.
+        transfer: Number of frozen stages, and the decay of learning rates.
+        extra: Weights outside the tower, such as proxies, which get the full learning rate.
+        learning_rate: Learning rate of the projection and the heads.
+        weight_decay: Weight decay of matrices.
 
     Raises:
-        InvalidArgumentError: If there are fewer stages than are to be frozen.
+        InvalidArgumentError: If ``frozen_stages`` exceeds the number of stages.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for weight, factor in _trained(tower, transfer, extra):
@@ -109,7 +118,7 @@ def parameter_groups(
 def _trained(
     tower: VisionTower, transfer: TransferConfig, extra: Iterable[nn.Parameter]
 ) -> Iterator[tuple[nn.Parameter, float]]:
-    """Yield the weights that are ever trained, in the tower's order, and factors of their rates."""
+    """Yield all weights that are ever trained, in the order of the tower, with rate factors."""
     stages = _learning_stages(tower.backbone, transfer)
     count = len(stages)
     factors: dict[str, float] = {}
@@ -125,7 +134,7 @@ def _trained(
 
 
 def _learning_stages(network: nn.Module, transfer: TransferConfig) -> list[list[str]]:
-    """Return the stages of weights that may learn: all, or LoRA's."""
+    """Return the names of trainable weights in each stage: all weights, or those of LoRA."""
     stages = backbone_stages(network)
     if transfer.lora_rank == 0:
         return stages
@@ -133,7 +142,7 @@ def _learning_stages(network: nn.Module, transfer: TransferConfig) -> list[list[
 
 
 def _frozen_stages(count: int, transfer: TransferConfig, epoch: int | None) -> int:
-    """Return how many of the stages are frozen in an epoch, or always where there is none."""
+    """Return the number of stages frozen in an epoch, or in all epochs if it is None."""
     kept = count if transfer.frozen_stages == "all" else transfer.frozen_stages
     if not 0 <= kept <= count:
         raise InvalidArgumentError(

@@ -1,4 +1,4 @@
-"""Vision networks of transformers, and the vision half of those that read text, too."""
+"""Vision networks of the library transformers, and the vision half of its CLIP-like networks."""
 
 import inspect
 from typing import Any
@@ -14,12 +14,13 @@ from vision.transforms import Preprocess
 
 
 class TransformersNetwork(nn.Module):
-    """A transformers vision network that returns its pooled features (B, F).
+    """A vision network of transformers that returns pooled features (B, F).
 
     Args:
-        config: Its architecture.
-        network: The network; one with random weights where it is not given.
-        pooler: Keep the layer that pools, if it has one. Without it the class token is the feature.
+        config: Architecture of the network.
+        network: Network with weights. None builds it from the architecture with random weights.
+        pooler: Whether to keep the pooling layer, if there is one. Without it the feature is the
+            class token.
     """
 
     def __init__(
@@ -29,17 +30,17 @@ class TransformersNetwork(nn.Module):
         models: Any = AutoModel
         self.network = models.from_config(config) if network is None else network
         self.pooler = pooler
-        # Networks that never have a pooler are read by their mean, with a class token or without.
+        # A network that never had a pooler is read by the mean of its tokens.
         self._reads_class_token = not pooler and _has_class_token(self.network)
         if not pooler:
             self.network.pooler = None
-        # Position embeddings are stored at one size; asked for another, they are resampled.
-        takes = inspect.signature(self.network.forward).parameters
+        # Position embeddings are stored for one size and resampled for others on request.
+        accepted = inspect.signature(self.network.forward).parameters
         flag = "interpolate_pos_encoding"
-        self._options = {flag: True} if flag in takes else {}
+        self._options = {flag: True} if flag in accepted else {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features (B, F) of images: pooled, the class token, or the mean of the tokens."""
+        """Return features (B, F): the pooled output, the class token, or the mean of the tokens."""
         output: Any = self.network(pixel_values=images, **self._options)
         pooled: Tensor | None = getattr(output, "pooler_output", None)
         if pooled is None:
@@ -48,34 +49,35 @@ class TransformersNetwork(nn.Module):
         return pooled.flatten(1)
 
     def set_grad_checkpointing(self) -> None:
-        """Recompute activations for the gradient from now on; named as timm names it."""
+        """Recompute activations for the gradient from now on; timm has a method of this name."""
         network: Any = self.network
         enable = getattr(network, "activation_checkpointing_enable", None)
-        # Its name in earlier releases of transformers 5.
+        # The name of the method in earlier releases of transformers 5.
         enable = enable or network.gradient_checkpointing_enable
-        # The other kind gives no gradient to what follows frozen stages.
+        # Reentrant checkpointing gives no gradient to layers that follow frozen ones.
         enable({"use_reentrant": False})
 
 
 def _has_class_token(network: nn.Module) -> bool:
-    """Return whether the first token stands for the whole picture."""
+    """Return whether the first token of the network represents the whole picture."""
     return getattr(getattr(network, "embeddings", None), "cls_token", None) is not None
 
 
 def build_transformers(
     source: str, pretrained: bool | str, preprocess: Preprocess, drop_path: float
 ) -> tuple[TransformersNetwork, Preprocess]:
-    """Return the network, from (B, 3, H, W) to (B, F), and how pictures are prepared for it.
+    """Return the network, from (B, 3, H, W) to (B, F), and the preparation of its pictures.
 
     Args:
-        source: A hub id or a local folder.
-        pretrained: As ``build_backbone`` has it.
-        preprocess: Size and fit that are wanted.
-        drop_path: As ``build_backbone`` has it.
+        source: Hub id or local folder.
+        pretrained: Weights to load; see ``build_backbone``.
+        preprocess: Wanted size and fit of pictures.
+        drop_path: Rate of stochastic depth; see ``build_backbone``.
 
     Raises:
-        InvalidArgumentError: If it has no stochastic depth and is to have some.
-        WeightsError: If it is not on this machine and cannot be fetched, or does not fit.
+        InvalidArgumentError: If ``drop_path`` is above 0 for a network without stochastic depth.
+        WeightsError: If architecture or weights are not on this machine and cannot be downloaded,
+            or do not fit each other.
     """
     processors: Any = AutoImageProcessor
     try:
@@ -83,9 +85,9 @@ def build_transformers(
         published = processors.from_pretrained(source) if pretrained else None
     except (*UNREACHABLE, ValueError) as error:
         raise not_found(f"transformers/{source}", pretrained) from error
-    # CLIP and SigLIP are text and vision networks in one; only one half is wanted.
+    # CLIP and SigLIP contain a text and a vision network, of which only the latter is needed.
     config = getattr(whole, "vision_config", whole)
-    # Some are published in half precision, which is for inference alone.
+    # Some networks are published in half precision, which cannot be trained.
     config.dtype = torch.float32
     if hasattr(config, "drop_path_rate"):
         config.drop_path_rate = drop_path
@@ -108,7 +110,7 @@ def build_transformers(
 
 
 def _load(source: str, pretrained: bool | str, config: PretrainedConfig) -> tuple[nn.Module, bool]:
-    """Return the network with its weights, and whether its pooler is among them."""
+    """Return the network with its weights, and whether the weights include a pooler."""
     weights = source if isinstance(pretrained, bool) else pretrained
     models: Any = AutoModel
     try:
@@ -122,7 +124,7 @@ def _load(source: str, pretrained: bool | str, config: PretrainedConfig) -> tupl
         raise WeightsError(f"weights of {weights!r} do not fit {source!r}: {error}") from error
     missing = set(loading["missing_keys"])
     pooler = {name for name, _ in network.named_parameters() if name.startswith("pooler.")}
-    # A classifier is published without one: it reads the class token.
+    # Classifiers are published without a pooler, because they read the class token.
     poolerless = bool(pooler) and pooler <= missing
     refuse_missing(missing - pooler if poolerless else missing, weights)
     return network, not poolerless

@@ -1,4 +1,4 @@
-"""Where a network's weights come from when they are not random."""
+"""Weights of a network from files, folders and hubs."""
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -11,21 +11,24 @@ from torch import Tensor, nn
 
 from vision.errors import WeightsError
 
-# What timm, torchvision and transformers raise when weights are neither on disk nor reachable;
-# the hub's "not found" errors and urllib's are OSErrors.
+# Errors of timm, torchvision and transformers for weights that are neither on disk nor reachable.
+# The "not found" errors of the hub and of urllib are OSErrors.
 UNREACHABLE = (OSError, HfHubHTTPError, HFValidationError, SafetensorError)
 
 State: TypeAlias = Mapping[str, Tensor]
 
-# Of the backbone's tensors in a folder that ``vision.checkpoint`` wrote.
+# Prefix of the backbone's tensors in a folder that ``vision.checkpoint`` wrote.
 TOWER_PREFIX = "backbone."
 
 
 def find_local(pretrained: bool | str) -> Path | None:
-    """Return the safetensors file that a path names, or None when it is a hub id or no name.
+    """Return the safetensors file at a path, or None for a hub id, True and False.
+
+    Args:
+        pretrained: Weights to load; see ``build_backbone``.
 
     Raises:
-        WeightsError: If it can only be a path and there is no such file.
+        WeightsError: If the text cannot be a hub id and there is no such file.
     """
     if isinstance(pretrained, bool):
         return None
@@ -35,7 +38,7 @@ def find_local(pretrained: bool | str) -> Path | None:
         if file.suffix != ".safetensors":
             raise WeightsError(f"pretrained must be a .safetensors file, got {pretrained!r}")
         return file
-    # A hub id is OWNER/NAME; anything else can only have been meant as a path.
+    # A hub id is OWNER/NAME, so anything else is meant as a path.
     if path.is_absolute() or pretrained.startswith(".") or pretrained.count("/") != 1:
         raise WeightsError(
             f"pretrained {pretrained!r} is neither a .safetensors file, a folder with "
@@ -45,60 +48,74 @@ def find_local(pretrained: bool | str) -> Path | None:
 
 
 def load_local(network: nn.Module, file: Path, convert: Callable[[State], State]) -> None:
-    """Load a file's weights as ``load_state`` does; of a tower's, those of its backbone.
+    """Load the weights in a file, or those of the backbone if the file has a whole tower.
+
+    Args:
+        network: Network that loads the weights.
+        file: A safetensors file.
+        convert: Conversion to the layout of the network; see ``load_state``.
 
     Raises:
-        WeightsError: If the file is damaged or of another network.
+        WeightsError: If the file is damaged or belongs to another network.
     """
     try:
         state = load_file(file)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"weights in {file} cannot be read: {error}") from error
-    of_backbone = {
+    backbone = {
         name.removeprefix(TOWER_PREFIX): value
         for name, value in state.items()
         if name.startswith(TOWER_PREFIX)
     }
-    load_state(network, of_backbone or state, str(file), convert)
+    load_state(network, backbone or state, str(file), convert)
 
 
 def load_state(
     network: nn.Module, state: State, source: str, convert: Callable[[State], State]
 ) -> None:
-    """Load weights; those of a classifier, which the network no longer has, are left.
+    """Load weights into a network, ignoring those of a classifier that the network no longer has.
 
     Args:
-        network: What they are loaded into.
+        network: Network that loads the weights.
         state: Tensors by name.
-        source: Where they come from, for errors.
-        convert: To this network's layout, such as position embeddings of another size.
+        source: Origin of the weights, for error messages.
+        convert: Conversion to the layout of the network, such as the size of position embeddings.
 
     Raises:
-        WeightsError: If they are of another network.
+        WeightsError: If the weights belong to another network.
     """
     try:
         missing, _ = network.load_state_dict(convert(state), strict=False)
-    # A library's conversion meets the names of another network with whatever they lead to.
+    # A library's conversion may raise any of these for the names of another network.
     except (RuntimeError, ValueError, KeyError, AttributeError, AssertionError) as error:
         raise WeightsError(f"weights in {source} do not fit this network: {error}") from error
     refuse_missing(missing, source)
 
 
 def refuse_missing(missing: Collection[str], source: str) -> None:
-    """Raise unless every tensor of a network was among the weights.
+    """Raise if tensors of a network are missing from its weights, which would leave them random.
+
+    Args:
+        missing: Names of the missing tensors.
+        source: Origin of the weights, for the error message.
 
     Raises:
-        WeightsError: If any is missing; it would have kept its random values.
+        WeightsError: If a tensor is missing.
     """
     if missing:
         raise WeightsError(
-            f"weights in {source} are of another network: {len(missing)} of its tensors are "
-            f"missing, the first is {min(missing)!r}"
+            f"weights in {source} belong to another network: {len(missing)} tensors of this "
+            f"network are missing, the first is {min(missing)!r}"
         )
 
 
 def not_found(name: str, pretrained: bool | str) -> WeightsError:
-    """Return the error that says how to get weights that are not on this machine."""
+    """Return an error that says how to get weights that are not on this machine.
+
+    Args:
+        name: Name of the backbone.
+        pretrained: Weights that were asked for; see ``build_backbone``.
+    """
     what = repr(pretrained) if isinstance(pretrained, str) else "published weights"
     return WeightsError(
         f"{what} for backbone {name!r} are not on this machine and could not be downloaded; "

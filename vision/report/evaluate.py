@@ -1,18 +1,17 @@
-"""Measure a tower on held-out pictures."""
+"""The evaluation of a tower on held-out pictures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from vision.arrays import Ints
 from vision.dataset import Samples
 from vision.errors import InvalidArgumentError
-from vision.report.answers import Answers, ask
 from vision.report.calibration import fit_temperature
 from vision.report.gallery import hardest_pictures
+from vision.report.predictions import Predictions, collect_predictions
 from vision.report.results import Curve, TargetResult, TowerReport
 from vision.report.robustness import CORRUPTIONS
 from vision.report.target import evaluate_probabilities
@@ -21,107 +20,131 @@ from vision.tower import VisionTower
 Slices = Mapping[str, Sequence[str]]
 
 
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a tower is evaluated.
+
+    Attributes:
+        robustness: Whether to measure accuracy on corrupted pictures, too, 18 for each picture.
+        seed: Random seed of the intervals and of the corruptions.
+        batch_size: Pictures in one pass.
+    """
+
+    robustness: bool = True
+    seed: int = 0
+    batch_size: int = 64
+
+
+DEFAULT_OPTIONS = EvaluationOptions()
+
+
 def evaluate_tower(
     tower: VisionTower,
     samples: Samples,
     *,
     slices: Slices | None = None,
     calibration: Samples | None = None,
-    robustness: bool = True,
-    seed: int = 0,
-    batch_size: int = 64,
+    options: EvaluationOptions = DEFAULT_OPTIONS,
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> TowerReport:
-    """Return all that a report says of the tower, a function of the arguments alone.
+    """Return the report of a tower on held-out pictures; the same arguments give the same report.
 
-    Pictures that cannot be read are left out and named.
+    Unreadable pictures are left out, and the report lists them.
 
     Args:
-        tower: Left in the mode that it is in.
-        samples: Pictures that it was not trained on; their targets must be among the tower's.
-        slices: The group of every picture, by what they are grouped by, such as ``store``. Where
-            it is given, even empty, pictures are also grouped by how many their class has.
-        calibration: Yet other pictures, to fit the temperatures to; without them there are none.
-        robustness: Whether to ask about changed pictures, too, 18 of each.
-        seed: Of the intervals and the changes.
-        batch_size: Pictures in one pass.
-        device: Where to compute; the tower is moved there. None leaves it where it is.
-        progress: Show Lightning's progress bar.
+        tower: Tower to evaluate. It stays in training or evaluation mode.
+        samples: Pictures that the tower was not trained on, with the tower's targets.
+        slices: Group of every picture for each grouping, such as ``store``. If given, even empty,
+            pictures are also grouped by the number of pictures of their class.
+        calibration: Other pictures to fit temperatures to. None leaves temperatures out.
+        options: Seed, batch size, and whether to corrupt pictures.
+        device: Device to move the tower to and to compute on. None leaves the tower in place.
+        progress: Whether to show Lightning's progress bar.
 
     Raises:
-        InvalidArgumentError: If classes or groups do not fit, or no label is known.
+        InvalidArgumentError: If classes or groups do not match the samples, or no label is known.
         ImageError: If no picture can be read.
     """
-    _check(tower, samples, calibration, slices, batch_size)
-    asked = partial(ask, tower, batch_size=batch_size, device=device, progress=progress)
-    answers = asked(samples, seed=seed if robustness else None)
+    if options.batch_size < 1:
+        raise InvalidArgumentError(f"batch_size must be at least 1, got {options.batch_size}")
+    _check(tower, samples, calibration, slices or {})
+    collect = partial(
+        collect_predictions,
+        tower,
+        batch_size=options.batch_size,
+        device=device,
+        progress=progress,
+    )
+    predictions = collect(samples, seed=options.seed if options.robustness else None)
     temperatures = {}
     if calibration is not None:
-        temperatures = _fit_temperatures(asked(calibration, seed=None), calibration)
-    targets = _evaluate(samples, answers, temperatures, slices, seed)
+        temperatures = _fit_temperatures(collect(calibration, seed=None), calibration)
+    targets = _evaluate(samples, predictions, temperatures, slices, options.seed)
     finest = max(targets, key=lambda target: len(targets[target].names))
     return TowerReport(
         backbone=tower.spec.name,
         size=tower.preprocess.size,
-        n_pictures=len(answers.rows),
-        rejected=answers.rejected,
+        n_pictures=len(predictions.rows),
+        rejected=predictions.rejected,
         targets=targets,
         unlabelled=tuple(target for target in samples.targets if target not in targets),
         hardest_target=finest,
-        hardest=hardest_pictures(samples, finest, answers.rows, answers.probabilities[finest]),
+        hardest=hardest_pictures(
+            samples, finest, predictions.rows, predictions.probabilities[finest]
+        ),
     )
 
 
 def _evaluate(
     samples: Samples,
-    answers: Answers,
+    predictions: Predictions,
     temperatures: Mapping[str, float],
     slices: Slices | None,
     seed: int,
 ) -> dict[str, TargetResult]:
     """Return the result of every target that has a known label."""
     if slices is not None:
-        rows = answers.rows.tolist()
+        rows = predictions.rows.tolist()
         slices = {grouping: [groups[row] for row in rows] for grouping, groups in slices.items()}
     results = {}
     for target, all_labels in samples.targets.items():
-        labels = all_labels[answers.rows]
+        labels = all_labels[predictions.rows]
         if not (labels >= 0).any():
             continue
         result = evaluate_probabilities(
-            answers.probabilities[target],
+            predictions.probabilities[target],
             labels,
             samples.classes[target],
             temperature=temperatures.get(target),
             slices=slices,
             seed=seed,
         )
-        results[target] = replace(result, robustness=_curves(answers.changed[target], labels))
+        results[target] = replace(result, robustness=_curves(predictions.corrupted[target], labels))
     if not results:
         raise InvalidArgumentError(
-            f"samples must have a known label of a readable picture in one of the targets "
+            "samples must have a readable picture with a known label in one of the targets "
             f"({', '.join(samples.targets)}), got only -1"
         )
     return results
 
 
-def _fit_temperatures(answers: Answers, calibration: Samples) -> dict[str, float]:
+def _fit_temperatures(predictions: Predictions, calibration: Samples) -> dict[str, float]:
     """Return the temperature of every target that has a known label to fit it to."""
-    labels = {target: known[answers.rows] for target, known in calibration.targets.items()}
+    labels = {target: known[predictions.rows] for target, known in calibration.targets.items()}
     return {
-        target: fit_temperature(answers.probabilities[target], known)
+        target: fit_temperature(predictions.probabilities[target], known)
         for target, known in labels.items()
         if (known >= 0).any()
     }
 
 
-def _curves(changed: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[Curve, ...]:
-    """Return the accuracy of predictions on changed pictures (n, V), in CORRUPTIONS' order."""
-    if changed.shape[1] == 0:
+def _curves(corrupted: Ints, labels: Ints) -> tuple[Curve, ...]:
+    """Return accuracy curves of predictions on corrupted pictures (n, V), in CORRUPTIONS order."""
+    if corrupted.shape[1] == 0:
         return ()
     known = labels >= 0
-    accuracies = iter((changed[known] == labels[known, None]).mean(axis=0).tolist())
+    accuracies = iter((corrupted[known] == labels[known, None]).mean(axis=0).tolist())
     return tuple(
         Curve(name, unit, strengths, tuple(next(accuracies) for _ in strengths))
         for name, (_, strengths, unit) in CORRUPTIONS.items()
@@ -132,23 +155,19 @@ def _check(
     tower: VisionTower,
     samples: Samples,
     calibration: Samples | None,
-    slices: Slices | None,
-    batch_size: int,
+    slices: Slices,
 ) -> None:
-    if batch_size < 1:
-        raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
+    """Raise if the samples have no targets, other classes than the tower, or too few groups."""
     if not samples.targets:
-        raise InvalidArgumentError(
-            "samples must have at least one target, got none: nothing to measure"
-        )
-    for name, some in (("samples", samples), ("calibration", calibration)):
-        for target, names in () if some is None else some.classes.items():
+        raise InvalidArgumentError("samples must have at least one target to measure, got none")
+    for name, part in (("samples", samples), ("calibration", calibration)):
+        for target, names in () if part is None else part.classes.items():
             if tower.classes.get(target) != tuple(names):
                 raise InvalidArgumentError(
-                    f"{name} must have the tower's classes of each target "
-                    f"({', '.join(tower.classes)}), got others for {target!r}"
+                    f"{name} must have the tower's classes for each target "
+                    f"({', '.join(tower.classes)}), got other classes for {target!r}"
                 )
-    for grouping, groups in (slices or {}).items():
+    for grouping, groups in slices.items():
         if len(groups) != len(samples):
             raise InvalidArgumentError(
                 f"slices[{grouping!r}] must have one group per picture ({len(samples)}), "

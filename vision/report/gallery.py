@@ -1,11 +1,11 @@
-"""The pictures that a tower finds hardest."""
+"""The pictures that are hardest for a tower."""
 
 import base64
 import io
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vision.arrays import Floats, Ints
 from vision.dataset import Samples
 from vision.images import load
 from vision.report.results import HardPicture
@@ -16,18 +16,18 @@ _SIDE = 128
 def hardest_pictures(
     samples: Samples,
     target: str,
-    rows: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
+    rows: Ints,
+    probabilities: Floats,
     *,
     limit: int = 24,
 ) -> tuple[HardPicture, ...]:
-    """Return the pictures of highest loss, that of least probability of the right class first.
+    """Return the pictures whose correct class has the lowest probability, lowest first.
 
     Args:
-        samples: The pictures and their labels.
-        target: Whose labels to look at.
-        rows: Which pictures were asked about (n,).
-        probabilities: Of the target, (n, C).
+        samples: Pictures and labels.
+        target: Target whose labels are used.
+        rows: Rows of the pictures with predictions (n,).
+        probabilities: Class probabilities of these pictures for the target (n, C).
         limit: Largest number of pictures returned.
     """
     known = samples.targets[target][rows] >= 0

@@ -1,26 +1,22 @@
-"""Accuracy, macro-F1 and confusions, all from one table of (label, prediction) counts."""
+"""Accuracy, macro-F1 and confusions, computed from one table of (label, prediction) counts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from vision.arrays import Bools, Doubles, Ints
+from vision.hierarchy import SEPARATOR
 from vision.report.results import Cell, ClassResult, ConfusedPair, Estimate
-
-PATH_SEPARATOR = " > "
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 class Confusion(NamedTuple):
-    """A confusion matrix without its zeros: K pairs of label and prediction."""
+    """The entries of a confusion matrix above zero: K pairs of label and prediction."""
 
     labels: Ints  # (K,)
     predicted: Ints  # (K,)
-    counts: Ints  # pictures of each pair, (K,)
+    counts: Ints  # number of pictures with each pair, (K,)
     n_classes: int  # C
 
     @property
@@ -30,19 +26,25 @@ class Confusion(NamedTuple):
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """The pairs as plain values, by label and then by prediction."""
+        """The pairs as plain values, sorted by label and then by prediction."""
         columns = (self.labels.tolist(), self.predicted.tolist(), self.counts.tolist())
         return tuple(Cell(*pair) for pair in zip(*columns, strict=True))
 
 
 class _ClassCounts(NamedTuple):
-    right: Floats  # (R, C)
-    predicted: Floats  # (R, C)
-    support: Floats  # (R, C)
+    right: Doubles  # (R, C)
+    predicted: Doubles  # (R, C)
+    support: Doubles  # (R, C)
 
 
 def count_confusion(labels: Ints, predicted: Ints, n_classes: int) -> Confusion:
-    """Return how often each prediction met each label; both (n,), n >= 1, none unknown."""
+    """Return the number of pictures with each pair of label and prediction.
+
+    Args:
+        labels: Correct classes (n,), all known, n >= 1.
+        predicted: Predicted classes (n,).
+        n_classes: Number of classes C.
+    """
     pairs, counts = np.unique(labels * n_classes + predicted, return_counts=True)
     return Confusion(pairs // n_classes, pairs % n_classes, counts, n_classes)
 
@@ -50,20 +52,20 @@ def count_confusion(labels: Ints, predicted: Ints, n_classes: int) -> Confusion:
 def accuracy_and_macro_f1(
     confusion: Confusion, *, resamples: int = 1_000, seed: int = 0
 ) -> tuple[Estimate, Estimate]:
-    """Return both with 95 % percentile bootstrap intervals (Efron, 1979) over pictures.
+    """Return accuracy and macro-F1 with 95 % percentile bootstrap intervals (Efron, 1979).
 
-    Macro-F1 is the mean F1 of the classes that have pictures, as scikit-learn's ``f1_score`` with
-    ``labels`` set to them; a resample's is that of the classes it drew, so that its interval leans
-    upwards where many classes have few pictures.
+    Macro-F1 is the mean F1 of the classes that have pictures, like scikit-learn's ``f1_score`` with
+    ``labels`` set to these classes. In a resample it is the mean over the classes drawn, so its
+    interval is shifted upwards if many classes have few pictures.
 
     Args:
-        confusion: Of at least one picture.
-        resamples: How often the pictures are drawn.
-        seed: Of the draws.
+        confusion: Counts of at least one picture.
+        resamples: Number of bootstrap resamples of the pictures.
+        seed: Random seed of the resamples.
     """
     n = confusion.n_pictures
-    # Pictures of one pair are alike to both metrics, so how often each pair is drawn is all that a
-    # resample is: a multinomial draw, far smaller than n draws of pictures.
+    # Both metrics depend only on how often each pair is drawn, so a resample is one multinomial
+    # draw, which is much smaller than n draws of pictures.
     drawn = np.random.default_rng(seed).multinomial(n, confusion.counts / n, size=resamples)
     means = _scores(confusion, confusion.counts[None])[0]  # (2,)
     low, high = np.quantile(_scores(confusion, drawn), [0.025, 0.975], axis=0)
@@ -74,7 +76,12 @@ def accuracy_and_macro_f1(
 
 
 def class_results(confusion: Confusion, classes: Sequence[str]) -> tuple[ClassResult, ...]:
-    """Return precision, recall and F1 of the classes that have pictures, most frequent first."""
+    """Return precision, recall and F1 of all classes with pictures, the most frequent first.
+
+    Args:
+        confusion: Counts of all pairs.
+        classes: Class names (C).
+    """
     right, predicted, support = (
         part[0] for part in _class_counts(confusion, confusion.counts[None])
     )
@@ -95,14 +102,17 @@ def class_results(confusion: Confusion, classes: Sequence[str]) -> tuple[ClassRe
 
 
 def sibling_mistakes(confusion: Confusion, classes: Sequence[str]) -> Confusion:
-    """Return the pairs of a class and a sibling that it was taken for.
+    """Return the pairs in which the prediction is a sibling of the correct class.
 
-    Siblings are paths with the same parent ("Fruit > Apple" and "Fruit > Pear"). Names that are not
-    paths all have the same parent, none, so that any two of them are siblings.
+    Siblings are paths with the same parent ("Fruit > Apple" and "Fruit > Pear"). Names without a
+    parent are all siblings of each other.
+
+    Args:
+        confusion: Counts of all pairs.
+        classes: Class names (C).
     """
-    _, parents = np.unique(
-        [name.rpartition(PATH_SEPARATOR)[0] for name in classes], return_inverse=True
-    )
+    parent_names = [name.rpartition(SEPARATOR)[0] for name in classes]
+    _, parents = np.unique(parent_names, return_inverse=True)
     wrong = confusion.labels != confusion.predicted
     kept = wrong & (parents[confusion.labels] == parents[confusion.predicted])
     return Confusion(
@@ -113,16 +123,16 @@ def sibling_mistakes(confusion: Confusion, classes: Sequence[str]) -> Confusion:
 def confused_pairs(
     confusion: Confusion, classes: Sequence[str], *, limit: int = 15
 ) -> tuple[ConfusedPair, ...]:
-    """Return the siblings most often taken for each other, in either direction, most often first.
+    """Return the siblings that are most often confused, in either direction, most often first.
 
     Args:
-        confusion: All pairs.
-        classes: Names of the classes (C).
+        confusion: Counts of all pairs.
+        classes: Class names (C).
         limit: Largest number of pairs returned.
     """
     wrong = sibling_mistakes(confusion, classes)
     first, second = np.minimum(wrong.labels, wrong.predicted), np.maximum(*wrong[:2])
-    # Each unordered pair is one cell above the diagonal, which both directions add to.
+    # Both directions add to one cell above the diagonal.
     pairs, positions = np.unique(first * len(classes) + second, return_inverse=True)
     counts = np.bincount(positions, weights=wrong.counts, minlength=len(pairs))
     support = np.bincount(confusion.labels, weights=confusion.counts, minlength=len(classes))
@@ -134,8 +144,8 @@ def confused_pairs(
     return tuple(found)
 
 
-def _scores(confusion: Confusion, counts: Ints) -> Floats:
-    """Return accuracy and macro-F1 of each row of counts (R, K), as (R, 2)."""
+def _scores(confusion: Confusion, counts: Ints) -> Doubles:
+    """Return accuracy and macro-F1 (R, 2) of each row of counts (R, K)."""
     right, predicted, support = _class_counts(confusion, counts)
     f1 = 2 * right / np.maximum(predicted + support, 1)
     present = support > 0
@@ -144,11 +154,11 @@ def _scores(confusion: Confusion, counts: Ints) -> Floats:
 
 
 def _class_counts(confusion: Confusion, counts: Ints) -> _ClassCounts:
-    """Return how often each class was right, predicted and there, for each row of counts (R, K)."""
+    """Return correct, predicted and actual pictures of each class for each row of counts (R, K)."""
 
-    def per_class(column: Ints, weights: NDArray[np.bool_] | Floats) -> Floats:
+    def per_class(column: Ints, weights: Bools | Doubles) -> Doubles:
         entries = (weights.astype(np.float64), (np.arange(len(column)), column))
-        summed: Floats = counts @ csr_array(entries, shape=(len(column), confusion.n_classes))
+        summed: Doubles = counts @ csr_array(entries, shape=(len(column), confusion.n_classes))
         return summed
 
     labels, predicted = confusion.labels, confusion.predicted

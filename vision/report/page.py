@@ -1,4 +1,4 @@
-"""Write a vision report as one self-contained page for people and one JSON file for programs."""
+"""Writing and reading of vision reports: one HTML page for people, one JSON file for programs."""
 
 from itertools import groupby
 from operator import attrgetter
@@ -9,33 +9,33 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import TypeAdapter, ValidationError
 
 from vision.errors import InvalidArgumentError
-from vision.report.metrics import PATH_SEPARATOR
+from vision.hierarchy import SEPARATOR
 from vision.report.results import TargetResult, TowerReport
 
 HTML_NAME = "vision.html"
 JSON_NAME = "vision.json"
 
-# Squares of more classes than this are too small to point at.
+# With more classes the squares of a heat map are too small to point at.
 MAX_HEAT_MAP_CLASSES = 100
 
 
 def write_report(report: TowerReport, folder: Path, *, before: TowerReport | None = None) -> Path:
-    """Write ``vision.html`` and ``vision.json`` into the folder and return the page's path.
+    """Write ``vision.html`` and ``vision.json`` into the folder and return the path of the page.
 
-    The page loads nothing from anywhere: styles, plots and pictures are inside it.
+    The page is self-contained: styles, plots and pictures are inside it.
 
     Args:
-        report: What to say.
-        folder: Made if it is not there.
-        before: An evaluation on the same pictures before fine-tuning, shown beside this one on the
-            page; it is not in the file.
+        report: Report to write.
+        folder: Folder for the two files, which is created if missing.
+        before: Report on the same pictures before fine-tuning. The page shows it beside the first
+            one, and the JSON file leaves it out.
 
     Raises:
-        InvalidArgumentError: If the earlier evaluation has none of the targets.
+        InvalidArgumentError: If the two reports have no target in common.
     """
     if before is not None and not set(before.targets) & set(report.targets):
         raise InvalidArgumentError(
-            f"before must have a target of the report ({', '.join(report.targets)}), "
+            f"before must share a target with the report ({', '.join(report.targets)}), "
             f"got {', '.join(before.targets)}"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,17 +46,17 @@ def write_report(report: TowerReport, folder: Path, *, before: TowerReport | Non
 
 
 def read_report(folder: Path) -> TowerReport:
-    """Return the report whose ``vision.json`` is in the folder, equal to the one written.
+    """Return the report in the folder's ``vision.json``, equal to the one that was written.
 
     Raises:
-        InvalidArgumentError: If there is none, or it is damaged or of another format.
+        InvalidArgumentError: If the file is missing, damaged or of another format.
     """
     path = folder / JSON_NAME
     try:
         return TypeAdapter(TowerReport).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise InvalidArgumentError(
-            f"{path} must be a report that write_report wrote: {error}"
+            f"{path} must be a report written by write_report: {error}"
         ) from error
 
 
@@ -65,36 +65,36 @@ class HeatCell(NamedTuple):
 
     row: int
     column: int
-    share: float  # of the row's pictures
+    share: float  # share of the pictures in the row
     text: str
 
 
 class HeatMap(NamedTuple):
-    """A confusion matrix as it is drawn: only classes that were there or predicted."""
+    """A confusion matrix for drawing, with only the classes that occur as label or prediction."""
 
-    labels: list[str]  # last parts of the names, shortened
+    labels: list[str]  # last parts of the class names, shortened
     cells: list[HeatCell]
 
 
 def heat_map(target: TargetResult) -> HeatMap | None:
-    """Return the target's confusion matrix in its own order of classes; None where too large."""
-    met = {cell.label for cell in target.confusion} | {cell.predicted for cell in target.confusion}
-    if len(met) > MAX_HEAT_MAP_CLASSES:
+    """Return the confusion matrix of a target for drawing, or None if it has too many classes."""
+    used = {cell.label for cell in target.confusion} | {cell.predicted for cell in target.confusion}
+    if len(used) > MAX_HEAT_MAP_CLASSES:
         return None
-    positions = {number: position for position, number in enumerate(sorted(met))}
+    positions = {number: position for position, number in enumerate(sorted(used))}
     support = {result.name: result.support for result in target.classes}
     cells = []
     for label, predicted, count in ((c.label, c.predicted, c.count) for c in target.confusion):
-        name, given = target.names[label], target.names[predicted]
-        text = f"{name}, given {given}: {count} of {support[name]}"
+        name, other = target.names[label], target.names[predicted]
+        text = f"{name}, predicted as {other}: {count} of {support[name]}"
         cells.append(HeatCell(positions[label], positions[predicted], count / support[name], text))
-    leaves = (target.names[number].rpartition(PATH_SEPARATOR)[2] for number in positions)
+    leaves = (target.names[number].rpartition(SEPARATOR)[2] for number in positions)
     labels = [leaf if len(leaf) <= 26 else leaf[:25] + "…" for leaf in leaves]
     return HeatMap(labels, cells)
 
 
 def _render(report: TowerReport, before: TowerReport | None) -> str:
-    # Names of classes and files are the shop's, so everything is escaped.
+    # Names of classes and files come from the shop, so everything is escaped.
     environment = Environment(
         loader=PackageLoader("vision.report", "."),
         autoescape=True,
@@ -110,6 +110,6 @@ def _render(report: TowerReport, before: TowerReport | None) -> str:
     environment.filters["by_grouping"] = lambda slices: [
         (grouping, list(groups)) for grouping, groups in groupby(slices, attrgetter("grouping"))
     ]
-    environment.filters["f1_by_class"] = lambda target: {one.name: one.f1 for one in target.classes}
+    environment.filters["f1_by_class"] = lambda target: {c.name: c.f1 for c in target.classes}
     template = environment.get_template("page.html.j2")
     return template.render(report=report, before=before)

@@ -1,4 +1,4 @@
-"""Everything that a vision report says, as plain values."""
+"""The contents of a vision report, as plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +19,12 @@ class ClassResult:
     """How well one class is recognised.
 
     Args:
-        name: The class.
-        precision: Share of the pictures given this class that are of it; 0 where none is given it.
-        recall: Share of its pictures that are given it.
-        f1: Harmonic mean of the two.
-        support: Its pictures, at least 1.
+        name: Name of the class.
+        precision: Share of the pictures predicted as this class that belong to it, 0 if the class
+            is never predicted.
+        recall: Share of the pictures of this class that are predicted as it.
+        f1: Harmonic mean of precision and recall.
+        support: Number of pictures of this class, at least 1.
     """
 
     name: str
@@ -35,7 +36,7 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of a confusion matrix: how many pictures of a class were given another."""
+    """One entry of a confusion matrix: the number of pictures with this label and prediction."""
 
     label: int
     predicted: int
@@ -44,13 +45,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two classes that are taken for each other.
+    """Two classes that are confused with each other.
 
     Args:
-        first: One class.
-        second: The other.
-        count: Pictures of either that were given the other.
-        share: Of the pictures of both.
+        first: Name of one class.
+        second: Name of the other class.
+        count: Number of pictures of either class that were predicted as the other.
+        share: Share that these are of the pictures of both classes.
     """
 
     first: str
@@ -61,20 +62,20 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class Bin:
-    """The pictures whose confidence falls into one interval."""
+    """The pictures whose confidence is in one interval."""
 
-    confidence: float  # mean
+    confidence: float  # mean over the pictures
     accuracy: float
     count: int
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far confidence and accuracy are apart.
+    """The difference between confidence and accuracy.
 
     Args:
         ece: Expected calibration error, 0 to 1.
-        bins: Of equal width from 0 to 1; None where no confidence fell.
+        bins: Bins of equal width from 0 to 1, None for a bin without pictures.
     """
 
     ece: float
@@ -83,12 +84,12 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether a probability means what it says.
+    """How well probabilities match accuracy.
 
     Args:
-        raw: Of the tower's own probabilities.
-        scaled: After dividing the logits by the temperature, where there is one.
-        temperature: Fitted on other pictures; None where there were none.
+        raw: Reliability of the tower's own probabilities.
+        scaled: Reliability after the logits are divided by the temperature, None without one.
+        temperature: Temperature fitted to other pictures, None if there were no such pictures.
     """
 
     raw: Reliability
@@ -98,13 +99,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Slice:
-    """Accuracy on some of the pictures.
+    """Accuracy on one group of pictures.
 
     Args:
-        grouping: What they were grouped by, such as ``store``.
-        group: Which group.
-        n_pictures: Pictures in it whose label is known.
-        accuracy: With Wilson's interval.
+        grouping: Name of the grouping, such as ``store``.
+        group: Name of the group.
+        n_pictures: Number of pictures in the group with a known label.
+        accuracy: Accuracy with Wilson's interval.
     """
 
     grouping: str
@@ -115,13 +116,13 @@ class Slice:
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy on pictures that were changed, more with every strength.
+    """Accuracy on corrupted pictures at rising strengths.
 
     Args:
-        corruption: How they were changed.
-        unit: What the strengths count.
-        strengths: Three, the weakest first.
-        accuracy: At each.
+        corruption: Kind of corruption.
+        unit: Unit of the strengths.
+        strengths: Three strengths, the weakest first.
+        accuracy: Accuracy at each strength.
     """
 
     corruption: str
@@ -132,23 +133,23 @@ class Curve:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """All about one target.
+    """All results of one target.
 
     Args:
-        names: Every class that could be predicted.
-        n_pictures: Pictures measured.
-        n_unknown: Pictures left out because their label is not known.
-        accuracy: Share that is right.
+        names: Names of all classes that can be predicted.
+        n_pictures: Number of pictures measured.
+        n_unknown: Number of pictures left out because their label is not known.
+        accuracy: Share of correct predictions.
         macro_f1: Mean F1 of the classes that have pictures.
-        majority: Share of the most frequent class: what a constant answer would reach.
-        classes: Those that have pictures, the most frequent first.
-        confusion: Without the zeros, by label and then by prediction; numbers are those of names.
-        confused: Siblings most often taken for each other.
-        n_mistakes: Wrong answers.
-        n_sibling_mistakes: Those that gave a sibling of the right class.
-        calibration: Of the probabilities.
-        slices: Groups of pictures.
-        robustness: One curve per kind of change.
+        majority: Share of the most frequent class, which is the accuracy of a constant prediction.
+        classes: Results of the classes that have pictures, the most frequent first.
+        confusion: Entries of the confusion matrix above zero, with indices into ``names``.
+        confused: Siblings that are most often confused.
+        n_mistakes: Number of wrong predictions.
+        n_sibling_mistakes: Number of wrong predictions that are siblings of the correct class.
+        calibration: Calibration of the probabilities.
+        slices: Accuracy on groups of pictures.
+        robustness: Accuracy curves, one for each kind of corruption.
     """
 
     names: tuple[str, ...]
@@ -169,15 +170,15 @@ class TargetResult:
 
 @dataclass(frozen=True)
 class HardPicture:
-    """A picture whose right class was thought unlikely.
+    """A picture whose correct class has a low probability.
 
     Args:
-        image: Its file, as the samples name it.
-        label: The right class.
-        label_probability: What the tower gave it.
-        predicted: The class that the tower found most likely.
-        predicted_probability: What the tower gave that.
-        thumbnail: A small JPEG as a data URI.
+        image: Path of the picture, as in the samples.
+        label: Correct class.
+        label_probability: Probability of the correct class.
+        predicted: Most probable class.
+        predicted_probability: Probability of the most probable class.
+        thumbnail: Small JPEG as a data URI.
     """
 
     image: str
@@ -190,18 +191,18 @@ class HardPicture:
 
 @dataclass(frozen=True)
 class TowerReport:
-    """One tower's results on one set of pictures.
+    """Results of one tower on one set of pictures.
 
     Args:
-        backbone: Its network.
-        size: Height and width of what it sees, in pixels.
-        n_pictures: Pictures that could be read.
-        rejected: Pictures that could not, and why.
+        backbone: Name of the network.
+        size: Height and width of the input in pixels.
+        n_pictures: Number of pictures that could be read.
+        rejected: Pictures that could not be read, with the reason.
         targets: Results of the targets that have a known label.
-        unlabelled: Targets without any.
-        hardest_target: The target with the most classes, which the hardest pictures are of.
-        hardest: Hardest first.
-        format: Of the file.
+        unlabelled: Targets without a known label.
+        hardest_target: Target that the hardest pictures are chosen by, the one with most classes.
+        hardest: Hardest pictures, the hardest first.
+        format: Version of the file format.
     """
 
     backbone: str

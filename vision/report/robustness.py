@@ -1,4 +1,4 @@
-"""Pictures as bad cameras, light and channels make them; each change is a pure function."""
+"""Corrupted pictures, as made by bad cameras, bad light and compression."""
 
 import io
 from collections.abc import Callable
@@ -11,17 +11,17 @@ Change = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
 
 class Corruption(NamedTuple):
-    """One kind of change, at three strengths from hardly visible to hard for people, too."""
+    """One kind of corruption, at three strengths from barely visible to hard for people."""
 
     change: Change
     strengths: tuple[float, float, float]
-    unit: str  # what the strengths count
+    unit: str  # unit of the strengths
 
 
 def shrink(picture: Image.Image, side: int) -> Image.Image:
-    """Return the picture with its shorter side at most this many pixels, in its own shape.
+    """Return the picture with its shorter side at most ``side`` pixels, in the same proportions.
 
-    What a change does then depends on what the tower sees, and not on the camera's pixels.
+    The effect of a corruption then depends on the input of the tower and not on the camera.
     """
     ratio = side / min(picture.size)
     if ratio >= 1:
@@ -32,16 +32,16 @@ def shrink(picture: Image.Image, side: int) -> Image.Image:
 
 
 def corrupt(picture: Image.Image, generator: np.random.Generator) -> list[Image.Image]:
-    """Return the picture under every corruption and strength, in the order of ``CORRUPTIONS``.
+    """Return the picture with every corruption at every strength, in the order of ``CORRUPTIONS``.
 
-    After Hendrycks and Dietterich (2019, https://arxiv.org/abs/1903.12261), smaller and nearer to a
-    shop: six changes in place of fifteen, three strengths in place of five; blur is a share of the
-    picture, brightness is multiplied as exposure is, in both directions, and rotation, which is not
-    theirs, is what a hand does. Accuracy is reported as it is, not relative to another network's.
+    Adapted from Hendrycks and Dietterich (2019, https://arxiv.org/abs/1903.12261) to photos for a
+    shop. There are six corruptions instead of fifteen and three strengths instead of five. Blur is
+    relative to the size of the picture, brightness is multiplied as by exposure and in both
+    directions, and rotation is added. Accuracy is not divided by that of another network.
 
     Args:
-        picture: RGB.
-        generator: Source of the noise and of the direction of rotation.
+        picture: RGB picture.
+        generator: Random generator for the noise and the direction of rotation.
     """
     return [
         change(picture, strength, generator)
@@ -51,24 +51,24 @@ def corrupt(picture: Image.Image, generator: np.random.Generator) -> list[Image.
 
 
 def blur(picture: Image.Image, strength: float, _: np.random.Generator) -> Image.Image:
-    """Return the picture under a Gaussian blur of this radius, in percent of the shorter side."""
+    """Return the picture with a Gaussian blur, whose radius is in percent of the shorter side."""
     return picture.filter(ImageFilter.GaussianBlur(strength / 100 * min(picture.size)))
 
 
 def add_noise(picture: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
-    """Return the picture with Gaussian noise, its deviation in percent of white, on each pixel."""
+    """Return the picture with Gaussian noise, whose standard deviation is in percent of white."""
     pixels = np.asarray(picture, dtype=np.float32)
     noise = generator.standard_normal(pixels.shape, dtype=np.float32) * (255 * strength / 100)
     return Image.fromarray(np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8))
 
 
 def expose(picture: Image.Image, strength: float, _: np.random.Generator) -> Image.Image:
-    """Return the picture with this many times the light."""
+    """Return the picture with its light multiplied by the strength."""
     return ImageEnhance.Brightness(picture).enhance(strength)
 
 
 def compress(picture: Image.Image, strength: float, _: np.random.Generator) -> Image.Image:
-    """Return the picture after a JPEG file of this quality, 1 to 95."""
+    """Return the picture after JPEG compression with this quality, 1 to 95."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=int(strength))
     with Image.open(buffer) as decoded:
@@ -76,8 +76,8 @@ def compress(picture: Image.Image, strength: float, _: np.random.Generator) -> I
 
 
 def rotate(picture: Image.Image, strength: float, generator: np.random.Generator) -> Image.Image:
-    """Return the picture turned by this many degrees, left or right, in its own frame."""
-    # Black corners would be an edge that no photo has; the median is often the background.
+    """Return the picture rotated by this many degrees, left or right, at the same size."""
+    # The corners get the median colour, often the background: black would add artificial edges.
     corners = tuple(ImageStat.Stat(picture).median)
     angle = strength * generator.choice([-1, 1])
     return picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=corners)

@@ -1,29 +1,28 @@
-"""Accuracy on groups of pictures: where an average hides a weakness."""
+"""Accuracy on groups of pictures, which shows weaknesses that an average hides."""
 
 import sys
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from vision.arrays import Bools, Ints
 from vision.report.results import Estimate, Slice
 
 FREQUENCY = "pictures of the class"
 _FREQUENCIES = {"1 to 4": 4, "5 to 19": 19, "20 to 99": 99, "100 or more": sys.maxsize}
 
 
-def accuracy_by_group(
-    right: NDArray[np.bool_], groups: Sequence[str], grouping: str
-) -> tuple[Slice, ...]:
-    """Return the accuracy in every group, by the group's name.
+def accuracy_by_group(right: Bools, groups: Sequence[str], grouping: str) -> tuple[Slice, ...]:
+    """Return the accuracy in every group, sorted by the name of the group.
 
-    The interval is Wilson's (1927): a bootstrap of three right answers would have no width.
+    The interval is Wilson's (1927), because a bootstrap interval of three correct predictions would
+    have no width.
 
     Args:
-        right: Which answers are right (n,).
-        groups: The group of each (n).
-        grouping: What they are grouped by.
+        right: Whether each prediction is correct (n,).
+        groups: Group of each picture (n).
+        grouping: Name of the grouping, such as ``store``.
     """
     names, positions = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
     totals = np.bincount(positions, minlength=len(names)).tolist()
@@ -34,17 +33,17 @@ def accuracy_by_group(
     )
 
 
-def accuracy_by_frequency(right: NDArray[np.bool_], labels: NDArray[np.int64]) -> tuple[Slice, ...]:
-    """Return the accuracy on classes with few pictures here, with more and with many.
+def accuracy_by_frequency(right: Bools, labels: Ints) -> tuple[Slice, ...]:
+    """Return the accuracy on classes with few, some and many pictures among these.
 
     Args:
-        right: Which answers are right (n,).
-        labels: The right classes (n,).
+        right: Whether each prediction is correct (n,).
+        labels: Correct classes (n,).
     """
     names, most = list(_FREQUENCIES), list(_FREQUENCIES.values())
     groups = [names[np.searchsorted(most, count)] for count in np.bincount(labels)[labels]]
     found = accuracy_by_group(right, groups, FREQUENCY)
-    return tuple(sorted(found, key=lambda one: names.index(one.group)))
+    return tuple(sorted(found, key=lambda part: names.index(part.group)))
 
 
 def _wilson(count: int, total: int) -> Estimate:

@@ -1,10 +1,10 @@
-"""Everything about one target, from its probabilities and labels alone."""
+"""The evaluation of one target, from its probabilities and labels."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vision.arrays import Bools, Ints
 from vision.errors import InvalidArgumentError
 from vision.report.calibration import Probabilities, at_temperature, reliability
 from vision.report.metrics import (
@@ -20,55 +20,56 @@ from vision.report.slices import accuracy_by_frequency, accuracy_by_group
 
 def evaluate_probabilities(
     probabilities: Probabilities,
-    labels: NDArray[np.int64],
+    labels: Ints,
     classes: Sequence[str],
     *,
     temperature: float | None = None,
     slices: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> TargetResult:
-    """Return what these predictions are worth; pictures of unknown label are left out and counted.
+    """Return accuracy, confusions and calibration of predictions, whatever made them.
 
-    Where the probabilities come from does not matter: one tower, several, or a rule on top of them.
+    Pictures without a known label are left out and counted.
 
     Args:
-        probabilities: (n, C); the largest is the prediction, the first of several.
-        labels: Right classes, int64 (n,); -1 where unknown.
-        classes: Names (C); siblings are those whose paths ("Fruit > Apple") have the same parent.
-        temperature: From ``fit_temperature`` on other pictures; None leaves scaling out.
-        slices: The group of every picture (n), by what they are grouped by. Where it is given,
-            even empty, the pictures are also grouped by how many their class has.
-        seed: Of the bootstrap intervals.
+        probabilities: Class probabilities (n, C). The largest, or the first of several largest, is
+            the prediction.
+        labels: Correct classes, int64 (n,), -1 where unknown.
+        classes: Class names (C). Paths such as "Fruit > Apple" with the same parent are siblings.
+        temperature: Result of ``fit_temperature`` for other pictures. None leaves scaling out.
+        slices: Group of every picture (n) for each grouping. If given, even empty, pictures are
+            also grouped by the number of pictures of their class.
+        seed: Random seed of the bootstrap intervals.
 
     Raises:
-        InvalidArgumentError: If shapes disagree, rows are no probabilities, or no label is known.
+        InvalidArgumentError: If shapes disagree, rows are not probabilities, or no label is known.
     """
     _check(probabilities, labels, classes, slices or {})
     known = labels >= 0
-    p, own = probabilities[known], labels[known]
+    p, correct = probabilities[known], labels[known]
     predicted = p.argmax(axis=1)
-    confusion = count_confusion(own, predicted, len(classes))
+    confusion = count_confusion(correct, predicted, len(classes))
     accuracy, macro_f1 = accuracy_and_macro_f1(confusion, seed=seed)
     by_class = class_results(confusion, classes)
     return TargetResult(
         names=tuple(classes),
-        n_pictures=len(own),
+        n_pictures=len(correct),
         n_unknown=int((~known).sum()),
         accuracy=accuracy,
         macro_f1=macro_f1,
-        majority=by_class[0].support / len(own),
+        majority=by_class[0].support / len(correct),
         classes=by_class,
         confusion=confusion.cells,
         confused=confused_pairs(confusion, classes),
-        n_mistakes=int((predicted != own).sum()),
+        n_mistakes=int((predicted != correct).sum()),
         n_sibling_mistakes=sibling_mistakes(confusion, classes).n_pictures,
-        calibration=_calibrate(p, own, temperature),
-        slices=() if slices is None else _slice(predicted == own, own, known, slices),
+        calibration=_calibrate(p, correct, temperature),
+        slices=() if slices is None else _slice(predicted == correct, correct, known, slices),
     )
 
 
 def _calibrate(
-    probabilities: Probabilities, labels: NDArray[np.int64], temperature: float | None
+    probabilities: Probabilities, labels: Ints, temperature: float | None
 ) -> Calibration:
     raw = reliability(probabilities, labels)
     if temperature is None:
@@ -78,9 +79,9 @@ def _calibrate(
 
 
 def _slice(
-    right: NDArray[np.bool_],
-    labels: NDArray[np.int64],
-    known: NDArray[np.bool_],
+    right: Bools,
+    labels: Ints,
+    known: Bools,
     slices: Mapping[str, Sequence[str]],
 ) -> tuple[Slice, ...]:
     found: list[Slice] = []
@@ -92,7 +93,7 @@ def _slice(
 
 def _check(
     probabilities: Probabilities,
-    labels: NDArray[np.int64],
+    labels: Ints,
     classes: Sequence[str],
     slices: Mapping[str, Sequence[str]],
 ) -> None:
@@ -101,7 +102,7 @@ def _check(
             f"probabilities must have shape ({len(labels)}, {len(classes)}) to match labels and "
             f"classes, got {probabilities.shape}"
         )
-    # Written so that NaN fails, too.
+    # The comparisons are written so that NaN fails, too.
     if not ((probabilities >= 0) & (np.abs(probabilities.sum(axis=1) - 1) < 1e-3)[:, None]).all():
         raise InvalidArgumentError("probabilities must be at least 0 and add up to 1 in every row")
     if labels.size and not -1 <= labels.min() <= labels.max() < len(classes):
@@ -111,7 +112,7 @@ def _check(
         )
     if not (labels >= 0).any():
         raise InvalidArgumentError(
-            f"labels must have a known one to measure, got {len(labels)} that are all -1"
+            f"labels must have a known label to measure, got {len(labels)} times -1"
         )
     for grouping, groups in slices.items():
         if len(groups) != len(labels):

@@ -1,13 +1,13 @@
-"""Several towers as one: their weights averaged, or their answers."""
+"""Several towers combined into one prediction: by their mean weights or mean probabilities."""
 
 import copy
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from vision.arrays import Floats
 from vision.batches import ImageSource
 from vision.errors import InvalidArgumentError
 from vision.precision import Precision
@@ -17,18 +17,18 @@ from vision.tower import VisionTower
 def soup(towers: Sequence[VisionTower]) -> VisionTower:
     """Return one tower with the mean of the towers' weights, in evaluation mode.
 
-    The uniform soup of Wortsman et al. (2022, https://arxiv.org/abs/2203.05482): as fast as one
-    tower, often better than the best of them. It needs towers that began at the same weights, heads
-    and projection included, and then went different ways (another augmentation, learning rate or
-    order, not another seed of the weights); between others the mean is of no use, so validate it.
-    Batch norms' statistics are averaged as well, which only approximates those of the mean network;
-    whole numbers are the first tower's.
+    This is the uniform soup of Wortsman et al. (2022, https://arxiv.org/abs/2203.05482). It is as
+    fast as one tower, and often better than the best of them. The towers must have started from the
+    same weights, also in heads and projection, and differ in augmentation, learning rate or order.
+    The mean of towers with different initial weights is useless, so validate the result. The
+    statistics of batch norms are averaged as well, which is an approximation. Integer values are
+    copied from the first tower.
 
     Args:
-        towers: At least one, of one architecture and with the same classes.
+        towers: At least one tower, all with the same architecture and classes.
 
     Raises:
-        InvalidArgumentError: If there is none, or they differ in more than weights.
+        InvalidArgumentError: If the list is empty, or the towers differ in more than weights.
     """
     first = _first(towers)
     for position, tower in enumerate(towers):
@@ -36,7 +36,7 @@ def soup(towers: Sequence[VisionTower]) -> VisionTower:
             wanted, got = getattr(first, name), getattr(tower, name)
             if got != wanted:
                 raise InvalidArgumentError(
-                    f"towers must have the same {name}, got {wanted} and, at {position}, {got}"
+                    f"towers must have the same {name}, got {wanted} at 0 and {got} at {position}"
                 )
     states = [tower.state_dict() for tower in towers]
 
@@ -50,7 +50,7 @@ def soup(towers: Sequence[VisionTower]) -> VisionTower:
     return mixed.eval()
 
 
-def ensemble_predict(
+def ensemble_predict_proba(
     towers: Sequence[VisionTower],
     images: Sequence[ImageSource],
     *,
@@ -58,39 +58,39 @@ def ensemble_predict(
     device: torch.device | str | None = None,
     precision: Precision = "32-true",
     progress: bool = False,
-) -> dict[str, NDArray[np.float32]]:
+) -> dict[str, Floats]:
     """Return the mean of the towers' class probabilities of every target, float32 (N, C).
 
     Args:
-        towers: At least one, with the same classes; networks may differ.
-        images: Pictures, files' bytes or paths; read once by every tower.
-        batch_size: Pictures in one pass.
-        device: Where to compute; the towers are moved there. None leaves them where they are.
-        precision: As ``VisionTower.embed`` takes it.
-        progress: Show Lightning's progress bar, one for each tower.
+        towers: At least one tower, all with the same classes. Networks may differ.
+        images: PIL images, file contents or paths, read once by every tower.
+        batch_size: Images in one pass.
+        device: Device to move the towers to and to compute on. None leaves the towers in place.
+        precision: Arithmetic of the networks; see ``VisionTower.embed``.
+        progress: Whether to show Lightning's progress bar, one for each tower.
 
     Raises:
-        InvalidArgumentError: If there is no tower, or their classes differ.
-        ImageError: If an image cannot be read; names its position.
+        InvalidArgumentError: If the list of towers is empty, or their classes differ.
+        ImageError: If an image cannot be read; the message has its position.
     """
     first = _first(towers)
-    answers = [
-        tower.predict(
+    probabilities = [
+        tower.predict_proba(
             images, batch_size=batch_size, device=device, precision=precision, progress=progress
         )
         for tower in towers
     ]
-    return {name: np.mean([answer[name] for answer in answers], axis=0) for name in first.classes}
+    return {name: np.mean([p[name] for p in probabilities], axis=0) for name in first.classes}
 
 
 def _first(towers: Sequence[VisionTower]) -> VisionTower:
-    """Return the first tower, whose classes all have."""
+    """Return the first tower, after checking that all have its classes."""
     if not towers:
         raise InvalidArgumentError("towers must be at least one, got none")
     for position, tower in enumerate(towers):
         if list(tower.classes.items()) != list(towers[0].classes.items()):
             raise InvalidArgumentError(
-                f"towers must have the same targets and classes, but those at {position} "
-                "differ from the first tower's"
+                f"towers must have the same targets and classes, but tower {position} "
+                "differs from tower 0"
             )
     return towers[0]

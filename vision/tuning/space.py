@@ -1,4 +1,4 @@
-"""What a hyperparameter search tries; light enough to be part of a configuration file."""
+"""The search space of a hyperparameter search, as part of a configuration file."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -26,7 +26,7 @@ class _Table(BaseModel):
 
 
 class Range(_Table):
-    """Numbers from low to high, both included; whole ones where the field is a whole number."""
+    """Numbers from low to high, both included; integers if the field is an integer."""
 
     low: float = Field(description="Smallest value to try.")
     high: float = Field(description="Largest value to try.")
@@ -44,13 +44,13 @@ class Range(_Table):
 
 
 class Choices(_Table):
-    """Any of a few values, in no order."""
+    """A few unordered values."""
 
     choices: tuple[Value, ...] = Field(min_length=1, description="Values to choose from.")
 
 
 def _kind(table: Any) -> str:
-    """Return which of the two a table is meant to be, so that only that one's errors are told."""
+    """Return the kind that a table is meant to be, so that only errors of this kind are shown."""
     chosen = isinstance(table, Choices) or (isinstance(table, Mapping) and "choices" in table)
     return "choices" if chosen else "range"
 
@@ -61,10 +61,10 @@ Domain: TypeAlias = Annotated[
 
 
 class SearchSpace(RootModel[Annotated[dict[str, Domain], Field(min_length=1)]]):
-    """A range or some choices for each searched field of a ``VisionConfig``.
+    """A range or a list of choices for each searched field of a ``VisionConfig``.
 
-    Fields of an inner table are written as TOML has them, ``[search.transfer.layer_decay]``, or
-    with a dotted name, ``transfer.layer_decay``, which is how the root has them in both cases.
+    A field of a nested table is written as in TOML, ``[search.transfer.layer_decay]``, or with a
+    dotted name, ``transfer.layer_decay``. The root always has dotted names.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -76,7 +76,7 @@ class SearchSpace(RootModel[Annotated[dict[str, Domain], Field(min_length=1)]]):
 
 
 def _leaves(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted name and content of everything that is no table of further fields."""
+    """Yield the dotted name and content of every field, descending into nested tables."""
     own = Range.model_fields.keys() | Choices.model_fields.keys()
     for name, inner in tables.items():
         if isinstance(inner, Mapping) and inner and not inner.keys() & own:
@@ -86,9 +86,9 @@ def _leaves(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 class Bounds(NamedTuple):
-    """A range in the type of its field."""
+    """A range whose numbers have the type of the field."""
 
-    low: float  # an int where the field is a whole number
+    low: float  # an int if the field is an integer
     high: float
     log: bool
 
@@ -97,11 +97,11 @@ Resolved: TypeAlias = dict[str, Bounds | tuple[Value, ...]]
 
 
 def resolve_space(space: SearchSpace, config: VisionConfig) -> Resolved:
-    """Return the bounds or choices of every field, each of them tried on this configuration.
+    """Return the bounds or choices of every field, after checking them with this configuration.
 
     Raises:
-        InvalidArgumentError: If a field does not exist or does not take a value; names all such
-            fields.
+        InvalidArgumentError: If a field does not exist or does not accept a value; the message
+            lists all such fields.
     """
     resolved: Resolved = {}
     problems = []
@@ -120,9 +120,9 @@ def resolve_space(space: SearchSpace, config: VisionConfig) -> Resolved:
 
 
 def _accepted(config: VisionConfig, name: str, value: Value) -> Any:
-    """Return the value in the type of its field."""
+    """Return the value converted to the type of its field."""
     known = dict(_leaves(VisionConfig(pretraining=PretrainingConfig()).model_dump()))
-    # A table that is empty by default is of names that the user chooses, such as target_weights.
+    # A table that is empty by default has names that the user chooses, such as target_weights.
     if name not in known and known.get(name.rpartition(".")[0]) != {}:
         near = get_close_matches(name, known, n=1)
         raise InvalidArgumentError(
@@ -138,17 +138,17 @@ def _accepted(config: VisionConfig, name: str, value: Value) -> Any:
 
 
 def with_values(config: VisionConfig, values: Mapping[str, Any]) -> VisionConfig:
-    """Return the configuration with these values, by dotted name, in place of its own.
+    """Return the configuration with these values of fields, given by dotted name.
 
     Raises:
-        pydantic.ValidationError: If one is not allowed, or they do not go together.
+        pydantic.ValidationError: If a value is not allowed, or the values contradict each other.
     """
     changed = config.model_dump()
     for name, value in values.items():
         *tables, field = name.split(".")
         place = changed
         for table in tables:
-            # An optional table that is unset starts from its defaults.
+            # An optional table that is not set starts with its defaults.
             place[table] = place[table] or {}
             place = place[table]
         place[field] = value

@@ -37,7 +37,7 @@ def report(
 ) -> None:
     """Measure the tower on the test photos: per class, calibration, robustness, what is hardest."""
     from recsys.config import load_config
-    from vision.report import evaluate_tower, write_report
+    from vision.report import EvaluationOptions, evaluate_tower, write_report
 
     settings = load_config(config)
     tower = load_tower(bundle, settings)
@@ -48,7 +48,7 @@ def report(
         evaluate_tower,
         samples=photos,
         calibration=samples.validation,
-        robustness=robustness,
+        options=EvaluationOptions(robustness=robustness),
         progress=not as_json,
     )
     measured = measure(tower)

@@ -35,6 +35,7 @@ def select(
 ) -> None:
     """Write the photos without a label that are best labelled next, the most wanted first."""
     from recsys.config import load_config
+    from vision.labelling.selection import Pool
     from vision.labelling.selection import select as run
 
     check_suffix(out, ".parquet", ".csv")
@@ -44,10 +45,9 @@ def select(
     pool = required(samples.unlabelled, config, "photos of train without item_id and category")
     chosen = run(
         tower,
-        pool,
+        Pool(pool, labelled=samples.train.images),
         k,
         strategy=cast("Strategy", strategy),  # refused where strategies are known
-        labelled=samples.train.images,
         target=target or finest(tower.classes),
         seed=seed,
     )

@@ -26,7 +26,7 @@ def tune(
 ) -> None:
     """Search the fields of the configuration's search table for the best result on val photos."""
     from recsys.config import load_config
-    from vision.tuning.search import search
+    from vision.tuning.hyperparameters import SearchPlan, search_hyperparameters
 
     settings = load_config(config)
     if settings.search is None:
@@ -35,15 +35,12 @@ def tune(
         )
     samples = load_samples(settings, progress=not as_json)
     metric = metric or f"accuracy/{finest(samples.train.classes)}"
-    found = search(
+    found = search_hyperparameters(
         required(samples.train, config, "pictures to train on"),
         required(samples.validation, config, "photos whose split is val"),
         settings.vision,
-        settings.search,
-        n_trials=trials,
+        SearchPlan(settings.search, n_trials=trials, seed=settings.seed, metric=metric),
         workdir=out,
-        seed=settings.seed,
-        metric=metric,
         progress=not as_json,
         device=settings.device,
     )
@@ -75,17 +72,18 @@ def folds(
     Every class of the target has about equal shares of all folds.
     """
     from recsys.config import load_config
-    from vision.tuning.folds import cross_validate
+    from vision.tuning.folds import cross_validate, split_folds
 
     settings = load_config(config)
     samples = load_samples(settings, progress=not as_json)
+    train = required(samples.train, config, "pictures to train on")
+    split = split_folds(train, count, seed=settings.seed, target=target or finest(train.classes))
     result = cross_validate(
-        required(samples.train, config, "pictures to train on"),
+        train,
         settings.vision,
-        count,
+        split,
         workdir=out,
         seed=settings.seed,
-        target=target or finest(samples.train.classes),
         progress=not as_json,
         device=settings.device,
     )

@@ -17,7 +17,7 @@ from recsys.errors import InvalidArgumentError, InvalidImageError
 from vision.batches import ImageSource, open_picture
 from vision.dataset import UNKNOWN, Samples
 from vision.errors import ImageError
-from vision.hierarchy import SEPARATOR, consistent, decode, find_paths
+from vision.hierarchy import SEPARATOR, choose_classes, find_category_paths, reconcile_levels
 from vision.palette import ColourShare, name_colours
 from vision.report.calibration import at_temperature, fit_temperature
 from vision.tower import VisionTower
@@ -87,7 +87,7 @@ def fit_temperatures(tower: VisionTower, samples: Samples) -> dict[str, float]:
         ImageError: If a picture cannot be read.
     """
     images = [Path(samples.root or "", image) for image in samples.images]
-    probabilities = tower.predict(images)
+    probabilities = tower.predict_proba(images)
     return {
         target: fit_temperature(probabilities[target], labels)
         for target, labels in samples.targets.items()
@@ -141,9 +141,9 @@ def _name_category(
     levels = {name: of for name, of in classes.items() if name.startswith(CATEGORY)}
     if not levels:
         return []
-    paths = find_paths(levels)
-    agreed = consistent({name: probabilities[name] for name in levels}, paths)
-    chosen = decode(agreed, paths)
+    paths = find_category_paths(levels)
+    agreed = reconcile_levels({name: probabilities[name] for name in levels}, paths)
+    chosen = choose_classes(agreed, paths)
     first = next(iter(levels))
     sureness = _of_class(agreed[first], chosen[first])
     names = np.full(len(sureness), None, dtype=object)

@@ -30,7 +30,7 @@ def test_one_view_gives_the_towers_embeddings_and_logits(tower: VisionTower) -> 
     images = [photo(seed) for seed in range(3)]
     seen = run_tower(tower, images, head="kind", views="one", device="cpu")
     assert torch.allclose(seen.embeddings, torch.from_numpy(tower.embed(images)), atol=1e-5)
-    probabilities = torch.from_numpy(tower.predict(images)["kind"])
+    probabilities = torch.from_numpy(tower.predict_proba(images)["kind"])
     assert torch.allclose(seen.logits.softmax(dim=1), probabilities, atol=1e-5)
 
 

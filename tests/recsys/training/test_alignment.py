@@ -100,7 +100,7 @@ def test_pictures_and_titles_become_alike_and_the_classes_stay_known(
     trained, _ = aligned(captioned, config(epochs=30), tmp_path)
     assert not any(module.training for part in trained for module in part.modules())
     assert separation(captioned, trained) > before + 0.3
-    predicted = trained.vision.predict(captioned.pictures.images)["thing"].argmax(axis=1)
+    predicted = trained.vision.predict_proba(captioned.pictures.images)["thing"].argmax(axis=1)
     assert (predicted == captioned.pictures.targets["thing"]).mean() > 0.9
 
 

@@ -60,7 +60,7 @@ def test_float32_answers_as_the_tower_whatever_the_batch(tower: VisionTower, fol
         embeddings = exported.embed(images, batch_size=batch_size)
         assert embeddings.dtype == np.float32
         np.testing.assert_allclose(embeddings, tower.embed(images), atol=1e-4)
-    expected = tower.predict(images)
+    expected = tower.predict_proba(images)
     got = exported.predict(images)
     assert list(got) == list(expected)
     for target, probabilities in expected.items():
@@ -74,7 +74,7 @@ def test_int8_answers_nearly_as_the_tower_and_is_smaller(tower: VisionTower, fol
     others = (np.roll(embeddings, 1, axis=0) * embeddings).sum(axis=1)
     assert cosines.min() > 0.98
     assert cosines.min() > others.max(), "each is nearer to itself than to another"
-    for target, probabilities in tower.predict(images).items():
+    for target, probabilities in tower.predict_proba(images).items():
         np.testing.assert_allclose(exported.predict(images)[target], probabilities, atol=0.1)
     sizes = [(folder / name).stat().st_size for name in ("model.int8.onnx", "model.onnx")]
     assert sizes[0] < 0.5 * sizes[1]
@@ -205,7 +205,7 @@ def test_variants_are_compared_on_the_same_pictures(planted: Callable[..., Sampl
     ]
     assert samples.root is not None
     paths = [samples.root / image for image in samples.images]
-    for target, probabilities in tower.predict(paths).items():
+    for target, probabilities in tower.predict_proba(paths).items():
         labels = samples.targets[target]
         right = (probabilities.argmax(axis=1) == labels)[labels >= 0].mean()
         for name in ("float32", "onnx float32"):

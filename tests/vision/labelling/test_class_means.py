@@ -1,41 +1,34 @@
-"""Heads set to class means: the nearest mean wins, with its probability."""
+"""Heads set to class means predict the nearest mean, with its probability."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
+from tests.vision.planted_towers import mean_colour_tower
+from vision.arrays import Floats
 from vision.dataset import Samples
 from vision.labelling.class_means import with_class_means
-from vision.networks.backbones import Backbone, BackboneSpec
 from vision.tower import VisionTower
-from vision.transforms import Preprocess
-
-
-class MeanColour(nn.Module):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.mean((2, 3))
 
 
 @pytest.fixture
 def tower(planted: Callable[..., Samples]) -> VisionTower:
-    preprocess = Preprocess(size=32, mean=(0, 0, 0), std=(1, 1, 1))
-    backbone = Backbone(MeanColour(), 3, preprocess, BackboneSpec(name="mean", size=32))
-    return VisionTower(backbone, dim=2, classes=planted(4).classes)
+    return mean_colour_tower(planted(4).classes, dim=2, size=32)
 
 
-def features_of(tower: VisionTower, samples: Samples) -> np.ndarray:
+def features_of(tower: VisionTower, samples: Samples) -> Floats:
     assert samples.root is not None
     seen: list[torch.Tensor] = []
     hook = tower.backbone.register_forward_hook(lambda _, __, output: seen.append(output))
-    tower.predict([samples.root / image for image in samples.images])
+    tower.predict_proba([samples.root / image for image in samples.images])
     hook.remove()
-    return torch.cat(seen).numpy()
+    features: Floats = torch.cat(seen).numpy()
+    return features
 
 
-def test_the_nearest_mean_is_predicted_with_the_density_s_probability(
+def test_the_nearest_mean_is_predicted_with_the_probability_of_its_density(
     tower: VisionTower, planted: Callable[..., Samples]
 ) -> None:
     samples, asked = planted(40), planted(20, seed=1)
@@ -54,11 +47,11 @@ def test_the_nearest_mean_is_predicted_with_the_density_s_probability(
     )
     wanted = densities / densities.sum(axis=1, keepdims=True)
     assert asked.root is not None
-    predicted = got.predict([asked.root / image for image in asked.images])["colour"]
+    predicted = got.predict_proba([asked.root / image for image in asked.images])["colour"]
     np.testing.assert_allclose(predicted, wanted, atol=1e-3)
 
 
-def test_the_tower_is_left_alone_and_a_class_never_seen_is_never_said(
+def test_the_tower_is_not_changed_and_a_class_without_pictures_is_never_predicted(
     tower: VisionTower, planted: Callable[..., Samples]
 ) -> None:
     samples = planted(40)
@@ -67,7 +60,7 @@ def test_the_tower_is_left_alone_and_a_class_never_seen_is_never_said(
     got = with_class_means(tower, some)
     assert all(torch.equal(a, b.weight) for a, b in zip(before, tower.heads, strict=True))
     assert samples.root is not None
-    predicted = got.predict([samples.root / image for image in samples.images])["colour"]
+    predicted = got.predict_proba([samples.root / image for image in samples.images])["colour"]
     assert predicted[:, 2].max() < 1e-6
     assert np.isfinite(predicted).all()
 

@@ -1,4 +1,4 @@
-"""Classes from a few pictures, on a tower that embeds a picture as its mean colour."""
+"""Classes from a few pictures, with a tower that embeds a picture as its mean colour."""
 
 import json
 from collections.abc import Callable
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
+from tests.planted import plain_picture
+from tests.vision.planted_towers import mean_colour_tower
 from vision.dataset import Samples
 from vision.errors import CheckpointError, ImageError, TrainingError
 from vision.labelling.prototypes import (
@@ -19,31 +20,26 @@ from vision.labelling.prototypes import (
     fit_temperature,
     leave_one_out,
 )
-from vision.networks.backbones import Backbone, BackboneSpec
 from vision.tower import VisionTower
-from vision.transforms import Preprocess
 
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 
 
-def build_tower() -> VisionTower:
-    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    preprocess = Preprocess(size=16, mean=(0, 0, 0), std=(1, 1, 1))
-    backbone = Backbone(network, 3, preprocess, BackboneSpec(name="mean colour", size=16))
-    tower = VisionTower(backbone, dim=3, classes={"known before": ["a", "b"]})
-    tower.load_state_dict({"project.0.weight": torch.eye(3)}, strict=False)
-    return tower.eval()
+def build_tower(scale: float = 1.0) -> VisionTower:
+    classes = {"known before": ["a", "b"]}
+    return mean_colour_tower(classes, {"project.0.weight": scale * torch.eye(3)})
 
 
 def paint(colour: tuple[int, int, int], seed: int) -> Image.Image:
     """Return a picture of nearly that colour."""
     near = np.array(colour) + np.random.default_rng(seed).integers(-20, 21, 3)
-    return Image.new("RGB", (20, 20), tuple(int(value) for value in near))
+    red, green, blue = (int(value) for value in near)
+    return plain_picture((red, green, blue))
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[[int], Samples]:
-    """Return a maker of samples with so many pictures of every colour."""
+    """Return a function that makes samples with this number of pictures of every colour."""
 
     def make_samples(shots: int) -> Samples:
         labels = np.arange(3 * shots) % 3
@@ -73,29 +69,32 @@ def test_a_prototype_is_the_mean_direction_of_its_pictures(
         np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), rtol=1e-5)
 
 
-def test_pictures_are_told_apart_by_their_nearest_prototype(
+def test_the_nearest_prototype_is_predicted(
     tower: VisionTower, make: Callable[[int], Samples]
 ) -> None:
     prototypes = build_prototypes(tower, make(3), "colour")
-    probabilities = prototypes.predict([paint(of, 100) for of in COLOURS.values()])
+    probabilities = prototypes.predict_proba([paint(of, 100) for of in COLOURS.values()])
     assert probabilities.dtype == np.float32
     assert probabilities.argmax(axis=1).tolist() == [0, 1, 2]
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
-    assert prototypes.predict([]).shape == (0, 3)
+    assert prototypes.predict_proba([]).shape == (0, 3)
+    assert prototypes.predict([paint(COLOURS["blue"], 100)]).tolist() == ["blue"]
 
 
-def test_one_picture_makes_a_new_class(tower: VisionTower, make: Callable[[int], Samples]) -> None:
+def test_one_picture_is_enough_for_a_new_class(
+    tower: VisionTower, make: Callable[[int], Samples]
+) -> None:
     before = build_prototypes(tower, make(3), "colour")
     after = before.with_class("sand", [paint((200, 200, 20), 50)])
     assert after.classes == (*COLOURS, "sand")
     assert after.shots == (3, 3, 3, 1)
     np.testing.assert_array_equal(after.vectors[:3], before.vectors)
     asked = [paint(of, 100) for of in (*COLOURS.values(), (200, 200, 20))]
-    assert after.predict(asked).argmax(axis=1).tolist() == [0, 1, 2, 3]
-    assert before.predict(asked).shape == (4, 3), "the old ones are left as they were"
+    assert after.predict_proba(asked).argmax(axis=1).tolist() == [0, 1, 2, 3]
+    assert before.predict_proba(asked).shape == (4, 3), "the old prototypes are unchanged"
 
 
-def test_a_picture_is_asked_about_against_a_mean_without_it() -> None:
+def test_leave_one_out_compares_a_picture_with_a_mean_without_it() -> None:
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(9, 4)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -110,7 +109,7 @@ def test_a_picture_is_asked_about_against_a_mean_without_it() -> None:
             assert got[row, label] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_the_temperature_has_the_least_cross_entropy() -> None:
+def test_the_fitted_temperature_minimises_the_cross_entropy() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, 400)
     cosines = 0.2 * rng.normal(size=(400, 5)).astype(np.float32)
@@ -125,7 +124,7 @@ def test_the_temperature_has_the_least_cross_entropy() -> None:
     assert cost(best) < min(cost(0.97 * best), cost(1.03 * best))
 
 
-def test_without_two_pictures_of_a_class_the_temperature_is_the_usual_one(
+def test_classes_of_one_picture_get_the_default_temperature(
     tower: VisionTower, make: Callable[[int], Samples]
 ) -> None:
     assert build_prototypes(tower, make(1), "colour").temperature == DEFAULT_TEMPERATURE
@@ -141,31 +140,29 @@ def test_unreadable_and_unlabelled_pictures_are_left_out(
     samples.targets["colour"][1] = -1
     prototypes = build_prototypes(tower, samples, "colour")
     assert prototypes.shots == (2, 2, 3)
-    assert prototypes.predict([paint(COLOURS["red"], 100)]).argmax() == 0
+    assert prototypes.predict_proba([paint(COLOURS["red"], 100)]).argmax() == 0
 
 
-def test_prototypes_come_back_from_their_folder(
+def test_saved_prototypes_are_loaded_unchanged(
     tower: VisionTower, make: Callable[[int], Samples], tmp_path: Path
 ) -> None:
     saved = build_prototypes(tower, make(2), "colour").with_class("sand", [paint((9, 9, 9), 0)])
     saved.save(tmp_path / "new" / "folder")
     loaded = Prototypes.load(tmp_path / "new" / "folder", tower)
     asked = [paint(of, 100) for of in COLOURS.values()]
-    np.testing.assert_array_equal(loaded.predict(asked), saved.predict(asked))
+    np.testing.assert_array_equal(loaded.predict_proba(asked), saved.predict_proba(asked))
     assert (loaded.target, loaded.classes, loaded.shots) == ("colour", saved.classes, saved.shots)
 
 
-def test_folders_that_do_not_fit_are_refused(
+def test_missing_damaged_and_foreign_folders_are_refused(
     tower: VisionTower, make: Callable[[int], Samples], tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match="does not hold prototypes"):
         Prototypes.load(tmp_path / "nothing", tower)
     folder = tmp_path / "saved"
     build_prototypes(tower, make(1), "colour").save(folder)
-    other = build_tower()
-    other.load_state_dict({"project.0.weight": 1.001 * torch.eye(3)}, strict=False)
     with pytest.raises(CheckpointError, match="built with another tower; build them again"):
-        Prototypes.load(folder, other)
+        Prototypes.load(folder, build_tower(scale=1.001))
     config = json.loads((folder / "prototypes.json").read_text())
     (folder / "prototypes.json").write_text(json.dumps({**config, "format_version": 9}))
     with pytest.raises(CheckpointError, match="format_version must be 1, got 9"):
@@ -179,7 +176,7 @@ def test_folders_that_do_not_fit_are_refused(
         Prototypes.load(folder, tower)
 
 
-def test_arguments_that_do_not_fit_are_named(
+def test_wrong_arguments_are_refused_by_name(
     tower: VisionTower, make: Callable[[int], Samples]
 ) -> None:
     samples = make(1)

@@ -1,4 +1,4 @@
-"""A tower labels what it is sure about, along whole paths, and not too much of one class."""
+"""A tower labels the pictures it is confident about, along whole paths, with a limit per class."""
 
 from pathlib import Path
 
@@ -7,33 +7,27 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from torch import nn
 
+from tests.planted import plain_picture
+from tests.vision.planted_towers import mean_colour_tower
 from vision.dataset import UNKNOWN, Samples
-from vision.hierarchy import consistent, find_paths
+from vision.hierarchy import find_category_paths, reconcile_levels
 from vision.labelling.pseudo_labels import combine, pseudo_label, sure_labels, surest
-from vision.networks.backbones import Backbone, BackboneSpec
 from vision.tower import VisionTower
-from vision.transforms import Preprocess
 
 CLASSES = {
     "level 1": ["cold", "warm"],
     "level 2": ["warm > red", "warm > sand", "cold > blue"],
     "finish": ["matt", "gloss"],
 }
-# A clear red, a less clear one, one between red and sand, and a clear blue.
+# A clear red, a less clear red, a colour between red and sand, and a clear blue.
 COLOURS = [(250, 0, 0), (220, 20, 0), (200, 100, 0), (0, 0, 250)]
 
 
 @pytest.fixture(scope="module")
 def tower() -> VisionTower:
-    """Knows warm from cold by red and blue, and red from sand by green."""
-    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    preprocess = Preprocess(size=16, mean=(0, 0, 0), std=(1, 1, 1))
-    backbone = Backbone(network, 3, preprocess, BackboneSpec(name="mean colour", size=16))
-    tower = VisionTower(backbone, dim=3, classes=CLASSES)
-    planted = {
+    """Return a tower that separates warm from cold by red and blue, and red from sand by green."""
+    weights = {
         "heads.0.weight": [[0, 0, 9], [9, 0, 0]],
         "heads.0.bias": [0, 0],
         "heads.1.weight": [[9, -9, 0], [9, 9, -9], [0, 0, 9]],
@@ -41,21 +35,20 @@ def tower() -> VisionTower:
         "heads.2.weight": [[0, 0, 0], [0, 0, 0]],
         "heads.2.bias": [0, 0],
     }
-    tower.load_state_dict({name: torch.tensor(of) for name, of in planted.items()}, strict=False)
-    return tower.eval()
+    return mean_colour_tower(CLASSES, {name: torch.tensor(w) for name, w in weights.items()})
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for row, colour in enumerate(COLOURS):
-        Image.new("RGB", (20, 20), colour).save(tmp_path / f"{row}.png")
+        plain_picture(colour).save(tmp_path / f"{row}.png")
     return tmp_path
 
 
 NAMES = [Path(f"{row}.png") for row in range(4)]
 
 
-def test_only_sure_pictures_are_labelled(tower: VisionTower, folder: Path) -> None:
+def test_only_confident_predictions_become_labels(tower: VisionTower, folder: Path) -> None:
     got = pseudo_label(tower, NAMES, target="level 2", root=folder)
     assert got.samples.images == [NAMES[0], NAMES[1], NAMES[3]]
     assert got.samples.root == folder
@@ -65,16 +58,16 @@ def test_only_sure_pictures_are_labelled(tower: VisionTower, folder: Path) -> No
     assert got.rejected == ()
 
 
-def test_what_the_tower_does_not_know_stays_unknown(tower: VisionTower, folder: Path) -> None:
+def test_unconfident_targets_stay_unknown(tower: VisionTower, folder: Path) -> None:
     got = pseudo_label(tower, NAMES, target="level 1", root=folder).samples
     assert got.images == NAMES
     assert got.targets["level 2"].tolist() == [0, 0, UNKNOWN, 2], "warm, but red or sand?"
     assert set(got.targets["finish"].tolist()) == {UNKNOWN}
 
 
-def test_a_class_gets_no_more_than_its_share(tower: VisionTower, folder: Path) -> None:
+def test_a_class_gets_at_most_per_class_pictures(tower: VisionTower, folder: Path) -> None:
     got = pseudo_label(tower, NAMES, target="level 1", per_class=1, root=folder)
-    assert got.samples.images == [NAMES[0], NAMES[3]], "the surest warm one, and the cold one"
+    assert got.samples.images == [NAMES[0], NAMES[3]], "the clearest warm picture and the cold one"
 
 
 def test_unreadable_pictures_are_left_out_and_reported(tower: VisionTower, folder: Path) -> None:
@@ -85,18 +78,20 @@ def test_unreadable_pictures_are_left_out_and_reported(tower: VisionTower, folde
 
 
 @given(seed=st.integers(0, 10_000), confidence=st.floats(0.05, 1.0))
-def test_a_label_s_coarser_levels_are_known_and_fit(seed: int, confidence: float) -> None:
+def test_coarser_levels_of_a_label_are_known_and_agree_with_it(
+    seed: int, confidence: float
+) -> None:
     rng = np.random.default_rng(seed)
     heads = {
-        name: rng.dirichlet(np.full(len(of), 0.4), 8).astype(np.float32)
-        for name, of in CLASSES.items()
+        name: rng.dirichlet(np.full(len(names), 0.4), 8).astype(np.float32)
+        for name, names in CLASSES.items()
     }
-    (path,) = paths = find_paths(CLASSES)
-    probabilities = consistent(heads, paths)
+    (path,) = paths = find_category_paths(CLASSES)
+    probabilities = reconcile_levels(heads, paths)
     labels = sure_labels(probabilities, paths, confidence)
     known = labels["level 2"] != UNKNOWN
     parents = path.parents[0][labels["level 2"][known]]
-    # Rounding may leave a class a hair less than its only part.
+    # Rounding may leave a class slightly less probable than its only subclass.
     close = probabilities["level 1"][known, parents] < confidence * (1 + 1e-6)
     assert ((labels["level 1"][known] == parents) | close).all()
     for row, label in enumerate(labels["finish"]):
@@ -105,7 +100,7 @@ def test_a_label_s_coarser_levels_are_known_and_fit(seed: int, confidence: float
 
 
 @given(seed=st.integers(0, 10_000), per_class=st.none() | st.integers(1, 5))
-def test_the_surest_of_each_class_are_taken(seed: int, per_class: int | None) -> None:
+def test_the_most_probable_rows_of_each_class_are_taken(seed: int, per_class: int | None) -> None:
     rng = np.random.default_rng(seed)
     labels, probabilities = rng.integers(-1, 3, 20), rng.permutation(20) / 20
     wanted = []
@@ -121,7 +116,7 @@ def make(images: list[str], labels: list[int], root: Path | None) -> Samples:
     return Samples([Path(image) for image in images], targets, {"colour": ["a", "b"]}, root=root)
 
 
-def test_labels_of_people_come_first_and_win(tmp_path: Path) -> None:
+def test_labels_from_people_come_first_and_replace_pseudo_labels(tmp_path: Path) -> None:
     labelled, pseudo = make(["x", "y"], [0, -1], tmp_path), make(["z", "x"], [1, 1], tmp_path)
     both = combine(labelled, pseudo)
     assert both.images == [Path("x"), Path("y"), Path("z")]
@@ -129,7 +124,7 @@ def test_labels_of_people_come_first_and_win(tmp_path: Path) -> None:
     assert both.root == tmp_path
 
 
-def test_two_folders_become_the_one_that_holds_both(tmp_path: Path) -> None:
+def test_two_roots_become_the_closest_folder_that_contains_both(tmp_path: Path) -> None:
     labelled = make(["x"], [0], tmp_path / "shop" / "labelled")
     both = combine(labelled, make(["z", "../labelled/x"], [1, 1], tmp_path / "shop" / "pool"))
     assert both.root == tmp_path / "shop"
@@ -137,7 +132,7 @@ def test_two_folders_become_the_one_that_holds_both(tmp_path: Path) -> None:
     assert combine(make(["x"], [0], None), make(["z"], [1], None)).root is None
 
 
-def test_samples_that_cannot_be_one_set_are_refused(tmp_path: Path) -> None:
+def test_samples_with_other_classes_or_without_a_root_are_refused(tmp_path: Path) -> None:
     labelled = make(["x"], [0], tmp_path)
     with pytest.raises(ValueError, match=r"must both have a root or neither, got .* and None"):
         combine(labelled, make(["z"], [1], None))
@@ -146,7 +141,7 @@ def test_samples_that_cannot_be_one_set_are_refused(tmp_path: Path) -> None:
         combine(labelled, other)
 
 
-def test_arguments_that_do_not_fit_are_named(tower: VisionTower) -> None:
+def test_wrong_arguments_are_refused_by_name(tower: VisionTower) -> None:
     with pytest.raises(ValueError, match="one of level 1, level 2, finish, got 'size'"):
         pseudo_label(tower, [], target="size")
     with pytest.raises(ValueError, match="above 0 and at most 1, got 90"):

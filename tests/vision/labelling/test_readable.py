@@ -1,4 +1,4 @@
-"""A damaged picture is left out and said, and the others come through in order."""
+"""Unreadable pictures are left out and reported, and the others keep their order."""
 
 import logging
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vision.labelling.readable import AHEAD, Readable
+from tests.planted import plain_picture
+from vision.labelling.readable import READ_TOGETHER, Readable
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 from vision.transforms import Preprocess
@@ -16,9 +17,10 @@ from vision.transforms import Preprocess
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five pictures, ever lighter; the second is damaged and the fourth is not there."""
+    """Write five pictures, each lighter than the last; one is damaged and one is missing."""
     for row in range(5):
-        Image.new("RGB", (30 + row, 20), (50 * row,) * 3).save(tmp_path / f"{row}.png")
+        shade = 50 * row
+        plain_picture((shade, shade, shade), width=30 + row).save(tmp_path / f"{row}.png")
     (tmp_path / "1.png").write_bytes(b"damaged")
     (tmp_path / "3.png").unlink()
     return tmp_path
@@ -27,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 NAMES = [Path(f"{row}.png") for row in range(5)]
 
 
-def test_damaged_and_missing_pictures_are_left_out_and_said(
+def test_damaged_and_missing_pictures_are_left_out_and_logged(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pictures = Readable(NAMES, folder, Preprocess(size=16))
@@ -40,7 +42,7 @@ def test_damaged_and_missing_pictures_are_left_out_and_said(
     assert "1.png is left out" in caplog.messages[0]
 
 
-def test_a_second_time_through_starts_anew(folder: Path) -> None:
+def test_iterating_twice_resets_rows_and_rejected(folder: Path) -> None:
     pictures = Readable(NAMES, folder, Preprocess(size=16))
     assert len(list(pictures)) == len(list(pictures)) == 3
     assert pictures.rows == [0, 2, 4]
@@ -52,11 +54,11 @@ def test_a_picture_outside_the_root_is_rejected(folder: Path) -> None:
     inner.mkdir()
     pictures = Readable([Path("../0.png")], inner, Preprocess(size=16))
     assert list(pictures) == []
-    assert "leaves its root" in pictures.rejected[0].reason
+    assert "is outside its root" in pictures.rejected[0].reason
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop"])
-def test_a_tower_sees_what_it_sees_of_the_files(folder: Path, fit: str) -> None:
+def test_embeddings_equal_those_of_the_readable_files(folder: Path, fit: str) -> None:
     torch.manual_seed(0)
     backbone = build_backbone("test_resnet", size=32, fit="crop" if fit == "crop" else "stretch")
     tower = VisionTower(backbone, dim=4, classes={}).eval()
@@ -67,8 +69,8 @@ def test_a_tower_sees_what_it_sees_of_the_files(folder: Path, fit: str) -> None:
     np.testing.assert_array_equal(got, tower.embed(readable, batch_size=2))
 
 
-def test_more_pictures_than_are_read_at_once_keep_their_order(tmp_path: Path) -> None:
-    names = [Path(f"{row}.png") for row in range(2 * AHEAD + 3)]
+def test_more_pictures_than_are_read_together_keep_their_order(tmp_path: Path) -> None:
+    names = [Path(f"{row}.png") for row in range(2 * READ_TOGETHER + 3)]
     for row, name in enumerate(names):
         Image.new("L", (8, 8), row).save(tmp_path / name)
     shades = [np.asarray(p)[0, 0, 0] for p in Readable(names, tmp_path, Preprocess(size=8))]

@@ -1,9 +1,8 @@
-"""The pictures to label next are those that were planted to be worth it."""
+"""The pictures to label next are those that the tests made uncertain or far from the others."""
 
 import itertools
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,42 +10,36 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from PIL import Image
-from torch import nn
 
-from vision.labelling.selection import Strategy, entropy, k_centre, margin, select
-from vision.networks.backbones import Backbone, BackboneSpec
+from tests.planted import plain_picture
+from tests.vision.planted_towers import mean_colour_tower
+from vision.arrays import Doubles
+from vision.labelling.selection import Pool, Strategy, entropy, k_centre, margin, select
 from vision.tower import VisionTower
-from vision.transforms import Preprocess
 
-# Three clear pictures and two that are between two classes; the last more so.
+# Three clear pictures and two between two classes, of which the last is the less clear one.
 COLOURS = [(255, 0, 0), (0, 255, 0), (240, 10, 0), (160, 100, 0), (125, 0, 130)]
 STRATEGIES: list[Strategy] = ["entropy", "margin", "core_set", "random"]
 
 
 @pytest.fixture(scope="module")
 def tower() -> VisionTower:
-    """Embeds a picture as its mean colour and takes the strongest channel for its class."""
-    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    preprocess = Preprocess(size=16, mean=(0, 0, 0), std=(1, 1, 1))
-    backbone = Backbone(network, 3, preprocess, BackboneSpec(name="mean colour", size=16))
-    classes = {"warm": ["yes", "no"], "colour": ["red", "green", "blue"]}
-    tower = VisionTower(backbone, dim=3, classes=classes)
-    planted = {
-        "project.0.weight": torch.eye(3),
-        "heads.1.weight": 8 * torch.eye(3),
-        "heads.1.bias": torch.zeros(3),
-    }
-    tower.load_state_dict(planted, strict=False)
-    return tower.eval()
+    """Return a tower that embeds the mean colour and predicts the strongest channel."""
+    return mean_colour_tower(
+        {"warm": ["yes", "no"], "colour": ["red", "green", "blue"]},
+        {
+            "project.0.weight": torch.eye(3),
+            "heads.1.weight": 8 * torch.eye(3),
+            "heads.1.bias": torch.zeros(3),
+        },
+    )
 
 
 @pytest.fixture
 def pool(tmp_path: Path) -> list[Path]:
     files = [tmp_path / f"{row}.png" for row in range(len(COLOURS))]
     for file, colour in zip(files, COLOURS, strict=True):
-        Image.new("RGB", (20, 20), colour).save(file)
+        plain_picture(colour).save(file)
     return files
 
 
@@ -62,10 +55,8 @@ def test_entropy_and_margin_are_their_definitions() -> None:
         margin(np.ones((3, 1)))
 
 
-def loop_k_centre(
-    embeddings: NDArray[np.float64], k: int, covered: NDArray[np.float64]
-) -> list[int]:
-    """Take the row whose nearest centre is the farthest, again and again."""
+def loop_k_centre(embeddings: Doubles, k: int, covered: Doubles) -> list[int]:
+    """Return the rows of the definition: each time the row whose nearest centre is farthest."""
     chosen: list[int] = []
     while len(chosen) < k:
         centres = [*covered, *embeddings[chosen]]
@@ -84,9 +75,9 @@ def loop_k_centre(
 
 
 @given(seed=st.integers(0, 1000), m=st.integers(0, 3), k=st.integers(1, 12))
-def test_core_set_takes_the_farthest_again_and_again(seed: int, m: int, k: int) -> None:
+def test_core_set_always_takes_the_row_farthest_from_all_centres(seed: int, m: int, k: int) -> None:
     rng = np.random.default_rng(seed)
-    # Some are equal, and all have to be taken once before any is taken twice.
+    # Some rows are equal, and no row may be chosen twice.
     embeddings, covered = rng.normal(size=(9, 3))[[*range(9), 0, 1, 2]], rng.normal(size=(m, 3))
     rows, distances = k_centre(embeddings, k, covered)
     assert rows.tolist() == loop_k_centre(embeddings, k, covered)
@@ -96,7 +87,7 @@ def test_core_set_takes_the_farthest_again_and_again(seed: int, m: int, k: int) 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_row_is_more_than_twice_as_far_as_with_the_best_centres(seed: int) -> None:
+def test_the_greedy_centres_reach_at_most_twice_as_far_as_the_best_ones(seed: int) -> None:
     embeddings = np.random.default_rng(seed).normal(size=(9, 2))
     between = np.linalg.norm(embeddings[:, None] - embeddings, axis=2)
 
@@ -112,7 +103,7 @@ def test_no_row_is_more_than_twice_as_far_as_with_the_best_centres(seed: int) ->
 def test_unsure_pictures_come_first(
     tower: VisionTower, pool: list[Path], strategy: Strategy
 ) -> None:
-    table = select(tower, pool, 4, strategy=strategy, seed=0).table
+    table = select(tower, Pool(pool), 4, strategy=strategy, seed=0).table
     assert table["image"].to_list()[:3] == [str(pool[row]) for row in (4, 3, 2)]
     assert table["predicted"].to_list()[:3] == ["blue", "red", "red"]
     assert table["score"].is_sorted(descending=True)
@@ -128,25 +119,29 @@ def test_unsure_pictures_come_first(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_prediction_is_the_tower_s(
+def test_the_table_has_the_prediction_of_the_tower(
     tower: VisionTower, pool: list[Path], strategy: Strategy
 ) -> None:
-    table = select(tower, pool, 5, strategy=strategy, target="warm", seed=0).table
+    table = select(tower, Pool(pool), 5, strategy=strategy, target="warm", seed=0).table
     files = [Path(image) for image in table["image"]]
     assert sorted(files) == pool
-    probabilities = tower.predict(files)["warm"]
+    probabilities = tower.predict_proba(files)["warm"]
     np.testing.assert_allclose(table["probability"], probabilities.max(axis=1), rtol=1e-6)
     assert table["predicted"].to_list() == [("yes", "no")[i] for i in probabilities.argmax(axis=1)]
 
 
-def test_what_is_labelled_need_not_be_covered_again(tower: VisionTower, pool: list[Path]) -> None:
-    table = select(tower, pool[1:], 2, strategy="core_set", labelled=pool[:1], seed=0).table
+def test_core_set_does_not_cover_labelled_pictures_again(
+    tower: VisionTower, pool: list[Path]
+) -> None:
+    table = select(tower, Pool(pool[1:], labelled=pool[:1]), 2, strategy="core_set", seed=0).table
     assert table["image"].to_list() == [str(pool[1]), str(pool[4])]
     assert table["score"][0] == pytest.approx(math.sqrt(2))
 
 
-def test_random_is_a_function_of_the_seed(tower: VisionTower, pool: list[Path]) -> None:
-    drawn = [select(tower, pool, 5, strategy="random", seed=s).table["image"] for s in (0, 0, 1)]
+def test_random_choices_depend_on_the_seed_only(tower: VisionTower, pool: list[Path]) -> None:
+    drawn = [
+        select(tower, Pool(pool), 5, strategy="random", seed=s).table["image"] for s in (0, 0, 1)
+    ]
     assert drawn[0].to_list() == drawn[1].to_list()
     assert drawn[0].to_list() != drawn[2].to_list()
 
@@ -159,22 +154,22 @@ def test_unreadable_pictures_are_left_out_and_reported(
     names = [Path(file.name) for file in pool]
     pool[1].write_bytes(b"damaged")
     pool[0].write_bytes(b"damaged")
-    options: dict[str, Any] = {"root": root, "strategy": strategy, "seed": 0}
-    table, rejected = select(tower, names[1:], 3, labelled=names[:1], **options)
+    damaged = Pool(names[1:], labelled=names[:1], root=root)
+    table, rejected = select(tower, damaged, 3, strategy=strategy, seed=0)
     assert sorted(table["image"]) == ["2.png", "3.png", "4.png"]
-    # Only core_set looks at what is labelled.
+    # Only core_set reads the labelled pictures.
     wanted = ["0.png", "1.png"] if strategy == "core_set" else ["1.png"]
     assert [image.name for image, _ in rejected] == wanted
     with pytest.raises(ValueError, match=r"at most 3 \(readable pictures in the pool\), got 4"):
-        select(tower, names[1:], 4, **options)
+        select(tower, damaged, 4, strategy=strategy, seed=0)
 
 
-def test_arguments_that_do_not_fit_are_named(tower: VisionTower, pool: list[Path]) -> None:
+def test_wrong_arguments_are_refused_by_name(tower: VisionTower, pool: list[Path]) -> None:
     with pytest.raises(ValueError, match=r"k must be at most 5 \(pictures in the pool\), got 6"):
-        select(tower, pool, 6, strategy="entropy", seed=0)
+        select(tower, Pool(pool), 6, strategy="entropy", seed=0)
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
-        select(tower, pool, 0, strategy="entropy", seed=0)
+        select(tower, Pool(pool), 0, strategy="entropy", seed=0)
     with pytest.raises(ValueError, match="target must be one of warm, colour, got 'size'"):
-        select(tower, pool, 1, strategy="entropy", target="size", seed=0)
+        select(tower, Pool(pool), 1, strategy="entropy", target="size", seed=0)
     with pytest.raises(ValueError, match="one of entropy, margin, random, core_set, got 'bald'"):
-        select(tower, pool, 1, strategy="bald", seed=0)  # type: ignore[arg-type]
+        select(tower, Pool(pool), 1, strategy="bald", seed=0)  # type: ignore[arg-type]

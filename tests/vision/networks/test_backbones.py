@@ -194,7 +194,9 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         build_backbone("mobilenetv3_small_050", pretrained=str(tmp_path))
     del weights["layer4.0.conv1.weight"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match=r"1 of its tensors are missing.*layer4\.0\.conv1"):
+    with pytest.raises(
+        WeightsError, match=r"1 tensors of this network are missing.*layer4\.0\.conv1"
+    ):
         build_backbone("resnet10t", pretrained=str(tmp_path))
 
 
@@ -258,7 +260,7 @@ def test_transformers_weights_are_full_precision_and_whole(tmp_path: Path) -> No
         weights = load_file(torn / "model.safetensors")
         del weights[lacks]
         save_file(weights, torn / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(WeightsError, match=rf"1 of its tensors are missing.*{lacks}"):
+        with pytest.raises(WeightsError, match=rf"1 tensors of this network are missing.*{lacks}"):
             build_backbone(name, pretrained=True, size=32)
 
 

@@ -1,4 +1,4 @@
-"""A tower that tells the planted colours apart: a random network whose head was solved for."""
+"""A tower that recognises the planted colours: a random network with a fitted head."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def tower(planted: Callable[..., Samples]) -> VisionTower:
     images = torch.stack([transform(load(image, train.root)) for image in train.images])
     with torch.no_grad():
         tower.train()
-        for _ in range(20):  # statistics of the batch norms
+        for _ in range(20):  # fills the statistics of the batch norms
             tower(images)
         features = tower.eval().backbone(images)
         features = torch.cat([features, torch.ones(len(images), 1)], dim=1)

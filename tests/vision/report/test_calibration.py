@@ -1,19 +1,19 @@
-"""Calibration error against its definition, and temperatures that are known."""
+"""The calibration error is compared with its definition, and temperatures with planted ones."""
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy.special import softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from vision.arrays import Doubles, Ints
 from vision.report.calibration import at_temperature, fit_temperature, reliability
 
-Answers = tuple[NDArray[np.float64], NDArray[np.int64]]
+Predictions = tuple[Doubles, Ints]
 
 
-def answers(temperature: float, count: int = 4_000) -> Answers:
-    """Probabilities that are too sure by this factor, and labels drawn from the right ones."""
+def overconfident(temperature: float, count: int = 4_000) -> Predictions:
+    """Return labels, and probabilities whose logits are this factor too large for them."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 1.5, (count, 5))
     cumulated = softmax(logits, axis=1).cumsum(axis=1)
@@ -21,8 +21,8 @@ def answers(temperature: float, count: int = 4_000) -> Answers:
     return softmax(logits * temperature, axis=1), labels
 
 
-def test_the_error_is_that_of_its_definition_as_a_loop() -> None:
-    probabilities, labels = answers(2.0, 300)
+def test_the_error_equals_its_definition_as_a_loop() -> None:
+    probabilities, labels = overconfident(2.0, 300)
     total = 0.0
     for m in range(1, 16):
         inside = [
@@ -31,37 +31,37 @@ def test_the_error_is_that_of_its_definition_as_a_loop() -> None:
             if (m - 1) / 15 < p.max() <= m / 15
         ]
         if inside:
-            confidence, right = np.mean(inside, axis=0)
-            total += len(inside) / 300 * abs(right - confidence)
+            confidence, accuracy = np.mean(inside, axis=0)
+            total += len(inside) / 300 * abs(accuracy - confidence)
     assert reliability(probabilities, labels).ece == pytest.approx(total)
 
 
-def test_the_error_is_that_of_torchmetrics() -> None:
-    probabilities, labels = answers(2.0)
+def test_the_error_equals_that_of_torchmetrics() -> None:
+    probabilities, labels = overconfident(2.0)
     wanted = multiclass_calibration_error(
         torch.from_numpy(probabilities), torch.from_numpy(labels), num_classes=5, n_bins=15
     )
     assert reliability(probabilities, labels).ece == pytest.approx(float(wanted), abs=1e-5)
 
 
-def test_bins_hold_every_picture_once_and_average_to_the_accuracy() -> None:
-    probabilities, labels = answers(1.0)
-    bins = [one for one in reliability(probabilities, labels).bins if one is not None]
-    assert sum(one.count for one in bins) == len(labels)
-    accuracy = sum(one.accuracy * one.count for one in bins) / len(labels)
+def test_bins_count_every_picture_once_and_average_to_the_accuracy() -> None:
+    probabilities, labels = overconfident(1.0)
+    bins = [each for each in reliability(probabilities, labels).bins if each is not None]
+    assert sum(each.count for each in bins) == len(labels)
+    accuracy = sum(each.accuracy * each.count for each in bins) / len(labels)
     assert accuracy == pytest.approx((probabilities.argmax(axis=1) == labels).mean())
 
 
 def test_a_confidence_on_the_edge_is_in_the_bin_below_and_1_in_the_last() -> None:
     probabilities = np.array([[0.8, 0.2], [1.0, 0.0]])
     bins = reliability(probabilities, np.array([0, 1])).bins
-    assert [position for position, one in enumerate(bins) if one] == [11, 14]
+    assert [position for position, each in enumerate(bins) if each] == [11, 14]
     assert bins[11] is not None
     assert bins[11].accuracy == 1.0
 
 
-def test_the_temperature_that_was_planted_is_found_and_heals_the_calibration() -> None:
-    probabilities, labels = answers(2.5)
+def test_the_planted_temperature_is_found_and_reduces_the_error() -> None:
+    probabilities, labels = overconfident(2.5)
     temperature = fit_temperature(probabilities, labels)
     assert temperature == pytest.approx(2.5, rel=0.05)
     before = reliability(probabilities, labels).ece
@@ -75,33 +75,33 @@ def test_a_temperature_divides_the_logits() -> None:
     np.testing.assert_allclose(got, softmax(logits / 1.7, axis=1), rtol=1e-9)
 
 
-def test_a_temperature_leaves_the_predictions_alone() -> None:
-    probabilities, _ = answers(1.0, 200)
+def test_a_temperature_does_not_change_the_predictions() -> None:
+    probabilities, _ = overconfident(1.0, 200)
     scaled = at_temperature(probabilities, 7.0)
     np.testing.assert_array_equal(scaled.argmax(axis=1), probabilities.argmax(axis=1))
     np.testing.assert_allclose(scaled.sum(axis=1), 1.0)
 
 
-def test_probabilities_that_were_rounded_to_zero_keep_everything_finite() -> None:
+def test_probabilities_of_zero_give_finite_results() -> None:
     probabilities = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
     assert np.isfinite(at_temperature(probabilities, 3.0)).all()
     assert 0.05 <= fit_temperature(probabilities, np.array([0, 1])) < 1.0
     assert fit_temperature(probabilities, np.array([1, 0])) == pytest.approx(20.0, rel=0.01)
 
 
-def test_unknown_labels_do_not_move_the_temperature() -> None:
-    probabilities, labels = answers(2.0, 400)
+def test_unknown_labels_do_not_change_the_temperature() -> None:
+    probabilities, labels = overconfident(2.0, 400)
     hidden = np.where(np.arange(400) % 2 == 0, labels, -1)
     assert fit_temperature(probabilities, hidden) == fit_temperature(
         probabilities[::2], labels[::2]
     )
 
 
-def test_labels_that_are_all_unknown_are_an_error() -> None:
-    with pytest.raises(ValueError, match="must have a known one to fit a temperature to, got 3 -1"):
+def test_labels_that_are_all_unknown_are_refused() -> None:
+    with pytest.raises(ValueError, match="a known label to fit a temperature to, got 3 times -1"):
         fit_temperature(np.full((3, 2), 0.5), np.array([-1, -1, -1]))
 
 
-def test_a_temperature_of_zero_is_an_error() -> None:
+def test_a_temperature_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
         at_temperature(np.full((3, 2), 0.5), 0)

@@ -1,4 +1,4 @@
-"""A tower's report: what it is asked, what is left out, and that the numbers are the tower's."""
+"""The report of a tower: its numbers come from the tower, and unreadable pictures are listed."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from PIL import Image
 from vision.dataset import Samples
 from vision.errors import ImageError
 from vision.images import load
-from vision.report import evaluate_probabilities, evaluate_tower
+from vision.report import EvaluationOptions, evaluate_probabilities, evaluate_tower
 from vision.report.calibration import fit_temperature
 from vision.report.robustness import CORRUPTIONS, corrupt, shrink
 from vision.tower import VisionTower
@@ -21,7 +21,7 @@ from vision.tower import VisionTower
 
 @pytest.fixture(scope="module")
 def samples(planted: Callable[..., Samples]) -> Samples:
-    """Twenty pictures, of which one is damaged and one is missing."""
+    """Return twenty pictures, of which one is damaged and one is missing."""
     samples = planted(20, seed=1)
     assert samples.root is not None
     (samples.root / "4.png").write_bytes(b"torn")
@@ -29,6 +29,7 @@ def samples(planted: Callable[..., Samples]) -> Samples:
     return samples
 
 
+CLEAN = EvaluationOptions(robustness=False)
 READABLE = [row for row in range(20) if row not in (4, 9)]
 
 
@@ -37,11 +38,13 @@ def paths(samples: Samples, rows: list[int]) -> list[Path]:
     return [samples.root / samples.images[row] for row in rows]
 
 
-def test_the_numbers_are_those_of_the_tower_s_own_probabilities(
+def test_the_numbers_follow_from_the_probabilities_of_the_tower(
     tower: VisionTower, samples: Samples
 ) -> None:
-    report = evaluate_tower(tower, samples, robustness=False, batch_size=7)
-    probabilities = tower.predict(paths(samples, READABLE))
+    report = evaluate_tower(
+        tower, samples, options=EvaluationOptions(robustness=False, batch_size=7)
+    )
+    probabilities = tower.predict_proba(paths(samples, READABLE))
     for target, result in report.targets.items():
         labels = samples.targets[target][READABLE]
         wanted = evaluate_probabilities(probabilities[target], labels, samples.classes[target])
@@ -56,37 +59,37 @@ def test_the_numbers_are_those_of_the_tower_s_own_probabilities(
 def test_unreadable_pictures_are_left_out_with_the_reason(
     tower: VisionTower, samples: Samples
 ) -> None:
-    report = evaluate_tower(tower, samples, robustness=False)
+    report = evaluate_tower(tower, samples, options=CLEAN)
     assert list(report.rejected) == ["4.png", "9.png"]
     assert "cannot be decoded" in report.rejected["4.png"]
     assert "cannot be found" in report.rejected["9.png"]
 
 
-def test_curves_are_the_accuracy_on_pictures_changed_one_by_one(
+def test_curves_are_the_accuracy_on_pictures_corrupted_one_by_one(
     tower: VisionTower, planted: Callable[..., Samples]
 ) -> None:
     samples = planted(8, seed=2)
-    report = evaluate_tower(tower, samples, seed=3)
-    changed = []
+    report = evaluate_tower(tower, samples, options=EvaluationOptions(seed=3))
+    corrupted = []
     for row, path in enumerate(paths(samples, list(range(8)))):
         picture = shrink(Image.open(path).convert("RGB"), 32)
-        changed.append(corrupt(picture, np.random.default_rng([3, row])))
+        corrupted.append(corrupt(picture, np.random.default_rng([3, row])))
     for target, result in report.targets.items():
         labels = samples.targets[target]
         right = []
-        for versions in zip(*changed, strict=True):
-            predicted = tower.predict(versions)[target].argmax(axis=1)
+        for versions in zip(*corrupted, strict=True):
+            predicted = tower.predict_proba(versions)[target].argmax(axis=1)
             right.append((predicted == labels)[labels >= 0].mean())
         got = [accuracy for curve in result.robustness for accuracy in curve.accuracy]
         np.testing.assert_allclose(got, right)
         assert [curve.corruption for curve in result.robustness] == list(CORRUPTIONS)
 
 
-def test_changed_pictures_touch_nothing_but_the_curves(
+def test_corrupted_pictures_change_only_the_curves(
     tower: VisionTower, planted: Callable[..., Samples]
 ) -> None:
     samples = planted(8, seed=2)
-    plain = evaluate_tower(tower, samples, robustness=False)
+    plain = evaluate_tower(tower, samples, options=CLEAN)
     report = evaluate_tower(tower, samples)
     assert [one.image for one in report.hardest] == [one.image for one in plain.hardest]
     for target, result in report.targets.items():
@@ -95,7 +98,7 @@ def test_changed_pictures_touch_nothing_but_the_curves(
         assert result.calibration.raw.ece == pytest.approx(ece, abs=1e-5)
 
 
-def test_each_picture_is_decoded_once_however_often_it_is_changed(
+def test_each_picture_is_decoded_once_however_often_it_is_corrupted(
     tower: VisionTower, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
@@ -104,53 +107,55 @@ def test_each_picture_is_decoded_once_however_often_it_is_changed(
         opened.append(image)
         return load(image, root, min_side=min_side)
 
-    monkeypatch.setattr("vision.report.answers.load", counted)
+    monkeypatch.setattr("vision.report.predictions.load", counted)
     evaluate_tower(tower, samples)
     assert sorted(opened) == sorted(samples.images)
 
 
-def test_a_report_is_repeated_by_its_seed_whatever_the_batch(
+def test_the_same_seed_gives_the_same_report_for_every_batch_size(
     tower: VisionTower, planted: Callable[..., Samples]
 ) -> None:
     samples = planted(8, seed=3)
-    first = evaluate_tower(tower, samples, seed=1)
-    again = evaluate_tower(tower, samples, seed=1, batch_size=5)
-    other = evaluate_tower(tower, samples, seed=2)
+    first = evaluate_tower(tower, samples, options=EvaluationOptions(seed=1))
+    again = evaluate_tower(tower, samples, options=EvaluationOptions(seed=1, batch_size=5))
+    other = evaluate_tower(tower, samples, options=EvaluationOptions(seed=2))
     for target, result in first.targets.items():
         assert result.robustness == again.targets[target].robustness
         assert result.macro_f1 == again.targets[target].macro_f1
     assert first.targets["colour"].robustness != other.targets["colour"].robustness
 
 
-def test_temperatures_come_from_the_calibration_samples_alone(
+def test_temperatures_are_fitted_to_the_calibration_samples_only(
     tower: VisionTower, samples: Samples, planted: Callable[..., Samples]
 ) -> None:
     other = planted(30, seed=5)
     unknown = {**other.targets, "side.of it": np.full(30, -1)}
     calibration = replace(other, targets=unknown)
-    report = evaluate_tower(tower, samples, calibration=calibration, robustness=False)
-    probabilities = tower.predict(paths(other, list(range(30))))["colour"]
+    report = evaluate_tower(tower, samples, calibration=calibration, options=CLEAN)
+    probabilities = tower.predict_proba(paths(other, list(range(30))))["colour"]
     wanted = fit_temperature(probabilities, other.targets["colour"])
     assert report.targets["colour"].calibration.temperature == pytest.approx(wanted, rel=1e-3)
     assert report.targets["side.of it"].calibration.temperature is None, "no label to fit it to"
-    plain = evaluate_tower(tower, samples, robustness=False)
+    plain = evaluate_tower(tower, samples, options=CLEAN)
     assert plain.targets["colour"].calibration.temperature is None
 
 
-def test_groups_stay_with_their_pictures(tower: VisionTower, samples: Samples) -> None:
+def test_groups_stay_with_their_pictures_when_some_are_unreadable(
+    tower: VisionTower, samples: Samples
+) -> None:
     stores = ["torn" if row in (4, 9) else f"store {row % 2}" for row in range(20)]
-    report = evaluate_tower(tower, samples, slices={"store": stores}, robustness=False)
+    report = evaluate_tower(tower, samples, slices={"store": stores}, options=CLEAN)
     by_store = [one for one in report.targets["colour"].slices if one.grouping == "store"]
     assert [(one.group, one.n_pictures) for one in by_store] == [("store 0", 9), ("store 1", 9)]
     assert len(report.targets["colour"].slices) > 2, "grouped by frequency, too"
 
 
-def test_the_hardest_pictures_are_those_of_least_probable_label(
+def test_the_hardest_pictures_have_the_least_probable_labels(
     tower: VisionTower, samples: Samples
 ) -> None:
-    report = evaluate_tower(tower, samples, robustness=False)
+    report = evaluate_tower(tower, samples, options=CLEAN)
     assert report.hardest_target == "colour"
-    p = tower.predict(paths(samples, READABLE))["colour"]
+    p = tower.predict_proba(paths(samples, READABLE))["colour"]
     labels = samples.targets["colour"][READABLE]
     order = np.argsort(p[np.arange(18), labels], kind="stable")
     assert [one.image for one in report.hardest] == [f"{READABLE[row]}.png" for row in order]
@@ -166,22 +171,22 @@ def test_the_hardest_pictures_are_those_of_least_probable_label(
 
 
 def test_at_most_24_pictures_are_shown(tower: VisionTower, planted: Callable[..., Samples]) -> None:
-    report = evaluate_tower(tower, planted(30), robustness=False)
+    report = evaluate_tower(tower, planted(30), options=CLEAN)
     assert len(report.hardest) == 24
 
 
-def test_a_target_without_a_known_label_is_named_and_the_others_measured(
+def test_a_target_without_a_known_label_is_listed_and_the_others_are_measured(
     tower: VisionTower, samples: Samples
 ) -> None:
     targets = {**samples.targets, "colour": np.full(20, -1)}
-    report = evaluate_tower(tower, replace(samples, targets=targets), robustness=False)
+    report = evaluate_tower(tower, replace(samples, targets=targets), options=CLEAN)
     assert list(report.targets) == ["side.of it"]
     assert report.unlabelled == ("colour",)
     assert report.hardest_target == "side.of it"
     assert report.targets["side.of it"].n_unknown == 4
 
 
-def test_a_single_picture_of_a_single_class_is_a_report(
+def test_a_single_picture_is_enough_for_a_report(
     tower: VisionTower, planted: Callable[..., Samples]
 ) -> None:
     report = evaluate_tower(tower, planted(1), slices={})
@@ -190,10 +195,10 @@ def test_a_single_picture_of_a_single_class_is_a_report(
     assert report.unlabelled == ("side.of it",)
 
 
-def test_a_training_tower_stays_in_training(tower: VisionTower, samples: Samples) -> None:
+def test_a_tower_in_training_mode_stays_in_it(tower: VisionTower, samples: Samples) -> None:
     tower.train()
     try:
-        evaluate_tower(tower, samples, robustness=False)
+        evaluate_tower(tower, samples, options=CLEAN)
         assert tower.training
     finally:
         tower.eval()
@@ -202,13 +207,15 @@ def test_a_training_tower_stays_in_training(tower: VisionTower, samples: Samples
 def test_progress_is_shown_only_when_asked(
     tower: VisionTower, samples: Samples, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate_tower(tower, samples, robustness=False)
+    evaluate_tower(tower, samples, options=CLEAN)
     assert capfd.readouterr() == ("", "")
-    evaluate_tower(tower, samples, robustness=False, progress=True)
+    evaluate_tower(tower, samples, options=CLEAN, progress=True)
     assert "20/20" in "".join(capfd.readouterr())
 
 
-def test_no_readable_picture_is_an_error(tower: VisionTower, samples: Samples) -> None:
+def test_samples_without_a_readable_picture_are_refused(
+    tower: VisionTower, samples: Samples
+) -> None:
     nowhere = replace(samples, root=Path("nowhere"))
     with pytest.raises(ImageError, match=r"none of 20 .*: image '0\.png' cannot be found"):
         evaluate_tower(tower, nowhere)
@@ -217,18 +224,18 @@ def test_no_readable_picture_is_an_error(tower: VisionTower, samples: Samples) -
         evaluate_tower(tower, none)
 
 
-def test_arguments_that_do_not_fit_are_named(tower: VisionTower, samples: Samples) -> None:
+def test_wrong_arguments_are_refused_by_name(tower: VisionTower, samples: Samples) -> None:
     unknown = {target: np.full(20, -1) for target in samples.targets}
     with pytest.raises(ValueError, match=r"known label .* \(colour, side.of it\), got only -1"):
-        evaluate_tower(tower, replace(samples, targets=unknown), robustness=False)
+        evaluate_tower(tower, replace(samples, targets=unknown), options=CLEAN)
     others = replace(samples, classes={**samples.classes, "colour": ["r", "g", "b", "y"]})
     with pytest.raises(ValueError, match=r"samples must have the tower's classes .* for 'colour'"):
         evaluate_tower(tower, others)
     with pytest.raises(ValueError, match="calibration must have the tower's classes"):
         evaluate_tower(tower, samples, calibration=others)
-    with pytest.raises(ValueError, match="at least one target, got none: nothing to measure"):
+    with pytest.raises(ValueError, match="at least one target to measure, got none"):
         evaluate_tower(tower, Samples(samples.images, {}, {}, samples.root))
     with pytest.raises(ValueError, match=r"slices\['store'\] must have one group .* \(20\), got 1"):
         evaluate_tower(tower, samples, slices={"store": ["x"]})
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        evaluate_tower(tower, samples, batch_size=0)
+        evaluate_tower(tower, samples, options=EvaluationOptions(batch_size=0))

@@ -1,4 +1,4 @@
-"""The page and the JSON file, read back as a browser or a program reads them."""
+"""The page and the JSON file are read back as a browser and a program would read them."""
 
 import json
 import re
@@ -19,7 +19,7 @@ STORES = ["Lund", "Lund", "Lund", "Kiruna", "Kiruna", "Kiruna", "Kiruna", "Kirun
 
 
 class Page(HTMLParser):
-    """Texts, attributes and balance of a page's elements."""
+    """The texts and attributes of a page, whose elements must be balanced."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 
 def target(predicted: list[int], temperature: float | None = None) -> TargetResult:
-    """The result of predicting these for two apples, three pears, two oat milks and an unknown."""
+    """Return the result of these predictions for 2 apples, 3 pears, 2 oat milks and 1 unknown."""
     labels = np.array([0, 0, 1, 1, 1, 2, 2, -1])
     probabilities = 0.1 + 0.7 * np.eye(3)[predicted]
     result = evaluate_probabilities(
@@ -98,36 +98,34 @@ def test_the_file_reads_back_equal(report: TowerReport, tmp_path: Path) -> None:
     assert values["targets"]["category_2"]["accuracy"]["mean"] == pytest.approx(4 / 7)
 
 
-def test_the_page_says_what_the_report_holds(page: Page) -> None:
+def test_the_page_shows_the_contents_of_the_report(page: Page) -> None:
     for expected in (
         "Backbone resnet18 , pictures of 128 × 128 pixels.",
         "8 pictures 1 target 1 unreadable",
         "organic: no picture has a known label.",
         "x.png: image is empty",
         "category_2 7 3 57.1",
-        "3 of 7 pictures are given a wrong class, 2 of them a sibling of the right one.",
+        "3 of 7 pictures have a wrong prediction, 2 of them a sibling of the correct class.",
         "1 picture without a known label is not counted.",
         "At temperature 1.50 ECE",
-        "Siblings taken for each other",
+        "Most confused siblings",
         "Apple Pear 2 40.0 %",
         "Fruit > Pear 3 50.0 66.7 57.1",
         "By store Pictures Accuracy Kiruna 4 50.0",
         "blur % of the side 60.0 at 0.5 50.0 at 1 25.0 at 2",
-        "Oat & <script> 10.0 % given Pear 80.0 % a/7.png",
+        "Oat & <script> 10.0 % predicted as Pear 80.0 % a/7.png",
     ):
         assert expected in page.text
-    assert "before" not in page.text
+    assert "before" not in page.text.lower()
 
 
-def test_the_page_loads_nothing_from_anywhere(
-    page: Page, report: TowerReport, tmp_path: Path
-) -> None:
+def test_the_page_is_self_contained(page: Page, report: TowerReport, tmp_path: Path) -> None:
     html = write_report(report, tmp_path).read_text("utf-8")
     assert not re.search(r"https?://|@import|url\(|<script|<link|<iframe", html)
     assert page.values("img", "src") == ["data:image/jpeg;base64,AAAA"]
 
 
-def test_the_evaluation_before_stands_beside_the_one_after(
+def test_the_evaluation_before_fine_tuning_is_shown_beside_the_one_after(
     report: TowerReport, before: TowerReport, tmp_path: Path
 ) -> None:
     page = Page(write_report(report, tmp_path, before=before).read_text("utf-8"))
@@ -137,19 +135,19 @@ def test_the_evaluation_before_stands_beside_the_one_after(
     assert "Fruit > Pear 3 50.0 66.7 57.1 0.0" in page.text, "F1 before is the last column"
     assert page.values("path", "class").count("line before") == 1
     assert page.values("span", "class").count("up") == 1
-    assert read_report(tmp_path) == report, "the file is about the report alone"
+    assert read_report(tmp_path) == report, "the file leaves the earlier evaluation out"
     page = Page(write_report(before, tmp_path, before=report).read_text("utf-8"))
     assert "( −28.6 points )" in page.text
     assert page.values("span", "class").count("down") == 1
 
 
-def test_a_target_that_is_new_has_nothing_beside_it(
+def test_a_target_without_an_earlier_evaluation_has_no_comparison(
     report: TowerReport, before: TowerReport, tmp_path: Path
 ) -> None:
     both = replace(report, targets={**report.targets, "organic": target([0, 0, 1, 1, 1, 2, 2, 0])})
     page = Page(write_report(both, tmp_path, before=before).read_text("utf-8"))
     assert page.text.count("Accuracy went from") == 1
-    assert "0 of 7 pictures are given a wrong class." in page.text
+    assert "0 of 7 pictures have a wrong prediction." in page.text
 
 
 def test_curves_are_drawn_to_scale(page: Page) -> None:
@@ -172,10 +170,11 @@ def test_a_heat_map_has_the_shares_of_each_row(report: TowerReport) -> None:
     for cell in drawn.cells:
         shares[cell.row, cell.column] = cell.share
     np.testing.assert_allclose(shares, [[1 / 2, 1 / 2, 0], [1 / 3, 2 / 3, 0], [0, 1 / 2, 1 / 2]])
-    assert "Fruit > Apple, given Fruit > Pear: 1 of 2" in [cell.text for cell in drawn.cells]
+    texts = [cell.text for cell in drawn.cells]
+    assert "Fruit > Apple, predicted as Fruit > Pear: 1 of 2" in texts
 
 
-def test_a_heat_map_shows_only_what_met_and_is_left_out_beyond_100_classes() -> None:
+def test_a_heat_map_shows_only_used_classes_and_is_left_out_beyond_100() -> None:
     names = [f"class {row:03}" for row in range(300)]
     labels = np.array([7, 200, 7])
     result = evaluate_probabilities(np.eye(300)[[7, 7, 250]], labels, names)
@@ -186,25 +185,27 @@ def test_a_heat_map_shows_only_what_met_and_is_left_out_beyond_100_classes() -> 
     assert heat_map(every) is None
 
 
-def test_a_report_of_the_fewest_parts_is_a_page(tmp_path: Path) -> None:
+def test_a_minimal_report_gives_a_page_without_optional_sections(tmp_path: Path) -> None:
     one = evaluate_probabilities(np.ones((1, 1)), np.array([0]), ["only"])
     report = TowerReport("vit", 32, 1, {}, {"kind": one}, (), "kind", ())
     page = Page(write_report(report, tmp_path).read_text("utf-8"))
-    for section in ("Left out", "Groups of pictures", "Under bad cameras", "for each other"):
+    for section in ("Left out", "Groups of pictures", "Robustness", "Most confused"):
         assert section not in page.text
-    assert "No pictures were set aside to fit a temperature to." in page.text
+    assert "No temperature was fitted, because there were no pictures to fit it to." in page.text
     assert read_report(tmp_path) == report
 
 
-def test_a_file_that_is_no_report_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"vision\.json must be a report that write_report wrote"):
+def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"vision\.json must be a report written by write_report"):
         read_report(tmp_path)
     (tmp_path / "vision.json").write_text('{"format": 2}')
     with pytest.raises(ValueError, match=r"vision\.json must be a report .*"):
         read_report(tmp_path)
 
 
-def test_an_evaluation_of_other_targets_is_no_before(report: TowerReport, tmp_path: Path) -> None:
+def test_an_earlier_evaluation_of_other_targets_is_refused(
+    report: TowerReport, tmp_path: Path
+) -> None:
     other = replace(report, targets={"colour": report.targets["category_2"]})
-    with pytest.raises(ValueError, match=r"a target of the report \(category_2\), got colour"):
+    with pytest.raises(ValueError, match=r"a target with the report \(category_2\), got colour"):
         write_report(report, tmp_path, before=other)

@@ -1,4 +1,4 @@
-"""Accuracy of groups, with intervals that are honest about small ones."""
+"""The accuracy of groups, with intervals that are wide for small groups."""
 
 import numpy as np
 import pytest
@@ -17,13 +17,13 @@ def test_every_group_has_its_own_accuracy() -> None:
 
 
 def test_the_interval_is_wilsons_and_wide_for_a_small_group() -> None:
-    (one,) = accuracy_by_group(np.array([True] * 3), ["a"] * 3, "store")
+    (group,) = accuracy_by_group(np.array([True] * 3), ["a"] * 3, "store")
     z = 1.959964
-    assert one.accuracy.low == pytest.approx(3 / (3 + z**2), abs=1e-6)
-    assert one.accuracy.high == 1.0
+    assert group.accuracy.low == pytest.approx(3 / (3 + z**2), abs=1e-6)
+    assert group.accuracy.high == 1.0
 
 
-def test_classes_are_grouped_by_how_many_pictures_they_have_the_rarest_first() -> None:
+def test_classes_are_grouped_by_their_number_of_pictures_the_rarest_first() -> None:
     counts = [1, 4, 5, 19, 20, 99, 100, 101]
     labels = np.repeat(np.arange(8), counts)
     right = labels % 2 == 0

@@ -10,7 +10,7 @@ from PIL import Image
 from vision.batches import ImageSource
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
-from vision.tuning.ensemble import ensemble_predict, soup
+from vision.tuning.ensemble import ensemble_predict_proba, soup
 
 CLASSES = {"colour": ["red", "green", "blue"], "side.of it": ["small", "large"]}
 
@@ -19,7 +19,7 @@ def build(seed: int, backbone: str = "test_resnet", **changes: object) -> Vision
     torch.manual_seed(seed)
     options = {"dim": 8, "classes": CLASSES, **changes}
     tower = VisionTower(build_backbone(backbone, size=32), **options)  # type: ignore[arg-type]
-    # A step in training gives batch norms statistics and counts of their own.
+    # A step in training mode changes the statistics and counts of batch norms.
     for _ in range(seed):
         tower(torch.randn(4, 3, 32, 32))
     return tower
@@ -31,7 +31,7 @@ def pictures() -> list[ImageSource]:
     return [Image.fromarray(rng.integers(0, 255, (40, 32, 3), dtype=np.uint8)) for _ in range(5)]
 
 
-def test_every_weight_and_statistic_of_a_soup_is_the_mean() -> None:
+def test_every_weight_and_statistic_of_a_soup_is_a_mean() -> None:
     towers = [build(seed) for seed in (1, 2, 3)]
     mixed = soup(towers)
     assert not mixed.training
@@ -45,7 +45,7 @@ def test_every_weight_and_statistic_of_a_soup_is_the_mean() -> None:
             assert parts[0] != parts[1]
 
 
-def test_a_soup_of_one_answers_as_that_one_and_leaves_it_alone(pictures: list[ImageSource]) -> None:
+def test_a_soup_of_one_tower_is_an_independent_copy_of_it(pictures: list[ImageSource]) -> None:
     tower = build(1)
     before = copy.deepcopy(tower.state_dict())
     mixed = soup([tower, tower])
@@ -58,10 +58,12 @@ def test_a_soup_of_one_answers_as_that_one_and_leaves_it_alone(pictures: list[Im
     assert tower.training
 
 
-def test_an_ensemble_averages_probabilities_of_any_networks(pictures: list[ImageSource]) -> None:
+def test_an_ensemble_averages_the_probabilities_of_different_networks(
+    pictures: list[ImageSource],
+) -> None:
     towers = [build(1), build(2, "test_vit", dim=4)]
-    got = ensemble_predict(towers, pictures, batch_size=2)
-    first, second = (tower.predict(pictures) for tower in towers)
+    got = ensemble_predict_proba(towers, pictures, batch_size=2)
+    first, second = (tower.predict_proba(pictures) for tower in towers)
     assert list(got) == list(CLASSES)
     for name in CLASSES:
         assert got[name].dtype == np.float32
@@ -69,15 +71,17 @@ def test_an_ensemble_averages_probabilities_of_any_networks(pictures: list[Image
         np.testing.assert_allclose(got[name].sum(axis=1), 1.0, atol=1e-5)
 
 
-def test_towers_that_do_not_fit_together_are_named() -> None:
+def test_towers_that_differ_are_refused_with_the_difference() -> None:
     tower, other = build(0), build(0, classes={"colour": ["red", "green", "blue"]})
     with pytest.raises(ValueError, match="towers must be at least one, got none"):
         soup([])
-    with pytest.raises(ValueError, match="same targets and classes, but those at 1 differ"):
+    with pytest.raises(ValueError, match="same targets and classes, but tower 1 differs"):
         soup([tower, other])
-    with pytest.raises(ValueError, match="same targets and classes, but those at 1 differ"):
-        ensemble_predict([tower, other], [])
-    with pytest.raises(ValueError, match="must have the same dim, got 8 and, at 1, 4"):
+    with pytest.raises(ValueError, match="same targets and classes, but tower 1 differs"):
+        ensemble_predict_proba([tower, other], [])
+    with pytest.raises(ValueError, match="must have the same dim, got 8 at 0 and 4 at 1"):
         soup([tower, build(0, dim=4)])
-    with pytest.raises(ValueError, match=r"must have the same spec, got .*resnet.* at 1, .*vit"):
+    with pytest.raises(
+        ValueError, match=r"must have the same spec, got .*resnet.* and .*vit.* at 1"
+    ):
         soup([tower, build(0, "test_vit")])

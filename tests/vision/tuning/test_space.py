@@ -1,4 +1,4 @@
-"""A search space is read from TOML as a configuration is, and checked against its fields."""
+"""A search space is read from TOML and checked against the fields of the configuration."""
 
 import tomllib
 
@@ -36,7 +36,7 @@ def test_ranges_and_choices_get_the_type_of_their_field() -> None:
     assert types["epochs"] == [int, int]
 
 
-def test_inner_fields_are_written_with_dots_or_as_tables() -> None:
+def test_fields_of_nested_tables_are_written_with_dots_or_as_tables() -> None:
     dotted = read('"transfer.layer_decay" = {low = 0.5, high = 1.0}')
     table = read("[transfer.layer_decay]\nlow = 0.5\nhigh = 1.0")
     built = SearchSpace({"transfer.layer_decay": Range(low=0.5, high=1.0)})
@@ -44,7 +44,7 @@ def test_inner_fields_are_written_with_dots_or_as_tables() -> None:
     assert SearchSpace.model_validate(dotted.model_dump()) == dotted
 
 
-def test_values_replace_those_of_the_configuration_and_no_others() -> None:
+def test_with_values_changes_only_the_named_fields_of_a_copy() -> None:
     got = with_values(CONFIG, {"epochs": 3, "transfer.lora_rank": 4, "pretraining.epochs": 7})
     assert (got.epochs, got.transfer.lora_rank, got.size) == (3, 4, 64)
     assert got.pretraining is not None
@@ -52,7 +52,7 @@ def test_values_replace_those_of_the_configuration_and_no_others() -> None:
     assert CONFIG.pretraining is None
 
 
-def test_tables_of_the_user_s_own_names_can_be_searched() -> None:
+def test_fields_with_names_that_the_user_chose_can_be_searched() -> None:
     space = SearchSpace(
         {
             "target_weights.colour": Range(low=0.5, high=2),
@@ -65,7 +65,7 @@ def test_tables_of_the_user_s_own_names_can_be_searched() -> None:
     ]
 
 
-def test_all_that_does_not_fit_is_told_at_once() -> None:
+def test_all_problems_of_a_search_space_are_reported_together() -> None:
     space = read("""
         learning_rat = {low = 1e-4, high = 3e-3}
         dropout = {low = 0.0, high = 1.5}
@@ -97,7 +97,7 @@ def test_all_that_does_not_fit_is_told_at_once() -> None:
         ("", "at least 1 item"),
     ],
 )
-def test_a_bad_table_is_told(text: str, problem: str) -> None:
+def test_a_bad_table_is_refused_with_one_error(text: str, problem: str) -> None:
     with pytest.raises(ValidationError, match=problem) as caught:
         read(text)
-    assert caught.value.error_count() == 1, "only of what it was meant to be"
+    assert caught.value.error_count() == 1, "only errors of the kind that was meant"

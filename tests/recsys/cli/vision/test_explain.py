@@ -37,7 +37,7 @@ def test_explain_takes_the_class_it_is_asked_about_or_the_predicted_one(
     tiny_bundle: Path, tower: VisionTower, photo: Path, tmp_path: Path, say: Say
 ) -> None:
     command = ("vision", "explain", tiny_bundle, photo, "--out", tmp_path / "heat.png")
-    probabilities = tower.predict([photo])["category_3"][0]
+    probabilities = tower.predict_proba([photo])["category_3"][0]
     names = tower.classes["category_3"]
     predicted, least = names[probabilities.argmax()], names[probabilities.argmin()]
     for options, name in (((), predicted), (("--class", least), least)):

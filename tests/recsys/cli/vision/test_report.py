@@ -11,7 +11,7 @@ from recsys.data.synthetic import Shop
 from recsys.training.samples import PictureSamples
 from vision.finetuning import build_tower
 from vision.labelling.class_means import with_class_means
-from vision.report import evaluate_tower, read_report, write_report
+from vision.report import EvaluationOptions, evaluate_tower, read_report, write_report
 from vision.report.results import TowerReport
 from vision.tower import VisionTower
 
@@ -73,7 +73,12 @@ def test_report_shows_the_tower_before_fine_tuning_beside_it(
     assert samples.test is not None
     untrained = build_tower(samples.train.classes, load_config(config).vision)
     after, before = (
-        evaluate_tower(one, samples.test, calibration=samples.validation, robustness=False)
+        evaluate_tower(
+            one,
+            samples.test,
+            calibration=samples.validation,
+            options=EvaluationOptions(robustness=False),
+        )
         for one in (tower, with_class_means(untrained, samples.train))
     )
     assert (answer["targets"], answer["before"]) == (figures(after), figures(before))
@@ -125,4 +130,4 @@ def test_a_report_on_another_shop_is_refused(
     pl.read_parquet(tiny_shop.items).head(50).write_parquet(tmp_path / "items.parquet")
     config.write_text(config.read_text().replace(str(tiny_shop.items), "items.parquet"))
     said = refusal("vision", "report", tiny_bundle, config, "--out", tmp_path / "report")
-    assert said.startswith("samples must have the tower's classes of each target")
+    assert said.startswith("samples must have the tower's classes for each target")

@@ -8,7 +8,7 @@ from polars.testing import assert_frame_equal
 
 from recsys.data.synthetic import Shop
 from recsys.training.samples import PictureSamples
-from vision.labelling.selection import Strategy, select
+from vision.labelling.selection import Pool, Strategy, select
 from vision.tower import VisionTower
 
 Ask = Callable[..., Any]
@@ -45,15 +45,8 @@ def test_select_writes_the_table_of_the_function(
     options = ("--strategy", strategy, "--target", "category_1", "--seed", 7)
     answer = ask("vision", "select", tiny_bundle, config, "-k", 3, "--out", out, *options)
     pool = [tiny_shop.images / image for image in bare.filter(pl.col("item_id").is_null())["image"]]
-    wanted = select(
-        tower,
-        pool,
-        3,
-        strategy=strategy,
-        labelled=pictures(config).train.images,
-        target="category_1",
-        seed=7,
-    )
+    choice = Pool(pool, labelled=pictures(config).train.images)
+    wanted = select(tower, choice, 3, strategy=strategy, target="category_1", seed=7)
     assert_frame_equal(pl.read_parquet(out), wanted.table)
     assert answer == {"rows": 3, "unlabelled": N_BARE, "file": str(out)}
 
@@ -70,7 +63,7 @@ def test_select_asks_by_margin_in_the_finest_category_and_writes_csv_too(
     config, out = write(photos=bare), tmp_path / "next.csv"
     said = say("vision", "select", tiny_bundle, config, "--k", 2, "--out", out)
     pool = pictures(config).unlabelled
-    wanted = select(tower, pool, 2, strategy="margin", target="category_3", seed=0).table
+    wanted = select(tower, Pool(pool), 2, strategy="margin", target="category_3", seed=0).table
     assert_frame_equal(pl.read_csv(out), wanted, check_dtypes=False)
     assert f"2 of {N_BARE} photos without a label in" in said
 

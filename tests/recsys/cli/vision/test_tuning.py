@@ -10,8 +10,8 @@ from polars.testing import assert_frame_equal
 from recsys.config import load_config
 from recsys.data.synthetic import Shop
 from recsys.training.samples import PictureSamples
-from vision.tuning.folds import cross_validate
-from vision.tuning.search import search
+from vision.tuning.folds import cross_validate, split_folds
+from vision.tuning.hyperparameters import SearchPlan, search_hyperparameters
 
 Ask = Callable[..., Any]
 Say = Callable[..., str]
@@ -36,16 +36,9 @@ def test_tune_prints_what_the_search_found_and_goes_on_where_it_stopped(
     assert settings.search is not None
     assert samples.validation is not None
     # Both trials are in the study, so that nothing is trained again.
-    found = search(
-        samples.train,
-        samples.validation,
-        settings.vision,
-        settings.search,
-        n_trials=2,
-        workdir=out,
-        seed=settings.seed,
-        metric="accuracy/category_3",
-        device="cpu",
+    plan = SearchPlan(settings.search, n_trials=2, seed=settings.seed, metric="accuracy/category_3")
+    found = search_hyperparameters(
+        samples.train, samples.validation, settings.vision, plan, workdir=out, device="cpu"
     )
     best = found.trials.sort("value", descending=True, maintain_order=True)
     assert answer == {
@@ -110,14 +103,10 @@ def test_folds_prints_the_summary_of_the_cross_validation(
     config, out = write(), tmp_path / "folds"
     answer = ask("vision", "folds", config, "--out", out, "--count", 2)
     # Both folds are in the folder, so that nothing is trained again.
+    train = pictures(config).train
+    split = split_folds(train, 2, seed=0, target="category_3")
     wanted = cross_validate(
-        pictures(config).train,
-        load_config(config).vision,
-        2,
-        workdir=out,
-        seed=0,
-        target="category_3",
-        device="cpu",
+        train, load_config(config).vision, split, workdir=out, seed=0, device="cpu"
     )
     assert answer == {"mean": wanted.mean, "std": wanted.std}
     shown = say("vision", "folds", config, "--out", out, "--count", 2)

@@ -17,7 +17,7 @@ from recsys.models.fusion import build_fusion
 from tests.odd_pictures import broken, readable
 from tests.recsys.curation.annotation.conftest import CLASSES, COLOURS
 from vision.dataset import Samples
-from vision.hierarchy import consistent, decode, find_paths
+from vision.hierarchy import choose_classes, find_category_paths, reconcile_levels
 from vision.palette import name_colours
 from vision.report.calibration import at_temperature, fit_temperature
 
@@ -42,7 +42,7 @@ def test_attributes_are_the_likeliest_classes_of_the_tower(
     bundle: Bundle, pictures: list[Path]
 ) -> None:
     found = annotate(bundle, pictures, min_probability=0.0)
-    probabilities = bundle.vision.predict(pictures)
+    probabilities = bundle.vision.predict_proba(pictures)
     for target in ("attribute_material", "attribute_usage"):
         rows = probabilities[target]
         names = [CLASSES[target][best] for best in rows.argmax(axis=1)]
@@ -51,10 +51,10 @@ def test_attributes_are_the_likeliest_classes_of_the_tower(
 
 
 def test_a_category_ends_where_the_tower_is_unsure(bundle: Bundle, pictures: list[Path]) -> None:
-    probabilities = bundle.vision.predict(pictures)
-    paths = find_paths({level: CLASSES[level] for level in LEVELS})
-    agreed = consistent({level: probabilities[level] for level in LEVELS}, paths)
-    chosen = decode(agreed, paths)
+    probabilities = bundle.vision.predict_proba(pictures)
+    paths = find_category_paths({level: CLASSES[level] for level in LEVELS})
+    agreed = reconcile_levels({level: probabilities[level] for level in LEVELS}, paths)
+    chosen = choose_classes(agreed, paths)
     lengths = set()
     for min_probability in (0.0, 0.5, 0.8, 0.9, 1.0):
         found = annotate(bundle, pictures, min_probability=min_probability)
@@ -136,7 +136,9 @@ def test_temperatures_are_applied_before_levels_are_made_to_agree(
     bundle: Bundle, pictures: list[Path]
 ) -> None:
     found = annotate(bundle, pictures, min_probability=0.0, temperatures={"attribute_usage": 3.0})
-    wanted = at_temperature(bundle.vision.predict(pictures)["attribute_usage"], 3.0).max(axis=1)
+    wanted = at_temperature(bundle.vision.predict_proba(pictures)["attribute_usage"], 3.0).max(
+        axis=1
+    )
     np.testing.assert_allclose(found["attribute_usage_probability"], wanted, atol=1e-5)
     flat = annotate(bundle, pictures, min_probability=0.0, temperatures=dict.fromkeys(LEVELS, 1e6))
     np.testing.assert_allclose(flat["category_probability"], 0.5 * 0.5, atol=0.1)
@@ -152,7 +154,7 @@ def test_temperatures_are_fitted_where_there_are_labels(
         classes={name: CLASSES[name] for name in ("attribute_material", "attribute_usage")},
         root=pictures[0].parent,
     )
-    wanted = fit_temperature(bundle.vision.predict(pictures)["attribute_material"], labels)
+    wanted = fit_temperature(bundle.vision.predict_proba(pictures)["attribute_material"], labels)
     assert fit_temperatures(bundle.vision, samples) == {
         "attribute_material": pytest.approx(wanted, rel=1e-3)
     }

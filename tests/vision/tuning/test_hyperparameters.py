@@ -1,10 +1,9 @@
-"""A search proposes by its seed, prunes, and goes on where it was killed."""
+"""A search depends on its seed, prunes bad trials, and continues after an interruption."""
 
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -20,7 +19,13 @@ from vision.errors import TrainingError
 from vision.finetuning import finetune, finetune_run
 from vision.training.callbacks import build_callbacks
 from vision.training.run import TrainingRun
-from vision.tuning.search import SearchResult, _PrunedError, _Report, search
+from vision.tuning.hyperparameters import (
+    ReportTrial,
+    SearchPlan,
+    SearchResult,
+    _PrunedError,
+    search_hyperparameters,
+)
 from vision.tuning.space import Choices, Range, SearchSpace
 
 CONFIG = VisionConfig(
@@ -50,9 +55,18 @@ def pictures(planted: Callable[..., Samples]) -> tuple[Samples, Samples]:
 Pictures = tuple[Samples, Samples]
 
 
-def run(pictures: Pictures, workdir: Path, n_trials: int, **options: Any) -> SearchResult:
-    arguments = {"config": CONFIG, "space": SPACE, "seed": 3, "metric": "loss", **options}
-    return search(*pictures, n_trials=n_trials, workdir=workdir, **arguments)
+def run(
+    pictures: Pictures,
+    workdir: Path,
+    n_trials: int,
+    *,
+    config: VisionConfig = CONFIG,
+    space: SearchSpace = SPACE,
+    seed: int = 3,
+    metric: str | None = "loss",
+) -> SearchResult:
+    plan = SearchPlan(space, n_trials=n_trials, seed=seed, metric=metric)
+    return search_hyperparameters(*pictures, config, plan, workdir=workdir)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +77,7 @@ def whole(
     return run(pictures, workdir, 3), workdir
 
 
-def test_the_best_configuration_is_that_of_the_lowest_loss(
+def test_the_best_configuration_is_the_one_with_the_lowest_loss(
     whole: tuple[SearchResult, Path], pictures: Pictures, tmp_path: Path
 ) -> None:
     result, workdir = whole
@@ -89,7 +103,7 @@ def test_the_best_configuration_is_that_of_the_lowest_loss(
     assert [file.name for file in workdir.iterdir()] == ["study.db"]
 
 
-def test_a_search_that_goes_on_ends_as_one_in_one_go(
+def test_a_continued_search_ends_like_an_uninterrupted_one(
     whole: tuple[SearchResult, Path], pictures: Pictures, tmp_path: Path
 ) -> None:
     first = run(pictures, tmp_path, 1)
@@ -98,18 +112,18 @@ def test_a_search_that_goes_on_ends_as_one_in_one_go(
     assert second.trials.equals(whole[0].trials)
     assert second.trials["learning_rate"].n_unique() == 3
     assert second.best == whole[0].best
-    assert run(pictures, tmp_path, 3).trials.equals(second.trials), "nothing is left to try"
+    assert run(pictures, tmp_path, 3).trials.equals(second.trials), "all trials are finished"
 
 
 class Interrupt(Callback):
-    """The power goes after the second epoch was measured, before its checkpoint is written."""
+    """Kills the run after the second epoch is measured and before its checkpoint is written."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 1:
             raise KeyboardInterrupt
 
 
-def test_a_trial_that_was_killed_goes_on_from_its_checkpoint(
+def test_a_killed_trial_continues_from_its_checkpoint(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = SearchSpace({"learning_rate": Range(low=1e-4, high=1e-2, log=True)})
@@ -128,16 +142,16 @@ def test_a_trial_that_was_killed_goes_on_from_its_checkpoint(
     assert resumed.trials.equals(whole.trials)
 
 
-def test_another_seed_proposes_others_and_is_refused_in_the_same_folder(
+def test_another_seed_gives_other_proposals_and_is_refused_in_the_same_folder(
     whole: tuple[SearchResult, Path], pictures: Pictures, tmp_path: Path
 ) -> None:
     result, workdir = whole
     other = run(pictures, tmp_path, 1, seed=4)
     assert other.trials["learning_rate"][0] != result.trials["learning_rate"][0]
     train, validation = pictures
-    with pytest.raises(TrainingError, match=r"study\.db is of a search with other samples"):
+    with pytest.raises(TrainingError, match=r"study\.db belongs to a search with other samples"):
         run(pictures, workdir, 3, seed=4)
-    with pytest.raises(TrainingError, match=r"study\.db is of a search with other samples"):
+    with pytest.raises(TrainingError, match=r"study\.db belongs to a search with other samples"):
         run((train.take(range(12)), validation), workdir, 3)
 
 
@@ -157,7 +171,7 @@ def test_a_pruned_run_ends_after_its_epoch(pictures: Pictures, tmp_path: Path) -
     trial = study.ask()
     config = CONFIG.model_copy(update={"epochs": 3})
     train, validation = pictures
-    report = _Report(trial, "loss", {})
+    report = ReportTrial(trial, "loss", {})
     place = TrainingRun(tmp_path, 0, torch.device("cpu"))
     with pytest.raises(_PrunedError, match="after epoch 0 of loss"):
         finetune_run(train, config, place, validation=validation, callbacks=[report])
@@ -167,7 +181,7 @@ def test_a_pruned_run_ends_after_its_epoch(pictures: Pictures, tmp_path: Path) -
 def test_trials_that_cannot_be_trained_are_pruned_and_logged(
     pictures: Pictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # A size of 16 does not go together with the start size, which is told when it is proposed.
+    # A start size above the size is refused when the trial is proposed.
     config = CONFIG.model_copy(update={"size": 32, "start_size": 16, "gradient_clip": 1e30})
     space = SearchSpace(
         {"size": Choices(choices=(16, 32)), "start_size": Choices(choices=(16, 32))}
@@ -178,14 +192,14 @@ def test_trials_that_cannot_be_trained_are_pruned_and_logged(
     assert result.trials.filter(wrong).height > 0
     diverging = SearchSpace({"learning_rate": Choices(choices=(1e30,))})
     with (
-        caplog.at_level(logging.WARNING, "vision.tuning.search"),
+        caplog.at_level(logging.WARNING, "vision.tuning.hyperparameters"),
         pytest.raises(TrainingError, match="none of 2 trials could be trained; see the log"),
     ):
         run(pictures, tmp_path / "diverging", 2, config=config, space=diverging)
     assert "{'learning_rate': 1e+30} cannot be trained: loss must be finite" in caplog.text
 
 
-def test_a_search_is_silent_and_leaves_optuna_s_logging_as_it_was(
+def test_a_search_prints_nothing_and_restores_the_log_level_of_optuna(
     pictures: Pictures, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     optuna.logging.set_verbosity(optuna.logging.INFO)
@@ -194,9 +208,7 @@ def test_a_search_is_silent_and_leaves_optuna_s_logging_as_it_was(
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
 
 
-def test_arguments_that_do_not_fit_are_named(
-    planted: Callable[..., Samples], pictures: Pictures, tmp_path: Path
-) -> None:
+def test_wrong_arguments_are_refused_by_name(pictures: Pictures, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="n_trials must be at least 1, got 0"):
         run(pictures, tmp_path, 0)
     with pytest.raises(ValueError, match="does not fit VisionConfig: unknown field epoch, did you"):
@@ -206,14 +218,14 @@ def test_arguments_that_do_not_fit_are_named(
         run((nothing, nothing), tmp_path, 1)
 
 
-def test_a_metric_that_there_will_not_be_is_named_before_anything_is_trained(
+def test_an_impossible_metric_is_refused_before_anything_is_trained(
     pictures: Pictures, tmp_path: Path
 ) -> None:
     train, validation = pictures
     known = "accuracy/colour, accuracy/side.of it, loss"
     with pytest.raises(ValueError, match=f"metric must be one of {known}, got 'accuracy/size'"):
         run(pictures, tmp_path / "run", 1, metric="accuracy/size")
-    # The last target, which is asked about where nothing is said, has no label to be right about.
+    # The default metric is the accuracy of the last target, which has no label here.
     unlabelled = {**validation.targets, "side.of it": np.full(len(validation), -1)}
     bare = Samples(validation.images, unlabelled, validation.classes, root=validation.root)
     with pytest.raises(ValueError, match="one of accuracy/colour, loss, got"):
@@ -221,7 +233,7 @@ def test_a_metric_that_there_will_not_be_is_named_before_anything_is_trained(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_metric_of_pictures_that_cannot_be_read_ends_the_search(
+def test_a_metric_whose_only_picture_is_unreadable_ends_the_search(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     train, whole = planted(8), planted(8, seed=1)
@@ -229,11 +241,11 @@ def test_a_metric_of_pictures_that_cannot_be_read_ends_the_search(
     validation = Samples(whole.images, one, whole.classes, root=whole.root)
     assert whole.root is not None
     (whole.root / "3.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"accuracy/side\.of it needs a validation picture with"):
+    with pytest.raises(ValueError, match=r"accuracy/side\.of it needs a readable validation pict"):
         run((train, validation), tmp_path, 2, metric="accuracy/side.of it")
 
 
-def test_the_extra_is_named_where_optuna_is_not_installed(
+def test_the_error_without_optuna_names_the_extra(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)

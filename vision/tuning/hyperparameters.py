@@ -1,4 +1,4 @@
-"""Search hyperparameters with Optuna; a search that was killed ends as if it had not been."""
+"""Hyperparameter search with Optuna, which continues after an interruption."""
 
 import contextlib
 import hashlib
@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,58 +30,71 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Trials that are trained to their end before any is held against them.
-UNPRUNED = 5
+# Number of trials that are trained to the end before later ones are pruned by comparison.
+UNPRUNED_TRIALS = 5
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search tries, how often, and how it compares.
+
+    Attributes:
+        space: Fields of the configuration to search, with their ranges or choices.
+        n_trials: Total number of trials, with pruned trials and those of earlier calls.
+        seed: Random seed of the proposals and of every trial's training.
+        metric: Name of a metric of ``finetune``. ``loss`` is minimised, every other metric is
+            maximised. None is the accuracy of the last target.
+    """
+
+    space: SearchSpace
+    n_trials: int
+    seed: int
+    metric: str | None = None
 
 
 class SearchResult(NamedTuple):
-    """The best configuration, and all that was tried."""
+    """The best configuration, and a table of all trials."""
 
     best: VisionConfig
-    value: float  # of the searched metric
+    value: float  # of the metric
     trials: pl.DataFrame  # number, state, value, measured epochs, and each searched field
 
 
-def search(
+def search_hyperparameters(
     samples: Samples,
     validation: Samples,
     config: VisionConfig,
-    space: SearchSpace,
+    plan: SearchPlan,
     *,
-    n_trials: int,
     workdir: Path,
-    seed: int,
-    metric: str | None = None,
     progress: bool = False,
     device: Device = "auto",
 ) -> SearchResult:
-    """Return the best of the configurations that a tree-structured Parzen estimator proposes.
+    """Return the best configuration among those that a tree-structured Parzen estimator proposes.
 
-    TPE (Bergstra et al., 2011, https://papers.nips.cc/paper/4443) as in Optuna, but every proposal
-    is drawn from the seed and the number of trials before it alone. A trial is pruned after an
-    epoch if it never was as good as the median trial had become by then, or if its loss is not
-    finite or its values do not go together. The study is ``workdir/study.db``, a running trial's
-    checkpoint is beside it; called again, the search goes on from both.
+    TPE (Bergstra et al., 2011, https://papers.nips.cc/paper/4443) as in Optuna, except that every
+    proposal depends only on the seed and the earlier trials. A trial is pruned after an epoch if
+    its best value so far is worse than the median of earlier trials at that epoch. It also counts
+    as pruned if its loss is not finite or its values contradict each other. The study is
+    ``workdir/study.db``, with the checkpoint of a running trial beside it. Called again after an
+    interruption, the search continues from both and ends with the same result.
 
     Args:
-        samples: Pictures and labels to learn from.
+        samples: Pictures and labels to train on.
         validation: Pictures that trials are compared on. The best value is that of the luckiest
-            trial: measure what is chosen on other pictures.
-        config: All that is not searched. Curves of the trials are kept where tracking has a folder.
-        space: What is tried.
-        n_trials: Trials in all, those pruned and those of earlier calls included.
-        workdir: Folder of the study, for one search at a time; the caller's to delete.
-        seed: Seed of the proposals and of every trial's training.
-        metric: As ``finetune`` names it; ``loss`` is made small, any other large. Unset is the
-            accuracy of the last target.
-        progress: Show Lightning's progress bars.
-        device: Where to compute; as for ``finetune``.
+            trial, so measure the chosen configuration on other pictures.
+        config: Values of all fields that are not searched. The curves of trials are kept if
+            ``tracking`` has a folder.
+        plan: What to search, how often, and by which metric.
+        workdir: Folder of the study, for one search at a time. The caller deletes it.
+        progress: Whether to show Lightning's progress bars.
+        device: Device to compute on; see ``finetune``.
 
     Raises:
         MissingExtraError: If Optuna is not installed.
         InvalidArgumentError: If the space does not fit the configuration, or the validation
-            pictures give no such metric; names those that they give.
-        TrainingError: If no trial reached its end, or workdir holds another search.
+            pictures do not give the metric; the message lists those that they give.
+        TrainingError: If every trial failed, or workdir has another search.
     """
     try:
         import optuna
@@ -88,44 +102,45 @@ def search(
         raise MissingExtraError(
             "a hyperparameter search needs Optuna: pip install 'vitrine-recsys[search]'"
         ) from error
-    if n_trials < 1:
-        raise InvalidArgumentError(f"n_trials must be at least 1, got {n_trials}")
+    if plan.n_trials < 1:
+        raise InvalidArgumentError(f"n_trials must be at least 1, got {plan.n_trials}")
     if not samples.classes:
         raise InvalidArgumentError(
             "samples must have at least one target, got none: nothing to learn from"
         )
-    metric = metric or f"accuracy/{list(samples.classes)[-1]}"
+    metric = plan.metric or f"accuracy/{list(samples.classes)[-1]}"
     _check_metric(metric, validation)
-    distributions = _distributions(resolve_space(space, config))
-    identity = _fingerprint(samples, validation, f"{config!r} {space!r} {metric} {seed}")
+    distributions = _distributions(resolve_space(plan.space, config))
+    settings = f"{config!r} {plan.space!r} {metric} {plan.seed}"
+    identity = _fingerprint(samples, validation, settings)
     place = resolve_device(device)
     workdir.mkdir(parents=True, exist_ok=True)
     with _open_study(workdir / "study.db", identity, metric, config) as study:
-        measured = _take_back(study)
-        while (number := len(_finished(study))) < n_trials:
-            study.sampler = optuna.samplers.TPESampler(seed=_sampler_seed(seed, number))
+        measured = _enqueue_interrupted(study)
+        while (number := len(_finished(study))) < plan.n_trials:
+            study.sampler = optuna.samplers.TPESampler(seed=_sampler_seed(plan.seed, number))
             trial = study.ask(distributions)
             folder = workdir / f"trial-{number}"
             run = partial(
                 finetune_run,
                 samples,
-                run=TrainingRun(folder, seed, place, progress),
+                run=TrainingRun(folder, plan.seed, place, progress),
                 validation=validation,
-                callbacks=[_Report(trial, metric, measured)],
+                callbacks=[ReportTrial(trial, metric, measured)],
             )
             value = _measure(run, config, trial, metric)
             pruned = optuna.trial.TrialState.PRUNED if value is None else None
             study.tell(trial, value, state=pruned)
-            logger.info("trial %d of %d: %s, %s", number + 1, n_trials, trial.params, value)
-            # All of it follows from the configuration; a hundred checkpoints would fill a disk.
+            logger.info("trial %d of %d: %s, %s", number + 1, plan.n_trials, trial.params, value)
+            # The checkpoint can be computed again, and a hundred of them would fill a disk.
             shutil.rmtree(folder, ignore_errors=True)
             measured = {}
-        return _conclude(study, config)
+        return _best_of(study, config)
 
 
 def _check_metric(metric: str, validation: Samples) -> None:
-    # A target without a label has no accuracy; see Learner.on_validation_epoch_end.
-    labelled = [name for name, of in validation.targets.items() if (of != UNKNOWN).any()]
+    # A target without a known label has no accuracy; see Learner.on_validation_epoch_end.
+    labelled = [name for name, labels in validation.targets.items() if (labels != UNKNOWN).any()]
     known = [*(f"accuracy/{name}" for name in labelled), "loss"]
     if metric not in known:
         raise InvalidArgumentError(f"metric must be one of {', '.join(known)}, got {metric!r}")
@@ -149,7 +164,7 @@ def _distributions(resolved: Resolved) -> "dict[str, BaseDistribution]":
 
 
 def _fingerprint(samples: Samples, validation: Samples, settings: str) -> str:
-    """Return a digest of what a search depends on, so that no other search is continued."""
+    """Return a digest of everything that the result depends on, which identifies the search."""
     digest = hashlib.sha256(settings.encode())
     for part in (samples, validation):
         digest.update(repr((part.classes, [str(image) for image in part.images])).encode())
@@ -162,7 +177,7 @@ def _fingerprint(samples: Samples, validation: Samples, settings: str) -> str:
 def _open_study(
     path: Path, identity: str, metric: str, config: VisionConfig
 ) -> "Iterator[optuna.Study]":
-    """Yield the study in the file, made if it is not there; Optuna is silent meanwhile."""
+    """Yield the study in the file, created if missing, with Optuna's log lines switched off."""
     import optuna
 
     with contextlib.ExitStack() as cleanup:
@@ -176,23 +191,24 @@ def _open_study(
             storage=storage,
             load_if_exists=True,
             direction="minimize" if metric == "loss" else "maximize",
-            # Before the learning rate is up, all trials are equally bad.
-            pruner=optuna.pruners.MedianPruner(UNPRUNED, math.ceil(config.warmup_epochs)),
+            # Before the learning rate has warmed up, all trials are equally bad.
+            pruner=optuna.pruners.MedianPruner(UNPRUNED_TRIALS, math.ceil(config.warmup_epochs)),
         )
         if study.user_attrs.get("identity", identity) != identity:
             raise TrainingError(
-                f"{path} is of a search with other samples, configuration, space, metric or seed; "
-                "delete it or choose another workdir"
+                f"{path} belongs to a search with other samples, configuration, space, metric or "
+                "seed; delete it or choose another workdir"
             )
         study.set_user_attr("identity", identity)
         yield study
 
 
-def _take_back(study: "optuna.Study") -> Mapping[int, float]:
-    """Have the trial that was running when a search was killed asked again.
+def _enqueue_interrupted(study: "optuna.Study") -> Mapping[int, float]:
+    """Let the study propose the interrupted trial again.
 
     Returns:
-        What it had measured, by epoch: these epochs are in its checkpoint and not run again.
+        The values that it had measured, by epoch. Its checkpoint has these epochs, so they are not
+        run again.
     """
     from optuna.trial import TrialState
 
@@ -211,16 +227,16 @@ def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
 
 
 def _sampler_seed(seed: int, number: int) -> int:
-    # A sampler seeded once would, when a search is continued, propose its first trials again.
+    # With one seed for the whole search, a continued search would propose its first trials again.
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 class _PrunedError(Exception):
-    """Ends a trial that is worse than others were."""
+    """Ends a trial that is worse than earlier ones were."""
 
 
-class _Report(Callback):
-    """Tells a trial its metric after every epoch, and ends it if it is to be pruned."""
+class ReportTrial(Callback):
+    """Reports the metric to a trial after every epoch, and ends the trial if it is pruned."""
 
     def __init__(self, trial: "optuna.Trial", metric: str, measured: Mapping[int, float]) -> None:
         self.trial, self.metric, self.measured = trial, metric, set(measured)
@@ -228,17 +244,17 @@ class _Report(Callback):
             trial.report(value, epoch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the epoch that was just validated.
+        """Report the metric of the epoch that was just validated.
 
         Raises:
-            InvalidArgumentError: If no picture that the metric needs could be read.
+            InvalidArgumentError: If every picture that the metric needs is unreadable.
         """
         name = f"validation/{self.metric}"
         if name not in trainer.callback_metrics:
             raise InvalidArgumentError(
-                f"{self.metric} needs a validation picture with a label that can be read, got none"
+                f"{self.metric} needs a readable validation picture with a known label, got none"
             )
-        # An epoch that was measured, but not yet in the checkpoint, is run again.
+        # An epoch that was measured but is not in the checkpoint yet is run again.
         if trainer.current_epoch not in self.measured:
             value = float(trainer.callback_metrics[name])
             self.trial.report(value, trainer.current_epoch)
@@ -252,7 +268,7 @@ def _measure(
     trial: "optuna.Trial",
     metric: str,
 ) -> float | None:
-    """Return the metric of the trial's tower; none if the trial did not reach its end."""
+    """Return the metric of the trial's tower, or None if the trial did not reach its end."""
     try:
         value = run(with_values(config, trial.params)).metrics[metric]
     except _PrunedError:
@@ -260,11 +276,12 @@ def _measure(
     except (TrainingError, ValidationError) as error:
         logger.warning("a trial with %s cannot be trained: %s", trial.params, error)
         return None
-    # Optuna takes no value that it cannot compare.
+    # Optuna refuses a value that it cannot compare.
     return None if math.isnan(value) else value
 
 
-def _conclude(study: "optuna.Study", config: VisionConfig) -> SearchResult:
+def _best_of(study: "optuna.Study", config: VisionConfig) -> SearchResult:
+    """Return the best configuration of a study and a table of its finished trials."""
     finished = _finished(study)
     complete = [trial for trial in finished if trial.state.name == "COMPLETE"]
     if not complete:
@@ -279,7 +296,7 @@ def _conclude(study: "optuna.Study", config: VisionConfig) -> SearchResult:
         }
         for number, trial in enumerate(finished)
     ]
-    # Choices of one field may be of different types.
+    # The choices of one field may have different types.
     trials = pl.DataFrame(rows, infer_schema_length=None, strict=False)
     best = study.best_trial
     return SearchResult(with_values(config, best.params), study.best_value, trials)

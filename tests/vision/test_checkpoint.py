@@ -1,4 +1,4 @@
-"""A saved tower comes back the same, or the folder is refused."""
+"""A saved tower is loaded unchanged, or its folder is refused."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def copy(folder: Path, to: Path) -> Path:
     return to
 
 
-def test_a_loaded_tower_gives_identical_answers(saved: tuple[VisionTower, Path]) -> None:
+def test_a_loaded_tower_has_identical_outputs(saved: tuple[VisionTower, Path]) -> None:
     tower, folder = saved
     loaded = checkpoint.load(folder)
     np.testing.assert_array_equal(loaded.embed(PICTURES), tower.embed(PICTURES))
@@ -60,7 +60,7 @@ def test_saving_again_writes_the_same_bytes(
         assert (tmp_path / file.name).read_bytes() == file.read_bytes()
 
 
-def test_a_missing_folder_or_part_is_said(saved: tuple[VisionTower, Path], tmp_path: Path) -> None:
+def test_a_missing_folder_or_file_is_named(saved: tuple[VisionTower, Path], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not hold a vision tower"):
         checkpoint.load(tmp_path / "absent")
     (copy(saved[1], tmp_path) / "model.safetensors").unlink()
@@ -68,7 +68,7 @@ def test_a_missing_folder_or_part_is_said(saved: tuple[VisionTower, Path], tmp_p
         checkpoint.load(tmp_path)
 
 
-def test_torn_weights_are_refused(saved: tuple[VisionTower, Path], tmp_path: Path) -> None:
+def test_truncated_weights_are_refused(saved: tuple[VisionTower, Path], tmp_path: Path) -> None:
     file = copy(saved[1], tmp_path) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="is damaged"):
@@ -96,7 +96,7 @@ def test_a_wrong_configuration_is_refused(
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{"])
-def test_a_configuration_that_is_no_object_is_refused(
+def test_a_configuration_that_is_not_a_json_object_is_refused(
     saved: tuple[VisionTower, Path], tmp_path: Path, text: str
 ) -> None:
     (copy(saved[1], tmp_path) / "config.json").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Samples are checked once; pictures are decoded once and served as whole batches."""
+"""Samples are checked when they are made, and pictures are decoded once."""
 
 import logging
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.odd_pictures import broken, readable
+from tests.planted import plain_picture
+from vision.arrays import Ints
 from vision.dataset import EpochShuffle, Samples, decode_samples
 from vision.errors import TrainingError
 from vision.images import load
@@ -19,11 +20,11 @@ from vision.transforms import Preprocess, build_reader
 PREPROCESS = Preprocess(size=24)
 
 
-def labels(*values: int) -> dict[str, np.ndarray]:
+def labels(*values: int) -> dict[str, Ints]:
     return {"colour": np.array(values, dtype=np.int64)}
 
 
-def test_samples_refuse_labels_that_do_not_fit() -> None:
+def test_samples_refuse_labels_of_the_wrong_range_shape_or_type() -> None:
     images, classes = [Path("a"), Path("b")], {"colour": ["red", "blue"]}
     Samples(images, labels(-1, 1), classes)
     with pytest.raises(ValueError, match=r"between -1 and 1, got 0 to 2"):
@@ -38,7 +39,7 @@ def test_samples_refuse_labels_that_do_not_fit() -> None:
         Samples(images, labels(0, 1), {"size": ["small"]})
 
 
-def test_pictures_are_those_on_disk(planted: Callable[..., Samples]) -> None:
+def test_decoded_pictures_equal_those_on_disk(planted: Callable[..., Samples]) -> None:
     samples = planted(6)
     pictures = decode_samples(samples, PREPROCESS, spill=None, progress=False)
     batch = pictures.__getitems__([4, 1])
@@ -51,7 +52,7 @@ def test_pictures_are_those_on_disk(planted: Callable[..., Samples]) -> None:
     torch.testing.assert_close(batch.aspects, torch.tensor([1.2, 1.2]))
 
 
-def test_pictures_beyond_memory_are_the_same(
+def test_pixels_in_a_file_equal_those_in_memory(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     samples = planted(6)
@@ -78,20 +79,20 @@ def test_unreadable_pictures_are_left_out_and_reported(
         assert part in reasons
         assert part in caplog.text
     assert len(pictures) == 5
-    served = pictures.__getitems__(list(range(5)))
-    assert served.rows.tolist() == [0, 1, 3, 4, 6]
-    assert served.targets[:, 0].tolist() == [0, 1, 3, 0, 2]
+    batch = pictures.__getitems__(list(range(5)))
+    assert batch.rows.tolist() == [0, 1, 3, 4, 6]
+    assert batch.targets[:, 0].tolist() == [0, 1, 3, 0, 2]
 
 
-def test_no_readable_picture_is_an_error(tmp_path: Path) -> None:
+def test_samples_without_a_readable_picture_are_refused(tmp_path: Path) -> None:
     samples = Samples([Path("gone.png")], labels(0), {"colour": ["red"]}, root=tmp_path)
     with pytest.raises(TrainingError, match=r"none of 1 pictures can be read: .*gone\.png"):
         decode_samples(samples, PREPROCESS, spill=None, progress=False)
 
 
-def test_extreme_shapes_are_stored(tmp_path: Path) -> None:
-    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
-    Image.new("RGB", (900, 3)).save(tmp_path / "line.png")
+def test_pictures_of_extreme_shapes_are_stored(tmp_path: Path) -> None:
+    plain_picture((0, 0, 0), width=1, height=1).save(tmp_path / "dot.png")
+    plain_picture((0, 0, 0), width=900, height=3).save(tmp_path / "line.png")
     samples = Samples(
         [Path("dot.png"), Path("line.png")], labels(0, 0), {"colour": ["red"]}, root=tmp_path
     )
@@ -99,21 +100,21 @@ def test_extreme_shapes_are_stored(tmp_path: Path) -> None:
     assert pictures.aspects.tolist() == [1.0, 300.0]
 
 
-def test_a_loader_gets_whole_batches(planted: Callable[..., Samples]) -> None:
+def test_a_loader_reads_whole_batches(planted: Callable[..., Samples]) -> None:
     pictures = decode_samples(planted(10), PREPROCESS, spill=None, progress=False)
     batches = list(DataLoader(pictures, batch_size=4, collate_fn=lambda batch: batch))
     assert [len(batch.rows) for batch in batches] == [4, 4, 2]
     assert torch.cat([batch.rows for batch in batches]).tolist() == list(range(10))
 
 
-def test_every_epoch_has_its_own_order_that_a_seed_repeats() -> None:
+def test_every_epoch_has_its_own_order_and_a_seed_repeats_it() -> None:
     def orders(seed: int) -> list[list[int]]:
         sampler = EpochShuffle(50, seed)
-        found = []
+        drawn = []
         for epoch in (0, 1, 2):
             sampler.set_epoch(epoch)
-            found.append(list(sampler))
-        return found
+            drawn.append(list(sampler))
+        return drawn
 
     first = orders(3)
     assert orders(3) == first
@@ -122,7 +123,7 @@ def test_every_epoch_has_its_own_order_that_a_seed_repeats() -> None:
     assert all(sorted(order) == list(range(50)) for order in first)
 
 
-def test_odd_pictures_are_served_and_broken_ones_named_with_a_reason(tmp_path: Path) -> None:
+def test_odd_pictures_are_read_and_broken_ones_are_rejected_with_a_reason(tmp_path: Path) -> None:
     files = {**readable(), **broken()}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -134,8 +135,8 @@ def test_odd_pictures_are_served_and_broken_ones_named_with_a_reason(tmp_path: P
         images, {"kind": np.zeros(len(images), dtype=np.int64)}, {"kind": ["a"]}, root=tmp_path
     )
     pictures = decode_samples(samples, PREPROCESS, spill=None, progress=False)
-    served = {str(images[row]) for row in pictures.rows.tolist()}
-    assert served == set(readable())
+    read = {str(images[row]) for row in pictures.rows.tolist()}
+    assert read == set(readable())
     assert {str(image) for image, _ in pictures.rejected} == {*broken(), "link.png", "missing.jpg"}
     reasons = {str(image): reason for image, reason in pictures.rejected}
     assert "empty" in reasons["empty.jpg"]

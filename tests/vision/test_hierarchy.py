@@ -1,4 +1,4 @@
-"""Levels of a category path agree, and a prediction is one path."""
+"""The levels of a category path agree, and a prediction is one path."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from vision.arrays import Doubles
 from vision.dataset import UNKNOWN
 from vision.hierarchy import CategoryPath, choose_classes, find_category_paths, reconcile_levels
 
@@ -22,15 +22,15 @@ FRUIT = {
 }
 LEVELS = ("category_1", "category_2", "category_3")
 
-Probabilities = dict[str, NDArray[np.float64]]
+Probabilities = dict[str, Doubles]
 
 
 def draw(classes: Mapping[str, Sequence[str]], seed: int, count: int = 5) -> Probabilities:
     rng = np.random.default_rng(seed)
-    return {name: rng.dirichlet(np.ones(len(of)), count) for name, of in classes.items()}
+    return {target: rng.dirichlet(np.ones(len(names)), count) for target, names in classes.items()}
 
 
-def test_levels_are_found_in_the_names_whatever_their_order() -> None:
+def test_levels_follow_from_the_names_in_any_order() -> None:
     (path,) = find_category_paths(FRUIT)
     assert path.targets == LEVELS
     assert [parents.tolist() for parents in path.parents] == [[0, 0, 2, 0], [0, 1, 0]]
@@ -38,7 +38,7 @@ def test_levels_are_found_in_the_names_whatever_their_order() -> None:
     assert backwards.targets == LEVELS
 
 
-def test_names_that_only_look_alike_are_no_path() -> None:
+def test_similar_names_do_not_make_a_path() -> None:
     assert (
         find_category_paths({"a": ["Fruit", "Nut"], "b": ["Fruits > Apple", "Nut > Walnut"]}) == ()
     )
@@ -51,7 +51,7 @@ def test_a_level_may_be_skipped() -> None:
     assert path.parents[0].tolist() == [1, 0]
 
 
-def test_two_paths_stay_apart() -> None:
+def test_two_hierarchies_give_two_paths() -> None:
     shop = {"food": ["A"], "wear": ["W"], "cut": ["W > long", "W > short"], "sort": ["A > a"]}
     assert {path.targets for path in find_category_paths(shop)} == {
         ("food", "sort"),
@@ -59,12 +59,12 @@ def test_two_paths_stay_apart() -> None:
     }
 
 
-def divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+def divergence(p: Doubles, q: Doubles) -> float:
     return float(np.sum(p * np.log(p / q)))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_answer_is_the_distribution_closest_to_all_heads(seed: int) -> None:
+def test_the_result_is_the_distribution_closest_to_all_heads(seed: int) -> None:
     classes = {
         "1": ["a", "b"],
         "2": ["a > c", "a > d", "b > e"],
@@ -74,7 +74,7 @@ def test_the_answer_is_the_distribution_closest_to_all_heads(seed: int) -> None:
     heads = draw(classes, seed, count=1)
     second, first = np.eye(3)[[0, 0, 1, 2, 2]], np.eye(2)[[0, 0, 0, 1, 1]]
 
-    def cost(logits: NDArray[np.float64]) -> float:
+    def cost(logits: Doubles) -> float:
         leaves = np.exp(logits) / np.exp(logits).sum()
         levels = {"1": leaves @ first, "2": leaves @ second, "3": leaves}
         return sum(divergence(levels[name], heads[name][0]) for name in levels)
@@ -87,7 +87,7 @@ def test_the_answer_is_the_distribution_closest_to_all_heads(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-def test_a_class_has_the_sum_of_its_parts(seed: int) -> None:
+def test_a_class_has_the_sum_of_its_subclasses(seed: int) -> None:
     (path,) = find_category_paths(FRUIT)
     heads = draw(FRUIT, seed)
     got = reconcile_levels(heads, [path])
@@ -97,13 +97,13 @@ def test_a_class_has_the_sum_of_its_parts(seed: int) -> None:
             parts = got[fine][:, parents == parent]
             if parts.shape[1]:
                 np.testing.assert_allclose(parts.sum(axis=1), got[coarse][:, parent])
-    # Milk ends early, and no other head has an opinion on it.
+    # The path of Milk ends early, so no finer head changes its probability.
     np.testing.assert_allclose(got["category_1"][:, 1], heads["category_1"][:, 1])
     assert got["colour"] is heads["colour"]
 
 
 @given(seed=st.integers(0, 10_000))
-def test_heads_that_agree_are_left_as_they_are(seed: int) -> None:
+def test_heads_that_agree_are_not_changed(seed: int) -> None:
     paths = find_category_paths(FRUIT)
     once = reconcile_levels(draw(FRUIT, seed), paths)
     again = reconcile_levels(once, paths)
@@ -120,7 +120,9 @@ def ends(path: CategoryPath) -> list[tuple[int, int, int]]:
 
 
 @given(seed=st.integers(0, 10_000), agreed=st.booleans())
-def test_a_prediction_is_the_path_with_most_levels_expected_right(seed: int, agreed: bool) -> None:
+def test_a_prediction_is_the_path_with_most_expected_correct_levels(
+    seed: int, agreed: bool
+) -> None:
     (path,) = find_category_paths(FRUIT)
     heads = draw(FRUIT, seed)
     probabilities = reconcile_levels(heads, [path]) if agreed else heads
@@ -139,7 +141,7 @@ def test_a_prediction_is_the_path_with_most_levels_expected_right(seed: int, agr
         assert predicted["colour"][row] == probabilities["colour"][row].argmax()
 
 
-def test_a_small_class_is_not_preferred_for_having_few_parts() -> None:
+def test_a_class_with_few_subclasses_is_not_preferred() -> None:
     classes = {"1": ["many", "one"], "2": [f"many > {n}" for n in range(10)] + ["one > x"]}
     probabilities = {"1": np.array([[0.7, 0.3]]), "2": np.array([[0.07] * 10 + [0.3]])}
     assert choose_classes(probabilities, find_category_paths(classes))["1"].tolist() == [0]
@@ -152,7 +154,7 @@ def test_a_probable_early_end_beats_a_longer_path() -> None:
     assert {name: rows.tolist() for name, rows in predicted.items()} == {"1": [0], "2": [UNKNOWN]}
 
 
-def test_probabilities_that_underflowed_to_zero_still_agree() -> None:
+def test_probabilities_of_zero_still_agree() -> None:
     classes = {"1": ["a", "b"], "2": ["a > c", "a > d", "b > e"]}
     heads = {
         "1": np.array([[1, 0], [0, 1]], dtype=np.float32),
@@ -164,9 +166,9 @@ def test_probabilities_that_underflowed_to_zero_still_agree() -> None:
     np.testing.assert_allclose(got["2"][:, 2], got["1"][:, 1], rtol=1e-6)
 
 
-def test_no_pictures_are_no_trouble() -> None:
+def test_no_pictures_give_no_rows() -> None:
     paths = find_category_paths(FRUIT)
-    nothing = {name: np.zeros((0, len(of)), np.float32) for name, of in FRUIT.items()}
+    nothing = {target: np.zeros((0, len(names)), np.float32) for target, names in FRUIT.items()}
     assert choose_classes(reconcile_levels(nothing, paths), paths)["category_3"].shape == (0,)
 
 

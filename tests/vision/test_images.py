@@ -1,4 +1,4 @@
-"""Whatever the bytes are, decode answers an upright RGB picture or ImageError."""
+"""For any bytes, decode returns an upright RGB image or raises ImageError."""
 
 import os
 import random
@@ -19,7 +19,7 @@ RED, GREEN = (200, 30, 40), (20, 180, 60)
 
 
 def two_colours(width: int = 40, height: int = 20) -> Image.Image:
-    """Left half red, right half green."""
+    """Return a picture with a red left half and a green right half."""
     picture = Image.new("RGB", (width, height), RED)
     picture.paste(GREEN, (width // 2, 0, width, height))
     return picture
@@ -38,7 +38,7 @@ def test_every_accepted_format_gives_the_same_picture(kind: str) -> None:
     assert is_close(picture.getpixel((35, 10)), GREEN)
 
 
-def test_empty_bytes_say_so() -> None:
+def test_empty_bytes_are_refused() -> None:
     with pytest.raises(ImageError, match="empty: got 0 bytes"):
         decode(b"")
 
@@ -55,13 +55,13 @@ def test_too_many_pixels_are_refused() -> None:
 
 
 @pytest.mark.parametrize("side", [7_000, 12_000, 50_000])
-def test_a_decompression_bomb_is_refused_on_its_header(side: int) -> None:
+def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
     with pytest.raises(ImageError, match="at most 40000000 pixels"):
         decode(bomb(side, side))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
-def test_a_truncated_picture_is_refused(kind: str) -> None:
+def test_a_truncated_image_is_refused(kind: str) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     data = encode(noise, kind)
     with pytest.raises(ImageError, match="cannot be decoded"):
@@ -71,7 +71,7 @@ def test_a_truncated_picture_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     "data", [b"hello, world", b"%PDF-1.7 ...", b"\x00" * 64, b"GIF89a", b"<svg/>"]
 )
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_refused(data: bytes) -> None:
     with pytest.raises(ImageError, match="cannot be decoded: got"):
         decode(data)
 
@@ -83,7 +83,7 @@ def test_formats_outside_the_list_are_refused() -> None:
         decode(encode(two_colours(), "EPS"))
 
 
-def test_the_extension_is_never_trusted(tmp_path: Path) -> None:
+def test_the_file_extension_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "really_a_png.jpg").write_bytes(encode(two_colours(), "PNG"))
     assert decode((tmp_path / "really_a_png.jpg").read_bytes()).size == (40, 20)
     (tmp_path / "really_text.png").write_text("not a picture")
@@ -97,7 +97,7 @@ def test_cmyk_becomes_rgb() -> None:
     assert is_close(picture.getpixel((5, 10)), RED, tolerance=20)
 
 
-def test_sixteen_bits_are_scaled_not_clipped() -> None:
+def test_16_bit_values_are_scaled_and_not_clipped() -> None:
     values = np.linspace(0, 65_535, 64, dtype=np.uint16).reshape(8, 8)
     picture = np.asarray(decode(encode(Image.fromarray(values), "PNG")))
     assert picture.shape == (8, 8, 3)
@@ -110,7 +110,7 @@ def test_float_pixels_are_refused() -> None:
         decode(encode(Image.new("F", (4, 4), 0.5), "TIFF"))
 
 
-def test_transparent_parts_are_white_in_every_mode_that_has_them() -> None:
+def test_transparent_parts_become_white_in_every_mode() -> None:
     rgba = two_colours().convert("RGBA")
     rgba.paste((0, 0, 0, 0), (0, 0, 20, 20))
     palette = two_colours().quantize(4)
@@ -136,7 +136,7 @@ def test_modes_without_colour_become_rgb(mode: str) -> None:
     assert (picture.mode, picture.size) == ("RGB", (5, 4))
 
 
-def test_an_animation_gives_its_first_frame() -> None:
+def test_the_first_frame_of_an_animation_is_read() -> None:
     frames = [Image.new("RGB", (9, 9), colour) for colour in (RED, GREEN)]
     for kind in ("GIF", "WEBP", "PNG"):
         data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
@@ -163,7 +163,7 @@ def test_exif_rotation_is_undone(orientation: int) -> None:
     assert is_close(picture.getpixel((5, 10)), RED)
 
 
-def test_a_picture_of_one_pixel_and_a_line_are_pictures() -> None:
+def test_images_of_one_pixel_and_of_one_row_are_accepted() -> None:
     assert decode(encode(Image.new("RGB", (1, 1)), "PNG")).size == (1, 1)
     assert decode(encode(Image.new("RGB", (5_000, 1)), "PNG")).size == (5_000, 1)
 
@@ -177,7 +177,7 @@ def test_reduced_decoding_keeps_both_sides_above_the_minimum() -> None:
 
 
 def odd_modes() -> dict[str, bytes]:
-    """Return one picture in every mode that is converted, by the mode's name."""
+    """Return one image in every mode that is converted, by the name of the mode."""
     pixels = np.random.default_rng(0).integers(0, 256, (54, 72, 4), dtype=np.uint8)
     rgba = Image.fromarray(pixels)
     rgb, grey = rgba.convert("RGB"), rgba.convert("L")
@@ -240,7 +240,7 @@ def test_a_large_image_takes_little_more_memory_than_its_pixels(mode: str, tmp_p
     side = 3_000
     path = tmp_path / "large.png"
     path.write_bytes(encode(Image.new(mode, (side, side)), "PNG"))
-    # In a process of its own, whose peak is that of nothing else.
+    # A process of its own has a peak of memory that is due to this image only.
     program = r"""if True:
         import re, sys
         from PIL import Image
@@ -262,7 +262,7 @@ def test_a_large_image_takes_little_more_memory_than_its_pixels(mode: str, tmp_p
     assert int(done.stdout) / 1e3 < decoded_mb + 20
 
 
-def test_any_damage_gives_a_picture_or_an_image_error() -> None:
+def test_damaged_bytes_give_an_image_or_an_image_error() -> None:
     rng = random.Random(0)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -308,7 +308,7 @@ def test_load_stays_inside_its_root(tmp_path: Path) -> None:
             load(path, root)
 
 
-def test_load_refuses_what_is_not_a_file(tmp_path: Path) -> None:
+def test_load_refuses_folders_pipes_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="cannot be found"):
         load("absent.png", tmp_path)
     with pytest.raises(ImageError, match="cannot be found"):
@@ -323,7 +323,7 @@ def test_load_refuses_what_is_not_a_file(tmp_path: Path) -> None:
         load("loop.png", tmp_path)
 
 
-def test_load_reads_no_more_than_it_may(tmp_path: Path) -> None:
+def test_load_refuses_files_with_too_many_bytes(tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(b"x" * 100)
     with pytest.raises(ImageError, match=r"large\.png: image must be at most 50 bytes"):
         load("large.png", tmp_path, max_bytes=50)

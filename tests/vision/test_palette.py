@@ -1,4 +1,4 @@
-"""Named colours: known colours by name, shares, and what is background and what is not."""
+"""Known colours get their names, and the background does not count."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from vision.palette import (
     to_lab,
 )
 
-# The sixteen colours of HTML 4 by the palette's names.
+# The sixteen colours of HTML 4 and their names in the palette.
 HTML = {
     "aqua": "turquoise",
     "black": "black",
@@ -37,7 +37,7 @@ HTML = {
     "white": "white",
     "yellow": "yellow",
 }
-# Cloth, as it is photographed, and as it is called.
+# Colours of cloth in photos and their names.
 CLOTH = {
     "#4a6a8c": "blue",  # washed denim
     "#1b2233": "navy",
@@ -75,14 +75,14 @@ def only(colour: str) -> list[ColourShare]:
         ((0, 255, 0), (87.74, -86.18, 83.18)),
         ((0, 0, 255), (32.30, 79.19, -107.86)),
         ((119, 119, 119), (50.03, 0.0, 0.0)),
-        ((10, 5, 2), (1.60, 0.89, 1.60)),  # in the tangent's part
+        ((10, 5, 2), (1.60, 0.89, 1.60)),  # in the range of the tangent
     ],
 )
-def test_lab_is_that_of_the_standard(
+def test_lab_values_are_those_of_the_standard(
     pixel: tuple[int, int, int], lab: tuple[float, float, float]
 ) -> None:
-    found = to_lab(np.array([pixel], dtype=np.uint8))[0]
-    np.testing.assert_allclose(found, lab, atol=0.05)
+    got = to_lab(np.array([pixel], dtype=np.uint8))[0]
+    np.testing.assert_allclose(got, lab, atol=0.05)
 
 
 @pytest.mark.parametrize(("colour", "name"), [*HTML.items(), *CLOTH.items()])
@@ -91,20 +91,20 @@ def test_a_flat_colour_has_its_name(colour: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PALETTE)
-def test_every_anchor_is_of_its_own_colour_and_no_other(name: str) -> None:
+def test_every_anchor_belongs_to_one_colour_only(name: str) -> None:
     others = [lab for other, anchors in PALETTE.items() if other != name for lab in anchors]
     assert not set(PALETTE[name]) & set(others)
 
 
-def test_two_halves_have_half_each_and_order_is_by_share() -> None:
+def test_two_halves_have_equal_shares_and_the_largest_share_comes_first() -> None:
     picture = Image.new("RGB", (80, 80), "red")
     picture.paste("blue", (40, 0, 80, 80))
     assert dict(name_colours(picture)) == pytest.approx({"red": 0.5, "blue": 0.5})
     picture.paste("blue", (30, 0, 80, 80))
-    assert [one.colour for one in name_colours(picture)] == ["blue", "red"]
+    assert [found.colour for found in name_colours(picture)] == ["blue", "red"]
 
 
-def test_shares_are_those_of_a_loop_over_the_pixels() -> None:
+def test_shares_equal_those_of_a_loop_over_the_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     totals = dict.fromkeys(PALETTE, 0.0)
     for row in range(SIDE):
@@ -129,14 +129,14 @@ def test_a_plain_background_does_not_count(background: str) -> None:
     assert name_colours(picture) == only("red")
 
 
-def test_a_background_that_is_a_little_uneven_is_plain() -> None:
+def test_a_slightly_noisy_background_counts_as_plain() -> None:
     picture = np.asarray(product("olive", "white", box=(20, 12, 44, 52))).astype(np.int64)
     noise = np.random.default_rng(0).integers(-4, 1, picture.shape)
     noisy = Image.fromarray(np.clip(picture + noise, 0, 255).astype(np.uint8))
     assert name_colours(noisy) == only("olive")
 
 
-def test_white_inside_a_white_products_outline_is_the_product() -> None:
+def test_white_inside_the_outline_of_a_white_product_is_foreground() -> None:
     picture = product("#d8d8d8", "white", box=(12, 12, 52, 52))
     ImageDraw.Draw(picture).rectangle((14, 14, 50, 50), fill="white")
     foreground = find_foreground(to_lab(np.asarray(picture)))
@@ -144,18 +144,18 @@ def test_white_inside_a_white_products_outline_is_the_product() -> None:
     assert name_colours(picture)[0].colour == "white"
 
 
-def test_what_cannot_be_told_from_its_background_has_the_colour_of_the_picture() -> None:
+def test_a_picture_without_a_visible_product_has_the_colour_of_its_background() -> None:
     assert name_colours(flat("white")) == only("white")
     speck = product("black", "white", box=(30, 30, 32, 32))
     assert name_colours(speck) == [ColourShare("white", pytest.approx(0.99, abs=0.005))]
 
 
-def test_all_of_a_photo_without_a_plain_background_counts() -> None:
+def test_all_pixels_count_without_a_plain_background() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert find_foreground(to_lab(pixels)).all()
 
 
-def test_the_middle_counts_more_than_the_edges() -> None:
+def test_the_centre_counts_more_than_the_edges() -> None:
     stripes = Image.new("RGB", (60, 60), "red")
     stripes.paste("green", (20, 0, 40, 60))
     stripes.paste("blue", (40, 0, 60, 60))
@@ -164,7 +164,7 @@ def test_the_middle_counts_more_than_the_edges() -> None:
     assert shares["red"] == pytest.approx(shares["blue"], abs=0.02)
 
 
-def test_an_alpha_channel_says_what_the_product_is() -> None:
+def test_an_alpha_channel_marks_the_product() -> None:
     picture = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
     picture.paste((255, 255, 255, 255), (20, 12, 44, 52))
     assert name_colours(picture) == only("white")
@@ -181,27 +181,28 @@ def test_the_mode_does_not_matter(mode: str) -> None:
 
 
 @pytest.mark.parametrize("name", readable())
-def test_odd_pictures_have_colours(name: str) -> None:
-    shares = [one.share for one in name_colours(decode(readable()[name]), min_share=0.0)]
+def test_odd_pictures_have_colours_with_shares_that_sum_to_1(name: str) -> None:
+    colours = name_colours(decode(readable()[name]), min_share=0.0)
+    shares = [colour.share for colour in colours]
     assert sum(shares) == pytest.approx(1.0)
     assert shares == sorted(shares, reverse=True)
 
 
 @pytest.mark.parametrize("name", broken())
-def test_broken_pictures_have_none(name: str) -> None:
+def test_broken_pictures_are_refused(name: str) -> None:
     with pytest.raises(ImageError, match="image"):
         name_colours(decode(broken()[name]))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.floats(0.0, 1.0))
-def test_shares_are_in_order_large_enough_and_the_same_in_the_mirror(
+def test_shares_are_sorted_above_the_minimum_and_equal_for_the_mirror_image(
     n_blocks: int, seed: int, min_share: float
 ) -> None:
     blocks = np.random.default_rng(seed).integers(0, 256, (n_blocks, n_blocks, 3), dtype=np.uint8)
     picture = Image.fromarray(blocks).resize((SIDE, SIDE), Image.Resampling.NEAREST)
     found = name_colours(picture, min_share=min_share)
-    shares = [one.share for one in found]
+    shares = [colour.share for colour in found]
     assert shares == sorted(shares, reverse=True)
     assert all(share >= min_share for share in shares)
     assert sum(shares) <= 1.0 + 1e-9
@@ -211,7 +212,7 @@ def test_shares_are_in_order_large_enough_and_the_same_in_the_mirror(
     assert dict(name_colours(mirrored, min_share=0.0)) == pytest.approx(everything)
 
 
-def test_deep_pictures_and_impossible_shares_are_refused() -> None:
+def test_pictures_with_16_bits_and_impossible_shares_are_refused() -> None:
     with pytest.raises(ValueError, match=r"8 bits a channel, got mode 'I;16'; read it with"):
         name_colours(Image.new("I;16", (4, 4)))
     with pytest.raises(ValueError, match=r"min_share must be from 0 to 1, got 1.5"):
@@ -222,4 +223,4 @@ def test_a_jpeg_of_a_product_on_white_has_the_products_colours() -> None:
     picture = product("navy", "white", box=(16, 8, 48, 56))
     ImageDraw.Draw(picture).rectangle((16, 8, 48, 20), fill="#e0d0b0")
     shares = name_colours(decode(encode(picture, "JPEG", quality=85)))
-    assert [one.colour for one in shares] == ["navy", "beige"]
+    assert [share.colour for share in shares] == ["navy", "beige"]

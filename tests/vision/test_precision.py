@@ -1,4 +1,4 @@
-"""bfloat16 only where the hardware computes in it."""
+"""Automatic precision is bfloat16 only on hardware that computes in it."""
 
 import pytest
 import torch
@@ -17,19 +17,19 @@ CPU = torch.device("cpu")
         ({}, "32-true"),
     ],
 )
-def test_auto_follows_the_processor(
+def test_auto_depends_on_the_capabilities_of_the_cpu(
     monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], wanted: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
     assert resolve_precision("auto", CPU) == wanted
 
 
-def test_a_named_precision_is_kept() -> None:
+def test_an_explicit_precision_is_kept() -> None:
     assert resolve_precision("32-true", CPU) == "32-true"
     assert resolve_precision("bf16-mixed", CPU) == "bf16-mixed"
 
 
-def test_autocast_computes_in_it() -> None:
+def test_autocast_computes_in_the_precision() -> None:
     matrix = torch.ones(4, 4)
     with autocast("bf16-mixed", CPU):
         assert (matrix @ matrix).dtype == torch.bfloat16

@@ -1,4 +1,4 @@
-"""Views of a picture: where they look, and that a tower's answers are averaged over them."""
+"""Views have the right place in the picture, and outputs of a tower are averaged over them."""
 
 import pytest
 import torch
@@ -15,8 +15,8 @@ def test_every_view_has_the_size_of_the_picture(views: Views, count: int) -> Non
     assert {view.shape for view in drawn} == {(3, 3, 20, 20)}
 
 
-def test_views_look_at_the_corners_and_the_centre() -> None:
-    # Brightness grows to the right in one channel and downwards in another.
+def test_crops_show_the_corners_and_the_centre() -> None:
+    # Brightness rises to the right in one channel and downwards in another.
     ramp = torch.linspace(0, 1, 20)
     images = torch.stack([ramp.expand(20, 20), ramp[:, None].expand(20, 20), torch.zeros(20, 20)])
     drawn = list(draw_views(images[None], "crops"))
@@ -28,7 +28,7 @@ def test_views_look_at_the_corners_and_the_centre() -> None:
         assert torch.equal(mirrored, whole.flip(3))
 
 
-def test_answers_are_the_mean_of_the_views() -> None:
+def test_outputs_are_averaged_over_the_views() -> None:
     torch.manual_seed(0)
     tower = VisionTower(build_backbone("test_resnet", size=32), dim=6, classes={"kind": ["a", "b"]})
     tower.eval()

@@ -1,4 +1,4 @@
-"""A tower gives unit-length embeddings and classes, the same whatever batch a picture is in."""
+"""A tower returns unit-length embeddings and classes, which do not depend on the batch."""
 
 import io
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ CLASSES = {"level 0": ["fruit", "milk"], "a.b": ["red", "green", "blue"]}
 def tower() -> VisionTower:
     torch.manual_seed(0)
     tower = VisionTower(build_backbone("resnet10t", size=32), dim=16, classes=CLASSES, dropout=0.5)
-    # Statistics as after training, so that evaluation mode does not answer with constants.
+    # Batch norms need the statistics of a trained network, or all embeddings would be the same.
     tower.train()
     with torch.no_grad():
         for _ in range(20):
@@ -36,7 +36,7 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(pixels).resize((50, 40)) for pixels in small]
 
 
-def test_embeddings_have_unit_length_and_classes_their_logits(tower: VisionTower) -> None:
+def test_outputs_have_unit_length_embeddings_and_logits_of_every_target(tower: VisionTower) -> None:
     images = torch.randn(5, 3, 32, 32)
     output = tower.outputs(images)
     assert output.embeddings.shape == (5, 16)
@@ -49,7 +49,7 @@ def test_embeddings_have_unit_length_and_classes_their_logits(tower: VisionTower
     torch.testing.assert_close(tower.logits(images)["a.b"], output.logits["a.b"])
 
 
-def test_a_wrong_shape_is_named(tower: VisionTower) -> None:
+def test_a_wrong_shape_is_refused(tower: VisionTower) -> None:
     with pytest.raises(ValueError, match=r"must have shape \(B, 3, 32, 32\), got \(3, 32, 32\)"):
         tower(torch.zeros(3, 32, 32))
     with pytest.raises(ValueError, match=r"got \(2, 1, 32, 32\)"):
@@ -66,7 +66,7 @@ def test_embed_does_not_depend_on_the_batch(
     assert np.linalg.norm(whole[0] - whole[1]) > 0.05
 
 
-def test_bytes_paths_and_pictures_are_the_same_to_embed(
+def test_bytes_paths_and_images_have_the_same_embedding(
     tower: VisionTower, pictures: list[Image.Image], tmp_path: Path
 ) -> None:
     buffer = io.BytesIO()
@@ -76,7 +76,7 @@ def test_bytes_paths_and_pictures_are_the_same_to_embed(
     np.testing.assert_allclose(got, got[:1].repeat(3, axis=0), atol=1e-6)
 
 
-def test_embed_reads_an_iterator_no_further_than_two_batches_ahead(
+def test_batches_are_read_at_most_two_ahead_from_an_iterator(
     tower: VisionTower, pictures: list[Image.Image]
 ) -> None:
     def endless() -> Iterator[Image.Image]:
@@ -87,28 +87,43 @@ def test_embed_reads_an_iterator_no_further_than_two_batches_ahead(
     assert next(batches).shape == (4, 3, 32, 32)
 
 
-def test_predict_gives_probabilities(tower: VisionTower, pictures: list[Image.Image]) -> None:
+def test_predict_proba_returns_probabilities(
+    tower: VisionTower, pictures: list[Image.Image]
+) -> None:
     got = tower.predict_proba(pictures, batch_size=4)
     assert got["level 0"].shape == (9, 2)
     np.testing.assert_allclose(got["a.b"].sum(axis=1), np.ones(9), rtol=1e-5)
 
 
-def test_no_pictures_give_no_rows(tower: VisionTower) -> None:
+def test_predict_returns_the_names_of_the_most_probable_classes(
+    tower: VisionTower, pictures: list[Image.Image]
+) -> None:
+    got = tower.predict(pictures, batch_size=4)
+    for target, rows in tower.predict_proba(pictures).items():
+        assert got[target].tolist() == [CLASSES[target][index] for index in rows.argmax(axis=1)]
+    assert len(set(got["a.b"].tolist())) > 1, "the pictures are of different classes"
+
+
+def test_no_images_give_no_rows(tower: VisionTower) -> None:
     assert tower.embed([]).shape == (0, 16)
+    assert {name: labels.shape for name, labels in tower.predict([]).items()} == {
+        "level 0": (0,),
+        "a.b": (0,),
+    }
     assert {name: rows.shape for name, rows in tower.predict_proba([]).items()} == {
         "level 0": (0, 2),
         "a.b": (0, 3),
     }
 
 
-def test_an_unreadable_picture_is_named_by_its_position(
+def test_an_unreadable_image_is_named_by_its_position(
     tower: VisionTower, pictures: list[Image.Image]
 ) -> None:
     with pytest.raises(ImageError, match="image 2: image is empty"):
         tower.embed([*pictures[:2], b""], batch_size=2)
 
 
-def test_embed_leaves_a_training_tower_in_training(
+def test_a_tower_in_training_mode_stays_in_it(
     tower: VisionTower, pictures: list[Image.Image]
 ) -> None:
     wanted = tower.embed(pictures)
@@ -127,6 +142,6 @@ def test_bfloat16_embeddings_are_close(tower: VisionTower, pictures: list[Image.
     assert 0 < np.abs(exact - rough).max() < 0.05
 
 
-def test_a_batch_of_none_is_refused(tower: VisionTower) -> None:
+def test_a_batch_size_of_0_is_refused(tower: VisionTower) -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         tower.embed([], batch_size=0)

@@ -1,4 +1,4 @@
-"""A picture becomes the tensor that the tower was trained to read."""
+"""A picture becomes the tensor that a tower was trained on."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from vision.transforms import TALL, Preprocess, build_eval_transform, build_read
 
 
 def halves(width: int, height: int) -> Image.Image:
-    """Left half black, right half white."""
+    """Return a picture with a black left half and a white right half."""
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     pixels[:, width // 2 :] = 255
     return Image.fromarray(pixels)
@@ -42,7 +42,7 @@ def test_normalise_is_the_batched_form_of_the_eval_transform() -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
-def test_pixels_are_pillow_s_but_for_a_level(interpolation: str) -> None:
+def test_pixels_differ_from_those_of_pillow_by_at_most_one_level(interpolation: str) -> None:
     preprocess = Preprocess.model_validate({"size": 20, "interpolation": interpolation})
     pixels = build_reader(preprocess)(noise(48, 64)).permute(1, 2, 0).numpy().astype(int)
     filters = Image.Resampling[interpolation.upper()]
@@ -62,7 +62,9 @@ def test_stretch_keeps_all_of_a_wide_picture_and_crop_keeps_its_centre() -> None
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize("turned", [False, True])
-def test_the_centre_is_that_of_the_whole_picture_resized(interpolation: str, turned: bool) -> None:
+def test_cropping_equals_resizing_and_cutting_out_the_centre(
+    interpolation: str, turned: bool
+) -> None:
     picture = noise(40, 120).rotate(90 * turned, expand=True)
     preprocess = Preprocess.model_validate(
         {"size": 20, "fit": "crop", "interpolation": interpolation}
@@ -73,15 +75,16 @@ def test_the_centre_is_that_of_the_whole_picture_resized(interpolation: str, tur
     )
     box = (0, 20, 20, 40) if turned else (20, 0, 40, 20)
     wanted = np.asarray(whole.crop(box)).astype(int).transpose(2, 0, 1)
-    # At the two edges that were cut, the filter no longer sees what lies beyond them.
+    # At the two cut edges the filter does not see the pixels beyond them.
     inner = (slice(None), slice(5, -5), slice(None)) if turned else (..., slice(5, -5))
     assert np.abs(pixels - wanted)[inner].max() <= 2
 
 
 class Largest(TorchDispatchMode):
-    """Keeps how many numbers the largest tensor had that was made meanwhile.
+    """Records the size of the largest tensor made while it is active.
 
-    Resizing makes one that it shows nobody: as wide as its result, as high as what it was given.
+    Resizing makes a hidden tensor with the width of its result and the height of its input, which
+    is counted, too.
     """
 
     count = 0
@@ -99,7 +102,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("size", [(1, 3_000), (3_000, 1)])
-def test_a_line_is_never_made_larger_than_what_the_tower_sees(size: tuple[int, int]) -> None:
+def test_cropping_a_line_makes_no_tensor_larger_than_the_result(size: tuple[int, int]) -> None:
     read = build_reader(Preprocess(size=64, fit="crop"))
     with Largest() as largest:
         assert read(Image.new("RGB", size)).shape == (3, 64, 64)
@@ -107,7 +110,7 @@ def test_a_line_is_never_made_larger_than_what_the_tower_sees(size: tuple[int, i
 
 
 @pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (63, 5_000)])
-def test_a_line_is_stretched_without_a_wide_copy_of_its_height(size: tuple[int, int]) -> None:
+def test_stretching_a_line_makes_no_wide_copy_of_its_height(size: tuple[int, int]) -> None:
     read = build_reader(Preprocess(size=64))
     picture = noise(size[1], size[0])
     with Largest() as largest:
@@ -118,7 +121,7 @@ def test_a_line_is_stretched_without_a_wide_copy_of_its_height(size: tuple[int, 
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])
-def test_extreme_shapes_fit(size: tuple[int, int]) -> None:
+def test_pictures_of_extreme_shapes_become_squares(size: tuple[int, int]) -> None:
     for fit in ("stretch", "crop"):
         pixels = build_reader(Preprocess(size=16, fit=fit))(Image.new("RGB", size))
         assert pixels.shape == (3, 16, 16)

@@ -1,4 +1,4 @@
-"""Every library's networks through one builder, with weights from disk or none."""
+"""One builder makes the networks of every library, with or without weights from disk."""
 
 import urllib.error
 from collections import Counter
@@ -50,7 +50,7 @@ SMALL: dict[str, Any] = {
     "intermediate_size": 16,
 }
 VISION = {**SMALL, "image_size": 32, "patch_size": 8}
-# As their checkpoints are published: CLIP and SigLIP with their half that reads text.
+# Networks as they are published: CLIP and SigLIP include their text half.
 TRANSFORMERS: dict[str, Callable[[], PreTrainedModel]] = {
     "CLIP": lambda: CLIPModel(
         CLIPConfig(text_config={**SMALL, "vocab_size": 9}, vision_config=VISION, projection_dim=8)
@@ -64,7 +64,7 @@ TRANSFORMERS: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 def publish(network: PreTrainedModel, folder: Path, **processor: Any) -> str:
-    """Write a network and its image processor as a hub does and return its name as a backbone."""
+    """Write a network and its image processor as on a hub, and return its backbone name."""
     network.save_pretrained(folder)
     CLIPImageProcessor(**processor).save_pretrained(folder)
     return f"transformers/{folder}"
@@ -91,16 +91,18 @@ def publish(network: PreTrainedModel, folder: Path, **processor: Any) -> str:
         ("torchvision/swin_t", 64),
     ],
 )
-def test_every_family_gives_features_of_the_size_it_says(name: str, size: int) -> None:
+def test_every_family_returns_features_of_its_dim(name: str, size: int) -> None:
     backbone = build_backbone(name, size=size)
-    # In training mode, in which some networks would classify from their middle, too.
+    # In training mode some networks would also return auxiliary classes.
     features = backbone.network.train()(torch.zeros(2, 3, size, size))
     assert features.shape == (2, backbone.dim)
     assert backbone.preprocess.size == size
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS)
-def test_a_transformers_tower_is_the_vision_half_at_any_size(family: str, tmp_path: Path) -> None:
+def test_a_transformers_backbone_is_the_vision_half_at_any_size(
+    family: str, tmp_path: Path
+) -> None:
     saved = TRANSFORMERS[family]().eval()
     name = publish(saved, tmp_path)
     half: Any = getattr(saved, "vision_model", saved)
@@ -109,7 +111,7 @@ def test_a_transformers_tower_is_the_vision_half_at_any_size(family: str, tmp_pa
     wanted = half(pixel_values=images).pooler_output
     torch.testing.assert_close(backbone.network.eval()(images), wanted)
     assert not any("text" in key for key in backbone.network.state_dict())
-    # At another size the weights are the same, and the positions are resampled on the way.
+    # At another size the weights are the same and the position embeddings are resampled.
     larger = build_backbone(name, pretrained=True, size=48)
     torch.testing.assert_close(larger.network.state_dict(), backbone.network.state_dict())
     restored = restore_backbone(larger.spec, larger.preprocess)
@@ -129,20 +131,20 @@ def test_an_unknown_name_lists_similar_ones() -> None:
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "efficientnet_b0", "swin_t", "maxvit_t"])
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_torchvision_s_stochastic_depth_rises_to_the_rate(name: str, rate: float) -> None:
+def test_stochastic_depth_of_torchvision_rises_to_the_rate(name: str, rate: float) -> None:
     published = torchvision.models.get_model(name)
     network = build_backbone(f"torchvision/{name}", size=224, drop_path=rate).network
     before, after = (
         torch.tensor([part.p for part in one.modules() if isinstance(part, StochasticDepth)])
         for one in (published, network)
     )
-    # Whatever the library's own rate is, which is not 0 for any of them.
+    # The default rate of the library, which is above 0 for all of them, is replaced.
     assert before[-1] > 0
     torch.testing.assert_close(after, before * rate / before[-1])
 
 
-def test_transformers_stochastic_depth_is_the_rate(tmp_path: Path) -> None:
-    # Published with a rate of its own.
+def test_stochastic_depth_of_transformers_is_the_rate(tmp_path: Path) -> None:
+    # The published configuration has another rate.
     saved = Dinov2Model(Dinov2Config(**VISION, drop_path_rate=0.2))
     name = publish(saved, tmp_path)
     images = torch.rand(4, 3, 32, 32)
@@ -165,7 +167,7 @@ def test_transformers_stochastic_depth_is_the_rate(tmp_path: Path) -> None:
         ("transformers", "drop_path must be 0 for 'transformers/.*, .*got 0.1"),
     ],
 )
-def test_stochastic_depth_where_there_is_none_is_an_error(
+def test_a_rate_for_a_network_without_stochastic_depth_is_refused(
     name: str, message: str, tmp_path: Path
 ) -> None:
     if name == "transformers":
@@ -178,7 +180,7 @@ def test_stochastic_depth_where_there_is_none_is_an_error(
 
 def test_weights_come_from_a_file_or_a_folder(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    # With its classifier, as published weights are.
+    # Published weights include a classifier.
     saved = timm.create_model("resnet10t")
     save_file(saved.state_dict(), tmp_path / "model.safetensors")
     wanted = saved.state_dict()["layer4.0.conv1.weight"]
@@ -200,7 +202,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         build_backbone("resnet10t", pretrained=str(tmp_path))
 
 
-def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
+def test_a_missing_path_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
     for path in (str(tmp_path / "absent"), "./absent", "absent"):
         with pytest.raises(WeightsError, match=r"neither a \.safetensors file"):
             build_backbone("resnet10t", pretrained=path)
@@ -222,13 +224,13 @@ def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(tmp_path: Path) -> N
         ("torchvision/resnet18", True),
     ],
 )
-def test_named_weights_without_a_network_say_how_to_get_them(
+def test_the_error_for_unreachable_weights_says_how_to_get_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, pretrained: bool | str
 ) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
         raise urllib.error.URLError("Name or service not known")
 
-    # The hub's own switch, and torch's one way to the network.
+    # These switch off the hub and the only download function of torch.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -236,7 +238,7 @@ def test_named_weights_without_a_network_say_how_to_get_them(
         build_backbone(name, pretrained=pretrained)
 
 
-def test_transformers_normalisation_and_filter_come_from_the_processor(tmp_path: Path) -> None:
+def test_normalisation_and_filter_come_from_the_image_processor(tmp_path: Path) -> None:
     name = publish(
         TRANSFORMERS["ViT"](),
         tmp_path,
@@ -249,7 +251,7 @@ def test_transformers_normalisation_and_filter_come_from_the_processor(tmp_path:
     )
 
 
-def test_transformers_weights_are_full_precision_and_whole(tmp_path: Path) -> None:
+def test_weights_of_transformers_are_float32_and_complete(tmp_path: Path) -> None:
     half = publish(TRANSFORMERS["ViT"]().half(), tmp_path / "half")
     for pretrained in (True, False):
         network = build_backbone(half, pretrained=pretrained, size=32).network
@@ -283,7 +285,7 @@ def test_a_classifier_published_without_a_pooler_is_read_by_its_class_token(
     torch.testing.assert_close(restored.backbone(images), features)
 
 
-def test_one_without_a_pooler_and_a_class_token_is_read_by_the_mean(tmp_path: Path) -> None:
+def test_a_network_without_pooler_and_class_token_is_read_by_the_mean(tmp_path: Path) -> None:
     saved = IJepaModel(IJepaConfig(**VISION), add_pooling_layer=False).eval()
     images = torch.rand(2, 3, 32, 32)
     network = build_backbone(publish(saved, tmp_path), pretrained=True, size=32).network.eval()
@@ -291,14 +293,14 @@ def test_one_without_a_pooler_and_a_class_token_is_read_by_the_mean(tmp_path: Pa
     torch.testing.assert_close(network(images), wanted)
 
 
-def test_the_filter_of_published_weights_travels_with_the_tower(
+def test_the_filter_of_published_weights_is_part_of_the_backbone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file(timm.create_model("lcnet_035").state_dict(), tmp_path / "model.safetensors")
     built = build_backbone("lcnet_035", pretrained=str(tmp_path), size=32)
     assert built.preprocess.interpolation == "bilinear"
     assert build_backbone("lcnet_035", size=32).preprocess.interpolation == "bicubic"
-    # Where torchvision keeps what it has downloaded.
+    # The folder in which torchvision keeps downloads.
     published = torchvision.models.MobileNet_V3_Small_Weights.DEFAULT
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
@@ -315,14 +317,14 @@ def test_position_embeddings_in_a_file_are_resampled_to_the_size(tmp_path: Path)
     saved = timm.create_model("test_vit", img_size=64)
     save_file(saved.state_dict(), tmp_path / "model.safetensors")
     network = build_backbone("test_vit", pretrained=str(tmp_path), size=32).network
-    # A class token, and patches of 16 pixels.
+    # One class token and patches of 16 pixels.
     shapes = [of.state_dict()["pos_embed"].shape for of in (saved, network)]
     assert shapes == [(1, 17, 64), (1, 5, 64)]
     name = "blocks.0.attn.qkv.weight"
     torch.testing.assert_close(network.state_dict()[name], saved.state_dict()[name])
 
 
-def test_torchvision_s_vision_transformer_is_resampled_to_the_size() -> None:
+def test_position_embeddings_of_torchvision_are_resampled_to_the_size() -> None:
     def build(size: int) -> VisionTransformer:
         return VisionTransformer(
             size, 8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=2
@@ -331,7 +333,7 @@ def test_torchvision_s_vision_transformer_is_resampled_to_the_size() -> None:
     saved, larger = build(32), build(48)
     larger.load_state_dict(resampled(larger, saved.state_dict()))
     torch.testing.assert_close(larger.conv_proj.weight, saved.conv_proj.weight)
-    # The class token has no place, and one that is everywhere the same stays so.
+    # The class token is not resampled, and a constant embedding stays constant.
     positions = torch.full((1, 17, 16), 2.0)
     positions[:, 0] = 5.0
     got = resampled(larger, {"encoder.pos_embedding": positions})["encoder.pos_embedding"]
@@ -341,7 +343,7 @@ def test_torchvision_s_vision_transformer_is_resampled_to_the_size() -> None:
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "transformers"])
-def test_recomputing_leaves_gradients_as_they_were(name: str, tmp_path: Path) -> None:
+def test_recomputing_does_not_change_gradients(name: str, tmp_path: Path) -> None:
     source = publish(TRANSFORMERS["CLIP"](), tmp_path) if name == "transformers" else name
     network = build_backbone(source, size=32).network.train()
     gradients = []
@@ -357,7 +359,7 @@ def test_recomputing_leaves_gradients_as_they_were(name: str, tmp_path: Path) ->
 
 
 def count_calls(network: nn.Module) -> Counter[str]:
-    """Count forward passes of the modules that hold weights."""
+    """Count the forward passes of modules with weights."""
     calls: Counter[str] = Counter()
     for path, module in network.named_modules():
         if any(True for _ in module.parameters(recurse=False)):
@@ -366,7 +368,7 @@ def count_calls(network: nn.Module) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "dla46_c"])
-def test_recomputing_where_it_cannot_is_an_error(name: str) -> None:
+def test_recomputing_is_refused_where_the_library_lacks_it(name: str) -> None:
     network = build_backbone(name, size=32).network
     with pytest.raises(ValueError, match=r"recompute must be false for backbone \w+: .*check"):
         enable_recompute(network)

@@ -1,4 +1,4 @@
-"""Low-rank updates learn alone, and leave nothing behind but changed weights."""
+"""Only the low-rank updates are trained, and merging leaves only changed weights."""
 
 import copy
 import sys
@@ -39,7 +39,7 @@ def torchvision_vit() -> nn.Module:
     return network
 
 
-# The network, and how many layers or whole attentions are updated.
+# Each network with the number of layers or whole attentions that are updated.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "ViT": (lambda: from_timm("test_vit"), 12),
     "Swin": (
@@ -49,7 +49,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
         4,
     ),
     "CLIP": (lambda: TransformersNetwork(CLIPVisionConfig(**VISION)), 4),
-    # One attention of torch's, which has two updates, pools its features.
+    # Its features are pooled by an attention of torch, which has two updates.
     "SigLIP": (lambda: TransformersNetwork(SiglipVisionConfig(**VISION)), 6),
     "DINOv2": (lambda: TransformersNetwork(Dinov2Config(**VISION)), 4),
     "ViT of torchvision": (torchvision_vit, 2),
@@ -71,24 +71,24 @@ def pictures() -> Tensor:
     return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 
-def test_only_low_rank_weights_learn_and_all_of_them_do(family: str) -> None:
+def test_exactly_the_low_rank_weights_are_trained(family: str) -> None:
     network = build(family)
     weights = {name: part.detach().clone() for name, part in network.named_parameters()}
     features = network(pictures()).detach()
     add_lora(network, rank=2, alpha=4.0, size=SIZE)
     assert not network.training
-    torch.testing.assert_close(network(pictures()), features, msg="nothing is learned yet")
+    torch.testing.assert_close(network(pictures()), features, msg="the updates start at zero")
     network(pictures()).square().sum().backward()
-    learn = {name for name, part in network.named_parameters() if part.grad is not None}
-    assert learn == {name for name, _ in network.named_parameters() if ".lora_" in name}
-    assert len(learn) == 2 * NETWORKS[family][1]
-    assert all(2 in network.get_parameter(name).shape for name in learn)
+    trained = {name for name, part in network.named_parameters() if part.grad is not None}
+    assert trained == {name for name, _ in network.named_parameters() if ".lora_" in name}
+    assert len(trained) == 2 * NETWORKS[family][1]
+    assert all(2 in network.get_parameter(name).shape for name in trained)
     plain = merge_lora(network)
     for name, part in plain.named_parameters():
         torch.testing.assert_close(part.detach(), weights[name])
 
 
-def test_a_merged_network_gives_the_same_and_is_the_plain_one(family: str) -> None:
+def test_a_merged_network_has_the_same_output_and_plain_layers(family: str) -> None:
     network = build(family)
     keys = set(network.state_dict())
     before = network(pictures()).detach()
@@ -97,7 +97,7 @@ def test_a_merged_network_gives_the_same_and_is_the_plain_one(family: str) -> No
         for name, part in network.named_parameters():
             if ".lora_B." in name:
                 part.normal_()
-    # As an average of the weights is kept while it is trained.
+    # A moving average of the weights is a copy of the network, so copies must work as well.
     unmerged = copy.deepcopy(network)(pictures()).detach()
     merged = merge_lora(network)
     assert merged is network
@@ -121,7 +121,7 @@ def test_the_update_is_the_product_of_the_factors_times_alpha_over_rank() -> Non
     torch.testing.assert_close(merge_lora(network).get_parameter(f"{path}.weight").data, wanted)
 
 
-def test_a_network_without_attention_is_an_error() -> None:
+def test_a_network_without_attention_is_refused() -> None:
     network = timm.create_model("test_resnet", num_classes=0)
     with pytest.raises(ValueError, match=r"lora_rank = 2 needs .* ResNet has none"):
         add_lora(network, rank=2, alpha=4.0, size=SIZE)
@@ -145,20 +145,20 @@ def torchvision_swin() -> nn.Module:
         ),
     ],
 )
-def test_an_update_that_would_be_passed_over_is_an_error(
+def test_an_update_without_effect_is_refused(
     build_network: Callable[[], nn.Module], layer: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"does not call {layer}"):
         add_lora(build_network(), rank=2, alpha=4.0, size=SIZE)
 
 
-def test_a_network_without_updates_is_merged_as_it_is() -> None:
+def test_merging_a_network_without_updates_changes_nothing() -> None:
     network = build("ViT")
     before = copy.deepcopy(network.state_dict())
     torch.testing.assert_close(dict(merge_lora(network).state_dict()), dict(before))
 
 
-def test_without_peft_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_peft_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"pip install 'vitrine-recsys\[lora\]'"):
         add_lora(build("ViT"), rank=2, alpha=4.0, size=SIZE)

@@ -1,4 +1,4 @@
-"""Thin layers: the shapes of what they replace, wherever it is."""
+"""Thin layers have the input and output shapes of the layers that they replace."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from vision.networks.low_rank import replace_layers, thin_layers
         (nn.Conv2d(4, 8, 3, dilation=2, padding=2, padding_mode="reflect"), (2, 4, 9, 9)),
     ],
 )
-def test_thin_layers_take_and_give_what_the_layer_does(
+def test_thin_layers_have_the_input_and_output_of_the_layer(
     layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]
 ) -> None:
     thin = thin_layers(layer, 3)
@@ -37,8 +37,8 @@ def test_layers_are_replaced_by_their_path() -> None:
     ]
 
 
-def test_a_path_without_a_layer_is_named() -> None:
+def test_a_path_without_a_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="layers of the network, got 'stem'"):
         replace_layers(nn.Sequential(nn.ReLU()), {"stem": 2})
-    with pytest.raises(ValueError, match="'0' is ReLU"):
+    with pytest.raises(ValueError, match="'0' is a ReLU"):
         replace_layers(nn.Sequential(nn.ReLU()), {"0": 2})

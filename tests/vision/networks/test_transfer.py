@@ -1,4 +1,4 @@
-"""Stages of every kind of backbone: which learn, when, and how fast."""
+"""Stages of every kind of backbone: which are trained, when, and how fast."""
 
 import math
 from collections.abc import Callable
@@ -36,13 +36,13 @@ def from_timm(name: str, **options: Any) -> nn.Module:
 
 
 def from_torchvision(name: str) -> nn.Module:
-    # Names of parameters are all that is asked of these.
+    # Only the names of parameters are needed, so the weights are not allocated.
     with torch.device("meta"):
         network: nn.Module = torchvision.models.get_model(name, weights=None)
     return network
 
 
-# The network, how many stages it has, and the first parameter of the first, second and last.
+# Each network with its number of stages and the first parameter of three stages.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, tuple[str, str, str]]] = {
     "ResNet": (
         lambda: from_timm("resnet18"),
@@ -171,7 +171,7 @@ def build_tower(name: str = "test_resnet") -> VisionTower:
 
 
 def learning(tower: VisionTower) -> list[bool]:
-    """Return whether each stage learns; a stage does so as a whole."""
+    """Return whether each stage is trained, after checking that none is trained in part."""
     parameters = dict(tower.backbone.named_parameters())
     stages = [
         {parameters[name].requires_grad for name in names}
@@ -184,7 +184,7 @@ def learning(tower: VisionTower) -> list[bool]:
 @pytest.mark.parametrize(
     ("frozen", "wanted"), [(0, [1, 1, 1, 1, 1]), (2, [0, 0, 1, 1, 1]), ("all", [0] * 5)]
 )
-def test_frozen_stages_are_those_next_to_the_picture(frozen: Any, wanted: list[int]) -> None:
+def test_the_first_stages_are_frozen(frozen: Any, wanted: list[int]) -> None:
     tower = build_tower()
     for epoch in (0, 7):
         freeze_stages(tower, TransferConfig(frozen_stages=frozen), epoch)
@@ -193,7 +193,7 @@ def test_frozen_stages_are_those_next_to_the_picture(frozen: Any, wanted: list[i
     assert all(weight.requires_grad for weight in tower.project.parameters())
 
 
-def test_stages_are_released_from_the_last_on_down_to_those_that_stay_frozen() -> None:
+def test_stages_are_released_from_the_last_to_the_first_that_is_not_kept_frozen() -> None:
     tower = build_tower()
     transfer = TransferConfig(frozen_stages=2, unfreeze_epochs=3)
     released = []
@@ -204,7 +204,7 @@ def test_stages_are_released_from_the_last_on_down_to_those_that_stay_frozen() -
     assert released == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 11
 
 
-def test_an_epoch_s_stages_do_not_depend_on_those_before() -> None:
+def test_the_frozen_stages_of_an_epoch_do_not_depend_on_earlier_epochs() -> None:
     tower = build_tower()
     freeze_stages(tower, TransferConfig(frozen_stages="all"), 0)
     freeze_stages(tower, TransferConfig(), 0)
@@ -212,7 +212,7 @@ def test_an_epoch_s_stages_do_not_depend_on_those_before() -> None:
 
 
 @pytest.mark.parametrize("frozen", [6, -1])
-def test_more_frozen_stages_than_there_are_is_an_error(frozen: int) -> None:
+def test_more_frozen_stages_than_there_are_is_refused(frozen: int) -> None:
     transfer = TransferConfig.model_construct(frozen_stages=frozen)
     for call in (
         lambda: freeze_stages(build_tower(), transfer, 0),
@@ -223,7 +223,7 @@ def test_more_frozen_stages_than_there_are_is_an_error(frozen: int) -> None:
 
 
 def moved(tower: VisionTower, transfer: TransferConfig) -> dict[str, bool]:
-    """Return which batch norms' statistics one pass in training changes, by name."""
+    """Return whether one training pass changes the statistics of each batch norm, by name."""
     tower.train()
     fix_norms(tower, transfer)
     norms = {name: part for name, part in tower.named_modules() if isinstance(part, nn.BatchNorm2d)}
@@ -235,7 +235,7 @@ def moved(tower: VisionTower, transfer: TransferConfig) -> dict[str, bool]:
     }
 
 
-def test_statistics_of_frozen_stages_stay() -> None:
+def test_statistics_of_frozen_stages_are_fixed() -> None:
     tower, transfer = build_tower(), TransferConfig(frozen_stages=3)
     freeze_stages(tower, transfer, 0)
     stays = ("backbone.conv1", "backbone.bn1", "backbone.layer1", "backbone.layer2")
@@ -243,7 +243,7 @@ def test_statistics_of_frozen_stages_stay() -> None:
         assert changes != name.startswith(stays), name
 
 
-def test_all_statistics_of_the_backbone_stay_where_that_is_wanted() -> None:
+def test_freeze_norms_fixes_all_statistics_of_the_backbone() -> None:
     tower, transfer = build_tower(), TransferConfig(freeze_norms=True)
     assert not any(moved(tower, transfer).values())
     assert all(weight.requires_grad for weight in tower.parameters())
@@ -251,7 +251,7 @@ def test_all_statistics_of_the_backbone_stay_where_that_is_wanted() -> None:
     assert all(moved(tower, TransferConfig()).values())
 
 
-def test_statistics_that_processes_share_stay_as_well() -> None:
+def test_statistics_of_synchronised_batch_norms_are_fixed_as_well() -> None:
     tower = build_tower()
     with shared_norms(tower.backbone, Shard(0, 2), torch.device("cuda")):
         shared = [part for part in tower.modules() if isinstance(part, nn.SyncBatchNorm)]
@@ -262,7 +262,7 @@ def test_statistics_that_processes_share_stay_as_well() -> None:
         assert all(norm.training for norm in shared)
 
 
-def test_without_decay_there_are_the_two_groups_of_matrices_and_vectors() -> None:
+def test_without_layer_decay_there_are_two_groups_matrices_and_vectors() -> None:
     tower, proxies = build_tower(), nn.Parameter(torch.zeros(2, 8))
     groups = parameter_groups(
         tower, TransferConfig(), [proxies], learning_rate=0.1, weight_decay=0.3
@@ -277,7 +277,7 @@ def test_without_decay_there_are_the_two_groups_of_matrices_and_vectors() -> Non
         assert [id(weight) for weight in group["params"]] == [id(weight) for weight in wanted]
 
 
-def test_a_stage_s_rate_is_the_decayed_one_of_the_next() -> None:
+def test_the_rate_of_a_stage_is_the_decayed_rate_of_the_next_stage() -> None:
     tower = build_tower()
     groups = parameter_groups(
         tower, TransferConfig(layer_decay=0.5), learning_rate=0.8, weight_decay=0.3
@@ -301,7 +301,7 @@ def test_a_stage_s_rate_is_the_decayed_one_of_the_next() -> None:
         assert vectors == {group["weight_decay"] == 0.0}
 
 
-def test_groups_hold_what_is_released_later_and_not_what_never_is() -> None:
+def test_groups_include_stages_released_later_and_exclude_frozen_ones() -> None:
     tower, transfer = build_tower(), TransferConfig(frozen_stages=2, unfreeze_epochs=1)
     freeze_stages(tower, transfer, 0)
     groups = parameter_groups(tower, transfer, learning_rate=1.0, weight_decay=0.0)
@@ -311,7 +311,7 @@ def test_groups_hold_what_is_released_later_and_not_what_never_is() -> None:
     assert 0 < len(held) < len(list(tower.parameters()))
 
 
-def test_what_is_frozen_does_not_move_and_the_rest_does() -> None:
+def test_training_changes_all_weights_except_frozen_ones() -> None:
     tower = build_tower()
     transfer = TransferConfig(unfreeze_epochs=1, layer_decay=0.9)
     groups = parameter_groups(tower, transfer, learning_rate=0.01, weight_decay=0.1)
@@ -333,7 +333,7 @@ def test_what_is_frozen_does_not_move_and_the_rest_does() -> None:
         assert moves == learning(tower) == [stage >= 5 - epoch for stage in range(5)]
 
 
-def test_with_lora_only_its_updates_are_released() -> None:
+def test_with_lora_only_the_low_rank_updates_are_released() -> None:
     preprocess, spec = Preprocess(size=32), BackboneSpec(name="test_vit", size=32)
     network = timm.create_model("test_vit", num_classes=0, img_size=32)
     tower = VisionTower(Backbone(network, 64, preprocess, spec), dim=8, classes={"c": ["a", "b"]})
@@ -341,7 +341,7 @@ def test_with_lora_only_its_updates_are_released() -> None:
     transfer = TransferConfig(lora_rank=2)
     freeze_stages(tower, transfer, 0)
     names = {name for name, weight in tower.backbone.named_parameters() if weight.requires_grad}
-    # Two layers of six blocks, each with two factors.
+    # Six blocks have two layers with two factors each.
     assert len(names) == 24
     assert all(".lora_" in name for name in names)
     groups = parameter_groups(tower, transfer, learning_rate=1.0, weight_decay=0.0)

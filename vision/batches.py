@@ -35,7 +35,7 @@ def prepared_batches(
 
     Raises:
         InvalidArgumentError: If batch_size is below 1.
-        ImageError: If an image cannot be read; the message has its position.
+        ImageError: If an image cannot be read. The message has its position.
     """
     if batch_size < 1:
         raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")

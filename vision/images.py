@@ -100,7 +100,7 @@ def load(
         root: Folder that the file must be in after every link is followed.
         max_bytes: Largest file accepted.
         max_pixels: Largest width times height accepted.
-        min_side: Smallest side that the result needs; see ``decode``.
+        min_side: Smallest side that the result needs, see ``decode``.
 
     Raises:
         ImageError: If the file is missing, is outside root or is not an image that we accept.

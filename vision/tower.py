@@ -100,7 +100,7 @@ class VisionTower(nn.Module):
 
         Args:
             images: Prepared pictures (B, 3, H, W).
-            views: Views to average; see ``vision.test_time.draw_views``.
+            views: Views to average, see ``vision.test_time.draw_views``.
         """
         outputs = [self.outputs(view) for view in draw_views(images, views)]
         if len(outputs) == 1:
@@ -143,7 +143,7 @@ class VisionTower(nn.Module):
             progress: Whether to show Lightning's progress bar.
 
         Raises:
-            ImageError: If an image cannot be read; the message has its position.
+            ImageError: If an image cannot be read. The message has its position.
         """
         parts = [
             output.embeddings.float().cpu().numpy()

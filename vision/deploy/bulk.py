@@ -45,16 +45,16 @@ def embed_files(
     and not equal.
 
     Args:
-        tower: Tower that embeds; it is moved to the device.
+        tower: Tower that embeds. It is moved to the device.
         paths: Picture files.
         device: Device that decodes and computes.
         batch_size: Pictures in one pass.
-        precision: Arithmetic of the network; see ``VisionTower.embed``.
+        precision: Arithmetic of the network, see ``VisionTower.embed``.
         compile: Whether to compile the network first, which pays off for very many pictures. Only
             for a GPU.
 
     Raises:
-        ImageError: If a file cannot be read; the message has its position.
+        ImageError: If a file cannot be read. The message has its position.
         InvalidArgumentError: If batch_size is below 1, or compile is true on a CPU.
     """
     if batch_size < 1:
@@ -88,14 +88,14 @@ def embed_with_decoder(
     """Return unit-length embeddings of picture files, float32 (N, D), on the decoder's device.
 
     Args:
-        tower: Tower that embeds; it is moved to the device of the decoder.
+        tower: Tower that embeds. It is moved to the device of the decoder.
         paths: Picture files.
         decoder: Decoder of the files, which counts the pictures left to the CPU.
         network: ``embed_pixels``, or a compiled form of it.
         precision: Arithmetic of the network.
 
     Raises:
-        ImageError: If a file cannot be read; the message has its position.
+        ImageError: If a file cannot be read. The message has its position.
     """
     parts = [np.zeros((0, tower.dim), dtype=np.float32)]
     was_training = tower.training

@@ -1,4 +1,4 @@
-"""What each way to run a tower costs and gives, in one table."""
+"""A table of size, speed and accuracy for each way to run a tower."""
 
 import copy
 import statistics
@@ -27,12 +27,12 @@ Run: TypeAlias = Callable[[Tensor], TowerOutput]
 
 
 class VariantRow(NamedTuple):
-    """One way to run a tower."""
+    """Size, speed and accuracy of one way to run a tower."""
 
     name: str
-    size_mb: float  # of the weights or of the file, 10^6 bytes
-    pictures_per_s: dict[int, float]  # by batch size; the network alone, without decoding
-    accuracy: dict[str, float]  # by target, of the pictures whose label is known
+    size_mb: float  # size of the weights or of the file in 10^6 bytes
+    pictures_per_s: dict[int, float]  # by batch size, for the network without decoding
+    accuracy: dict[str, float]  # by target, over the pictures with a known label
 
 
 class _Variant(NamedTuple):
@@ -50,19 +50,20 @@ def compare_variants(
     batch_sizes: Sequence[int] = (1, 32),
     repeats: int = 15,
 ) -> list[VariantRow]:
-    """Return size, speed and accuracy of a tower as it is, compressed and exported.
+    """Return size, speed and accuracy of a tower: unchanged, compressed and exported.
 
-    On the CPU, with as many threads as torch has. All variants run in turns, on pictures in memory,
-    each timed pass after one that is not; the median counts. Run it on an idle machine.
+    Everything runs on the CPU with torch's number of threads. The variants take turns on pictures
+    in memory. Each timed pass follows an untimed one, and speeds are medians. The machine should be
+    idle.
 
     Args:
-        tower: What is compared.
-        samples: Test pictures; labels of the tower's targets.
-        calibration: Pictures for int8, not of the test.
-        pruned: See ``prune``.
-        energy: See ``factorise``.
-        batch_sizes: Pictures in a timed pass.
-        repeats: Timed passes of each variant and batch size.
+        tower: Tower to compare. It is not changed.
+        samples: Test pictures, with labels of the tower's targets.
+        calibration: Pictures to calibrate int8, which are not among the test pictures.
+        pruned: Share of weights set to zero, see ``prune``.
+        energy: Share of the squared singular values to keep, see ``factorise``.
+        batch_sizes: Numbers of pictures in a timed pass.
+        repeats: Number of timed passes for each variant and batch size.
 
     Raises:
         MissingExtraError: If the extra ``onnx`` is not installed.
@@ -90,7 +91,7 @@ def compare_variants(
             VariantRow(
                 name,
                 variant.size_mb,
-                {size: of[name] for size, of in speeds.items()},
+                {size: by_name[name] for size, by_name in speeds.items()},
                 _accuracy(variant.run, pictures, tower),
             )
             for name, variant in variants.items()
@@ -115,14 +116,14 @@ def _exported(folder: str, *, int8: bool) -> _Variant:
 def _speeds(
     runs: Mapping[str, Run], preprocess: Preprocess, batch_size: int, repeats: int
 ) -> dict[str, float]:
-    """Return pictures per second of every variant; what is on them does not matter."""
+    """Return pictures per second of every variant, measured on random pictures."""
     generator = torch.Generator().manual_seed(0)
     shape = (batch_size, 3, preprocess.size, preprocess.size)
     images = torch.randn(shape, generator=generator)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
-            # Brings back its weights and threads, which the variant before has displaced.
+            # This pass loads weights and threads again, which the previous variant displaced.
             run(images)
             start = time.perf_counter()
             run(images)
@@ -135,10 +136,10 @@ def _accuracy(run: Run, pictures: PictureSet, tower: VisionTower) -> dict[str, f
     outputs = [run(normalise(pictures.pictures[rows], tower.preprocess)) for rows in batches]
     accuracies = {}
     for column, target in enumerate(tower.classes):
-        answers = torch.cat([output.logits[target].argmax(dim=1) for output in outputs])
+        predicted = torch.cat([output.logits[target].argmax(dim=1) for output in outputs])
         labels = pictures.targets[pictures.rows, column]
         known = labels != UNKNOWN
-        # Without a known label there is no accuracy; 0 or 1 would both be made up.
+        # Without a known label there is no accuracy to report.
         if known.any():
-            accuracies[target] = float((answers == labels)[known].float().mean())
+            accuracies[target] = float((predicted == labels)[known].float().mean())
     return accuracies

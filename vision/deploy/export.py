@@ -1,4 +1,4 @@
-"""A tower as ONNX, which runs without torch: in float32, and in int8."""
+"""Export of a tower to ONNX, in float32 and int8."""
 
 import copy
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MODEL_FILE = "model.onnx"
 INT8_FILE = "model.int8.onnx"
 INPUT = "images"
 EMBEDDINGS = "embeddings"
-LOGITS = "logits/"  # and the target's name
+LOGITS = "logits/"  # prefix of the target's name
 CALIBRATION_BATCH = 16
 
 
@@ -27,22 +27,24 @@ def export_onnx(
     *,
     int8_calibration: Sequence[ImageSource] | None = None,
 ) -> None:
-    """Write the tower as ``model.onnx`` and ``config.json`` into a folder, made if not there.
+    """Write the tower as ``model.onnx`` and ``config.json`` into a folder.
 
-    The graph reads ``images``, float32 (B, 3, H, W) for any B, prepared as ``config.json`` says,
-    and gives ``embeddings`` (B, D), unit length, and ``logits/TARGET`` (B, C) for every target.
-    ``vision.deploy.onnx_tower.OnnxTower`` runs it. The folder may be that of the saved tower.
+    The graph reads ``images``, float32 (B, 3, H, W) for any B, prepared as in ``config.json``. It
+    returns unit-length ``embeddings`` (B, D) and ``logits/TARGET`` (B, C) for every target.
+    ``vision.deploy.onnx_tower.OnnxTower`` runs it.
 
     Args:
-        tower: What is written; a factorised one, too.
-        folder: Where to.
-        int8_calibration: Pictures such as the tower will see, 50 or more; with them it is written
-            as ``model.int8.onnx`` as well, a quarter the size, faster and a little less exact.
+        tower: Tower to export. It may be factorised, and is not changed.
+        folder: Folder for the files, which is created if missing. It may be that of the saved
+            tower.
+        int8_calibration: Pictures like those that the tower will read, 50 or more. They are used to
+            write ``model.int8.onnx`` as well, which has a quarter of the size, is faster and
+            slightly less exact. None leaves it out.
 
     Raises:
         MissingExtraError: If the extra ``onnx`` is not installed.
-        InvalidArgumentError: If there is no calibration picture.
-        ImageError: If a calibration picture cannot be read; names its position.
+        InvalidArgumentError: If the calibration pictures are an empty list.
+        ImageError: If a calibration picture cannot be read. The message has its position.
     """
     if int8_calibration is not None and not int8_calibration:
         raise InvalidArgumentError(
@@ -50,7 +52,7 @@ def export_onnx(
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # That of an earlier export would answer for another tower.
+    # An int8 file of an earlier export would belong to another tower.
     (folder / INT8_FILE).unlink(missing_ok=True)
     _write_graph(tower, folder / MODEL_FILE)
     config = describe(tower).model_dump_json(indent=2)
@@ -62,7 +64,7 @@ def export_onnx(
 
 
 class _Graph(nn.Module):
-    """The tower with its outputs in a flat tuple."""
+    """The tower with its outputs as a flat tuple."""
 
     def __init__(self, tower: VisionTower) -> None:
         super().__init__()
@@ -75,18 +77,18 @@ class _Graph(nn.Module):
 
 def _write_graph(tower: VisionTower, path: Path) -> None:
     try:
-        import onnxscript  # noqa: F401  (what torch's exporter is written with)
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise MissingExtraError(
             "writing ONNX needs onnxscript: pip install 'vitrine-recsys[onnx]'"
         ) from error
-    # Written as it is found: in evaluation mode, on the CPU, and in the plain layout, without which
-    # the reshapes of channels_last would be written, too.
+    # The exporter copies the state of the network, so it must be in evaluation mode, on the CPU and
+    # in the plain memory layout: channels_last would add reshapes to the graph.
     graph = _Graph(copy.deepcopy(tower).cpu()).eval().to(memory_format=torch.contiguous_format)
     side = tower.preprocess.size
     torch.onnx.export(
         graph,
-        # Of one picture the exporter would conclude that there is always one.
+        # With a batch of one picture the exporter would fix the batch size at one.
         (torch.zeros(2, 3, side, side),),
         path,
         input_names=[INPUT],

@@ -65,7 +65,7 @@ class GpuDecoder:
         """Return a JPEG for the GPU, or the pixels of a file that the CPU had to decode.
 
         Raises:
-            ImageError: If the file cannot be read; the message has its position.
+            ImageError: If the file cannot be read. The message has its position.
         """
         suits = self.preprocess.interpolation in TENSOR_FILTERS
         jpeg = read_plain_jpeg(path) if suits else None
@@ -80,7 +80,7 @@ class GpuDecoder:
             pictures: At most ``rows`` pictures. Rows beyond them are black.
 
         Raises:
-            ImageError: If neither GPU nor CPU can decode a file; the message has its position.
+            ImageError: If neither GPU nor CPU can decode a file. The message has its position.
         """
         side = self.preprocess.size
         with torch.cuda.stream(self.stream):

@@ -1,4 +1,4 @@
-"""A tower that was exported to ONNX, run by ONNX Runtime on the CPU."""
+"""An exported tower, run by ONNX Runtime on the CPU."""
 
 import json
 import logging
@@ -12,31 +12,33 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
+from vision.arrays import Floats
 from vision.batches import ImageSource, prepared_batches
 from vision.checkpoint import CONFIG_FILE, TowerConfig
 from vision.deploy.export import EMBEDDINGS, INPUT, INT8_FILE, LOGITS, MODEL_FILE
 from vision.deploy.quantise import saturates
 from vision.errors import CheckpointError, InvalidArgumentError, MissingExtraError
-from vision.tower import TowerOutput
+from vision.tower import TowerOutput, most_probable_classes
 
 logger = logging.getLogger(__name__)
 
 
 class OnnxTower:
-    """An exported tower; embeds and predicts as the ``VisionTower`` that it was.
+    """An exported tower with the methods ``embed``, ``predict`` and ``predict_proba``.
 
-    An int8 file of an earlier version has 8-bit weights, which some processors multiply wrongly.
-    On such a processor loading it logs a warning.
+    An int8 file of an earlier version has 8-bit weights, whose sums overflow on some processors. On
+    such a processor a warning is logged when the file is loaded.
 
     Args:
-        folder: What ``export_onnx`` wrote.
-        int8: Run ``model.int8.onnx``.
-        threads: Threads of one pass; as many as torch would use if None.
-        capabilities: Instruction sets to check an int8 file against; this processor's if None.
+        folder: Folder that ``export_onnx`` wrote.
+        int8: Whether to run ``model.int8.onnx``.
+        threads: Number of threads of one pass. None uses as many as torch.
+        capabilities: Instruction sets to check an int8 file against. None is this processor's.
 
     Raises:
         MissingExtraError: If the extra ``onnx`` is not installed.
-        CheckpointError: If the folder does not hold an exported tower, or none in int8.
+        CheckpointError: If the folder does not contain an exported tower, or no int8 file although
+            ``int8`` is true.
     """
 
     def __init__(
@@ -58,13 +60,13 @@ class OnnxTower:
         self.preprocess, self.classes, self.dim = config.preprocess, config.classes, config.dim
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
-        # Its threads wait for the next pass in a busy loop, which takes the cores from others.
+        # By default its threads wait for the next pass in a busy loop, which blocks the cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 path, options, providers=["CPUExecutionProvider"]
             )
-        # onnxruntime's own errors share no narrower root.
+        # The errors of onnxruntime have no common base class below Exception.
         except Exception as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
         if int8:
@@ -72,10 +74,11 @@ class OnnxTower:
             _warn_of_saturation(path, metadata, capabilities)
 
     def outputs(self, images: Tensor) -> TowerOutput:
-        """Return embeddings (B, D) and logits (B, C) per target of prepared pictures.
+        """Return embeddings (B, D) and logits (B, C) per target for prepared pictures.
 
         Args:
-            images: Float32 (B, 3, H, W), as ``build_eval_transform`` makes them.
+            images: Prepared pictures, float32 (B, 3, H, W), as ``build_eval_transform`` returns
+                them.
 
         Raises:
             InvalidArgumentError: If the shape is wrong.
@@ -93,26 +96,39 @@ class OnnxTower:
 
     def embed(
         self, images: Iterable[ImageSource], *, batch_size: int = 64, progress: bool = False
-    ) -> NDArray[np.float32]:
+    ) -> Floats:
         """Return unit-length embeddings, float32 (N, D), in the order of the images.
 
         Args:
-            images: Pictures, files' bytes or paths; read a batch at a time.
-            batch_size: Pictures in one pass.
-            progress: Show Lightning's progress bar.
+            images: PIL images, file contents or paths, read one batch at a time.
+            batch_size: Images in one pass.
+            progress: Whether to show Lightning's progress bar.
 
         Raises:
-            ImageError: If an image cannot be read; names its position.
+            ImageError: If an image cannot be read. The message has its position.
         """
         parts = [output.embeddings.numpy() for output in self._infer(images, batch_size, progress)]
         return np.concatenate([np.zeros((0, self.dim), np.float32), *parts])
 
     def predict(
         self, images: Iterable[ImageSource], *, batch_size: int = 64, progress: bool = False
-    ) -> dict[str, NDArray[np.float32]]:
-        """Return class probabilities of every target, float32 (N, C); arguments as ``embed``."""
-        parts: dict[str, list[NDArray[np.float32]]] = {
-            name: [np.zeros((0, len(of)), np.float32)] for name, of in self.classes.items()
+    ) -> dict[str, NDArray[np.str_]]:
+        """Return the name of the most probable class of every target, (N,) for each target.
+
+        Takes the same arguments as ``embed`` and raises the same errors.
+        """
+        probabilities = self.predict_proba(images, batch_size=batch_size, progress=progress)
+        return most_probable_classes(probabilities, self.classes)
+
+    def predict_proba(
+        self, images: Iterable[ImageSource], *, batch_size: int = 64, progress: bool = False
+    ) -> dict[str, Floats]:
+        """Return the class probabilities of every target, float32 (N, C) for each target.
+
+        Takes the same arguments as ``embed`` and raises the same errors.
+        """
+        parts: dict[str, list[Floats]] = {
+            name: [np.zeros((0, len(names)), np.float32)] for name, names in self.classes.items()
         }
         for output in self._infer(images, batch_size, progress):
             for name, logits in output.logits.items():
@@ -132,7 +148,7 @@ def _read_config(path: Path) -> TowerConfig:
     folder = path.parent
     if not path.is_file():
         fix = (
-            "export it with int8_calibration" if path.name == INT8_FILE else "export_onnx makes it"
+            "export it with int8_calibration" if path.name == INT8_FILE else "export_onnx writes it"
         )
         raise CheckpointError(f"{folder} has no {path.name}; {fix}")
     try:
@@ -150,6 +166,6 @@ def _warn_of_saturation(
     if saturates(metadata, capabilities):
         logger.warning(
             "%s has 8-bit weights, whose sums overflow on this processor (AVX2 without VNNI), so "
-            "its answers may be wrong; export the tower again, or load it with int8=False",
+            "its results may be wrong; export the tower again, or load it with int8=False",
             path,
         )

@@ -1,4 +1,4 @@
-"""An ONNX graph in int8, from float32 and some pictures."""
+"""Quantisation of an ONNX graph to int8, with some pictures for calibration."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,19 +19,19 @@ EXACT_BITS = 7  # two products of 255 and a weight within ±64 fit 16 bits
 def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
     """Write the graph with int8 weights and uint8 activations.
 
-    Static quantisation by ONNX Runtime. A weight has a scale per channel, an activation the one
-    that its smallest and largest value over the feeds give. Cutting off the rarest values instead
-    (percentile, entropy) keeps every activation of every picture in memory, and on Grocery Store's
-    test photos a ResNet-18 was right as often, to 0.2 points. Unsigned activations are what x86
-    multiplies fastest with signed weights.
+    Static quantisation by ONNX Runtime. Weights have one scale per channel. The scale of an
+    activation follows from its smallest and largest value over all feeds. Methods that cut off rare
+    values (percentile, entropy) keep every activation in memory, and the accuracy of a ResNet-18 on
+    the test photos of Grocery Store was the same to 0.2 points. Activations are unsigned, because
+    x86 multiplies unsigned activations fastest with signed weights.
 
-    Weights use 7 of their 8 bits, so that the file is exact on the processor that later runs it:
-    see ``saturates``. Unsigned weights are exact with 8 bits, but run at half the speed.
+    Weights use 7 of their 8 bits, so that the results are exact on every processor, see
+    ``saturates``. Unsigned weights of 8 bits are exact as well, but run at half the speed.
 
     Args:
-        model: The graph in float32.
-        out: Where to.
-        feeds: Inputs such as the graph will see, a batch at a time.
+        model: File of the graph in float32.
+        out: File to write.
+        feeds: Inputs like those that the graph will read, one batch at a time.
 
     Raises:
         MissingExtraError: If the extra ``onnx`` is not installed.
@@ -46,8 +46,8 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
         ) from error
     with tempfile.TemporaryDirectory() as folder:
         folded, quantised = Path(folder, "folded.onnx"), Path(folder, "quantised.onnx")
-        # Folds what can be folded. The exporter has written all shapes; ONNX Runtime's own
-        # symbolic inference fails on some that it wrote.
+        # This folds constants. The exporter has written all shapes, and the symbolic shape
+        # inference of ONNX Runtime fails for some of them.
         quant_pre_process(model, folded, skip_symbolic_shape=True)
         quantization.quantize_static(
             folded,
@@ -61,7 +61,7 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
-            # Attention multiplies activations with each other, in which int8 loses most.
+            # Attention multiplies activations with each other, where int8 loses most accuracy.
             extra_options={"MatMulConstBOnly": True},
         )
         graph = onnx.load(quantised)
@@ -70,10 +70,10 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
 
 
 def saturates(metadata: Mapping[str, str], capabilities: Mapping[str, Any]) -> bool:
-    """Return whether a processor cuts off sums of an int8 graph, and so answers wrongly.
+    """Return whether sums in an int8 graph may overflow on a processor, which gives wrong results.
 
     With AVX2 or AVX-512 and without VNNI, ONNX Runtime adds two products in 16 bits
-    (``vpmaddubsw``). Weights of 7 bits never fill them, weights of 8 bits do.
+    (``vpmaddubsw``). Weights of 7 bits never exceed them, and weights of 8 bits may.
 
     Args:
         metadata: Metadata of the graph, which ``quantise`` writes.
@@ -88,14 +88,14 @@ def _operators(present: set[str]) -> list[str]:
     """Return the operators to compute in int8."""
     products = ["Conv", "Gemm", "MatMul"]
     if "LayerNormalization" in present:
-        # A transformer's sums run through all blocks in float32, and the norms read them so.
+        # The residual sums of a transformer stay in float32, which its norms need.
         return products
-    # Between convolutions everything stays in int8: to go back and forth would cost the gain.
+    # Between convolutions everything stays in int8, because conversions would cost the gain.
     return [*products, "Add", "Relu", "MaxPool", "AveragePool"]
 
 
 class _Reader:
-    """Feeds as ONNX Runtime asks for them."""
+    """The feeds with the method that ONNX Runtime calls."""
 
     def __init__(self, feeds: Iterator[Feed]) -> None:
         self.feeds = feeds

@@ -70,7 +70,7 @@ class Prototypes:
         """Return the name of the most probable class of every image, (n,).
 
         Raises:
-            ImageError: If an image cannot be read; the message has its position.
+            ImageError: If an image cannot be read. The message has its position.
         """
         names = np.asarray(self.classes, dtype=np.str_)
         return names[self.predict_proba(images).argmax(axis=1)]
@@ -79,7 +79,7 @@ class Prototypes:
         """Return class probabilities, float32 (n, C), from the cosines with the classes.
 
         Raises:
-            ImageError: If an image cannot be read; the message has its position.
+            ImageError: If an image cannot be read. The message has its position.
         """
         cosines = self.tower.embed(images) @ self.vectors.T
         probabilities: Floats = softmax(cosines / self.temperature, axis=1)
@@ -94,7 +94,7 @@ class Prototypes:
 
         Raises:
             InvalidArgumentError: If the name is taken or there is no picture.
-            ImageError: If an image cannot be read; the message has its position.
+            ImageError: If an image cannot be read. The message has its position.
         """
         if name in self.classes:
             raise InvalidArgumentError(

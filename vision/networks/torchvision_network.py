@@ -23,9 +23,9 @@ def build_torchvision(
 
     Args:
         name: Name of the network in torchvision.
-        pretrained: Weights to load; see ``build_backbone``. Hub ids are not accepted.
+        pretrained: Weights to load, see ``build_backbone``. Hub ids are not accepted.
         preprocess: Wanted size and fit of pictures.
-        drop_path: Rate of stochastic depth; see ``build_backbone``.
+        drop_path: Rate of stochastic depth, see ``build_backbone``.
 
     Raises:
         InvalidArgumentError: If the name is unknown, or ``drop_path`` is above 0 for a network

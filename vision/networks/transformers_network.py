@@ -70,9 +70,9 @@ def build_transformers(
 
     Args:
         source: Hub id or local folder.
-        pretrained: Weights to load; see ``build_backbone``.
+        pretrained: Weights to load, see ``build_backbone``.
         preprocess: Wanted size and fit of pictures.
-        drop_path: Rate of stochastic depth; see ``build_backbone``.
+        drop_path: Rate of stochastic depth, see ``build_backbone``.
 
     Raises:
         InvalidArgumentError: If ``drop_path`` is above 0 for a network without stochastic depth.

@@ -25,7 +25,7 @@ def find_local(pretrained: bool | str) -> Path | None:
     """Return the safetensors file at a path, or None for a hub id, True and False.
 
     Args:
-        pretrained: Weights to load; see ``build_backbone``.
+        pretrained: Weights to load, see ``build_backbone``.
 
     Raises:
         WeightsError: If the text cannot be a hub id and there is no such file.
@@ -53,7 +53,7 @@ def load_local(network: nn.Module, file: Path, convert: Callable[[State], State]
     Args:
         network: Network that loads the weights.
         file: A safetensors file.
-        convert: Conversion to the layout of the network; see ``load_state``.
+        convert: Conversion to the layout of the network, see ``load_state``.
 
     Raises:
         WeightsError: If the file is damaged or belongs to another network.
@@ -114,7 +114,7 @@ def not_found(name: str, pretrained: bool | str) -> WeightsError:
 
     Args:
         name: Name of the backbone.
-        pretrained: Weights that were asked for; see ``build_backbone``.
+        pretrained: Weights that were asked for, see ``build_backbone``.
     """
     what = repr(pretrained) if isinstance(pretrained, str) else "published weights"
     return WeightsError(

@@ -66,12 +66,12 @@ def ensemble_predict_proba(
         images: PIL images, file contents or paths, read once by every tower.
         batch_size: Images in one pass.
         device: Device to move the towers to and to compute on. None leaves the towers in place.
-        precision: Arithmetic of the networks; see ``VisionTower.embed``.
+        precision: Arithmetic of the networks, see ``VisionTower.embed``.
         progress: Whether to show Lightning's progress bar, one for each tower.
 
     Raises:
         InvalidArgumentError: If the list of towers is empty, or their classes differ.
-        ImageError: If an image cannot be read; the message has its position.
+        ImageError: If an image cannot be read. The message has its position.
     """
     first = _first(towers)
     probabilities = [

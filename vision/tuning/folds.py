@@ -126,7 +126,7 @@ def cross_validate(
         workdir: Folder for checkpoints, in folders ``fold-0`` and so on. The caller deletes it.
         seed: Random seed of every fold's training.
         progress: Whether to show Lightning's progress bar.
-        device: Device to compute on; see ``finetune``.
+        device: Device to compute on, see ``finetune``.
 
     Raises:
         InvalidArgumentError: If a fold trains on a row that it validates, two folds validate the

@@ -88,7 +88,7 @@ def search_hyperparameters(
         plan: What to search, how often, and by which metric.
         workdir: Folder of the study, for one search at a time. The caller deletes it.
         progress: Whether to show Lightning's progress bars.
-        device: Device to compute on; see ``finetune``.
+        device: Device to compute on, see ``finetune``.
 
     Raises:
         MissingExtraError: If Optuna is not installed.

@@ -100,7 +100,7 @@ def resolve_space(space: SearchSpace, config: VisionConfig) -> Resolved:
     """Return the bounds or choices of every field, after checking them with this configuration.
 
     Raises:
-        InvalidArgumentError: If a field does not exist or does not accept a value; the message
+        InvalidArgumentError: If a field does not exist or does not accept a value. The message
             lists all such fields.
     """
     resolved: Resolved = {}

@@ -1,4 +1,4 @@
-"""An exported tower answers as the one it was, in float32 exactly and in int8 nearly."""
+"""An exported tower has the outputs of the original, exactly in float32 and nearly in int8."""
 
 import logging
 import shutil
@@ -33,7 +33,7 @@ def pictures(count: int, seed: int = 0) -> list[Image.Image]:
 def build_tower(name: str, classes: dict[str, list[str]] = CLASSES) -> VisionTower:
     torch.manual_seed(0)
     tower = VisionTower(build_backbone(name, size=32), dim=16, classes=classes, dropout=0.5)
-    # Statistics as after training, so that evaluation mode does not answer with constants.
+    # Batch norms need the statistics of a trained network, or all embeddings would be the same.
     tower.train()
     with torch.no_grad():
         for _ in range(20):
@@ -53,7 +53,9 @@ def folder(tower: VisionTower, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def test_float32_answers_as_the_tower_whatever_the_batch(tower: VisionTower, folder: Path) -> None:
+def test_float32_outputs_equal_those_of_the_tower_for_every_batch_size(
+    tower: VisionTower, folder: Path
+) -> None:
     exported, images = OnnxTower(folder), pictures(9)
     assert exported.classes == tower.classes
     for batch_size in (1, 4, 64):
@@ -61,21 +63,27 @@ def test_float32_answers_as_the_tower_whatever_the_batch(tower: VisionTower, fol
         assert embeddings.dtype == np.float32
         np.testing.assert_allclose(embeddings, tower.embed(images), atol=1e-4)
     expected = tower.predict_proba(images)
-    got = exported.predict(images)
+    got = exported.predict_proba(images)
     assert list(got) == list(expected)
     for target, probabilities in expected.items():
         np.testing.assert_allclose(got[target], probabilities, atol=1e-4)
+    labels = tower.predict(images)
+    assert {name: rows.tolist() for name, rows in exported.predict(images).items()} == {
+        name: rows.tolist() for name, rows in labels.items()
+    }
 
 
-def test_int8_answers_nearly_as_the_tower_and_is_smaller(tower: VisionTower, folder: Path) -> None:
+def test_int8_outputs_are_close_to_the_tower_and_the_file_is_smaller(
+    tower: VisionTower, folder: Path
+) -> None:
     exported, images = OnnxTower(folder, int8=True, threads=1), pictures(40)
     embeddings = tower.embed(images)
     cosines = (exported.embed(images) * embeddings).sum(axis=1)
     others = (np.roll(embeddings, 1, axis=0) * embeddings).sum(axis=1)
     assert cosines.min() > 0.98
-    assert cosines.min() > others.max(), "each is nearer to itself than to another"
+    assert cosines.min() > others.max(), "each picture is nearer to itself than to another"
     for target, probabilities in tower.predict_proba(images).items():
-        np.testing.assert_allclose(exported.predict(images)[target], probabilities, atol=0.1)
+        np.testing.assert_allclose(exported.predict_proba(images)[target], probabilities, atol=0.1)
     sizes = [(folder / name).stat().st_size for name in ("model.int8.onnx", "model.onnx")]
     assert sizes[0] < 0.5 * sizes[1]
 
@@ -85,20 +93,21 @@ def test_batch_norms_are_folded_and_convolutions_quantised(
 ) -> None:
     graph = onnx.load(folder / "model.onnx").graph
     assert "BatchNormalization" not in {node.op_type for node in graph.node}
-    assert [one.name for one in graph.output] == ["embeddings", "logits/level 0", "logits/a.b"]
+    outputs = [output.name for output in graph.output]
+    assert outputs == ["embeddings", "logits/level 0", "logits/a.b"]
     quantised = onnx.load(folder / "model.int8.onnx").graph
     made_by = {name: node.op_type for node in quantised.node for name in node.output}
     sources = Counter(
         made_by[name] for node in quantised.node if node.op_type == "Conv" for name in node.input
     )
     assert set(sources) == {"DequantizeLinear"}
-    sizes = {one.name: list(one.dims) for one in quantised.initializer}
+    sizes = {tensor.name: list(tensor.dims) for tensor in quantised.initializer}
     for node in quantised.node:
         if node.op_type == "DequantizeLinear" and len(sizes.get(node.input[0], [])) == 4:
-            assert sizes[node.input[1]] == sizes[node.input[0]][:1], "a scale per channel"
+            assert sizes[node.input[1]] == sizes[node.input[0]][:1], "one scale per channel"
 
 
-def test_a_factorised_transformer_is_exported_without_a_word(
+def test_a_factorised_transformer_is_exported_without_output(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     tower = factorise(build_tower("test_vit"), 0.9)
@@ -119,7 +128,7 @@ def test_a_factorised_transformer_is_exported_without_a_word(
         OnnxTower(tmp_path, int8=True)
 
 
-def test_an_export_of_eight_bits_warns_where_its_sums_saturate(
+def test_loading_8_bit_weights_warns_where_their_sums_overflow(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     avx2 = {"avx2": True, "avx_vnni": False, "avx512_vnni": False}
@@ -137,7 +146,7 @@ def test_an_export_of_eight_bits_warns_where_its_sums_saturate(
     assert warning.endswith("export the tower again, or load it with int8=False")
 
 
-def test_a_saved_tower_s_folder_holds_its_export_too(tower: VisionTower, folder: Path) -> None:
+def test_a_tower_and_its_export_share_a_folder(tower: VisionTower, folder: Path) -> None:
     config = (folder / "config.json").read_text()
     checkpoint.save(tower, folder)
     assert (folder / "config.json").read_text() == config
@@ -148,7 +157,7 @@ def test_a_saved_tower_s_folder_holds_its_export_too(tower: VisionTower, folder:
     )
 
 
-def test_an_older_int8_export_does_not_answer_for_a_newer_tower(
+def test_exporting_removes_the_int8_file_of_another_tower(
     tower: VisionTower, tmp_path: Path
 ) -> None:
     (tmp_path / "model.int8.onnx").write_bytes(b"of another tower")
@@ -156,16 +165,16 @@ def test_an_older_int8_export_does_not_answer_for_a_newer_tower(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.onnx"]
 
 
-def test_no_pictures_give_empty_answers(folder: Path) -> None:
+def test_no_pictures_give_no_rows(folder: Path) -> None:
     exported = OnnxTower(folder)
     assert exported.embed([]).shape == (0, 16)
-    assert {name: of.shape for name, of in exported.predict([]).items()} == {
+    assert {name: rows.shape for name, rows in exported.predict_proba([]).items()} == {
         "level 0": (0, 2),
         "a.b": (0, 3),
     }
 
 
-def test_wrong_input_is_named(tower: VisionTower, folder: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_refused(tower: VisionTower, folder: Path, tmp_path: Path) -> None:
     exported = OnnxTower(folder)
     with pytest.raises(ImageError, match="image 1: image cannot be decoded") as caught:
         exported.embed([pictures(1)[0], b"not a picture"])
@@ -179,8 +188,8 @@ def test_wrong_input_is_named(tower: VisionTower, folder: Path, tmp_path: Path) 
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_without_a_whole_export_is_said(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has no model.onnx; export_onnx makes it"):
+def test_a_folder_without_a_complete_export_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no model.onnx; export_onnx writes it"):
         OnnxTower(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="does not hold an exported tower"):
@@ -192,7 +201,7 @@ def test_a_folder_without_a_whole_export_is_said(folder: Path, tmp_path: Path) -
 
 def test_variants_are_compared_on_the_same_pictures(planted: Callable[..., Samples]) -> None:
     samples = planted(20)
-    tower = build_tower("test_resnet", {name: list(of) for name, of in samples.classes.items()})
+    tower = build_tower("test_resnet", {t: list(names) for t, names in samples.classes.items()})
     rows = compare_variants(tower, samples, calibration=pictures(20), batch_sizes=(2,), repeats=1)
     by_name = {row.name: row for row in rows}
     assert list(by_name) == [
@@ -207,15 +216,15 @@ def test_variants_are_compared_on_the_same_pictures(planted: Callable[..., Sampl
     paths = [samples.root / image for image in samples.images]
     for target, probabilities in tower.predict_proba(paths).items():
         labels = samples.targets[target]
-        right = (probabilities.argmax(axis=1) == labels)[labels >= 0].mean()
+        accuracy = (probabilities.argmax(axis=1) == labels)[labels >= 0].mean()
         for name in ("float32", "onnx float32"):
-            assert by_name[name].accuracy[target] == pytest.approx(right)
+            assert by_name[name].accuracy[target] == pytest.approx(accuracy)
     assert by_name["onnx int8"].size_mb < 0.5 * by_name["float32"].size_mb
     assert by_name["factorised 95%"].size_mb < by_name["float32"].size_mb
     assert all(list(row.pictures_per_s) == [2] and row.pictures_per_s[2] > 0 for row in rows)
 
 
-def test_variants_need_the_tower_s_own_classes(
+def test_samples_with_other_classes_are_refused(
     tower: VisionTower, planted: Callable[..., Samples]
 ) -> None:
     with pytest.raises(ValueError, match="must have the targets and classes of the tower"):

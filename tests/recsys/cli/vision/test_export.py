@@ -29,7 +29,7 @@ def test_exported_towers_answer_as_the_bundle_s(
     exported, wanted = OnnxTower(tmp_path / "8"), tower.embed([photo])
     np.testing.assert_allclose(exported.embed([photo]), wanted, atol=1e-4)
     for name, probabilities in tower.predict_proba([photo]).items():
-        np.testing.assert_allclose(exported.predict([photo])[name], probabilities, atol=1e-4)
+        np.testing.assert_allclose(exported.predict_proba([photo])[name], probabilities, atol=1e-4)
     assert (OnnxTower(tmp_path / "8", int8=True).embed([photo]) @ wanted.T).item() > 0.9
     assert "model.onnx in" in say("vision", "export", tiny_bundle, "--out", tmp_path / "32")
     assert sorted(file.name for file in (tmp_path / "32").iterdir()) == [

@@ -52,7 +52,7 @@ def reconcile_levels(
 ) -> dict[str, NDArray[Floating]]:
     """Return probabilities (n, C) in which every class has the sum of its subclasses.
 
-    The heads of the levels are trained apart and may contradict each other. The result is the
+    Each level has a head of its own, and heads may contradict each other. The result is the
     distribution over whole paths that is closest to all heads: it minimises the sum over levels of
     the Kullback-Leibler divergence from its marginal to the head. This is a logarithmic opinion
     pool (Genest and Zidek, 1986, https://doi.org/10.1214/ss/1177013825) between levels. A head

@@ -68,7 +68,7 @@ PALETTE: Mapping[str, Sequence[Lab]] = {
 SIDE = 64  # pixels that a picture is reduced to; details below a 64th of it are averaged
 PLAIN_SHARE = 0.8  # share of the border close to its median that makes a background plain
 PLAIN_DISTANCE = 10.0  # largest distance in CIELAB that counts as close to that median
-BACKGROUND_DISTANCE = 5.0  # largest distance of background pixels; shadows of white products exceed
+BACKGROUND_DISTANCE = 5.0  # largest distance of background; shadows on white products are beyond
 MIN_FOREGROUND = 0.05  # smallest share of the picture that is a product and not dust
 CENTRE_WIDTH = 0.4  # standard deviation of the weights around the centre, in half sides
 

@@ -1,1 +1,1 @@
-"""Trained towers made smaller, faster, or run elsewhere."""
+"""Use of trained towers: bulk embedding, compression, export to ONNX and comparison."""

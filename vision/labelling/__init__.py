@@ -1,1 +1,1 @@
-"""Few labels: prototypes, pseudo-labels, what to label next, thresholds."""
+"""Methods for few labels: prototypes, pseudo-labels, active learning and thresholds."""

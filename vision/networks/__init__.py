@@ -1,1 +1,1 @@
-"""Networks by name: built, loaded, frozen, factorised."""
+"""Backbone networks by name: building, loading, freezing, LoRA and low-rank layers."""

@@ -1,1 +1,1 @@
-"""Choosing a recipe: folds, hyperparameter search, ensembles."""
+"""Choice of a configuration: cross-validation, hyperparameter search and ensembles."""

@@ -38,7 +38,7 @@ def test_layers_are_replaced_by_their_path() -> None:
 
 
 def test_a_path_without_a_layer_is_refused() -> None:
-    with pytest.raises(ValueError, match="layers of the network, got 'stem'"):
+    with pytest.raises(ValueError, match="paths of layers in the network, got 'stem'"):
         replace_layers(nn.Sequential(nn.ReLU()), {"stem": 2})
     with pytest.raises(ValueError, match="'0' is a ReLU"):
         replace_layers(nn.Sequential(nn.ReLU()), {"0": 2})

@@ -21,7 +21,7 @@ from vision.batches import ImageSource
 from vision.dataset import UNKNOWN, Samples
 from vision.errors import CheckpointError, InvalidArgumentError, TrainingError
 from vision.labelling.readable import Readable
-from vision.tower import VisionTower
+from vision.tower import VisionTower, most_probable_classes
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ class Prototypes:
         Raises:
             ImageError: If an image cannot be read. The message has its position.
         """
-        names = np.asarray(self.classes, dtype=np.str_)
-        return names[self.predict_proba(images).argmax(axis=1)]
+        probabilities = {self.target: self.predict_proba(images)}
+        return most_probable_classes(probabilities, {self.target: self.classes})[self.target]
 
     def predict_proba(self, images: Iterable[ImageSource]) -> Floats:
         """Return class probabilities, float32 (n, C), from the cosines with the classes.

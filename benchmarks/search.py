@@ -32,10 +32,9 @@ import torch
 from benchmarks.published import imported
 from benchmarks.record import record
 from recsys import Bundle, Recommender
-from recsys.answers import SearchMode
+from recsys.answers import Answer, SearchMode
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.vectors import ApproximateIndex, ExactIndex, VectorIndex
-from recsys.recommender import Scored
 from serving.client import AsyncClient
 from serving.testing import running_service
 
@@ -118,7 +117,7 @@ def _in_process(recommender: Recommender, queries: Queries) -> Figures:
     return figures
 
 
-def _time(queries: Sequence[Query], ask: Callable[[Query], list[Scored]]) -> float:
+def _time(queries: Sequence[Query], ask: Callable[[Query], Answer]) -> float:
     """Return the seconds that all queries take, after one to warm up."""
     ask(queries[0])
     start = time.perf_counter()

@@ -8,7 +8,6 @@ import asyncio
 import json
 import re
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from benchmarks.record import record
 from recsys import Bundle, Recommender
 from recsys.data.interactions import History
+from recsys.data.timestamps import from_us
 from recsys.evaluation.systems import OURS
 from serving.client import AsyncClient, Event
 from serving.testing import running_service
@@ -71,8 +71,7 @@ async def parity_gaps(bundle: Bundle) -> list[float]:
     """
     recommender = Recommender(bundle)
     interactions = bundle.interactions
-    now_us = int(interactions.timestamps_us[-1]) + 1
-    now = datetime.fromtimestamp(now_us / 1e6, UTC)
+    now = from_us(int(interactions.timestamps_us[-1]) + 1)
     generator = np.random.default_rng(0)
     counts = np.bincount(interactions.user_rows, minlength=interactions.n_users)
     users = generator.choice(np.flatnonzero((counts > 0) & (counts <= 100)), PARITY_USERS, False)
@@ -85,9 +84,7 @@ async def parity_gaps(bundle: Bundle) -> list[float]:
             ids = generator.choice(
                 recommender.catalogue.item_ids, PARITY_CANDIDATES, False
             ).tolist()
-            offline = {
-                one.item_id: one.score for one in recommender.rank(history, ids, now_us=now_us)
-            }
+            offline = {one.item_id: one.score for one in recommender.rank(history, ids, now=now)}
             answer = await client.rank(stranger, ids, now=now)
             gaps += [abs(one.score - offline[one.item_id]) for one in answer.results]
     return gaps
@@ -99,7 +96,7 @@ def _events(recommender: Recommender, user_id: str, history: History) -> list[Ev
             user_id,
             recommender.catalogue.item_ids[row],
             recommender.kind_names[kind],
-            timestamp=datetime.fromtimestamp(time_us / 1e6, UTC),
+            timestamp=from_us(time_us),
         )
         for row, kind, time_us in zip(*(column.tolist() for column in history), strict=True)
     ]

@@ -1,23 +1,122 @@
 """Train, bundle, evaluate and query multimodal product recommenders.
 
-The names below are opened on first use, so that ``import recsys`` costs nothing.
+>>> from recsys import Recommender
+>>> recommender = Recommender.load("runs/shop")
+>>> answer = recommender.recommend("user-17")
+
+The names below are imported on first use, so that ``import recsys`` costs nothing.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recsys.answers import (
+        Added,
+        Answer,
+        Deleted,
+        Event,
+        Group,
+        Identification,
+        Item,
+        Result,
+    )
     from recsys.bundle import Bundle
+    from recsys.catalogue.filters import Filters
+    from recsys.config import TrainConfig, load_config
+    from recsys.data.interactions import History
+    from recsys.data.tables import Tables
+    from recsys.errors import (
+        BundleError,
+        ConfigError,
+        DataError,
+        FileAccessError,
+        InvalidArgumentError,
+        InvalidImageError,
+        LeakageError,
+        MissingExtraError,
+        MissingPartError,
+        RecsysError,
+        SchemaError,
+        TrainingError,
+        UnknownItemError,
+        UnknownUserError,
+    )
+    from recsys.evaluation.run_report import evaluate
     from recsys.identifier import ProductIdentifier
+    from recsys.pipeline import train
     from recsys.recommender import Recommender
 
 _HOMES = {
+    **dict.fromkeys(
+        ("Added", "Answer", "Deleted", "Event", "Group", "Identification", "Item", "Result"),
+        "recsys.answers",
+    ),
+    **dict.fromkeys(
+        (
+            "BundleError",
+            "ConfigError",
+            "DataError",
+            "FileAccessError",
+            "InvalidArgumentError",
+            "InvalidImageError",
+            "LeakageError",
+            "MissingExtraError",
+            "MissingPartError",
+            "RecsysError",
+            "SchemaError",
+            "TrainingError",
+            "UnknownItemError",
+            "UnknownUserError",
+        ),
+        "recsys.errors",
+    ),
     "Bundle": "recsys.bundle",
+    "Filters": "recsys.catalogue.filters",
+    "History": "recsys.data.interactions",
     "ProductIdentifier": "recsys.identifier",
     "Recommender": "recsys.recommender",
+    "Tables": "recsys.data.tables",
+    "TrainConfig": "recsys.config",
+    "evaluate": "recsys.evaluation.run_report",
+    "load_config": "recsys.config",
+    "train": "recsys.pipeline",
 }
 
-__all__ = ["Bundle", "ProductIdentifier", "Recommender"]
+__all__ = [
+    "Added",
+    "Answer",
+    "Bundle",
+    "BundleError",
+    "ConfigError",
+    "DataError",
+    "Deleted",
+    "Event",
+    "FileAccessError",
+    "Filters",
+    "Group",
+    "History",
+    "Identification",
+    "InvalidArgumentError",
+    "InvalidImageError",
+    "Item",
+    "LeakageError",
+    "MissingExtraError",
+    "MissingPartError",
+    "ProductIdentifier",
+    "Recommender",
+    "RecsysError",
+    "Result",
+    "SchemaError",
+    "Tables",
+    "TrainConfig",
+    "TrainingError",
+    "UnknownItemError",
+    "UnknownUserError",
+    "evaluate",
+    "load_config",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, overload
 
+from recsys.errors import InvalidArgumentError
+
 SearchMode = Literal["hybrid", "vector", "lexical"]
 Verdict = Literal["product", "group", "unsure", "unknown"]
+MAX_K = 500
 
 
 @dataclass(frozen=True)
@@ -163,3 +166,13 @@ class Deleted(Response):
     """How many of the items were in the catalogue."""
 
     deleted: int
+
+
+def check_k(k: int) -> None:
+    """Raise if ``k`` is not a number of results that can be asked for.
+
+    Raises:
+        InvalidArgumentError: If it is out of range; the message has the bounds.
+    """
+    if not 1 <= k <= MAX_K:
+        raise InvalidArgumentError(f"k must be between 1 and {MAX_K}, got {k}")

@@ -1,22 +1,23 @@
 """Identify which product a photo shows, with a probability, or that it is not in the catalogue."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.answers import Added, Group, Identification, Result, Verdict
+from recsys.answers import Added, Group, Identification, Item, Result, Verdict, check_k
 from recsys.bundle import Bundle
+from recsys.catalogue.additions import Picture, read_items, read_pictures
 from recsys.catalogue.filters import Filters
+from recsys.data.frames import Frame
 from recsys.errors import InvalidArgumentError, MissingPartError
 from recsys.identification.evidence import Photos, collect_evidence
 from recsys.identification.groups import choose, likely_sets
 from recsys.identification.photos import fuse_photos, run_tower
-from recsys.recommender import Recommender, check_k
+from recsys.recommender import Recommender
 from vision.batches import ImageSource
 
 PAIRS_AT_ONCE = 4_000_000  # pairs of a photo and a product
@@ -121,22 +122,23 @@ class ProductIdentifier:
         )
         return fuse_photos(embedder.fusion, seen)
 
-    def add_items(self, items: pl.DataFrame, pictures: Sequence[bytes | None]) -> Added:
+    def add_items(
+        self,
+        items: Frame | Sequence[Item],
+        pictures: Mapping[str, Picture] | Sequence[Picture | None] = {},
+    ) -> Added:
         """Add or replace items in the recommender, and identify them by their pictures at once.
 
-        Args:
-            items: Table of ``ItemSchema``; a replaced item keeps its labelled photos.
-            pictures: Bytes of each item's picture; None for an item without a picture.
-
-        Raises:
-            InvalidImageError: If a picture is not a readable image; the message has its index.
-            InvalidArgumentError: If the lengths disagree, or an item occurs twice.
+        Arguments and errors as for ``Recommender.add_items``. A replaced item keeps its labelled
+        photos.
         """
+        table = read_items(items)
+        item_ids = table["item_id"].to_list()
         embedder = self.recommender.embedder
-        modalities = embedder.item_modalities(items, pictures)
-        self.recommender.upsert(items, embedder.fuse(modalities))
-        self.set_pictures(items["item_id"].to_list(), embedder.fuse(modalities.only("image")))
-        return Added(added=len(items), bundle_version=self.recommender.version)
+        modalities = embedder.item_modalities(table, read_pictures(pictures, item_ids))
+        self.recommender.add_embedded(table, embedder.fuse(modalities))
+        self.set_pictures(item_ids, embedder.fuse(modalities.only("image")))
+        return Added(added=len(table), bundle_version=self.recommender.version)
 
     def set_pictures(self, item_ids: Sequence[str], pictures: NDArray[np.float32]) -> None:
         """Replace the pictures that items are identified by.

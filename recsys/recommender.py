@@ -1,61 +1,49 @@
 """Answer from a bundle: recommend, rank, find similar items, search."""
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from recsys.answers import SearchMode
+from recsys.answers import Added, Answer, Deleted, Event, Item, Result, SearchMode, check_k
 from recsys.bundle import Bundle
+from recsys.catalogue.additions import Picture, read_image, read_items, read_pictures
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import CatalogueSearch, query_parts
 from recsys.catalogue.store import Catalogue
 from recsys.catalogue.vectors import EXACT_UP_TO, Nearest
-from recsys.data.arrays import Ints
-from recsys.data.interactions import EMPTY_HISTORY, History
+from recsys.data.frames import Frame
+from recsys.data.interactions import History
+from recsys.data.timestamps import to_us
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.features import ItemTable, build_item_table, refresh_item_table
-from recsys.ranking.scoring import Scores
+from recsys.ranking.candidates import OFFERS_PER_SOURCE, RANK_ALL_ITEMS, CandidateSource
+from recsys.ranking.catalogue_ranker import CatalogueRanker
+from recsys.ranking.histories import UserHistories
 from recsys.ranking.statistics import build_statistics
-
-MAX_K = 500
-# A catalogue up to this size is ranked whole. Beyond it each source offers its best rows.
-RANK_ALL_ITEMS = 5_000
-OFFERS_PER_SOURCE = 500
-
-
-class Event(NamedTuple):
-    """Something a user did with an item, as callers name them."""
-
-    item_id: str
-    kind: str
-    timestamp_us: int
-
-
-class Scored(NamedTuple):
-    """One result: higher scores come first; scores of different calls do not compare."""
-
-    item_id: str
-    score: float
-    source: str
-    features: tuple[tuple[str, float], ...] = ()
 
 
 class Recommender:
     """Recommends and searches over a bundle's catalogue, which may grow while it answers.
 
-    Not safe for use from several threads at once; the service gives it a thread of its own.
+    >>> recommender = Recommender.load("runs/shop")
+    >>> answer = recommender.recommend("user-17")
+    >>> [result.item_id for result in answer]
+
+    Use it from one thread at a time; the service gives it a thread of its own.
 
     Args:
         bundle: A verified bundle.
-        device: Where the embedding table and the networks live.
-        as_of_us: Forget every event at or after this moment, for offline evaluation.
+        device: Torch device of the embedding table and the networks.
+        as_of_us: Moment from which on events are forgotten, microseconds UTC.
         exact_up_to: Catalogues up to this size are searched exactly, larger ones by a graph once
             ``prepare_search`` has built it (``recsys.catalogue.vectors``).
+        rank_all_up_to: Number of allowed items up to which ``recommend`` ranks all of them.
+        offers_per_source: Number of items that each source of candidates offers beyond that.
     """
 
     def __init__(
@@ -65,6 +53,8 @@ class Recommender:
         device: str = "cpu",
         as_of_us: int | None = None,
         exact_up_to: int = EXACT_UP_TO,
+        rank_all_up_to: int = RANK_ALL_ITEMS,
+        offers_per_source: int = OFFERS_PER_SOURCE,
     ) -> None:
         self.bundle = bundle
         self.version = bundle.version
@@ -73,114 +63,184 @@ class Recommender:
         self.catalogue = Catalogue(bundle.items, bundle.item_embeddings, device=device)
         self.embedder = bundle.embedder(device=device)
         self._search = CatalogueSearch(self.catalogue, exact_up_to=exact_up_to)
-        self._histories: dict[str, History] = {}
-        self._table: ItemTable | None = None
+        self._candidates = CandidateSource(
+            self._search, rank_all_up_to=rank_all_up_to, offers_per_source=offers_per_source
+        )
+        self._histories = UserHistories(self.catalogue, None)
+        self._loaded_ranker: CatalogueRanker | None = None
         if "ranking" in self.parts:
             self._load_ranking(as_of_us)
 
-    def history(self, user_id: str, live: Sequence[Event] = ()) -> History:
-        """Return the user's events of the bundle and the live ones, oldest first.
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> Self:
+        """Return a recommender over a bundle on disk.
 
-        A live event that the bundle has, or that is told twice, counts once; events that the
-        bundle itself repeats are as in training. Live events of unknown items or kinds are left
-        out; an unknown user has the live events alone.
+        Args:
+            path: The bundle's folder, or a folder of bundles, of which the latest is taken.
+            device: Torch device, such as "cpu" or "cuda".
         """
-        known = self._histories.get(user_id, EMPTY_HISTORY)
-        kinds = {name: code for code, name in enumerate(self.kind_names)}
-        told = {
-            (self.catalogue.row_of[event.item_id], kinds[event.kind], event.timestamp_us)
-            for event in live
-            if event.item_id in self.catalogue.row_of and event.kind in kinds
-        }
-        bundled = list(zip(*(column.tolist() for column in known), strict=True))
-        fresh = told.difference(bundled)
-        if not fresh:
-            return known
-        # The order of ``build_interactions``, where events of one moment are ordered, too.
-        ids = self.catalogue.item_ids
-        ordered = sorted([*bundled, *fresh], key=lambda event: (event[2], ids[event[0]], event[1]))
-        return History(*np.ascontiguousarray(np.array(ordered).T))
+        return cls(Bundle(path), device=device)
 
     @property
     def kind_names(self) -> Sequence[str]:
         """Event kinds that the user encoder knows."""
-        return self.bundle.interactions.kind_names if "ranking" in self.parts else ()
+        return self._histories.kind_names
+
+    def history(self, user_id: str, events: Iterable[Event] = ()) -> History:
+        """Return the user's events of the bundle and of ``events``, oldest first.
+
+        An event already in the bundle, or passed twice, counts once.
+
+        >>> seen = [Event("user-17", "item-0042", "view")]
+        >>> recommender.recommend(recommender.history("user-17", seen))
+
+        Args:
+            user_id: The caller's id; an unknown user has the passed events alone.
+            events: Events since the bundle was trained. Those of other users, of unknown items and
+                of unknown kinds are left out; an event without a timestamp happens now.
+        """
+        return self._histories.with_events(user_id, events)
 
     def recommend(
         self,
-        history: History,
+        user: str | History,
+        k: int = 10,
         *,
-        k: int,
-        now_us: int,
+        now: datetime | None = None,
         filters: Filters = Filters(),
         exclude: Collection[str] = (),
         exclude_seen: bool = False,
         explain: bool = False,
-    ) -> list[Scored]:
+    ) -> Answer:
         """Return the ``k`` items to show the user, best first; fewer when fewer pass the filters.
 
+        >>> for result in recommender.recommend("user-17", filters=Filters(price_max=50)):
+        ...     print(result.item_id, result.score)
+
         Args:
-            history: From ``history``; an empty one is a newcomer.
-            k: How many.
-            now_us: The moment of the request, microseconds UTC.
+            user: User id, or a history from ``history``; an unknown user gets what is popular or
+                new.
+            k: Maximum number of results.
+            now: Moment of the request, with a time zone; the time now if None.
             filters: Which items may be answered.
-            exclude: Items not to answer.
-            exclude_seen: Leave out items of the history.
-            explain: Name the features that raised each score most.
+            exclude: Ids of items to leave out.
+            exclude_seen: Whether items of the user's history are left out.
+            explain: Whether results name the features that raised their scores most.
 
         Raises:
-            InvalidArgumentError: If ``k`` is out of range.
+            InvalidArgumentError: If ``k`` is out of range, ``now`` has no time zone, or ``user`` is
+                neither an id nor a history.
             MissingPartError: If the bundle was trained without events.
         """
         check_k(k)
-        self.bundle.require("ranking")
-        mask = self.catalogue.mask(filters, now_us=now_us)
-        mask[[self.catalogue.row_of[item] for item in exclude if item in self.catalogue]] = False
-        if exclude_seen:
-            mask[history.item_rows] = False
-        rows = self._offers(history, mask, now_us)
-        if len(rows) == 0:
-            return []
-        result = self._score(history, rows, now_us)
-        top = result.scores.topk(min(k, len(rows))).indices
-        return self._answer(
-            rows[top.cpu()], Scores(*(part[top] for part in result)), history, explain
+        history, now_us = self._histories.find(user), to_us("now", now)
+        mask = self._mask(filters, exclude, now_us)
+        best = self._ranker.best([history], k, now_us=now_us, mask=mask, exclude_seen=exclude_seen)
+        return self._answer(self._ranker.results(history, best, explain=explain))
+
+    def recommend_many(
+        self,
+        users: Iterable[str],
+        k: int = 10,
+        *,
+        now: datetime | None = None,
+        filters: Filters = Filters(),
+        exclude: Collection[str] = (),
+        exclude_seen: bool = False,
+        block_size: int | None = None,
+    ) -> pl.DataFrame:
+        """Return what ``recommend`` would for each user, as one table; users are scored in blocks.
+
+        The columns are user_id, rank (from 1), item_id, score and source. The users come in the
+        order given, and a user who is given twice comes twice.
+
+        >>> table = recommender.recommend_many(["user-17", "user-18"], k=5)
+        >>> table.filter(pl.col("rank") == 1)
+
+        Args:
+            users: User ids: a list, a column of polars or pandas, or any iterable.
+            k: Maximum number of results for each user.
+            now: Moment of all the requests; the time now if None.
+            filters: Which items may be answered.
+            exclude: Ids of items to leave out.
+            exclude_seen: Whether items of a user's own history are left out.
+            block_size: Number of users that are scored at once, which bounds the memory; None
+                chooses it by the size of the catalogue.
+
+        Raises:
+            InvalidArgumentError: If ``block_size`` is below 1, or as for ``recommend``.
+            MissingPartError: If the bundle was trained without events.
+        """
+        check_k(k)
+        if isinstance(users, str):
+            raise InvalidArgumentError(f"users must be a list of user ids, got the text {users!r}")
+        user_ids, now_us = list(users), to_us("now", now)
+        histories = [self._histories.find(user) for user in user_ids]
+        mask = self._mask(filters, exclude, now_us)
+        table = self._ranker.best_table(
+            histories, k, now_us=now_us, mask=mask, exclude_seen=exclude_seen, block_size=block_size
         )
+        ids = pl.Series("user_id", user_ids, dtype=pl.String)
+        return table.select(ids.gather(table["user"]), pl.exclude("user"))
 
     def rank(
-        self, history: History, item_ids: Sequence[str], *, now_us: int, explain: bool = False
-    ) -> list[Scored]:
-        """Return the caller's candidates, best first.
+        self,
+        user: str | History,
+        item_ids: Sequence[str],
+        *,
+        now: datetime | None = None,
+        explain: bool = False,
+    ) -> Answer:
+        """Return the caller's candidates, best first for a user.
+
+        >>> recommender.rank("user-17", ["item-0042", "item-0007"])[0].item_id
+
+        Args:
+            user: User id, or a history from ``history``.
+            item_ids: Ids of the candidates.
+            now: Moment of the request, with a time zone; the time now if None.
+            explain: Whether results name the features that raised their scores most.
 
         Raises:
             UnknownItemError: If a candidate is not in the catalogue.
-            InvalidArgumentError: If there are none.
+            InvalidArgumentError: If there is no candidate, or as for ``recommend``.
+            MissingPartError: If the bundle was trained without events.
         """
         if not item_ids:
             raise InvalidArgumentError("item_ids must name at least one candidate, got none")
-        self.bundle.require("ranking")
-        rows = torch.from_numpy(self.catalogue.rows(item_ids))
-        result = self._score(history, rows, now_us)
-        order = result.scores.argsort(descending=True, stable=True)
-        picked = Scores(*(part[order] for part in result))
-        return self._answer(rows[order.cpu()], picked, history, explain)
+        history, rows = self._histories.find(user), self.catalogue.rows(item_ids)
+        ranked = self._ranker.rank(history, rows, to_us("now", now))
+        return self._answer(self._ranker.results(history, ranked, explain=explain))
 
-    def scores(self, history: History, now_us: int) -> Tensor:
-        """Return the score of every row for one user (N,), as offline evaluation wants it."""
-        return self._score(history, torch.arange(len(self.catalogue)), now_us).scores
+    def scores(
+        self, users: Iterable[str | History], *, now: datetime | None = None
+    ) -> NDArray[np.float32]:
+        """Return the score of every item of the catalogue for each user (U, N), in row order.
 
-    def similar(self, item_id: str, *, k: int, filters: Filters = Filters()) -> list[Scored]:
+        Errors as for ``recommend``.
+
+        Args:
+            users: User ids, or histories from ``history``.
+            now: Moment of all the requests; the time now if None.
+        """
+        histories = [self._histories.find(user) for user in users]
+        return self._ranker.scores(histories, to_us("now", now))
+
+    def similar(self, item_id: str, k: int = 10, *, filters: Filters = Filters()) -> Answer:
         """Return the ``k`` items closest to an item, which is itself left out.
 
-        To an item without title and picture nothing is close.
+        Empty for an item with neither title nor picture.
+
+        >>> recommender.similar("item-0042", k=3)
 
         Raises:
             UnknownItemError: If the item is not in the catalogue.
+            InvalidArgumentError: If ``k`` is out of range.
         """
         check_k(k)
         row = int(self.catalogue.rows([item_id])[0])
         if not self.catalogue.embedded[row]:
-            return []
+            return self._answer([])
         mask = self.catalogue.mask(filters)
         mask[row] = False
         found = self._search.by_vector(self.catalogue.embeddings[row], mask, k)
@@ -189,158 +249,152 @@ class Recommender:
     def search(
         self,
         text: str | None = None,
-        image: bytes | None = None,
+        image: bytes | str | Path | None = None,
+        k: int = 10,
         *,
-        k: int,
         filters: Filters = Filters(),
         mode: SearchMode = "hybrid",
-    ) -> list[Scored]:
-        """Return the ``k`` items that answer words, a picture, or both ("this, but in blue").
+    ) -> Answer:
+        """Return the ``k`` items that best answer words, an image, or both ("this, but in blue").
+
+        >>> recommender.search("blue ceramic mug", k=5)
+        >>> recommender.search("in blue", image="photo.jpg")
 
         Args:
             text: Words, in any language that the text encoder knows.
-            image: A picture's bytes.
-            k: How many; fewer come back only where fewer pass the filters and can be compared.
+            image: Bytes or path of an image.
+            k: Maximum number of results.
             filters: Which items may be answered.
             mode: "vector" compares embeddings, "lexical" words with the items' own words, and
                 "hybrid" does both, as far as words are given.
 
         Raises:
-            InvalidArgumentError: If both are empty, or the mode is lexical without words or with a
-                picture.
-            InvalidImageError: If the bytes are no picture we accept.
+            InvalidArgumentError: If both are empty, ``k`` is out of range, or the mode is lexical
+                without words or with an image.
+            InvalidImageError: If the bytes are not a readable image.
+            FileAccessError: If there is no such file.
             MissingPartError: If the bundle has no encoder for what was asked.
         """
         check_k(k)
-        embeddings = [self.embedder.query(*part) for part in query_parts(text, image, mode)]
-        return self.search_embedded(text, embeddings, k=k, filters=filters, mode=mode)
+        parts = query_parts(text, read_image(image), mode)
+        embeddings = [self.embedder.query(*part) for part in parts]
+        return self.search_embedded(text, embeddings, k, filters=filters, mode=mode)
 
     def search_embedded(
         self,
         text: str | None,
         embeddings: Sequence[NDArray[np.float32]],
+        k: int = 10,
         *,
-        k: int,
         filters: Filters = Filters(),
         mode: SearchMode = "hybrid",
-    ) -> list[Scored]:
+    ) -> Answer:
         """Return what ``search`` does, where the parts of the query are embedded already.
 
         Args:
             text: The query's words.
-            embeddings: Of each of ``recsys.catalogue.search.query_parts`` (D,).
-            k: How many.
+            embeddings: Embedding (D,) of each of ``recsys.catalogue.search.query_parts``.
+            k: As for ``search``, like the arguments that follow.
             filters: Which items may be answered.
-            mode: As for ``search``.
+            mode: How to search.
         """
         vectors = [torch.from_numpy(one).to(self.device) for one in embeddings]
         mask = self.catalogue.mask(filters)
         return self._found(self._search.search(text, vectors, mask, k, mode), "search")
 
     def prepare_search(self) -> None:
-        """Index the catalogue for many queries, which a single one is not worth.
-
-        The first search by words would index them otherwise. A catalogue on the CPU of more than
-        ``exact_up_to`` items gets its graph here.
-        """
+        """Index the catalogue for many queries: its words, and its vectors if they are many."""
         self._search.prepare()
 
-    def upsert(self, items: pl.DataFrame, embeddings: NDArray[np.float32]) -> None:
-        """Add or replace items with embeddings (B, D) from ``embedder.items``."""
+    def add_items(
+        self,
+        items: Frame | Sequence[Item],
+        pictures: Mapping[str, Picture] | Sequence[Picture | None] = {},
+    ) -> Added:
+        """Add items, or replace those of the same id; they are answered at once.
+
+        The towers embed words and pictures; nothing is trained. The same method of a
+        ``ProductIdentifier`` also lets it identify the items.
+
+        >>> items = pl.DataFrame({"item_id": ["new"], "title": ["Blue ceramic mug"]})
+        >>> recommender.add_items(items, {"new": "mug.jpg"})
+
+        Args:
+            items: DataFrame of polars, pandas or any library with the Arrow interface, with the
+                columns of ``ItemSchema``, or ``Item`` records.
+            pictures: Picture of each item by item id, or one entry per item in their order: bytes
+                or path of an image. An item without an entry, with None or with empty bytes is
+                embedded by its words alone.
+
+        Raises:
+            DataError: If a row or column of the table is not what ``ItemSchema`` wants.
+            InvalidArgumentError: If an item occurs twice, or the pictures do not fit the items.
+            InvalidImageError: If a picture is not a readable image; the message has its index.
+            FileAccessError: If a picture's file cannot be read.
+        """
+        table = read_items(items)
+        images = read_pictures(pictures, table["item_id"].to_list())
+        self.add_embedded(table, self.embedder.items(table, images))
+        return Added(added=len(table), bundle_version=self.version)
+
+    def add_embedded(self, items: pl.DataFrame, embeddings: NDArray[np.float32]) -> None:
+        """Add or replace items whose embeddings are at hand.
+
+        Args:
+            items: Table of ``ItemSchema``, B rows of distinct items.
+            embeddings: Item embeddings (B, D), from ``embedder.items``.
+        """
         self.catalogue.upsert(items, embeddings)
         self._search.update(self.catalogue.rows(items["item_id"]).tolist())
-        if self._table is not None:
-            self._table = refresh_item_table(self._table, self.catalogue)
+        if self._loaded_ranker is not None:
+            self._loaded_ranker.refresh()
 
-    def delete(self, item_ids: Collection[str]) -> int:
-        """Stop answering the items and return how many were there."""
+    def delete_items(self, item_ids: Collection[str]) -> Deleted:
+        """Stop answering items; unknown ids are ignored.
+
+        >>> recommender.delete_items(["item-0042"]).deleted
+        """
         rows = self.catalogue.rows(
             item_id for item_id in set(item_ids) if item_id in self.catalogue
         )
         self.catalogue.delete(item_ids)
         self._search.update(rows.tolist())
-        return len(rows)
+        return Deleted(deleted=len(rows), bundle_version=self.version)
 
     def _load_ranking(self, as_of_us: int | None) -> None:
-        interactions = self.bundle.interactions
-        statistics = self.bundle.statistics
+        interactions, statistics = self.bundle.interactions, self.bundle.statistics
         if as_of_us is not None:
             interactions = interactions.before(as_of_us)
             statistics = build_statistics(interactions, as_of_us)
-        self._histories = dict(zip(interactions.user_ids, interactions.histories(), strict=True))
-        self._ranker = self.bundle.user_ranker
-        self._ranker.encoder.to(self.device)
-        self._ranker.ranker.to(self.device)
-        target_kinds = torch.tensor(
-            [name in self.bundle.target_kinds for name in interactions.kind_names]
+        self._histories = UserHistories(self.catalogue, interactions)
+        kinds = [name in self.bundle.target_kinds for name in interactions.kind_names]
+        self._loaded_ranker = CatalogueRanker(
+            self.catalogue,
+            self.bundle.user_ranker,
+            self._candidates,
+            statistics,
+            torch.tensor(kinds),
         )
-        self._table = build_item_table(self.catalogue, statistics, target_kinds)
 
-    def _score(self, history: History, rows: Tensor, now_us: int) -> Scores:
+    @property
+    def _ranker(self) -> CatalogueRanker:
         self.bundle.require("ranking")
-        assert self._table is not None, "the ranking part is loaded with its table"
-        return self._ranker.score(history, rows.to(self.device), now_us, self._table)
+        assert self._loaded_ranker is not None, "it is loaded wherever the bundle has the part"
+        return self._loaded_ranker
 
-    def _offers(self, history: History, mask: NDArray[np.bool_], now_us: int) -> Tensor:
-        """Return the rows worth ranking (C,): all under the mask, or the best of each source."""
-        rows: Ints = np.flatnonzero(mask)
-        if len(rows) <= RANK_ALL_ITEMS:
-            return torch.from_numpy(rows)
-        assert self._table is not None, "the ranking part is loaded with its table"
-        table = self._table
-        user_vector = self._ranker.user_vector(history, now_us, table)
-        neighbours, _ = table.neighbours(torch.from_numpy(np.unique(history.item_rows)))
-        allowed = torch.from_numpy(rows).to(self.device)
+    def _mask(self, filters: Filters, exclude: Collection[str], now_us: int) -> NDArray[np.bool_]:
+        mask = self.catalogue.mask(filters, now_us=now_us)
+        mask[[self.catalogue.row_of[item] for item in exclude if item in self.catalogue]] = False
+        return mask
 
-        def first(values: Tensor) -> Tensor:
-            n_offers = min(OFFERS_PER_SOURCE, len(allowed))
-            return allowed[values[allowed].topk(n_offers).indices]
-
-        offered = torch.cat(
-            [
-                self._search.by_vector(user_vector, mask, OFFERS_PER_SOURCE).rows.to(self.device),
-                neighbours[neighbours >= 0],
-                torch.from_numpy(history.item_rows).to(self.device),
-                first(table.popularity[:, 1]),
-                first(table.created_us),
-            ]
-        ).unique()
-        rows_offered: Tensor = offered.cpu()
-        return rows_offered[torch.from_numpy(mask)[rows_offered]]
-
-    def _found(self, found: Nearest, source: str) -> list[Scored]:
+    def _found(self, found: Nearest, source: str) -> Answer:
         ids = self.catalogue.item_ids
-        return [
-            Scored(ids[row], score, source)
-            for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True)
-        ]
+        return self._answer(
+            [
+                Result(ids[row], score, source)
+                for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True)
+            ]
+        )
 
-    def _answer(
-        self, rows: Tensor, result: Scores, history: History, explain: bool
-    ) -> list[Scored]:
-        features = self._ranker.top_features(result.features) if explain else [()] * len(rows)
-        return [
-            Scored(self.catalogue.item_ids[row], score, self._source(row, history), reasons)
-            for row, score, reasons in zip(
-                rows.tolist(), result.scores.tolist(), features, strict=True
-            )
-        ]
-
-    def _source(self, row: int, history: History) -> str:
-        """Return what speaks for an item, in one word."""
-        assert self._table is not None, "the ranking part is loaded with its table"
-        if len(history.item_rows) == 0:
-            return "popular" if float(self._table.popularity[row, 0]) > 0 else "new"
-        if row in history.item_rows:
-            return "own_history"
-        return "new" if float(self._table.popularity[row, 0]) == 0 else "taste"
-
-
-def check_k(k: int) -> None:
-    """Raise if ``k`` is not a number of results that we answer.
-
-    Raises:
-        InvalidArgumentError: Names the bounds.
-    """
-    if not 1 <= k <= MAX_K:
-        raise InvalidArgumentError(f"k must be between 1 and {MAX_K}, got {k}")
+    def _answer(self, results: Iterable[Result]) -> Answer:
+        return Answer(results=tuple(results), bundle_version=self.version)

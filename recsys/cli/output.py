@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recsys.answers import Result
     from recsys.evaluation.bootstrap import Estimate
     from recsys.evaluation.results import Report
-    from recsys.recommender import Recommender, Scored
+    from recsys.recommender import Recommender
 
 # Titles and paths are data: what looks like markup in them is none, and a path stays in one piece.
 console = Console(markup=False, soft_wrap=True)
@@ -57,7 +57,7 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def print_results(
-    title: str, results: "Sequence[Scored | Result]", recommender: "Recommender", *, as_json: bool
+    title: str, results: "Sequence[Result]", recommender: "Recommender", *, as_json: bool
 ) -> None:
     """Print scored items with their titles."""
     if as_json:
@@ -65,13 +65,7 @@ def print_results(
             {
                 "bundle_version": recommender.version,
                 "results": [
-                    {
-                        "item_id": result.item_id,
-                        "score": result.score,
-                        "source": result.source,
-                        "features": dict(result.features),
-                    }
-                    for result in results
+                    {**vars(result), "features": dict(result.features)} for result in results
                 ],
             }
         )
@@ -84,7 +78,7 @@ def print_results(
     print_rows(title, ("item", "title", "score", "source", "because of"), rows)
 
 
-def why(result: "Scored | Result") -> str:
+def why(result: "Result") -> str:
     """Return the features that raised a score, as one line."""
     return ", ".join(f"{name} {value:+.2f}" for name, value in result.features)
 

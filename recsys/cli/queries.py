@@ -56,16 +56,15 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """Recommend items to a user."""
-    from recsys import Bundle, Recommender
+    from recsys import Recommender
 
-    recommender = Recommender(Bundle(bundle))
-    moment = at or datetime.now(UTC)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
+    recommender = Recommender.load(bundle)
+    # The option has no zone, and is UTC wherever the command runs.
+    moment = at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
     results = recommender.recommend(
-        recommender.history(user),
-        k=k,
-        now_us=round(moment.timestamp() * 1e6),
+        user,
+        k,
+        now=moment,
         exclude_seen=exclude_seen,
         explain=True,
     )
@@ -79,9 +78,9 @@ def similar(
     as_json: Json = False,
 ) -> None:
     """Find the items most like an item."""
-    from recsys import Bundle, Recommender
+    from recsys import Recommender
 
-    recommender = Recommender(Bundle(bundle))
+    recommender = Recommender.load(bundle)
     results = recommender.similar(item, k=k)
     print_results(f"like {item}", results, recommender, as_json=as_json)
 
@@ -100,12 +99,10 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search by words, by a picture, or by both ("this, but in blue")."""
-    from recsys import Bundle, Recommender
+    from recsys import Recommender
 
-    wanted = filters.filters()
-    recommender = Recommender(Bundle(bundle))
-    picture = read_file(image) if image else None
-    results = recommender.search(text, picture, k=k, filters=wanted, mode=mode)
+    recommender = Recommender.load(bundle)
+    results = recommender.search(text, image, k, filters=filters.filters(), mode=mode)
     print_results(f"search {text or image}", results, recommender, as_json=as_json)
 
 
@@ -125,9 +122,9 @@ def identify(
     as_json: Json = False,
 ) -> None:
     """Tell which product is on a photo, or that it is not in the catalogue."""
-    from recsys import Bundle, ProductIdentifier, Recommender
+    from recsys import ProductIdentifier, Recommender
 
-    recommender = Recommender(Bundle(bundle))
+    recommender = Recommender.load(bundle)
     answer = ProductIdentifier(recommender).identify(read_file(photo), k=k)
     if as_json:
         group = answer.product_group

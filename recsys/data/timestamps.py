@@ -1,6 +1,12 @@
-"""Read date-times from text."""
+"""Date-times written as text, and as microseconds."""
+
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
+
+from recsys.errors import InvalidArgumentError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # ISO 8601: a date, then optionally a time, then optionally a zone.
 _PARTS = (
@@ -36,3 +42,27 @@ def parse_timestamp(text: pl.Expr) -> pl.Expr:
     minutes = part("hours").cast(pl.Int64) * 60 + part("minutes").cast(pl.Int64).fill_null(0)
     east = pl.when(part("sign") == "-").then(-minutes).otherwise(minutes).fill_null(0)
     return (local - pl.duration(minutes=east)).dt.replace_time_zone("UTC")
+
+
+def to_us(name: str, moment: datetime | None) -> int:
+    """Return a moment as microseconds since 1970-01-01 UTC; the time now if None.
+
+    Args:
+        name: Name of the argument in the error message.
+        moment: Date-time with a time zone.
+
+    Raises:
+        InvalidArgumentError: If the moment has no time zone: which one it means would be a guess.
+    """
+    if moment is None:
+        moment = datetime.now(UTC)
+    if moment.tzinfo is None:
+        raise InvalidArgumentError(
+            f"{name} must have a time zone, got {moment!r}; use datetime.now(UTC)"
+        )
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_us(time_us: int) -> datetime:
+    """Return microseconds since 1970-01-01 UTC as a date-time with that zone."""
+    return _EPOCH + timedelta(microseconds=time_us)

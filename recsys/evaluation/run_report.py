@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recsys.answers import Result
 from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig
 from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
 from recsys.data.progress import Progress
+from recsys.data.timestamps import from_us
 from recsys.errors import DataError, LeakageError
 from recsys.evaluation.results import (
     ClassificationRow,
@@ -29,7 +31,7 @@ from recsys.evaluation.systems import (
     rank_systems,
 )
 from recsys.pipeline import Run
-from recsys.recommender import Recommender, Scored
+from recsys.recommender import Recommender
 from recsys.training.stages import Stage
 
 GALLERY_USERS = 3
@@ -176,7 +178,7 @@ def _gallery(bundle: Bundle, dataset: Dataset) -> list[GalleryUser]:
         history = recommender.history(user_id)
         last = list(dict.fromkeys(history.item_rows[::-1].tolist()))[:GALLERY_ITEMS]
         results = recommender.recommend(
-            history, k=GALLERY_ITEMS, now_us=bundle.split_us, explain=True
+            history, k=GALLERY_ITEMS, now=from_us(bundle.split_us), explain=True
         )
         rows = [recommender.catalogue.row_of[result.item_id] for result in results]
         recommended = [
@@ -199,7 +201,7 @@ def _regulars(bundle: Bundle) -> Ints:
     return both[np.linspace(0, len(both) - 1, min(GALLERY_USERS, len(both))).astype(np.int64)]
 
 
-def _reason(result: Scored) -> str:
+def _reason(result: Result) -> str:
     return ", ".join([result.source, *(name for name, _ in result.features)])
 
 

@@ -14,6 +14,7 @@ from recsys.data.arrays import Ints
 from recsys.data.interactions import Interactions
 from recsys.data.progress import Progress
 from recsys.data.splits import split_by_time
+from recsys.data.timestamps import from_us
 from recsys.errors import DataError
 from recsys.evaluation.bootstrap import estimate
 from recsys.evaluation.protocol import Scorer, SystemResult, rank_queries, score_ranking
@@ -127,9 +128,7 @@ def recommender_scorer(bundle: Bundle) -> Scorer:
     user_ids = bundle.interactions.user_ids
 
     def scores(user_rows: Ints) -> NDArray[np.float32]:
-        histories = [recommender.history(user_ids[row]) for row in user_rows]
-        each = [recommender.scores(history, split_us).cpu().numpy() for history in histories]
-        return np.stack(each)
+        return recommender.scores([user_ids[row] for row in user_rows], now=from_us(split_us))
 
     return scores
 

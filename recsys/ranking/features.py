@@ -1,5 +1,6 @@
-"""Ranking features of (history, candidates, now): one code for training and for serving."""
+"""Ranking features of (histories, candidates, now): one code for training and for serving."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +12,13 @@ from torch import Tensor
 from recsys.catalogue.store import Catalogue
 from recsys.data.interactions import MICROSECONDS_PER_DAY, History
 from recsys.ranking.statistics import Statistics
+from recsys.ranking.user_events import UserEvents, collect_events
 
-HISTORY_EVENTS = 1_000  # older events of a very long history are not read
-SIMILAR_EVENTS = 50  # how many of the last events a candidate is compared with one by one
 DECAY_DAYS = 60.0
 SHORT_DECAY_DAYS = 14.0
 # Of the category path: the top level and the two below it; deeper levels are rare and sparse.
 SHARE_LEVELS = 3
+SPREAD_AT_ONCE = 8_000  # events whose neighbours are in memory at once
 
 FEATURES = (
     "user_affinity",
@@ -159,111 +160,136 @@ def _append(popularity: Tensor, n_items: int) -> Tensor:
 
 
 def ranking_features(
-    history: History, candidates: Tensor, now_us: int, table: ItemTable, user_vector: Tensor
+    histories: Sequence[History],
+    candidates: Tensor,
+    now_us: int,
+    table: ItemTable,
+    user_vectors: Tensor,
+    spread_at_once: int = SPREAD_AT_ONCE,
 ) -> Tensor:
-    """Return the features of every candidate for one user, float32 (C, F), in ``FEATURES`` order.
+    """Return the features of every candidate of every user, float32 (B, C, F).
+
+    The last dimension is in the order of ``FEATURES``. What a user gets does not depend on the
+    others of the batch.
 
     Args:
-        history: The user's events; those at or after ``now_us`` are ignored.
-        candidates: Item rows, int64 (C,).
-        now_us: The moment of the request, microseconds UTC.
+        histories: Events of each user (B entries); those at or after ``now_us`` are ignored.
+        candidates: Item rows, int64 (B, C), or (C,) where all users have the same.
+        now_us: Moment of the request, microseconds UTC.
         table: What is known of the items.
-        user_vector: The user encoder's output for this history (D,).
+        user_vectors: Output of the user encoder for the histories (B, D).
+        spread_at_once: Number of events whose neighbours are held in memory at once.
     """
-    device = table.embeddings.device
-    past = history.timestamps_us < now_us
-    rows = torch.from_numpy(history.item_rows[past][-HISTORY_EVENTS:]).to(device)  # (L,)
-    kinds = torch.from_numpy(history.kinds[past][-HISTORY_EVENTS:]).to(device)
-    times_us = torch.from_numpy(history.timestamps_us[past][-HISTORY_EVENTS:]).to(device)
-    ages = (now_us - times_us).to(torch.float32) / MICROSECONDS_PER_DAY  # (L,)
-    recency = torch.exp(-ages / DECAY_DAYS)
-    bought = table.target_kinds[kinds].to(torch.float32)  # (L,)
+    events = collect_events(histories, now_us, table.embeddings.device)
+    recency = torch.exp(-events.ages_days / DECAY_DAYS)  # (E,)
     columns = [
-        *_similarities(rows, recency, candidates, table, user_vector),
-        *_bought_together(rows, ages, candidates, table),
-        *_own_events(rows, ages, bought, candidates, len(table)),
+        *_similarities(events, recency, candidates, table, user_vectors),
+        *_bought_together(events, candidates, table, spread_at_once),
+        *_own_events(events, recency, candidates, table),
         *_popularity(candidates, table),
-        *_prices(rows, recency, candidates, table),
-        *_category_shares(rows, recency, candidates, table),
+        *_prices(events, recency, candidates, table),
+        *_category_shares(events, recency, candidates, table),
         *_age(candidates, now_us, table),
-        torch.full(candidates.shape, float(np.log1p(len(rows))), device=device),
+        torch.log1p(events.counts)[:, None],
     ]
-    return torch.stack(columns, dim=1)  # (C, F)
+    shape = (len(histories), candidates.shape[-1])
+    return torch.stack([column.expand(shape) for column in columns], dim=2)  # (B, C, F)
+
+
+def _at(values: Tensor, candidates: Tensor) -> Tensor:
+    """Return the values (B, N) of each user's candidates, (B, C)."""
+    return values[:, candidates] if candidates.dim() == 1 else values.gather(1, candidates)
 
 
 def _similarities(
-    rows: Tensor, recency: Tensor, candidates: Tensor, table: ItemTable, user_vector: Tensor
+    events: UserEvents, recency: Tensor, candidates: Tensor, table: ItemTable, user_vectors: Tensor
 ) -> list[Tensor]:
-    items = table.embeddings[candidates]  # (C, D)
-    affinity = items @ user_vector
-    if len(rows) == 0:
-        nothing = torch.zeros_like(affinity)
-        return [affinity, nothing, nothing, nothing]
-    profile = F.normalize((recency[:, None] * table.embeddings[rows]).sum(dim=0), dim=0)  # (D,)
-    last = items @ table.embeddings[rows[-SIMILAR_EVENTS:]].T  # (C, <= SIMILAR_EVENTS)
-    return [affinity, items @ profile, last.amax(dim=1), last[:, -1]]
+    profiles = events.sum_by_user(recency[:, None] * table.embeddings[events.rows])  # (B, D)
+    latest = table.embeddings[events.latest.clamp(min=0)]  # (B, S, D)
+    vectors = torch.cat(
+        [user_vectors[:, None], F.normalize(profiles, dim=1)[:, None], latest], dim=1
+    )  # (B, 2 + S, D)
+    similarity = vectors @ table.embeddings[candidates].mT  # (B, 2 + S, C)
+    affinity, profile, last = similarity[:, 0], similarity[:, 1], similarity[:, 2:]
+    if events.latest.shape[1] == 0:
+        return [affinity, profile, torch.zeros_like(affinity), torch.zeros_like(affinity)]
+    pads = events.latest[:, :, None] < 0
+    newcomer = events.counts[:, None] == 0
+    highest = last.masked_fill(pads, -torch.inf).amax(dim=1)
+    return [
+        affinity,
+        profile,
+        highest.masked_fill(newcomer, 0.0),
+        last[:, -1].masked_fill(newcomer, 0.0),
+    ]
 
 
 def _bought_together(
-    rows: Tensor, ages: Tensor, candidates: Tensor, table: ItemTable
+    events: UserEvents, candidates: Tensor, table: ItemTable, spread_at_once: int
 ) -> list[Tensor]:
-    sums = []
-    # Each item of the history counts once, as in EASE; the second sum forgets old ones.
-    rows, latest = _distinct(rows, ages)
-    neighbours, strengths = table.neighbours(rows)  # (L, K)
-    for weights in (torch.ones_like(latest), torch.exp(-latest / SHORT_DECAY_DAYS)):
-        spread = weights[:, None] * strengths
-        total = torch.zeros(len(table), device=spread.device)
-        total.index_add_(0, neighbours.clamp(min=0).ravel(), spread.ravel())  # pads weigh 0
-        sums.append(total[candidates])
-    return sums
-
-
-def _distinct(rows: Tensor, ages: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct rows and the age of the latest event of each."""
-    distinct, inverse = torch.unique(rows, return_inverse=True)
-    latest = torch.full(distinct.shape, torch.inf, device=ages.device)
-    return distinct, latest.scatter_reduce_(0, inverse, ages, reduce="amin")
+    # Each item of a history counts once, as in EASE; the second sum forgets old ones.
+    codes, inverse = torch.unique(events.users * len(table) + events.rows, return_inverse=True)
+    latest = torch.full(codes.shape, torch.inf, device=codes.device)
+    latest.scatter_reduce_(0, inverse, events.ages_days, reduce="amin")
+    users, rows = codes // len(table), codes % len(table)
+    fading = torch.exp(-latest / SHORT_DECAY_DAYS)
+    sums = torch.zeros(2, len(events.counts) * len(table), device=codes.device)
+    for start in range(0, len(codes), spread_at_once):
+        some = slice(start, start + spread_at_once)
+        neighbours, strengths = table.neighbours(rows[some])  # (<= spread_at_once, K)
+        # Pads weigh 0, so that it does not matter where they are added.
+        places = (users[some, None] * len(table) + neighbours.clamp(min=0)).ravel()
+        sums[0].index_add_(0, places, strengths.ravel())
+        sums[1].index_add_(0, places, (fading[some, None] * strengths).ravel())
+    return [_at(one.view(-1, len(table)), candidates) for one in sums]
 
 
 def _own_events(
-    rows: Tensor, ages: Tensor, bought: Tensor, candidates: Tensor, n_items: int
+    events: UserEvents, recency: Tensor, candidates: Tensor, table: ItemTable
 ) -> list[Tensor]:
-    decay = torch.exp(-ages / DECAY_DAYS)
-    weights = torch.stack(
-        [bought, bought * decay, (1 - bought) * torch.exp(-ages / SHORT_DECAY_DAYS)], dim=1
-    )
-    sums = torch.zeros(n_items, 3, device=rows.device).index_add_(0, rows, weights)[candidates]
-    latest = torch.zeros(n_items, device=rows.device)
-    latest.scatter_reduce_(0, rows, bought * decay, reduce="amax")
-    return [*torch.log1p(sums).unbind(dim=1), latest[candidates]]
+    bought = table.target_kinds[events.kinds].to(torch.float32)  # (E,)
+    interest = (1 - bought) * torch.exp(-events.ages_days / SHORT_DECAY_DAYS)
+    places = events.users * len(table) + events.rows
+    totals = torch.zeros(4, len(events.counts) * len(table), device=places.device)
+    for total, weights in zip(totals, (bought, bought * recency, interest), strict=False):
+        total.index_add_(0, places, weights)
+    totals[3].scatter_reduce_(0, places, bought * recency, reduce="amax")
+    *sums, latest = (_at(total.view(-1, len(table)), candidates) for total in totals)
+    return [*(torch.log1p(one) for one in sums), latest]
 
 
 def _popularity(candidates: Tensor, table: ItemTable) -> list[Tensor]:
-    ever, recent, season = table.popularity[candidates].unbind(dim=1)
+    ever, recent, season = table.popularity[candidates].unbind(dim=-1)
     return [ever, recent, season, recent - ever, (ever == 0).to(ever.dtype)]
 
 
-def _prices(rows: Tensor, recency: Tensor, candidates: Tensor, table: ItemTable) -> list[Tensor]:
+def _prices(
+    events: UserEvents, recency: Tensor, candidates: Tensor, table: ItemTable
+) -> list[Tensor]:
     prices = table.log_prices[candidates]
-    paid = table.log_prices[rows]
+    paid = table.log_prices[events.rows]
     weights = recency.masked_fill(paid.isnan(), 0.0)
-    usual = (weights * paid.nan_to_num()).sum() / weights.sum().clamp(min=1e-9)
-    known = ~prices.isnan() & (weights.sum() > 0)
+    total = events.sum_by_user(weights)[:, None]  # (B, 1)
+    usual = events.sum_by_user(weights * paid.nan_to_num())[:, None] / total.clamp(min=1e-9)
+    known = ~prices.isnan() & (total > 0)
     above = torch.where(known, prices - usual, 0.0)
     return [above.abs(), above, prices.isnan().to(prices.dtype)]
 
 
 def _category_shares(
-    rows: Tensor, recency: Tensor, candidates: Tensor, table: ItemTable
+    events: UserEvents, recency: Tensor, candidates: Tensor, table: ItemTable
 ) -> list[Tensor]:
     shares = []
+    n_codes = table.n_categories + 1
     for level in range(SHARE_LEVELS):
-        own, wanted = table.categories[rows, level], table.categories[candidates, level]
+        own, wanted = table.categories[events.rows, level], table.categories[candidates, level]
         weights = recency.masked_fill(own < 0, 0.0)
-        totals = torch.zeros(table.n_categories + 1, device=rows.device)
-        totals.index_add_(0, own.clamp(min=0), weights)
-        share = totals[wanted.clamp(min=0)] / weights.sum().clamp(min=1e-9)
+        totals = torch.zeros(len(events.counts) * n_codes, device=own.device)
+        totals.index_add_(0, events.users * n_codes + own.clamp(min=0), weights)
+        shares_of_codes = totals.view(-1, n_codes) / events.sum_by_user(weights)[:, None].clamp(
+            min=1e-9
+        )
+        share = _at(shares_of_codes, wanted.clamp(min=0))
         shares.append(share.masked_fill(wanted < 0, 0.0))
     return shares
 

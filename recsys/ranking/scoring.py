@@ -1,5 +1,6 @@
-"""Score candidates for a user: user encoder, features and ranker as one step."""
+"""Score candidates for users: user encoder, features and ranker as one step."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from recsys.ranking.features import FEATURES, ItemTable, ranking_features
 
 
 class Scores(NamedTuple):
-    """Scores of some candidates (C,) and the features they come from (C, F)."""
+    """Scores of candidates (B, C) and the features that they come from (B, C, F)."""
 
     scores: Tensor
     features: Tensor
@@ -31,20 +32,44 @@ class UserRanker:
         self.encoder = encoder.eval()
         self.ranker = ranker.eval()
 
-    @torch.inference_mode()
-    def user_vector(self, history: History, now_us: int, table: ItemTable) -> Tensor:
-        """Return the user vector (D,) for the events before ``now_us``."""
-        return encode_users(self.encoder, [history], np.array([now_us]), table.embeddings)[0]
+    def to(self, device: str) -> "UserRanker":
+        """Move both networks to a device and return this ranker."""
+        self.encoder.to(device)
+        self.ranker.to(device)
+        return self
 
     @torch.inference_mode()
-    def score(self, history: History, candidates: Tensor, now_us: int, table: ItemTable) -> Scores:
-        """Return scores (C,) and features (C, F) of candidate rows, int64 (C,)."""
-        user_vector = self.user_vector(history, now_us, table)
-        features = ranking_features(history, candidates, now_us, table, user_vector)
+    def user_vectors(self, histories: Sequence[History], now_us: int, table: ItemTable) -> Tensor:
+        """Return user vectors (B, D) for the events of each history before ``now_us``."""
+        moments = np.full(len(histories), now_us, dtype=np.int64)
+        return encode_users(self.encoder, histories, moments, table.embeddings)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        histories: Sequence[History],
+        candidates: Tensor,
+        now_us: int,
+        table: ItemTable,
+        *,
+        user_vectors: Tensor | None = None,
+    ) -> Scores:
+        """Return scores and features of each user's candidates.
+
+        Args:
+            histories: Events of each user (B entries).
+            candidates: Item rows, int64 (B, C), or (C,) where all users have the same.
+            now_us: Moment of the request, microseconds UTC.
+            table: What is known of the items.
+            user_vectors: Result of ``user_vectors`` (B, D); computed here if None.
+        """
+        if user_vectors is None:
+            user_vectors = self.user_vectors(histories, now_us, table)
+        features = ranking_features(histories, candidates, now_us, table, user_vectors)
         return Scores(self.ranker(features), features)
 
     def contributions(self, features: Tensor) -> Tensor:
-        """Return how much each feature moved each candidate's logit, (C, F).
+        """Return how much each feature (C, F) moved each candidate's logit, (C, F).
 
         Gradient times the standardised feature: exact for the linear part of the ranker, a first
         order reading of the rest.
@@ -66,7 +91,7 @@ class UserRanker:
 
 def encode_users(
     encoder: UserEncoder,
-    histories: list[History],
+    histories: Sequence[History],
     now_us: np.ndarray[tuple[int], np.dtype[np.int64]],
     embeddings: Tensor,
 ) -> Tensor:

@@ -106,12 +106,12 @@ def sample_examples(
     rows_on_offer = torch.from_numpy(on_offer)
     for index, user in enumerate(asked.tolist()):
         every = ranking_features(
-            snapshot.histories[user],
+            [snapshot.histories[user]],
             rows_on_offer,
             snapshot.cut_us,
             snapshot.table,
-            vectors[index],
-        )  # (N, F)
+            vectors[index : index + 1],
+        )[0]  # (N, F)
         is_answer = np.isin(on_offer, answers_of[user])
         picked = _pick(every, is_answer, n_candidates, generator)
         features[index] = every[torch.from_numpy(picked)]

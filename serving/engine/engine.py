@@ -5,16 +5,17 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from recsys.answers import Identification, SearchMode
+from recsys.answers import Answer, Event, Identification, SearchMode
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import query_parts
+from recsys.data.timestamps import from_us
 from recsys.errors import InvalidArgumentError
 from recsys.identifier import ProductIdentifier
-from recsys.recommender import Event, Recommender, Scored
+from recsys.recommender import Recommender
 from serving.engine.compute import ComputeThread
 from serving.engine.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
 from serving.errors import UnavailableError
-from serving.state.histories import LiveHistories, UserEvent
+from serving.state.histories import LiveHistories
 from serving.state.items import LiveItems, NewItem
 
 logger = logging.getLogger(__name__)
@@ -67,36 +68,36 @@ class Engine:
         self._histories = histories
         self._items = items
 
-    async def recommend(self, user_id: str, *, now_us: int, **wanted: Any) -> Reply[list[Scored]]:
+    async def recommend(self, user_id: str, *, now_us: int, **wanted: Any) -> Reply[Answer]:
         """Return the best items for a user; ``wanted`` as for ``Recommender.recommend``."""
         live, degraded = await self._live_events(user_id)
 
-        def run() -> list[Scored]:
+        def run() -> Answer:
             history = self._recommender.history(user_id, live)
-            return self._recommender.recommend(history, now_us=now_us, **wanted)
+            return self._recommender.recommend(history, now=from_us(now_us), **wanted)
 
         return Reply(await self._compute.run(run), (*degraded, *self._stale()))
 
     async def rank(
         self, user_id: str, item_ids: Sequence[str], *, now_us: int, explain: bool
-    ) -> Reply[list[Scored]]:
+    ) -> Reply[Answer]:
         """Return the caller's candidates, best first for a user."""
         live, degraded = await self._live_events(user_id)
 
-        def run() -> list[Scored]:
+        def run() -> Answer:
             history = self._recommender.history(user_id, live)
-            return self._recommender.rank(history, item_ids, now_us=now_us, explain=explain)
+            return self._recommender.rank(history, item_ids, now=from_us(now_us), explain=explain)
 
         return Reply(await self._compute.run(run), (*degraded, *self._stale()))
 
-    async def similar(self, item_id: str, *, k: int, filters: Filters) -> Reply[list[Scored]]:
+    async def similar(self, item_id: str, *, k: int, filters: Filters) -> Reply[Answer]:
         """Return the items closest to an item."""
         found = await self._compute.run(self._recommender.similar, item_id, k=k, filters=filters)
         return Reply(found, self._stale())
 
     async def search(
         self, text: str | None, image: bytes | None, *, k: int, filters: Filters, mode: SearchMode
-    ) -> Reply[list[Scored]]:
+    ) -> Reply[Answer]:
         """Return the items that match words, an image, or both."""
         parts = query_parts(text, image, mode)
         embeddings = await asyncio.gather(*(self._embed_query(*part) for part in parts))
@@ -115,7 +116,7 @@ class Engine:
         found = await self._compute.run(self._identifier.identify, image, k=k)
         return Reply(found, self._stale())
 
-    async def record_events(self, events: Sequence[UserEvent]) -> Reply[int]:
+    async def record_events(self, events: Sequence[Event]) -> Reply[int]:
         """Store events and return how many were new; errors also as ``LiveHistories.record``.
 
         All events are checked before any is stored.
@@ -126,12 +127,12 @@ class Engine:
         """
         known = self._recommender.kind_names
         for index, event in enumerate(events):
-            if known and event.event.kind not in known:
+            if known and event.kind not in known:
                 raise InvalidArgumentError(
                     f"events[{index}].kind must be one that the bundle knows, {sorted(known)}, "
-                    f"got {event.event.kind!r}"
+                    f"got {event.kind!r}"
                 )
-        item_ids = {event.event.item_id for event in events}
+        item_ids = {event.item_id for event in events}
         await self._compute.run(self._recommender.catalogue.rows, sorted(item_ids))
         return Reply(await self._histories.record(events), self._stale())
 

@@ -8,11 +8,10 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.answers import SearchMode
+from recsys.answers import Event, SearchMode, check_k
 from recsys.catalogue.filters import Filters
+from recsys.data.timestamps import from_us
 from recsys.errors import InvalidArgumentError, InvalidImageError
-from recsys.recommender import Event, check_k
-from serving.state.histories import UserEvent
 from serving.state.items import NewItem
 
 MAX_ID_CHARACTERS = 256
@@ -150,7 +149,7 @@ def read_search_mode(mode: "pb.SearchMode.ValueType") -> SearchMode:
     return _SEARCH_MODES[mode]
 
 
-def read_events(messages: Sequence[pb.Event], *, now_us: int) -> list[UserEvent]:
+def read_events(messages: Sequence[pb.Event], *, now_us: int) -> list[Event]:
     """Return events to record.
 
     Args:
@@ -191,7 +190,7 @@ def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> 
     ]
 
 
-def _read_event(name: str, message: pb.Event, now_us: int) -> UserEvent:
+def _read_event(name: str, message: pb.Event, now_us: int) -> Event:
     timestamp_us = now_us
     if message.HasField("timestamp"):
         timestamp_us = read_us(f"{name}.timestamp", message.timestamp)
@@ -207,12 +206,12 @@ def _read_event(name: str, message: pb.Event, now_us: int) -> UserEvent:
         )
     if not math.isfinite(message.value):
         raise InvalidArgumentError(f"{name}.value must be finite, got {message.value}")
-    event = Event(
+    return Event(
+        read_id(f"{name}.user_id", message.user_id),
         read_id(f"{name}.item_id", message.item_id),
         read_id(f"{name}.kind", message.kind),
-        timestamp_us,
+        from_us(timestamp_us),
     )
-    return UserEvent(read_id(f"{name}.user_id", message.user_id), event)
 
 
 def _read_item(name: str, message: pb.Item) -> dict[str, Any]:

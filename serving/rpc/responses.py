@@ -6,10 +6,9 @@ from typing import Any
 
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.answers import Group, Result, Verdict
-from recsys.recommender import Scored
 
 
-def write_results(results: Sequence[Scored | Result]) -> list[pb.Result]:
+def write_results(results: Sequence[Result]) -> list[pb.Result]:
     """Return results as messages."""
     return [
         pb.Result(

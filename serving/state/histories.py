@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
-from recsys.recommender import Event
+from recsys.answers import Event
+from recsys.data.timestamps import from_us, to_us
 from serving.state.connection import RedisConnection
 
 # Adds a user's events, drops the oldest ones beyond the limit and renews the time to live.
@@ -21,13 +21,6 @@ if order.ttl_s then
 end
 return added
 """
-
-
-class UserEvent(NamedTuple):
-    """An event, and the user whose it is."""
-
-    user_id: str
-    event: Event
 
 
 class LiveHistories:
@@ -51,7 +44,7 @@ class LiveHistories:
         self._max_events = max_events
         self._ttl_s = ttl_s
 
-    async def record(self, events: Sequence[UserEvent]) -> int:
+    async def record(self, events: Sequence[Event]) -> int:
         """Store events and return how many were new; the others were there already.
 
         The events of one user are stored together or not at all. Different users are not: keys of
@@ -62,8 +55,8 @@ class LiveHistories:
             UnavailableError: If Redis is away; the events of some users may be stored.
         """
         by_user: dict[str, list[Event]] = {}
-        for user_id, event in events:
-            by_user.setdefault(user_id, []).append(event)
+        for event in events:
+            by_user.setdefault(event.user_id, []).append(event)
         # One round trip, and in the embedded Redis one write to disk, for all users.
         pipeline = self._connection.client.pipeline(transaction=False)
         for user_id, theirs in by_user.items():
@@ -82,14 +75,12 @@ class LiveHistories:
         """
         async with self._connection.translated():
             stored = await self._connection.client.zrange(self._key(user_id), 0, -1)
-        return [_decode(event) for event in stored]
+        return [_decode(user_id, event) for event in stored]
 
     def _order(self, events: Sequence[Event]) -> Mapping[str, object]:
         """Return the argument of the script that records events."""
         order: dict[str, object] = {
-            "events": [
-                {"timestamp_us": event.timestamp_us, "stored": _encode(event)} for event in events
-            ],
+            "events": [_encode(event) for event in events],
             "max_events": self._max_events,
         }
         return order if self._ttl_s is None else order | {"ttl_s": self._ttl_s}
@@ -98,13 +89,15 @@ class LiveHistories:
         return f"{self._namespace}:history:{user_id}"
 
 
-def _encode(event: Event) -> str:
-    """Return an event as text; equal events give equal text, so Redis keeps one of them."""
-    fields = (event.timestamp_us, event.kind, event.item_id)
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+def _encode(event: Event) -> Mapping[str, object]:
+    """Return an event as text, and its time; Redis keeps equal texts once."""
+    timestamp_us = to_us("timestamp", event.timestamp)
+    fields = (timestamp_us, event.kind, event.item_id)
+    stored = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    return {"timestamp_us": timestamp_us, "stored": stored}
 
 
-def _decode(stored: bytes) -> Event:
+def _decode(user_id: str, stored: bytes) -> Event:
     # Earlier releases stored quantity and value after these.
     timestamp_us, kind, item_id, *_ = json.loads(stored)
-    return Event(item_id, kind, timestamp_us)
+    return Event(user_id, item_id, kind, from_us(timestamp_us))

@@ -63,19 +63,23 @@ class ServedItems:
     def _change(self, live: Sequence[tuple[ItemRecord, Embedded]], deleted: Sequence[str]) -> None:
         if live:
             table = self.bundled.table([record for record, _ in live])
-            self._recommender.upsert(table, np.stack([embedded.item for _, embedded in live]))
+            self._recommender.add_embedded(table, np.stack([embedded.item for _, embedded in live]))
         pictures = {record.item_id: one.picture for record, one in live if one.picture is not None}
         if self._identifier is not None and pictures:
             self._identifier.set_pictures(list(pictures), np.stack(list(pictures.values())))
         if deleted:
-            self._recommender.delete(deleted)
+            self._recommender.delete_items(deleted)
 
     def _revert(self, item_ids: Sequence[str]) -> None:
         known = [item_id for item_id in item_ids if item_id in self.bundled]
         rows = [self.bundled.row_of[item_id] for item_id in known]
         if rows:
             embeddings = self._recommender.bundle.item_embeddings[rows]
-            self._recommender.upsert(self.bundled.items[rows], np.asarray(embeddings, np.float32))
+            self._recommender.add_embedded(
+                self.bundled.items[rows], np.asarray(embeddings, np.float32)
+            )
             if self._identifier is not None:
                 self._identifier.reset_pictures(known)
-        self._recommender.delete([item_id for item_id in item_ids if item_id not in self.bundled])
+        self._recommender.delete_items(
+            [item_id for item_id in item_ids if item_id not in self.bundled]
+        )

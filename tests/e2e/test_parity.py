@@ -1,9 +1,9 @@
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from recsys.bundle import Bundle
+from recsys.data.timestamps import from_us
 from recsys.recommender import Recommender
 from serving.client import AsyncClient, Event
 from serving.testing import running_service
@@ -12,8 +12,7 @@ from serving.testing import running_service
 async def test_a_replayed_history_scores_live_as_it_does_offline(tiny_bundle: Path) -> None:
     recommender = Recommender(Bundle(tiny_bundle))
     interactions = recommender.bundle.interactions
-    now_us = int(interactions.timestamps_us[-1]) + 1
-    now = datetime.fromtimestamp(now_us / 1e6, UTC)
+    now = from_us(int(interactions.timestamps_us[-1]) + 1)
     candidates = recommender.catalogue.item_ids[::3]
     counts = np.bincount(interactions.user_rows, minlength=interactions.n_users)
     async with running_service(tiny_bundle) as service, AsyncClient(service.address) as client:
@@ -24,14 +23,14 @@ async def test_a_replayed_history_scores_live_as_it_does_offline(tiny_bundle: Pa
                     f"replayed-{user}",
                     recommender.catalogue.item_ids[row],
                     recommender.kind_names[kind],
-                    timestamp=datetime.fromtimestamp(time_us / 1e6, UTC),
+                    timestamp=from_us(time_us),
                 )
                 for row, kind, time_us in zip(*(part.tolist() for part in history), strict=True)
             ]
             assert events
             await client.record_events(events)
             live = await client.rank(f"replayed-{user}", candidates, now=now)
-            offline = recommender.rank(history, candidates, now_us=now_us)
+            offline = recommender.rank(history, candidates, now=now)
             scores = {one.item_id: one.score for one in live.results}
             gaps = [abs(scores[one.item_id] - one.score) for one in offline]
             assert max(gaps) < 1e-5

@@ -160,7 +160,7 @@ def test_a_product_added_with_one_picture_is_identified_at_once(
     assert after.verdict == "product"
     assert after.product_group is not None
     assert after.product_group.category == ()
-    identifier.recommender.delete(["fresh"])
+    identifier.recommender.delete_items(["fresh"])
     again = identifier.identify(picture, k=500)
     assert again.probability == pytest.approx(before.probability, abs=ROUNDING)
 

@@ -121,7 +121,7 @@ def test_without_events_it_still_searches_and_says_what_was_left_out(
     recommender = Recommender(Bundle(run.bundle))
     assert len(recommender.search("lamp", k=3)) == 3
     with pytest.raises(MissingPartError, match=r"no 'ranking' part.*no events table"):
-        recommender.recommend(recommender.history("u"), k=3, now_us=0)
+        recommender.recommend("u", k=3)
 
 
 def test_alignment_changes_both_towers_of_the_bundle(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 
+from recsys.answers import check_k
 from recsys.errors import (
     InvalidArgumentError,
     InvalidImageError,
@@ -14,7 +15,6 @@ from recsys.errors import (
     UnknownItemError,
     UnknownUserError,
 )
-from recsys.recommender import check_k
 from serving.engine.cached_rows import encode_row
 from serving.engine.embeddings import content_key
 from serving.errors import InternalError, OverloadedError, UnauthenticatedError, UnavailableError

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from recsys.answers import Result
 from recsys.cli.output import (
     announce_stage,
     interval,
@@ -19,7 +20,6 @@ from recsys.evaluation.results import (
     RetrievalRow,
     SystemRow,
 )
-from recsys.recommender import Scored
 
 Captured = pytest.CaptureFixture[str]
 
@@ -47,8 +47,8 @@ def test_an_interval_is_a_mean_and_its_bounds() -> None:
 
 def test_reasons_are_one_line_with_signs() -> None:
     features = (("popularity", 0.5), ("age", -0.254))
-    assert why(Scored("a", 1.0, "taste", features)) == "popularity +0.50, age -0.25"
-    assert why(Scored("a", 1.0, "taste")) == ""
+    assert why(Result("a", 1.0, "taste", features)) == "popularity +0.50, age -0.25"
+    assert why(Result("a", 1.0, "taste")) == ""
 
 
 def test_a_table_has_its_title_columns_and_cells(capsys: Captured) -> None:

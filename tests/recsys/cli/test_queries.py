@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.answers import Group, Identification, Result, Verdict
+from recsys.answers import MAX_K, Group, Identification, Result, Verdict
 from recsys.bundle import Bundle
 from recsys.catalogue.filters import Filters
 from recsys.cli.app import main
@@ -18,12 +18,12 @@ from recsys.cli.queries import describe
 from recsys.data.synthetic import Shop
 from recsys.identifier import ProductIdentifier
 from recsys.pipeline import Run
-from recsys.recommender import MAX_K, Recommender, Scored
+from recsys.recommender import Recommender
 
 Ask = Callable[..., Any]
 Say = Callable[..., str]
 AT = "2025-12-15T12:00:00"
-AT_US = round(datetime(2025, 12, 15, 12, tzinfo=UTC).timestamp() * 1e6)
+AT_MOMENT = datetime(2025, 12, 15, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def photo(tiny_shop: Shop) -> Path:
     return tiny_shop.images / str(pl.read_parquet(tiny_shop.photos)["image"][0])
 
 
-def printed(results: Sequence[Scored], version: str) -> dict[str, Any]:
+def printed(results: Sequence[Result], version: str) -> dict[str, Any]:
     """Return results as commands must print them."""
     rows = [
         {
@@ -60,8 +60,7 @@ def printed(results: Sequence[Scored], version: str) -> dict[str, Any]:
 def test_recommend_answers_as_the_recommender(
     tiny_bundle: Path, recommender: Recommender, user: str, ask: Ask
 ) -> None:
-    history = recommender.history(user)
-    wanted = recommender.recommend(history, k=7, now_us=AT_US, explain=True)
+    wanted = recommender.recommend(user, k=7, now=AT_MOMENT, explain=True)
     answer = ask("recommend", tiny_bundle, user, "--k", 7, "--at", AT)
     assert answer == printed(wanted, tiny_bundle.name)
     assert all(1 <= len(one["features"]) <= 3 for one in answer["results"])

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.data.timestamps import parse_timestamp
+from recsys.data.timestamps import from_us, parse_timestamp, to_us
+
+EAST = timezone(timedelta(hours=2))
 
 MOMENTS = st.builds(
     lambda moment, offset: moment.replace(tzinfo=offset),
@@ -85,3 +87,24 @@ def test_spellings_may_be_mixed_in_one_column() -> None:
     moments = parse("2026-03-01", "x", "2026-03-01T01:00+01:00")
 
     assert moments == [datetime(2026, 3, 1, tzinfo=UTC), None, datetime(2026, 3, 1, tzinfo=UTC)]
+
+
+@given(
+    st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.sampled_from([UTC, EAST]))
+)
+def test_a_moment_survives_as_microseconds(moment: datetime) -> None:
+    assert from_us(to_us("moment", moment)) == moment
+
+
+def test_microseconds_count_from_1970() -> None:
+    assert to_us("moment", datetime(1970, 1, 2, 1, tzinfo=EAST)) == 86_400_000_000 - 3_600_000_000
+
+
+def test_no_moment_is_now() -> None:
+    before = datetime.now(UTC)
+    assert before <= from_us(to_us("now", None)) <= datetime.now(UTC)
+
+
+def test_a_moment_without_a_zone_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="now must have a time zone"):
+        to_us("now", datetime(2025, 1, 1))

@@ -10,6 +10,7 @@ from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig, TrainConfig
 from recsys.data.interactions import Interactions
 from recsys.data.synthetic import Shop
+from recsys.data.timestamps import from_us
 from recsys.errors import LeakageError
 from recsys.evaluation.results import QuarantineRow, Report
 from recsys.evaluation.run_report import GALLERY_ITEMS, GALLERY_USERS, evaluate, report_run
@@ -136,10 +137,7 @@ def test_recommendations_are_those_of_the_split_and_marked_where_taken_later(
     )
     for user in report.gallery:
         results = recommender.recommend(
-            recommender.history(user.user_id),
-            k=GALLERY_ITEMS,
-            now_us=bundle.split_us or 0,
-            explain=True,
+            user.user_id, k=GALLERY_ITEMS, now=from_us(bundle.split_us), explain=True
         )
         ids = [result.item_id for result in results]
         assert [item.title for item in user.recommended] == titles(tiny_shop, ids)

@@ -7,6 +7,7 @@ import pytest
 from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig
 from recsys.data.synthetic import Shop
+from recsys.data.timestamps import from_us
 from recsys.errors import MissingPartError
 from recsys.evaluation.run_report import evaluate, report_run
 from recsys.evaluation.systems import (
@@ -42,8 +43,8 @@ def test_the_scorer_is_the_recommender_asked_at_the_split(tiny_bundle: Path) -> 
     recommender = Recommender(bundle, as_of_us=bundle.split_us)
     scores = recommender_scorer(bundle)(np.array([4, 2]))
     assert scores.shape == (2, len(bundle.items))
-    history = recommender.history(bundle.interactions.user_ids[2])
-    assert np.allclose(scores[1], recommender.scores(history, bundle.split_us), atol=1e-5)
+    user, split = bundle.interactions.user_ids[2], from_us(bundle.split_us)
+    assert np.allclose(scores[1], recommender.scores([user], now=split)[0], atol=1e-5)
 
 
 def test_the_score_at_the_split_knows_nothing_of_what_came_later(tiny_bundle: Path) -> None:

@@ -76,6 +76,13 @@ EVENTS = [
 ]
 
 
+def features_of(
+    met: History, candidates: torch.Tensor, table: ItemTable, user_vector: torch.Tensor
+) -> torch.Tensor:
+    """Return the features of each candidate (C, F) for one user alone."""
+    return ranking_features([met], candidates, NOW, table, user_vector[None])[0]
+
+
 def by_definition(table: ItemTable, user_vector: torch.Tensor, item: int) -> dict[str, float]:
     """Every feature of one candidate, as loops over the history."""
     vector = table.embeddings.double().numpy()
@@ -129,7 +136,7 @@ def by_definition(table: ItemTable, user_vector: torch.Tensor, item: int) -> dic
 def test_every_feature_is_its_definition(
     table: ItemTable, user_vector: torch.Tensor, item: int
 ) -> None:
-    found = ranking_features(history(*EVENTS), torch.tensor([item]), NOW, table, user_vector)[0]
+    found = features_of(history(*EVENTS), torch.tensor([item]), table, user_vector)[0]
     wanted = by_definition(table, user_vector, item)
     for name, value in zip(FEATURES, found.tolist(), strict=True):
         assert value == pytest.approx(wanted[name], abs=1e-5), name
@@ -139,22 +146,51 @@ def test_the_features_of_a_candidate_do_not_depend_on_the_others(
     table: ItemTable, user_vector: torch.Tensor
 ) -> None:
     everything = torch.arange(N_ITEMS)
-    whole = ranking_features(history(*EVENTS), everything, NOW, table, user_vector)
-    part = ranking_features(history(*EVENTS), torch.tensor([7, 2]), NOW, table, user_vector)
+    whole = features_of(history(*EVENTS), everything, table, user_vector)
+    part = features_of(history(*EVENTS), torch.tensor([7, 2]), table, user_vector)
     assert torch.allclose(part, whole[[7, 2]], atol=1e-6)
+
+
+USERS = [
+    history(*EVENTS),
+    EMPTY_HISTORY,
+    history((9, PURCHASE, 3.0), (9, PURCHASE, 2.0), (3, VIEW, -1.0)),
+    history(*((n * 7 % N_ITEMS, n % 2, 400.0 - n) for n in range(130))),
+]
+
+
+@pytest.mark.parametrize("spread_at_once", [1, 3, 8_000])
+def test_users_together_have_the_features_that_each_has_alone(
+    table: ItemTable, spread_at_once: int
+) -> None:
+    vectors_of = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
+    everything = torch.arange(N_ITEMS)
+    found = ranking_features(USERS, everything, NOW, table, vectors_of, spread_at_once)
+    for user, met in enumerate(USERS):
+        alone = features_of(met, everything, table, vectors_of[user])
+        torch.testing.assert_close(found[user], alone, atol=1e-6, rtol=1e-5)
+
+
+def test_each_user_may_have_candidates_of_their_own(table: ItemTable) -> None:
+    vectors_of = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
+    own = torch.tensor([[3, 9, 0], [5, 5, 1], [9, 3, 2], [11, 0, 7]])
+    found = ranking_features(USERS, own, NOW, table, vectors_of)
+    for user, met in enumerate(USERS):
+        alone = features_of(met, own[user], table, vectors_of[user])
+        torch.testing.assert_close(found[user], alone, atol=1e-6, rtol=1e-5)
 
 
 def test_events_from_now_on_are_not_read(table: ItemTable, user_vector: torch.Tensor) -> None:
     later = history(*EVENTS, (9, PURCHASE, 0.0), (3, PURCHASE, -5.0))
     everything = torch.arange(N_ITEMS)
     assert torch.equal(
-        ranking_features(later, everything, NOW, table, user_vector),
-        ranking_features(history(*EVENTS), everything, NOW, table, user_vector),
+        features_of(later, everything, table, user_vector),
+        features_of(history(*EVENTS), everything, table, user_vector),
     )
 
 
 def test_a_newcomer_has_finite_features(table: ItemTable, user_vector: torch.Tensor) -> None:
-    found = ranking_features(EMPTY_HISTORY, torch.arange(N_ITEMS), NOW, table, user_vector)
+    found = features_of(EMPTY_HISTORY, torch.arange(N_ITEMS), table, user_vector)
     assert found.isfinite().all()
     assert (found[:, FEATURES.index("own_purchases")] == 0).all()
 
@@ -164,7 +200,7 @@ def test_an_item_without_events_has_the_values_that_training_hides_with(
 ) -> None:
     table.popularity[8] = 0
     table.neighbour_rows[table.neighbour_rows == 8] = 0
-    found = ranking_features(history(*EVENTS), torch.tensor([8]), NOW, table, user_vector)[0]
+    found = features_of(history(*EVENTS), torch.tensor([8]), table, user_vector)[0]
     for name, value in COLD_VALUES.items():
         assert found[FEATURES.index(name)] == value, name
 
@@ -223,8 +259,6 @@ def test_an_item_that_came_later_goes_with_none(
         neighbour_weights=torch.tensor([*statistics.neighbour_weights.tolist(), [0, 0], [0, 0]]),
     )
     met = history((0, PURCHASE, 9.0), (4, PURCHASE, 3.0), (3, PURCHASE, 2.0), (2, PURCHASE, 1.0))
-    found, wanted = (
-        ranking_features(met, torch.arange(5), NOW, one, user_vector) for one in (table, padded)
-    )
+    found, wanted = (features_of(met, torch.arange(5), one, user_vector) for one in (table, padded))
     assert torch.equal(found, wanted)
     assert table.neighbours(torch.tensor([4, 1]))[0].tolist() == [[-1, -1], [0, 2]]

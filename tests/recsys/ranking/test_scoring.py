@@ -7,7 +7,7 @@ from recsys.data.interactions import EMPTY_HISTORY, MICROSECONDS_PER_DAY, Histor
 from recsys.models.ranker import LIMIT, Ranker
 from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
 from recsys.ranking.features import FEATURES, ItemTable, ranking_features
-from recsys.ranking.scoring import UserRanker, encode_users
+from recsys.ranking.scoring import Scores, UserRanker, encode_users
 
 DAY = MICROSECONDS_PER_DAY
 NOW = 1_000 * DAY
@@ -70,13 +70,18 @@ def linear(network: Ranker) -> None:
         network.deep[-1].bias.zero_()
 
 
+def score(ranker: UserRanker, met: History, candidates: Tensor, table: ItemTable) -> Scores:
+    """Return the scores (C,) and features (C, F) of one user alone."""
+    return Scores(*(part[0] for part in ranker.score([met], candidates, NOW, table)))
+
+
 def test_a_score_is_the_ranker_on_the_features_with_the_user_vector(
     ranker: UserRanker, table: ItemTable
 ) -> None:
     candidates = torch.tensor([4, 0, 9])
-    found = ranker.score(history(*EVENTS), candidates, NOW, table)
-    vector = ranker.user_vector(history(*EVENTS), NOW, table)
-    features = ranking_features(history(*EVENTS), candidates, NOW, table, vector)
+    found = score(ranker, history(*EVENTS), candidates, table)
+    vector = ranker.user_vectors([history(*EVENTS)], NOW, table)[0]
+    features = ranking_features([history(*EVENTS)], candidates, NOW, table, vector[None])[0]
     assert torch.equal(found.features, features)
     torch.testing.assert_close(found.scores, ranker.ranker(features).detach())
 
@@ -84,20 +89,20 @@ def test_a_score_is_the_ranker_on_the_features_with_the_user_vector(
 def test_the_score_of_a_candidate_does_not_depend_on_the_others(
     ranker: UserRanker, table: ItemTable
 ) -> None:
-    whole = ranker.score(history(*EVENTS), EVERYTHING, NOW, table).scores
-    part = ranker.score(history(*EVENTS), torch.tensor([6, 2]), NOW, table).scores
+    whole = score(ranker, history(*EVENTS), EVERYTHING, table).scores
+    part = score(ranker, history(*EVENTS), torch.tensor([6, 2]), table).scores
     torch.testing.assert_close(part, whole[[6, 2]])
 
 
 def test_events_from_now_on_change_no_score(ranker: UserRanker, table: ItemTable) -> None:
-    before = ranker.score(history(*EVENTS), EVERYTHING, NOW, table)
-    later = ranker.score(history(*EVENTS, *LATER), EVERYTHING, NOW, table)
+    before = score(ranker, history(*EVENTS), EVERYTHING, table)
+    later = score(ranker, history(*EVENTS, *LATER), EVERYTHING, table)
     assert torch.equal(later.scores, before.scores)
     assert torch.equal(later.features, before.features)
 
 
 def test_a_newcomer_has_finite_scores(ranker: UserRanker, table: ItemTable) -> None:
-    found = ranker.score(EMPTY_HISTORY, EVERYTHING, NOW, table)
+    found = score(ranker, EMPTY_HISTORY, EVERYTHING, table)
     assert found.scores.shape == (N,)
     assert found.features.shape == (N, N_FEATURES)
     assert found.scores.isfinite().all()
@@ -105,9 +110,28 @@ def test_a_newcomer_has_finite_scores(ranker: UserRanker, table: ItemTable) -> N
 
 def test_the_networks_answer_and_do_not_train(ranker: UserRanker, table: ItemTable) -> None:
     again = UserRanker(ranker.encoder.train(), ranker.ranker.train())
-    one, other = (again.score(history(*EVENTS), EVERYTHING, NOW, table) for _ in range(2))
+    one, other = (score(again, history(*EVENTS), EVERYTHING, table) for _ in range(2))
     assert torch.equal(one.scores, other.scores)
     assert not one.scores.requires_grad
+
+
+def test_users_scored_together_are_as_those_scored_alone(
+    ranker: UserRanker, table: ItemTable
+) -> None:
+    users = [history(*EVENTS), EMPTY_HISTORY, history(*EVENTS[2:], *LATER)]
+    together = ranker.score(users, EVERYTHING, NOW, table)
+    assert together.scores.shape == (3, N)
+    for row, met in enumerate(users):
+        alone = score(ranker, met, EVERYTHING, table)
+        torch.testing.assert_close(together.scores[row], alone.scores, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(together.features[row], alone.features, atol=1e-6, rtol=1e-5)
+
+
+def test_user_vectors_at_hand_are_not_computed_again(ranker: UserRanker, table: ItemTable) -> None:
+    other = ranker.user_vectors([EMPTY_HISTORY], NOW, table)
+    found = ranker.score([history(*EVENTS)], EVERYTHING, NOW, table, user_vectors=other)
+    wanted = table.embeddings @ other[0]
+    torch.testing.assert_close(found.features[0, :, FEATURES.index("user_affinity")], wanted)
 
 
 def test_users_encoded_together_are_as_those_encoded_alone(
@@ -119,14 +143,14 @@ def test_users_encoded_together_are_as_those_encoded_alone(
     assert together.shape == (3, DIM)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
     for vector, one, now in zip(together, histories, now_us.tolist(), strict=True):
-        torch.testing.assert_close(vector, ranker.user_vector(one, now, table))
+        torch.testing.assert_close(vector, ranker.user_vectors([one], now, table)[0])
 
 
 def test_each_user_is_read_up_to_the_own_moment(ranker: UserRanker, table: ItemTable) -> None:
     moments = np.array([NOW, NOW - 5 * DAY])
     both = encode_users(ranker.encoder, [history(*EVENTS)] * 2, moments, table.embeddings).detach()
     without = history(*EVENTS[:-1])  # the last is one day old, so later than the second moment
-    torch.testing.assert_close(both[1], ranker.user_vector(without, NOW - 5 * DAY, table))
+    torch.testing.assert_close(both[1], ranker.user_vectors([without], NOW - 5 * DAY, table)[0])
     assert not torch.allclose(both[0], both[1], atol=1e-3)
 
 

@@ -83,8 +83,8 @@ def features_of_all(shot: Snapshot, user: int) -> Tensor:
     with torch.no_grad():
         vector = encode_users(
             encoder(), [shot.histories[user]], np.array([CUT]), shot.table.embeddings
-        )[0]
-        return ranking_features(shot.histories[user], candidates, CUT, shot.table, vector)
+        )
+        return ranking_features([shot.histories[user]], candidates, CUT, shot.table, vector)[0]
 
 
 def test_answers_are_the_distinct_items_of_each_user_in_a_half_open_window() -> None:

@@ -4,11 +4,11 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
+from recsys.answers import Event
 from recsys.catalogue.filters import Filters
+from recsys.data.timestamps import from_us
 from recsys.errors import InvalidImageError
-from recsys.recommender import Event
 from serving.rpc import requests
-from serving.state.histories import UserEvent
 
 
 def test_ids_keep_their_order() -> None:
@@ -113,8 +113,8 @@ def test_events_have_defaults_and_may_be_slightly_ahead() -> None:
 
     first, second = requests.read_events([plain, ahead], now_us=5)
 
-    assert first == UserEvent("a", Event("b", "c", 5))
-    assert second.event.timestamp_us == 300_000_000
+    assert first == Event("a", "b", "c", from_us(5))
+    assert second.timestamp == from_us(300_000_000)
 
 
 @pytest.mark.parametrize("count", [0, 1_001])

@@ -9,7 +9,6 @@ import pytest
 
 from recsys.bundle import Bundle
 from recsys.errors import InvalidImageError, UnknownItemError
-from recsys.recommender import Event as DomainEvent
 from recsys.recommender import Recommender
 from serving.client import Answer, AsyncClient, Event, Filters, Item, SearchMode
 from serving.rpc.server import Service
@@ -31,7 +30,7 @@ async def test_recommendations_are_those_of_the_library(
     client: AsyncClient, offline: Recommender
 ) -> None:
     answer = await client.recommend("user-1", k=12, now=NOW, explain=True)
-    expected = offline.recommend(offline.history("user-1"), k=12, now_us=NOW_US, explain=True)
+    expected = offline.recommend("user-1", k=12, now=NOW, explain=True)
 
     assert ids(answer) == [one.item_id for one in expected]
     np.testing.assert_allclose(
@@ -50,12 +49,12 @@ async def test_live_events_count_as_the_library_counts_them(
 ) -> None:
     seen = NOW - timedelta(days=1)
     await client.record_events([Event("user-1", "blue-lamp", "view", seen)])
-    live = [DomainEvent("blue-lamp", "view", int(seen.timestamp()) * 1_000_000)]
+    live = [Event("user-1", "blue-lamp", "view", seen)]
     candidates = offline.catalogue.item_ids[:6]
 
     answer = await client.rank("user-1", candidates, now=NOW)
 
-    expected = offline.rank(offline.history("user-1", live), candidates, now_us=NOW_US)
+    expected = offline.rank(offline.history("user-1", live), candidates, now=NOW)
     assert [(one.item_id, one.source) for one in answer.results] == [
         (one.item_id, one.source) for one in expected
     ]

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import redis
 
-from recsys.recommender import Event
+from recsys.answers import Event
+from recsys.data.timestamps import from_us
 from serving.engine.cached_rows import SharedRows
 from serving.state.changelog import LiveCatalogue
 from serving.state.changes import Change
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import find_redis_server
-from serving.state.histories import LiveHistories, UserEvent
+from serving.state.histories import LiveHistories
 from serving.state.records import ItemRecord
 
 
@@ -81,12 +82,14 @@ async def connection(cluster: str) -> AsyncIterator[RedisConnection]:
 
 async def test_histories_of_users_on_all_nodes(connection: RedisConnection) -> None:
     live = LiveHistories(connection, namespace="shop", max_events=5, ttl_s=60)
-    events = [UserEvent(f"user-{user}", Event("mug", "view", user)) for user in range(30)]
+    events = [Event(f"user-{user}", "mug", "view", from_us(user)) for user in range(30)]
 
     assert await live.record(events) == 30
     assert await live.record(events) == 0
     for user in range(30):
-        assert await live.read(f"user-{user}") == [Event("mug", "view", user)]
+        assert await live.read(f"user-{user}") == [
+            Event(f"user-{user}", "mug", "view", from_us(user))
+        ]
 
 
 async def test_a_burst_at_one_node_waits_for_its_turn(connection: RedisConnection) -> None:

@@ -8,16 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys.recommender import Event
+from recsys.answers import Event
+from recsys.data.timestamps import from_us
 from serving.errors import UnavailableError
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
-from serving.state.histories import LiveHistories, UserEvent
+from serving.state.histories import LiveHistories
 from tests.serving.cutting_proxy import running_proxy
 
 
-def event(item_id: str, second: int, user_id: str = "ann", kind: str = "view") -> UserEvent:
-    return UserEvent(user_id, Event(item_id, kind, second * 1_000_000))
+def event(item_id: str, second: int, user_id: str = "ann", kind: str = "view") -> Event:
+    return Event(user_id, item_id, kind, from_us(second * 1_000_000))
 
 
 def histories(
@@ -34,7 +35,7 @@ async def test_events_come_back_in_time_order_whatever_order_they_arrived_in(
     await live.record([event("b", 2)])
 
     assert [one.item_id for one in await live.read("ann")] == ["a", "b", "c"]
-    assert (await live.read("ann"))[0] == Event("a", "view", 1_000_000)
+    assert (await live.read("ann"))[0] == event("a", 1)
 
 
 async def test_an_event_sent_again_is_one_event(
@@ -92,7 +93,7 @@ async def test_an_event_that_an_earlier_release_stored_with_quantity_and_value_i
     live = histories(connection, namespace)
     await live.record([event("b", 2)])
 
-    assert await live.read("ann") == [event("a", 1).event, event("b", 2).event]
+    assert await live.read("ann") == [event("a", 1), event("b", 2)]
 
 
 async def test_a_connection_that_is_cut_anywhere_leaves_each_user_whole_or_untouched(
@@ -152,18 +153,15 @@ async def test_without_redis_histories_are_neither_written_nor_read() -> None:
 )
 @given(
     st.builds(
-        UserEvent,
+        Event,
         st.text(min_size=1, max_size=8),
-        st.builds(
-            Event,
-            st.text(min_size=1, max_size=8),
-            st.text(min_size=1, max_size=8),
-            st.integers(0, 2**52),
-        ),
+        st.text(min_size=1, max_size=8),
+        st.text(min_size=1, max_size=8),
+        st.integers(0, 2**52).map(from_us),
     )
 )
-async def test_any_event_comes_back_as_it_was(connection: RedisConnection, one: UserEvent) -> None:
+async def test_any_event_comes_back_as_it_was(connection: RedisConnection, one: Event) -> None:
     live = histories(connection, uuid.uuid4().hex)
 
     assert await live.record([one]) == 1
-    assert await live.read(one.user_id) == [one.event]
+    assert await live.read(one.user_id) == [one]

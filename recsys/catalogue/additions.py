@@ -1,0 +1,96 @@
+"""Items that callers add to a catalogue: DataFrames or records, and their pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.answers import Item
+from recsys.data.coercion import coerce
+from recsys.data.frames import Frame, to_polars
+from recsys.data.quarantine import ROW, Quarantine, validate
+from recsys.errors import FileAccessError, InvalidArgumentError
+from recsys.schema import ItemSchema
+
+Picture = bytes | str | Path
+
+
+def read_items(items: Frame | Sequence[Item]) -> pl.DataFrame:
+    """Return items as a table of ``ItemSchema``.
+
+    Args:
+        items: DataFrame of any library with the Arrow interface, or ``Item`` records.
+
+    Raises:
+        InvalidArgumentError: If they are neither.
+        SchemaError: If columns or types are not what the schema wants.
+        DataError: If there are no items, or one breaks a rule of the schema.
+    """
+    frame = to_polars(items, table="items") if isinstance(items, Frame) else _from_records(items)
+    loaded = validate(
+        coerce(frame.lazy(), ItemSchema, table="items"), ItemSchema, table="items", rules={}
+    )
+    Quarantine((loaded.report,)).require_empty()
+    return loaded.frame.drop(ROW)
+
+
+def read_pictures(
+    pictures: Mapping[str, Picture] | Sequence[Picture | None], item_ids: Sequence[str]
+) -> list[bytes | None]:
+    """Return the bytes of each item's picture (B entries), None for items without a picture.
+
+    Args:
+        pictures: Pictures by item id, or one entry per item.
+        item_ids: Ids of the items (B).
+
+    Raises:
+        InvalidArgumentError: If a picture belongs to no item, or the lengths disagree.
+        FileAccessError: If a picture's file cannot be read.
+    """
+    if isinstance(pictures, Mapping):
+        strays = sorted(pictures.keys() - set(item_ids))
+        if strays:
+            raise InvalidArgumentError(
+                f"pictures must be of items in the same call, got others: {strays[:5]}"
+            )
+        return [read_image(pictures.get(item_id)) for item_id in item_ids]
+    if isinstance(pictures, bytes | str) or len(pictures) != len(item_ids):
+        got = f"{len(pictures)} entries" if not isinstance(pictures, bytes | str) else "one image"
+        raise InvalidArgumentError(
+            f"pictures must have one entry per item ({len(item_ids)}), got {got}"
+        )
+    return [read_image(picture) for picture in pictures]
+
+
+def read_image(image: Picture | None) -> bytes | None:
+    """Return the bytes of an image; None if there is none, or its bytes are empty.
+
+    Args:
+        image: Bytes or path.
+
+    Raises:
+        FileAccessError: If the file cannot be read.
+        InvalidArgumentError: If it is neither bytes nor a path.
+    """
+    if image is None or isinstance(image, bytes):
+        return image or None
+    if not isinstance(image, str | Path):
+        raise InvalidArgumentError(f"an image must be bytes or a path, got {type(image).__name__}")
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise FileAccessError(f"image {image} must be a readable file: {error}") from error
+
+
+def _from_records(items: Sequence[Item]) -> pl.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for item in items:
+        if not isinstance(item, Item):
+            raise InvalidArgumentError(
+                f"items must be a DataFrame or Item records, got {type(item).__name__}"
+            )
+        pairs = [{"key": key, "value": value} for key, value in item.attributes.items()]
+        rows.append(asdict(item) | {"category": list(item.category), "attributes": pairs})
+    return pl.DataFrame(rows, schema=dict(ItemSchema.create_empty().schema))

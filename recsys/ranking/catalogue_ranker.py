@@ -1,0 +1,212 @@
+"""Rank the items of a live catalogue, for one user or for many at once."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.answers import Result
+from recsys.catalogue.store import Catalogue
+from recsys.data.interactions import History, Ints
+from recsys.errors import InvalidArgumentError
+from recsys.ranking.candidates import CandidateSource, seen_items
+from recsys.ranking.features import build_item_table, refresh_item_table
+from recsys.ranking.scoring import UserRanker
+from recsys.ranking.statistics import Statistics
+
+# Users times items that are scored at once where the caller sets no block size: about 100 MB.
+SCORED_AT_ONCE = 250_000
+
+
+_RESULTS = {
+    "user": pl.Int64,
+    "rank": pl.Int64,
+    "item_id": pl.String,
+    "score": pl.Float64,
+    "source": pl.String,
+}
+
+
+class Best(NamedTuple):
+    """The best candidates of B users, K each, best first.
+
+    Args:
+        rows: Item rows (B, K).
+        scores: Scores (B, K).
+        features: Features that the scores come from (B, K, F).
+        counts: How many of the K may be answered to each user, int64 (B,); the rest is padding.
+    """
+
+    rows: Tensor
+    scores: Tensor
+    features: Tensor
+    counts: Tensor
+
+
+class CatalogueRanker:
+    """Ranks items of a catalogue that may change.
+
+    Args:
+        catalogue: Items; its first rows are those of the statistics.
+        ranker: User encoder and ranking network, moved to the catalogue's device.
+        candidates: Which items are ranked.
+        statistics: What the events say of the items.
+        target_kinds: Which event kinds count as a purchase, bool (kinds,).
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        ranker: UserRanker,
+        candidates: CandidateSource,
+        statistics: Statistics,
+        target_kinds: Tensor,
+    ) -> None:
+        self._catalogue = catalogue
+        self._ranker = ranker.to(catalogue.device)
+        self._candidates = candidates
+        self._table = build_item_table(catalogue, statistics, target_kinds)
+
+    def refresh(self) -> None:
+        """Follow the catalogue, where items were added or replaced."""
+        self._table = refresh_item_table(self._table, self._catalogue)
+
+    def best(
+        self,
+        histories: Sequence[History],
+        k: int,
+        *,
+        now_us: int,
+        mask: NDArray[np.bool_],
+        exclude_seen: bool,
+    ) -> Best:
+        """Return the ``k`` best items for each user.
+
+        Args:
+            histories: Events of each user (B entries).
+            k: Maximum number of items for each user.
+            now_us: Moment of the request, microseconds UTC.
+            mask: Which rows may be answered (N,).
+            exclude_seen: Whether items of the user's own history are left out.
+        """
+        vectors = self._ranker.user_vectors(histories, now_us, self._table)
+        rows, allowed = self._candidates.choose(
+            histories, vectors, mask, self._table, exclude_seen=exclude_seen
+        )
+        scores, features = self._ranker.score(
+            histories, rows, now_us, self._table, user_vectors=vectors
+        )
+        allowed = allowed.to(scores.device)
+        scores = scores.masked_fill(~allowed, -torch.inf)
+        top = scores.topk(min(k, scores.shape[1]), dim=1)
+        places = top.indices  # (B, K)
+        return Best(
+            rows=rows.expand(scores.shape).gather(1, places),
+            scores=top.values,
+            features=features.gather(1, places[..., None].expand(-1, -1, features.shape[2])),
+            counts=allowed.sum(dim=1).clamp(max=k),
+        )
+
+    def best_table(
+        self,
+        histories: Sequence[History],
+        k: int,
+        *,
+        now_us: int,
+        mask: NDArray[np.bool_],
+        exclude_seen: bool,
+        block_size: int | None,
+    ) -> pl.DataFrame:
+        """Return the ``k`` best items for each user: user, rank, item_id, score and source.
+
+        Args:
+            histories: Events of each user (U entries); the column ``user`` has their positions.
+            k: As for ``best``.
+            now_us: As for ``best``.
+            mask: As for ``best``.
+            exclude_seen: As for ``best``.
+            block_size: Number of users that are scored at once; None chooses it by the size of the
+                catalogue.
+
+        Raises:
+            InvalidArgumentError: If ``block_size`` is below 1.
+        """
+        blocks = [pl.DataFrame(schema=_RESULTS)]
+        for users in self._blocks(histories, block_size):
+            some = [histories[user] for user in users]
+            best = self.best(some, k, now_us=now_us, mask=mask, exclude_seen=exclude_seen)
+            blocks.append(self._results(users, some, best))
+        return pl.concat(blocks).sort("user", "rank")
+
+    def rank(self, history: History, rows: Ints, now_us: int) -> Best:
+        """Return some item rows (C,) as the best of one user: all of them, in order."""
+        candidates = torch.from_numpy(rows).to(self._catalogue.device)
+        scores, features = self._ranker.score([history], candidates, now_us, self._table)
+        order = scores[0].argsort(descending=True, stable=True)
+        counts = torch.tensor([len(rows)])
+        return Best(candidates[None, order], scores[:, order], features[:, order], counts)
+
+    def scores(self, histories: Sequence[History], now_us: int) -> NDArray[np.float32]:
+        """Return the score of every item for each user (U, N), in row order."""
+        every = torch.arange(len(self._catalogue), device=self._catalogue.device)
+        scores = np.empty((len(histories), len(every)), dtype=np.float32)
+        for users in self._blocks(histories, None):
+            some = [histories[user] for user in users]
+            found = self._ranker.score(some, every, now_us, self._table)
+            scores[users] = found.scores.cpu().numpy()
+        return scores
+
+    def results(self, history: History, best: Best, *, explain: bool) -> list[Result]:
+        """Return the best of one user as results.
+
+        Args:
+            history: The user's events.
+            best: What ``best`` or ``rank`` returned for this user alone.
+            explain: Whether results name the features that raised their scores most.
+        """
+        n_results = int(best.counts[0])
+        rows, scores, features = (part[0, :n_results] for part in best[:3])
+        reasons = self._ranker.top_features(features) if explain else [()] * n_results
+        sources = self._sources([history], rows[None])[0]
+        return [
+            Result(self._catalogue.item_ids[row], *others)
+            for row, *others in zip(
+                rows.tolist(), scores.tolist(), sources.tolist(), reasons, strict=True
+            )
+        ]
+
+    def _sources(self, histories: Sequence[History], rows: Tensor) -> NDArray[np.str_]:
+        """Return what speaks for the items (B, K) of each user, in one word."""
+        has_events = (self._table.popularity[rows, 0] > 0).cpu().numpy()
+        seen = seen_items(histories, len(self._catalogue))
+        own = np.take_along_axis(seen, rows.cpu().numpy(), axis=1)
+        newcomer = np.array([len(history.item_rows) == 0 for history in histories])[:, None]
+        known = np.where(own, "own_history", np.where(has_events, "taste", "new"))
+        return np.where(newcomer, np.where(has_events, "popular", "new"), known)
+
+    def _results(self, users: Ints, histories: Sequence[History], best: Best) -> pl.DataFrame:
+        ranks = np.broadcast_to(np.arange(1, best.rows.shape[1] + 1), best.rows.shape)
+        kept = ranks <= best.counts[:, None].cpu().numpy()
+        rows = best.rows.cpu().numpy()[kept]
+        columns = {
+            "user": np.broadcast_to(users[:, None], best.rows.shape)[kept],
+            "rank": ranks[kept],
+            "item_id": [self._catalogue.item_ids[row] for row in rows.tolist()],
+            "score": best.scores.cpu().numpy()[kept].astype(np.float64),
+            "source": self._sources(histories, best.rows)[kept].tolist(),
+        }
+        return pl.DataFrame(columns, schema=_RESULTS)
+
+    def _blocks(self, histories: Sequence[History], block_size: int | None) -> Iterator[Ints]:
+        """Yield positions of users to score together, shortest histories first."""
+        if block_size is not None and block_size < 1:
+            raise InvalidArgumentError(f"block_size must be at least 1, got {block_size}")
+        size = block_size or max(1, SCORED_AT_ONCE // max(1, len(self._catalogue)))
+        lengths = np.array([len(history.item_rows) for history in histories], dtype=np.int64)
+        order = np.argsort(lengths, kind="stable")
+        for start in range(0, len(order), size):
+            yield order[start : start + size]

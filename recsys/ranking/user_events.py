@@ -1,0 +1,75 @@
+"""The past events of several users side by side, as the ranking features read them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.data.interactions import MICROSECONDS_PER_DAY, History
+
+HISTORY_EVENTS = 1_000  # older events of a very long history are not read
+SIMILAR_EVENTS = 50  # how many of the last events a candidate is compared with one by one
+
+
+class UserEvents(NamedTuple):
+    """Past events of B users in one list (E,): user after user, each user's oldest event first.
+
+    Args:
+        users: Position of the event's user in the batch, int64 (E,).
+        rows: Item rows, int64 (E,).
+        kinds: Kind codes, int64 (E,).
+        ages_days: Age of each event at the moment of the request, float32 (E,).
+        counts: Events of each user, float32 (B,).
+        latest: Item rows of each user's last events, int64 (B, S) with S up to
+            ``SIMILAR_EVENTS``; -1 pads at the front.
+    """
+
+    users: Tensor
+    rows: Tensor
+    kinds: Tensor
+    ages_days: Tensor
+    counts: Tensor
+    latest: Tensor
+
+    def sum_by_user(self, values: Tensor) -> Tensor:
+        """Return the sum of the values (E, ...) of each user's events, (B, ...)."""
+        sums = values.new_zeros(len(self.counts), *values.shape[1:])
+        return sums.index_add_(0, self.users, values)
+
+
+def collect_events(
+    histories: Sequence[History], now_us: int, device: torch.device | str
+) -> UserEvents:
+    """Return the events of each history before ``now_us``, the last ``HISTORY_EVENTS`` of them.
+
+    Args:
+        histories: One per user, oldest event first (B entries).
+        now_us: Moment of the request, microseconds UTC.
+        device: Where the tensors live.
+    """
+    past = [_before(history, now_us) for history in histories]
+    counts = np.array([len(history.item_rows) for history in past], dtype=np.int64)
+    users = np.repeat(np.arange(len(past)), counts)
+    rows, kinds, times_us = (np.concatenate(column) for column in zip(*past, strict=True))
+    from_end = np.repeat(counts.cumsum(), counts) - np.arange(len(users)) - 1
+    n_latest = min(SIMILAR_EVENTS, int(counts.max()))
+    latest = np.full((len(past), n_latest), -1, dtype=np.int64)
+    late = from_end < n_latest
+    latest[users[late], n_latest - 1 - from_end[late]] = rows[late]
+    ages_us = now_us - torch.from_numpy(times_us).to(device)
+    return UserEvents(
+        users=torch.from_numpy(users).to(device),
+        rows=torch.from_numpy(rows).to(device),
+        kinds=torch.from_numpy(kinds).to(device),
+        ages_days=ages_us.to(torch.float32) / MICROSECONDS_PER_DAY,
+        counts=torch.from_numpy(counts).to(device, torch.float32),
+        latest=torch.from_numpy(latest).to(device),
+    )
+
+
+def _before(history: History, now_us: int) -> History:
+    end = int(np.searchsorted(history.timestamps_us, now_us, side="left"))
+    start = max(0, end - HISTORY_EVENTS)
+    return History(*(column[start:end] for column in history))

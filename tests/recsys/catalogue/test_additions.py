@@ -1,0 +1,96 @@
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys.answers import Item
+from recsys.catalogue.additions import read_image, read_items, read_pictures
+from recsys.errors import DataError, FileAccessError, InvalidArgumentError, SchemaError
+from recsys.schema import ItemSchema
+
+MUG = Item(
+    "mug",
+    title="Blue mug",
+    category=("Kitchen", "Mugs"),
+    price=9.5,
+    attributes={"colour": "blue"},
+    created_at=datetime(2025, 1, 1, tzinfo=UTC),
+)
+
+
+def test_records_and_a_data_frame_of_the_same_items_are_one_table() -> None:
+    frame = pl.DataFrame(
+        {
+            "item_id": ["mug", "bare"],
+            "title": ["Blue mug", None],
+            "category": [["Kitchen", "Mugs"], []],
+            "price": ["9.5", None],
+            "attributes": ['{"colour": "blue"}', None],
+            "created_at": ["2025-01-01", None],
+            "margin": [0.4, 0.2],
+        }
+    )
+    table = read_items(frame)
+    ItemSchema.validate(table)
+    assert table.equals(read_items([MUG, Item("bare")]))
+    assert table["available"].to_list() == [True, True]
+
+
+def test_a_pandas_frame_is_read() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"item_id": ["mug"], "title": ["Blue mug"], "price": [9.5]})
+    table = read_items(frame)
+    assert table.select("item_id", "title", "price").rows() == [("mug", "Blue mug", 9.5)]
+
+
+@pytest.mark.parametrize(
+    ("items", "error", "message"),
+    [
+        (pl.DataFrame({"title": ["mug"]}), SchemaError, "column 'item_id' is missing"),
+        (pl.DataFrame({"item_id": ["a", "a"]}), DataError, "must not repeat an earlier row's"),
+        (pl.DataFrame({"item_id": ["a"], "price": [-1.0]}), DataError, "must not be negative"),
+        ([Item("a"), Item("a")], DataError, "must not repeat an earlier row's"),
+        ([{"item_id": "a"}], InvalidArgumentError, "must be a DataFrame or Item records, got dict"),
+    ],
+)
+def test_items_that_cannot_be_used_are_refused(
+    items: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        read_items(items)
+
+
+def test_pictures_are_bytes_or_paths_by_item_or_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "mug.jpg"
+    path.write_bytes(b"of the mug")
+    item_ids = ["mug", "lamp", "bare"]
+    wanted = [b"of the mug", b"of the lamp", None]
+    assert read_pictures({"lamp": b"of the lamp", "mug": path}, item_ids) == wanted
+    assert read_pictures([str(path), b"of the lamp", None], item_ids) == wanted
+    assert read_pictures({}, item_ids) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        ({"old": b"x"}, r"pictures must be of items in the same call, got others: \['old'\]"),
+        ([b"x"], r"one entry per item \(2\), got 1 entries"),
+        (b"xx", r"one entry per item \(2\), got one image"),
+        ([3, None], "an image must be bytes or a path, got int"),
+    ],
+)
+def test_pictures_that_do_not_fit_the_items_are_refused(pictures: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        read_pictures(pictures, ["a", "b"])
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileAccessError, match=r"absent\.jpg"):
+        read_image(tmp_path / "absent.jpg")
+
+
+def test_no_bytes_are_no_image() -> None:
+    assert read_image(b"") is None
+    assert read_image(None) is None

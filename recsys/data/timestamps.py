@@ -1,4 +1,4 @@
-"""Date-times written as text, and as microseconds."""
+"""Date-times read from text, and as microseconds."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from recsys.answers import Result
 from recsys.catalogue.store import Catalogue
-from recsys.data.interactions import History, Ints
+from recsys.data.arrays import Ints
+from recsys.data.interactions import History
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.candidates import CandidateSource, seen_items
 from recsys.ranking.features import build_item_table, refresh_item_table

@@ -145,9 +145,9 @@ class AsyncClient:
         request = wire.build_items(items, pictures)
         return wire.read_added(await self._call(self._stub.UpsertItems, request))
 
-    async def delete_items(self, item_ids: Sequence[str]) -> Deleted:
+    async def delete_items(self, item_ids: Collection[str]) -> Deleted:
         """Stop answering items; unknown ones are ignored."""
-        request = pb.DeleteItemsRequest(item_ids=item_ids)
+        request = pb.DeleteItemsRequest(item_ids=list(item_ids))
         return wire.read_deleted(await self._call(self._stub.DeleteItems, request))
 
     async def get_items(self, item_ids: Sequence[str]) -> Items:

@@ -167,9 +167,9 @@ class Client:
         request = wire.build_items(items, pictures)
         return wire.read_added(self._call(self._stub.UpsertItems, request))
 
-    def delete_items(self, item_ids: Sequence[str]) -> Deleted:
+    def delete_items(self, item_ids: Collection[str]) -> Deleted:
         """Stop answering items; unknown ones are ignored."""
-        request = pb.DeleteItemsRequest(item_ids=item_ids)
+        request = pb.DeleteItemsRequest(item_ids=list(item_ids))
         return wire.read_deleted(self._call(self._stub.DeleteItems, request))
 
     def get_items(self, item_ids: Sequence[str]) -> Items:

@@ -12,7 +12,7 @@ from recsys.data.coercion import coerce
 from recsys.data.frames import Frame, to_polars
 from recsys.data.quarantine import ROW, Quarantine, validate
 from recsys.errors import FileAccessError, InvalidArgumentError
-from recsys.schema import ItemSchema
+from recsys.schema import ItemSchema, is_first_of_its_id
 
 Picture = bytes | str | Path
 
@@ -30,7 +30,10 @@ def read_items(items: Frame | Sequence[Item]) -> pl.DataFrame:
     """
     frame = to_polars(items, table="items") if isinstance(items, Frame) else _from_records(items)
     loaded = validate(
-        coerce(frame.lazy(), ItemSchema, table="items"), ItemSchema, table="items", rules={}
+        coerce(frame.lazy(), ItemSchema, table="items"),
+        ItemSchema,
+        table="items",
+        rules={"item_id_is_unique": is_first_of_its_id(pl.col("item_id"))},
     )
     Quarantine((loaded.report,)).require_empty()
     return loaded.frame.drop(ROW)

@@ -1,4 +1,4 @@
-"""Find items that are the same product twice: by title, by picture file, by embedding."""
+"""Find items that are the same product, by title, picture file or embedding."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from recsys.curation.components import first_connected, members, near_components
 from recsys.data.arrays import Floats, Ints
 from recsys.data.files import whole_file
-from recsys.errors import InvalidArgumentError
+from recsys.errors import FileAccessError, InvalidArgumentError
 from text.tokens.normalize import normalize
 
 THRESHOLD = 0.99
@@ -25,7 +25,7 @@ _PAGE = """<!doctype html>
 tbody {border-top: 1px solid #bbb}</style>
 <h1>{{ groups | length }} groups of items that seem to be one product</h1>
 <table style="border-collapse: collapse">
-<thead><tr><th>group<th>item<th>title<th>linked by<th>cosine to the nearest</tr></thead>
+<thead><tr><th>group<th>item<th>title<th>linked by<th>cosine to the nearest item</tr></thead>
 {% for group in groups %}<tbody>
 {% for row in group.iter_rows(named=True) %}<tr><td>{{ row.group }}<td>{{ row.item_id }}\
 <td>{{ row.title or "" }}<td>{{ row.reason }}\
@@ -42,27 +42,27 @@ def find_duplicates(
     images_root: Path | None = None,
     threshold: float = THRESHOLD,
 ) -> pl.DataFrame:
-    """Return items that seem to be there twice or more, group by group, large groups first.
+    """Return groups of items that seem to be one product, the largest group first.
 
-    Two items are linked if their titles are the same but for case and spelling, if their pictures
-    are, or if their embeddings are as near as the threshold. A group is what links connect, so its
-    ends may be less alike than the threshold.
+    Two items are linked if their titles are equal apart from case and spelling, if their pictures
+    are equal, or if their embeddings have a cosine of at least the threshold. A group is everything
+    that links connect, so two of its items may be less alike than the threshold.
 
     Args:
         items: Table of ``ItemSchema`` (N rows).
-        embeddings: The items' embeddings (N, D), unit length or zero.
-        images_root: Folder of the pictures, whose bytes are then compared; without it, their names.
-        threshold: Lowest cosine of two items to link.
+        embeddings: Embeddings of the items (N, D), unit length or zero.
+        images_root: Folder of the pictures, to compare their bytes; None compares their names.
+        threshold: Lowest cosine of two linked items.
 
     Returns:
-        Columns ``group`` (from 1), ``item_id``, ``reason`` (of "title", "picture" and "embedding",
-        those that link the item to another one) and ``similarity`` (cosine to the nearest item of
-        the group; null if the item has no embedding).
+        A table with the columns ``group`` (from 1), ``item_id``, ``reason`` and ``similarity``. The
+        reason lists what links the item to another one: "title", "picture", "embedding". The
+        similarity is the cosine to the nearest item of the group, null without an embedding.
 
     Raises:
-        InvalidArgumentError: If the lengths disagree or the threshold is no cosine to find anything
-            by.
-        FileNotFoundError: If none of the pictures is under the root.
+        InvalidArgumentError: If the numbers of items and embeddings differ, or the threshold is
+            not above 0 and at most 1.
+        FileAccessError: If every picture is missing under the root.
     """
     if len(items) != len(embeddings):
         raise InvalidArgumentError(
@@ -98,7 +98,7 @@ def _title_key(title: str | None) -> str | None:
 
 
 def _picture_keys(images: Sequence[str | None], root: Path | None) -> list[str | None]:
-    """Return what is the same for the same picture; None where there is none, or no file."""
+    """Return a key that equal pictures share; None where the picture or its file is missing."""
     if root is None or not any(images):
         return [image or None for image in images]
     files = {image: root / image for image in images if image}
@@ -108,7 +108,7 @@ def _picture_keys(images: Sequence[str | None], root: Path | None) -> list[str |
         if file.is_file()
     }
     if not digests:
-        raise FileNotFoundError(
+        raise FileAccessError(
             f"images_root {root} must have the items' pictures, got none of {len(files)}, "
             f"such as {next(iter(files))}"
         )
@@ -116,7 +116,7 @@ def _picture_keys(images: Sequence[str | None], root: Path | None) -> list[str |
 
 
 def _first_of_same(keys: Sequence[str | bytes | None]) -> Ints:
-    """Return the first row with each row's key (N,); a row without one is its own first."""
+    """Return the first row with the key of each row (N,), or the row itself without a key."""
     first: dict[str | bytes, int] = {}
     return np.array(
         [row if key is None else first.setdefault(key, row) for row, key in enumerate(keys)],
@@ -125,7 +125,7 @@ def _first_of_same(keys: Sequence[str | bytes | None]) -> Ints:
 
 
 def _first_near(embeddings: Floats, threshold: float) -> Ints:
-    """Return the first row of those that near pairs connect to each row (N,).
+    """Return the first row that near pairs connect to each row (N,).
 
     Equal rows are compared once: the pairs of a thousand equal rows would be half a million.
     """
@@ -140,7 +140,7 @@ def _first_near(embeddings: Floats, threshold: float) -> Ints:
 
 
 def _nearest_cosines(vectors: Floats, *, rows_at_once: int = 256) -> list[float | None]:
-    """Return each vector's cosine to the nearest other one (G,); None for zeros, and to them."""
+    """Return the cosine of each vector to the nearest other one (G,); None for zero vectors."""
     rows = np.flatnonzero(vectors.any(axis=1))
     nearest: list[float | None] = [None] * len(vectors)
     for start in range(0, len(rows), rows_at_once) if len(rows) > 1 else ():
@@ -153,25 +153,25 @@ def _nearest_cosines(vectors: Floats, *, rows_at_once: int = 256) -> list[float 
 
 
 def check_format(path: Path) -> None:
-    """Raise if the file's name does not say how to write it.
+    """Check that the suffix of a file names a format that ``write_report`` writes.
 
     Raises:
-        InvalidArgumentError: Names the endings.
+        InvalidArgumentError: If the suffix is not one of ``FORMATS``.
     """
     if path.suffix not in FORMATS:
         raise InvalidArgumentError(f"out must end in {', '.join(FORMATS)}, got {path}")
 
 
 def write_report(duplicates: pl.DataFrame, titles: pl.DataFrame, path: Path) -> None:
-    """Write what ``find_duplicates`` found as the file's name says: .parquet, .json or .html.
+    """Write duplicates in the format of the file's suffix: .parquet, .json or .html.
 
     Args:
-        duplicates: The table; .parquet and .json have its columns.
-        titles: Columns ``item_id`` and ``title``, which the page shows.
-        path: Where to write.
+        duplicates: Table that ``find_duplicates`` returned.
+        titles: Table with the columns ``item_id`` and ``title``, for the page.
+        path: File to write.
 
     Raises:
-        InvalidArgumentError: If the name ends in something else.
+        InvalidArgumentError: If the suffix is not one of ``FORMATS``.
     """
     check_format(path)
     with whole_file(path) as scratch:

@@ -1,4 +1,4 @@
-"""Photos that a person should look at: a table of them goes out, and comes back with labels."""
+"""Ask people about uncertain photos: write a table of them, and read it back with labels."""
 
 import difflib
 from collections.abc import Mapping, Sequence, Set
@@ -18,35 +18,36 @@ from recsys.schema import PhotoSchema
 from vision.labelling.readable import Readable
 
 N_CANDIDATES = 3
-SUFFIXES = (".parquet", ".csv")  # of tables that are written
+SUFFIXES = (".parquet", ".csv")  # formats that write_table knows
 
 
 class Pool(NamedTuple):
-    """Photos without a label, by their names below the images root."""
+    """Photos without a label, as paths relative to the images root."""
 
     names: list[str]
     images_root: Path
 
 
 class Added(NamedTuple):
-    """What labels did to a photos table."""
+    """Changes to a photos table."""
 
-    n_new: int  # photos that were not in it
-    n_labelled: int  # photos that were, and have another item now
-    n_empty: int  # rows of the review that nobody filled
+    n_new: int  # photos that were added
+    n_labelled: int  # photos of the table whose item changed
+    n_empty: int  # rows of the review without a label
 
 
 def find_pool(photos: Path, *, images_root: Path | None = None) -> Pool:
-    """Return the files of a folder, or the photos of a table that name no item.
+    """Return the files of a folder, or the photos of a table that have no item.
 
     Args:
-        photos: A folder, or a table of ``PhotoSchema``.
-        images_root: What names are relative to; the folder itself, or the table's, if None.
+        photos: Folder, or table of ``PhotoSchema``.
+        images_root: Folder that names are relative to. If None, it is the folder itself or that of
+            the table.
 
     Raises:
-        DataError: If there is no such table or folder, it has no photos without an item, or the
-            folder is not inside ``images_root``.
-        SchemaError: If columns or types are not what the schema wants.
+        DataError: If the table or folder is missing, every photo has an item, or the folder is not
+            inside ``images_root``.
+        SchemaError: If the table has other columns or types than the schema.
     """
     if photos.is_dir():
         root = images_root or photos
@@ -60,18 +61,18 @@ def find_pool(photos: Path, *, images_root: Path | None = None) -> Pool:
             table = scan_table(photos, PhotoSchema).collect()
         names = table.filter(pl.col("item_id").is_null())["image"].drop_nulls().to_list()
     if not names:
-        raise DataError(f"photos must hold one or more without an item, got none in {photos}")
+        raise DataError(f"photos must have one or more without an item, found 0 in {photos}")
     return Pool(names, root)
 
 
 def ask(identifier: ProductIdentifier, pool: Pool) -> pl.DataFrame:
-    """Return the photos on which no product can be named, as ``most_useful`` does.
+    """Return the photos whose product is uncertain, in the order of ``most_useful``.
 
-    Files that are no pictures are left out, with a warning in the log.
+    Files that are not readable images are left out, with a warning in the log.
 
     Args:
-        identifier: Trained on what is labelled so far.
-        pool: From ``find_pool``.
+        identifier: Identifier that was trained on the photos labelled so far.
+        pool: Photos that ``find_pool`` returned.
     """
     tower = identifier.recommender.bundle.vision
     pictures = Readable([Path(name) for name in pool.names], pool.images_root, tower.preprocess)
@@ -80,16 +81,20 @@ def ask(identifier: ProductIdentifier, pool: Pool) -> pl.DataFrame:
 
 
 def most_useful(names: Sequence[str], answers: Sequence[Identification]) -> pl.DataFrame:
-    """Return the photos on which no product was named, the most useful to label first.
+    """Return the photos whose product is uncertain, the most useful to label first.
 
-    Most useful is the smallest margin between the two most probable answers, of which "not in the
-    catalogue" is one (margin sampling; Scheffer et al., 2001,
-    https://doi.org/10.1007/3-540-44816-0_31).
+    This is margin sampling (Scheffer et al., 2001, https://doi.org/10.1007/3-540-44816-0_31). The
+    photo with the smallest margin between its two most probable answers comes first, where "not in
+    the catalogue" is one of the answers.
+
+    Args:
+        names: Name of each photo.
+        answers: Identification of each photo.
 
     Returns:
-        A flat table, so that a spreadsheet can hold it: ``image``, an empty ``item_id`` to fill,
-        ``verdict``, ``probability`` of being in the catalogue, ``margin``, and ``candidate_1``,
-        ``candidate_1_probability``, ... to ``N_CANDIDATES``.
+        A flat table that fits a spreadsheet: ``image``, an empty ``item_id`` to fill in,
+        ``verdict``, ``probability`` of being in the catalogue, ``margin``, and the columns
+        ``candidate_1``, ``candidate_1_probability`` and so on, up to ``N_CANDIDATES``.
     """
     rows = [
         _row(name, answer)
@@ -100,7 +105,7 @@ def most_useful(names: Sequence[str], answers: Sequence[Identification]) -> pl.D
 
 
 def write_table(table: pl.DataFrame, out: Path) -> None:
-    """Write a table as its name's suffix says; a reader sees the old file or the new one.
+    """Write a table in the format of the file's suffix; a reader sees the old file or the new one.
 
     Raises:
         InvalidArgumentError: If the suffix is not one of ``SUFFIXES``.
@@ -115,19 +120,20 @@ def write_table(table: pl.DataFrame, out: Path) -> None:
 def learn(
     labelled: Path, photos: Path, item_ids: Set[str], *, images_root: Path | None = None
 ) -> Added:
-    """Put the labels of a review into a photos table, where the next training reads them.
+    """Add the labels of a review to a photos table, which the next training reads.
 
-    A photo that is in the table gets its item and keeps its split; a new one is for training.
+    A photo of the table gets the new item and keeps its split. A new photo is used for training.
 
     Args:
-        labelled: A table with ``image`` and ``item_id``; rows without an item are left for later.
-        photos: The photos table, made if it is not there.
-        item_ids: Of the catalogue.
-        images_root: What ``image`` is relative to; the folder of ``photos`` if None.
+        labelled: Table with the columns ``image`` and ``item_id``; rows without an item are
+            skipped.
+        photos: Photos table, created if missing.
+        item_ids: Item ids of the catalogue.
+        images_root: Folder that ``image`` is relative to; the folder of ``photos`` if None.
 
     Raises:
-        DataError: If a table cannot be read, an item is not in the catalogue, a photo has two
-            items, or its picture is not there; names each row.
+        DataError: If a table cannot be read, an item is not in the catalogue, or a photo has two
+            items or a missing file; the message lists each problem.
     """
     table = read_labels(labelled)
     labels = table.drop_nulls("item_id").unique(maintain_order=True)
@@ -155,7 +161,7 @@ def learn(
 
 
 def read_labels(labelled: Path) -> pl.DataFrame:
-    """Return ``image`` and ``item_id`` of a review as text; an item that is blank is null.
+    """Return ``image`` and ``item_id`` of a review as text; a blank item becomes null.
 
     Raises:
         DataError: If the table cannot be read, lacks a column, or has a row without an image.
@@ -171,7 +177,7 @@ def read_labels(labelled: Path) -> pl.DataFrame:
         )
     text = table.select(pl.col("image", "item_id").cast(pl.String).str.strip_chars())
     if text["image"].fill_null("").eq("").any():
-        raise DataError(f"table {path} must name an image in every row, got one without")
+        raise DataError(f"table {path} must name an image in every row, got a row without one")
     return text.with_columns(item_id=pl.when(pl.col("item_id") != "").then("item_id"))
 
 
@@ -221,12 +227,12 @@ def _repeated(labels: pl.DataFrame) -> Sequence[str]:
 
 
 def _stored(photos: Path) -> pl.DataFrame:
-    """Return a photos table as it is stored, with its ``item_id`` as text; empty if not there."""
+    """Return a photos table with ``item_id`` as text; an empty one if the file is missing."""
     if not photos.exists():
         return pl.DataFrame(schema={"image": pl.String, "item_id": pl.String})
     with reading(photos):
         table = scan_file(photos).collect()
-        scan_table(photos, PhotoSchema)  # raises for what is not a photos table
+        scan_table(photos, PhotoSchema)  # raises if it is not a photos table
     if "item_id" not in table.columns:
         table = table.with_columns(item_id=pl.lit(None, pl.String))
     return table.with_columns(pl.col("image", "item_id").cast(pl.String))

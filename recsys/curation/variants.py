@@ -14,21 +14,21 @@ from recsys.errors import InvalidArgumentError
 from text.tokens.normalize import normalize
 from vision.palette import PALETTE
 
-# What titles say beside the palette's names; the shop's own words come from its attributes.
+# Colour words of titles, beside the palette's. The shop's attributes add its own words.
 COLOUR_WORDS = (
     *PALETTE,
     *("amber", "aqua", "bronze", "charcoal", "copper", "coral", "cream", "gray", "indigo", "ivory"),
     *("khaki", "lavender", "lilac", "magenta", "maroon", "mauve", "mint", "multicolour", "mustard"),
     *("navy blue", "off white", "peach", "rust", "silver", "tan", "taupe", "teal", "violet"),
 )
-COLOUR_KEYS, SIZE_KEYS = ("colour", "color"), ("size",)  # parts of attributes' names
+COLOUR_KEYS, SIZE_KEYS = ("colour", "color"), ("size",)  # parts of the names of attributes
 _SHADES = "(?:(?:light|dark|pale|bright|deep|mid)[ -])?"
 _UNITS = "ml|cl|l|mg|g|kg|oz|lb|mm|cm|m|in|inch|gb|tb|pcs|pack"
 _SIZES = rf"(?:size|eu|uk|us) ?\d+(?:[.,]\d+)?|\d?x{{0,4}}[sl]|m|\d+(?:[.,]\d+)? ?(?:{_UNITS})"
 
 
 class _Words(NamedTuple):
-    """A title without its colours and sizes, and these."""
+    """A title without its words for colour and size, and those words."""
 
     rest: str
     colour: str | None
@@ -40,18 +40,18 @@ def find_variants(
 ) -> pl.DataFrame:
     """Return ``group``, ``item_id``, ``colour`` and ``size`` of every item that has variants.
 
-    Variants have the same category and brand, the same title but for words of colour and size, and
-    differ in one of these; and look alike: each is as similar to another of its group as is wanted.
-    Colour and size are those of the title, else of an attribute whose name has "colour" or "size"
-    in it. Items that differ in neither are no variants but duplicates, or cannot be told apart.
+    Variants have the same category and brand, and the same title apart from words for colour and
+    size. They differ in colour or size, and each looks like another one of its group. Colour and
+    size come from the title, or else from an attribute whose name contains "colour" or "size".
+    Items that differ in neither may be duplicates, and are not variants.
 
     Args:
         items: Table of ``ItemSchema`` (N rows).
-        embeddings: Item embeddings, of unit length (N, D).
-        min_similarity: Cosine; -1 asks nothing of the pictures.
+        embeddings: Item embeddings, unit length (N, D).
+        min_similarity: Lowest cosine to another item of the group; -1 ignores the embeddings.
 
     Raises:
-        InvalidArgumentError: If ``embeddings`` has not a row per item.
+        InvalidArgumentError: If the numbers of items and embeddings differ.
     """
     if len(embeddings) != len(items):
         raise InvalidArgumentError(
@@ -105,12 +105,12 @@ def _whole_words(pattern: str) -> re.Pattern[str]:
 
 
 def _value(attributes: Mapping[str, str], parts: Iterable[str]) -> str | None:
-    """Return the first attribute with one of the parts in its name."""
+    """Return the value of the first attribute whose name contains one of the parts."""
     return next((v for key, v in attributes.items() if any(part in key for part in parts)), None)
 
 
 def _same_rest(items: pl.DataFrame, words: Sequence[_Words]) -> Iterable[list[int]]:
-    """Return the rows of items that may be variants of each other."""
+    """Return groups of rows with the same category, brand and title without colour and size."""
     brands = [
         next((pair["value"] for pair in pairs if pair["key"] == "brand"), None)
         for pairs in items["attributes"]

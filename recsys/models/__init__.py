@@ -1,1 +1,1 @@
-"""Networks and baselines."""
+"""Networks and their losses: fusion, user encoder, taste regression and ranker."""

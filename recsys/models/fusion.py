@@ -14,12 +14,12 @@ from recsys.errors import InvalidArgumentError
 class GatedSum(nn.Module):
     """Weighted sum of modality embeddings, one weight for each modality and dimension.
 
-    The gated multimodal unit (Arevalo et al., 2017, https://arxiv.org/abs/1702.01992) for any
-    number of modalities, some absent: each gate reads its own modality, and a softmax over the
-    present ones takes the place of the sigmoid.
+    This is the gated multimodal unit (Arevalo et al., 2017, https://arxiv.org/abs/1702.01992) for
+    any number of modalities. Each gate reads its own modality. A softmax over the modalities that
+    are present replaces the sigmoid.
 
     Args:
-        n_modalities: Modalities M.
+        n_modalities: Number of modalities M.
         dim: Embedding size D.
     """
 
@@ -30,7 +30,12 @@ class GatedSum(nn.Module):
             nn.init.zeros_(parameter)  # starts as the mean of what is present
 
     def forward(self, projected: Tensor, present: Tensor) -> Tensor:
-        """Return (B, D) from modality embeddings (B, M, D), zero where not ``present`` (B, M)."""
+        """Return fused embeddings (B, D).
+
+        Args:
+            projected: Modality embeddings (B, M, D), zeros where absent.
+            present: Which modalities each item has, bool (B, M).
+        """
         logits = torch.stack(
             [gate(projected[:, m]) for m, gate in enumerate(self.gates)], dim=1
         )  # (B, M, D)
@@ -42,7 +47,7 @@ class ConcatLinear(nn.Module):
     """Linear map of the concatenated modality embeddings and presence flags.
 
     Args:
-        n_modalities: Modalities M.
+        n_modalities: Number of modalities M.
         dim: Embedding size D.
     """
 
@@ -51,21 +56,26 @@ class ConcatLinear(nn.Module):
         self.linear = nn.Linear(n_modalities * dim + n_modalities, dim)
 
     def forward(self, projected: Tensor, present: Tensor) -> Tensor:
-        """Return (B, D) from modality embeddings (B, M, D), zero where not ``present`` (B, M)."""
+        """Return fused embeddings (B, D).
+
+        Args:
+            projected: Modality embeddings (B, M, D), zeros where absent.
+            present: Which modalities each item has, bool (B, M).
+        """
         flat = torch.cat([projected.flatten(1), present.to(projected.dtype)], dim=1)
         fused: Tensor = self.linear(flat)
         return fused
 
 
 class CrossAttention(nn.Module):
-    """Modalities that look at each other, read out by one learned query.
+    """Transformer layer over the modalities, pooled by one learned query.
 
-    A transformer layer (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762) over one token per
-    modality, then attention pooling. A learned token stands where a modality is absent, so that
-    what is present can tell that it is alone.
+    The layer (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762) has one token per modality,
+    and attention pools its output. A learned token replaces an absent modality, so that the others
+    can see that it is absent.
 
     Args:
-        n_modalities: Modalities M.
+        n_modalities: Number of modalities M.
         dim: Embedding size D.
     """
 
@@ -83,7 +93,12 @@ class CrossAttention(nn.Module):
         self.pool = nn.MultiheadAttention(dim, heads, batch_first=True)
 
     def forward(self, projected: Tensor, present: Tensor) -> Tensor:
-        """Return (B, D) from modality embeddings (B, M, D), zero where not ``present`` (B, M)."""
+        """Return fused embeddings (B, D).
+
+        Args:
+            projected: Modality embeddings (B, M, D), zeros where absent.
+            present: Which modalities each item has, bool (B, M).
+        """
         tokens = torch.where(present[..., None], projected, self.absent)
         tokens = self.layer(tokens + self.kinds)
         pooled: Tensor
@@ -103,15 +118,15 @@ FUSIONS: dict[str, type[GatedSum] | type[ConcatLinear] | type[CrossAttention]] =
 class Projection(nn.Module):
     """Standardise one modality's embedding and map it to the common size.
 
-    A linear map plus a two-layer MLP, then LayerNorm: on a small catalogue the linear path carries
-    most of it.
+    The map is linear plus a two-layer MLP, followed by LayerNorm. On a small catalogue most of the
+    output comes from the linear part.
 
     Args:
-        in_dim: Size of the modality's embedding.
+        in_dim: Size D_m of the modality's embedding.
         dim: Common size D.
         hidden: Width of the MLP.
-        dropout: Of the inputs and of the MLP's hidden layer. That of the inputs is what keeps a
-            small catalogue from being learned by heart.
+        dropout: Dropout rate of the inputs and of the MLP's hidden layer. Dropout of the inputs
+            limits overfitting on a small catalogue.
     """
 
     mean: Tensor
@@ -129,9 +144,9 @@ class Projection(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def fit_scale(self, embeddings: Tensor) -> None:
-        """Take mean and overall deviation from embeddings (n, D_m).
+        """Set the mean and the overall deviation to those of embeddings (n, D_m).
 
-        One deviation for all dimensions: a common factor leaves the geometry as the tower made it.
+        All dimensions share one deviation, so that the angles between embeddings stay the same.
         """
         self.mean.copy_(embeddings.mean(dim=0))
         variance = (embeddings - self.mean).square().mean()
@@ -145,7 +160,7 @@ class Projection(nn.Module):
 
 
 class FusionSpec(NamedTuple):
-    """What builds an ``ItemFusion`` again, beside the sizes of its modalities."""
+    """Sizes of an ``ItemFusion``, which a bundle keeps to build it again."""
 
     dim: int
     hidden: int
@@ -154,21 +169,21 @@ class FusionSpec(NamedTuple):
 
 
 class ItemFusion(nn.Module):
-    """Item embedding from whatever modalities an item, a query or a photo has.
+    """Item embedding from the modalities that an item, a query or a photo has.
 
-    Projects each modality to one size, combines those present, refines by a residual MLP and
-    normalises. Items and queries go through the same weights, so a text, a photo and an item are
-    comparable by dot product.
+    Each modality is projected to one size. Those present are combined, refined by a residual MLP
+    and normalised. Items and queries go through the same weights, so a text, a photo and an item
+    are compared by dot product.
 
     Args:
-        dims: Embedding size D_m of each modality, by name; the order is that of ``present``.
+        dims: Embedding sizes D_m by modality, in the order of the columns of ``present``.
         dim: Size D of the item embedding.
         hidden: Width of the projection MLPs.
         kind: A name in ``FUSIONS``.
-        dropout: Of the inputs and inside the projections.
+        dropout: Dropout rate of the inputs and inside the projections.
 
     Raises:
-        InvalidArgumentError: If there is no modality or the kind is unknown.
+        InvalidArgumentError: If ``dims`` is empty or the kind is unknown.
     """
 
     def __init__(
@@ -182,7 +197,7 @@ class ItemFusion(nn.Module):
     ) -> None:
         super().__init__()
         if not dims:
-            raise InvalidArgumentError("dims must name at least one modality, got none")
+            raise InvalidArgumentError("dims must name at least one modality, got an empty mapping")
         if kind not in FUSIONS:
             raise InvalidArgumentError(f"kind must be one of {sorted(FUSIONS)}, got {kind!r}")
         self.dims = dict(dims)
@@ -202,17 +217,22 @@ class ItemFusion(nn.Module):
         return tuple(self.dims)
 
     def fit_scale(self, embeddings: Mapping[str, Tensor], present: Tensor) -> None:
-        """Standardise inputs by the items that have them; shapes as in :meth:`forward`."""
+        """Fit the scale of each projection to the items that have its modality.
+
+        Args:
+            embeddings: Embeddings by modality (n, D_m).
+            present: Which modalities each item has, bool (n, M).
+        """
         for m, (name, projection) in enumerate(zip(self.dims, self.projections, strict=True)):
             rows = embeddings[name][present[:, m]]
             if len(rows) and isinstance(projection, Projection):
                 projection.fit_scale(rows)
 
     def forward(self, embeddings: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """Return unit-length embeddings (B, D); an item with nothing present gets zeros.
+        """Return unit-length embeddings (B, D); an item without any modality gets zeros.
 
         Args:
-            embeddings: Every modality's embeddings (B, D_m); rows of absent ones are ignored.
+            embeddings: Embeddings by modality (B, D_m); rows of absent modalities are ignored.
             present: Which modalities each item has, bool (B, M).
 
         Raises:
@@ -222,23 +242,30 @@ class ItemFusion(nn.Module):
         return self.fuse(self.project(embeddings, present), present)
 
     def project(self, embeddings: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        """Return each modality at the common size (B, M, D), zeros where absent or not given."""
+        """Return each modality at the common size (B, M, D), zeros where absent.
+
+        Args:
+            embeddings: Embeddings by modality (B, D_m); a missing modality is absent.
+            present: Which modalities each item has, bool (B, M).
+        """
         projected = []
         for m, (name, projection) in enumerate(zip(self.dims, self.projections, strict=True)):
             if name not in embeddings:
                 projected.append(torch.zeros(len(present), self.dim, device=present.device))
                 continue
             absent = ~present[:, m, None]  # (B, 1)
-            # Masked before as well as after: a NaN that the mask hid only at the end would still
-            # reach the gradients.
+            # Masked before as well as after: masked only after, a NaN would reach the gradients.
             rows = projection(embeddings[name].masked_fill(absent, 0.0))
             projected.append(rows.masked_fill(absent, 0.0))
         return torch.stack(projected, dim=1)
 
     def fuse(self, projected: Tensor, present: Tensor) -> Tensor:
-        """Return unit-length embeddings (B, D) of projected modalities (B, M, D).
+        """Return unit-length embeddings (B, D) of projected modalities.
 
-        ``present`` (B, M) may leave out more than :meth:`project` did: that is a view of the item.
+        Args:
+            projected: Modalities at the common size (B, M, D), from :meth:`project`.
+            present: Modalities to fuse, bool (B, M); leaving some out gives a partial view of the
+                item.
         """
         projected = projected.masked_fill(~present[..., None], 0.0)
         fused = self.combine(projected, present)
@@ -246,13 +273,14 @@ class ItemFusion(nn.Module):
         return fused.masked_fill(~present.any(dim=1, keepdim=True), 0.0)
 
     def encode(self, embeddings: Mapping[str, Tensor]) -> Tensor:
-        """Return unit-length embeddings (B, D) of rows that have exactly the modalities given.
+        """Return unit-length embeddings (B, D) of rows that all have the same modalities.
 
         Args:
-            embeddings: Embeddings (B, D_m) of at least one modality.
+            embeddings: Embeddings by modality (B, D_m); modalities left out are absent.
 
         Raises:
-            InvalidArgumentError: If none is given, one is unknown, or the shapes disagree.
+            InvalidArgumentError: If ``embeddings`` is empty or names an unknown modality, or the
+                shapes disagree.
         """
         unknown = sorted(set(embeddings) - set(self.dims))
         if unknown or not embeddings:

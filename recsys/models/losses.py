@@ -14,17 +14,17 @@ def info_nce(
 ) -> Tensor:
     """Return the mean InfoNCE loss in both directions, a scalar.
 
-    Row i of the queries and of the keys is a positive pair; the other rows are its negatives (van
-    den Oord et al., 2018, https://arxiv.org/abs/1807.03748; both directions as in CLIP, Radford et
-    al., 2021). Differs in that rows of the same group are left out of the negatives: two items with
-    the same title are no evidence against each other. pytorch-metric-learning's NT-Xent can only
-    treat such rows as positives.
+    Row i of the queries and row i of the keys are a positive pair, and the other rows are its
+    negatives (van den Oord et al., 2018, https://arxiv.org/abs/1807.03748). Both directions count,
+    as in CLIP (Radford et al., 2021). Unlike there, rows of the same group are not negatives of
+    each other: two items with one title may be the same product. NT-Xent of
+    pytorch-metric-learning can only treat such rows as positives.
 
     Args:
         queries: Unit-length embeddings (B, D), B at least 1.
         keys: Unit-length embeddings (B, D).
         groups: Group of each pair, int64 (B,).
-        temperature: Divides the cosines; a tensor () where it is learned.
+        temperature: Divisor of the cosines; a tensor () if it is learned.
 
     Raises:
         InvalidArgumentError: If the shapes disagree.
@@ -44,14 +44,15 @@ def info_nce(
 def similarity_distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     """Return how far the student's similarities within a batch are from the teacher's, a scalar.
 
-    Each row's cosines to the other rows, as a distribution, are to be the teacher's (SEED: Fang et
-    al., 2021, https://arxiv.org/abs/2101.04731, with the batch as its queue): the mean
-    Kullback-Leibler divergence. The two may have different sizes. Fewer than three rows give 0.
+    The loss is that of SEED (Fang et al., 2021, https://arxiv.org/abs/2101.04731) with the batch as
+    its queue. The cosines of a row to the other rows are read as a distribution, and the loss is
+    the mean Kullback-Leibler divergence from the teacher's. Student and teacher may have different
+    embedding sizes. Fewer than three rows give 0.
 
     Args:
         student: Unit-length embeddings (B, D).
         teacher: Unit-length embeddings (B, D_t).
-        temperature: Divides the cosines of both.
+        temperature: Divisor of the cosines of both.
 
     Raises:
         InvalidArgumentError: If the numbers of rows disagree.
@@ -72,13 +73,13 @@ def similarity_distillation_loss(student: Tensor, teacher: Tensor, *, temperatur
 def catalogue_softmax_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of -log p(target) over the whole catalogue, a scalar.
 
-    Several targets of one row share its denominator: the multinomial likelihood of Liang et al.,
-    2018, https://arxiv.org/abs/1802.05814.
+    Several targets of one row share its denominator, as in the multinomial likelihood of Liang et
+    al. (2018, https://arxiv.org/abs/1802.05814).
 
     Args:
-        logits: Of every item (B, N); very negative for items that were not on offer.
+        logits: Logit of every item (B, N); very negative for items that were not on offer.
         targets: Item rows, int64 (B, K).
-        weights: Weight of each target (B, K); 0 pads. All zero gives 0.
+        weights: Weight of each target (B, K), 0 on padding. If all are zero, the loss is 0.
     """
     surprises = logits.logsumexp(dim=1, keepdim=True) - logits.gather(1, targets)  # (B, K)
     return _weighted_mean(surprises, weights)
@@ -89,13 +90,13 @@ def sampled_softmax_loss(
 ) -> Tensor:
     """Return an estimate of :func:`catalogue_softmax_loss` from uniformly drawn negatives.
 
-    The logQ correction of Bengio and Senecal (2008) for a uniform draw is one constant: each of the
-    S negatives stands for N / S items.
+    For a uniform draw, the logQ correction of Bengio and Senecal (2008) is one constant: each of
+    the S negatives stands for N / S items.
 
     Args:
-        target_logits: (B, K).
-        negative_logits: (B, S), very negative where one does not count for this row.
-        weights: Weight of each target (B, K); 0 pads. All zero gives 0.
+        target_logits: Logits of the targets (B, K).
+        negative_logits: Logits of the negatives (B, S); very negative where one is excluded.
+        weights: Weight of each target (B, K), 0 on padding. If all are zero, the loss is 0.
         n_items: Catalogue size N.
     """
     correction = math.log(n_items / negative_logits.shape[1])
@@ -107,13 +108,13 @@ def sampled_softmax_loss(
 def listwise_softmax_loss(logits: Tensor, relevance: Tensor, mask: Tensor) -> Tensor:
     """Return the mean listwise loss of the lists that have something relevant, a scalar.
 
-    Cross-entropy between the relevance, scaled to sum to 1, and the softmax of the logits: ListNet
-    (Cao et al., 2007) with the relevance itself in place of its exponential, so that an irrelevant
-    candidate has no share. A batch without any relevant candidate gives 0.
+    The loss is the cross-entropy between the relevance, scaled to sum to 1, and the softmax of the
+    logits. It is ListNet (Cao et al., 2007) with the relevance in place of its exponential, so that
+    an irrelevant candidate has a share of 0. A batch without a relevant candidate gives 0.
 
     Args:
-        logits: (B, K).
-        relevance: At least 0 (B, K); read only where the mask is true.
+        logits: Logit of each candidate (B, K).
+        relevance: Relevance of each candidate, at least 0 (B, K); ignored where the mask is false.
         mask: Which entries are candidates, bool (B, K).
 
     Raises:

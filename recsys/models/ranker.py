@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from recsys.config import RankerConfig
 from recsys.errors import InvalidArgumentError
 
-# A feature this many deviations from its mean says no more than one at the limit; the clamp keeps
-# a live value that training never saw from taking over the score.
+# Standardised features are clamped to this many deviations, so that a live value unlike any in
+# training cannot dominate the score.
 LIMIT = 5.0
-CONSTANT = 1e-4  # a feature that deviates by less did not vary
+CONSTANT = 1e-4  # a feature with a smaller deviation counts as constant
 
 
 class RankerSpec(NamedTuple):
-    """What builds a ``Ranker`` again, beside its number of features."""
+    """Sizes of a ``Ranker``, which a bundle keeps to build it again."""
 
     hidden: int
     dropout: float
@@ -24,13 +24,13 @@ class RankerSpec(NamedTuple):
 class Ranker(nn.Module):
     """Linear model plus a small MLP on standardised features.
 
-    The wide-and-deep shape (Cheng et al., 2016, https://arxiv.org/abs/1606.07792) without crossed
-    or id features: both parts read the same dense features.
+    The shape is wide-and-deep (Cheng et al., 2016, https://arxiv.org/abs/1606.07792) without
+    crossed or id features: both parts read the same dense features.
 
     Args:
-        n_features: Features F.
+        n_features: Number of features F.
         hidden: Width of the two hidden layers.
-        dropout: Of the hidden layers.
+        dropout: Dropout rate of the hidden layers.
     """
 
     mean: Tensor
@@ -53,17 +53,17 @@ class Ranker(nn.Module):
         )
 
     def fit_scale(self, features: Tensor) -> None:
-        """Take the mean and deviation of training features (n, F) for standardising.
+        """Set the mean and the deviation to those of training features (n, F).
 
-        A feature that never varied is switched off: its weights have learned nothing, and a live
-        value, such as that of a season which training had not reached, would multiply noise.
+        A feature that was constant in training is switched off. Its weights are untrained, and a
+        live value, such as that of a later season, would add noise to the score.
         """
         self.mean.copy_(features.mean(dim=0))
         deviation = features.std(dim=0, correction=0)
         self.deviation.copy_(deviation.masked_fill(deviation < CONSTANT, torch.inf))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits (...) for features (..., F); errors as :meth:`standardise`."""
+        """Return logits (...) for features (..., F); errors as for :meth:`standardise`."""
         return self.score(self.standardise(features))
 
     def standardise(self, features: Tensor) -> Tensor:

@@ -1,34 +1,34 @@
-"""What a user likes, as a regression on the items taken: the long-term part of a user vector."""
+"""The long-term taste of a user, as a regression on the items taken."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Time scales on which a past event may fade, from one hour to three years.
+# Time scales of the fading of past events, from one hour to three years.
 DECAYS_DAYS = (1 / 24, 1.0, 7.0, 30.0, 90.0, 365.0, 1095.0)
 START_DECAY_DAYS = 365.0
 START_TRUST = 0.3  # weight of a new event against the prior
-MAX_AXES = 128  # principal directions that are read; what the others hold is mostly noise
-_FLOOR = 0.1  # of a direction's variance, relative to the mean: below it lies noise
+MAX_AXES = 128  # principal directions that are used; the others are mostly noise
+_FLOOR = 0.1  # added to the variance of a direction, relative to the mean variance
 
 
 class TasteRegression(nn.Module):
     """Posterior mean of a Bayesian linear regression of "taken" on item embeddings, per user.
 
-    The fold-in of a user into implicit matrix factorisation (Hu et al., 2008,
-    https://doi.org/10.1109/ICDM.2008.22) with three differences: the item factors are content
-    embeddings, so that new items work at once; the prior variance of each principal direction of
-    the catalogue is learned (automatic relevance determination, MacKay, 1994), so that what nobody
-    chooses by does not count, whatever room it takes in the embedding; and an event's weight fades
-    with age and depends on its kind, both learned. Against a weighted mean of the items, a second
-    event that says the same adds less, and what all items share adds nothing.
+    This folds a user into implicit matrix factorisation (Hu et al., 2008,
+    https://doi.org/10.1109/ICDM.2008.22), with three differences. The item factors are content
+    embeddings, so that new items work at once. The prior variance of each principal direction of
+    the catalogue is learned (automatic relevance determination, MacKay, 1994), so that properties
+    that nobody chooses by are ignored. The weight of an event fades with age and depends on its
+    kind, and both are learned. Compared with a weighted mean of the items, a repeated event adds
+    less, and what all items share adds nothing.
 
-    A hundred numbers are learned, not a matrix: that fits the few hundred items of a small
-    shop by heart, and then ranks new items worse than no training does.
+    About a hundred numbers are learned. A full matrix would overfit the few hundred items of a
+    small shop, and then rank new items worse than without training.
 
     Args:
         dim: Size D of item embeddings.
-        n_kinds: Event kinds.
+        n_kinds: Number of event kinds.
     """
 
     decays_days: Tensor
@@ -49,9 +49,9 @@ class TasteRegression(nn.Module):
         nn.init.constant_(self.log_trust.weight, torch.tensor(START_TRUST).log().item())
 
     def fit_scale(self, embeddings: Tensor) -> None:
-        """Take centre and principal axes from the catalogue (N, D); relevance starts as whitening.
+        """Set the centre and the principal axes to those of the catalogue's embeddings (N, D).
 
-        Items that are all zero have no content and are left out.
+        The relevance starts as whitening. Items whose embedding is zero are left out.
         """
         known = embeddings[embeddings.any(dim=1)]
         self.mean.copy_(known.mean(dim=0))
@@ -61,11 +61,11 @@ class TasteRegression(nn.Module):
         variances, axes = variances[kept].clamp(min=0), axes[:, kept]
         variances = variances + _FLOOR * variances.mean().clamp(min=1e-12)
         self.axes.copy_(axes)
-        # A typical item then has about length 1: one event of weight 1 is as strong as the prior.
+        # A typical item then has length 1, so that an event of weight 1 is as strong as the prior.
         self.log_relevance.data.copy_(-0.5 * (variances * len(variances)).log())
 
     def forward(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
-        """Return (B, D), whose dot product with an item is its taste score; no events give zeros.
+        """Return taste vectors (B, D), which score items by dot product; zeros without events.
 
         Args:
             items: Item embeddings (B, L, D).
@@ -75,12 +75,12 @@ class TasteRegression(nn.Module):
         """
         weights = self._weights(items, ages_days, kinds, mask)  # (B, L)
         relevance = self.log_relevance.exp()  # (axes,)
-        # bfloat16 would lose the small differences that the solution lives on.
+        # The solution depends on small differences, which bfloat16 would lose.
         with torch.autocast(items.device.type, enabled=False):
             root = weights.float().sqrt()[..., None]  # (B, L, 1)
-            # Scaled after the product, which then needs no gradient.
+            # Scaled after the product, which then has no gradient to compute.
             inputs = root * ((items.float() - self.mean) @ self.axes) * relevance  # (B, L, axes)
-            # In the space of events, not of dimensions: a history is mostly shorter than D.
+            # Solved for events instead of dimensions, as histories are mostly shorter than D.
             gram = inputs @ inputs.transpose(1, 2)  # (B, L, L)
             gram = gram + torch.eye(gram.shape[1], device=gram.device)
             solution = torch.cholesky_solve(root, torch.linalg.cholesky(gram))  # (B, L, 1)

@@ -1,4 +1,4 @@
-"""What the events say about each item as of one moment: popularity, season, neighbours."""
+"""Statistics of each item as of one moment: popularity, season and neighbours."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from recsys.ranking.baselines import cosine_neighbours, distinct_users, ease_wei
 RECENT_DAYS = 30
 SEASON_DAYS = 30  # the window after the same day one year ago
 YEAR_DAYS = 365
-# EASE inverts an N x N matrix: seconds at this size, minutes and gigabytes well beyond it.
+# EASE inverts an N x N matrix, which takes seconds at this size and minutes well beyond it.
 EASE_MAX_ITEMS = 10_000
-SHRINKAGE = 10.0  # of item-kNN: pairs with few common users count less
+SHRINKAGE = 10.0  # for item-kNN, so that pairs with few common users weigh less
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,11 @@ class Statistics:
     """Statistics of every item as of a moment, from the events before it.
 
     Args:
-        as_of_us: The moment, microseconds UTC.
-        buyers: Distinct users of the item, (N,).
-        recent_buyers: Distinct users over the last ``RECENT_DAYS``, (N,).
-        season_buyers: Distinct users over the ``SEASON_DAYS`` that followed one year ago, (N,).
+        as_of_us: Moment of the statistics, microseconds UTC.
+        buyers: Number of distinct users of each item, (N,).
+        recent_buyers: Number of distinct users over the last ``RECENT_DAYS``, (N,).
+        season_buyers: Number of distinct users over the ``SEASON_DAYS`` that began one year before
+            the moment, (N,).
         neighbour_rows: Items that go with each item, strongest first, (N, K); -1 pads.
         neighbour_weights: Strength of each neighbour, (N, K); 0 on pads.
     """
@@ -56,9 +57,9 @@ def build_statistics(
 
     Args:
         interactions: Events; those at or after the moment are ignored.
-        as_of_us: The moment, microseconds UTC.
-        n_neighbours: Neighbours kept for each item K.
-        ridge: Regularisation of EASE, in users.
+        as_of_us: Moment of the statistics, microseconds UTC.
+        n_neighbours: Number K of neighbours kept for each item.
+        ridge: Regularisation of EASE, in numbers of users.
         ease_max_items: Largest number of items with events for which EASE is solved.
     """
     past = interactions.before(as_of_us)
@@ -90,7 +91,7 @@ def _neighbours(
         similarity = ease_weights(matrix, ridge=ridge)  # (n, n), from history to candidate
     else:
         near = cosine_neighbours(matrix, n_neighbours=n_neighbours, shrinkage=SHRINKAGE)
-        # A transposed CSR matrix is CSC, of which taking a row reads everything.
+        # A transposed CSR matrix is CSC, where reading one row reads the whole matrix.
         similarity = near.T.tocsr()
     for row, (columns, line) in zip(known, entries_by_row(similarity), strict=True):
         top = np.argsort(-np.abs(line), kind="stable")[:n_neighbours]

@@ -1,4 +1,4 @@
-"""Fill a catalogue from its pictures: category, attributes and colours, and how sure each is."""
+"""Annotate pictures with category, attributes and colours, and their probabilities."""
 
 from recsys.curation.annotation.pictures import annotate, fit_temperatures
 from recsys.curation.annotation.table import annotate_table

@@ -1,4 +1,4 @@
-"""What the heads of the vision tower and the palette say of pictures."""
+"""Annotate pictures with the heads of the vision tower and the palette."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ from vision.report.calibration import at_temperature, fit_temperature
 from vision.tower import VisionTower
 from vision.transforms import build_reader, normalise
 
-CATEGORY, ATTRIBUTE = "category_", "attribute_"  # how names of targets begin
+CATEGORY, ATTRIBUTE = "category_", "attribute_"  # prefixes of the names of targets
 BATCH_SIZE = 64
 _COLOURS = pl.List(pl.Struct({"colour": pl.String, "share": pl.Float64}))
 
@@ -36,35 +36,35 @@ def annotate(
     temperatures: Mapping[str, float] | None = None,
     device: str = "cpu",
 ) -> pl.DataFrame:
-    """Return a row per picture: what the heads of the vision tower and the palette say of it.
+    """Return the category, the attributes and the colours of each picture, one row per picture.
 
-    ``category`` is a path, coarse to fine, down to the finest level that is probable enough, and
-    ``category_probability`` that of this level. Every attribute has two columns, ``attribute_X``
-    and ``attribute_X_probability``. Where even the best guess is not probable enough there is a
-    null, beside the guess's probability. ``colours`` are those of ``vision.palette``, with their
-    shares. What the tower was not trained on has no column.
+    ``category`` is a path, coarse to fine, down to the finest level that is probable enough.
+    ``category_probability`` is the probability of that level. Every attribute has two columns,
+    ``attribute_X`` and ``attribute_X_probability``. If the best guess is not probable enough, the
+    value is null and the probability is that of the guess. ``colours`` are those of
+    ``vision.palette``, with their shares. Only targets that the tower was trained on have columns.
 
     Args:
-        bundle: Whose vision tower to use.
-        images: Pictures, files' bytes or paths.
-        min_probability: Less probable guesses are not filled in.
-        temperatures: What to divide the logits of a target by, see ``fit_temperatures``.
-        device: Where the tower runs.
+        bundle: Bundle with the vision tower.
+        images: Pictures as file contents, paths or PIL images.
+        min_probability: Lowest probability of a guess that is filled in.
+        temperatures: Divisor of the logits by target, from ``fit_temperatures``.
+        device: Device of the tower.
 
     Raises:
-        InvalidImageError: If a picture cannot be read; gives its position.
+        InvalidImageError: If a picture cannot be read; the message has its index.
         MissingPartError: If the bundle has no vision tower.
         InvalidArgumentError: If ``min_probability`` is not from 0 to 1, or a temperature does not
             fit.
     """
     if not 0.0 <= min_probability <= 1.0:
         raise InvalidArgumentError(f"min_probability must be from 0 to 1, got {min_probability}")
-    probabilities, colours = _look(bundle.vision.to(device), images)
+    probabilities, colours = _read_pictures(bundle.vision.to(device), images)
     for target, temperature in (temperatures or {}).items():
         if target not in probabilities:
             known = ", ".join(probabilities)
             raise InvalidArgumentError(
-                f"temperatures must be of the targets {known}, got {target!r}"
+                f"temperatures must be for the targets {known}, got {target!r}"
             )
         probabilities[target] = at_temperature(probabilities[target], temperature)
     return pl.DataFrame(
@@ -77,11 +77,11 @@ def annotate(
 
 
 def fit_temperatures(tower: VisionTower, samples: Samples) -> dict[str, float]:
-    """Return the temperature of every target of which the samples have a known label.
+    """Return the temperature of every target with at least one known label in the samples.
 
     Args:
-        tower: Whose probabilities to correct.
-        samples: Labelled pictures that the tower was not trained on; of its targets and classes.
+        tower: Tower whose probabilities to calibrate.
+        samples: Labelled pictures that were not in its training, with its targets and classes.
 
     Raises:
         ImageError: If a picture cannot be read.
@@ -95,37 +95,37 @@ def fit_temperatures(tower: VisionTower, samples: Samples) -> dict[str, float]:
     }
 
 
-class _Look(NamedTuple):
-    """What is kept of a picture."""
+class _Read(NamedTuple):
+    """The pixels and the colours of a picture, from decoding it once."""
 
     pixels: Tensor  # uint8 (3, size, size)
     colours: list[ColourShare]
 
 
-def _look(
+def _read_pictures(
     tower: VisionTower, images: Sequence[ImageSource]
 ) -> tuple[dict[str, Doubles], list[list[ColourShare]]]:
-    """Return probabilities (n, C) of every target, and the colours of every picture."""
+    """Return the probabilities (n, C) by target, and the colours of every picture."""
     resize, size = build_reader(tower.preprocess), tower.preprocess.size
 
-    def read(position: int, image: ImageSource) -> _Look:
+    def read(position: int, image: ImageSource) -> _Read:
         try:
             picture = open_picture(image, size)
         except ImageError as error:
             raise InvalidImageError(f"image {position}: {error}") from error
-        return _Look(resize(picture), name_colours(picture))
+        return _Read(resize(picture), name_colours(picture))
 
     logits = {name: [torch.zeros(0, len(of))] for name, of in tower.classes.items()}
     colours: list[list[ColourShare]] = []
-    # Pictures are decoded once, for both, and none is kept at its own size.
+    # Pictures are decoded once, for tower and palette, and kept at the size of the tower.
     with ThreadPoolExecutor() as threads, torch.inference_mode():
         for start in range(0, len(images), BATCH_SIZE):
             batch = images[start : start + BATCH_SIZE]
-            looks = list(threads.map(read, range(start, start + len(batch)), batch))
-            pixels = torch.stack([look.pixels for look in looks]).to(tower.device)
+            pictures = list(threads.map(read, range(start, start + len(batch)), batch))
+            pixels = torch.stack([picture.pixels for picture in pictures]).to(tower.device)
             for name, of in tower.logits(normalise(pixels, tower.preprocess)).items():
                 logits[name].append(of.cpu())
-            colours += [look.colours for look in looks]
+            colours += [picture.colours for picture in pictures]
     probabilities = {
         name: torch.cat(parts).double().softmax(dim=1).numpy() for name, parts in logits.items()
     }
@@ -137,7 +137,7 @@ def _name_category(
     probabilities: Mapping[str, Doubles],
     min_probability: float,
 ) -> list[pl.Series]:
-    """Return the path of every picture, as deep as is probable enough, and its probability."""
+    """Return the category path of every picture, as deep as is probable, and its probability."""
     levels = {name: of for name, of in classes.items() if name.startswith(CATEGORY)}
     if not levels:
         return []
@@ -164,7 +164,7 @@ def _name_attributes(
     probabilities: Mapping[str, Doubles],
     min_probability: float,
 ) -> list[pl.Series]:
-    """Return the value of every attribute, where it is probable enough, and its probability."""
+    """Return the value of every attribute if it is probable enough, and its probability."""
     columns = []
     for target, known in classes.items():
         if target.startswith(ATTRIBUTE):
@@ -179,5 +179,5 @@ def _name_attributes(
 
 
 def _of_class(probabilities: Doubles, classes: NDArray[np.int64]) -> Doubles:
-    """Return each row's probability of its class (n,); of class -1, any."""
+    """Return the probability of each row's class (n,); any value for class -1."""
     return np.take_along_axis(probabilities, np.maximum(classes, 0)[:, None], axis=1)[:, 0]

@@ -20,14 +20,14 @@ from recsys.data.quarantine import ROW, Loaded, TableReport, validate
 from recsys.data.tables import Source
 from recsys.errors import DataError, InvalidArgumentError, InvalidImageError
 
-ROWS_PER_PART = 1_024  # read again, if one of their pictures is damaged
+ROWS_PER_PART = 1_024  # the unit that is read again if one of its pictures is damaged
 
 
 class PictureSchema(dy.Schema):
-    """What annotation reads of a table of items or photos."""
+    """Columns of a table of items or photos that annotation reads."""
 
-    item_id = dy.String(nullable=True, description="Key of the item on the picture.")
-    image = dy.String(min_length=1, description="Picture, relative to the images root.")
+    item_id = dy.String(nullable=True, description="Id of the item on the picture.")
+    image = dy.String(min_length=1, description="Path of the picture, relative to the images root.")
 
 
 def annotate_table(
@@ -42,26 +42,26 @@ def annotate_table(
     rows_per_part: int = ROWS_PER_PART,
     progress: Progress | None = None,
 ) -> TableReport:
-    """Write ``item_id``, ``image`` and what ``annotate`` says of every picture in a table.
+    """Write ``item_id``, ``image`` and the columns of ``annotate`` for every picture in a table.
 
-    Rows without a picture, or with one that cannot be read, are left out; they are in the report,
-    and beside ``out`` in a file that ends in ``.quarantine.parquet``. Of the table, only these two
-    columns are held in memory, and of the pictures 64 at a time.
+    Rows whose picture is missing or unreadable are left out. They are in the report, and beside
+    ``out`` in a file that ends in ``.quarantine.parquet``. Memory holds these two columns of the
+    table, and 64 pictures at a time.
 
     Args:
-        bundle: Whose vision tower to use.
-        table: Items or photos, in any format that training takes.
-        out: Parquet file; it appears only when it is complete.
-        images_root: What picture paths are relative to; the table's folder if None.
-        min_probability: See ``annotate``.
-        temperatures: See ``annotate``.
-        device: Where the tower runs.
+        bundle: Bundle with the vision tower.
+        table: Table of items or photos, in any format that training reads.
+        out: Parquet file, which appears only when it is complete.
+        images_root: Folder that picture paths are relative to; the folder of the table if None.
+        min_probability: As for ``annotate``.
+        temperatures: As for ``annotate``.
+        device: Device of the tower.
         rows_per_part: Rows that are annotated, and held in memory, at once.
-        progress: Told after each part how many pictures are done.
+        progress: Called after each part with the number of pictures done, and of all.
 
     Raises:
-        DataError: If the table cannot be read or no row of it has a picture that can be.
-        SchemaError: If the table has no pictures.
+        DataError: If the table cannot be read, or every picture in it is unreadable.
+        SchemaError: If the table lacks the column of pictures.
         MissingPartError: If the bundle has no vision tower.
         InvalidArgumentError: If an argument cannot be used.
     """
@@ -95,18 +95,18 @@ def annotate_table(
 
 
 def _join(parts: Path, out: Path, report: TableReport) -> None:
-    """Put the annotations of a folder under their name, and the failures beside them.
+    """Join the annotations in a folder into one file, and write the failures beside it.
 
     Raises:
-        DataError: If there are no annotations.
+        DataError: If every row failed.
     """
     if not report.n_valid:
         reasons = "\n  ".join(report.lines())
-        raise DataError(f"table must have a picture that can be read, got none\n  {reasons}")
+        raise DataError(f"table must have a readable picture, but every row failed\n  {reasons}")
     with whole_file(out) as scratch:
         pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(scratch)
     quarantine = out.with_suffix(".quarantine.parquet")
-    quarantine.unlink(missing_ok=True)  # of an earlier run
+    quarantine.unlink(missing_ok=True)  # an earlier run may have left one
     if len(report.failures):
         with whole_file(quarantine) as scratch:
             report.failures.write_parquet(scratch)
@@ -115,12 +115,12 @@ def _join(parts: Path, out: Path, report: TableReport) -> None:
 def _annotate_part(
     rows: pl.DataFrame, root: Path, describe: Callable[[list[Path]], pl.DataFrame]
 ) -> tuple[pl.DataFrame, dict[str, PictureRule]]:
-    """Return the annotations of rows, and the rule that each damaged picture of them breaks."""
+    """Return the annotations of the rows, and the rule that each damaged picture breaks."""
     broken: dict[str, PictureRule] = {}
     try:
         described = describe([root / image for image in rows["image"]])
     except InvalidImageError:
-        # Which others are damaged, only decoding all of them tells; nearly always none is.
+        # Damage is rare, so pictures are decoded a second time only after one has failed.
         names = set(rows["image"])
         broken = broken_pictures(names, root, check_image=is_readable, progress=None)
         rows = rows.filter(~pl.col("image").is_in(list(broken)))
@@ -129,7 +129,7 @@ def _annotate_part(
 
 
 def _report(loaded: Loaded, broken: Mapping[str, PictureRule]) -> TableReport:
-    """Return the report of a table with the rows whose picture is broken."""
+    """Return the report of a table, with the rows of broken pictures as failures."""
     failures = loaded.report.failures
     rules = pl.DataFrame(
         {"image": list(broken), "rule": list(broken.values())},

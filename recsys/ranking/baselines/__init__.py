@@ -1,4 +1,4 @@
-"""The recommenders that every result stands beside, under one contract."""
+"""Baseline recommenders under one contract: opponents of the model, and source of its features."""
 
 from recsys.ranking.baselines.contract import Baseline
 from recsys.ranking.baselines.factors import IALS

@@ -1,4 +1,4 @@
-"""What every baseline offers, and the checks that all of them make."""
+"""The contract of every baseline, and the checks that all of them share."""
 
 from typing import Protocol, Self, TypeVar
 
@@ -10,21 +10,22 @@ _State = TypeVar("_State")
 
 
 class Baseline(Protocol):
-    """A recommender that needs nothing but events.
+    """A recommender that learns from events alone.
 
-    Events count whatever their kind: give ``fit`` those that matter (``Interactions.of_kinds``).
+    Events of all kinds count alike, so pass ``fit`` the kinds that matter
+    (``Interactions.of_kinds``).
     """
 
     @property
     def name(self) -> str:
-        """Name in tables."""
+        """Name of the baseline in tables."""
 
     def fit(self, interactions: Interactions, *, now_us: int) -> Self:
         """Learn from the events and return itself.
 
         Args:
             interactions: Events before ``now_us``.
-            now_us: The moment of the later requests, microseconds UTC.
+            now_us: Moment of the later requests, microseconds UTC.
 
         Raises:
             LeakageError: If an event is at or after ``now_us``.
@@ -33,13 +34,13 @@ class Baseline(Protocol):
     def scores(self, user_rows: Ints) -> Floats:
         """Return a score for every item of the catalogue, (B, N); higher is better.
 
-        What the user already has is scored too; leaving it out is the caller's choice.
+        Items that the user already has are scored too; callers may leave them out.
 
         Args:
-            user_rows: Rows of the events that ``fit`` saw (B,).
+            user_rows: Rows of users in the events passed to ``fit`` (B,).
 
         Raises:
-            RuntimeError: If not fitted.
+            RuntimeError: If the baseline is not fitted.
             UnknownUserError: If a row is outside [0, U).
         """
 
@@ -48,7 +49,7 @@ def require_past(interactions: Interactions, now_us: int) -> None:
     """Check that every event is before ``now_us``.
 
     Raises:
-        LeakageError: If one is not.
+        LeakageError: If an event is at or after ``now_us``.
     """
     late = int((interactions.timestamps_us >= now_us).sum())
     if late:
@@ -62,7 +63,7 @@ def require_fitted(state: _State | None, name: str) -> _State:
     """Return the fitted state.
 
     Raises:
-        RuntimeError: If there is none.
+        RuntimeError: If the state is None.
     """
     if state is None:
         raise RuntimeError(f"{name} must be fitted before it scores; call fit(interactions, ...)")
@@ -70,10 +71,10 @@ def require_fitted(state: _State | None, name: str) -> _State:
 
 
 def require_known(user_rows: Ints, n_users: int) -> None:
-    """Check that every user row was there when the model was fitted.
+    """Check that every row is that of a user the model was fitted on.
 
     Raises:
-        UnknownUserError: If one was not.
+        UnknownUserError: If a row is outside [0, n_users).
     """
     unknown = user_rows[(user_rows < 0) | (user_rows >= n_users)]
     if len(unknown):

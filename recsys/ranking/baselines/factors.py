@@ -19,16 +19,16 @@ _INITIAL_SIZE = 0.01  # standard deviation of the first item factors
 class IALS:
     """Implicit alternating least squares of Hu, Koren and Volinsky (2008).
 
-    https://doi.org/10.1109/ICDM.2008.22. Minimises, over users u and items i,
-    ``sum c_ui * (p_ui - x_u . y_i)^2 + ridge * (sum |x_u|^2 + sum |y_i|^2)``, where ``p_ui`` is 1
-    with ``c_ui = confidence`` for a pair that has events and 0 with ``c_ui = 1`` for any other.
-    The paper's confidence grows with the number of events; here a pair counts once.
+    The paper (https://doi.org/10.1109/ICDM.2008.22) minimises, over users u and items i,
+    ``sum c_ui * (p_ui - x_u . y_i)^2 + ridge * (sum |x_u|^2 + sum |y_i|^2)``. For a pair with
+    events ``p_ui`` is 1 and ``c_ui`` is ``confidence``; for any other pair ``p_ui`` is 0 and
+    ``c_ui`` is 1. In the paper the confidence grows with the number of events.
 
     Args:
-        n_factors: Size of the factors D.
-        confidence: Weight of a pair with events; one without weighs 1.
-        ridge: Regularisation.
-        n_sweeps: How often users and items are solved for.
+        n_factors: Size D of the factors.
+        confidence: Weight of a pair with events; a pair without events weighs 1.
+        ridge: Regularisation strength.
+        n_sweeps: Number of times that users and items are solved for.
         seed: Random seed for the first item factors.
         cells_at_once: Padded matrix cells that are solved in one batch; bounds the memory.
         on_sweep: Called with the number of finished sweeps and their total.
@@ -68,7 +68,7 @@ class IALS:
         """User and item factors.
 
         Raises:
-            RuntimeError: If not fitted.
+            RuntimeError: If the baseline is not fitted.
         """
         return require_fitted(self._factors, self.name)
 
@@ -81,7 +81,7 @@ class IALS:
         generator = torch.Generator().manual_seed(self._seed)
         shape = (interactions.n_items, self._n_factors)
         items = torch.randn(shape, generator=generator) * _INITIAL_SIZE
-        # What has no events has zero factors: that is its least-squares solution.
+        # Zero factors are the least-squares solution for an item without events.
         items[torch.from_numpy(matrix.getnnz(axis=0) == 0)] = 0.0
         users = torch.zeros(interactions.n_users, self._n_factors)
         for sweep in range(self._n_sweeps):
@@ -102,7 +102,7 @@ class IALS:
     def _solve(self, unknown: Tensor, known: Tensor, batches: "list[_Batch]") -> None:
         """Write the least-squares solution into ``unknown`` (n, D), given ``known`` (m, D)."""
         ridge = self._ridge * torch.eye(self._n_factors)
-        gram = known.T @ known + ridge  # every pair as if it had no events
+        gram = known.T @ known + ridge  # all pairs as pairs without events
         for batch in batches:
             met = known[batch.columns] * batch.present[..., None]  # (b, L, D)
             normal = gram + (self._confidence - 1.0) * (met.mT @ met)  # (b, D, D)

@@ -1,4 +1,4 @@
-"""Recommend what goes with the user's items: item-kNN and EASE."""
+"""Recommend items that go with those of the user: item-kNN and EASE."""
 
 from typing import NamedTuple, Self
 
@@ -13,13 +13,14 @@ from recsys.ranking.baselines.contract import require_fitted, require_known, req
 
 
 class ItemKNN:
-    """Sum, over the candidate's nearest items, of the cosine to those that the user has.
+    """Scores a candidate by the cosines of its nearest items, summed over those the user has.
 
-    The item-based collaborative filtering of Deshpande and Karypis (2004) on binary data. The
-    neighbourhood is the candidate's: taking the history item's instead favours popular candidates.
+    This is the item-based collaborative filtering of Deshpande and Karypis (2004) on binary data.
+    It uses the neighbours of the candidate: those of the user's items would favour popular
+    candidates.
 
     Args:
-        n_neighbours: Neighbours of each candidate.
+        n_neighbours: Number of neighbours of each candidate.
         shrinkage: Number of users added to the denominator; see ``cosine_neighbours``.
     """
 
@@ -54,13 +55,13 @@ class ItemKNN:
 class EASE:
     """The linear autoencoder with a zero diagonal of Steck (2019).
 
-    https://arxiv.org/abs/1905.03375. Only items with events take part in the inversion; the rest
-    would get zero weights anyway.
+    The paper is https://arxiv.org/abs/1905.03375. Only items with events are in the inversion,
+    since other items would get zero weights.
 
     Args:
-        ridge: Regularisation, in users; the paper's lambda.
-        max_items: Refuse to fit above this many items with events: time grows with their cube,
-            memory with their square (3 GB at 10,000).
+        ridge: Regularisation in numbers of users, the paper's lambda.
+        max_items: Largest number of items with events that ``fit`` accepts. Time grows with their
+            cube, memory with their square (3 GB at 10,000).
     """
 
     def __init__(self, ridge: float = 200.0, *, max_items: int = 10_000) -> None:
@@ -93,7 +94,7 @@ class EASE:
         return self
 
     def scores(self, user_rows: Ints) -> Floats:
-        """Return the weights' sum over the user's items; see ``Baseline.scores``."""
+        """Return the sum of the weights over the user's items; see ``Baseline.scores``."""
         fitted = require_fitted(self._fitted, self.name)
         require_known(user_rows, fitted.matrix.shape[0])
         scores = np.zeros((len(user_rows), self._n_items), dtype=np.float32)
@@ -102,8 +103,8 @@ class EASE:
 
 
 class _Fitted(NamedTuple):
-    matrix: "sparse.csr_matrix"  # who has what (U, n)
-    weights: "sparse.csr_matrix | Floats"  # from an item had (row) to a candidate (column) (n, n)
+    matrix: "sparse.csr_matrix"  # 1.0 for each item that a user has (U, n)
+    weights: "sparse.csr_matrix | Floats"  # user's item in rows, candidate in columns (n, n)
 
 
 def cosine_neighbours(
@@ -116,11 +117,12 @@ def cosine_neighbours(
     """Return each item's nearest items, float32 (N, N); a row's columns are its neighbours.
 
     The similarity is the cosine ``common / (sqrt(a * b) + shrinkage)``, where ``a``, ``b`` and
-    ``common`` count users. Shrinkage keeps items that few users have from being near by accident.
+    ``common`` are numbers of users. Without shrinkage, items with few users would be near each
+    other by chance.
 
     Args:
-        matrix: Who has what, 1.0 or nothing, (U, N).
-        n_neighbours: Neighbours kept for each item; fewer where fewer share a user.
+        matrix: 1.0 for each item that a user has, (U, N).
+        n_neighbours: Largest number of neighbours kept for each item.
         shrinkage: Number of users added to the denominator.
         items_at_once: Items whose similarities are held in memory together, each with all others.
     """
@@ -148,12 +150,12 @@ def cosine_neighbours(
 def ease_weights(matrix: "sparse.csr_matrix", *, ridge: float) -> Floats:
     """Return EASE's item weights, float32 (N, N); scores are ``matrix @ weights``.
 
-    The row is an item that the user has, the column the candidate; the diagonal is zero. With
+    Rows are items that the user has, columns are candidates, and the diagonal is zero. With
     ``P = (X'X + ridge * I)^-1`` the weight is ``-P[i, j] / P[j, j]``.
 
     Args:
-        matrix: Who has what, 1.0 or nothing, (U, N).
-        ridge: Regularisation above 0, in users.
+        matrix: 1.0 for each item that a user has, (U, N).
+        ridge: Regularisation above 0, in numbers of users.
     """
     gram = torch.from_numpy((matrix.T @ matrix).toarray().astype(np.float64))
     gram.diagonal().add_(ridge)

@@ -1,4 +1,4 @@
-"""What the user took before, often and lately, comes again."""
+"""Recommend what the user took before, often and lately."""
 
 from typing import NamedTuple, Self
 
@@ -11,20 +11,20 @@ from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
 from recsys.ranking.baselines.popularity import distinct_users
 
-# Weight of the most popular item's popularity: it orders what is equal and what the user never
-# took, and is below the value of a single event that is eight half-lives old.
+# Weight of the most popular item. Popularity orders equal items and items that the user never
+# took, and weighs less than a single event that is eight half-lives old.
 _TIE_WEIGHT = 1e-3
 
 
 class OwnPurchases:
-    """The user's own items, by count times a decay since the last time; then by popularity.
+    """Ranks the user's own items by count and age, and all others by popularity.
 
     An item that the user took ``n`` times, last ``d`` days ago, scores
-    ``n * 2 ** (-d / half_life)``.
-    Items of one basket are equal by that, so popularity orders them, and all the rest after them.
+    ``n * 2 ** (-d / half_life)``. Items with equal scores, such as those of one basket, are in the
+    order of their popularity. So are the items that the user never took, which come last.
 
     Args:
-        half_life_days: Days after which an item counts half.
+        half_life_days: Days after which an item weighs half.
     """
 
     name = "own purchases"

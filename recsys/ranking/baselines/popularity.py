@@ -1,4 +1,4 @@
-"""The same ranking for everybody: what most users took, ever or lately."""
+"""The same ranking for all users: what most of them took, ever or lately."""
 
 from typing import Self
 
@@ -11,7 +11,7 @@ from recsys.ranking.baselines.contract import require_fitted, require_known, req
 
 
 class Popularity:
-    """Items by how many distinct users took them."""
+    """Ranks items by the number of distinct users who took them."""
 
     name = "popularity"
 
@@ -34,10 +34,10 @@ class Popularity:
 
 
 class RecentPopularity:
-    """Items by how many distinct users took them in the last days.
+    """Ranks items by the number of distinct users who took them lately.
 
     Args:
-        days: Length of the window that ends at ``now_us``.
+        days: Length in days of the window that ends at ``now_us``.
     """
 
     def __init__(self, days: float = 30.0) -> None:
@@ -60,5 +60,5 @@ class RecentPopularity:
 
 
 def distinct_users(interactions: Interactions) -> Floats:
-    """Return how many distinct users each item has (N,)."""
+    """Return the number of distinct users of each item (N,)."""
     return np.asarray(interactions.matrix().sum(axis=0), dtype=np.float32).ravel()

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from recsys.curation.duplicates import SCHEMA, check_format, find_duplicates, write_report
+from recsys.errors import FileAccessError
 
 
 def unit_vectors(n: int, *, dim: int = 8, seed: int = 0) -> np.ndarray:
@@ -85,7 +86,7 @@ def test_pictures_are_compared_by_their_bytes(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_any_of_the_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"images_root .* got none of 1, such as .*a.jpg"):
+    with pytest.raises(FileAccessError, match=r"images_root .* got none of 1, such as .*a.jpg"):
         find_duplicates(table([None], ["a.jpg"]), unit_vectors(1), images_root=tmp_path)
 
 

@@ -99,7 +99,7 @@ def test_a_table_without_a_good_picture_is_refused_and_what_was_there_stays(
 ) -> None:
     out = tmp_path / "out.parquet"
     out.write_bytes(b"of an earlier run")
-    with pytest.raises(DataError, match=r"can be read, got none\s+pictures: 2 of 2 rows: image"):
+    with pytest.raises(DataError, match=r"every row failed\s+pictures: 2 of 2 rows: image"):
         annotate_table(bundle, write(tmp_path, ["gone.png", "gone.png"]), out)
     (tmp_path / "items.csv").write_text("item_id,title\na,lamp\n")
     with pytest.raises(SchemaError, match="column 'image' is missing"):

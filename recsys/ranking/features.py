@@ -1,4 +1,4 @@
-"""Ranking features of (histories, candidates, now): one code for training and for serving."""
+"""Ranking features of candidates for users, by the same code in training and in serving."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from recsys.ranking.user_events import UserEvents, collect_events
 
 DECAY_DAYS = 60.0
 SHORT_DECAY_DAYS = 14.0
-# Of the category path: the top level and the two below it; deeper levels are rare and sparse.
+# Levels of the category path with a feature; deeper levels are rare.
 SHARE_LEVELS = 3
 SPREAD_AT_ONCE = 8_000  # events whose neighbours are in memory at once
 
@@ -45,7 +45,7 @@ FEATURES = (
     "history_length",
 )
 
-# What an item without any event looks like; training hides the events of some items at random.
+# Features of an item without events; training hides the events of some items at random.
 COLD_VALUES = {
     "bought_together": 0.0,
     "bought_together_recently": 0.0,
@@ -63,7 +63,7 @@ COLD_VALUES = {
 
 @dataclass(frozen=True)
 class ItemTable:
-    """What the features read of every item; all tensors on one device.
+    """Values of every item that the features read, on one device.
 
     Args:
         embeddings: Fused item embeddings (N, D), unit length or zero.
@@ -73,9 +73,9 @@ class ItemTable:
         created_us: Creation times, int64 (N,); the smallest integer where unknown.
         popularity: log(1 + distinct users) ever, in the recent window, and in the window one
             year ago, (N, 3).
-        neighbour_rows: Items that go with each item, int64 (<= N, K); -1 pads. The last row is also
-            that of every later item.
-        neighbour_weights: How much they do (<= N, K).
+        neighbour_rows: Items that go with each item, int64 (<= N, K); -1 pads. All later items
+            share the last row.
+        neighbour_weights: Strength of each neighbour (<= N, K).
         target_kinds: Which event kinds count as a purchase, bool (kinds,).
     """
 
@@ -93,7 +93,7 @@ class ItemTable:
         return len(self.embeddings)
 
     def neighbours(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the neighbours' rows (R, K), -1 for pads, and weights (R, K) of some rows (R,)."""
+        """Return the neighbours (R, K), padded with -1, and their weights (R, K), of rows (R,)."""
         stored = rows.clamp(max=len(self.neighbour_rows) - 1)
         return self.neighbour_rows[stored], self.neighbour_weights[stored]
 
@@ -103,11 +103,11 @@ def build_item_table(
 ) -> ItemTable:
     """Return the table of every item of the catalogue.
 
-    Items that came after the statistics were taken have none: they are new.
+    Items that are newer than the statistics count as items without events.
 
     Args:
-        catalogue: Items; its first rows are those of ``statistics``.
-        statistics: As of the moment that ranking may know about.
+        catalogue: Catalogue whose first rows are those of ``statistics``.
+        statistics: Statistics as of the latest moment that ranking may know about.
         target_kinds: Which event kinds count as a purchase, bool (kinds,).
     """
     popularity = np.stack(
@@ -127,13 +127,13 @@ def build_item_table(
 
 
 def refresh_item_table(table: ItemTable, catalogue: Catalogue) -> ItemTable:
-    """Return what ``build_item_table`` would, after items were added to a catalogue or replaced.
+    """Return the table again after items were added or replaced, as ``build_item_table`` would.
 
-    Neighbours, by far the largest part, are those of the table and not copied.
+    The neighbours, by far the largest part, are shared with the old table.
 
     Args:
-        table: Built or refreshed before.
-        catalogue: The same catalogue as then.
+        table: Table that was built or refreshed before.
+        catalogue: Catalogue that the table was built from.
     """
     return replace(
         table,
@@ -143,7 +143,7 @@ def refresh_item_table(table: ItemTable, catalogue: Catalogue) -> ItemTable:
 
 
 def _catalogue_columns(catalogue: Catalogue) -> dict[str, Any]:
-    """Return the fields of ``ItemTable`` that the catalogue alone decides."""
+    """Return the fields of ``ItemTable`` that depend on the catalogue alone."""
     device = catalogue.embeddings.device
     return {
         "embeddings": catalogue.embeddings,
@@ -155,7 +155,7 @@ def _catalogue_columns(catalogue: Catalogue) -> dict[str, Any]:
 
 
 def _append(popularity: Tensor, n_items: int) -> Tensor:
-    """Return the popularity (N, 3) with that of new items, which is 0."""
+    """Return the popularity (N, 3) with zeros for new items."""
     return F.pad(popularity, (0, 0, 0, n_items - len(popularity)))
 
 
@@ -169,14 +169,14 @@ def ranking_features(
 ) -> Tensor:
     """Return the features of every candidate of every user, float32 (B, C, F).
 
-    The last dimension is in the order of ``FEATURES``. What a user gets does not depend on the
-    others of the batch.
+    The last dimension is in the order of ``FEATURES``. The features of a user do not depend on the
+    other users of the batch.
 
     Args:
         histories: Events of each user (B entries); those at or after ``now_us`` are ignored.
         candidates: Item rows, int64 (B, C), or (C,) where all users have the same.
         now_us: Moment of the request, microseconds UTC.
-        table: What is known of the items.
+        table: Values of every item.
         user_vectors: Output of the user encoder for the histories (B, D).
         spread_at_once: Number of events whose neighbours are held in memory at once.
     """

@@ -21,11 +21,11 @@ class Scores(NamedTuple):
 
 
 class UserRanker:
-    """Ranks candidates by a user's history; offline evaluation and the service both call this.
+    """Ranks candidates by a user's history, in offline evaluation and in the service.
 
     Args:
-        encoder: From history to user vector.
-        ranker: From features to logit.
+        encoder: Network from a history to a user vector.
+        ranker: Network from features to a logit.
     """
 
     def __init__(self, encoder: UserEncoder, ranker: Ranker) -> None:
@@ -60,7 +60,7 @@ class UserRanker:
             histories: Events of each user (B entries).
             candidates: Item rows, int64 (B, C), or (C,) where all users have the same.
             now_us: Moment of the request, microseconds UTC.
-            table: What is known of the items.
+            table: Values of every item.
             user_vectors: Result of ``user_vectors`` (B, D); computed here if None.
         """
         if user_vectors is None:
@@ -69,17 +69,17 @@ class UserRanker:
         return Scores(self.ranker(features), features)
 
     def contributions(self, features: Tensor) -> Tensor:
-        """Return how much each feature (C, F) moved each candidate's logit, (C, F).
+        """Return the contribution of each feature (C, F) to each candidate's logit, (C, F).
 
-        Gradient times the standardised feature: exact for the linear part of the ranker, a first
-        order reading of the rest.
+        It is the gradient times the standardised feature, which is exact for the linear part of the
+        ranker and a first-order approximation of the rest.
         """
         inputs = self.ranker.standardise(features).requires_grad_()  # (C, F)
         gradient = torch.autograd.grad(self.ranker.score(inputs).sum(), inputs)[0]
         return (gradient * inputs).detach()
 
     def top_features(self, features: Tensor, n: int = 3) -> list[tuple[tuple[str, float], ...]]:
-        """Return, per candidate, up to ``n`` features that raised its score, most first."""
+        """Return up to ``n`` features that raised the score of each candidate, largest first."""
         values, columns = self.contributions(features).topk(n, dim=1)
         return [
             tuple(

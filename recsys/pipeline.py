@@ -65,7 +65,7 @@ class Run:
 @translate_tower_errors()
 def train(
     config: TrainConfig,
-    out: Path,
+    out: str | Path,
     *,
     tables: Tables | None = None,
     strict: bool = False,
@@ -73,6 +73,9 @@ def train(
     announce: Callable[[str], None] = lambda stage: None,
 ) -> Run:
     """Train on the shop's tables and seal a bundle under ``out``.
+
+    >>> run = train(load_config("shop.toml"), "runs/shop")
+    >>> Recommender.load(run.bundle).recommend("user-17")
 
     Args:
         config: Settings, as ``load_config`` returns them.
@@ -87,6 +90,7 @@ def train(
         DataError: If a table cannot be used, or there are neither titles nor pictures.
         RecsysError: If training cannot go on; errors of the towers are its cause.
     """
+    out = Path(out)
     runtime = _runtime(config, out, announce, progress=progress)
     announce("check")
     with _checking(visible=progress) as advance:

@@ -52,6 +52,8 @@ def shop_folder(
     os.symlink(tiny_shop.images, tmp_path / "images")
     config = (tiny_shop.folder / "tiny.toml").read_text()
     (tmp_path / "shop.toml").write_text(config)
+    without_tables = [line for line in config.splitlines() if ".parquet" not in line]
+    (tmp_path / "model.toml").write_text("\n".join(without_tables).replace("images_root", "# "))
     shutil.copytree(tiny_run.bundle.parent, tmp_path / "runs/shop", symlinks=True)
     for name in ("new", "items-2026"):
         shutil.copy(tmp_path / "items.parquet", tmp_path / f"{name}.parquet")

@@ -61,8 +61,8 @@ def test_only_safetensors_and_text_are_written(folder: Path) -> None:
     assert suffixes == {".json", ".safetensors"}
 
 
-def test_the_folder_means_what_sentence_transformers_says_it_means(folder: Path) -> None:
-    """Reads the folder as the format is published, without any of our code but the texts."""
+def test_a_saved_folder_means_the_same_in_the_published_format(folder: Path) -> None:
+    """Computes the embeddings from the files alone, as the format is documented."""
     modules = json.loads((folder / "modules.json").read_text())
     assert [entry["type"].split(".")[-1] for entry in modules] == [
         "Transformer",
@@ -85,7 +85,7 @@ def test_the_folder_means_what_sentence_transformers_says_it_means(folder: Path)
     np.testing.assert_allclose(load(folder).embed(TITLES), wanted, atol=1e-5)
 
 
-def test_a_plain_transformers_folder_is_pooled_by_its_mean_and_says_so(
+def test_a_plain_transformers_folder_is_pooled_by_the_mean_with_a_warning(
     encoder: TextEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder.backbone.save_pretrained(tmp_path)
@@ -95,9 +95,7 @@ def test_a_plain_transformers_folder_is_pooled_by_its_mean_and_says_so(
     np.testing.assert_array_equal(loaded.embed(TITLES), encoder.embed(TITLES))
 
 
-def test_a_pooler_that_nothing_reads_is_neither_kept_nor_drawn(
-    encoder: TextEncoder, tmp_path: Path
-) -> None:
+def test_an_unused_pooler_is_neither_kept_nor_drawn(encoder: TextEncoder, tmp_path: Path) -> None:
     BertModel(BertConfig.from_dict(encoder.backbone.config.to_dict())).save_pretrained(tmp_path)
     encoder.tokenizer.save_pretrained(tmp_path)
     state = torch.random.get_rng_state()
@@ -107,7 +105,7 @@ def test_a_pooler_that_nothing_reads_is_neither_kept_nor_drawn(
 
 
 @pytest.mark.parametrize("published", [torch.float16, torch.bfloat16])
-def test_weights_in_half_precision_are_read_and_trained_as_whole(
+def test_weights_in_half_precision_are_loaded_and_trained_as_float32(
     encoder: TextEncoder,
     planted: Callable[..., Samples],
     tmp_path: Path,
@@ -128,7 +126,7 @@ def test_weights_in_half_precision_are_read_and_trained_as_whole(
     assert 0 < changes.max() < 0.1
 
 
-def test_the_present_spelling_of_pooling_is_read(folder: Path) -> None:
+def test_the_current_format_of_pooling_settings_is_read(folder: Path) -> None:
     (folder / "1_Pooling/config.json").write_text(
         json.dumps({"embedding_dimension": 32, "pooling_mode": "cls", "include_prompt": True})
     )

@@ -45,7 +45,7 @@ def test_an_embedding_does_not_depend_on_its_batch(encoder: TextEncoder, batch_s
     np.testing.assert_allclose(backwards, wanted, atol=1e-5)
 
 
-def test_what_padding_holds_does_not_matter(encoder: TextEncoder) -> None:
+def test_token_ids_in_padding_do_not_matter(encoder: TextEncoder) -> None:
     ids = encoder.tokenize(TITLES)["input_ids"]
     one, mask = pad(ids, 0)
     other, _ = pad(ids, 17)
@@ -77,13 +77,13 @@ def test_no_texts_give_no_embeddings(encoder: TextEncoder) -> None:
     assert encoder.embed([]).shape == (0, encoder.dim)
 
 
-def test_embedding_leaves_the_mode_as_it_was(encoder: TextEncoder) -> None:
+def test_embedding_keeps_training_or_evaluation_mode(encoder: TextEncoder) -> None:
     encoder.train()
     encoder.embed(TITLES)
     assert encoder.training
 
 
-def test_projection_decides_the_size(encoder: TextEncoder) -> None:
+def test_the_projection_decides_the_embedding_size(encoder: TextEncoder) -> None:
     projected = TextEncoder(
         encoder.backbone,
         encoder.tokenizer,

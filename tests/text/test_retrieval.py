@@ -27,7 +27,7 @@ def _rank(scores: np.ndarray, own: int, answers: list[int]) -> int:
     return sum(scores[row] >= scores[own] for row in wrong)
 
 
-def test_a_text_ranks_behind_the_wrong_ones_that_are_nearer_to_its_words(
+def test_a_rank_is_the_number_of_wrong_texts_nearer_to_the_query(
     encoder: TextEncoder, embeddings: np.ndarray
 ) -> None:
     found = find_by_words(encoder, TEXTS, embeddings, n_words=9, max_queries=99, seed=0)
@@ -37,7 +37,7 @@ def test_a_text_ranks_behind_the_wrong_ones_that_are_nearer_to_its_words(
         assert rank in {_rank(embeddings @ encoder.embed([one])[0], row, []) for one in orders}
 
 
-def test_a_category_is_asked_for_by_its_last_name(
+def test_the_query_of_a_category_is_the_last_part_of_its_path(
     encoder: TextEncoder, embeddings: np.ndarray
 ) -> None:
     paths = [("Home", "red"), ("Table", "teal"), ("Home", "ivory"), ("Table", "red"), (), ()]
@@ -54,7 +54,7 @@ def test_a_category_is_asked_for_by_its_last_name(
     assert dict(zip(found.rows.tolist(), found.ranks.tolist(), strict=True)) == wanted
 
 
-def test_a_text_is_found_by_what_goes_with_it(embeddings: np.ndarray) -> None:
+def test_a_text_is_found_by_its_partner(embeddings: np.ndarray) -> None:
     pairs = np.array([[0, 1], [2, 1], [3, 4]], dtype=np.int64)
     found = find_by_partner(embeddings, pairs, max_queries=99, seed=0)
     fits = {0: {1}, 1: {0, 2}, 2: {1}, 3: {4}, 4: {3}}
@@ -66,7 +66,7 @@ def test_a_text_is_found_by_what_goes_with_it(embeddings: np.ndarray) -> None:
         assert rank == _rank(scores, row, [partner, *fits[partner]])
 
 
-def test_an_encoder_that_tells_nothing_apart_finds_nothing(encoder: TextEncoder) -> None:
+def test_an_encoder_with_one_vector_for_all_texts_finds_nothing(encoder: TextEncoder) -> None:
     same = np.tile(np.eye(1, 32, dtype=np.float32), (6, 1))
     found = find_by_words(encoder, TEXTS, same, n_words=9, max_queries=99, seed=0)
     assert found.ranks.tolist() == [5] * 5
@@ -78,12 +78,12 @@ def test_all_words_of_a_title_find_it(encoder: TextEncoder) -> None:
     assert word_query_hit_rate(encoder, texts, k=1, n_words=9, seed=0) == 1.0
 
 
-def test_a_text_that_answers_as_well_takes_no_place(encoder: TextEncoder) -> None:
+def test_another_text_that_answers_takes_no_place(encoder: TextEncoder) -> None:
     texts = ["red vase", *["red vase Kestrel"] * 5, *["red vase Norrhem"] * 5]
     assert word_query_hit_rate(encoder, texts, k=1, n_words=1, seed=0) >= 10 / 11
 
 
-def test_texts_without_words_are_not_asked_for(encoder: TextEncoder) -> None:
+def test_texts_without_words_get_no_query(encoder: TextEncoder) -> None:
     assert word_query_hit_rate(encoder, ["", "red vase"], k=1, seed=0) == 1.0
     assert word_query_hit_rate(encoder, ["", ""], seed=0) == 0.0
 

@@ -64,7 +64,7 @@ def test_the_text_of_an_item_is_its_title_and_description() -> None:
     assert item_texts(table) == ["Mug. Blue", "Mug", "Blue", None, None]
 
 
-def test_every_thing_has_the_towers_answer_for_itself_and_zeros_where_it_has_nothing(
+def test_each_row_has_the_tower_output_of_its_content_and_zeros_where_absent(
     embedder: ItemEmbedder, pictures: list[bytes]
 ) -> None:
     texts = ["lamp", None, " mug ", "  ", ""]
@@ -83,7 +83,7 @@ def test_every_thing_has_the_towers_answer_for_itself_and_zeros_where_it_has_not
             np.testing.assert_allclose(found.embeddings[name][row], wanted, atol=1e-5)
 
 
-def test_what_is_not_given_at_all_is_absent_everywhere(
+def test_a_modality_passed_as_none_is_absent_in_every_row(
     embedder: ItemEmbedder, pictures: list[bytes]
 ) -> None:
     without_texts = embedder.modalities(None, pictures)
@@ -94,14 +94,14 @@ def test_what_is_not_given_at_all_is_absent_everywhere(
     assert without_pictures.present["image"].tolist() == [False]
 
 
-def test_files_and_their_bytes_are_the_same_pictures(
+def test_a_path_and_its_file_contents_have_one_embedding(
     embedder: ItemEmbedder, paths: list[Path], pictures: list[bytes]
 ) -> None:
     one, other = (embedder.modalities(None, given) for given in (paths, pictures))
     np.testing.assert_allclose(one.embeddings["image"], other.embeddings["image"], atol=1e-6)
 
 
-def test_what_things_share_is_embedded_once_and_each_has_it(
+def test_a_shared_text_or_picture_is_embedded_once_for_all_its_rows(
     embedder: ItemEmbedder, paths: list[Path]
 ) -> None:
     assert embedder.vision is not None
@@ -131,7 +131,7 @@ def test_what_things_share_is_embedded_once_and_each_has_it(
     assert not np.array_equal(found.embeddings["text"][0], found.embeddings["text"][1])
 
 
-def test_a_bad_picture_that_is_shared_is_named_where_it_first_comes(
+def test_a_shared_bad_picture_is_named_by_its_first_index(
     embedder: ItemEmbedder, pictures: list[bytes]
 ) -> None:
     good, bad = pictures[0], b"no picture"
@@ -139,12 +139,12 @@ def test_a_bad_picture_that_is_shared_is_named_where_it_first_comes(
         embedder.modalities(None, [None, good, good, bad, bad])
 
 
-def test_no_things_have_no_embeddings(embedder: ItemEmbedder) -> None:
+def test_no_rows_give_no_embeddings(embedder: ItemEmbedder) -> None:
     assert embedder.fuse(embedder.modalities([], [])).shape == (0, 32)
     assert embedder.queries([], []).shape == (0, 32)
 
 
-def test_fusing_is_the_fusion_module_row_by_row(
+def test_fuse_equals_the_fusion_module_row_by_row(
     embedder: ItemEmbedder, pictures: list[bytes]
 ) -> None:
     modalities = embedder.modalities(["lamp", None, "mug"], [None, pictures[0], pictures[1]])
@@ -161,7 +161,7 @@ def test_fusing_is_the_fusion_module_row_by_row(
         np.testing.assert_allclose(fused[row], wanted, atol=1e-5)
 
 
-def test_what_has_no_modality_is_zero_and_nothing_leaks_from_absent_rows(
+def test_rows_without_a_modality_are_zero_and_absent_rows_do_not_leak(
     embedder: ItemEmbedder, pictures: list[bytes]
 ) -> None:
     given = embedder.modalities(["lamp", None], [pictures[0], None])
@@ -175,7 +175,7 @@ def test_what_has_no_modality_is_zero_and_nothing_leaks_from_absent_rows(
     assert np.array_equal(leaked, embedder.fuse(given))
 
 
-def test_an_item_is_where_a_query_of_its_words_and_picture_is(
+def test_an_item_equals_a_query_of_its_words_and_picture(
     embedder: ItemEmbedder, pictures: list[bytes]
 ) -> None:
     table = items(("Nordic lamp", "Warm"), ("Mug", None), (None, None), (None, None))
@@ -185,7 +185,7 @@ def test_an_item_is_where_a_query_of_its_words_and_picture_is(
     assert not found[3].any()
 
 
-def test_a_picture_alone_is_fused_as_if_the_item_had_no_words(
+def test_a_picture_alone_is_fused_as_an_item_without_words(
     embedder: ItemEmbedder, pictures: list[bytes]
 ) -> None:
     table = items(("Mug", "Blue"), ("Lamp", None), (None, None))
@@ -194,7 +194,7 @@ def test_a_picture_alone_is_fused_as_if_the_item_had_no_words(
     assert np.allclose(embedder.fuse(alone), wanted, atol=1e-6)
 
 
-def test_the_picture_column_of_items_is_not_read(embedder: ItemEmbedder) -> None:
+def test_the_image_column_of_items_is_ignored(embedder: ItemEmbedder) -> None:
     table = items(("Mug", None))
     named = table.with_columns(image=pl.lit("../../etc/passwd"))
     assert np.array_equal(embedder.items(named, [None]), embedder.items(table, [None]))
@@ -212,15 +212,13 @@ def test_the_items_of_the_shop_get_the_embeddings_of_the_bundle(
     np.testing.assert_allclose(found, bundle.item_embeddings[:20], atol=1e-5)
 
 
-def test_networks_answer_and_do_not_train(embedder: ItemEmbedder) -> None:
+def test_networks_are_in_evaluation_mode(embedder: ItemEmbedder) -> None:
     fusion = build_fusion(FusionConfig(dim=8, dropout=0.9), {"text": embedder.fusion.dims["text"]})
     text = ItemEmbedder(None, embedder.text, fusion.train())
     assert np.array_equal(text.query("lamp", None), text.query("lamp", None))
 
 
-def test_one_tower_is_enough_for_what_it_reads(
-    embedder: ItemEmbedder, pictures: list[bytes]
-) -> None:
+def test_one_tower_embeds_its_own_modality(embedder: ItemEmbedder, pictures: list[bytes]) -> None:
     table = items(("Mug", None), (None, None))
     words = alone(embedder, vision=False).items(table, [pictures[0], pictures[0]])
     assert [bool(row.any()) for row in words] == [True, False]
@@ -240,7 +238,7 @@ def test_a_query_without_its_encoder_is_refused(
 
 
 @pytest.mark.parametrize(("text", "image"), [(None, None), ("", b""), (" \n", None)])
-def test_one_empty_query_spoils_the_batch(
+def test_a_batch_with_an_empty_query_is_refused(
     embedder: ItemEmbedder, text: str | None, image: bytes | None
 ) -> None:
     with pytest.raises(ValueError, match="query must have text or image bytes, got neither"):
@@ -253,14 +251,14 @@ def test_a_query_may_be_as_long_as_the_limit_and_no_longer(embedder: ItemEmbedde
         embedder.check_query("x" * (MAX_QUERY_CHARACTERS + 1), None)
 
 
-def test_a_picture_that_is_none_is_named_by_its_position(
+def test_an_unreadable_picture_is_named_by_its_index(
     embedder: ItemEmbedder, pictures: list[bytes]
 ) -> None:
     with pytest.raises(InvalidImageError, match="image 1: image cannot be decoded"):
         embedder.items(items(("a", None), ("b", None)), [pictures[0], b"not a picture"])
 
 
-def test_the_position_of_a_bad_picture_counts_what_has_none(embedder: ItemEmbedder) -> None:
+def test_the_index_of_a_bad_picture_counts_absent_pictures(embedder: ItemEmbedder) -> None:
     with pytest.raises(InvalidImageError, match=r"^image 2: image cannot be decoded"):
         embedder.queries(["lamp", "mug", None], [None, None, b"no picture"])
 

@@ -58,12 +58,12 @@ def test_equal_ranks_come_in_row_order() -> None:
     assert fuse_ranks(rankings, [1.0, 1.0], 2).rows.tolist() == [1, 5]
 
 
-def test_rankings_without_rows_fuse_to_none() -> None:
+def test_empty_rankings_fuse_to_an_empty_ranking() -> None:
     empty = torch.empty(0, dtype=torch.int64)
     assert fuse_ranks([empty, empty], [1.0, 1.0], 3).rows.tolist() == []
 
 
-def test_each_mode_ranks_by_what_it_says(search: CatalogueSearch, mask: np.ndarray) -> None:
+def test_each_mode_ranks_by_its_definition(search: CatalogueSearch, mask: np.ndarray) -> None:
     found = {
         mode: search.search("blue mug", [vector(0)], mask, 4, mode).rows.tolist()
         for mode in ("vector", "lexical", "hybrid")
@@ -82,7 +82,7 @@ def test_words_that_no_item_has_leave_the_order_of_vectors(
         assert search.search(text, [], mask, 4, "lexical").rows.tolist() == []
 
 
-def test_a_picture_and_words_find_the_picture_changed(
+def test_an_image_and_words_find_the_changed_picture(
     search: CatalogueSearch, mask: np.ndarray
 ) -> None:
     picture, blue = vector(0), vector(85)
@@ -92,7 +92,7 @@ def test_a_picture_and_words_find_the_picture_changed(
     assert float(between.scores[0]) == pytest.approx(np.cos(np.deg2rad(2.5)), abs=1e-6)
 
 
-def test_beside_a_picture_words_do_not_reach_what_is_far_from_it() -> None:
+def test_words_beside_an_image_do_not_find_items_far_from_it() -> None:
     titles = ["blue whale", *(f"red lamp {number}" for number in range(60))]
     catalogue = build_catalogue([*titles], [vector(180), *(vector(n / 10) for n in range(60))])
     search, mask = CatalogueSearch(catalogue), catalogue.mask(Filters())
@@ -108,7 +108,7 @@ def test_filters_hold_before_ranking(search: CatalogueSearch, mask: np.ndarray) 
         assert sorted(found.rows.tolist()) == [2, 3]
 
 
-def test_an_item_without_title_and_picture_is_not_found(
+def test_an_item_with_neither_title_nor_picture_is_not_found(
     search: CatalogueSearch, mask: np.ndarray
 ) -> None:
     assert sorted(search.by_vector(vector(0), mask, 10).rows.tolist()) == [0, 1, 2, 3]
@@ -135,14 +135,14 @@ def test_search_follows_the_catalogue(
     assert search.by_words("red", mask, 5).rows.tolist() == [0]
 
 
-def test_words_and_picture_are_embedded_apart() -> None:
+def test_words_and_image_are_embedded_apart() -> None:
     assert query_parts("lamp", b"picture", "hybrid") == [("lamp", None), (None, b"picture")]
     assert query_parts("lamp", None, "vector") == [("lamp", None)]
     assert query_parts(" ", b"picture", "hybrid") == [(None, b"picture")]
     assert query_parts("lamp", None, "lexical") == []
 
 
-def test_a_mode_that_is_none_is_refused() -> None:
+def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="mode must be one of hybrid, vector, lexical, got 'fast'"):
         query_parts("lamp", None, "fast")  # type: ignore[arg-type]
 

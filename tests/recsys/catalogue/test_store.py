@@ -76,7 +76,7 @@ def answered(catalogue: Catalogue, filters: Filters, now_us: int | None = None) 
         (Filters(attributes={"colour": "green"}), []),
     ],
 )
-def test_filters_keep_what_they_say(
+def test_filters_keep_the_items_that_meet_their_conditions(
     catalogue: Catalogue, filters: Filters, wanted: list[str]
 ) -> None:
     assert answered(catalogue, filters) == wanted
@@ -97,7 +97,7 @@ def test_category_codes_given_before_are_kept_and_new_ones_added() -> None:
     assert known == {("Wear",): 0, ("Wear", "Hats"): 1, ("Home",): 2}
 
 
-def test_items_created_later_are_not_there_yet(catalogue: Catalogue) -> None:
+def test_items_created_after_the_moment_are_left_out(catalogue: Catalogue) -> None:
     everything = Filters(available_only=False)
     new_year_us = round(datetime(2025, 1, 1, tzinfo=UTC).timestamp() * 1e6)
     assert answered(catalogue, everything, now_us=new_year_us - 1) == ["shoe", "hat"]
@@ -123,7 +123,7 @@ def test_a_replaced_item_loses_its_old_category_and_attributes(catalogue: Catalo
     assert answered(catalogue, Filters(category=("Home",))) == ["hat"]
 
 
-def test_a_catalogue_after_upserts_is_the_one_that_is_made_of_its_records(
+def test_a_catalogue_after_upserts_equals_one_built_from_its_records(
     catalogue: Catalogue,
 ) -> None:
     generator = np.random.default_rng(3)
@@ -198,7 +198,7 @@ def test_records_come_back_as_they_went_in(catalogue: Catalogue) -> None:
     assert records.row(1) == table(LAMP).row(0)
 
 
-def test_a_deleted_item_is_gone_until_it_is_upserted_again(catalogue: Catalogue) -> None:
+def test_a_deleted_item_is_gone_until_it_is_added_again(catalogue: Catalogue) -> None:
     assert catalogue.delete(["hat", "hat", "nothing"]) == 1
     assert "hat" not in catalogue
     assert answered(catalogue, Filters()) == ["shoe"]

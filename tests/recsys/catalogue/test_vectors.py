@@ -71,14 +71,14 @@ def test_an_index_finds_the_nearest_allowed_rows(build: BuildIndex) -> None:
 
 
 @pytest.mark.parametrize("n_allowed", [1, 9, 150, 1_000])
-def test_as_many_rows_come_back_as_there_are(build: BuildIndex, n_allowed: int) -> None:
+def test_a_k_above_the_catalogue_returns_all_rows(build: BuildIndex, n_allowed: int) -> None:
     index = build(shop(unit_vectors(N)))
     mask = np.arange(N) < n_allowed
     answer = index.nearest(torch.from_numpy(unit_vectors(1)[0]), mask, 500)
     assert len({*answer.rows.tolist()}) == min(500, n_allowed)
 
 
-def test_a_filter_of_what_is_far_away_still_gives_k_rows(build: BuildIndex) -> None:
+def test_a_filter_for_far_items_still_gives_k_rows(build: BuildIndex) -> None:
     catalogue = shop(unit_vectors(N))
     query = torch.from_numpy(unit_vectors(1, seed=3)[0])
     mask = (catalogue.embeddings @ query < 0).numpy()
@@ -101,7 +101,7 @@ def test_an_index_follows_the_catalogue(build: BuildIndex) -> None:
         assert float(answer.scores[0]) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_of_a_thousand_items_with_one_picture_k_are_found(build: BuildIndex) -> None:
+def test_k_of_a_thousand_equal_items_are_found(build: BuildIndex) -> None:
     vectors = unit_vectors(N)
     vectors[:1_000] = vectors[0]
     answer = build(shop(vectors)).nearest(torch.from_numpy(vectors[0]), np.ones(N, bool), 10)
@@ -125,7 +125,7 @@ def test_the_nearest_rows_are_those_of_a_full_sort() -> None:
         )
 
 
-def test_fewer_allowed_rows_than_asked_give_fewer_results() -> None:
+def test_fewer_allowed_rows_than_k_give_fewer_results() -> None:
     mask = np.array([False, True, False])
     assert nearest_rows(torch.ones(2), torch.ones(3, 2), mask, 5).rows.tolist() == [1]
 

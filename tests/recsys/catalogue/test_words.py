@@ -63,7 +63,7 @@ def bm25(query: str, titles: list[str]) -> list[float]:
 
 
 @pytest.mark.parametrize("query", ["red", "red shirt", "cotton cotton shirt", "H&M t-shirts", "of"])
-def test_scores_are_those_of_the_definition(query: str) -> None:
+def test_scores_equal_the_definition_of_bm25(query: str) -> None:
     scores = LexicalIndex(catalogue(*TITLES)).scores(query)
     np.testing.assert_allclose(scores, bm25(query, list(TITLES)), rtol=1e-5)
 
@@ -82,7 +82,7 @@ def test_categories_and_attributes_are_words_of_an_item() -> None:
     assert (index.scores("colour") > 0).tolist() == [False, False]
 
 
-def test_an_index_that_followed_changes_is_that_of_the_catalogue_as_it_is() -> None:
+def test_an_index_after_changes_equals_a_new_index() -> None:
     shop = catalogue(*TITLES, None)
     index = LexicalIndex(shop)
     index.scores("red")
@@ -106,9 +106,7 @@ def test_an_index_that_followed_changes_is_that_of_the_catalogue_as_it_is() -> N
         ("troosers", "trousers"),
     ],
 )
-def test_a_word_that_no_item_has_is_taken_for_the_one_that_is_a_letter_off(
-    typed: str, meant: str
-) -> None:
+def test_an_unknown_word_is_replaced_by_one_that_is_a_letter_off(typed: str, meant: str) -> None:
     index = LexicalIndex(catalogue(*TITLES))
     assert index.scores(typed).tolist() == index.scores(meant).tolist()
     assert index.scores(typed).any()
@@ -120,7 +118,7 @@ def test_short_words_and_numbers_are_taken_as_typed() -> None:
     assert not index.scores("10043").any()
 
 
-def test_a_corrected_word_that_left_the_catalogue_is_no_longer_meant() -> None:
+def test_a_word_that_left_the_catalogue_is_no_longer_a_correction() -> None:
     shop = catalogue("Trousers", "Mug")
     index = LexicalIndex(shop)
     assert index.scores("trosers").any()
@@ -154,7 +152,7 @@ def test_titles_are_found_however_they_are_typed(title: str, query: str) -> None
 
 
 @pytest.mark.parametrize("query", ["", " ", "?!... --", "\x00\x01", "the of and", "🌹", "ランプ"])
-def test_a_query_without_words_of_the_items_scores_nothing(query: str) -> None:
+def test_a_query_without_words_of_the_items_scores_zero(query: str) -> None:
     assert LexicalIndex(catalogue(*TITLES)).scores(query).tolist() == [0.0] * len(TITLES)
 
 

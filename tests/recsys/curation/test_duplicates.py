@@ -97,7 +97,7 @@ def test_a_thousand_items_with_one_vector_are_one_group() -> None:
     assert groups(found) == [set(range(1_000))]
 
 
-def test_items_without_title_and_picture_are_like_nothing() -> None:
+def test_items_without_an_embedding_are_linked_by_title_alone() -> None:
     found = find_duplicates(table([None, "", "  ", "a", "A"]), np.zeros((5, 8), np.float32))
     assert groups(found) == [{3, 4}]
     assert found["similarity"].to_list() == [None, None]
@@ -108,12 +108,12 @@ def test_no_items_have_no_duplicates() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.01, float("nan")])
-def test_a_threshold_that_is_no_cosine_is_refused(threshold: float) -> None:
+def test_a_threshold_outside_0_and_1_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold must be above 0 and at most 1"):
         find_duplicates(table(["a"]), unit_vectors(1), threshold=threshold)
 
 
-def test_embeddings_of_other_items_are_refused() -> None:
+def test_another_number_of_embeddings_is_refused() -> None:
     with pytest.raises(ValueError, match="one row per item, 1, got 2"):
         find_duplicates(table(["a"]), unit_vectors(2))
 
@@ -131,6 +131,6 @@ def test_reports_hold_what_was_found(tmp_path: Path) -> None:
     assert "<b>" not in page
 
 
-def test_a_report_of_another_kind_is_refused() -> None:
+def test_an_unknown_report_format_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must end in \.parquet, \.json, \.html, got a\.xlsx"):
         check_format(Path("a.xlsx"))

@@ -62,7 +62,7 @@ def test_the_pool_of_a_table_is_its_photos_without_an_item(shop: Path) -> None:
     assert pool.images_root == shop
 
 
-def test_there_must_be_something_to_ask_about(shop: Path, tmp_path: Path) -> None:
+def test_a_pool_without_photos_to_label_is_refused(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="one or more without an item"):
         find_pool(tmp_path / "empty")
@@ -73,7 +73,7 @@ def test_there_must_be_something_to_ask_about(shop: Path, tmp_path: Path) -> Non
         find_pool(shop / "odd.parquet")
 
 
-def test_uncertain_photos_come_out_with_the_smallest_margin_first() -> None:
+def test_uncertain_photos_are_listed_with_the_smallest_margin_first() -> None:
     def answer(verdict: Verdict, probability: float, *scores: float) -> Identification:
         results = tuple(Result(f"item-{n}", score, "photo") for n, score in enumerate(scores))
         return Identification(
@@ -101,9 +101,7 @@ def test_uncertain_photos_come_out_with_the_smallest_margin_first() -> None:
     assert most_useful([], []).columns == table.columns
 
 
-def test_photos_of_a_folder_are_asked_about_but_what_is_no_picture(
-    tiny_bundle: Path, tmp_path: Path
-) -> None:
+def test_unreadable_files_of_a_folder_are_left_out(tiny_bundle: Path, tmp_path: Path) -> None:
     for seed in range(3):
         draw(tmp_path / f"{seed}.png", seed)
     (tmp_path / "notes.txt").write_text("no picture")
@@ -117,7 +115,7 @@ def test_photos_of_a_folder_are_asked_about_but_what_is_no_picture(
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_labels_go_from_the_review_into_the_photos_table(shop: Path, suffix: str) -> None:
+def test_labels_of_a_review_are_added_to_the_photos_table(shop: Path, suffix: str) -> None:
     draw(shop / "later.png")
     review = pl.DataFrame(
         {
@@ -141,7 +139,7 @@ def test_labels_go_from_the_review_into_the_photos_table(shop: Path, suffix: str
     assert pl.read_parquet(shop / "photos.parquet").equals(found)
 
 
-def test_a_photos_table_that_is_not_there_is_made_and_can_be_trained_on(tmp_path: Path) -> None:
+def test_a_missing_photos_table_is_created_and_can_be_trained_on(tmp_path: Path) -> None:
     draw(tmp_path / "1.png")
     (tmp_path / "review.csv").write_text("image,item_id\n1.png,milk\n")
     assert learn(tmp_path / "review.csv", tmp_path / "photos.csv", ITEMS) == (1, 0, 0)
@@ -151,7 +149,7 @@ def test_a_photos_table_that_is_not_there_is_made_and_can_be_trained_on(tmp_path
     assert loaded.frame["item_id"].to_list() == ["milk"]
 
 
-def test_every_label_that_cannot_be_used_is_named_and_nothing_is_written(shop: Path) -> None:
+def test_every_invalid_label_is_named_and_nothing_is_written(shop: Path) -> None:
     before = (shop / "photos.parquet").read_bytes()
     (shop / "review.csv").write_text(
         "image,item_id\nnew/1.png,mlik\nnew/2.png,milk\nnew/2.png,red-apple\n../out.png,milk\n"
@@ -168,7 +166,7 @@ def test_every_label_that_cannot_be_used_is_named_and_nothing_is_written(shop: P
     assert (shop / "photos.parquet").read_bytes() == before
 
 
-def test_a_table_that_is_no_review_is_refused(shop: Path) -> None:
+def test_a_table_without_the_columns_of_a_review_is_refused(shop: Path) -> None:
     for text, reason in (
         ("image,product\n1.png,milk\n", "must have the columns image and item_id"),
         ("image,item_id\n,milk\n", "must name an image in every row"),

@@ -90,7 +90,7 @@ def test_words_of_colour_and_size_are_known_however_they_are_written(
         ("", "red"),
     ],
 )
-def test_what_only_looks_like_a_colour_or_a_size_is_part_of_the_title(
+def test_strings_that_only_look_like_a_colour_or_size_stay_in_the_title(
     first: str, second: str
 ) -> None:
     assert groups(shop(first, second)) == []
@@ -104,7 +104,7 @@ def test_a_shops_own_colour_words_come_from_its_attributes() -> None:
     assert found["colour"].to_list() == ["nachtblau", "rostrot"]
 
 
-def test_attributes_tell_what_the_title_does_not() -> None:
+def test_colour_and_size_may_come_from_attributes() -> None:
     sizes = [{"colour": "red", "size": "40"}, {"colour": "red", "size": "41"}]
     items = shop("Shoe", "Shoe", attributes=sizes)
     assert find_variants(items, alike(items)).rows() == [
@@ -113,7 +113,7 @@ def test_attributes_tell_what_the_title_does_not() -> None:
     ]
 
 
-def test_items_that_differ_in_nothing_are_no_variants() -> None:
+def test_items_that_differ_in_nothing_are_not_variants() -> None:
     assert groups(shop("Blue shirt", "Shirt blue")) == []
     assert groups(shop("Blue shirt", "Shirt blue", "Red shirt")) == [["i0", "i1", "i2"]]
 
@@ -126,7 +126,7 @@ def test_category_and_brand_are_the_same() -> None:
     assert groups(shop(*titles, attributes=brands)) == [["i1", "i2"]]
 
 
-def test_variants_look_alike_if_need_be_by_way_of_another() -> None:
+def test_variants_may_look_alike_through_another_variant() -> None:
     angles = np.deg2rad([0, 50, 100, 220])
     embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     items = shop("red cap", "blue cap", "green cap", "white cap")
@@ -174,6 +174,6 @@ def test_without_variants_the_table_is_empty_and_has_its_columns() -> None:
     assert len(found) == 0
 
 
-def test_embeddings_of_other_items_are_refused() -> None:
+def test_another_number_of_embeddings_is_refused() -> None:
     with pytest.raises(ValueError, match="embeddings must have 1 rows, as items, got 2"):
         find_variants(shop("mug"), np.ones((2, 1), np.float32))

@@ -45,7 +45,7 @@ def test_absent_modality_cannot_leak(kind: str) -> None:
 
 
 @every_kind
-def test_absent_modality_does_not_spoil_the_gradients(kind: str) -> None:
+def test_an_absent_modality_gives_finite_gradients(kind: str) -> None:
     module, rows = fusion(kind), batch()
     rows["image"] = rows["image"].masked_fill(~PRESENT[:, 1, None], torch.nan)
     module(rows, PRESENT).sum().backward()
@@ -72,7 +72,7 @@ def test_an_item_gets_the_same_embedding_in_any_batch(kind: str) -> None:
 
 
 @every_kind
-def test_a_query_is_embedded_like_an_item_that_has_only_that(kind: str) -> None:
+def test_a_query_is_embedded_like_an_item_with_the_same_modalities(kind: str) -> None:
     module, rows = fusion(kind), batch()
     only_text = torch.tensor([[True, False]]).expand(6, 2)
     torch.testing.assert_close(module.encode({"text": rows["text"]}), module(rows, only_text))
@@ -88,7 +88,7 @@ def test_the_order_in_which_modalities_are_given_does_not_matter(kind: str) -> N
     assert torch.equal(module.encode(backwards), module.encode(rows))
 
 
-def test_gated_sum_is_its_definition() -> None:
+def test_gated_sum_equals_its_definition() -> None:
     torch.manual_seed(0)
     gated, values = GatedSum(2, 3), torch.randn(4, 2, 3)
     for parameter in gated.parameters():
@@ -142,12 +142,12 @@ def test_an_unknown_kind_names_the_known_ones() -> None:
         ItemFusion(DIMS, dim=16, kind="sum")
 
 
-def test_no_modality_is_an_error() -> None:
+def test_a_fusion_without_modalities_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one modality"):
         ItemFusion({}, dim=16)
 
 
-def test_a_missing_modality_says_what_to_call_instead() -> None:
+def test_the_error_for_a_missing_modality_names_encode() -> None:
     with pytest.raises(ValueError, match=r"\['text', 'image'\], got \['text'\]; use encode"):
         fusion()({"text": torch.zeros(6, 12)}, PRESENT)
 

@@ -31,13 +31,13 @@ def info_nce_by_definition(queries: Tensor, keys: Tensor, groups: list[int]) -> 
 
 
 @pytest.mark.parametrize("groups", [[0, 1, 2, 3, 4], [0, 1, 0, 2, 1], [0, 0, 0, 0, 0]])
-def test_info_nce_is_its_definition(groups: list[int]) -> None:
+def test_info_nce_equals_its_definition(groups: list[int]) -> None:
     queries, keys = unit(5, 8), unit(5, 8, seed=1)
     loss = info_nce(queries, keys, torch.tensor(groups), temperature=TEMPERATURE)
     assert float(loss) == pytest.approx(info_nce_by_definition(queries, keys, groups), abs=1e-5)
 
 
-def test_a_duplicate_is_no_negative() -> None:
+def test_a_duplicate_is_not_a_negative() -> None:
     queries, groups = unit(3, 8), torch.tensor([0, 0, 1])
     apart = info_nce(queries, queries, torch.arange(3), temperature=TEMPERATURE)
     together = info_nce(queries, queries, groups, temperature=TEMPERATURE)
@@ -49,7 +49,7 @@ def test_info_nce_names_the_shapes_that_disagree() -> None:
         info_nce(unit(3, 8), unit(4, 8), torch.arange(3), temperature=TEMPERATURE)
 
 
-def test_similarity_distillation_is_its_definition() -> None:
+def test_similarity_distillation_equals_its_definition() -> None:
     student, teacher = unit(4, 8), unit(4, 5, seed=1)
     total = 0.0
     for i in range(4):
@@ -64,14 +64,14 @@ def test_similarity_distillation_is_its_definition() -> None:
     assert float(loss) == pytest.approx(total / 4, abs=1e-5)
 
 
-def test_a_turned_copy_of_the_teacher_has_nothing_to_learn() -> None:
+def test_a_rotated_copy_of_the_teacher_has_no_loss() -> None:
     teacher = unit(6, 8)
     turned = teacher @ torch.linalg.qr(unit(8, 8, seed=1))[0]
     loss = similarity_distillation_loss(turned, teacher, temperature=TEMPERATURE)
     assert float(loss) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_two_items_have_no_similarities_to_compare() -> None:
+def test_two_items_have_no_distillation_loss() -> None:
     loss = similarity_distillation_loss(unit(2, 8), unit(2, 8, seed=1), temperature=TEMPERATURE)
     assert float(loss) == 0.0
 
@@ -81,7 +81,7 @@ def test_similarity_distillation_names_the_rows_that_disagree() -> None:
         similarity_distillation_loss(unit(3, 8), unit(4, 8), temperature=TEMPERATURE)
 
 
-def test_catalogue_softmax_is_the_weighted_surprise_of_the_targets() -> None:
+def test_catalogue_softmax_is_the_weighted_mean_of_minus_log_p() -> None:
     logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
     targets, weights = torch.tensor([[1, 0], [2, 2]]), torch.tensor([[1.0, 0.5], [2.0, 0.0]])
     first = math.log(math.exp(1) + math.exp(2) + 1)
@@ -123,7 +123,7 @@ def test_listwise_loss_is_cross_entropy_with_the_shares_of_relevance() -> None:
     assert float(loss) == pytest.approx(wanted, abs=1e-6)
 
 
-def test_what_the_mask_hides_cannot_change_the_listwise_loss() -> None:
+def test_masked_entries_cannot_change_the_listwise_loss() -> None:
     logits, relevance = torch.randn(2, 4), torch.tensor([[1.0, 0.0, 0.0, 0.0]] * 2)
     mask = torch.tensor([[True, True, False, False]] * 2)
     hidden = ~mask

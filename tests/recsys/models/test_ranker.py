@@ -33,7 +33,7 @@ def by_definition(module: Ranker, row: list[float]) -> float:
     return float((wide + state["deep.6.weight"] @ hidden + state["deep.6.bias"])[0])
 
 
-def test_a_logit_is_that_of_the_definition() -> None:
+def test_a_logit_equals_its_definition() -> None:
     module = ranker()
     logits = module(features()).tolist()
     for row, logit in zip(features().tolist(), logits, strict=True):
@@ -57,7 +57,7 @@ def test_units_of_a_feature_do_not_matter() -> None:
     torch.testing.assert_close(changed, one(features()), rtol=1e-3, atol=1e-3)
 
 
-def test_a_value_beyond_the_limit_says_no_more_than_one_at_it() -> None:
+def test_a_value_beyond_the_limit_equals_one_at_the_limit() -> None:
     module = ranker()
     at = (module.mean + LIMIT * module.deviation).expand(2, F).clone()
     beyond = at.clone()
@@ -92,7 +92,7 @@ def test_a_feature_that_varied_a_little_is_not_switched_off() -> None:
     assert not torch.allclose(module(live), module(seen), atol=1e-4)
 
 
-def test_a_switched_off_feature_has_no_gradient_and_spoils_none() -> None:
+def test_a_switched_off_feature_has_no_gradient_and_leaves_the_others_finite() -> None:
     module = Ranker(F).eval()
     seen = features()
     seen[:, 2] = 0.7

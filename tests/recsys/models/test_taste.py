@@ -67,7 +67,7 @@ def test_no_events_give_zeros() -> None:
     assert not regression()(*inputs())[2].any()
 
 
-def test_an_item_without_content_counts_for_nothing() -> None:
+def test_an_item_without_content_is_ignored() -> None:
     module, (items, ages, kinds, mask) = regression(), inputs()
     emptied = items.clone()
     emptied[0, 3] = 0.0
@@ -78,7 +78,7 @@ def test_an_item_without_content_counts_for_nothing() -> None:
     )
 
 
-def test_a_second_event_that_says_the_same_adds_less_than_the_first() -> None:
+def test_a_repeated_event_adds_less_than_the_first() -> None:
     module = TasteRegression(DIM, n_kinds=1)
     module.fit_scale(catalogue())
     item = catalogue()[:1]
@@ -120,7 +120,7 @@ def test_items_of_zeros_are_left_out_of_the_scale() -> None:
     torch.testing.assert_close(one.log_relevance, other.log_relevance)
 
 
-def test_of_many_dimensions_the_largest_directions_are_read() -> None:
+def test_only_the_largest_principal_directions_are_used() -> None:
     generator = torch.Generator().manual_seed(3)
     dim = MAX_AXES + 20
     spread = torch.linspace(0.1, 3.0, dim)

@@ -55,7 +55,7 @@ def test_without_layers_the_vector_is_the_regression_alone() -> None:
     torch.testing.assert_close(module(*inputs())[:3], torch.nn.functional.normalize(taste, dim=1))
 
 
-def test_the_correction_starts_at_nothing() -> None:
+def test_the_correction_starts_at_zero() -> None:
     module = encoder(trained=False)
     assert module.correction is not None
     assert not module.correction(*inputs()).any()
@@ -153,6 +153,6 @@ def test_events_at_or_after_the_moment_are_left_out() -> None:
     assert padded.rows[padded.mask].tolist() == [101, 104]
 
 
-def test_every_history_needs_its_moment() -> None:
+def test_every_history_needs_a_moment() -> None:
     with pytest.raises(ValueError, match=r"shape \(2,\), got \(1,\)"):
         pad_histories([EMPTY_HISTORY, EMPTY_HISTORY], 3, np.array([0]))

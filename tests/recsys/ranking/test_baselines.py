@@ -193,7 +193,7 @@ def test_ease_scores_are_history_times_weights(random_events):
     np.testing.assert_allclose(scores, matrix @ ease_weights(matrix, ridge=3.0), atol=1e-5)
 
 
-def test_ease_refuses_a_catalogue_that_it_cannot_invert(random_events):
+def test_ease_refuses_more_items_than_its_maximum(random_events):
     with pytest.raises(ValueError, match=r"at most max_items = 14 items with events, got 15"):
         EASE(max_items=14).fit(random_events, now_us=NOW_US)
 
@@ -230,7 +230,7 @@ def test_ials_does_not_depend_on_how_rows_are_batched(clusters):
     np.testing.assert_allclose(pieces.scores(users), whole.scores(users), atol=1e-4)
 
 
-def test_ials_depends_on_its_seed_and_tells_of_every_sweep(random_events):
+def test_ials_depends_on_its_seed_and_reports_every_sweep(random_events):
     sweeps = []
     first = IALS(3, n_sweeps=2, on_sweep=lambda *done: sweeps.append(done))
     second = IALS(3, n_sweeps=2, seed=1)

@@ -133,7 +133,7 @@ def by_definition(table: ItemTable, user_vector: torch.Tensor, item: int) -> dic
 
 
 @pytest.mark.parametrize("item", range(N_ITEMS))
-def test_every_feature_is_its_definition(
+def test_every_feature_equals_its_definition(
     table: ItemTable, user_vector: torch.Tensor, item: int
 ) -> None:
     found = features_of(history(*EVENTS), torch.tensor([item]), table, user_vector)[0]
@@ -180,7 +180,7 @@ def test_each_user_may_have_candidates_of_their_own(table: ItemTable) -> None:
         torch.testing.assert_close(found[user], alone, atol=1e-6, rtol=1e-5)
 
 
-def test_events_from_now_on_are_not_read(table: ItemTable, user_vector: torch.Tensor) -> None:
+def test_events_at_or_after_now_are_ignored(table: ItemTable, user_vector: torch.Tensor) -> None:
     later = history(*EVENTS, (9, PURCHASE, 0.0), (3, PURCHASE, -5.0))
     everything = torch.arange(N_ITEMS)
     assert torch.equal(
@@ -231,7 +231,7 @@ def vectors(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
 
 
-def test_a_refreshed_table_is_the_one_that_is_built_anew(statistics: Statistics) -> None:
+def test_a_refreshed_table_equals_one_built_anew(statistics: Statistics) -> None:
     catalogue, kinds = Catalogue(items(*"abc", price=1.0), vectors(3, 0)), torch.tensor([True])
     table = build_item_table(catalogue, statistics, kinds)
     for seed, names in enumerate(("b", "d", "efghi", "aj", "d"), start=1):
@@ -246,7 +246,7 @@ def test_a_refreshed_table_is_the_one_that_is_built_anew(statistics: Statistics)
         table = refreshed
 
 
-def test_an_item_that_came_later_goes_with_none(
+def test_an_item_newer_than_the_statistics_has_no_neighbours(
     statistics: Statistics, user_vector: torch.Tensor
 ) -> None:
     catalogue = Catalogue(items(*"abc", price=1.0), vectors(3, 0))

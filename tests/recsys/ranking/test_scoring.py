@@ -75,7 +75,7 @@ def score(ranker: UserRanker, met: History, candidates: Tensor, table: ItemTable
     return Scores(*(part[0] for part in ranker.score([met], candidates, NOW, table)))
 
 
-def test_a_score_is_the_ranker_on_the_features_with_the_user_vector(
+def test_a_score_is_the_ranker_output_for_the_features(
     ranker: UserRanker, table: ItemTable
 ) -> None:
     candidates = torch.tensor([4, 0, 9])
@@ -94,7 +94,7 @@ def test_the_score_of_a_candidate_does_not_depend_on_the_others(
     torch.testing.assert_close(part, whole[[6, 2]])
 
 
-def test_events_from_now_on_change_no_score(ranker: UserRanker, table: ItemTable) -> None:
+def test_events_at_or_after_now_change_no_score(ranker: UserRanker, table: ItemTable) -> None:
     before = score(ranker, history(*EVENTS), EVERYTHING, table)
     later = score(ranker, history(*EVENTS, *LATER), EVERYTHING, table)
     assert torch.equal(later.scores, before.scores)
@@ -108,7 +108,7 @@ def test_a_newcomer_has_finite_scores(ranker: UserRanker, table: ItemTable) -> N
     assert found.scores.isfinite().all()
 
 
-def test_the_networks_answer_and_do_not_train(ranker: UserRanker, table: ItemTable) -> None:
+def test_the_networks_are_in_evaluation_mode(ranker: UserRanker, table: ItemTable) -> None:
     again = UserRanker(ranker.encoder.train(), ranker.ranker.train())
     one, other = (score(again, history(*EVENTS), EVERYTHING, table) for _ in range(2))
     assert torch.equal(one.scores, other.scores)
@@ -134,7 +134,7 @@ def test_user_vectors_at_hand_are_not_computed_again(ranker: UserRanker, table: 
     torch.testing.assert_close(found.features[0, :, FEATURES.index("user_affinity")], wanted)
 
 
-def test_users_encoded_together_are_as_those_encoded_alone(
+def test_users_encoded_together_equal_users_encoded_alone(
     ranker: UserRanker, table: ItemTable
 ) -> None:
     histories = [history(*EVENTS), EMPTY_HISTORY, history(*EVENTS[2:], *LATER)]
@@ -146,7 +146,7 @@ def test_users_encoded_together_are_as_those_encoded_alone(
         torch.testing.assert_close(vector, ranker.user_vectors([one], now, table)[0])
 
 
-def test_each_user_is_read_up_to_the_own_moment(ranker: UserRanker, table: ItemTable) -> None:
+def test_each_history_is_read_up_to_its_own_moment(ranker: UserRanker, table: ItemTable) -> None:
     moments = np.array([NOW, NOW - 5 * DAY])
     both = encode_users(ranker.encoder, [history(*EVENTS)] * 2, moments, table.embeddings).detach()
     without = history(*EVENTS[:-1])  # the last is one day old, so later than the second moment
@@ -184,7 +184,7 @@ def test_contributions_are_first_order(ranker: UserRanker) -> None:
         torch.testing.assert_close(found[:, column], wanted, rtol=1e-3, atol=1e-6)
 
 
-def test_a_feature_that_training_never_saw_vary_contributes_nothing(ranker: UserRanker) -> None:
+def test_a_constant_feature_contributes_zero(ranker: UserRanker) -> None:
     ranker.ranker.deviation[3] = torch.inf
     features = small_features()
     features[:, 3] = 1e3
@@ -210,7 +210,7 @@ def test_only_features_that_raised_a_score_are_named(ranker: UserRanker) -> None
         assert len(named) < N_FEATURES
 
 
-def test_asking_for_contributions_leaves_the_features_alone(ranker: UserRanker) -> None:
+def test_contributions_leave_the_features_unchanged(ranker: UserRanker) -> None:
     features = small_features()
     before = features.clone()
     ranker.contributions(features)
@@ -238,7 +238,7 @@ def test_the_features_that_raised_a_score_most_are_named_largest_first(
     assert [value for _, value in second] == pytest.approx([4.0, 2.0])
 
 
-def test_three_features_are_named_unless_told_otherwise(ranker: UserRanker) -> None:
+def test_three_features_are_named_by_default(ranker: UserRanker) -> None:
     features = small_features()
     found = ranker.top_features(features)
     contributions = ranker.contributions(features)

@@ -53,7 +53,7 @@ def test_nothing_at_or_after_the_moment_counts() -> None:
         assert np.array_equal(getattr(with_late, name), getattr(without, name)), name
 
 
-def test_all_neighbours_kept_give_back_the_weights_of_ease() -> None:
+def test_all_neighbours_together_are_the_weights_of_ease() -> None:
     events = interactions(*EVENTS)
     statistics = build_statistics(events, NOW, n_neighbours=5, ridge=2.0)
     weights = ease_weights(events.matrix()[:, :4], ridge=2.0)  # items 4 and 5 have no event

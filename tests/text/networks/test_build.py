@@ -28,7 +28,7 @@ def test_the_same_texts_and_seed_give_the_same_encoder(
 
 
 @pytest.mark.parametrize("layers", [0, 2])
-def test_a_checkpoint_is_taken_as_it_is(
+def test_a_checkpoint_keeps_its_own_settings(
     small_config: TextConfig, tmp_path: Path, layers: int
 ) -> None:
     new = small_config.model_copy(update={"layers": layers})
@@ -67,7 +67,9 @@ def test_an_untrained_projection_keeps_neighbours(
     )
 
 
-def test_a_checkpoint_that_is_not_here_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_checkpoint_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     config = TextConfig(checkpoint="sentence-transformers/all-MiniLM-L6-v2")
     with pytest.raises(WeightsError, match="run `hf download sentence-transformers/all-MiniLM-L6"):
@@ -80,7 +82,7 @@ def test_a_folder_that_does_not_exist_is_not_looked_for_on_the_hub(name: str) ->
         build_encoder(TextConfig(checkpoint=name), TITLES, seed=0)
 
 
-def test_no_words_to_build_from_is_refused(small_config: TextConfig) -> None:
+def test_texts_without_words_are_refused(small_config: TextConfig) -> None:
     with pytest.raises(ValueError, match="texts must have at least one word to build"):
         build_encoder(small_config, ["", " \u200b"], seed=0)
 

@@ -23,7 +23,7 @@ def _by_hand(token_vectors: list[list[float]], mode: str) -> list[float]:
 
 
 @pytest.mark.parametrize("mode", POOLINGS)
-def test_pooling_is_its_definition_and_never_counts_padding(mode: str) -> None:
+def test_pooling_equals_its_definition_and_ignores_padding(mode: str) -> None:
     tokens = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
     mask = torch.tensor([[1] * length + [0] * (5 - length) for length in LENGTHS])
     tokens[mask == 0] = 1e6  # what padding holds must not matter

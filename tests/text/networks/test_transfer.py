@@ -38,7 +38,9 @@ def _weights(encoder: TextEncoder) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in encoder.named_parameters()}
 
 
-def test_the_words_come_first_and_each_layer_is_a_stage(deep: TextEncoder) -> None:
+def test_the_first_stage_is_the_word_embeddings_and_each_layer_is_one_more(
+    deep: TextEncoder,
+) -> None:
     found = stages(deep.backbone)
     assert len(found) == 4
     assert all(name.startswith("embeddings.") for name in found[0])
@@ -71,7 +73,7 @@ def test_frozen_stages_keep_their_weights_and_the_others_learn(
     assert all(parameter.requires_grad for parameter in encoder.parameters())
 
 
-def test_low_rank_updates_begin_at_nothing_and_are_merged_into_the_layers(
+def test_low_rank_updates_start_at_zero_and_are_merged_into_the_layers(
     planted: Planted, given: str, tmp_path: Path
 ) -> None:
     config = CONFIG.model_copy(
@@ -110,7 +112,9 @@ def test_merging_changes_no_embedding(deep: TextEncoder, planted: Planted) -> No
     np.testing.assert_allclose(deep.embed(texts), adapted, atol=1e-5)
 
 
-def test_what_does_not_fit_the_encoder_is_refused(deep: TextEncoder, planted: Planted) -> None:
+def test_settings_that_do_not_fit_the_encoder_are_refused(
+    deep: TextEncoder, planted: Planted
+) -> None:
     with pytest.raises(ValueError, match=r"frozen_stages must be at most 4 .* got 5"):
         restrict_learning(deep, TransferConfig(frozen_stages=5))
     with pytest.raises(ValueError, match="frozen_stages = all freezes every weight: set dim"):

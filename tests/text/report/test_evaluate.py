@@ -24,7 +24,7 @@ def samples(planted: Planted) -> Samples:
     return replace(made, categories=rooms, pairs=pairs)
 
 
-def test_everything_that_is_known_of_texts_is_asked(encoder: TextEncoder, samples: Samples) -> None:
+def test_every_kind_of_query_is_measured(encoder: TextEncoder, samples: Samples) -> None:
     report = evaluate_encoder(encoder, samples, seed=3)
     embeddings = encoder.embed(samples.texts)
     options = {"max_queries": 2_000, "seed": 3}

@@ -12,7 +12,7 @@ def _unit(rows: int, *, seed: int = 0) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_a_text_is_hit_if_fewer_than_ten_wrong_ones_come_first() -> None:
+def test_a_text_is_a_hit_with_fewer_than_ten_wrong_texts_before_it() -> None:
     result = search_result(np.array([0, 1, 9, 10]))
     assert result.n_queries == 4
     assert result.hit_rate.mean == 0.75
@@ -21,13 +21,13 @@ def test_a_text_is_hit_if_fewer_than_ten_wrong_ones_come_first() -> None:
     assert result == search_result(np.array([0, 1, 9, 10]))
 
 
-def test_intervals_are_as_wide_as_the_number_of_queries_says() -> None:
+def test_intervals_narrow_with_the_number_of_queries() -> None:
     few, many = (search_result(np.tile([0, 20], count)).hit_rate for count in (50, 5000))
     assert (few.high - few.low) == pytest.approx(2 * 1.96 * 0.05, rel=0.2)
     assert (many.high - many.low) == pytest.approx(2 * 1.96 * 0.005, rel=0.2)
 
 
-def test_a_class_is_told_by_the_mean_of_its_other_texts() -> None:
+def test_a_class_is_predicted_by_the_mean_of_its_other_texts() -> None:
     embeddings = _unit(60)
     labels = np.random.default_rng(1).integers(-1, 5, size=60)
     labels[labels == 4] = -1
@@ -50,7 +50,7 @@ def test_a_class_is_told_by_the_mean_of_its_other_texts() -> None:
     assert result.macro_f1.low < result.macro_f1.mean < result.macro_f1.high
 
 
-def test_planted_classes_are_told() -> None:
+def test_planted_classes_are_predicted() -> None:
     labels = np.arange(40) % 4
     result = target_result(np.eye(4, dtype=np.float32)[labels], labels)
     assert result is not None

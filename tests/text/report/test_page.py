@@ -63,7 +63,7 @@ def test_the_file_is_read_back_as_it_was_written(report: TextReport, tmp_path: P
     assert read_report(tmp_path / "new" / "folder") == report
 
 
-def test_the_page_says_every_number_and_needs_no_other_file(
+def test_the_page_has_every_number_and_needs_no_other_file(
     report: TextReport, tmp_path: Path
 ) -> None:
     html = write_report(report, tmp_path).read_text(encoding="utf-8")
@@ -98,7 +98,7 @@ def test_an_evaluation_of_other_texts_is_refused(report: TextReport, tmp_path: P
     assert not (tmp_path / "none").exists()
 
 
-def test_a_file_that_is_no_report_is_refused(report: TextReport, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_report_is_refused(report: TextReport, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"text\.json must be a report that write_report wrote"):
         read_report(tmp_path)
     write_report(report, tmp_path)

@@ -23,7 +23,7 @@ COUNTS = {
         ("가죽핸드백", ["가죽", "핸드백"]),
     ],
 )
-def test_a_compound_is_cut_before_the_words_it_ends_in(word: str, parts: list[str]) -> None:
+def test_a_compound_is_split_before_the_word_it_ends_in(word: str, parts: list[str]) -> None:
     assert split_compounds(COUNTS)[word] == parts
 
 
@@ -43,7 +43,7 @@ def test_other_words_stay_whole(word: str, reason: str) -> None:
 @given(
     st.dictionaries(st.text("abß바ア1", min_size=1, max_size=14), st.integers(1, 3), max_size=30)
 )
-def test_parts_are_the_word_and_cannot_be_cut_again(counts: dict[str, int]) -> None:
+def test_parts_join_to_the_word_and_cannot_be_split_again(counts: dict[str, int]) -> None:
     split = split_compounds(counts)
     assert list(split) == list(counts)
     for word, parts in split.items():

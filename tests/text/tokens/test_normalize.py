@@ -48,7 +48,7 @@ def test_result_is_bounded_composed_and_holds_no_control_character(
         "Кофеварка «Дом» 220V",
     ],
 )
-def test_what_a_title_says_is_kept(title: str) -> None:
+def test_the_content_of_a_title_is_kept(title: str) -> None:
     assert normalize(title) == title
 
 
@@ -66,7 +66,7 @@ def test_what_a_title_says_is_kept(title: str) -> None:
         ("\u200b \x07", ""),
     ],
 )
-def test_what_a_title_does_not_say_is_dropped(raw: str, clean: str) -> None:
+def test_invisible_characters_and_marks_are_removed(raw: str, clean: str) -> None:
     assert normalize(raw) == clean
 
 

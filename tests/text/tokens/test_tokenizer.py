@@ -70,7 +70,7 @@ def test_every_string_can_be_written_without_an_unknown_token(text: str) -> None
         ("Tシャツ大", "T シャツ 大"),
     ],
 )
-def test_what_shoppers_type_is_what_titles_say(title: str, query: str) -> None:
+def test_typed_words_and_titles_have_the_same_tokens(title: str, query: str) -> None:
     tokenizer = train_tokenizer(TITLES, vocab_size=500, max_tokens=64)
     assert tokenizer(normalize(title))["input_ids"] == tokenizer(normalize(query))["input_ids"]
 

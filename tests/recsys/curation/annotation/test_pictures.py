@@ -24,7 +24,7 @@ from vision.report.calibration import at_temperature, fit_temperature
 LEVELS = ("category_1", "category_2")
 
 
-def test_columns_are_those_of_the_heads_and_the_product_has_none(
+def test_every_head_but_that_of_the_product_has_columns(
     bundle: Bundle, pictures: list[Path]
 ) -> None:
     assert annotate(bundle, pictures).schema == {
@@ -38,7 +38,7 @@ def test_columns_are_those_of_the_heads_and_the_product_has_none(
     }
 
 
-def test_attributes_are_the_likeliest_classes_of_the_tower(
+def test_attributes_are_the_most_probable_classes_of_the_tower(
     bundle: Bundle, pictures: list[Path]
 ) -> None:
     found = annotate(bundle, pictures, min_probability=0.0)
@@ -121,7 +121,7 @@ def test_one_level_is_a_category_too(headed: Callable[..., Bundle], pictures: li
     assert set(found["category"].list.join(" > ")) <= set(CLASSES["category_2"])
 
 
-def test_a_path_that_ends_early_is_a_whole_category(
+def test_a_path_that_ends_early_is_a_complete_category(
     headed: Callable[..., Bundle], pictures: list[Path]
 ) -> None:
     early = headed({**CLASSES, "category_1": ["Books", "Home", "Toys"]})
@@ -166,16 +166,14 @@ def test_odd_pictures_are_annotated(bundle: Bundle, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", broken())
-def test_broken_pictures_are_refused_by_position(
+def test_broken_pictures_are_refused_by_index(
     bundle: Bundle, pictures: list[Path], name: str
 ) -> None:
     with pytest.raises(InvalidImageError, match="image 8: "):
         annotate(bundle, [*(path.read_bytes() for path in pictures), broken()[name]])
 
 
-def test_arguments_that_cannot_be_used_are_named(
-    bundle: Bundle, pictures: list[Path], tmp_path: Path
-) -> None:
+def test_invalid_arguments_are_named(bundle: Bundle, pictures: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"min_probability must be from 0 to 1, got 1.5"):
         annotate(bundle, pictures, min_probability=1.5)
     with pytest.raises(ValueError, match=r"targets category_1, .*, got 'usage'"):

@@ -1,4 +1,4 @@
-"""The one command, ``recsys``: the composition root, and the only room that may import serving.
+"""The command ``recsys``, which may import every other package, serving included.
 
-Imports of torch and of serving are inside the commands, so that ``recsys --help`` is quick.
+Commands import torch and serving when they run, so that ``recsys --help`` is fast.
 """

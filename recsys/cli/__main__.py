@@ -1,4 +1,4 @@
-"""Let ``python -m recsys.cli`` be the command too."""
+"""Run the command line by ``python -m recsys.cli``."""
 
 from recsys.cli.app import main
 

@@ -1,4 +1,4 @@
-"""Commands that fill a catalogue."""
+"""Commands that annotate pictures and find variants."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Certainty:
-    """How sure a guess must be, and what its probability is checked against."""
+    """How probable a guess must be, and photos to calibrate probabilities on."""
 
     min_probability: Annotated[
-        float, typer.Option(help="Guesses that are less probable are left empty.")
+        float, typer.Option(help="Lowest probability of a guess that is filled in.")
     ] = 0.5
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="Configuration whose val photos the probabilities are calibrated on."),
+        typer.Option(help="Configuration of a shop, to calibrate probabilities on its val photos."),
     ] = None
 
 
@@ -31,9 +31,14 @@ class Certainty:
 def annotate(
     bundle: BundlePath,
     table: Annotated[
-        Path, typer.Option("--items", "--photos", help="Table with pictures; may be a glob.")
+        Path,
+        typer.Option(
+            "--items",
+            "--photos",
+            help="Table of items or photos with an image column; may be a glob.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Parquet file for a row per picture.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, one row per picture.")],
     certainty: Certainty,
     images_root: ImagesRoot = None,
     device: Annotated[
@@ -41,7 +46,7 @@ def annotate(
     ] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Fill a catalogue: guess category, attributes and colours from the pictures."""
+    """Annotate pictures with category, attributes and colours."""
     from recsys import Bundle
     from recsys.curation.annotation import annotate_table
     from vision.device import resolve_device
@@ -70,7 +75,7 @@ def annotate(
 def _fit(
     bundle: "Bundle", config: Path | None, *, device: str, progress: bool
 ) -> dict[str, float] | None:
-    """Return temperatures fitted on a shop's val photos, None without a configuration."""
+    """Return temperatures fitted on the val photos of a shop; None without a configuration."""
     if config is None:
         return None
     from recsys.cli.vision.inputs import load_samples, required
@@ -84,10 +89,10 @@ def _fit(
 
 def variants(
     bundle: BundlePath,
-    out: Annotated[Path, typer.Option(help="Parquet file for the groups.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, one row per variant.")],
     as_json: Json = False,
 ) -> None:
-    """Find the items that are one product in several colours or sizes."""
+    """Find items that are one product in several colours or sizes."""
     from recsys import Bundle
     from recsys.curation.variants import find_variants
 

@@ -1,4 +1,4 @@
-"""Put the commands together and turn expected errors into one line."""
+"""Collect the commands, and print an expected error as one line."""
 
 import logging
 import sys
@@ -51,7 +51,7 @@ app.add_typer(text.build_app(), name="text")
 app.add_typer(vision.build_app(), name="vision")
 
 
-# An error of the system is often a full disk or a missing permission, so it gets other words.
+# An OSError is often a full disk or a missing permission, so it has its own message.
 DEFECT = "this is a defect of vitrine-recsys, not of your input; please report the lines above"
 SYSTEM = "the operating system refused; if disk, permissions and network are fine, it is a defect"
 
@@ -59,8 +59,8 @@ SYSTEM = "the operating system refused; if disk, permissions and network are fin
 def main() -> None:
     """Run the command line.
 
-    An expected error is one line on stderr and exit status 2. Any other keeps its traceback, with a
-    line that says what it is, and exit status 1.
+    An expected error prints one line on stderr and exits with status 2. Any other error prints its
+    traceback and a line that says what kind of error it is, and exits with status 1.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:

@@ -1,4 +1,4 @@
-"""The demo: a generated shop from tables to answers of a running service."""
+"""The demo: from the tables of a generated shop to the answers of a running service."""
 
 import asyncio
 import shutil
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 # Fixed, so that everybody who runs the demo sees the same shop and the same figures.
 END = datetime(2026, 1, 1, tzinfo=UTC)
-N_USERS = 6_000  # enough to tell the full model from its ablations by their intervals
+N_USERS = 6_000  # enough for intervals that separate the full model from its ablations
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="Folder for the shop, bundle, report.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for shop, bundle and report.")] = Path(
         "out/demo"
     ),
-    seed: Annotated[int, typer.Option(help="Of the shop.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the generated shop.")] = 0,
 ) -> None:
-    """Generate a shop, train on it, evaluate, serve it and ask the service."""
+    """Generate a shop, train and evaluate a bundle, serve it and query the service."""
     from recsys.config import load_config
     from recsys.evaluation.page import write_report
     from recsys.evaluation.run_report import report_run
@@ -46,12 +46,12 @@ def run(
     report_path = write_report(report, out)
     print_report(report)
     console.rule("serve")
-    asyncio.run(_ask_service(result.bundle, shop, out / "state"))
+    asyncio.run(_query_service(result.bundle, shop, out / "state"))
     console.rule("done")
     console.print(
         f"In {time.monotonic() - start:.0f} s: a shop of {shop.n_items:,} items and "
         f"{shop.n_events:,} events, its towers, item space, user encoder and ranker trained, "
-        "evaluated, bundled, served and asked."
+        "evaluated, bundled, served and queried."
     )
     console.print(f"  bundle  {result.bundle}")
     console.print(f"  report  {report_path}")
@@ -68,12 +68,12 @@ def _generate(folder: Path, seed: int) -> "Shop":
         return generate_shop(folder, end=END, n_users=N_USERS, seed=seed, progress=advance)
 
 
-async def _ask_service(bundle: Path, shop: "Shop", state: Path) -> None:
+async def _query_service(bundle: Path, shop: "Shop", state: Path) -> None:
     from serving.client import AsyncClient
     from serving.config import build_config
     from serving.rpc.server import Service
 
-    shutil.rmtree(state, ignore_errors=True)  # what an earlier demo told the service
+    shutil.rmtree(state, ignore_errors=True)  # events and items of an earlier demo
     service = await Service.start(bundle, build_config({}, port=0, state=state))
     console.print(f"gRPC on {service.address}, Redis embedded in {state}")
     try:
@@ -143,14 +143,14 @@ async def _upsert(client: "AsyncClient", shop: "Shop") -> None:
 
     from serving.client import Item
 
-    # A product of the same makers that the shop does not carry yet.
+    # A product of the same brands that is not in the catalogue yet.
     stranger = pl.read_parquet(shop.unknown).filter(split="val").row(0, named=True)
     picture = (shop.images / stranger["image"]).read_bytes()
     title = "Solveig aurora nightlight"
     item = Item("new-product", title, category=tuple(stranger["category"]), price=25.0)
     await client.add_items([item], {"new-product": picture})
     found = await client.search(title, picture, k=3)
-    await _print_answer(client, f'upserted "{title}", then searched for it', found)
+    await _print_answer(client, f'added "{title}", then searched for it', found)
 
 
 async def _print_answer(client: "AsyncClient", title: str, answer: "Answer") -> None:

@@ -11,16 +11,17 @@ from recsys.cli.output import console, print_json
 
 def duplicates(
     bundle: BundlePath,
-    out: Annotated[Path, typer.Option(help="File to write: .parquet, .json or .html.")],
+    out: Annotated[Path, typer.Option(help="File to write, .parquet, .json or .html.")],
     images_root: Annotated[
-        Path | None, typer.Option(help="Folder of the pictures; unset compares their names.")
+        Path | None,
+        typer.Option(help="Folder of the pictures, to compare their bytes; their names if unset."),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="Lowest cosine of two embeddings to link items.")
+        float, typer.Option(help="Lowest cosine of the embeddings of two linked items.")
     ] = 0.99,
     as_json: Json = False,
 ) -> None:
-    """Report items of the catalogue that are there twice: same title, picture or embedding."""
+    """Find items of the catalogue that seem to be one product, by title, picture or embedding."""
     from recsys import Bundle
     from recsys.curation.duplicates import check_format, find_duplicates, write_report
 

@@ -13,13 +13,13 @@ from recsys.errors import InvalidArgumentError
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how the work is done."""
+    """Machine and number format of the computation."""
 
     shard: Annotated[
-        str | None, typer.Option(help="i/n: the i-th of n shares of the items, from 0/n.")
+        str | None, typer.Option(help="Share of the items to embed, as i/n with i from 0 to n - 1.")
     ] = None
     engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Compute here, or on a Ray cluster.")
+        Literal["local", "ray"], typer.Option(help="Compute on this machine, or on a Ray cluster.")
     ] = "local"
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Device that the networks run on.")
@@ -33,23 +33,21 @@ class Compute:
 @with_options
 def embed(
     bundle: BundlePath,
-    out: Annotated[
-        Path, typer.Option(help="Folder for Parquet parts, or one file that ends in .parquet.")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder for Parquet parts, or one .parquet file.")],
     compute: Compute,
     items: Annotated[Path | None, typer.Option(help="Items table to embed; may be a glob.")] = None,
-    texts: Annotated[Path | None, typer.Option(help="Text file, one query a line.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Text file with one query per line.")] = None,
     images_root: ImagesRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Embed items or texts into the item space, in bounded memory; goes on where it stopped."""
+    """Embed items or texts in bounded memory; an interrupted run continues where it stopped."""
     from recsys import Bundle
     from recsys.bulk import EmbedOptions, Shard, embed_items, embed_texts
     from recsys.bulk.parts import WHOLE
     from vision.device import resolve_device
 
     if (items is None) == (texts is None):
-        raise InvalidArgumentError("embed must be given one of --items and --texts")
+        raise InvalidArgumentError("embed needs exactly one of --items and --texts")
     place = str(resolve_device(compute.device))
     if texts is not None:
         if compute.shard is not None or compute.engine != "local":
@@ -60,7 +58,7 @@ def embed(
         else:
             console.print(f"{count:,} embeddings in {out}")
         return
-    assert items is not None, "one of the two is given"
+    assert items is not None, "checked above"
     share = WHOLE if compute.shard is None else Shard.parse(compute.shard)
     options = EmbedOptions(
         images_root=images_root,

@@ -11,19 +11,19 @@ import typer
 
 from recsys.errors import FileAccessError, InvalidArgumentError
 
-BundlePath = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
-Config = Annotated[Path, typer.Argument(help="Configuration of the shop.")]
+BundlePath = Annotated[Path, typer.Argument(help="Bundle, or folder of bundles.")]
+Config = Annotated[Path, typer.Argument(help="Configuration file of the shop.")]
 ImagesRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder that image paths are relative to; that of the table if unset."),
+    typer.Option(help="Folder that image paths are relative to; the table's folder if unset."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command whose dataclass parameters are replaced by one option for each field.
+    """Return a command with one option for each field of its dataclass parameters.
 
-    It keeps commands with many options readable, as in::
+    This keeps commands with many options readable::
 
         @dataclass(frozen=True)
         class Prices:
@@ -34,7 +34,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         def search(text: str, prices: Prices) -> None: ...
 
     Args:
-        command: Function for typer; options of a dataclass come where its parameter stands.
+        command: Function for typer. The options of a dataclass take the place of its parameter.
     """
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Any] = {
@@ -77,7 +77,7 @@ def read_file(path: Path) -> bytes:
     """Return the bytes of a file that an option names.
 
     Raises:
-        FileAccessError: If it cannot be read.
+        FileAccessError: If the file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -86,10 +86,10 @@ def read_file(path: Path) -> bytes:
 
 
 def check_suffix(out: Path, *known: str) -> None:
-    """Raise if the name of a file to write does not end in one of the suffixes.
+    """Check that the name of a file to write ends in one of the suffixes.
 
     Raises:
-        InvalidArgumentError: If it does not; the message has the suffixes.
+        InvalidArgumentError: If the suffix is another; the message has the known ones.
     """
     if out.suffix not in known:
         raise InvalidArgumentError(f"out must end in {' or '.join(known)}, got {out.name!r}")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from recsys.evaluation.results import Report
     from recsys.recommender import Recommender
 
-# Titles and paths are data: what looks like markup in them is none, and a path stays in one piece.
+# Titles and paths are data: their brackets are printed as they are, and a path is never wrapped.
 console = Console(markup=False, soft_wrap=True)
 
 
@@ -37,7 +37,7 @@ def print_json(value: Any) -> None:
 
 
 def write_picture(picture: "Image", path: Path) -> None:
-    """Write a picture in the format of its name's suffix, whole or not at all.
+    """Write an image in the format of the file's suffix, whole or not at all.
 
     Raises:
         FileAccessError: If the file cannot be written.
@@ -84,7 +84,7 @@ def why(result: "Result") -> str:
 
 
 def announce_stage(stage: str) -> None:
-    """Print the name of a stage that begins."""
+    """Print the name of a stage at its start."""
     console.print(stage, style="bold")
 
 
@@ -120,13 +120,13 @@ def print_report(report: "Report") -> None:
 
 
 def interval(estimate: "Estimate") -> str:
-    """Return a mean with its interval."""
+    """Return a mean with its interval as text."""
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 @contextmanager
 def progress_bar(*, visible: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that shows how far a named task is: name, done, total."""
+    """Yield a function that shows the progress of a task, by its name, steps done and total."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Commands that ask a bundle in-process: recommend, similar, search, identify."""
+"""Commands that query a bundle without a service: recommend, similar, search, identify."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,17 +20,19 @@ Count = Annotated[int, typer.Option("-k", "--k", help="Maximum number of results
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """What a result must be; the options that make a ``Filters``."""
+    """Conditions on the results, from which ``filters`` makes a ``Filters``."""
 
     category: Annotated[
-        list[str] | None, typer.Option(help="Level of the category path, coarse to fine.")
+        list[str] | None,
+        typer.Option(help="Category level; repeat it from coarse to fine."),
     ] = None
     attribute: Annotated[
-        list[str] | None, typer.Option(help="Attribute that items must have, as name=value.")
+        list[str] | None,
+        typer.Option(help="Attribute of the items, as name=value; may be repeated."),
     ] = None
     price_min: Annotated[float | None, typer.Option(help="Lowest price.")] = None
     price_max: Annotated[float | None, typer.Option(help="Highest price.")] = None
-    unavailable: Annotated[bool, typer.Option(help="Also items that cannot be bought now.")] = False
+    unavailable: Annotated[bool, typer.Option(help="Include items that are not available.")] = False
 
     def filters(self) -> "Filters":
         """Return the filters that the options describe."""
@@ -47,12 +49,12 @@ class FilterOptions:
 
 def recommend(
     bundle: BundlePath,
-    user: Annotated[str, typer.Argument(help="User id; an unknown one is a newcomer.")],
+    user: Annotated[str, typer.Argument(help="User id; an unknown user counts as new.")],
     k: Count = 10,
     at: Annotated[
         datetime | None, typer.Option(help="Moment of the request, UTC; now if unset.")
     ] = None,
-    exclude_seen: Annotated[bool, typer.Option(help="Leave out what the user has met.")] = False,
+    exclude_seen: Annotated[bool, typer.Option(help="Leave out items in the history.")] = False,
     as_json: Json = False,
 ) -> None:
     """Recommend items to a user."""
@@ -77,7 +79,7 @@ def similar(
     k: Count = 10,
     as_json: Json = False,
 ) -> None:
-    """Find the items most like an item."""
+    """Find the items most similar to an item."""
     from recsys import Recommender
 
     recommender = Recommender.load(bundle)
@@ -90,15 +92,15 @@ def search(
     bundle: BundlePath,
     filters: FilterOptions,
     text: Annotated[str | None, typer.Argument(help="Words to search for.")] = None,
-    image: Annotated[Path | None, typer.Option(help="A picture to search by.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Image file to search by.")] = None,
     mode: Annotated[
         Literal["hybrid", "vector", "lexical"],
-        typer.Option(help="By embeddings and the items' words, or by one of the two."),
+        typer.Option(help="Search by embedding and words (hybrid), by embedding, or by words."),
     ] = "hybrid",
     k: Count = 10,
     as_json: Json = False,
 ) -> None:
-    """Search by words, by a picture, or by both ("this, but in blue")."""
+    """Search by words, by an image, or by both ("this, but in blue")."""
     from recsys import Recommender
 
     recommender = Recommender.load(bundle)
@@ -117,11 +119,11 @@ def _pair(attribute: str) -> tuple[str, str]:
 
 def identify(
     bundle: BundlePath,
-    photo: Annotated[Path, typer.Argument(help="A photo file.", exists=True, dir_okay=False)],
+    photo: Annotated[Path, typer.Argument(help="Photo file.", exists=True, dir_okay=False)],
     k: Count = 5,
     as_json: Json = False,
 ) -> None:
-    """Tell which product is on a photo, or that it is not in the catalogue."""
+    """Identify the product on a photo, or say that it is not in the catalogue."""
     from recsys import ProductIdentifier, Recommender
 
     recommender = Recommender.load(bundle)
@@ -145,7 +147,7 @@ def identify(
 
 
 def describe(answer: "Identification") -> str:
-    """Return what can be said of a photo, and how sure it is."""
+    """Return the answer for a photo, with its probability, as one line."""
     group = answer.product_group
     if group is None:
         said = {"unsure": "not sure", "unknown": "probably not in the catalogue"}[answer.verdict]

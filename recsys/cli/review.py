@@ -1,4 +1,4 @@
-"""Commands that ask a person about uncertain photos, and take the labels."""
+"""Commands that write uncertain photos for a person to label, and read the labels."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from recsys.cli.output import console, print_json
 def build_app() -> typer.Typer:
     """Return the commands under ``recsys review``."""
     app = typer.Typer(
-        help="Have a person label the photos that a bundle is unsure of.", no_args_is_help=True
+        help="Let a person label the photos that a bundle is unsure of.", no_args_is_help=True
     )
     app.command("ask")(ask)
     app.command("learn")(learn)
@@ -21,12 +21,12 @@ def build_app() -> typer.Typer:
 
 def ask(
     bundle: BundlePath,
-    photos: Annotated[Path, typer.Argument(help="A folder of photos, or a photos table.")],
+    photos: Annotated[Path, typer.Argument(help="Folder of photos, or a photos table.")],
     out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")],
     images_root: ImagesRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Write a table of the photos that no product can be named for, most useful to label first."""
+    """Write a table of the photos whose product is uncertain, most useful to label first."""
     from recsys import Bundle, ProductIdentifier, Recommender
     from recsys.curation.review import SUFFIXES, find_pool, write_table
     from recsys.curation.review import ask as run
@@ -44,12 +44,12 @@ def ask(
 
 def learn(
     bundle: BundlePath,
-    labelled: Annotated[Path, typer.Argument(help="The table of `ask`, with item_id filled in.")],
-    photos: Annotated[Path, typer.Argument(help="Photos table to put the labels into.")],
+    labelled: Annotated[Path, typer.Argument(help="Table from `ask`, with item_id filled in.")],
+    photos: Annotated[Path, typer.Argument(help="Photos table to add the labels to.")],
     images_root: ImagesRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Put a person's labels into the photos table, which the next training reads."""
+    """Add a person's labels to the photos table, which the next training reads."""
     from recsys import Bundle
     from recsys.curation.review import learn as run
 
@@ -59,6 +59,6 @@ def learn(
         print_json({**added._asdict(), "file": photos})
         return
     console.print(
-        f"{photos}: {added.n_new:,} new photos, {added.n_labelled:,} got another item; "
-        f"{added.n_empty:,} rows were not filled in"
+        f"{photos}: {added.n_new:,} new photos, {added.n_labelled:,} with another item; "
+        f"{added.n_empty:,} rows without a label"
     )

@@ -12,15 +12,21 @@ from recsys.cli.output import console
 def serve(
     bundle: BundlePath,
     redis: Annotated[
-        str | None, typer.Option(help='"embedded", or redis://…, rediss://…, unix://….')
+        str | None,
+        typer.Option(help='Redis to use: "embedded", redis://…, rediss://… or unix://….'),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind; loopback by default.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to bind; 0 picks a free one.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; loopback by default.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 picks a free port.")
+    ] = None,
     state: Annotated[
-        Path | None, typer.Option(help="Folder of the embedded Redis; outlives bundles.")
+        Path | None,
+        typer.Option(help="Folder of the embedded Redis, kept when the bundle changes."),
     ] = None,
 ) -> None:
-    """Serve a bundle over gRPC until stopped. What is not given comes from RECSYS_* variables."""
+    """Serve a bundle over gRPC until stopped; RECSYS_* variables set options left out here."""
     from serving.rpc.server import serve as serve_forever
 
     serve_forever(

@@ -1,4 +1,4 @@
-"""Commands on tables: check them, import published data sets."""
+"""Commands that check tables and import published data sets."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +11,13 @@ from recsys.cli.output import console, print_json, progress_bar
 
 def check(
     config: Annotated[Path, typer.Argument(help="Configuration whose [data] names the tables.")],
-    out: Annotated[Path, typer.Option(help="Folder for the rows that failed.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the rows that fail a rule.")] = Path(
         "quarantine"
     ),
-    strict: Annotated[bool, typer.Option(help="Fail if any row does.")] = False,
+    strict: Annotated[bool, typer.Option(help="Exit with an error if any row fails.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the three tables and write the rows that fail, with the rule each failed."""
+    """Check the three tables, and write the rows that fail with the rule they break."""
     from recsys.config import load_config
     from recsys.pipeline import check_tables
 
@@ -39,16 +39,16 @@ def check(
         for line in quarantine.lines():
             console.print(f"  {line}", highlight=False)
         for file in files:
-            console.print(f"the rows are in {file}")
+            console.print(f"failed rows in {file}")
     if strict:
         quarantine.require_empty()
 
 
 def import_source(
     source: Annotated[
-        str, typer.Argument(help="grocery-store, online-retail, myntra, amazon-beauty.")
+        str, typer.Argument(help="Data set: grocery-store, online-retail, myntra or amazon-beauty.")
     ],
-    src: Annotated[Path, typer.Argument(help="The published file or folder.")],
+    src: Annotated[Path, typer.Argument(help="Published file or folder.")],
     out: Annotated[Path, typer.Argument(help="Folder to write items, events and photos to.")],
     as_json: Json = False,
 ) -> None:

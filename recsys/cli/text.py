@@ -1,4 +1,4 @@
-"""The command for the text tower alone: what it knows."""
+"""The command that measures the text tower."""
 
 from dataclasses import asdict, astuple
 from functools import partial
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def build_app() -> typer.Typer:
     """Return the commands under ``recsys text``."""
     app = typer.Typer(help="Measure the text tower.", no_args_is_help=True)
-    app.callback()(_group)  # or typer would make its only command the group itself
+    app.callback()(_group)  # without a callback, typer would replace the group by its only command
     app.command("report")(report)
     return app
 
@@ -33,11 +33,11 @@ def report(
     config: Config,
     out: Annotated[Path, typer.Option(help="Folder for text.html and text.json.")],
     before: Annotated[
-        bool, typer.Option(help="Also measure the encoder that fine-tuning began with.")
+        bool, typer.Option(help="Also measure the encoder before fine-tuning.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the text tower on the bundle's items: search and classes."""
+    """Measure how well the text tower finds and classifies the bundle's items."""
     from recsys import Bundle
     from recsys.config import load_config
     from text.networks.build import build_encoder
@@ -68,7 +68,7 @@ def report(
 
 
 def _samples(bundle: "Bundle") -> "Samples":
-    """Return the bundle's texts; those that go together do so in events that no tower has seen."""
+    """Return the bundle's texts, paired by the events that no tower was trained on."""
     from recsys.training.labels import item_labels
     from recsys.training.pairs import item_pairs
     from recsys.training.samples import text_samples
@@ -81,7 +81,7 @@ def _samples(bundle: "Bundle") -> "Samples":
 
 
 def _figures(measured: "TextReport") -> dict[str, object]:
-    """Return what the tables say."""
+    """Return the figures of the tables."""
     values = asdict(measured)
     return {name: values[name] for name in ("searches", "scripts", "targets")}
 

@@ -1,4 +1,4 @@
-"""Commands that train and evaluate."""
+"""Commands that train and evaluate a bundle."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,28 +18,27 @@ from recsys.errors import InvalidArgumentError
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="Configuration; see docs/training.md.")],
+    config: Annotated[Path, typer.Argument(help="Configuration file; see docs/training.md.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of bundles; needed unless --preview is given.")
+        Path | None, typer.Option(help="Folder of bundles; required without --preview.")
     ] = None,
-    strict: Annotated[bool, typer.Option(help="Fail if any row of a table does.")] = False,
+    strict: Annotated[bool, typer.Option(help="Exit with an error if any row fails.")] = False,
     preview: Annotated[
         Path | None,
-        typer.Option(help="Only write this picture, such as a PNG: what training will see."),
+        typer.Option(help="Image file to write instead of training, with augmented pictures."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a bundle; stages whose inputs have not changed are skipped.
 
-    Also measures it on what was held out, and writes report.html and metrics.json beside it.
+    The bundle is evaluated on the held-out events and photos, and report.html and metrics.json are
+    written beside it.
     """
     if preview is not None:
         _preview(config, preview, as_json=as_json)
         return
     if out is None:
-        raise InvalidArgumentError(
-            "--out must be the folder of bundles, got none; only --preview needs none"
-        )
+        raise InvalidArgumentError("--out must be the folder of bundles, unless --preview is used")
     _check_alone()
     from recsys.config import load_config
     from recsys.evaluation.page import write_report
@@ -74,10 +73,10 @@ def train(
 
 
 def _check_alone() -> None:
-    """Do nothing if this process is the only one.
+    """Check that torchrun has not started several processes, which would all train the same.
 
     Raises:
-        InvalidArgumentError: If torchrun started several, each of which would train all of it.
+        InvalidArgumentError: If there is more than one process.
     """
     from vision.training.processes import current_shard
 
@@ -113,7 +112,7 @@ def _check_picture_name(out: Path) -> None:
     known = Image.registered_extensions()
     if known.get(out.suffix.lower()) not in Image.SAVE:
         raise InvalidArgumentError(
-            "preview must end in the suffix of a picture format that can be written, such as "
+            "preview must end in the suffix of an image format that can be written, such as "
             f".png, .jpg or .webp, got {out.name!r}"
         )
 
@@ -121,12 +120,14 @@ def _check_picture_name(out: Path) -> None:
 def evaluate(
     bundle: BundlePath,
     config: Annotated[
-        Path | None, typer.Option(help="Configuration with the photos table, to score photos too.")
+        Path | None, typer.Option(help="Configuration of the shop, to score its test photos too.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for report.html, metrics.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html and metrics.json.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score the events after the split, beside the baselines, and the test photos."""
+    """Score a bundle on the events after the split, beside baselines, and on test photos."""
     from recsys import Bundle
     from recsys.config import EvaluationConfig, load_config
     from recsys.evaluation.page import metrics, write_report

@@ -1,4 +1,4 @@
-"""Commands for the vision tower alone: what it knows, why, what to label next, how to train it."""
+"""Commands for the vision tower: measure, explain, select photos to label, tune and export."""
 
 import typer
 

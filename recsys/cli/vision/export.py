@@ -1,25 +1,27 @@
-"""The command that writes a tower for other runtimes."""
+"""The command that exports the vision tower to ONNX."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from recsys.cli.options import BundlePath, Json
 from recsys.cli.output import console, print_json
-from recsys.cli.vision.inputs import BundleFolder, Json, load_samples, required
+from recsys.cli.vision.inputs import load_samples, required
 
 CALIBRATION_PICTURES = 200  # enough for the range of every activation
 
 
 def export(
-    bundle: BundleFolder,
+    bundle: BundlePath,
     out: Annotated[Path, typer.Option(help="Folder for the ONNX files and their config.json.")],
     config: Annotated[
-        Path | None, typer.Option(help="Configuration whose pictures calibrate an int8 version.")
+        Path | None,
+        typer.Option(help="Configuration of the shop, whose pictures calibrate an int8 version."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the tower as ONNX, and as int8 ONNX where a configuration is given."""
+    """Write the tower as ONNX, and with a configuration as int8 ONNX too."""
     from recsys import Bundle
     from recsys.config import load_config
     from vision.deploy.export import INT8_FILE, MODEL_FILE, export_onnx

@@ -1,4 +1,4 @@
-"""What the commands are given: their arguments, and the pictures and tower that these name."""
+"""Load the pictures and the tower that the vision commands work on."""
 
 from collections.abc import Iterable, Sized
 from pathlib import Path
@@ -14,18 +14,16 @@ if TYPE_CHECKING:
     from recsys.training.samples import PictureSamples
     from vision.tower import VisionTower
 
-BundleFolder = Annotated[Path, typer.Argument(help="A bundle, or a folder of bundles.")]
-Config = Annotated[Path, typer.Argument(help="Configuration of the shop.")]
 Target = Annotated[
-    str | None, typer.Option(help="Such as attribute_colour; the finest category if unset.")
+    str | None,
+    typer.Option(help="Target, such as attribute_colour; the finest category level if unset."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Pictures = TypeVar("Pictures", bound=Sized)
 
 
 def load_tower(bundle: Path, settings: "TrainConfig") -> "VisionTower":
-    """Return a bundle's tower on the device that the configuration wants."""
+    """Return the vision tower of a bundle, on the device of the configuration."""
     from recsys import Bundle
     from vision.device import resolve_device
 
@@ -33,7 +31,7 @@ def load_tower(bundle: Path, settings: "TrainConfig") -> "VisionTower":
 
 
 def load_samples(settings: "TrainConfig", *, progress: bool) -> "PictureSamples":
-    """Return a shop's pictures, by what they are for, with their labels."""
+    """Return the labelled pictures of a shop, by split."""
     from recsys.pipeline import load_tables
     from recsys.training.samples import label_pictures, picture_samples
 
@@ -43,9 +41,9 @@ def load_samples(settings: "TrainConfig", *, progress: bool) -> "PictureSamples"
 
 
 def finest(targets: Iterable[str]) -> str:
-    """Return the finest category level; the last target where there are no categories.
+    """Return the finest category level, or the last target of a shop without categories.
 
-    The last target of a shop is often the product itself, of which there are few pictures each.
+    The last of all targets is often the product itself, with few pictures for each.
     """
     names = list(targets)
     categories = [name for name in names if name.startswith("category_")]
@@ -56,18 +54,8 @@ def required(pictures: Pictures | None, config: Path, wanted: str) -> Pictures:
     """Return the pictures.
 
     Raises:
-        InvalidArgumentError: If there are none.
+        InvalidArgumentError: If the pictures are None or empty.
     """
     if not pictures:
         raise InvalidArgumentError(f"{config} must have {wanted}, got none")
     return pictures
-
-
-def check_suffix(out: Path, *known: str) -> None:
-    """Do nothing if the file's name ends in one of the suffixes.
-
-    Raises:
-        InvalidArgumentError: If it does not.
-    """
-    if out.suffix not in known:
-        raise InvalidArgumentError(f"out must end in {' or '.join(known)}, got {out.name!r}")

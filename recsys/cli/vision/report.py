@@ -1,4 +1,4 @@
-"""The command that measures a tower on test photos."""
+"""The command that measures the vision tower on test photos."""
 
 from dataclasses import asdict, astuple
 from functools import partial
@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recsys.cli.options import BundlePath, Config, Json
 from recsys.cli.output import console, interval, print_json, print_rows
-from recsys.cli.vision.inputs import (
-    BundleFolder,
-    Config,
-    Json,
-    load_samples,
-    load_tower,
-    required,
-)
+from recsys.cli.vision.inputs import load_samples, load_tower, required
 from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -26,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def report(
-    bundle: BundleFolder,
+    bundle: BundlePath,
     config: Config,
     out: Annotated[Path, typer.Option(help="Folder for vision.html and vision.json.")],
-    robustness: Annotated[bool, typer.Option(help="Also ask about damaged pictures.")] = True,
+    robustness: Annotated[bool, typer.Option(help="Also measure on damaged photos.")] = True,
     before: Annotated[
-        bool, typer.Option(help="Also measure the pretrained backbone, before fine-tuning.")
+        bool, typer.Option(help="Also measure the pretrained backbone before fine-tuning.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the tower on the test photos: per class, calibration, robustness, what is hardest."""
+    """Measure the tower on test photos: classes, calibration, robustness, hardest photos."""
     from recsys.config import load_config
     from vision.report import EvaluationOptions, evaluate_tower, write_report
 
@@ -65,28 +59,28 @@ def report(
 
 
 def _untrained(settings: "TrainConfig", samples: "PictureSamples") -> "VisionTower":
-    """Return the tower as fine-tuning finds it, with classifiers that need no training."""
+    """Return the tower before fine-tuning, with classifiers by class means."""
     from vision.device import resolve_device
     from vision.finetuning import build_tower
     from vision.labelling.class_means import with_class_means
 
     if settings.vision.pretraining is not None:
         raise InvalidArgumentError(
-            "--before needs the weights that fine-tuning began with, and [vision.pretraining] "
-            "leaves them beside the bundles: set pretrained to OUT/.stages/vision-KEY/checkpoints/"
-            "pretraining/backbone and take the table [vision.pretraining] out"
+            "--before needs the weights from before fine-tuning, which [vision.pretraining] keeps "
+            "beside the bundles: set pretrained to OUT/.stages/vision-KEY/checkpoints/"
+            "pretraining/backbone and remove the table [vision.pretraining]"
         )
     if not settings.vision.pretrained:
         raise InvalidArgumentError(
-            "--before needs a pretrained backbone, got pretrained = false: random weights know "
-            "nothing to measure"
+            "--before needs a pretrained backbone, got pretrained = false: random weights have "
+            "learned nothing to measure"
         )
     tower = build_tower(samples.train.classes, settings.vision)
     return with_class_means(tower.to(resolve_device(settings.device)), samples.train)
 
 
 def _figures(measured: "TowerReport") -> dict[str, dict[str, object]]:
-    """Return the headline of every target."""
+    """Return the main figures of every target."""
     return {
         name: {
             "photos": one.n_pictures,

@@ -1,22 +1,13 @@
-"""The command that says which photos to label next."""
+"""The command that selects the photos to label next."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from recsys.cli.options import BundlePath, Config, Json, check_suffix
 from recsys.cli.output import console, print_json
-from recsys.cli.vision.inputs import (
-    BundleFolder,
-    Config,
-    Json,
-    Target,
-    check_suffix,
-    finest,
-    load_samples,
-    load_tower,
-    required,
-)
+from recsys.cli.vision.inputs import Target, finest, load_samples, load_tower, required
 from recsys.data.files import whole_file
 
 if TYPE_CHECKING:
@@ -24,16 +15,18 @@ if TYPE_CHECKING:
 
 
 def select(
-    bundle: BundleFolder,
+    bundle: BundlePath,
     config: Config,
-    k: Annotated[int, typer.Option("-k", "--k", help="How many photos.")],
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of photos.")],
     out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")],
-    strategy: Annotated[str, typer.Option(help="entropy, margin, core_set or random.")] = "margin",
+    strategy: Annotated[
+        str, typer.Option(help="Strategy: entropy, margin, core_set or random.")
+    ] = "margin",
     target: Target = None,
-    seed: Annotated[int, typer.Option(help="Of random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the strategy random.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Write the photos without a label that are best labelled next, the most wanted first."""
+    """Write the unlabelled photos that are most useful to label next, the best first."""
     from recsys.config import load_config
     from vision.labelling.selection import Pool
     from vision.labelling.selection import select as run
@@ -47,7 +40,7 @@ def select(
         tower,
         Pool(pool, labelled=samples.train.images),
         k,
-        strategy=cast("Strategy", strategy),  # refused where strategies are known
+        strategy=cast("Strategy", strategy),  # vision.labelling refuses an unknown one
         target=target or finest(tower.classes),
         seed=seed,
     )

@@ -1,4 +1,4 @@
-"""Commands that train many towers to choose or to judge a configuration."""
+"""Commands that train many towers, to choose a configuration or to measure its variance."""
 
 import math
 from functools import reduce
@@ -8,30 +8,31 @@ from typing import Annotated, Any
 
 import typer
 
+from recsys.cli.options import Config, Json
 from recsys.cli.output import console, print_json, print_rows
-from recsys.cli.vision.inputs import Config, Json, Target, finest, load_samples, required
+from recsys.cli.vision.inputs import Target, finest, load_samples, required
 from recsys.data.files import whole_file
 from recsys.errors import InvalidArgumentError
 
 
 def tune(
     config: Config,
-    out: Annotated[Path, typer.Option(help="Folder of the search; goes on where it stopped.")],
-    trials: Annotated[int, typer.Option(help="Trials in all.")] = 20,
+    out: Annotated[Path, typer.Option(help="Folder of the search; an interrupted one continues.")],
+    trials: Annotated[int, typer.Option(help="Total number of trials.")] = 20,
     metric: Annotated[
         str | None,
-        typer.Option(help="Such as loss; accuracy of the finest category if unset."),
+        typer.Option(help="Metric, such as loss; accuracy of the finest category if unset."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search the fields of the configuration's search table for the best result on val photos."""
+    """Search the fields of the table [search] for the best result on val photos."""
     from recsys.config import load_config
     from vision.tuning.hyperparameters import SearchPlan, search_hyperparameters
 
     settings = load_config(config)
     if settings.search is None:
         raise InvalidArgumentError(
-            f"{config} must say what to search, such as [search.learning_rate]"
+            f"{config} must have fields to search, such as [search.learning_rate]"
         )
     samples = load_samples(settings, progress=not as_json)
     metric = metric or f"accuracy/{finest(samples.train.classes)}"
@@ -62,14 +63,14 @@ def tune(
 
 def folds(
     config: Config,
-    out: Annotated[Path, typer.Option(help="Folder of the runs; goes on where it stopped.")],
-    count: Annotated[int, typer.Option(help="How many folds.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder of the runs; interrupted ones continue.")],
+    count: Annotated[int, typer.Option(help="Number of folds.")] = 5,
     target: Target = None,
     as_json: Json = False,
 ) -> None:
-    """Cross-validate the configured tower on the pictures that it would be trained on.
+    """Cross-validate the configured tower on its training pictures.
 
-    Every class of the target has about equal shares of all folds.
+    Every class of the target has about the same share of each fold.
     """
     from recsys.config import load_config
     from vision.tuning.folds import cross_validate, split_folds
@@ -88,7 +89,7 @@ def folds(
         device=settings.device,
     )
     if as_json:
-        # JSON has no nan, which is the deviation of a single fold that has the metric.
+        # If one fold alone has the metric, its deviation is NaN, which JSON cannot hold.
         std = {name: None if math.isnan(one) else one for name, one in result.std.items()}
         print_json({"mean": result.mean, "std": std})
         return

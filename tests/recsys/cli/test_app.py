@@ -92,7 +92,7 @@ def test_an_unexpected_error_keeps_its_traceback_and_says_what_it_is(
     def fail(*args: object) -> None:
         raise error
 
-    monkeypatch.setattr("recsys.bundle.Bundle", fail)
+    monkeypatch.setattr("recsys.recommender.Recommender.load", fail)
     monkeypatch.setattr("sys.argv", ["recsys", "similar", "runs/shop", "item-00001"])
     with pytest.raises(SystemExit) as caught:
         main()

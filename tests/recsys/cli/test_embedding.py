@@ -45,7 +45,7 @@ def test_embed_wants_one_of_items_and_texts(
     both = ["--items", "items.csv", "--texts", "texts.txt"]
     for options in ([], both):
         message = refusal("embed", tiny_bundle, "--out", out, *options)
-        assert message == "embed must be given one of --items and --texts"
+        assert message == "embed needs exactly one of --items and --texts"
     assert not out.exists()
 
 

@@ -25,7 +25,7 @@ def test_a_photo_is_asked_about_labelled_and_put_into_the_photos_table(
     )
     table.write_csv(review)
     said = say("review", "learn", tiny_bundle, review, photos, *root)
-    assert "2 new photos, 0 got another item" in said
+    assert "2 new photos, 0 with another item" in said
     assert pl.read_parquet(photos)["image"].to_list() == table["image"].to_list()[:2]
 
 

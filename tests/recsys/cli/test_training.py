@@ -96,14 +96,14 @@ def test_a_preview_in_no_format_is_refused_before_a_table_is_read(
 ) -> None:
     message = refusal("train", tmp_path / "nothing.toml", "--preview", tmp_path / name)
     assert message == (
-        "preview must end in the suffix of a picture format that can be written, such as .png, "
+        "preview must end in the suffix of an image format that can be written, such as .png, "
         f".jpg or .webp, got {name!r}"
     )
 
 
 def test_training_needs_a_folder_of_bundles(config: Path, refusal: Say) -> None:
     message = refusal("train", config)
-    assert message == "--out must be the folder of bundles, got none; only --preview needs none"
+    assert message == "--out must be the folder of bundles, unless --preview is used"
 
 
 def test_training_in_several_processes_is_refused(

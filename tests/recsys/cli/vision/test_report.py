@@ -118,7 +118,7 @@ def test_what_pretraining_learned_is_not_taken_for_what_it_began_with(
         said = refusal(
             "vision", "report", tiny_bundle, config, "--out", tmp_path / "report", "--before"
         )
-        assert said.startswith("--before needs the weights that fine-tuning began with")
+        assert said.startswith("--before needs the weights from before fine-tuning")
         assert "set pretrained to OUT/.stages/vision-KEY/checkpoints/pretraining/backbone" in said
     assert not (tmp_path / "report").exists()
 

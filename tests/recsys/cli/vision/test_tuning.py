@@ -64,7 +64,7 @@ def test_tune_says_what_is_missing(
     command = ("--out", tmp_path / "search")
     config = write()
     said = refusal("vision", "tune", config, *command)
-    assert said == f"{config} must say what to search, such as [search.learning_rate]"
+    assert said == f"{config} must have fields to search, such as [search.learning_rate]"
     said = refusal("vision", "tune", pictureless, *command)
     assert said == f"{pictureless} must have pictures to train on, got none"
     said = refusal("vision", "tune", write(SEARCH), *command, "--trials", 0)

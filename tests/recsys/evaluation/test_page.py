@@ -5,6 +5,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,52 +21,56 @@ from recsys.evaluation.results import (
     RankingTable,
     Report,
     RetrievalRow,
+    Role,
     StageTiming,
     SystemRow,
 )
 
+Attributes = list[tuple[str, str | None]]
 VOID = {"meta", "img", "br", "line", "rect", "path"}
 
 
 class Page(HTMLParser):
     """Texts, attributes and balance of a page's elements."""
 
-    def __init__(self, html):
+    def __init__(self, html: str) -> None:
         super().__init__()
-        self.open, self.attributes, self.texts = [], [], []
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.texts: list[str] = []
         self.feed(html)
         self.close()
         assert self.open == []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: Attributes) -> None:
         self.attributes += [(tag, name, value) for name, value in attrs]
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag: str, attrs: Attributes) -> None:
         self.attributes += [(tag, name, value) for name, value in attrs]
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         self.texts.append(data)
 
     @property
-    def text(self):
+    def text(self) -> str:
         return " ".join(" ".join(self.texts).split())
 
-    def values(self, tag, name):
-        return [value for t, n, value in self.attributes if (t, n) == (tag, name)]
+    def values(self, tag: str, name: str) -> list[str]:
+        return [value or "" for t, n, value in self.attributes if (t, n) == (tag, name)]
 
 
-def picture(colour, side=300):
+def picture(colour: str, side: int = 300) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (side, side), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def row(name, role, mean, gain=None):
+def row(name: str, role: Role, mean: float, gain: Estimate | None = None) -> SystemRow:
     metrics = {
         metric: Estimate(mean, mean - 0.02, mean + 0.02)
         for metric in ("ndcg@10", "recall@20", "hit_rate@10", "mrr@10")
@@ -75,7 +80,7 @@ def row(name, role, mean, gain=None):
 
 
 @pytest.fixture
-def report():
+def report() -> Report:
     ours = row("full model", "ours", 0.345)
     worse = row("EASE (λ = 200)", "baseline", 0.265, Estimate(0.08, 0.06, 0.1))
     better = row("text only", "ablation", 0.4, Estimate(-0.055, -0.07, -0.03))
@@ -106,11 +111,11 @@ def report():
 
 
 @pytest.fixture
-def page(report, tmp_path):
+def page(report: Report, tmp_path: Path) -> Page:
     return Page(write_report(report, tmp_path).read_text("utf-8"))
 
 
-def test_page_says_everything_that_the_report_holds(page):
+def test_page_says_everything_that_the_report_holds(page: Page) -> None:
     for expected in (
         "Corner shop & sons",
         "trained on everything before 2025-11-09T00:00:00+00:00",
@@ -129,7 +134,7 @@ def test_page_says_everything_that_the_report_holds(page):
         assert expected in page.text
 
 
-def test_gain_is_marked_only_where_its_whole_interval_is_on_one_side(page):
+def test_gain_is_marked_only_where_its_whole_interval_is_on_one_side(page: Page) -> None:
     classes = page.values("span", "class")
     assert "+.080 +.060 to +.100" in page.text
     assert "−.055 −.070 to −.030" in page.text
@@ -137,14 +142,14 @@ def test_gain_is_marked_only_where_its_whole_interval_is_on_one_side(page):
     assert classes.count("mean worse") == 1
 
 
-def test_bars_are_drawn_to_one_scale_per_column(page):
+def test_bars_are_drawn_to_one_scale_per_column(page: Page) -> None:
     widths = [float(width) for width in page.values("rect", "width")][:9]
     ndcg = widths[0::3]
     np.testing.assert_allclose(np.array(ndcg) / ndcg[1], [0.345 / 0.4, 1, 0.265 / 0.4], atol=1e-3)
     assert max(ndcg) < 150
 
 
-def test_page_loads_nothing_from_anywhere(page, report, tmp_path):
+def test_page_loads_nothing_from_anywhere(page: Page, report: Report, tmp_path: Path) -> None:
     html = write_report(report, tmp_path).read_text("utf-8")
     assert not re.search(r"https?://|@import|url\(|<script|<link|<iframe", html)
     sources = page.values("img", "src")
@@ -152,35 +157,39 @@ def test_page_loads_nothing_from_anywhere(page, report, tmp_path):
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
 
 
-def test_pictures_are_embedded_as_small_thumbnails(page):
+def test_pictures_are_embedded_as_small_thumbnails(page: Page) -> None:
     data = base64.b64decode(page.values("img", "src")[0].partition(",")[2])
     with Image.open(io.BytesIO(data)) as thumbnail:
         assert thumbnail.size == (160, 160)
         assert np.allclose(np.asarray(thumbnail)[80, 80], [255, 0, 0], atol=8)
 
 
-def test_pictures_beyond_the_budget_are_left_out_and_counted(report, tmp_path):
+def test_pictures_beyond_the_budget_are_left_out_and_counted(
+    report: Report, tmp_path: Path
+) -> None:
     html = write_report(report, tmp_path, picture_budget_bytes=1_500).read_text("utf-8")
     page = Page(html)
     assert len(page.values("img", "src")) == 1
     assert "1 picture is not shown to keep this page small." in page.text
 
 
-def test_picture_that_cannot_be_read_is_counted_and_not_shown(report, tmp_path):
+def test_picture_that_cannot_be_read_is_counted_and_not_shown(
+    report: Report, tmp_path: Path
+) -> None:
     broken = GalleryUser("u8", [], [GalleryItem("Mug", b"not a picture")])
     page = Page(write_report(Report("Shop", "now", gallery=[broken]), tmp_path).read_text("utf-8"))
     assert page.values("img", "src") == []
     assert "1 picture could not be read." in page.text
 
 
-def test_empty_report_is_a_page_without_empty_sections(tmp_path):
+def test_empty_report_is_a_page_without_empty_sections(tmp_path: Path) -> None:
     page = Page(write_report(Report("Shop", "now"), tmp_path).read_text("utf-8"))
     assert "Rows left out of the tables None: every row passed." in page.text
     for section in ("Recommendations", "Search and identification", "Categories", "A few users"):
         assert section not in page.text
 
 
-def test_metrics_file_has_every_number_and_no_picture(report, tmp_path):
+def test_metrics_file_has_every_number_and_no_picture(report: Report, tmp_path: Path) -> None:
     write_report(report, tmp_path)
     values = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
     table = values["rankings"][0]

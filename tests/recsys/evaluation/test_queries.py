@@ -1,5 +1,6 @@
-"""Questions against their definitions as sets, on a history small enough to read."""
+"""Queries against their definitions as sets, on a history small enough to read."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 
 from recsys.data.interactions import Interactions
 from recsys.errors import DataError, LeakageError
-from recsys.evaluation.queries import SCOPES, build_queries
+from recsys.evaluation.queries import SCOPES, Queries, Scope, build_queries
 
 VIEW, BUY = "view", "purchase"
 NOW_US = 100
+
+Split = tuple[Interactions, Interactions]  # before and after the moment
 
 # (user row, item row, kind, time)
 EVENTS = [
@@ -31,7 +34,9 @@ EVENTS = [
 ]
 
 
-def interactions(events, n_users=5, n_items=5):
+def interactions(
+    events: Sequence[tuple[int, int, str, int]], n_users: int = 5, n_items: int = 5
+) -> Interactions:
     columns = np.array([(u, i, (VIEW, BUY).index(kind), t) for u, i, kind, t in events])
     user_rows, item_rows, kinds, timestamps_us = columns.astype(np.int64).T
     return Interactions(
@@ -47,45 +52,45 @@ def interactions(events, n_users=5, n_items=5):
 
 
 @pytest.fixture
-def split():
+def split() -> Split:
     everything = interactions(EVENTS)
     return everything.before(NOW_US), everything.between(NOW_US, 10**6)
 
 
-def answers(queries):
+def answers(queries: Queries) -> dict[int, list[int]]:
     return {
         int(user): rows.tolist()
         for user, rows in zip(queries.user_rows, queries.relevant, strict=True)
     }
 
 
-def test_all_asks_for_every_known_item_taken_after_the_split(split):
+def test_all_asks_for_every_known_item_taken_after_the_split(split: Split) -> None:
     queries = build_queries(*split, now_us=NOW_US, scope="all", target_kinds=[BUY])
     assert answers(queries) == {0: [0, 1], 1: [1]}
     assert queries.candidates.tolist() == [True, True, True, False, False]
     assert [rows.tolist() for rows in queries.excluded] == [[], []]
 
 
-def test_new_asks_only_for_what_the_user_had_not_taken(split):
+def test_new_asks_only_for_what_the_user_had_not_taken(split: Split) -> None:
     queries = build_queries(*split, now_us=NOW_US, scope="new", target_kinds=[BUY])
     # The view of item 1 does not make it an old one: it had not been bought.
     assert answers(queries) == {0: [1]}
     assert [rows.tolist() for rows in queries.excluded] == [[0]]
 
 
-def test_cold_asks_only_for_items_without_history(split):
+def test_cold_asks_only_for_items_without_history(split: Split) -> None:
     queries = build_queries(*split, now_us=NOW_US, scope="cold", target_kinds=[BUY])
     assert answers(queries) == {0: [3]}
     assert queries.candidates.tolist() == [False, False, False, True, True]
 
 
-def test_every_kind_counts_unless_told_otherwise(split):
+def test_every_kind_counts_unless_told_otherwise(split: Split) -> None:
     queries = build_queries(*split, now_us=NOW_US, scope="all")
     assert answers(queries) == {0: [0, 1], 1: [1], 2: [0]}
     assert answers(build_queries(*split, now_us=NOW_US, scope="cold")) == {0: [3], 1: [4]}
 
 
-def test_given_candidates_are_the_catalogue_with_or_without_history(split):
+def test_given_candidates_are_the_catalogue_with_or_without_history(split: Split) -> None:
     catalogue = np.array([True, False, True, True, False])
     queries = build_queries(*split, now_us=NOW_US, scope="all", candidates=catalogue)
     assert answers(queries) == {0: [0, 3], 2: [0]}
@@ -96,7 +101,7 @@ def test_given_candidates_are_the_catalogue_with_or_without_history(split):
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_queries_equal_their_definition_as_sets_on_random_events(scope):
+def test_queries_equal_their_definition_as_sets_on_random_events(scope: Scope) -> None:
     generator = np.random.default_rng(7)
     events = [
         (*generator.integers(0, (20, 30)), (VIEW, BUY)[generator.integers(2)], time)
@@ -120,14 +125,14 @@ def test_queries_equal_their_definition_as_sets_on_random_events(scope):
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_answers_are_candidates_and_never_excluded(split, scope):
+def test_answers_are_candidates_and_never_excluded(split: Split, scope: Scope) -> None:
     queries = build_queries(*split, now_us=NOW_US, scope=scope)
     for right, excluded in zip(queries.relevant, queries.excluded, strict=True):
         assert queries.candidates[right].all()
         assert not set(right) & set(excluded)
 
 
-def test_training_event_at_the_split_is_a_leak(split):
+def test_training_event_at_the_split_is_a_leak(split: Split) -> None:
     train, test = split
     leaking = interactions([*EVENTS[:5], (0, 3, BUY, NOW_US)])
     with pytest.raises(LeakageError, match="train must end before"):
@@ -136,7 +141,7 @@ def test_training_event_at_the_split_is_a_leak(split):
         build_queries(train, train, now_us=NOW_US, scope="all")
 
 
-def test_nobody_left_to_ask_is_an_error(split):
+def test_nobody_left_to_ask_is_an_error(split: Split) -> None:
     train, test = split
     with pytest.raises(DataError, match=r"scope 'new' needs at least one user"):
         build_queries(
@@ -144,17 +149,17 @@ def test_nobody_left_to_ask_is_an_error(split):
         )
 
 
-def test_unknown_scope_is_an_error(split):
+def test_unknown_scope_is_an_error(split: Split) -> None:
     with pytest.raises(ValueError, match=r"scope must be one of \['all', 'new', 'cold'\]"):
-        build_queries(*split, now_us=NOW_US, scope="old")
+        build_queries(*split, now_us=NOW_US, scope="old")  # type: ignore[arg-type]
 
 
-def test_tables_with_different_rows_are_an_error(split):
+def test_tables_with_different_rows_are_an_error(split: Split) -> None:
     train, test = split
     with pytest.raises(ValueError, match="train and test must share user and item rows"):
         build_queries(train, replace(test, n_items=6), now_us=NOW_US, scope="all")
 
 
-def test_candidates_of_another_length_are_an_error(split):
+def test_candidates_of_another_length_are_an_error(split: Split) -> None:
     with pytest.raises(ValueError, match=r"candidates must have shape \(5,\), got \(4,\)"):
         build_queries(*split, now_us=NOW_US, scope="all", candidates=np.ones(4, dtype=bool))

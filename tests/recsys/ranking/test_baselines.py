@@ -1,7 +1,10 @@
 """Every baseline under one contract on planted data, and each against its definition."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from scipy import sparse
 
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
@@ -9,6 +12,7 @@ from recsys.errors import LeakageError, UnknownUserError
 from recsys.ranking.baselines import (
     EASE,
     IALS,
+    Baseline,
     ItemKNN,
     OwnPurchases,
     Popularity,
@@ -16,16 +20,17 @@ from recsys.ranking.baselines import (
     cosine_neighbours,
     ease_weights,
 )
+from recsys.ranking.baselines.factors import Factors
 
 DAY = MICROSECONDS_PER_DAY
 NOW_US = 1_000 * DAY
 
-PERSONAL = {
+PERSONAL: dict[str, Callable[[], Baseline]] = {
     "item-kNN": lambda: ItemKNN(5),
     "EASE": lambda: EASE(5.0),
     "iALS": lambda: IALS(2, ridge=1.0),
 }
-BASELINES = {
+BASELINES: dict[str, Callable[[], Baseline]] = {
     "popularity": Popularity,
     "recent popularity": RecentPopularity,
     "own purchases": OwnPurchases,
@@ -33,7 +38,9 @@ BASELINES = {
 }
 
 
-def interactions(user_rows, item_rows, days_ago, n_users, n_items):
+def interactions(
+    user_rows: ArrayLike, item_rows: ArrayLike, days_ago: ArrayLike, n_users: int, n_items: int
+) -> Interactions:
     order = np.argsort(-np.asarray(days_ago), kind="stable")
     times = NOW_US - (np.asarray(days_ago)[order] * DAY).astype(np.int64)
     return Interactions(
@@ -49,7 +56,7 @@ def interactions(user_rows, item_rows, days_ago, n_users, n_items):
 
 
 @pytest.fixture(scope="module")
-def clusters():
+def clusters() -> Interactions:
     """Even users take even items and odd users odd ones; user 40 and item 20 have no events."""
     generator = np.random.default_rng(0)
     user_rows = np.repeat(np.arange(40), 6)
@@ -60,7 +67,7 @@ def clusters():
 
 
 @pytest.fixture(scope="module")
-def random_events():
+def random_events() -> Interactions:
     """Items of very different popularity, so that no two similarities are equal by chance."""
     generator = np.random.default_rng(1)
     user_rows = generator.integers(0, 90, size=600)
@@ -70,7 +77,9 @@ def random_events():
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_scores_are_finite_float32_for_every_user_and_item(name, clusters):
+def test_scores_are_finite_float32_for_every_user_and_item(
+    name: str, clusters: Interactions
+) -> None:
     model = BASELINES[name]().fit(clusters, now_us=NOW_US)
     scores = model.scores(np.array([40, 0, 7]))
     assert scores.shape == (3, 21)
@@ -80,7 +89,7 @@ def test_scores_are_finite_float32_for_every_user_and_item(name, clusters):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_user_scores_the_same_in_every_batch_and_fit(name, clusters):
+def test_user_scores_the_same_in_every_batch_and_fit(name: str, clusters: Interactions) -> None:
     model = BASELINES[name]().fit(clusters, now_us=NOW_US)
     batch = model.scores(np.array([5, 6, 5]))
     np.testing.assert_array_equal(batch[0], batch[2])
@@ -90,14 +99,18 @@ def test_user_scores_the_same_in_every_batch_and_fit(name, clusters):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_items_with_events_outrank_the_one_without_in_total(name, clusters):
+def test_items_with_events_outrank_the_one_without_in_total(
+    name: str, clusters: Interactions
+) -> None:
     total = BASELINES[name]().fit(clusters, now_us=NOW_US).scores(np.arange(40)).sum(axis=0)
     assert total[20] == 0
     assert (total[:20] > 0).all()
 
 
 @pytest.mark.parametrize("name", PERSONAL)
-def test_unseen_items_of_the_own_cluster_come_before_those_of_the_other(name, clusters):
+def test_unseen_items_of_the_own_cluster_come_before_those_of_the_other(
+    name: str, clusters: Interactions
+) -> None:
     scores = PERSONAL[name]().fit(clusters, now_us=NOW_US).scores(np.arange(40))
     met = clusters.matrix()[:40].toarray() > 0
     own = (np.arange(21) % 2 == np.arange(40)[:, None] % 2) & (np.arange(21) < 20)
@@ -107,46 +120,46 @@ def test_unseen_items_of_the_own_cluster_come_before_those_of_the_other(name, cl
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_scoring_before_fitting_is_an_error(name):
+def test_scoring_before_fitting_is_an_error(name: str) -> None:
     with pytest.raises(RuntimeError, match=r"must be fitted before it scores; call fit"):
         BASELINES[name]().scores(np.array([0]))
 
 
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("row", [-1, 41])
-def test_unknown_user_row_is_an_error(name, row, clusters):
+def test_unknown_user_row_is_an_error(name: str, row: int, clusters: Interactions) -> None:
     model = BASELINES[name]().fit(clusters, now_us=NOW_US)
     with pytest.raises(UnknownUserError, match=rf"between 0 and 40 .* got \[{row}\]"):
         model.scores(np.array([0, row]))
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_event_at_the_moment_of_the_request_is_a_leak(name, clusters):
+def test_event_at_the_moment_of_the_request_is_a_leak(name: str, clusters: Interactions) -> None:
     latest = int(clusters.timestamps_us.max())
     with pytest.raises(LeakageError, match="got 1 events at or after it"):
         BASELINES[name]().fit(clusters, now_us=latest)
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_no_events_at_all_give_equal_scores(name, clusters):
+def test_no_events_at_all_give_equal_scores(name: str, clusters: Interactions) -> None:
     nothing = clusters.where(np.zeros(len(clusters), dtype=bool))
     scores = BASELINES[name]().fit(nothing, now_us=NOW_US).scores(np.array([0, 1]))
     np.testing.assert_array_equal(scores, np.zeros((2, 21)))
 
 
-def test_popularity_counts_users_and_not_events():
+def test_popularity_counts_users_and_not_events() -> None:
     events = interactions([0, 0, 0, 1, 2], [1, 1, 1, 2, 2], [9, 8, 7, 6, 5], 3, 4)
     scores = Popularity().fit(events, now_us=NOW_US).scores(np.array([0]))
     np.testing.assert_array_equal(scores, [[0, 1, 2, 0]])
 
 
-def test_recent_popularity_forgets_what_is_older_than_its_window():
+def test_recent_popularity_forgets_what_is_older_than_its_window() -> None:
     events = interactions([0, 1, 2, 0], [0, 0, 1, 1], [31, 30, 29, 1], 3, 2)
     scores = RecentPopularity(days=30).fit(events, now_us=NOW_US).scores(np.array([2]))
     np.testing.assert_array_equal(scores, [[1, 2]])
 
 
-def test_item_knn_equals_its_definition_as_loops(random_events):
+def test_item_knn_equals_its_definition_as_loops(random_events: Interactions) -> None:
     users, items = 90, 15
     has = random_events.matrix().toarray() > 0
     expected = np.zeros((users, items))
@@ -157,14 +170,16 @@ def test_item_knn_equals_its_definition_as_loops(random_events):
             for other in range(items)
             if other != candidate
         }
-        nearest = sorted(similarity, key=similarity.get, reverse=True)[:4]
+        nearest = sorted(similarity, key=lambda item: similarity[item], reverse=True)[:4]
         for user in range(users):
             expected[user, candidate] = sum(similarity[j] for j in nearest if has[user, j])
     model = ItemKNN(4, shrinkage=2.0).fit(random_events, now_us=NOW_US)
     np.testing.assert_allclose(model.scores(np.arange(users)), expected, atol=1e-6)
 
 
-def test_neighbours_do_not_depend_on_how_many_items_are_compared_at_once(random_events):
+def test_neighbours_do_not_depend_on_how_many_items_are_compared_at_once(
+    random_events: Interactions,
+) -> None:
     matrix = random_events.matrix()
     whole = cosine_neighbours(matrix, n_neighbours=4).toarray()
     pieces = cosine_neighbours(matrix, n_neighbours=4, items_at_once=4).toarray()
@@ -173,7 +188,9 @@ def test_neighbours_do_not_depend_on_how_many_items_are_compared_at_once(random_
     assert ((whole > 0).sum(axis=1) <= 4).all()
 
 
-def test_ease_weights_solve_the_constrained_least_squares_problem(random_events):
+def test_ease_weights_solve_the_constrained_least_squares_problem(
+    random_events: Interactions,
+) -> None:
     matrix = random_events.matrix()
     dense = matrix.toarray().astype(np.float64)
     weights = ease_weights(matrix, ridge=3.0)
@@ -187,24 +204,26 @@ def test_ease_weights_solve_the_constrained_least_squares_problem(random_events)
         assert weights[j, j] == 0
 
 
-def test_ease_scores_are_history_times_weights(random_events):
+def test_ease_scores_are_history_times_weights(random_events: Interactions) -> None:
     matrix = random_events.matrix()
     scores = EASE(3.0).fit(random_events, now_us=NOW_US).scores(np.arange(90))
     np.testing.assert_allclose(scores, matrix @ ease_weights(matrix, ridge=3.0), atol=1e-5)
 
 
-def test_ease_refuses_more_items_than_its_maximum(random_events):
+def test_ease_refuses_more_items_than_its_maximum(random_events: Interactions) -> None:
     with pytest.raises(ValueError, match=r"at most max_items = 14 items with events, got 15"):
         EASE(max_items=14).fit(random_events, now_us=NOW_US)
 
 
-def ials_loss(matrix, factors, confidence, ridge):
+def ials_loss(
+    matrix: sparse.csr_matrix, factors: Factors, confidence: float, ridge: float
+) -> float:
     has = matrix.toarray() > 0
     errors = np.where(has, confidence, 1.0) * (has - factors.users @ factors.items.T) ** 2
-    return errors.sum() + ridge * ((factors.users**2).sum() + (factors.items**2).sum())
+    return float(errors.sum()) + ridge * ((factors.users**2).sum() + (factors.items**2).sum())
 
 
-def test_ials_loss_falls_with_every_sweep(random_events):
+def test_ials_loss_falls_with_every_sweep(random_events: Interactions) -> None:
     losses = []
     for n_sweeps in range(1, 8):
         model = IALS(3, confidence=6.0, ridge=0.5, n_sweeps=n_sweeps)
@@ -213,7 +232,7 @@ def test_ials_loss_falls_with_every_sweep(random_events):
     assert (np.diff(losses) < 0).all()
 
 
-def test_ials_items_solve_the_normal_equations_given_the_users(random_events):
+def test_ials_items_solve_the_normal_equations_given_the_users(random_events: Interactions) -> None:
     users, items = IALS(3, confidence=6.0, ridge=0.5).fit(random_events, now_us=NOW_US).factors
     has = random_events.matrix().toarray() > 0
     for item in range(15):
@@ -223,14 +242,14 @@ def test_ials_items_solve_the_normal_equations_given_the_users(random_events):
         np.testing.assert_allclose(items[item], expected, atol=1e-4)
 
 
-def test_ials_does_not_depend_on_how_rows_are_batched(clusters):
+def test_ials_does_not_depend_on_how_rows_are_batched(clusters: Interactions) -> None:
     whole = IALS(4, n_sweeps=3).fit(clusters, now_us=NOW_US)
     pieces = IALS(4, n_sweeps=3, cells_at_once=60).fit(clusters, now_us=NOW_US)
     users = np.arange(40)
     np.testing.assert_allclose(pieces.scores(users), whole.scores(users), atol=1e-4)
 
 
-def test_ials_depends_on_its_seed_and_reports_every_sweep(random_events):
+def test_ials_depends_on_its_seed_and_reports_every_sweep(random_events: Interactions) -> None:
     sweeps = []
     first = IALS(3, n_sweeps=2, on_sweep=lambda *done: sweeps.append(done))
     second = IALS(3, n_sweeps=2, seed=1)
@@ -241,7 +260,7 @@ def test_ials_depends_on_its_seed_and_reports_every_sweep(random_events):
     assert sweeps == [(1, 2), (2, 2)]
 
 
-def test_own_purchases_are_a_count_times_a_decay_since_the_last():
+def test_own_purchases_are_a_count_times_a_decay_since_the_last() -> None:
     # User 0 took item 0 twice, last 60 days ago, and item 1 once, 120 days ago.
     events = interactions([0, 0, 0, 1], [0, 0, 1, 2], [200, 60, 120, 10], 2, 4)
     scores = OwnPurchases(half_life_days=60).fit(events, now_us=NOW_US).scores(np.array([0, 1]))
@@ -249,14 +268,14 @@ def test_own_purchases_are_a_count_times_a_decay_since_the_last():
     np.testing.assert_allclose(scores, own, atol=1.1e-3)
 
 
-def test_own_purchases_of_one_basket_and_the_rest_are_in_order_of_popularity():
+def test_own_purchases_of_one_basket_and_the_rest_are_in_order_of_popularity() -> None:
     # One basket of items 0 and 1, of which 1 is popular; 3 is more popular than 2.
     events = interactions([0, 0, 1, 2, 1, 2, 1], [0, 1, 1, 1, 3, 3, 2], [5, 5, 9, 9, 9, 9, 9], 3, 5)
     scores = OwnPurchases().fit(events, now_us=NOW_US).scores(np.array([0]))
     assert np.argsort(-scores[0]).tolist() == [1, 0, 3, 2, 4]
 
 
-def test_repeated_events_count_once_in_item_weights(random_events):
+def test_repeated_events_count_once_in_item_weights(random_events: Interactions) -> None:
     doubled = random_events.where(np.repeat(True, len(random_events)))
     twice = interactions(
         np.tile(doubled.user_rows, 2),
@@ -282,11 +301,11 @@ def test_repeated_events_count_once_in_item_weights(random_events):
         (lambda: OwnPurchases(0), "half_life_days must be above 0, got 0"),
     ],
 )
-def test_number_out_of_range_is_an_error(make, message):
+def test_number_out_of_range_is_an_error(make: Callable[[], Baseline], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_matrix_without_any_pair_has_no_neighbours():
+def test_matrix_without_any_pair_has_no_neighbours() -> None:
     empty = sparse.csr_matrix((3, 4), dtype=np.float32)
     assert cosine_neighbours(empty, n_neighbours=2).nnz == 0

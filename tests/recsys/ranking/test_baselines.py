@@ -220,7 +220,8 @@ def ials_loss(
 ) -> float:
     has = matrix.toarray() > 0
     errors = np.where(has, confidence, 1.0) * (has - factors.users @ factors.items.T) ** 2
-    return float(errors.sum()) + ridge * ((factors.users**2).sum() + (factors.items**2).sum())
+    size = (factors.users**2).sum() + (factors.items**2).sum()
+    return float(errors.sum() + ridge * size)
 
 
 def test_ials_loss_falls_with_every_sweep(random_events: Interactions) -> None:

@@ -1,4 +1,4 @@
-"""The command ``recsys``, which may import every other package, serving included.
+"""The ``recsys`` command, which puts all packages together and alone may import serving.
 
-Commands import torch and serving when they run, so that ``recsys --help`` is fast.
+Commands import torch and serving inside their functions, so that ``recsys --help`` is quick.
 """

@@ -1,4 +1,4 @@
-"""Run the command line by ``python -m recsys.cli``."""
+"""Run the ``recsys`` command as ``python -m recsys.cli``."""
 
 from recsys.cli.app import main
 

@@ -1,4 +1,4 @@
-"""Commands that annotate pictures and find variants."""
+"""Commands that fill gaps in a catalogue: annotate, variants."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Certainty:
-    """How probable a guess must be, and photos to calibrate probabilities on."""
+    """How probable a guess must be, and which photos calibrate the probabilities."""
 
     min_probability: Annotated[
-        float, typer.Option(help="Lowest probability of a guess that is filled in.")
+        float, typer.Option(help="Lowest probability of a guess; less certain cells stay empty.")
     ] = 0.5
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="Configuration of a shop, to calibrate probabilities on its val photos."),
+        typer.Option(help="Configuration file whose val photos calibrate the probabilities."),
     ] = None
 
 
@@ -32,21 +32,17 @@ def annotate(
     bundle: BundlePath,
     table: Annotated[
         Path,
-        typer.Option(
-            "--items",
-            "--photos",
-            help="Table of items or photos with an image column; may be a glob.",
-        ),
+        typer.Option("--items", "--photos", help="Items or photos table to annotate, or a glob."),
     ],
-    out: Annotated[Path, typer.Option(help="Parquet file to write, one row per picture.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write, with a row for each picture.")],
     certainty: Certainty,
     images_root: ImagesRoot = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Device that the tower runs on.")
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Device that the vision tower runs on.")
     ] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Annotate pictures with category, attributes and colours."""
+    """Guess the category, attributes and colours of items from their pictures."""
     from recsys import Bundle
     from recsys.curation.annotation import annotate_table
     from vision.device import resolve_device
@@ -75,7 +71,7 @@ def annotate(
 def _fit(
     bundle: "Bundle", config: Path | None, *, device: str, progress: bool
 ) -> dict[str, float] | None:
-    """Return temperatures fitted on the val photos of a shop; None without a configuration."""
+    """Return temperatures fitted on a shop's val photos; None without a configuration."""
     if config is None:
         return None
     from recsys.cli.vision.inputs import load_samples, required
@@ -89,10 +85,10 @@ def _fit(
 
 def variants(
     bundle: BundlePath,
-    out: Annotated[Path, typer.Option(help="Parquet file to write, one row per variant.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write the groups to.")],
     as_json: Json = False,
 ) -> None:
-    """Find items that are one product in several colours or sizes."""
+    """Find items that are the same product in another colour or size."""
     from recsys import Bundle
     from recsys.curation.variants import find_variants
 

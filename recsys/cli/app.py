@@ -1,4 +1,4 @@
-"""Collect the commands, and print an expected error as one line."""
+"""Put the commands together and show expected errors as one line."""
 
 import logging
 import sys
@@ -51,7 +51,7 @@ app.add_typer(text.build_app(), name="text")
 app.add_typer(vision.build_app(), name="vision")
 
 
-# An OSError is often a full disk or a missing permission, so it has its own message.
+# An OSError is often a full disk or a missing permission, so its line names those first.
 DEFECT = "this is a defect of vitrine-recsys, not of your input; please report the lines above"
 SYSTEM = "the operating system refused; if disk, permissions and network are fine, it is a defect"
 
@@ -59,8 +59,8 @@ SYSTEM = "the operating system refused; if disk, permissions and network are fin
 def main() -> None:
     """Run the command line.
 
-    An expected error prints one line on stderr and exits with status 2. Any other error prints its
-    traceback and a line that says what kind of error it is, and exits with status 1.
+    An expected error is shown as one line on stderr, with exit status 2. Any other error keeps its
+    traceback, is followed by a line that says whether it is a defect, and has exit status 1.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:

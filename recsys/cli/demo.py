@@ -1,4 +1,4 @@
-"""The demo: from the tables of a generated shop to the answers of a running service."""
+"""The demo command: generate a shop, train on it, and ask the running service."""
 
 import asyncio
 import shutil
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 # Fixed, so that everybody who runs the demo sees the same shop and the same figures.
 END = datetime(2026, 1, 1, tzinfo=UTC)
-N_USERS = 6_000  # enough for intervals that separate the full model from its ablations
+N_USERS = 6_000  # enough that the intervals of the full model and its ablations do not overlap
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="Folder for shop, bundle and report.")] = Path(
-        "out/demo"
-    ),
-    seed: Annotated[int, typer.Option(help="Random seed of the generated shop.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="Folder to write the shop, bundle and report to.")
+    ] = Path("out/demo"),
+    seed: Annotated[int, typer.Option(help="Random seed that the shop is generated from.")] = 0,
 ) -> None:
-    """Generate a shop, train and evaluate a bundle, serve it and query the service."""
+    """Generate a shop, train on it, evaluate, serve it, and print what the service answers."""
     from recsys.config import load_config
     from recsys.evaluation.page import write_report
     from recsys.evaluation.run_report import report_run
@@ -46,12 +46,12 @@ def run(
     report_path = write_report(report, out)
     print_report(report)
     console.rule("serve")
-    asyncio.run(_query_service(result.bundle, shop, out / "state"))
+    asyncio.run(_ask_service(result.bundle, shop, out / "state"))
     console.rule("done")
     console.print(
         f"In {time.monotonic() - start:.0f} s: a shop of {shop.n_items:,} items and "
         f"{shop.n_events:,} events, its towers, item space, user encoder and ranker trained, "
-        "evaluated, bundled, served and queried."
+        "evaluated, bundled, served and asked."
     )
     console.print(f"  bundle  {result.bundle}")
     console.print(f"  report  {report_path}")
@@ -68,12 +68,12 @@ def _generate(folder: Path, seed: int) -> "Shop":
         return generate_shop(folder, end=END, n_users=N_USERS, seed=seed, progress=advance)
 
 
-async def _query_service(bundle: Path, shop: "Shop", state: Path) -> None:
+async def _ask_service(bundle: Path, shop: "Shop", state: Path) -> None:
     from serving.client import AsyncClient
     from serving.config import build_config
     from serving.rpc.server import Service
 
-    shutil.rmtree(state, ignore_errors=True)  # events and items of an earlier demo
+    shutil.rmtree(state, ignore_errors=True)  # events and items that an earlier demo recorded
     service = await Service.start(bundle, build_config({}, port=0, state=state))
     console.print(f"gRPC on {service.address}, Redis embedded in {state}")
     try:
@@ -111,7 +111,7 @@ def _regular(shop: "Shop") -> str:
 
 
 async def _find(client: "AsyncClient") -> None:
-    """Search by words, and ask for items like the first one found."""
+    """Search by words, then ask for items similar to the first result."""
     found = await client.search("nordic lamp", k=5)
     await _print_answer(client, 'search "nordic lamp"', found)
     first = found.results[0].item_id
@@ -119,7 +119,7 @@ async def _find(client: "AsyncClient") -> None:
 
 
 async def _identify(client: "AsyncClient", shop: "Shop") -> None:
-    """Identify test photos of products, the last of which is not in the catalogue."""
+    """Identify four test photos; the product in the last is not in the catalogue."""
     import polars as pl
 
     known, unknown = (
@@ -138,19 +138,19 @@ async def _identify(client: "AsyncClient", shop: "Shop") -> None:
 
 
 async def _upsert(client: "AsyncClient", shop: "Shop") -> None:
-    """Add a product with a title and a picture, and find it at once."""
+    """Add a product with a title and a picture, and search for it at once."""
     import polars as pl
 
     from serving.client import Item
 
-    # A product of the same brands that is not in the catalogue yet.
+    # A product of a maker that the shop has, but not in the catalogue yet.
     stranger = pl.read_parquet(shop.unknown).filter(split="val").row(0, named=True)
     picture = (shop.images / stranger["image"]).read_bytes()
     title = "Solveig aurora nightlight"
     item = Item("new-product", title, category=tuple(stranger["category"]), price=25.0)
     await client.add_items([item], {"new-product": picture})
     found = await client.search(title, picture, k=3)
-    await _print_answer(client, f'added "{title}", then searched for it', found)
+    await _print_answer(client, f'upserted "{title}", then searched for it', found)
 
 
 async def _print_answer(client: "AsyncClient", title: str, answer: "Answer") -> None:

@@ -11,17 +11,19 @@ from recsys.cli.output import console, print_json
 
 def duplicates(
     bundle: BundlePath,
-    out: Annotated[Path, typer.Option(help="File to write, .parquet, .json or .html.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write the groups to: .parquet, .json or .html.")
+    ],
     images_root: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pictures, to compare their bytes; their names if unset."),
+        typer.Option(help="Folder of the pictures; if unset, only picture names are compared."),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="Lowest cosine of the embeddings of two linked items.")
+        float, typer.Option(help="Lowest cosine of two embeddings that links two items.")
     ] = 0.99,
     as_json: Json = False,
 ) -> None:
-    """Find items of the catalogue that seem to be one product, by title, picture or embedding."""
+    """Find items that are in the catalogue twice: by equal title, picture or embedding."""
     from recsys import Bundle
     from recsys.curation.duplicates import check_format, find_duplicates, write_report
 

@@ -11,8 +11,10 @@ import typer
 
 from recsys.errors import FileAccessError, InvalidArgumentError
 
-BundlePath = Annotated[Path, typer.Argument(help="Bundle, or folder of bundles.")]
-Config = Annotated[Path, typer.Argument(help="Configuration file of the shop.")]
+BundlePath = Annotated[
+    Path, typer.Argument(help="Folder of a bundle, or of several bundles (the latest is used).")
+]
+Config = Annotated[Path, typer.Argument(help="Configuration file of the shop, in TOML.")]
 ImagesRoot = Annotated[
     Path | None,
     typer.Option(help="Folder that image paths are relative to; the table's folder if unset."),
@@ -21,9 +23,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with one option for each field of its dataclass parameters.
+    """Return the command with one option for each field of its dataclass parameters.
 
-    This keeps commands with many options readable::
+    It keeps a command with many options readable, as in::
 
         @dataclass(frozen=True)
         class Prices:
@@ -34,7 +36,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         def search(text: str, prices: Prices) -> None: ...
 
     Args:
-        command: Function for typer. The options of a dataclass take the place of its parameter.
+        command: Function for typer. The fields of a dataclass take the place of its parameter.
     """
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Any] = {
@@ -53,7 +55,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         command(**values)
 
-    shown: Any = run  # typer reads both
+    shown: Any = run  # typer reads the signature and the annotations
     shown.__signature__ = signature.replace(parameters=flat)
     shown.__annotations__ = {one.name: one.annotation for one in flat}
     return run
@@ -74,7 +76,7 @@ def _options(group: Any) -> list[inspect.Parameter]:
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a file that an option names.
+    """Return the bytes of a file that was named on the command line.
 
     Raises:
         FileAccessError: If the file cannot be read.
@@ -86,10 +88,10 @@ def read_file(path: Path) -> bytes:
 
 
 def check_suffix(out: Path, *known: str) -> None:
-    """Check that the name of a file to write ends in one of the suffixes.
+    """Raise unless the name of a file to write ends in one of the suffixes.
 
     Raises:
-        InvalidArgumentError: If the suffix is another; the message has the known ones.
+        InvalidArgumentError: If it does not; the message has the suffixes.
     """
     if out.suffix not in known:
         raise InvalidArgumentError(f"out must end in {' or '.join(known)}, got {out.name!r}")

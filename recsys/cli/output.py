@@ -1,4 +1,4 @@
-"""Results of commands: tables for people, JSON for programs, and pictures."""
+"""Print results of commands, as tables for people or JSON for programs, and write images."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from recsys.evaluation.results import Report
     from recsys.recommender import Recommender
 
-# Titles and paths are data: their brackets are printed as they are, and a path is never wrapped.
+# Titles and paths may contain square brackets, which are not markup; long paths are not wrapped.
 console = Console(markup=False, soft_wrap=True)
 
 
@@ -79,17 +79,17 @@ def print_results(
 
 
 def why(result: "Result") -> str:
-    """Return the features that raised a score, as one line."""
+    """Return the features that raised a score, with their contributions, in one line."""
     return ", ".join(f"{name} {value:+.2f}" for name, value in result.features)
 
 
 def announce_stage(stage: str) -> None:
-    """Print the name of a stage at its start."""
+    """Print the name of a stage as it begins."""
     console.print(stage, style="bold")
 
 
 def print_report(report: "Report") -> None:
-    """Print the figures of a report."""
+    """Print the headline figures of a report as tables."""
     from recsys.evaluation.results import headline
 
     for table in report.rankings:
@@ -120,13 +120,13 @@ def print_report(report: "Report") -> None:
 
 
 def interval(estimate: "Estimate") -> str:
-    """Return a mean with its interval as text."""
+    """Return a mean and its interval, such as ``0.512 [0.480, 0.544]``."""
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 @contextmanager
 def progress_bar(*, visible: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that shows the progress of a task, by its name, steps done and total."""
+    """Yield a function that shows the progress of a task: its name, steps done, steps in total."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

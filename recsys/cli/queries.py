@@ -20,19 +20,21 @@ Count = Annotated[int, typer.Option("-k", "--k", help="Maximum number of results
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """Conditions on the results, from which ``filters`` makes a ``Filters``."""
+    """Options that results must satisfy, which become a ``Filters``."""
 
     category: Annotated[
         list[str] | None,
-        typer.Option(help="Category level; repeat it from coarse to fine."),
+        typer.Option(help="Level of the category path; repeat it from coarse to fine."),
     ] = None
     attribute: Annotated[
         list[str] | None,
-        typer.Option(help="Attribute of the items, as name=value; may be repeated."),
+        typer.Option(help="Attribute that results must have, as name=value; may be repeated."),
     ] = None
-    price_min: Annotated[float | None, typer.Option(help="Lowest price.")] = None
-    price_max: Annotated[float | None, typer.Option(help="Highest price.")] = None
-    unavailable: Annotated[bool, typer.Option(help="Include items that are not available.")] = False
+    price_min: Annotated[float | None, typer.Option(help="Lowest price of a result.")] = None
+    price_max: Annotated[float | None, typer.Option(help="Highest price of a result.")] = None
+    unavailable: Annotated[bool, typer.Option(help="Include items that cannot be bought now.")] = (
+        False
+    )
 
     def filters(self) -> "Filters":
         """Return the filters that the options describe."""
@@ -49,12 +51,16 @@ class FilterOptions:
 
 def recommend(
     bundle: BundlePath,
-    user: Annotated[str, typer.Argument(help="User id; an unknown user counts as new.")],
+    user: Annotated[
+        str, typer.Argument(help="Id of the user; an unknown id is treated as a new user.")
+    ],
     k: Count = 10,
     at: Annotated[
-        datetime | None, typer.Option(help="Moment of the request, UTC; now if unset.")
+        datetime | None, typer.Option(help="Time of the request in UTC; now if unset.")
     ] = None,
-    exclude_seen: Annotated[bool, typer.Option(help="Leave out items in the history.")] = False,
+    exclude_seen: Annotated[
+        bool, typer.Option(help="Leave out items that the user already has events with.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Recommend items to a user."""
@@ -75,7 +81,7 @@ def recommend(
 
 def similar(
     bundle: BundlePath,
-    item: Annotated[str, typer.Argument(help="Item id.")],
+    item: Annotated[str, typer.Argument(help="Id of the item to compare with.")],
     k: Count = 10,
     as_json: Json = False,
 ) -> None:
@@ -84,7 +90,7 @@ def similar(
 
     recommender = Recommender.load(bundle)
     results = recommender.similar(item, k=k)
-    print_results(f"like {item}", results, recommender, as_json=as_json)
+    print_results(f"similar to {item}", results, recommender, as_json=as_json)
 
 
 @with_options
@@ -95,7 +101,7 @@ def search(
     image: Annotated[Path | None, typer.Option(help="Image file to search by.")] = None,
     mode: Annotated[
         Literal["hybrid", "vector", "lexical"],
-        typer.Option(help="Search by embedding and words (hybrid), by embedding, or by words."),
+        typer.Option(help="Search by embeddings (vector), by words (lexical), or by both."),
     ] = "hybrid",
     k: Count = 10,
     as_json: Json = False,
@@ -119,11 +125,13 @@ def _pair(attribute: str) -> tuple[str, str]:
 
 def identify(
     bundle: BundlePath,
-    photo: Annotated[Path, typer.Argument(help="Photo file.", exists=True, dir_okay=False)],
+    photo: Annotated[
+        Path, typer.Argument(help="Image file of the photo.", exists=True, dir_okay=False)
+    ],
     k: Count = 5,
     as_json: Json = False,
 ) -> None:
-    """Identify the product on a photo, or say that it is not in the catalogue."""
+    """Say which product a photo shows, or that it is not in the catalogue."""
     from recsys import ProductIdentifier, Recommender
 
     recommender = Recommender.load(bundle)
@@ -147,7 +155,7 @@ def identify(
 
 
 def describe(answer: "Identification") -> str:
-    """Return the answer for a photo, with its probability, as one line."""
+    """Return the verdict on a photo and its probability, as one line for people."""
     group = answer.product_group
     if group is None:
         said = {"unsure": "not sure", "unknown": "probably not in the catalogue"}[answer.verdict]

@@ -1,4 +1,4 @@
-"""Commands that write uncertain photos for a person to label, and read the labels."""
+"""Commands that write uncertain photos for a person to label, and read the labels back."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from recsys.cli.output import console, print_json
 def build_app() -> typer.Typer:
     """Return the commands under ``recsys review``."""
     app = typer.Typer(
-        help="Let a person label the photos that a bundle is unsure of.", no_args_is_help=True
+        help="Let a person label the photos that a bundle is unsure about.", no_args_is_help=True
     )
     app.command("ask")(ask)
     app.command("learn")(learn)
@@ -22,11 +22,13 @@ def build_app() -> typer.Typer:
 def ask(
     bundle: BundlePath,
     photos: Annotated[Path, typer.Argument(help="Folder of photos, or a photos table.")],
-    out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write the photos to label to: .parquet or .csv.")
+    ],
     images_root: ImagesRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Write a table of the photos whose product is uncertain, most useful to label first."""
+    """Write a table of the photos that get no certain answer, the most useful to label first."""
     from recsys import Bundle, ProductIdentifier, Recommender
     from recsys.curation.review import SUFFIXES, find_pool, write_table
     from recsys.curation.review import ask as run
@@ -39,17 +41,19 @@ def ask(
         print_json({"photos": len(pool.names), "uncertain": len(table), "file": out})
         return
     console.print(f"{len(table):,} of {len(pool.names):,} photos are uncertain: {out}")
-    console.print("fill in item_id where you know it, then: recsys review learn")
+    console.print("fill in item_id where you know it, then run: recsys review learn")
 
 
 def learn(
     bundle: BundlePath,
-    labelled: Annotated[Path, typer.Argument(help="Table from `ask`, with item_id filled in.")],
+    labelled: Annotated[
+        Path, typer.Argument(help="Table that `ask` wrote, with item_id filled in.")
+    ],
     photos: Annotated[Path, typer.Argument(help="Photos table to add the labels to.")],
     images_root: ImagesRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Add a person's labels to the photos table, which the next training reads."""
+    """Add a person's labels to the photos table, for the next training."""
     from recsys import Bundle
     from recsys.curation.review import learn as run
 
@@ -59,6 +63,6 @@ def learn(
         print_json({**added._asdict(), "file": photos})
         return
     console.print(
-        f"{photos}: {added.n_new:,} new photos, {added.n_labelled:,} with another item; "
-        f"{added.n_empty:,} rows without a label"
+        f"{photos}: {added.n_new:,} photos added, {added.n_labelled:,} given another item, "
+        f"{added.n_empty:,} rows without item_id left out"
     )

@@ -13,20 +13,21 @@ def serve(
     bundle: BundlePath,
     redis: Annotated[
         str | None,
-        typer.Option(help='Redis to use: "embedded", redis://…, rediss://… or unix://….'),
+        typer.Option(help="Redis to use: embedded, or a URL (redis://, rediss://, unix://)."),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on; loopback by default.")
+        str | None, typer.Option(help="Address to listen on; this machine only if unset.")
     ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0 picks a free port.")
-    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
     state: Annotated[
         Path | None,
-        typer.Option(help="Folder of the embedded Redis, kept when the bundle changes."),
+        typer.Option(help="Folder of the embedded Redis; keep it when the bundle changes."),
     ] = None,
 ) -> None:
-    """Serve a bundle over gRPC until stopped; RECSYS_* variables set options left out here."""
+    """Serve a bundle over gRPC until stopped.
+
+    Options that are not given are read from the environment variables RECSYS_*.
+    """
     from serving.rpc.server import serve as serve_forever
 
     serve_forever(

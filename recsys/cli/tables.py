@@ -1,4 +1,4 @@
-"""Commands that check tables and import published data sets."""
+"""Commands on tables: check, import."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +10,16 @@ from recsys.cli.output import console, print_json, progress_bar
 
 
 def check(
-    config: Annotated[Path, typer.Argument(help="Configuration whose [data] names the tables.")],
-    out: Annotated[Path, typer.Option(help="Folder for the rows that fail a rule.")] = Path(
-        "quarantine"
-    ),
-    strict: Annotated[bool, typer.Option(help="Exit with an error if any row fails.")] = False,
+    config: Annotated[
+        Path, typer.Argument(help="Configuration file whose [data] names the tables.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write the rows that break a rule to.")
+    ] = Path("quarantine"),
+    strict: Annotated[bool, typer.Option(help="Fail if any row breaks a rule.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the three tables, and write the rows that fail with the rule they break."""
+    """Check the three tables, and write the rows that break a rule with the rule's name."""
     from recsys.config import load_config
     from recsys.pipeline import check_tables
 
@@ -39,20 +41,21 @@ def check(
         for line in quarantine.lines():
             console.print(f"  {line}", highlight=False)
         for file in files:
-            console.print(f"failed rows in {file}")
+            console.print(f"rows that broke a rule: {file}")
     if strict:
         quarantine.require_empty()
 
 
 def import_source(
     source: Annotated[
-        str, typer.Argument(help="Data set: grocery-store, online-retail, myntra or amazon-beauty.")
+        str,
+        typer.Argument(help="Data set: grocery-store, online-retail, myntra or amazon-beauty."),
     ],
-    src: Annotated[Path, typer.Argument(help="Published file or folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write items, events and photos to.")],
+    src: Annotated[Path, typer.Argument(help="File or folder of the data set, as published.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write the tables and pictures to.")],
     as_json: Json = False,
 ) -> None:
-    """Write a published data set as the three tables."""
+    """Convert a published data set to the items, events and photos tables."""
     from recsys.data.sources.registry import import_source as run
 
     with progress_bar(visible=not as_json) as advance:

@@ -1,4 +1,4 @@
-"""The command that measures the text tower."""
+"""The command that measures the text tower alone."""
 
 from dataclasses import asdict, astuple
 from functools import partial
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def build_app() -> typer.Typer:
     """Return the commands under ``recsys text``."""
     app = typer.Typer(help="Measure the text tower.", no_args_is_help=True)
-    app.callback()(_group)  # without a callback, typer would replace the group by its only command
+    app.callback()(_group)  # without it, typer drops the group around a single command
     app.command("report")(report)
     return app
 
@@ -31,13 +31,13 @@ def _group() -> None:
 def report(
     bundle: BundlePath,
     config: Config,
-    out: Annotated[Path, typer.Option(help="Folder for text.html and text.json.")],
+    out: Annotated[Path, typer.Option(help="Folder to write text.html and text.json to.")],
     before: Annotated[
-        bool, typer.Option(help="Also measure the encoder before fine-tuning.")
+        bool, typer.Option(help="Also measure the encoder as it was before fine-tuning.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how well the text tower finds and classifies the bundle's items."""
+    """Measure search and classification by the text tower, on the bundle's items."""
     from recsys import Bundle
     from recsys.config import load_config
     from text.networks.build import build_encoder
@@ -68,7 +68,7 @@ def report(
 
 
 def _samples(bundle: "Bundle") -> "Samples":
-    """Return the bundle's texts, paired by the events that no tower was trained on."""
+    """Return the bundle's texts, with the pairs that users met together after the split."""
     from recsys.training.labels import item_labels
     from recsys.training.pairs import item_pairs
     from recsys.training.samples import text_samples
@@ -81,7 +81,7 @@ def _samples(bundle: "Bundle") -> "Samples":
 
 
 def _figures(measured: "TextReport") -> dict[str, object]:
-    """Return the figures of the tables."""
+    """Return the figures of the printed tables, as JSON values."""
     values = asdict(measured)
     return {name: values[name] for name in ("searches", "scripts", "targets")}
 
@@ -92,7 +92,7 @@ def _print_figures(title: str, measured: "TextReport") -> None:
         for name, one in measured.searches.items()
     ]
     print_rows(
-        f"{title}, found by", ("query", "texts", "hit rate at 10 [95 %]", "MRR [95 %]"), searches
+        f"{title}, search by", ("query", "texts", "hit rate at 10 [95 %]", "MRR [95 %]"), searches
     )
     targets = [
         (name, one.n_texts, _cell(one.accuracy), _cell(one.macro_f1))

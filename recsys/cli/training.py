@@ -1,11 +1,11 @@
-"""Commands that train and evaluate a bundle."""
+"""Commands that train and evaluate a bundle: train, evaluate."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recsys.cli.options import BundlePath, Json
+from recsys.cli.options import BundlePath, Config, Json
 from recsys.cli.output import (
     announce_stage,
     console,
@@ -18,27 +18,35 @@ from recsys.errors import InvalidArgumentError
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="Configuration file; see docs/training.md.")],
+    config: Config,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of bundles; required without --preview.")
+        Path | None,
+        typer.Option(help="Folder to write the bundle to; required unless --preview is given."),
     ] = None,
-    strict: Annotated[bool, typer.Option(help="Exit with an error if any row fails.")] = False,
+    strict: Annotated[
+        bool, typer.Option(help="Fail if any row of the tables breaks a rule.")
+    ] = False,
     preview: Annotated[
         Path | None,
-        typer.Option(help="Image file to write instead of training, with augmented pictures."),
+        typer.Option(
+            help="Image file, such as a PNG, to write examples of augmented pictures to; "
+            "nothing is trained."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a bundle; stages whose inputs have not changed are skipped.
 
-    The bundle is evaluated on the held-out events and photos, and report.html and metrics.json are
-    written beside it.
+    The bundle is then evaluated on held-out events and photos, and report.html and metrics.json
+    are written to the same folder.
     """
     if preview is not None:
         _preview(config, preview, as_json=as_json)
         return
     if out is None:
-        raise InvalidArgumentError("--out must be the folder of bundles, unless --preview is used")
+        raise InvalidArgumentError(
+            "--out must name the folder to write the bundle to, unless --preview is given"
+        )
     _check_alone()
     from recsys.config import load_config
     from recsys.evaluation.page import write_report
@@ -73,7 +81,7 @@ def train(
 
 
 def _check_alone() -> None:
-    """Check that torchrun has not started several processes, which would all train the same.
+    """Raise if torchrun started several processes, each of which would train everything.
 
     Raises:
         InvalidArgumentError: If there is more than one process.
@@ -112,7 +120,7 @@ def _check_picture_name(out: Path) -> None:
     known = Image.registered_extensions()
     if known.get(out.suffix.lower()) not in Image.SAVE:
         raise InvalidArgumentError(
-            "preview must end in the suffix of an image format that can be written, such as "
+            "preview must end in the suffix of a picture format that can be written, such as "
             f".png, .jpg or .webp, got {out.name!r}"
         )
 
@@ -120,14 +128,15 @@ def _check_picture_name(out: Path) -> None:
 def evaluate(
     bundle: BundlePath,
     config: Annotated[
-        Path | None, typer.Option(help="Configuration of the shop, to score its test photos too.")
+        Path | None,
+        typer.Option(help="Configuration file; its test photos are then evaluated too."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for report.html and metrics.json.")
+        Path | None, typer.Option(help="Folder to write report.html and metrics.json to.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a bundle on the events after the split, beside baselines, and on test photos."""
+    """Evaluate a bundle on the events after its split, beside the baselines."""
     from recsys import Bundle
     from recsys.config import EvaluationConfig, load_config
     from recsys.evaluation.page import metrics, write_report

@@ -1,4 +1,4 @@
-"""Commands for the vision tower: measure, explain, select photos to label, tune and export."""
+"""Commands for the vision tower alone: report, explain, select, tune, folds, export."""
 
 import typer
 

@@ -15,16 +15,20 @@ if TYPE_CHECKING:
 
 def explain(
     bundle: BundlePath,
-    photo: Annotated[Path, typer.Argument(help="Image file.")],
-    out: Annotated[Path, typer.Option(help="PNG file to write, the image under a heat map.")],
+    photo: Annotated[Path, typer.Argument(help="Image file to classify.")],
+    out: Annotated[
+        Path, typer.Option(help="PNG file to write: the image with a heat map over it.")
+    ],
     target: Target = None,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Class to explain; the predicted class if unset.")
+        str | None, typer.Option("--class", help="Class to explain; the predicted one if unset.")
     ] = None,
-    method: Annotated[str, typer.Option(help="Method: grad_cam, lime or shap.")] = "grad_cam",
+    method: Annotated[
+        str, typer.Option(help="Method of explanation: grad_cam, lime or shap.")
+    ] = "grad_cam",
     as_json: Json = False,
 ) -> None:
-    """Show which parts of an image raise the score of a class (red) or lower it (blue)."""
+    """Show in red which parts of an image speak for a class, and in blue which against it."""
     from recsys import Bundle
     from vision.explain import explain as run
     from vision.explain import overlay
@@ -32,8 +36,7 @@ def explain(
     check_suffix(out, ".png")
     tower = Bundle(bundle).vision
     target = target or finest(tower.classes)
-    # vision.explain refuses an unknown method.
-    known = cast("Method", method)
+    known = cast("Method", method)  # the function lists the known methods in its error
     found = run(tower, photo, target=target, class_name=class_name, method=known)
     write_picture(overlay(found), out)
     if as_json:

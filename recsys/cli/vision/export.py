@@ -1,4 +1,4 @@
-"""The command that exports the vision tower to ONNX."""
+"""The command that writes the vision tower as ONNX, for other runtimes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,19 +9,21 @@ from recsys.cli.options import BundlePath, Json
 from recsys.cli.output import console, print_json
 from recsys.cli.vision.inputs import load_samples, required
 
-CALIBRATION_PICTURES = 200  # enough for the range of every activation
+CALIBRATION_PICTURES = 200  # enough to know the range of every activation
 
 
 def export(
     bundle: BundlePath,
-    out: Annotated[Path, typer.Option(help="Folder for the ONNX files and their config.json.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write the ONNX files and their config.json to.")
+    ],
     config: Annotated[
         Path | None,
-        typer.Option(help="Configuration of the shop, whose pictures calibrate an int8 version."),
+        typer.Option(help="Configuration file whose pictures calibrate an int8 version too."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the tower as ONNX, and with a configuration as int8 ONNX too."""
+    """Write the vision tower as ONNX, and with a configuration as int8 ONNX too."""
     from recsys import Bundle
     from recsys.config import load_config
     from vision.deploy.export import INT8_FILE, MODEL_FILE, export_onnx

@@ -1,4 +1,4 @@
-"""Load the pictures and the tower that the vision commands work on."""
+"""Load the vision tower and the labelled pictures that the commands work on."""
 
 from collections.abc import Iterable, Sized
 from pathlib import Path
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 Target = Annotated[
     str | None,
-    typer.Option(help="Target, such as attribute_colour; the finest category level if unset."),
+    typer.Option(
+        help="Target of the tower, such as attribute_colour; the finest category level if unset."
+    ),
 ]
 
 Pictures = TypeVar("Pictures", bound=Sized)
 
 
 def load_tower(bundle: Path, settings: "TrainConfig") -> "VisionTower":
-    """Return the vision tower of a bundle, on the device of the configuration."""
+    """Return a bundle's vision tower on the device of the configuration."""
     from recsys import Bundle
     from vision.device import resolve_device
 
@@ -31,7 +33,7 @@ def load_tower(bundle: Path, settings: "TrainConfig") -> "VisionTower":
 
 
 def load_samples(settings: "TrainConfig", *, progress: bool) -> "PictureSamples":
-    """Return the labelled pictures of a shop, by split."""
+    """Return a shop's labelled pictures: to train on, to validate and to test."""
     from recsys.pipeline import load_tables
     from recsys.training.samples import label_pictures, picture_samples
 
@@ -41,9 +43,10 @@ def load_samples(settings: "TrainConfig", *, progress: bool) -> "PictureSamples"
 
 
 def finest(targets: Iterable[str]) -> str:
-    """Return the finest category level, or the last target of a shop without categories.
+    """Return the finest category level, or the last target if there are no categories.
 
-    The last of all targets is often the product itself, with few pictures for each.
+    Categories come first because the last target is often the product itself, and most products
+    have few pictures.
     """
     names = list(targets)
     categories = [name for name in names if name.startswith("category_")]
@@ -51,10 +54,15 @@ def finest(targets: Iterable[str]) -> str:
 
 
 def required(pictures: Pictures | None, config: Path, wanted: str) -> Pictures:
-    """Return the pictures.
+    """Return the pictures, after checking that there are any.
+
+    Args:
+        pictures: Pictures that a command needs.
+        config: Path of the configuration, for the message.
+        wanted: Description of the pictures, for the message.
 
     Raises:
-        InvalidArgumentError: If the pictures are None or empty.
+        InvalidArgumentError: If there are no pictures.
     """
     if not pictures:
         raise InvalidArgumentError(f"{config} must have {wanted}, got none")

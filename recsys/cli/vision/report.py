@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 def report(
     bundle: BundlePath,
     config: Config,
-    out: Annotated[Path, typer.Option(help="Folder for vision.html and vision.json.")],
-    robustness: Annotated[bool, typer.Option(help="Also measure on damaged photos.")] = True,
+    out: Annotated[Path, typer.Option(help="Folder to write vision.html and vision.json to.")],
+    robustness: Annotated[
+        bool, typer.Option(help="Also measure accuracy on distorted photos.")
+    ] = True,
     before: Annotated[
-        bool, typer.Option(help="Also measure the pretrained backbone before fine-tuning.")
+        bool, typer.Option(help="Also measure the pretrained backbone, before fine-tuning.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the tower on test photos: classes, calibration, robustness, hardest photos."""
+    """Measure accuracy, calibration and robustness on test photos, and show the hardest photos."""
     from recsys.config import load_config
     from vision.report import EvaluationOptions, evaluate_tower, write_report
 
@@ -59,28 +61,29 @@ def report(
 
 
 def _untrained(settings: "TrainConfig", samples: "PictureSamples") -> "VisionTower":
-    """Return the tower before fine-tuning, with classifiers by class means."""
+    """Return the tower before fine-tuning, with class means as classifiers."""
     from vision.device import resolve_device
     from vision.finetuning import build_tower
     from vision.labelling.class_means import with_class_means
 
     if settings.vision.pretraining is not None:
         raise InvalidArgumentError(
-            "--before needs the weights from before fine-tuning, which [vision.pretraining] keeps "
-            "beside the bundles: set pretrained to OUT/.stages/vision-KEY/checkpoints/"
-            "pretraining/backbone and remove the table [vision.pretraining]"
+            "--before needs the weights that fine-tuning started from, which "
+            "[vision.pretraining] writes beside the bundles: set pretrained to "
+            "OUT/.stages/vision-KEY/checkpoints/pretraining/backbone and remove the table "
+            "[vision.pretraining]"
         )
     if not settings.vision.pretrained:
         raise InvalidArgumentError(
-            "--before needs a pretrained backbone, got pretrained = false: random weights have "
-            "learned nothing to measure"
+            "--before needs a pretrained backbone, got pretrained = false: a backbone of random "
+            "weights has learnt nothing to measure"
         )
     tower = build_tower(samples.train.classes, settings.vision)
     return with_class_means(tower.to(resolve_device(settings.device)), samples.train)
 
 
 def _figures(measured: "TowerReport") -> dict[str, dict[str, object]]:
-    """Return the main figures of every target."""
+    """Return the headline figures of every target, as JSON values."""
     return {
         name: {
             "photos": one.n_pictures,

@@ -1,11 +1,12 @@
-"""The command that selects the photos to label next."""
+"""The command that chooses which photos to label next."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from recsys.cli.options import BundlePath, Config, Json, check_suffix
+from recsys.cli.options import BundlePath, Config, Json, check_suffix, with_options
 from recsys.cli.output import console, print_json
 from recsys.cli.vision.inputs import Target, finest, load_samples, load_tower, required
 from recsys.data.files import whole_file
@@ -14,19 +15,29 @@ if TYPE_CHECKING:
     from vision.labelling.selection import Strategy
 
 
+@dataclass(frozen=True)
+class Criterion:
+    """How photos are chosen."""
+
+    strategy: Annotated[
+        str, typer.Option(help="Way to choose: entropy, margin, core_set or random.")
+    ] = "margin"
+    target: Target = None
+    seed: Annotated[int, typer.Option(help="Random seed of the strategy random.")] = 0
+
+
+@with_options
 def select(
     bundle: BundlePath,
     config: Config,
-    k: Annotated[int, typer.Option("-k", "--k", help="Number of photos.")],
-    out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")],
-    strategy: Annotated[
-        str, typer.Option(help="Strategy: entropy, margin, core_set or random.")
-    ] = "margin",
-    target: Target = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the strategy random.")] = 0,
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of photos to choose.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write the chosen photos to: .parquet or .csv.")
+    ],
+    criterion: Criterion,
     as_json: Json = False,
 ) -> None:
-    """Write the unlabelled photos that are most useful to label next, the best first."""
+    """Choose the photos without a label that are most useful to label, the best first."""
     from recsys.config import load_config
     from vision.labelling.selection import Pool
     from vision.labelling.selection import select as run
@@ -40,9 +51,10 @@ def select(
         tower,
         Pool(pool, labelled=samples.train.images),
         k,
-        strategy=cast("Strategy", strategy),  # vision.labelling refuses an unknown one
-        target=target or finest(tower.classes),
-        seed=seed,
+        # The function lists the known strategies in its error.
+        strategy=cast("Strategy", criterion.strategy),
+        target=criterion.target or finest(tower.classes),
+        seed=criterion.seed,
     )
     write = chosen.table.write_parquet if out.suffix == ".parquet" else chosen.table.write_csv
     with whole_file(out) as scratch:

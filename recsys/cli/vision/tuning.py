@@ -1,4 +1,4 @@
-"""Commands that train many towers, to choose a configuration or to measure its variance."""
+"""Commands that train many towers to choose or to judge a configuration: tune, folds."""
 
 import math
 from functools import reduce
@@ -17,22 +17,27 @@ from recsys.errors import InvalidArgumentError
 
 def tune(
     config: Config,
-    out: Annotated[Path, typer.Option(help="Folder of the search; an interrupted one continues.")],
-    trials: Annotated[int, typer.Option(help="Total number of trials.")] = 20,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of the search; name it again to continue where it stopped."),
+    ],
+    trials: Annotated[int, typer.Option(help="Number of trials, with those of earlier runs.")] = 20,
     metric: Annotated[
         str | None,
-        typer.Option(help="Metric, such as loss; accuracy of the finest category if unset."),
+        typer.Option(
+            help="Metric to optimise, such as loss; accuracy of the finest category level if unset."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search the fields of the table [search] for the best result on val photos."""
+    """Search the values of the configuration's [search] for the best result on val photos."""
     from recsys.config import load_config
     from vision.tuning.hyperparameters import SearchPlan, search_hyperparameters
 
     settings = load_config(config)
     if settings.search is None:
         raise InvalidArgumentError(
-            f"{config} must have fields to search, such as [search.learning_rate]"
+            f"{config} must name the fields to search, such as [search.learning_rate]"
         )
     samples = load_samples(settings, progress=not as_json)
     metric = metric or f"accuracy/{finest(samples.train.classes)}"
@@ -63,14 +68,17 @@ def tune(
 
 def folds(
     config: Config,
-    out: Annotated[Path, typer.Option(help="Folder of the runs; interrupted ones continue.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of the runs; name it again to continue where it stopped."),
+    ],
     count: Annotated[int, typer.Option(help="Number of folds.")] = 5,
     target: Target = None,
     as_json: Json = False,
 ) -> None:
     """Cross-validate the configured tower on its training pictures.
 
-    Every class of the target has about the same share of each fold.
+    The folds are stratified by the target: each class is spread evenly over them.
     """
     from recsys.config import load_config
     from vision.tuning.folds import cross_validate, split_folds
@@ -89,7 +97,7 @@ def folds(
         device=settings.device,
     )
     if as_json:
-        # If one fold alone has the metric, its deviation is NaN, which JSON cannot hold.
+        # JSON has no nan, the deviation of a metric that only one fold has.
         std = {name: None if math.isnan(one) else one for name, one in result.std.items()}
         print_json({"mean": result.mean, "std": std})
         return

@@ -1,4 +1,4 @@
-"""Run commands in this process, as programs and as people run them."""
+"""Fixtures that run a command in this process, as a program or a person would."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def ask() -> Ask:
 
 @pytest.fixture
 def say() -> Say:
-    """Run a command and return what it printed for people, as one line of words."""
+    """Run a command and return what it printed for people, on one line."""
 
     def run(*arguments: object) -> str:
         result = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
@@ -40,7 +40,7 @@ def say() -> Say:
 
 @pytest.fixture
 def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Run a command that must be refused and return the error that it ends with."""
+    """Run a command that must be refused and return its error message."""
 
     def run(*arguments: object) -> str:
         monkeypatch.setattr("sys.argv", ["recsys", *map(str, arguments)])
@@ -49,7 +49,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         said = capsys.readouterr()
         assert caught.value.code == 2
         assert "Traceback" not in said.err
-        # After the bars of what was done until then, if there were any.
+        # Progress bars may come before the error.
         _, found, message = f"\n{said.err}".partition("\nerror: ")
         assert found
         return message.strip()

@@ -29,7 +29,7 @@ def test_items_are_annotated_from_their_pictures(
     assert "1 of 2 pictures annotated in" in shown
 
 
-def test_probabilities_are_calibrated_on_the_shops_own_photos(
+def test_probabilities_are_calibrated_on_the_val_photos_of_the_configuration(
     tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, ask: Ask, refusal: Say
 ) -> None:
     command = ("annotate", tiny_bundle, "--images-root", tiny_shop.images, "--min-probability", 0)
@@ -39,7 +39,8 @@ def test_probabilities_are_calibrated_on_the_shops_own_photos(
     ask(*command, "--items", tiny_shop.items, "--out", calibrated, "--calibrate", config)
     before, after = pl.read_parquet(plain), pl.read_parquet(calibrated)
     values = pl.col("^attribute_.*$").exclude("^.*_probability$")
-    assert after.select(values).equals(before.select(values)), "a temperature keeps the order"
+    # A temperature changes probabilities but not which class is the most probable.
+    assert after.select(values).equals(before.select(values))
     assert not after.equals(before)
     without = tmp_path / "without.toml"
     without.write_text(f'name = "x"\n[data]\nitems = "{tiny_shop.items}"\n')
@@ -47,7 +48,7 @@ def test_probabilities_are_calibrated_on_the_shops_own_photos(
     assert message == f"{without} must have photos whose split is val, got none"
 
 
-def test_variants_of_the_catalogue_are_found(
+def test_variants_are_those_that_the_library_finds(
     tiny_bundle: Path, tmp_path: Path, ask: Ask, say: Say
 ) -> None:
     out = tmp_path / "new" / "variants.parquet"

@@ -32,19 +32,19 @@ def test_help_lists_every_command_of_the_readme_in_its_order() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
+def test_every_command_has_a_help_page(command: str) -> None:
     answer = CliRunner().invoke(app, [command, "--help"])
     assert answer.exit_code == 0
     assert re.search(rf"Usage: \S+ {command} ", answer.stdout)
 
 
 @pytest.mark.parametrize("command", ["check", "import", "train", "evaluate"])
-def test_commands_on_tables_and_bundles_print_json_too(command: str) -> None:
+def test_commands_on_tables_and_bundles_can_print_json(command: str) -> None:
     assert "--json" in CliRunner().invoke(app, [command, "--help"]).stdout
 
 
 @pytest.mark.parametrize("command", ["recommend", "similar", "search", "identify", "embed"])
-def test_every_query_command_prints_json_too(command: str) -> None:
+def test_every_query_command_can_print_json(command: str) -> None:
     assert "--json" in CliRunner().invoke(app, [command, "--help"]).stdout
 
 
@@ -69,7 +69,7 @@ def test_brackets_in_an_error_are_printed_as_they_are(
     assert str(path) in refusal("check", path)
 
 
-def test_what_is_no_command_is_a_usage_error() -> None:
+def test_an_unknown_command_is_a_usage_error() -> None:
     answer = CliRunner().invoke(app, ["recomend"])
     assert answer.exit_code == 2
     assert "recomend" in answer.stderr
@@ -83,7 +83,7 @@ def test_what_is_no_command_is_a_usage_error() -> None:
         (OSError(28, "No space left on device"), SYSTEM),
     ],
 )
-def test_an_unexpected_error_keeps_its_traceback_and_says_what_it_is(
+def test_an_unexpected_error_keeps_its_traceback_and_ends_with_a_line_that_explains_it(
     error: Exception,
     said: str,
     monkeypatch: pytest.MonkeyPatch,

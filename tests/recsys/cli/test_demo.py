@@ -20,16 +20,18 @@ def shop(folder: Path, **counts: int) -> Shop:
     return made
 
 
-def test_the_user_asked_about_has_the_median_of_those_with_ten_events(tmp_path: Path) -> None:
+def test_the_demo_asks_for_the_user_with_the_median_of_ten_or_more_events(tmp_path: Path) -> None:
     assert _regular(shop(tmp_path, a=9, b=40, c=10, d=12, e=2)) == "d"
     assert _regular(shop(tmp_path, only=10, rare=9)) == "only"
 
 
-def test_users_with_as_many_events_are_told_apart_by_name(tmp_path: Path) -> None:
+def test_users_with_equally_many_events_are_sorted_by_id(tmp_path: Path) -> None:
     assert _regular(shop(tmp_path, z=10, y=10, x=10)) == "y"
 
 
-def test_the_demos_configuration_names_the_tables_of_the_generated_shop(tmp_path: Path) -> None:
+def test_the_configuration_of_the_demo_names_the_tables_of_the_generated_shop(
+    tmp_path: Path,
+) -> None:
     made = shop(tmp_path)
     path = tmp_path / "demo.toml"
     path.write_text(DEMO.read_text())

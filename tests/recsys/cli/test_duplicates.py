@@ -14,7 +14,7 @@ Say = Callable[..., str]
 
 
 @pytest.mark.parametrize("ending", ["parquet", "json", "html"])
-def test_the_report_is_that_of_the_library(
+def test_the_report_has_the_groups_that_the_library_finds(
     tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, ask: Ask, ending: str
 ) -> None:
     out = tmp_path / f"report.{ending}"
@@ -34,13 +34,13 @@ def test_the_report_is_that_of_the_library(
         assert pl.read_parquet(out).equals(wanted)
 
 
-def test_people_see_how_many(tiny_bundle: Path, tmp_path: Path, say: Say) -> None:
+def test_the_number_of_groups_is_printed(tiny_bundle: Path, tmp_path: Path, say: Say) -> None:
     shown = say("duplicates", tiny_bundle, "--out", tmp_path / "report.html", "--threshold", 0.9)
     assert "groups in" in shown
     assert (tmp_path / "report.html").exists()
 
 
-def test_a_report_of_another_kind_is_refused(
+def test_a_report_with_an_unknown_suffix_is_refused(
     tiny_bundle: Path, tmp_path: Path, refusal: Say
 ) -> None:
     message = refusal("duplicates", tiny_bundle, "--out", tmp_path / "report.xlsx")

@@ -12,7 +12,7 @@ Ask = Callable[..., Any]
 Say = Callable[..., str]
 
 
-def test_embedded_texts_are_where_queries_are(
+def test_texts_get_the_embeddings_of_queries(
     tiny_bundle: Path, tmp_path: Path, ask: Ask, say: Say
 ) -> None:
     (tmp_path / "texts.txt").write_text("nordic lamp\nblue mug\n")
@@ -26,7 +26,7 @@ def test_embedded_texts_are_where_queries_are(
     assert shown.startswith("2 embeddings in")
 
 
-def test_embedded_items_are_those_of_the_bundle(
+def test_items_get_the_embeddings_that_the_bundle_has(
     tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, ask: Ask
 ) -> None:
     out = tmp_path / "out.parquet"
@@ -38,14 +38,12 @@ def test_embedded_items_are_those_of_the_bundle(
     np.testing.assert_allclose(found["embedding"].to_numpy(), bundle.item_embeddings, atol=1e-5)
 
 
-def test_embed_wants_one_of_items_and_texts(
-    tiny_bundle: Path, tmp_path: Path, refusal: Say
-) -> None:
+def test_embed_needs_either_items_or_texts(tiny_bundle: Path, tmp_path: Path, refusal: Say) -> None:
     out = tmp_path / "out.parquet"
     both = ["--items", "items.csv", "--texts", "texts.txt"]
-    for options in ([], both):
+    for options, got in (([], "neither"), (both, "both")):
         message = refusal("embed", tiny_bundle, "--out", out, *options)
-        assert message == "embed needs exactly one of --items and --texts"
+        assert message == f"exactly one of --items and --texts must be given, got {got}"
     assert not out.exists()
 
 
@@ -62,14 +60,16 @@ def test_embedding_an_empty_table_or_no_texts_is_refused(
     assert not out.exists()
 
 
-def test_embeddings_go_into_a_new_folder(tiny_bundle: Path, tmp_path: Path, ask: Ask) -> None:
+def test_the_folder_of_the_embeddings_is_created(
+    tiny_bundle: Path, tmp_path: Path, ask: Ask
+) -> None:
     (tmp_path / "texts.txt").write_text("nordic lamp\nred mug with a\u2028break\n")
     out = tmp_path / "new" / "out.parquet"
     answer = ask("embed", tiny_bundle, "--texts", tmp_path / "texts.txt", "--out", out)
     assert answer["rows"] == len(pl.read_parquet(out)) == 2
 
 
-def test_texts_that_are_not_utf_8_are_refused_by_name(
+def test_a_text_file_that_is_not_utf_8_is_refused_by_name(
     tiny_bundle: Path, tmp_path: Path, refusal: Say
 ) -> None:
     (tmp_path / "texts.txt").write_bytes(b"caf\xe9")
@@ -80,7 +80,7 @@ def test_texts_that_are_not_utf_8_are_refused_by_name(
     assert "texts.txt" in said
 
 
-def test_a_shard_writes_its_parts_and_people_see_what_was_left_out(
+def test_a_shard_writes_its_parts_and_prints_which_rows_were_left_out(
     tiny_bundle: Path, tmp_path: Path, ask: Ask, say: Say
 ) -> None:
     (tmp_path / "items.csv").write_text("item_id,title\na,lamp\na,mug\nb,\n")
@@ -96,12 +96,12 @@ def test_a_shard_writes_its_parts_and_people_see_what_was_left_out(
     assert "1 of 3 items embedded in" in shown
 
 
-def test_options_of_items_are_refused_where_there_are_none_and_where_they_say_nothing(
+def test_a_shard_out_of_range_and_options_of_items_beside_texts_are_refused(
     tiny_bundle: Path, tmp_path: Path, refusal: Say
 ) -> None:
     command = ("embed", tiny_bundle, "--out", tmp_path / "out")
     for option in (("--shard", "0/2"), ("--engine", "ray")):
         message = refusal(*command, "--texts", tmp_path / "texts.txt", *option)
-        assert message == "--shard and --engine are for --items, got --texts"
+        assert message == "--shard and --engine must go with --items, got them with --texts"
     message = refusal(*command, "--items", tmp_path / "items.csv", "--shard", "2/2")
     assert message == "shard must be i/n with i from 0 to n - 1, such as 0/4, got 2/2"

@@ -12,7 +12,7 @@ from recsys.errors import InvalidArgumentError
 
 @dataclass(frozen=True)
 class Prices:
-    """Which prices."""
+    """Range of prices."""
 
     price_min: Annotated[float | None, typer.Option(help="Lowest price.")] = None
     price_max: Annotated[float, typer.Option(help="Highest price.")] = 9.0
@@ -35,18 +35,18 @@ def run(*words: str) -> tuple[int, str]:
     return answer.exit_code, answer.output
 
 
-def test_fields_of_a_dataclass_are_options_and_arrive_as_the_dataclass() -> None:
+def test_fields_of_a_dataclass_become_options_and_the_command_gets_the_dataclass() -> None:
     assert run("lamp", "--price-min", "2", "-k", "5") == (
         0,
         f"lamp {Prices(price_min=2.0, price_max=9.0)} 5\n",
     )
 
 
-def test_fields_that_are_not_given_have_their_defaults() -> None:
+def test_options_that_are_not_given_have_the_defaults_of_the_fields() -> None:
     assert run("lamp") == (0, f"lamp {Prices()} 3\n")
 
 
-def test_help_has_the_fields_beside_the_other_options() -> None:
+def test_help_lists_the_fields_beside_the_other_options() -> None:
     _, said = run("--help")
 
     assert "Lowest price." in said

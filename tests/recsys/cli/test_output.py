@@ -25,7 +25,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 def words(captured: Captured) -> str:
-    """Return what was printed, without the lines of tables and the breaks between words."""
+    """Return what was printed on one line, without the borders of tables."""
     out = "".join(" " if char in "│┃" else char for char in captured.readouterr().out)
     return " ".join(out.split())
 
@@ -35,23 +35,23 @@ def row(name: str, mean: float, metrics: tuple[str, ...]) -> SystemRow:
     return SystemRow(name, "ours", values, {}, {10: 0.5})
 
 
-def test_json_comes_back_as_it_went_in_whatever_is_in_it(capsys: Captured) -> None:
+def test_printed_json_parses_to_the_same_value(capsys: Captured) -> None:
     value = {"title": "Krug [bold] “blau”\n" + "x" * 300, "score": 1 / 3, "none": None}
     print_json(value)
     assert json.loads(capsys.readouterr().out) == value
 
 
-def test_an_interval_is_a_mean_and_its_bounds() -> None:
+def test_an_interval_is_printed_as_a_mean_and_its_bounds() -> None:
     assert interval(Estimate(0.12345, 0.1, 0.2)) == "0.123 [0.100, 0.200]"
 
 
-def test_reasons_are_one_line_with_signs() -> None:
+def test_reasons_are_printed_on_one_line_with_signs() -> None:
     features = (("popularity", 0.5), ("age", -0.254))
     assert why(Result("a", 1.0, "taste", features)) == "popularity +0.50, age -0.25"
     assert why(Result("a", 1.0, "taste")) == ""
 
 
-def test_a_table_has_its_title_columns_and_cells(capsys: Captured) -> None:
+def test_a_table_is_printed_with_its_title_columns_and_cells(capsys: Captured) -> None:
     print_rows("sizes", ("what", "count"), [("items", 3), ("users", None)])
     assert words(capsys).startswith("sizes")
     print_rows("sizes", ("what", "count"), [("items", 3), ("users", None)])
@@ -60,7 +60,7 @@ def test_a_table_has_its_title_columns_and_cells(capsys: Captured) -> None:
         assert cell in shown.split()
 
 
-def test_a_stage_is_named(capsys: Captured) -> None:
+def test_the_name_of_a_stage_is_printed(capsys: Captured) -> None:
     announce_stage("vision")
     assert capsys.readouterr().out == "vision\n"
 
@@ -83,7 +83,7 @@ def test_a_metric_that_was_not_measured_is_not_shown(capsys: Captured) -> None:
     assert "recall@20" not in shown
 
 
-def test_a_report_shows_photos_where_there_are_some(capsys: Captured) -> None:
+def test_a_report_has_tables_for_photos_only_if_there_are_photos(capsys: Captured) -> None:
     estimate = Estimate(0.5, 0.4, 0.6)
     report = Report(
         "Shop",
@@ -100,7 +100,7 @@ def test_a_report_shows_photos_where_there_are_some(capsys: Captured) -> None:
     assert words(capsys) == ""
 
 
-def test_progress_is_shown_once_per_task_and_only_when_visible(capsys: Captured) -> None:
+def test_each_task_has_one_progress_bar_unless_bars_are_hidden(capsys: Captured) -> None:
     with progress_bar() as advance:
         advance("pictures", 1, 2)
         advance("pictures", 2, 2)

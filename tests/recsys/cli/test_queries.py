@@ -44,7 +44,7 @@ def photo(tiny_shop: Shop) -> Path:
 
 
 def printed(results: Sequence[Result], version: str) -> dict[str, Any]:
-    """Return results as commands must print them."""
+    """Return the JSON value that a command must print for these results."""
     rows = [
         {
             "item_id": one.item_id,
@@ -57,7 +57,7 @@ def printed(results: Sequence[Result], version: str) -> dict[str, Any]:
     return {"bundle_version": version, "results": rows}
 
 
-def test_recommend_answers_as_the_recommender(
+def test_recommend_prints_the_answer_of_the_recommender(
     tiny_bundle: Path, recommender: Recommender, user: str, ask: Ask
 ) -> None:
     wanted = recommender.recommend(user, k=7, now=AT_MOMENT, explain=True)
@@ -66,14 +66,14 @@ def test_recommend_answers_as_the_recommender(
     assert all(1 <= len(one["features"]) <= 3 for one in answer["results"])
 
 
-def test_the_moment_of_the_request_matters(tiny_bundle: Path, user: str, ask: Ask) -> None:
+def test_the_time_of_the_request_changes_the_answer(tiny_bundle: Path, user: str, ask: Ask) -> None:
     before, after = (
         ask("recommend", tiny_bundle, user, "--at", at) for at in ("2025-07-01", "2026-01-01")
     )
     assert before["results"] != after["results"]
 
 
-def test_recommend_can_leave_out_what_the_user_has_met(
+def test_recommend_can_leave_out_items_that_the_user_has_events_with(
     tiny_bundle: Path, recommender: Recommender, user: str, ask: Ask
 ) -> None:
     history = recommender.history(user)
@@ -89,13 +89,13 @@ def test_recommend_can_leave_out_what_the_user_has_met(
     assert unseen == [item for item in everything if item not in met]
 
 
-def test_an_unknown_user_is_a_newcomer_with_ten_results(tiny_bundle: Path, ask: Ask) -> None:
+def test_an_unknown_user_gets_ten_popular_or_new_items(tiny_bundle: Path, ask: Ask) -> None:
     results = ask("recommend", tiny_bundle, "nobody")["results"]
     assert len(results) == 10
     assert {one["source"] for one in results} <= {"popular", "new"}
 
 
-def test_similar_answers_as_the_recommender(
+def test_similar_prints_the_answer_of_the_recommender(
     tiny_bundle: Path, recommender: Recommender, ask: Ask
 ) -> None:
     item = recommender.catalogue.item_ids[5]
@@ -103,7 +103,7 @@ def test_similar_answers_as_the_recommender(
     assert ask("similar", tiny_bundle, item, "-k", 4) == wanted
 
 
-def test_search_answers_as_the_recommender_to_words_a_picture_and_both(
+def test_search_prints_the_answer_of_the_recommender_to_words_an_image_and_both(
     tiny_bundle: Path, recommender: Recommender, photo: Path, ask: Ask
 ) -> None:
     picture = photo.read_bytes()
@@ -113,7 +113,7 @@ def test_search_answers_as_the_recommender_to_words_a_picture_and_both(
         assert ask("search", tiny_bundle, *options, "--k", 3) == wanted
 
 
-def test_search_has_modes_and_filters(
+def test_search_passes_modes_and_filters_to_the_recommender(
     tiny_bundle: Path, recommender: Recommender, ask: Ask
 ) -> None:
     catalogue = recommender.catalogue
@@ -147,7 +147,7 @@ def test_an_attribute_without_a_value_is_refused(tiny_bundle: Path, refusal: Say
     assert message == "--attribute must be name=value, such as colour=blue, got 'blue'"
 
 
-def test_identify_answers_as_the_identifier(
+def test_identify_prints_the_answer_of_the_identifier(
     tiny_bundle: Path, recommender: Recommender, photo: Path, ask: Ask
 ) -> None:
     wanted = ProductIdentifier(recommender).identify(photo.read_bytes(), k=4)
@@ -163,7 +163,7 @@ def test_identify_answers_as_the_identifier(
         assert got["score"] == pytest.approx(one.score)
 
 
-def test_people_see_titles_and_verdicts(
+def test_titles_and_candidates_are_printed_for_people(
     tiny_bundle: Path, recommender: Recommender, photo: Path, ask: Ask, say: Say
 ) -> None:
     first = ask("search", tiny_bundle, "nordic lamp", "--k", 1)["results"][0]["item_id"]
@@ -177,7 +177,7 @@ def test_people_see_titles_and_verdicts(
     assert answer["candidates"][0]["item_id"] in shown
 
 
-def test_every_verdict_is_a_sentence() -> None:
+def test_every_verdict_is_described_in_words() -> None:
     def answer(verdict: Verdict, probability: float, group: Group | None = None) -> Identification:
         return Identification(
             known=probability > 0.9,
@@ -200,7 +200,7 @@ def test_every_verdict_is_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("k", [0, MAX_K + 1])
-def test_k_out_of_range_is_refused_by_every_query(
+def test_k_out_of_range_is_refused_by_every_query_command(
     tiny_bundle: Path, recommender: Recommender, photo: Path, refusal: Say, k: int
 ) -> None:
     item = recommender.catalogue.item_ids[0]
@@ -214,7 +214,7 @@ def test_k_out_of_range_is_refused_by_every_query(
         assert message == f"k must be between 1 and {MAX_K}, got {k}"
 
 
-def test_an_unknown_item_is_named(tiny_bundle: Path, refusal: Say) -> None:
+def test_an_unknown_item_is_refused_by_name(tiny_bundle: Path, refusal: Say) -> None:
     message = refusal("similar", tiny_bundle, "nothing")
     assert message.startswith("item_id must be in the catalogue of")
     assert "got unknown ['nothing']" in message
@@ -235,7 +235,7 @@ def test_a_photo_that_is_not_an_image_is_refused(
         assert "image cannot be decoded: got 13 bytes" in refusal(*command)
 
 
-def test_a_photo_that_is_not_there_is_a_usage_error(
+def test_a_missing_photo_is_a_usage_error(
     tiny_bundle: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -269,12 +269,12 @@ def test_a_bundle_with_a_damaged_manifest_is_refused(
     assert "must be named by its manifest's hash" in refusal("search", folder, "lamp")
 
 
-def test_what_the_bundle_was_not_trained_for_is_said(tiny_run: Run, refusal: Say) -> None:
+def test_searching_by_words_without_a_text_encoder_is_refused(tiny_run: Run, refusal: Say) -> None:
     message = refusal("search", tiny_run.ablations["text-only"], "lamp")
     assert message == "this bundle has no text encoder: query it with an image"
 
 
-def test_a_moment_with_an_offset_is_that_moment(tiny_bundle: Path, user: str, ask: Ask) -> None:
+def test_a_time_with_an_offset_is_converted_to_utc(tiny_bundle: Path, user: str, ask: Ask) -> None:
     utc, offset, other = (
         ask("recommend", tiny_bundle, user, "--at", at)
         for at in ("2025-12-01T00:00:00", "2025-12-01T05:00:00+05:00", "2025-12-01T05:00:00")
@@ -283,12 +283,12 @@ def test_a_moment_with_an_offset_is_that_moment(tiny_bundle: Path, user: str, as
     assert utc != other
 
 
-def test_what_looks_like_markup_is_only_text(tiny_bundle: Path, say: Say) -> None:
+def test_square_brackets_in_a_query_are_printed_as_they_are(tiny_bundle: Path, say: Say) -> None:
     assert "search lamp [/blue] [red]" in say("search", tiny_bundle, "lamp [/blue] [red]")
 
 
 @pytest.mark.parametrize("option", ["--image", "--texts"])
-def test_a_file_that_is_not_there_is_named(
+def test_a_missing_file_is_refused_by_name(
     option: str, tiny_bundle: Path, tmp_path: Path, refusal: Say
 ) -> None:
     absent = tmp_path / "absent"

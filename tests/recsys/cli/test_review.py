@@ -10,7 +10,7 @@ Ask = Callable[..., Any]
 Say = Callable[..., str]
 
 
-def test_a_photo_is_asked_about_labelled_and_put_into_the_photos_table(
+def test_uncertain_photos_are_written_labelled_and_added_to_the_photos_table(
     tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, ask: Ask, say: Say
 ) -> None:
     review, photos = tmp_path / "review.csv", tmp_path / "photos.parquet"
@@ -25,11 +25,11 @@ def test_a_photo_is_asked_about_labelled_and_put_into_the_photos_table(
     )
     table.write_csv(review)
     said = say("review", "learn", tiny_bundle, review, photos, *root)
-    assert "2 new photos, 0 with another item" in said
+    assert "2 photos added, 0 given another item" in said
     assert pl.read_parquet(photos)["image"].to_list() == table["image"].to_list()[:2]
 
 
-def test_a_label_that_names_no_item_is_refused(
+def test_a_label_outside_the_catalogue_and_an_unknown_suffix_are_refused(
     tiny_bundle: Path, tmp_path: Path, refusal: Say
 ) -> None:
     (tmp_path / "review.csv").write_text("image,item_id\na.png,nothing\n")

@@ -24,7 +24,7 @@ LINES = """InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,Custom
 
 @pytest.fixture
 def config(tmp_path: Path, tiny_shop: Shop) -> Path:
-    """A shop of three items, an event and a photo, in which every row is good."""
+    """Configuration of a shop of three items, two events and a photo, with valid rows only."""
     shop = tmp_path / "shop"
     (shop / "images").mkdir(parents=True)
     picture = next(tiny_shop.images.rglob("*.jpg"))
@@ -44,14 +44,14 @@ def config(tmp_path: Path, tiny_shop: Shop) -> Path:
 
 
 def edit(config: Path, table: str, column: str, *values: object) -> None:
-    """Replace the first values of a column."""
+    """Replace the first values of a column of a table."""
     path = config.with_name(f"{table}.parquet")
     frame = pl.read_parquet(path)
     column_values = [*values, *frame[column].to_list()[len(values) :]]
     frame.with_columns(pl.Series(column, column_values)).write_parquet(path)
 
 
-def test_good_tables_are_counted_and_leave_no_file(config: Path, tmp_path: Path, ask: Ask) -> None:
+def test_valid_tables_are_counted_and_leave_no_file(config: Path, tmp_path: Path, ask: Ask) -> None:
     assert ask("check", config, "--out", tmp_path / "bad", "--strict") == {
         "valid": {"items": 3, "events": 2, "photos": 1},
         "failed": {"items": {}, "events": {}, "photos": {}},
@@ -59,7 +59,7 @@ def test_good_tables_are_counted_and_leave_no_file(config: Path, tmp_path: Path,
     }
 
 
-def test_what_check_prints_is_what_the_library_finds(
+def test_check_prints_and_writes_the_rows_that_the_library_finds(
     config: Path, tmp_path: Path, ask: Ask, say: Say
 ) -> None:
     edit(config, "items", "item_id", "b")
@@ -93,7 +93,7 @@ BAD_ROWS = [
 
 
 @pytest.mark.parametrize(("table", "column", "value", "wanted"), BAD_ROWS)
-def test_a_bad_row_is_counted_and_stops_a_strict_check(
+def test_an_invalid_row_is_counted_and_stops_a_strict_check(
     config: Path,
     tmp_path: Path,
     say: Say,
@@ -117,7 +117,7 @@ def test_a_bad_row_is_counted_and_stops_a_strict_check(
     assert wanted in refusal("train", config, "--out", tmp_path / "bundles", "--strict")
 
 
-def test_a_missing_column_is_named_with_the_one_that_looks_like_it(
+def test_a_missing_column_is_refused_with_the_similar_one_that_is_there(
     config: Path, refusal: Say
 ) -> None:
     table = config.with_name("items.parquet")
@@ -126,7 +126,7 @@ def test_a_missing_column_is_named_with_the_one_that_looks_like_it(
     assert "column 'item_id' is missing, 'Item_ID' looks like it: rename it" in message
 
 
-def test_a_column_of_another_type_is_named_with_what_it_must_hold(
+def test_a_column_of_another_type_is_refused_with_the_type_it_must_have(
     config: Path, refusal: Say
 ) -> None:
     edit(config, "items", "item_id", "1", "2", "3")
@@ -143,7 +143,7 @@ def test_an_empty_table_is_refused(config: Path, refusal: Say) -> None:
     assert refusal("check", config) == "table events must hold rows, got none"
 
 
-def test_a_table_that_is_not_there_or_torn_is_named(config: Path, refusal: Say) -> None:
+def test_a_missing_or_truncated_table_is_refused_by_name(config: Path, refusal: Say) -> None:
     table = config.with_name("events.parquet")
     table.write_bytes(table.read_bytes()[:50])
     assert f"table {table} cannot be read" in refusal("check", config)
@@ -152,7 +152,7 @@ def test_a_table_that_is_not_there_or_torn_is_named(config: Path, refusal: Say) 
 
 
 @pytest.mark.parametrize("command", [["check"], ["train", "--out", "bundles"]])
-def test_a_typo_in_the_configuration_is_named_with_the_nearest_key(
+def test_a_typo_in_the_configuration_is_refused_with_the_nearest_key(
     config: Path, refusal: Say, command: list[str]
 ) -> None:
     config.write_text(config.read_text() + "[ranker]\nepoch = 3\n")
@@ -160,7 +160,7 @@ def test_a_typo_in_the_configuration_is_named_with_the_nearest_key(
     assert "ranker.epoch: unknown key; did you mean 'epochs'?" in message
 
 
-def test_an_imported_data_set_is_what_the_library_imports(tmp_path: Path, ask: Ask) -> None:
+def test_import_writes_the_tables_that_the_library_writes(tmp_path: Path, ask: Ask) -> None:
     source = tmp_path / "online-retail.csv"
     source.write_text(LINES)
     imported = import_source("online-retail", source, tmp_path / "one")
@@ -172,15 +172,13 @@ def test_an_imported_data_set_is_what_the_library_imports(tmp_path: Path, ask: A
         assert pl.read_parquet(tmp_path / "two" / table.name).equals(pl.read_parquet(table))
 
 
-def test_an_import_says_what_it_wrote(tmp_path: Path, say: Say) -> None:
+def test_import_prints_the_rows_of_every_table(tmp_path: Path, say: Say) -> None:
     (tmp_path / "online-retail.csv").write_text(LINES)
     printed = say("import", "online-retail", tmp_path, tmp_path / "out")
     assert "online-retail: 2 items, 3 events in" in printed
 
 
-def test_an_unknown_source_and_one_that_is_not_there_are_refused(
-    tmp_path: Path, refusal: Say
-) -> None:
+def test_an_unknown_source_and_a_missing_file_are_refused(tmp_path: Path, refusal: Say) -> None:
     message = refusal("import", "nothing", tmp_path, tmp_path / "out")
     assert message.startswith("source must be one of amazon-beauty, grocery-store, myntra")
     assert "got 'nothing'" in message

@@ -39,7 +39,7 @@ def samples(tiny_bundle: Path) -> Samples:
 
 
 def figures(report: TextReport) -> dict[str, Any]:
-    """Return a report's figures as the command must print them."""
+    """Return the JSON value that the command must print for a report."""
     values = asdict(report)
     return {name: values[name] for name in ("searches", "scripts", "targets")}
 
@@ -68,7 +68,7 @@ def test_report_shows_the_encoder_before_fine_tuning_beside_it(
     assert answer["before"] == figures(before)
     page = write_report(after, tmp_path / "b", before=before)
     assert Path(answer["report"]).read_text() == page.read_text()
-    first, _, second = say(*command).partition("text tower, found by")
+    first, _, second = say(*command).partition("text tower, search by")
     for table, one in ((first, before), (second, after)):
         found = one.searches["two words"]
         assert f"two words │ {found.n_queries} │ {found.hit_rate.mean:.3f} [" in table

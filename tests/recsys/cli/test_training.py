@@ -37,7 +37,7 @@ def without_time(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != "created_at"}
 
 
-def test_training_again_skips_to_the_same_bundle_and_writes_the_report(
+def test_training_again_skips_every_stage_and_writes_the_report(
     tiny_run: Run, config: Path, ask: Ask
 ) -> None:
     out = tiny_run.bundle.parent
@@ -55,7 +55,7 @@ def test_training_again_skips_to_the_same_bundle_and_writes_the_report(
     assert [one["stage"] for one in saved["timings"]] == stages
 
 
-def test_people_are_told_which_stages_were_unchanged(tiny_run: Run, config: Path, say: Say) -> None:
+def test_unchanged_stages_are_printed_as_unchanged(tiny_run: Run, config: Path, say: Say) -> None:
     shown = say("train", config, "--out", tiny_run.bundle.parent)
     for stage in ("vision", "text", "embeddings", "items", "users", "ranker"):
         assert f"{stage}: unchanged" in shown
@@ -89,31 +89,33 @@ def test_a_preview_is_written_in_the_format_of_its_name(
         assert picture.format == written
 
 
-# Of these, Pillow knows none, no name at all, and how to read but not how to write.
+# Pillow does not know .txt, and can read .psd but not write it.
 @pytest.mark.parametrize("name", ["sheet.txt", "sheet", "sheet.psd"])
-def test_a_preview_in_no_format_is_refused_before_a_table_is_read(
+def test_a_preview_in_an_unknown_format_is_refused_before_a_table_is_read(
     name: str, tmp_path: Path, refusal: Say
 ) -> None:
     message = refusal("train", tmp_path / "nothing.toml", "--preview", tmp_path / name)
     assert message == (
-        "preview must end in the suffix of an image format that can be written, such as .png, "
+        "preview must end in the suffix of a picture format that can be written, such as .png, "
         f".jpg or .webp, got {name!r}"
     )
 
 
-def test_training_needs_a_folder_of_bundles(config: Path, refusal: Say) -> None:
+def test_training_needs_a_folder_for_the_bundle(config: Path, refusal: Say) -> None:
     message = refusal("train", config)
-    assert message == "--out must be the folder of bundles, unless --preview is used"
+    assert message == (
+        "--out must name the folder to write the bundle to, unless --preview is given"
+    )
 
 
 def test_training_in_several_processes_is_refused(
     config: Path, tmp_path: Path, refusal: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What torchrun tells each of its processes.
-    told = {"RANK": 1, "GROUP_RANK": 0, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    told |= {"MASTER_ADDR": "localhost", "MASTER_PORT": 29500}
-    told |= {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_MAX_RESTARTS": 0}
-    for name, value in told.items():
+    # The environment variables that torchrun sets in each of its processes.
+    given = {"RANK": 1, "GROUP_RANK": 0, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    given |= {"MASTER_ADDR": "localhost", "MASTER_PORT": 29500}
+    given |= {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_MAX_RESTARTS": 0}
+    for name, value in given.items():
         monkeypatch.setenv(name, str(value))
     message = refusal("train", config, "--out", tmp_path / "out")
     assert message.startswith("recsys train must run in one process, got 2 from torchrun; train")
@@ -144,7 +146,7 @@ def test_evaluate_prints_the_numbers_of_the_report(
     assert answer["classification"]
 
 
-def test_a_bundle_alone_is_ranked_in_every_scope_without_photos(
+def test_without_a_configuration_every_scope_is_evaluated_but_no_photos(
     tiny_bundle: Path, ask: Ask
 ) -> None:
     answer = ask("evaluate", tiny_bundle)
@@ -153,7 +155,7 @@ def test_a_bundle_alone_is_ranked_in_every_scope_without_photos(
     assert answer["classification"] == answer["retrieval"] == []
 
 
-def test_evaluate_prints_one_json_document_even_where_it_writes_the_page(
+def test_evaluate_prints_one_json_document_when_it_also_writes_the_page(
     tiny_bundle: Path, tmp_path: Path, ask: Ask
 ) -> None:
     answer = ask("evaluate", tiny_bundle, "--out", tmp_path / "new")
@@ -161,7 +163,7 @@ def test_evaluate_prints_one_json_document_even_where_it_writes_the_page(
     assert (tmp_path / "new" / "report.html").is_file()
 
 
-def test_evaluate_writes_the_page_where_it_is_told(
+def test_evaluate_writes_the_page_into_the_folder_of_out(
     tiny_bundle: Path, config: Path, tmp_path: Path, say: Say
 ) -> None:
     shown = say("evaluate", tiny_bundle, "--config", config, "--out", tmp_path)
@@ -171,7 +173,7 @@ def test_evaluate_writes_the_page_where_it_is_told(
     assert f"{ours['mean']:.3f}" in shown
 
 
-def test_training_on_a_table_that_is_not_there_leaves_no_bundle(
+def test_training_on_a_missing_table_leaves_no_bundle(
     config: Path, tmp_path: Path, refusal: Say, tiny_shop: Shop
 ) -> None:
     config.write_text(config.read_text().replace(str(tiny_shop.items), str(tmp_path / "no.csv")))
@@ -186,7 +188,7 @@ def test_training_without_titles_and_pictures_is_refused(tmp_path: Path, refusal
     assert message == "items must have titles or pictures, none of the 2 items has either"
 
 
-def test_a_configuration_that_is_not_there_is_refused(
+def test_a_missing_configuration_is_refused(
     tiny_bundle: Path, tmp_path: Path, refusal: Say
 ) -> None:
     missing = tmp_path / "nothing.toml"
@@ -197,6 +199,6 @@ def test_a_configuration_that_is_not_there_is_refused(
         assert f"configuration {missing} must be a readable file" in refusal(*command)
 
 
-def test_evaluating_what_is_no_bundle_is_refused(tmp_path: Path, refusal: Say) -> None:
+def test_evaluating_a_folder_without_a_bundle_is_refused(tmp_path: Path, refusal: Say) -> None:
     message = refusal("evaluate", tmp_path)
     assert message == f"{tmp_path} must hold a bundle, found none; train one with `recsys train`"

@@ -1,4 +1,4 @@
-"""Shops that the commands of the vision tower are asked about."""
+"""Configurations and photos that the tests of the vision commands share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ def photo(tiny_shop: Shop) -> Path:
 
 @pytest.fixture
 def write(tiny_shop: Shop, tmp_path: Path) -> Callable[..., Path]:
-    """Return a writer of configurations over the tiny shop's items and these photos."""
+    """Return a function that writes a configuration with the tiny shop's items and photos."""
 
     def run(more: str = "", *, vision: str = TINY, photos: pl.DataFrame | None = None) -> Path:
         table = pl.read_parquet(tiny_shop.photos) if photos is None else photos
@@ -51,7 +51,7 @@ def write(tiny_shop: Shop, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def pictureless(tmp_path: Path) -> Path:
-    """The configuration of a shop that has titles only."""
+    """Configuration of a shop whose items have titles but no pictures."""
     items = pl.DataFrame({"item_id": ["a", "b"], "title": ["mug", "lamp"]})
     items.write_csv(tmp_path / "items.csv")
     path = tmp_path / "pictureless.toml"
@@ -61,7 +61,7 @@ def pictureless(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pictures() -> Callable[[Path], PictureSamples]:
-    """Return what reads the pictures of a configuration."""
+    """Return a function that reads the labelled pictures of a configuration."""
 
     def read(config: Path) -> PictureSamples:
         dataset = load_tables(load_config(config))

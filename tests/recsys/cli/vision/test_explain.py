@@ -15,7 +15,7 @@ Say = Callable[..., str]
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "lime"])
-def test_explain_paints_what_the_function_finds(
+def test_explain_writes_the_heat_map_of_the_library(
     method: Method, tiny_bundle: Path, tower: VisionTower, photo: Path, tmp_path: Path, ask: Ask
 ) -> None:
     out = tmp_path / "new" / "heat.png"
@@ -33,7 +33,7 @@ def test_explain_paints_what_the_function_finds(
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(overlay(wanted)))
 
 
-def test_explain_takes_the_class_it_is_asked_about_or_the_predicted_one(
+def test_explain_is_about_the_given_class_or_the_predicted_one(
     tiny_bundle: Path, tower: VisionTower, photo: Path, tmp_path: Path, say: Say
 ) -> None:
     command = ("vision", "explain", tiny_bundle, photo, "--out", tmp_path / "heat.png")
@@ -54,7 +54,7 @@ def test_explain_takes_the_class_it_is_asked_about_or_the_predicted_one(
         ("--out", "heat.jpg", "out must end in .png, got 'heat.jpg'"),
     ],
 )
-def test_explain_names_what_it_does_not_know(
+def test_explain_refuses_an_unknown_target_class_method_or_suffix(
     option: str,
     value: str,
     message: str,
@@ -72,7 +72,7 @@ def test_explain_names_what_it_does_not_know(
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_photo_that_is_no_picture_is_not_explained(
+def test_a_missing_or_unreadable_photo_is_refused(
     tiny_bundle: Path, tmp_path: Path, refusal: Say
 ) -> None:
     photo, out = tmp_path / "photo.jpg", tmp_path / "heat.png"
@@ -85,7 +85,7 @@ def test_a_photo_that_is_no_picture_is_not_explained(
 
 
 @pytest.mark.parametrize("method", ["lime", "shap"])
-def test_without_captum_its_extra_is_named(
+def test_without_captum_the_error_names_the_extra_to_install(
     method: str,
     tiny_bundle: Path,
     photo: Path,

@@ -14,7 +14,7 @@ Say = Callable[..., str]
 Write = Callable[..., Path]
 
 
-def test_exported_towers_answer_as_the_bundle_s(
+def test_exported_towers_answer_as_the_tower_of_the_bundle(
     tiny_bundle: Path,
     tower: VisionTower,
     photo: Path,
@@ -38,7 +38,7 @@ def test_exported_towers_answer_as_the_bundle_s(
     ]
 
 
-def test_an_int8_export_wants_pictures(
+def test_an_int8_export_without_pictures_is_refused(
     tiny_bundle: Path, pictureless: Path, tmp_path: Path, refusal: Say
 ) -> None:
     out = tmp_path / "onnx"
@@ -47,7 +47,7 @@ def test_an_int8_export_wants_pictures(
     assert not out.exists()
 
 
-def test_without_onnx_its_extra_is_named(
+def test_without_onnx_the_error_names_the_extra_to_install(
     tiny_bundle: Path, tmp_path: Path, refusal: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # None is how Python marks a module that cannot be imported.

@@ -22,7 +22,7 @@ Read = Callable[[Path], PictureSamples]
 
 
 def figures(report: TowerReport) -> dict[str, Any]:
-    """Return a report's headline as the command must print it."""
+    """Return the JSON value that the command must print for a report."""
     return {
         name: {
             "photos": one.n_pictures,
@@ -91,7 +91,7 @@ def test_report_shows_the_tower_before_fine_tuning_beside_it(
     assert shown.endswith("vision.html")
 
 
-def test_report_says_what_is_missing(
+def test_report_refuses_a_shop_without_test_photos_or_a_pretrained_backbone(
     tiny_bundle: Path,
     tiny_shop: Shop,
     pictureless: Path,
@@ -109,7 +109,7 @@ def test_report_says_what_is_missing(
     assert not out.exists()
 
 
-def test_what_pretraining_learned_is_not_taken_for_what_it_began_with(
+def test_before_is_refused_if_the_shop_pretrains_its_own_backbone(
     tiny_bundle: Path, write: Write, tmp_path: Path, refusal: Say
 ) -> None:
     pretrained = f'pretrained = "{Bundle(tiny_bundle).path / "vision"}"\n'
@@ -118,12 +118,12 @@ def test_what_pretraining_learned_is_not_taken_for_what_it_began_with(
         said = refusal(
             "vision", "report", tiny_bundle, config, "--out", tmp_path / "report", "--before"
         )
-        assert said.startswith("--before needs the weights from before fine-tuning")
+        assert said.startswith("--before needs the weights that fine-tuning started from")
         assert "set pretrained to OUT/.stages/vision-KEY/checkpoints/pretraining/backbone" in said
     assert not (tmp_path / "report").exists()
 
 
-def test_a_report_on_another_shop_is_refused(
+def test_a_report_on_photos_of_other_classes_is_refused(
     tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, write: Write, refusal: Say
 ) -> None:
     config = write()

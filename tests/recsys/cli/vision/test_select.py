@@ -20,7 +20,7 @@ N_BARE = 6
 
 @pytest.fixture
 def bare(tiny_shop: Shop) -> pl.DataFrame:
-    """The shop's photos, the first few of train without item and category."""
+    """The shop's photos, with item and category removed from the first few of train."""
     photos = pl.read_parquet(tiny_shop.photos)
     train = pl.col("split") == "train"
     known = ~(train & (train.cum_sum() <= N_BARE))
@@ -30,7 +30,7 @@ def bare(tiny_shop: Shop) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("strategy", ["entropy", "margin", "core_set", "random"])
-def test_select_writes_the_table_of_the_function(
+def test_select_writes_the_photos_that_the_library_chooses(
     strategy: Strategy,
     bare: pl.DataFrame,
     tiny_bundle: Path,
@@ -51,7 +51,7 @@ def test_select_writes_the_table_of_the_function(
     assert answer == {"rows": 3, "unlabelled": N_BARE, "file": str(out)}
 
 
-def test_select_asks_by_margin_in_the_finest_category_and_writes_csv_too(
+def test_select_uses_margin_and_the_finest_category_by_default_and_can_write_csv(
     bare: pl.DataFrame,
     tiny_bundle: Path,
     tower: VisionTower,
@@ -85,7 +85,7 @@ def test_select_asks_by_margin_in_the_finest_category_and_writes_csv_too(
         ),
     ],
 )
-def test_select_names_what_it_cannot_do(
+def test_select_refuses_invalid_options_with_what_is_allowed(
     options: tuple[str, object],
     message: str,
     bare: pl.DataFrame,
@@ -101,7 +101,7 @@ def test_select_names_what_it_cannot_do(
     assert not [*tmp_path.glob("next.*")]
 
 
-def test_select_wants_photos_without_a_label(
+def test_select_refuses_a_shop_without_unlabelled_photos(
     tiny_bundle: Path, pictureless: Path, write: Write, tmp_path: Path, refusal: Say
 ) -> None:
     for config in (write(), pictureless):

@@ -27,7 +27,7 @@ choices = [0.8, 1.0]
 """
 
 
-def test_tune_prints_what_the_search_found_and_goes_on_where_it_stopped(
+def test_tune_prints_the_best_trial_and_continues_where_it_stopped(
     write: Write, pictures: Read, tmp_path: Path, ask: Ask, say: Say
 ) -> None:
     config, out = write(SEARCH), tmp_path / "search"
@@ -35,7 +35,7 @@ def test_tune_prints_what_the_search_found_and_goes_on_where_it_stopped(
     settings, samples = load_config(config), pictures(config)
     assert settings.search is not None
     assert samples.validation is not None
-    # Both trials are in the study, so that nothing is trained again.
+    # Both trials are stored in the study, so nothing is trained again.
     plan = SearchPlan(settings.search, n_trials=2, seed=settings.seed, metric="accuracy/category_3")
     found = search_hyperparameters(
         samples.train, samples.validation, settings.vision, plan, workdir=out, device="cpu"
@@ -58,13 +58,13 @@ def test_tune_prints_what_the_search_found_and_goes_on_where_it_stopped(
     assert f"accuracy/category_3 {found.value:.3f} on val photos" in shown
 
 
-def test_tune_says_what_is_missing(
+def test_tune_refuses_a_configuration_it_cannot_search(
     tiny_shop: Shop, pictureless: Path, write: Write, tmp_path: Path, refusal: Say
 ) -> None:
     command = ("--out", tmp_path / "search")
     config = write()
     said = refusal("vision", "tune", config, *command)
-    assert said == f"{config} must have fields to search, such as [search.learning_rate]"
+    assert said == f"{config} must name the fields to search, such as [search.learning_rate]"
     said = refusal("vision", "tune", pictureless, *command)
     assert said == f"{pictureless} must have pictures to train on, got none"
     said = refusal("vision", "tune", write(SEARCH), *command, "--trials", 0)
@@ -78,7 +78,7 @@ def test_tune_says_what_is_missing(
     assert not (tmp_path / "search").exists()
 
 
-def test_tune_names_the_metrics_before_it_trains(
+def test_tune_refuses_an_unknown_metric_before_it_trains(
     write: Write, tmp_path: Path, refusal: Say
 ) -> None:
     config = write(SEARCH)
@@ -88,7 +88,7 @@ def test_tune_names_the_metrics_before_it_trains(
     assert not (tmp_path / "search").exists()
 
 
-def test_without_optuna_its_extra_is_named(
+def test_without_optuna_the_error_names_the_extra_to_install(
     write: Write, tmp_path: Path, refusal: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # None is how Python marks a module that cannot be imported.
@@ -102,7 +102,7 @@ def test_folds_prints_the_summary_of_the_cross_validation(
 ) -> None:
     config, out = write(), tmp_path / "folds"
     answer = ask("vision", "folds", config, "--out", out, "--count", 2)
-    # Both folds are in the folder, so that nothing is trained again.
+    # Both folds are stored in the folder, so nothing is trained again.
     train = pictures(config).train
     split = split_folds(train, 2, seed=0, target="category_3")
     wanted = cross_validate(
@@ -114,7 +114,7 @@ def test_folds_prints_the_summary_of_the_cross_validation(
     assert f"{name} │ {wanted.mean[name]:.3f} │ {wanted.std[name]:.3f} │" in shown
 
 
-def test_folds_names_what_it_cannot_split(
+def test_folds_refuses_what_it_cannot_split(
     pictureless: Path, write: Write, tmp_path: Path, refusal: Say
 ) -> None:
     command = ("--out", tmp_path / "folds")

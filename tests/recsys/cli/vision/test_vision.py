@@ -10,12 +10,12 @@ Say = Callable[..., str]
 Write = Callable[..., Path]
 
 
-def test_every_command_prints_json_too() -> None:
+def test_every_vision_command_can_print_json() -> None:
     for command in ("report", "explain", "select", "tune", "folds", "export"):
         assert "--json" in CliRunner().invoke(app, ["vision", command, "--help"]).stdout
 
 
-def test_a_bundle_without_a_vision_tower_is_refused_by_every_command(
+def test_a_bundle_without_a_vision_tower_is_refused_by_every_vision_command(
     tiny_run: Run, photo: Path, write: Write, tmp_path: Path, refusal: Say
 ) -> None:
     bundle, config = tiny_run.ablations["text-only"], write()

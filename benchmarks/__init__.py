@@ -1,1 +1,1 @@
-"""Scripts that measure, and the numbers they measured."""
+"""Scripts that measure the library, and the results they recorded."""

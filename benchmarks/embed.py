@@ -1,18 +1,18 @@
-"""Time ``recsys embed`` against a plain loop, and see that a large table takes no more memory.
+"""Time ``recsys embed`` against a plain loop, and measure its memory on a small and a large table.
 
 Run from the repository's root, after ``python -m benchmarks.myntra_retrieval``:
 ``python -m benchmarks.embed``.
 
-Speed is of Myntra's items, titles and pictures, from the table on disk to the vectors on disk. The
-plain loop is what one would write without this library: ``encode`` of sentence-transformers for the
-titles; a ``Dataset``, a ``DataLoader`` with a worker per core, the usual transforms and the network
-in float32 for the pictures; then the fusion. Both have the bundle's own weights, and all take turns
-in one process. ``float32`` and ``auto`` are ``embed_items`` in that precision; ``ratio_to_loop`` is
-that of ``auto``, which is bfloat16 where the hardware has it.
+Speed is measured on Myntra's items, with titles and pictures, from the table on disk to the vectors
+on disk. The plain loop is what one would write without this library: ``encode`` of
+sentence-transformers for the titles, a ``Dataset`` and a ``DataLoader`` with a worker per core for
+the pictures, and then the fusion. All contestants use the weights of the same bundle and take turns
+in one process. ``float32`` and ``auto`` are ``embed_items`` in that precision. ``ratio_to_loop`` is
+the speed of ``auto``, which is bfloat16 where the hardware has it, over that of the loop.
 
-Memory is the peak of a process of its own that embeds a generated table of titles, of which no two
-are the same, with a text encoder so small that a million take minutes: what grows with the table is
-the same with any encoder.
+Memory is the peak of a separate process that embeds a generated table of different titles. The text
+encoder is tiny, so a million rows take minutes. Its size does not matter, because only the memory
+that grows with the table is of interest.
 """
 
 import argparse
@@ -81,11 +81,15 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=Path("out/myntra-all"))
-    parser.add_argument("--items", type=int, default=4000, help="embed the first so many")
-    parser.add_argument("--rounds", type=int, default=3, help="turns that are timed")
-    parser.add_argument("--only", choices=["speed", "memory"], help="measure just this one")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="print only")
+    parser.add_argument(
+        "--bundle", type=Path, default=Path("out/myntra-all"), help="folder of the bundle"
+    )
+    parser.add_argument("--items", type=int, default=4000, help="number of items to embed")
+    parser.add_argument("--rounds", type=int, default=3, help="number of timed turns")
+    parser.add_argument("--only", choices=["speed", "memory"], help="the one thing to measure")
+    parser.add_argument(
+        "--no-record", dest="record", action="store_false", help="print without recording"
+    )
     return parser.parse_args()
 
 
@@ -114,7 +118,7 @@ def _ours(bundle: Bundle, table: Path, root: Path, precision: Precision) -> Embe
 
 
 class _Pictures(Dataset[Tensor]):
-    """Files as what a network reads."""
+    """Picture files, loaded as the normalised pixels that the network reads."""
 
     def __init__(self, paths: Sequence[Path], tower: VisionTower) -> None:
         wanted = tower.preprocess
@@ -138,18 +142,18 @@ class _Pictures(Dataset[Tensor]):
 
 
 def _plain_loop(bundle: Bundle, table: Path, root: Path) -> Embed:
-    """Return the loop that one would write without this library."""
+    """Return an embedding loop as one would write it without this library."""
     from sentence_transformers import SentenceTransformer
 
     titles = SentenceTransformer(str(bundle.path / "text"), device="cpu")
-    # Copies, so that what our own contestants do to the bundle's networks is not seen.
+    # Copies, because the other contestants change the memory format of the bundle's networks.
     copy = Bundle(bundle.path)
     tower = copy.vision.to(memory_format=torch.contiguous_format)
     embedder = ItemEmbedder(None, None, copy.fusion)
 
     def run(out: Path) -> None:
         items = pl.read_parquet(table)
-        # As the encoder was trained to read them, so that all contestants compute the same.
+        # Normalised as in training, so that all contestants compute the same.
         words = [normalize(text or "") for text in item_texts(items)]
         text = titles.encode(words, batch_size=BATCH, show_progress_bar=False)
         loader = DataLoader(
@@ -168,7 +172,7 @@ def _plain_loop(bundle: Bundle, table: Path, root: Path) -> Embed:
 
 
 def _in_turns(contestants: Mapping[str, Embed], rounds: int, folder: Path) -> dict[str, float]:
-    """Return each contestant's median of items per second, without a first round to warm up."""
+    """Return each contestant's median items per second; the first round is a warm-up."""
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
     vectors: dict[str, np.ndarray] = {}
     for turn in range(1 + rounds):
@@ -182,12 +186,12 @@ def _in_turns(contestants: Mapping[str, Embed], rounds: int, folder: Path) -> di
             print(f"round {turn}: {name} {speeds[name][-1]:.1f} items/s", flush=True)
     for name, found in vectors.items():
         cosine = (found * vectors["loop"]).sum(axis=1).min()
-        print(f"{name}: cosine with the loop's vectors at least {cosine:.4f}")
+        print(f"{name}: lowest cosine with the loop's vectors {cosine:.4f}")
     return {name: statistics.median(measured[1:]) for name, measured in speeds.items()}
 
 
 def _memory(folder: Path) -> dict[str, tuple[float, str]]:
-    """Return the peak memory of a process that embeds a table, by the table's size."""
+    """Return the peak memory of a process that embeds a table, for each table size."""
     bundle = _tiny_bundle(folder / "tiny")
     figures = {}
     for name, n_rows in SIZES.items():
@@ -195,7 +199,7 @@ def _memory(folder: Path) -> dict[str, tuple[float, str]]:
         titles = pl.format("lamp {} mug {}", pl.col("n") % 977, pl.col("n"))
         rows = pl.LazyFrame({"n": pl.int_range(n_rows, eager=True)})
         rows.select(item_id="n", title=titles).sink_parquet(table)
-        # A fresh process each: a peak is never forgotten.
+        # A new process for each table, because a process keeps its peak until it ends.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             peak = process.submit(_peak_bytes, bundle, table, folder / name).result()
         print(f"{n_rows:,} rows: {peak / 1e6:.0f} MB", flush=True)
@@ -204,7 +208,7 @@ def _memory(folder: Path) -> dict[str, tuple[float, str]]:
 
 
 def _tiny_bundle(folder: Path) -> Path:
-    """Return a bundle with a text encoder of 16 numbers a word and no layer."""
+    """Return a bundle with a text encoder of 16 dimensions and no layers."""
     encoder = build_encoder(
         TextConfig(hidden=16, layers=0, heads=1), ["lamp mug 0123456789"], seed=0
     )
@@ -219,12 +223,12 @@ def _tiny_bundle(folder: Path) -> Path:
 
 
 def _peak_bytes(bundle: Path, table: Path, out: Path) -> int:
-    """Embed a table and return the most memory that this process has had."""
+    """Embed a table and return the peak memory of this process."""
     embed_items(Bundle(bundle), table, out)
-    # Not getrusage, whose peak a process inherits from the one that started it.
+    # getrusage would include the peak of the parent process.
     status = Path("/proc/self/status").read_text()
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    assert found is not None, "Linux says it"
+    assert found is not None, "Linux always has this line"
     return int(found[1]) * 1024
 
 

@@ -1,10 +1,13 @@
-"""Tell the product on Grocery Store's test photos, or that it is not in the catalogue.
+"""Identify the products on Grocery Store's test photos, or that they are not in the catalogue.
 
-Run from the repository's root, after ``python -m benchmarks.myntra`` has left the tower that the
-recipe starts from: ``python -m benchmarks.grocery_identify``. Three catalogues are trained: all 81
-products; all of them from studio pictures and words alone, without any customer's photo; and 71,
-where the photos of the ten left out show what is not in the catalogue. Everything is fitted on the
-photos of train and val; stages that are there are not trained again.
+Run from the repository's root, after ``python -m benchmarks.myntra`` has trained the tower that the
+recipe starts from: ``python -m benchmarks.grocery_identify``. Three catalogues are trained:
+
+- all 81 products;
+- all 81 products from studio pictures and words, without customers' photos;
+- 71 products, so that photos of the other ten show something that is not in the catalogue.
+
+Everything is fitted on photos of train and val. Finished stages are not trained again.
 """
 
 import argparse
@@ -37,7 +40,7 @@ N_HELD_OUT = 10
 N_BINS = 15
 PRECISION = 0.95
 UNKNOWN_SHARE = 0.1
-# What smaller galleries do without.
+# Sources of evidence that each smaller gallery lacks.
 GALLERIES = {"studio": (ITEM, PHOTOS, HEAD), "described": (PHOTOS, HEAD)}
 
 
@@ -57,27 +60,29 @@ class Asked(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What test photos of products of the catalogue gave."""
+    """Figures over test photos, all of products in the catalogue."""
 
     top1: float
     top5: float
-    error: float  # expected calibration error of the first candidate, no photo being of a stranger
+    error: float  # expected calibration error of the first candidate
 
 
 class Rejection(NamedTuple):
-    """What test photos gave when some show nothing of the catalogue."""
+    """Figures over test photos, some of products that are not in the catalogue."""
 
-    auroc: float  # of the probability that a photo shows a product of the catalogue
-    coverage_at_p95: float  # most photos that can be answered with 95 % of the answers right
-    said: float  # share of photos answered, by a product or a group, at the threshold of val
-    precision: float  # share of those answers that name the product; NaN where there are none
-    ece: float  # of the first candidate, over the mixture that the probabilities reckon with
+    auroc: float  # how well the probability separates photos of products in the catalogue
+    coverage_at_p95: float  # largest share of photos answered with 95 % of the answers right
+    said: float  # share of photos answered, with a product or a group, at the threshold of val
+    precision: float  # share of those answers that contain the product; NaN without answers
+    ece: float  # expected calibration error of the first candidate, with 10 % unknown products
 
 
 def main() -> None:
     """Train the three catalogues, measure on test photos, and record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, default=CONFIG, help="another recipe; not recorded")
+    parser.add_argument(
+        "--config", type=Path, default=CONFIG, help="recipe; figures of another are not recorded"
+    )
     path = parser.parse_args().config
     folder = imported("grocery-store", "grocery-store.tar")
     items, photos = (pl.read_parquet(folder / f"{name}.parquet") for name in ("items", "photos"))
@@ -101,13 +106,13 @@ def main() -> None:
     zero_label = measure(calibrate(val, ancestors, hidden), test, hidden)
     show("identify.zero_label", zero_label, recorded=recorded)
 
-    known, strange = hold_out(tables)
+    known, unknown = hold_out(tables)
     identifier = trained(known, config, out / "known")
-    show("unknown", reject(identifier, known, strange), recorded=recorded)
+    show("unknown", reject(identifier, known, unknown), recorded=recorded)
 
 
 def show(prefix: str, measured: Measured | Rejection, *, recorded: bool) -> None:
-    """Print figures, and record them."""
+    """Print figures and, for the recipe of this benchmark, record them."""
     for name, value in measured._asdict().items():
         topic = "identify.ece" if name == "ece" else f"{prefix}.{name}"
         print(f"{topic:32} {value:.4f}", flush=True)
@@ -126,7 +131,7 @@ def hold_out(tables: Tables) -> tuple[Tables, Tables]:
 
 
 def trained(tables: Tables, config: TrainConfig, out: Path) -> ProductIdentifier:
-    """Return an identifier over a catalogue that is trained now, or was before."""
+    """Return an identifier over a catalogue, trained now or in an earlier run."""
     folder = out / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     tables.items.write_parquet(folder / "items.parquet")
@@ -147,7 +152,7 @@ def trained(tables: Tables, config: TrainConfig, out: Path) -> ProductIdentifier
 
 
 def ask(identifier: ProductIdentifier, tables: Tables, split: str) -> Asked:
-    """Return what every source says of the photos of a split."""
+    """Return the evidence of every source on the photos of a split, and their products."""
     photos = tables.photos.filter(split=split)
     catalogue = identifier.recommender.catalogue
     seen = identifier.embed([tables.images / image for image in photos["image"]])
@@ -158,8 +163,8 @@ def ask(identifier: ProductIdentifier, tables: Tables, split: str) -> Asked:
 def calibrate(val: Asked, ancestors: Tensor, hidden: tuple[int, ...]) -> Calibration:
     """Return the calibration of a gallery that lacks some sources.
 
-    Its strangers are hidden products that the fusion has met: of these galleries only the order of
-    the products is of interest.
+    Its unknown products are hidden ones that the fusion was trained on, so it suits the order of
+    products but not their rejection, which these galleries are not measured on.
     """
     return fit_calibration(
         without(val.evidence, hidden),
@@ -177,7 +182,7 @@ def without(evidence: Evidence, hidden: tuple[int, ...]) -> Evidence:
 
 
 def measure(calibration: Calibrated, test: Asked, hidden: tuple[int, ...]) -> Measured:
-    """Return what the test photos give with a gallery that lacks some sources."""
+    """Return the figures of the test photos with a gallery that lacks some sources."""
     best = calibration.probabilities(without(test.evidence, hidden))[:, :-1].topk(5, dim=1)
     right = best.indices == test.rows[:, None]  # (B, 5)
     first = right[:, 0].double().numpy()
@@ -190,10 +195,16 @@ def measure(calibration: Calibrated, test: Asked, hidden: tuple[int, ...]) -> Me
     )
 
 
-def reject(identifier: ProductIdentifier, known: Tables, strange: Tables) -> Rejection:
-    """Return how photos of the products left out are told from those of the catalogue."""
+def reject(identifier: ProductIdentifier, known: Tables, unknown: Tables) -> Rejection:
+    """Return how well photos of unknown products are separated from those of the catalogue.
+
+    Args:
+        identifier: Identifier over the known products.
+        known: Products of the catalogue and their photos.
+        unknown: Products left out of the catalogue and their photos.
+    """
     answers, first_right, said_right = [], [], []
-    for tables in (known, strange):
+    for tables in (known, unknown):
         photos = tables.photos.filter(split="test")
         found = identifier.identify_many([tables.images / image for image in photos["image"]])
         answers += found
@@ -202,12 +213,12 @@ def reject(identifier: ProductIdentifier, known: Tables, strange: Tables) -> Rej
             if one.product_group is not None:
                 said_right.append(item_id in one.product_group.item_ids)
     n_known = len(known.photos.filter(split="test"))
-    n_strange = len(answers) - n_known
+    n_unknown = len(answers) - n_known
     inside = np.array([one.probability for one in answers])
     first = np.array([one.candidates[0].score for one in answers])
     right = np.array(first_right, dtype=np.float64)
     shares = np.repeat(
-        [(1 - UNKNOWN_SHARE) / n_known, UNKNOWN_SHARE / n_strange], [n_known, n_strange]
+        [(1 - UNKNOWN_SHARE) / n_known, UNKNOWN_SHARE / n_unknown], [n_known, n_unknown]
     )
     return Rejection(
         auroc=auroc(inside[:n_known], inside[n_known:]),
@@ -227,7 +238,7 @@ def auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float
 
 
 def coverage_at(precision: float, scores: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Return the largest share of answers, best first, of which the wanted share is right."""
+    """Return the largest share of answers, the most certain first, that reaches a precision."""
     order = np.argsort(-scores, kind="stable")
     said = np.arange(1, len(order) + 1)
     enough = right[order].cumsum() / said >= precision
@@ -237,7 +248,13 @@ def coverage_at(precision: float, scores: NDArray[np.float64], right: NDArray[np
 def calibration_error(
     probabilities: NDArray[np.float64], right: NDArray[np.float64], shares: NDArray[np.float64]
 ) -> float:
-    """Return the expected calibration error over equal bins of answers that weigh their shares."""
+    """Return the expected calibration error over bins of equal width.
+
+    Args:
+        probabilities: Probability of each answer.
+        right: Whether each answer is right, 0 or 1.
+        shares: Weight of each answer; the weights sum to 1.
+    """
     bins = np.minimum((probabilities * N_BINS).astype(int), N_BINS - 1)
     gaps = np.bincount(bins, weights=shares * (right - probabilities), minlength=N_BINS)
     return float(np.abs(gaps).sum())

@@ -1,8 +1,8 @@
-"""What labels are worth on Grocery Store: few of them, pretraining, and choosing which to ask for.
+"""Measure accuracy on Grocery Store with few labels, pretraining, and active learning.
 
-Run from the repository's root: ``python -m benchmarks.grocery_labels``. Towers that are there
-already are not trained again. Studio pictures keep their label, as a shop's do; photos are labelled
-up to a share of the train split.
+Run from the repository's root: ``python -m benchmarks.grocery_labels``. Towers of an earlier run
+are used again. Studio pictures always keep their labels, because a shop knows its own products;
+of the photos in train, only a share has labels.
 """
 
 import argparse
@@ -22,14 +22,14 @@ COMMAND = "python -m benchmarks.grocery_labels"
 CONFIG = Path("configs/grocery_labels.toml")
 OUT = Path("out/grocery-labels")
 SHARES = (0.05, 0.2, 1.0)
-ASKED = 0.05  # of the photos, beside as many that were labelled at random
+ASKED = 0.05  # share of the photos labelled at random, and the share that a strategy then chooses
 STRATEGIES: tuple[Strategy, ...] = ("random", "margin", "core_set")
 
 
 def main() -> None:
-    """Train and record accuracies by share of labels, and by how the next ones are chosen."""
+    """Train, and record accuracies by share of labels and by strategy of choosing more labels."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds to average over")
     seeds = range(parser.parse_args().seeds)
     samples, config = load_grocery(CONFIG)
     pretrained = pretrain(
@@ -60,7 +60,7 @@ def main() -> None:
 def by_share(
     samples: PictureSamples, config: VisionConfig, share: float, kind: str, seed: int
 ) -> float:
-    """Return the test accuracy of the finest level with a share of the photos labelled."""
+    """Return the test accuracy of the finest level, trained with a share of the photos labelled."""
     rows = labelled_rows(samples.train, share, seed)
     tower = train_on(samples, rows, config, OUT / f"{kind}-{round(100 * share)}-{seed}", seed)
     return fine_accuracy(tower, samples)
@@ -69,7 +69,7 @@ def by_share(
 def by_strategy(
     samples: PictureSamples, config: VisionConfig, strategy: Strategy, seed: int
 ) -> float:
-    """Return the test accuracy once a tower has chosen as many photos again to be labelled."""
+    """Return the test accuracy after a tower has chosen equally many photos again to label."""
     rows = labelled_rows(samples.train, ASKED, seed)
     first = train_on(samples, rows, config, OUT / f"ssl-{round(100 * ASKED)}-{seed}", seed)
     root = samples.train.root or Path()
@@ -96,21 +96,21 @@ def labelled_rows(train: Samples, share: float, seed: int) -> NDArray[np.int64]:
 
 
 def is_photo(train: Samples) -> NDArray[np.bool_]:
-    """Return which pictures are photos and not the studio pictures of the items, (n,)."""
+    """Return which training images are customers' photos, not studio pictures, bool (n,)."""
     return np.array(["iconic" not in str(image) for image in train.images])
 
 
 def train_on(
     samples: PictureSamples, rows: NDArray[np.int64], config: VisionConfig, folder: Path, seed: int
 ) -> VisionTower:
-    """Return a tower trained on some of the pictures, each the more often the fewer they are."""
-    # Half of the passes that would make as many steps as with all labels: few pictures are soon
-    # known by heart.
+    """Return a tower trained on some of the pictures, for more epochs if they are fewer."""
+    # Half of the epochs that would give as many steps as with all labels, because few pictures are
+    # soon overfitted.
     passes = 0.5 * len(samples.train) / len(rows) + 0.5
-    # Nothing is chosen on val, and to measure it each epoch would take as long as to train.
+    # Nothing is chosen on val, and measuring it every epoch would take as long as training.
     fewer = samples._replace(train=samples.train.take(rows), validation=None)
-    told = config.model_copy(update={"epochs": round(config.epochs * passes)})
-    return train(fewer, told, folder, seed)
+    longer = config.model_copy(update={"epochs": round(config.epochs * passes)})
+    return train(fewer, longer, folder, seed)
 
 
 def fine_accuracy(tower: VisionTower, samples: PictureSamples) -> float:

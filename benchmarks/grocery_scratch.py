@@ -1,8 +1,8 @@
-"""Fine-tune on Grocery Store without outside weights, three seeds; record the test accuracies.
+"""Fine-tune on Grocery Store without outside weights, and record test accuracies of three seeds.
 
-Run from the repository's root, after ``python -m benchmarks.myntra`` has left the tower that the
-recipe starts from: ``python -m benchmarks.grocery_scratch``. Seeds whose tower is there already are
-not trained again; ``--seed N`` trains one seed and asks the test photos nothing.
+Run from the repository's root, after ``python -m benchmarks.myntra`` has trained the tower that the
+recipe starts from: ``python -m benchmarks.grocery_scratch``. Towers of an earlier run are used
+again. ``--seed N`` trains one seed and measures on val only.
 """
 
 import argparse
@@ -31,9 +31,9 @@ SEEDS = (0, 1, 2)
 
 
 def main() -> None:
-    """Train what is missing, then measure on val and, once all seeds are there, on test."""
+    """Train the missing towers, and measure them on val and, if all seeds are trained, on test."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, help="train this seed alone, and measure on val")
+    parser.add_argument("--seed", type=int, help="only seed to train, measured on val")
     only = parser.parse_args().seed
     samples, config = load_grocery(CONFIG)
     assert samples.validation is not None
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def load_grocery(config_path: Path) -> tuple[PictureSamples, VisionConfig]:
-    """Return the pictures of Grocery Store and the vision table of a configuration."""
+    """Return the pictures of Grocery Store and the [vision] part of a configuration."""
     imported("grocery-store", "grocery-store.tar")
     config = load_config(config_path)
     dataset = load_tables(config)
@@ -63,7 +63,7 @@ def load_grocery(config_path: Path) -> tuple[PictureSamples, VisionConfig]:
 
 
 def train(samples: PictureSamples, config: VisionConfig, folder: Path, seed: int) -> VisionTower:
-    """Return the tower of a seed, trained now or found in the folder."""
+    """Return the tower of a seed, trained now or read from the folder."""
     if not (folder / "tower").exists():
         start = time.perf_counter()
         result = finetune(
@@ -79,7 +79,7 @@ def train(samples: PictureSamples, config: VisionConfig, folder: Path, seed: int
 
 
 def accuracies(tower: VisionTower, samples: Samples, *, views: Views = "crops") -> dict[str, float]:
-    """Return the accuracy of every level, over all pictures whose label is known."""
+    """Return the accuracy of each category level over all pictures."""
     predicted = predict_classes(tower, samples, views=views)
     right = {name: predicted[target] == samples.targets[target] for name, target in LEVELS.items()}
     return {name: float(values.mean()) for name, values in right.items()}
@@ -88,7 +88,7 @@ def accuracies(tower: VisionTower, samples: Samples, *, views: Views = "crops") 
 def predict_classes(
     tower: VisionTower, samples: Samples, *, views: Views = "crops"
 ) -> dict[str, NDArray[np.int64]]:
-    """Return the classes (n,) that fit together along the path, from several views a picture."""
+    """Return consistent classes (n,) of all levels, from several views of each picture."""
     root = samples.root or Path()
     pictures = [root / image for image in samples.images]
     paths = find_category_paths(tower.classes)

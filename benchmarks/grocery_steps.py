@@ -1,8 +1,8 @@
-"""What each step of the Grocery Store recipe gives, on val: the table of docs/vision.md.
+"""Measure each step of the Grocery Store recipe on val, for the table in docs/vision.md.
 
 Run from the repository's root, after ``python -m benchmarks.myntra``:
-``python -m benchmarks.grocery_steps``. Towers that are there already are not trained again. Val has
-296 photos: a difference below .03 may be chance.
+``python -m benchmarks.grocery_steps``. Towers of an earlier run are used again. Val has 296 photos,
+so a difference below .03 may be chance.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ STEPS = Path("out/grocery-steps")
 
 
 def main() -> None:
-    """Train each step and record what it gives on val."""
+    """Train each step and record its accuracies on val."""
     samples, plain = load_grocery(BASELINE)
     recipe = load_grocery(CONFIG)[1]
     myntra = plain.model_copy(update={"pretrained": recipe.pretrained, "epochs": 40})
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def one_view(tower: VisionTower, samples: Samples) -> dict[str, float]:
-    """Return the accuracy of every level, each predicted by its own head from the whole picture."""
+    """Return the accuracy of each level, predicted by its own head from the whole picture."""
     root = samples.root or Path()
     predicted = tower.predict_proba([root / image for image in samples.images], precision="auto")
     return {
@@ -40,7 +40,7 @@ def one_view(tower: VisionTower, samples: Samples) -> dict[str, float]:
 
 
 def show(name: str, measured: dict[str, float]) -> None:
-    """Print and record one step's accuracies."""
+    """Print and record the accuracies of one step."""
     print(name, measured, flush=True)
     for level, value in measured.items():
         record("grocery", f"grocery.steps.{name}.{level}", value, "accuracy", COMMAND)

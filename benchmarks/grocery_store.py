@@ -1,4 +1,4 @@
-"""Train on Grocery Store and record what the test photos give; asks a running service as well.
+"""Train on Grocery Store, record accuracies on the test photos, and query a service.
 
 Run from the repository's root: ``python -m benchmarks.grocery_store``.
 """
@@ -23,7 +23,9 @@ LEVELS = {"coarse": "category_2", "fine": "category_3"}
 def main() -> None:
     """Train, record the figures, and identify a test photo through the service."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--resume", action="store_true", help="keep finished stages; no time")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep finished stages, and record no training time"
+    )
     resume = parser.parse_args().resume
     imported("grocery-store", "grocery-store.tar")
     config = Path("configs/grocery_store.toml")
@@ -36,12 +38,12 @@ def main() -> None:
         value = accuracies[target].accuracy.mean
         record("grocery", f"grocery.{name}.accuracy", value, "accuracy", COMMAND)
     (identified,) = measured.report.retrieval
-    print(identified)  # recorded by grocery_identify, of the better recipe
+    print(identified)  # grocery_identify records these figures, with a better recipe
     asyncio.run(identify_one(measured.run.bundle, measured.run.dataset))
 
 
 async def identify_one(bundle: Path, dataset: Dataset) -> None:
-    """Send one test photo to a service on the bundle and print what it says."""
+    """Identify one test photo through a service on the bundle, and print the answer."""
     if dataset.photos is None or dataset.images_root is None:
         raise SystemExit("the imported tables must have photos, got none")
     photo = dataset.photos.filter(pl.col("split") == "test").row(0, named=True)

@@ -1,6 +1,7 @@
-"""Measure the shape of the code: how much a reader must hold in the head at once.
+"""Measure the shape of the code, which decides how easily it is read.
 
-Run from the repository's root: ``python -m benchmarks.house``. It fails where a limit is passed.
+Run from the repository's root: ``python -m benchmarks.house``. It fails if a figure is over its
+limit.
 """
 
 import ast
@@ -21,20 +22,21 @@ MAX_ROOT_MODULES = 6
 MAX_BODY_LINES = 45
 MAX_PARAMETERS = 7
 MAX_CONTRACT_LINES = 11
-# Every package has these; they say nothing about what recsys does.
+# Modules that every package has; they do not show what recsys is about.
 FOUNDATION = frozenset({"__init__", "errors", "config", "schema"})
 
 AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Function(NamedTuple):
-    """A function of the packages, and where it stands.
+    """A function or method of the packages.
 
     Args:
         where: File, line and name.
-        node: Its definition.
-        is_method: Whether its first parameter is the object or the class.
-        is_public: Whether neither it nor a class or function around it is private.
+        node: Syntax tree of the definition.
+        is_method: Whether the first parameter is the object or the class.
+        is_public: Whether code outside can call it: it is not private, nor inside something
+            private or another function.
     """
 
     where: str
@@ -44,12 +46,12 @@ class Function(NamedTuple):
 
 
 def root_modules() -> list[str]:
-    """Return the modules at the root of recsys, without those that every package has."""
+    """Return the names of the modules at the root of recsys, except those in every package."""
     return sorted({path.stem for path in (ROOT / "recsys").glob("*.py")} - FOUNDATION)
 
 
 def contract_lines() -> list[str]:
-    """Return the lines of the import contract inside recsys, top first."""
+    """Return the lines of the import contract of recsys, the topmost layer first."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
     layers: list[str] = next(c["layers"] for c in contracts if c.get("containers") == ["recsys"])
@@ -76,12 +78,12 @@ def _functions_of(parent: ast.AST, path: str, *, is_public: bool) -> Iterator[Fu
             static = any(getattr(mark, "id", "") == "staticmethod" for mark in node.decorator_list)
             is_method = isinstance(parent, ast.ClassDef) and not static
             yield Function(f"{path}:{node.lineno} {node.name}", node, is_method, shown)
-            shown = False  # nobody else can call what is defined inside a function
+            shown = False  # a function inside a function cannot be called from outside
         yield from _functions_of(node, path, is_public=shown)
 
 
 def body_lines(function: Function) -> int:
-    """Return how many lines a function has below its signature and docstring."""
+    """Return the number of lines of a function below its signature and docstring."""
     body = function.node.body
     if ast.get_docstring(function.node) is not None:
         body = body[1:]
@@ -97,13 +99,13 @@ def parameters(function: Function) -> list[ast.arg]:
 
 
 def is_typed(function: Function) -> bool:
-    """Return whether every parameter and the result of a function have a type."""
+    """Return whether every parameter and the return value of a function have a type."""
     typed = all(one.annotation is not None for one in parameters(function))
     return typed and function.node.returns is not None
 
 
 def main() -> None:
-    """Print and record the figures, and fail where one is beyond its limit."""
+    """Print and record the figures, and fail if one is over its limit."""
     found = functions()
     longest = max(found, key=body_lines)
     wide = [one.where for one in found if len(parameters(one)) > MAX_PARAMETERS]
@@ -126,7 +128,7 @@ def main() -> None:
         or wide
         or untyped
     ):
-        sys.exit("a limit is passed")
+        sys.exit("a figure is over its limit")
 
 
 if __name__ == "__main__":

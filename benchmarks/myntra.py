@@ -1,7 +1,7 @@
-"""Learn article types from Myntra's pictures alone; record accuracy and macro-F1 on the test split.
+"""Learn article types from Myntra's pictures, and record accuracy and macro-F1 on the test split.
 
-Run from the repository's root: ``python -m benchmarks.myntra``. The tower is left where recipes
-that start from it look for it; one that is there already is not trained again.
+Run from the repository's root: ``python -m benchmarks.myntra``. The tower is saved to the cache
+folder, where other recipes start from it. A tower of an earlier run is used again.
 """
 
 import time
@@ -26,7 +26,7 @@ TARGET = "article_type"
 
 
 def main() -> None:
-    """Train if need be, and record what the test pictures give."""
+    """Train unless there is a tower, and record its figures on the test pictures."""
     pictures = load_myntra()
     if not TOWER.exists():
         start = time.perf_counter()

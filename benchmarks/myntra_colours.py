@@ -1,8 +1,8 @@
-"""Compare the palette's first colour with Myntra's labels; record how often they agree on val.
+"""Compare the palette's main colour with Myntra's labels, and record how often they agree on val.
 
 Run from the repository's root: ``python -m benchmarks.myntra_colours``. Nothing is trained; the
-palette was made with pictures of train in view. The labels are those of the shop's staff, mapped to
-the palette's names; colours of fewer than 50 pictures, and ``Multi``, which is none, are left out.
+palette was designed on pictures of train. The labels come from the shop's staff and are mapped to
+the names of the palette. Colours with fewer than 50 pictures are left out, and so is ``Multi``.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from vision.palette import PALETTE, name_colours
 
 COMMAND = "python -m benchmarks.myntra_colours"
 TARGET = "base_colour"
-# Labels whose name is none of the palette's.
+# Names in the palette for labels that the palette does not have.
 MEANT = {
     "Navy Blue": "navy",
     "Silver": "grey",
@@ -45,7 +45,7 @@ MEANT = {
 
 
 def main() -> None:
-    """Print and record accuracy on the val split, beside that of the commonest colour of train."""
+    """Print and record accuracy on val, beside always answering train's most common colour."""
     pictures = load_myntra()
     labels, images = labelled(pictures.val)
     with ThreadPoolExecutor() as threads:
@@ -59,7 +59,7 @@ def main() -> None:
         "palette.top2": [label in one[:2] for one, label in zip(colours, labels, strict=True)],
         "majority.accuracy": [label == majority for label in labels],
     }
-    print(f"{len(labels)} val pictures, {len(set(labels))} colours, the commonest {majority}")
+    print(f"{len(labels)} val pictures, {len(set(labels))} colours, most common {majority}")
     for name, right in figures.items():
         measured = estimate(np.array(right, dtype=np.float64))
         print(name, measured)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def labelled(samples: Samples) -> tuple[list[str], list[Path]]:
-    """Return the palette's name for the label of every picture that has one, and the pictures."""
+    """Return the pictures whose label has a name in the palette, with that name."""
     known = [MEANT.get(name, name.lower()) for name in samples.classes[TARGET]]
     pairs = [
         (known[code], Path(image))
@@ -79,7 +79,7 @@ def labelled(samples: Samples) -> tuple[list[str], list[Path]]:
 
 
 def read(image: Path) -> list[str]:
-    """Return the names of a picture's colours, the largest share first."""
+    """Return the names of a picture's colours, the one with the largest share first."""
     return [one.colour for one in name_colours(load(image), min_share=0.0)]
 
 

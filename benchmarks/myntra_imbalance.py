@@ -1,8 +1,8 @@
-"""Compare ways to deal with rare classes: macro-F1 over Myntra's article types.
+"""Compare methods for rare classes by macro-F1 over Myntra's article types.
 
 Run from the repository's root, after ``python -m benchmarks.myntra``:
-``python -m benchmarks.myntra_imbalance``. The backbone is that benchmark's, frozen; each method
-trains new classifiers on it, as Kang et al. (2020, https://arxiv.org/abs/1910.09217) recommend.
+``python -m benchmarks.myntra_imbalance``. Each method trains new classifiers on the frozen backbone
+of that benchmark, as Kang et al. (2020, https://arxiv.org/abs/1910.09217) recommend.
 """
 
 from pathlib import Path
@@ -36,13 +36,13 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Train each method's classifiers; print and record what they give on the test split."""
+    """Train the classifiers of each method, and print and record their test figures."""
     pictures = load_myntra()
     for name, changes in METHODS.items():
         val, test = probabilities(pictures, name, changes)
         show(name, pictures, test)
         if name == "cross_entropy":
-            # The same answers, with a threshold for each class that was tuned on val.
+            # The same probabilities, with a threshold for each class, tuned on val.
             thresholds = tune_thresholds(val, pictures.val.targets[TARGET])
             chosen = apply_thresholds(test, thresholds)
             show("thresholds", pictures, np.eye(test.shape[1], dtype=np.float32)[chosen])
@@ -51,10 +51,10 @@ def main() -> None:
 def probabilities(
     pictures: MyntraPictures, name: str, changes: dict[str, Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return a method's probabilities on val and test, (n, C); trained now or found."""
+    """Return a method's probabilities (n, C) on val and on test, training it if needed."""
     folder = OUT / name
     if not (folder / "tower").exists():
-        told = {
+        values = {
             **load_config(CONFIG).vision.model_dump(),
             "pretrained": str(TOWER),
             "epochs": EPOCHS,
@@ -65,7 +65,7 @@ def probabilities(
             "transfer": {"frozen_stages": "all"},
             **changes,
         }
-        config = VisionConfig.model_validate(told)
+        config = VisionConfig.model_validate(values)
         result = finetune(pictures.train, config, workdir=folder / "checkpoints", seed=0)
         vision.checkpoint.save(result.tower, folder / "tower")
     tower = vision.checkpoint.load(folder / "tower")

@@ -1,4 +1,4 @@
-"""Myntra's pictures with labels, split so that no title and no file is on both sides."""
+"""Myntra's labelled pictures, split so that no title or picture file is in two splits."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from benchmarks.published import imported
 from vision.dataset import UNKNOWN, Samples
 
-MIN_ITEMS = 50  # article types with fewer are not scored, as in the data set's reference figures
+MIN_ITEMS = 50  # rarer article types are left out, as in the data set's reference figures
 Split = Literal["train", "val", "test"]
 
 
 class MyntraPictures(NamedTuple):
-    """Samples of every split, with the same targets and classes."""
+    """Samples of each split, with the same targets and classes."""
 
     train: Samples
     val: Samples
@@ -25,7 +25,7 @@ class MyntraPictures(NamedTuple):
 
 
 def load_myntra() -> MyntraPictures:
-    """Return the pictures; ``article_type`` is unknown where its type has too few items."""
+    """Return the pictures; labels of rare classes are unknown."""
     folder = imported("myntra", "myntra-small.tar.gz")
     items = pl.read_parquet(folder / "items.parquet").filter(pl.col("image").is_not_null())
     images = [folder / image for image in items["image"]]
@@ -51,9 +51,9 @@ def load_myntra() -> MyntraPictures:
 def group_items(
     titles: Sequence[str], images: Sequence[Path], item_ids: Sequence[str]
 ) -> list[str]:
-    """Return the first id of the group of every item (N).
+    """Return each item's group, named by the group's first item id (N).
 
-    Items that share a title or a picture file, or are linked by others that do, are one group.
+    Items that share a title or a picture file are in one group, also through other items.
     """
     hashes = [hashlib.sha256(image.read_bytes()).hexdigest() for image in images]
     groups = _linked([title.strip().casefold() for title in titles], hashes)
@@ -62,9 +62,9 @@ def group_items(
 
 
 def split_of(groups: Sequence[str]) -> NDArray[np.str_]:
-    """Return the split of every item (N,), by its group: 80 % train, 10 % val, 10 % test.
+    """Return the split of each item (N,): 80 % train, 10 % val and 10 % test, whole groups each.
 
-    A fixed hash of the group decides, so the split is the same everywhere.
+    A hash of the group decides, so the split is the same on every machine.
     """
     tenth = {
         group: int(hashlib.sha256(group.encode()).hexdigest(), 16) % 10 for group in set(groups)
@@ -74,7 +74,7 @@ def split_of(groups: Sequence[str]) -> NDArray[np.str_]:
 
 
 def _linked(*keys: Sequence[str]) -> list[int]:
-    """Return a group per row (N,): the connected components of sharing any of the keys."""
+    """Return a group for each row (N,), in which rows are connected by equal keys."""
     parents = list(range(len(keys[0])))
 
     def find(row: int) -> int:

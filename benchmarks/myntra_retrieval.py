@@ -1,10 +1,9 @@
-"""Words, pictures and both on Myntra: titles find pictures, and article types are told.
+"""Measure Myntra's item space: titles find pictures, and article types are classified.
 
 Run from the repository's root, after ``python -m benchmarks.myntra``:
-``python -m benchmarks.myntra_retrieval``. 2,000 groups of the test split are held out, and the
-bundle is trained on all other items; stages that are done are not trained again. ``--val`` holds
-out groups of the val split, trains on the train split alone, and records nothing: recipes are
-chosen there.
+``python -m benchmarks.myntra_retrieval``. 2,000 groups of the test split are held out, and a bundle
+is trained on all other items. Finished stages are not trained again. ``--val`` is for choosing
+recipes: it holds out groups of the val split, trains on the train split and records nothing.
 """
 
 import argparse
@@ -34,15 +33,15 @@ COMMAND = "python -m benchmarks.myntra_retrieval"
 CONFIG = Path("configs/myntra.toml")
 OUT = Path("out/myntra")
 WHOLE_SHOP = Path("out/myntra-all")
-N_GROUPS = 2_000  # held out; each asks with one title
+N_GROUPS = 2_000  # groups held out, with one title of each as a query
 KINDS = {"image": ("image",), "title": ("text",), "fused": ("text", "image")}
-PENALTIES = (0.01, 0.1, 1.0)  # inverse, of the linear probe; chosen on val
+PENALTIES = (0.01, 0.1, 1.0)  # inverse regularisation of the linear probe, chosen on val
 
 Floats = NDArray[np.float32]
 
 
 class Shop(NamedTuple):
-    """All items of Myntra that have a picture, and how they are split."""
+    """All items of Myntra that have a picture, with their groups and splits."""
 
     items: pl.DataFrame
     folder: Path
@@ -51,7 +50,7 @@ class Shop(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """Items, bool (N,), that a probe learns from, is chosen on, and is scored on."""
+    """Which items, bool (N,), a probe is trained on, chosen on and scored on."""
 
     train: NDArray[np.bool_]
     val: NDArray[np.bool_]
@@ -59,9 +58,11 @@ class Probed(NamedTuple):
 
 
 def main() -> None:
-    """Train if need be; print and record what the held-out items give."""
+    """Train unless done before; print and record the figures of the held-out items."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--val", action="store_true", help="measure on val, record nothing")
+    parser.add_argument(
+        "--val", action="store_true", help="measure on val instead of test, without recording"
+    )
     split = "val" if parser.parse_args().val else "test"
     shop = load_shop()
     rows = held_out(shop, split)
@@ -84,7 +85,7 @@ def main() -> None:
 
 
 def measure(values: Mapping[str, tuple[Estimate, str]], split: str) -> None:
-    """Print what was measured, and record it unless recipes are being chosen."""
+    """Print what was measured, and record it if it was measured on test."""
     for name, (value, metric) in values.items():
         print(f"{name:45} {value.mean:.4f}  [{value.low:.4f}, {value.high:.4f}]", flush=True)
         if split == "test":
@@ -92,7 +93,7 @@ def measure(values: Mapping[str, tuple[Estimate, str]], split: str) -> None:
 
 
 def load_shop() -> Shop:
-    """Return the items and their split, which is that of ``load_myntra``."""
+    """Return the items, split as ``load_myntra`` splits them."""
     folder = imported("myntra", "myntra-small.tar.gz")
     items = pl.read_parquet(folder / "items.parquet").filter(pl.col("image").is_not_null())
     images = [folder / image for image in items["image"]]
@@ -101,8 +102,8 @@ def load_shop() -> Shop:
 
 
 def with_table(config: TrainConfig, items: pl.DataFrame, split: str) -> TrainConfig:
-    """Return the configuration for these items, which are written where it finds them."""
-    assert config.data.items is not None, "both configurations name it"
+    """Write the items, and return the configuration with the path of their table."""
+    assert config.data.items is not None, "the configuration names the items table"
     path = Path(config.data.items).expanduser()
     path = path if split == "test" else path.with_stem(f"{path.stem}-{split}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ def with_table(config: TrainConfig, items: pl.DataFrame, split: str) -> TrainCon
 
 
 def seal_whole_shop(shop: Shop, bundle: Bundle, embeddings: Floats, config: TrainConfig) -> None:
-    """Write the bundle again with all items, for benchmarks of searching and embedding them."""
+    """Write the bundle with all items, for the benchmarks of search and embedding."""
     contents = Contents(
         items=shop.items,
         item_embeddings=embeddings,
@@ -124,7 +125,7 @@ def seal_whole_shop(shop: Shop, bundle: Bundle, embeddings: Floats, config: Trai
 
 
 def held_out(shop: Shop, split: str) -> NDArray[np.int64]:
-    """Return the first item of each of the groups of a split whose hashes are smallest (Q,)."""
+    """Return the first item of each held-out group (Q,): those with the smallest hashes."""
     rows = np.flatnonzero(shop.splits == split)
     names, first = np.unique(shop.groups[rows], return_index=True)
     hashes = [hashlib.sha256(f"held out {name}".encode()).hexdigest() for name in names]
@@ -132,7 +133,7 @@ def held_out(shop: Shop, split: str) -> NDArray[np.int64]:
 
 
 def fused(embedder: ItemEmbedder, modalities: Modalities, *names: str) -> Floats:
-    """Return embeddings (N, D) of items as if they had only the modalities named."""
+    """Return embeddings (N, D) of the items, from the named modalities only."""
     present = {
         name: has if name in names else np.zeros_like(has)
         for name, has in modalities.present.items()
@@ -143,7 +144,7 @@ def fused(embedder: ItemEmbedder, modalities: Modalities, *names: str) -> Floats
 def text_to_image(
     shop: Shop, embedder: ItemEmbedder, modalities: Modalities, rows: NDArray[np.int64]
 ) -> dict[str, tuple[Estimate, str]]:
-    """Return how well the titles of some rows find a picture of their group among all pictures."""
+    """Return how well the titles of these rows find a picture of their group among all."""
     queries = fused(embedder, modalities, "text")[rows]
     pictures = fused(embedder, modalities, "image")
     ranks = np.array(
@@ -169,7 +170,7 @@ def best_rank(scores: Floats, relevant: NDArray[np.bool_]) -> int:
 def named_queries(
     shop: Shop, embedder: ItemEmbedder, modalities: Modalities, held: NDArray[np.bool_]
 ) -> dict[str, tuple[Estimate, str]]:
-    """Return P@1 and P@10 of names of categories and colours, over the items held out."""
+    """Return P@1 and P@10 of searching held-out items by names of categories and colours."""
     items = shop.items.filter(pl.Series(held))
     names = {
         "category": items["category"].list.get(0),
@@ -196,9 +197,9 @@ def named_queries(
 def article_types(
     shop: Shop, embedder: ItemEmbedder, modalities: Modalities, held: NDArray[np.bool_]
 ) -> dict[str, tuple[Estimate, str]]:
-    """Return accuracies of linear probes on pictures, titles and both, and what both gain.
+    """Return accuracies of linear probes on pictures, titles and both, and the gain of both.
 
-    Once with the titles as they are, once without the words that name types and colours.
+    Titles are used as they are, and again without the words that name types and colours.
     """
     labels = np.array(shop.items["category"].list.get(2).to_list())
     kinds, counts = np.unique(labels, return_counts=True)
@@ -231,7 +232,7 @@ def article_types(
 
 
 def probe(embeddings: Floats, labels: NDArray[np.str_], probed: Probed) -> NDArray[np.float64]:
-    """Return whether a linear classifier tells the label of each item held out."""
+    """Return whether a linear classifier predicts the label of each held-out item, 0 or 1."""
     scaled = StandardScaler().fit(embeddings[probed.train]).transform(embeddings)
     classifiers = [
         LogisticRegression(C=penalty, tol=1e-3, max_iter=1_000).fit(
@@ -247,7 +248,7 @@ def probe(embeddings: Floats, labels: NDArray[np.str_], probed: Probed) -> NDArr
 def without_names(items: pl.DataFrame) -> list[str]:
     """Return the titles without words that name a category, an article type or a colour.
 
-    Words are compared without plural, case and hyphens: "T-shirt" is of "Tshirts".
+    Words are compared without plural, case and hyphens, so "T-shirt" equals "Tshirts".
     """
     paths = items["category"].explode().to_list()
     names = [*paths, *attribute(items, "base_colour").to_list()]
@@ -259,13 +260,13 @@ def without_names(items: pl.DataFrame) -> list[str]:
 
 
 def stem(word: str) -> str:
-    """Return a word in small letters, without hyphens and any e and s at its end."""
+    """Return a word in lower case, without hyphens and without e and s at its end."""
     plain = re.sub(r"[^a-z0-9]", "", word.casefold())
     return plain.rstrip("es") or plain
 
 
 def attribute(items: pl.DataFrame, key: str) -> pl.Series:
-    """Return the value of an attribute of each item, empty where it has none."""
+    """Return an attribute's value for each item; empty for items without the attribute."""
     values: Sequence[str] = [
         next((pair["value"] for pair in one if pair["key"] == key), "")
         for one in items["attributes"].to_list()

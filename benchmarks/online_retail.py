@@ -1,8 +1,8 @@
-"""Train on Online Retail and record NDCG@10 and Recall@20 on all and on new pairs.
+"""Train on Online Retail and record NDCG@10 and Recall@20, on all and on new pairs.
 
 Run from the repository's root: ``python -m benchmarks.online_retail``. The figures are means of
-three seeds, each trained alone. The baselines of the same table, which have no seed, come from
-``python -m benchmarks.online_retail_baselines``.
+three seeds, each trained separately. ``python -m benchmarks.online_retail_baselines`` records the
+baselines of the same table.
 """
 
 from collections import defaultdict

@@ -1,12 +1,13 @@
-"""Score every baseline on Online Retail beside its reference figures.
+"""Measure every baseline on Online Retail and compare it with its reference figures.
 
 Run from the repository's root: ``python -m benchmarks.online_retail_baselines``. It reads
 ``online-retail.csv.gz`` from the folder ``$RECSYS_DATA`` (default ``../shared/data``), takes about
-half a minute, and fails when a figure is more than .01 away from its reference.
+half a minute, and fails if a figure is more than .01 away from its reference.
 
-What the references leave open, and what reproduces them: the kNN neighbourhood is the candidate's,
-and its cosine is shrunk by 10 users; iALS weighs a bought pair 10 times and has a ridge of 10; own
-purchases count lines, times 2^(-days since the last / 60), and popularity orders what is equal.
+The references leave some settings open. These reproduce them: kNN uses the neighbours of the
+candidate, with a cosine shrunk by 10 users. iALS weighs a bought pair 10 times and has a ridge of
+10. Own purchases count order lines, times 2^(-days since the last / 60), and ties are broken by
+popularity.
 """
 
 import os
@@ -48,7 +49,7 @@ BASELINES: dict[str, Baseline] = {
     "ease": EASE(200),
     "own_purchases": OwnPurchases(half_life_days=60),
 }
-# NDCG@10 and Recall@20 of "all", then of "new".
+# NDCG@10 and Recall@20 in the scope "all", then in "new".
 REFERENCES: dict[str, tuple[float, ...]] = {
     "popularity": (0.081, 0.061, 0.034, 0.037),
     "recent_popularity": (0.143, 0.092, 0.082, 0.076),
@@ -70,22 +71,22 @@ def read_purchases(source: Path) -> Interactions:
 
 
 def score(purchases: Interactions) -> dict[str, list[SystemResult]]:
-    """Return every baseline's result on "all" and then on "new"."""
+    """Return the results of each baseline in the scope "all" and then in "new"."""
     train, test = split_by_time(purchases, SPLIT_US)
-    questions = [build_queries(train, test, now_us=SPLIT_US, scope=scope) for scope in SCOPES]
+    queries_of = [build_queries(train, test, now_us=SPLIT_US, scope=scope) for scope in SCOPES]
     results = {}
     for key, baseline in BASELINES.items():
         start = time.perf_counter()
         baseline.fit(train, now_us=SPLIT_US)
-        # Own purchases say nothing about what the user never bought.
-        asked = questions[: len(REFERENCES[key]) // len(METRICS)]
+        # Own purchases cannot rank items that the user has never bought.
+        asked = queries_of[: len(REFERENCES[key]) // len(METRICS)]
         results[key] = [evaluate(baseline.name, baseline.scores, queries) for queries in asked]
         print(f"{baseline.name}: {time.perf_counter() - start:.1f} s")
     return results
 
 
 def main() -> None:
-    """Measure, record and print everything; exit 1 where a figure is off."""
+    """Measure, record and print everything; fail if a figure is far from its reference."""
     data = Path(os.environ.get("RECSYS_DATA", "../shared/data"))
     results = score(read_purchases(data / "online-retail.csv.gz"))
     off = []

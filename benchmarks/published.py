@@ -1,4 +1,4 @@
-"""Published data sets as the configurations expect them, imported once into the cache folder."""
+"""Published data sets, imported once into the cache folder that the configurations name."""
 
 import os
 from pathlib import Path
@@ -9,16 +9,16 @@ CACHE = Path("~/.cache/recsys").expanduser()
 
 
 def data_folder() -> Path:
-    """Return the folder of the published files: ``$RECSYS_DATA``, else ``../shared/data``."""
+    """Return the folder of the published files: ``$RECSYS_DATA``, or ``../shared/data``."""
     return Path(os.environ.get("RECSYS_DATA", "../shared/data"))
 
 
 def imported(source: str, file: str) -> Path:
-    """Return the folder of a source's tables, importing them if they are not there yet.
+    """Return the folder of a data set's tables, which are imported on the first call.
 
     Args:
-        source: A name that ``recsys import`` takes.
-        file: The published file, inside the data folder.
+        source: Name of the data set for ``recsys import``.
+        file: Name of the published file in the data folder.
 
     Raises:
         DataError: If the published file cannot be read.

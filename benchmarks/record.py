@@ -1,4 +1,4 @@
-"""Keep measured numbers: one JSON object a line in ``benchmarks/results/<topic>.jsonl``."""
+"""Record measured numbers, one JSON object a line, in ``benchmarks/results/<topic>.jsonl``."""
 
 import fcntl
 import json
@@ -24,17 +24,17 @@ _DISTRIBUTIONS = ("torch", "lightning", "polars", "numpy", "transformers", "timm
 
 
 class Result(BaseModel):
-    """One measured number, and what is needed to measure it again."""
+    """One measured number, with what is needed to measure it again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(description="What was measured, as topic.thing.metric.")
-    value: float = Field(allow_inf_nan=False, description="The number.")
+    name: str = Field(description="Name of what was measured, as topic.thing.metric.")
+    value: float = Field(allow_inf_nan=False, description="Measured number.")
     unit: str = Field(min_length=1, description="Unit of the number, or the name of its metric.")
     command: str = Field(min_length=1, description="Command that measures it again.")
-    hardware: str = Field(description="Processor, its cores, and the accelerator if there is one.")
-    versions: dict[str, str] = Field(description="Versions of Python and of what did the work.")
-    at: datetime = Field(description="When it was measured, UTC.")
+    hardware: str = Field(description="Processor, number of cores, and accelerator if present.")
+    versions: dict[str, str] = Field(description="Versions of Python and of the main libraries.")
+    at: datetime = Field(description="Time of the measurement in UTC.")
 
 
 def record(
@@ -43,12 +43,12 @@ def record(
     """Write one measured number, replacing an earlier one of the same name, and return it.
 
     Args:
-        topic: File that it goes to, without the extension.
+        topic: Name of the result file, without its extension.
         name: Dotted name that starts with the topic, such as ``shop.cold.recall@20``.
-        value: The number.
-        unit: Its unit, such as ``s`` or ``GB``, or the metric it is a value of.
+        value: Measured number.
+        unit: Unit of the number, such as ``s`` or ``GB``, or the name of its metric.
         command: Command line that measures it again.
-        folder: Where the result files are.
+        folder: Folder of the result files.
 
     Raises:
         ValueError: If the name does not fit the topic, the value is not finite, or a text is empty.
@@ -77,11 +77,11 @@ def record(
 
 
 def latest(topic: str | None = None, *, folder: Path = RESULTS) -> dict[str, Result]:
-    """Return the newest result of every name, by name.
+    """Return the newest result of every name, by name; empty for a topic without results.
 
     Args:
-        topic: Read one topic; all of them when None. A topic without results gives none.
-        folder: Where the result files are.
+        topic: Topic to read; None reads all topics.
+        folder: Folder of the result files.
 
     Raises:
         ValueError: If the topic is not a plain word, or a line is not a result.
@@ -103,7 +103,7 @@ def _read(path: Path) -> Iterator[Result]:
 
 
 def _replace(path: Path, results: list[Result]) -> None:
-    # A reader sees the old file or the new one, never half of either.
+    # Readers see either the old file or the new one, because the replacement is atomic.
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
         for result in results:
             file.write(json.dumps(result.model_dump(mode="json"), ensure_ascii=False) + "\n")
@@ -113,7 +113,7 @@ def _replace(path: Path, results: list[Result]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    # The lock is on the folder, because a lock on the file would go with the file it replaces.
+    # The folder is locked, because the file itself is replaced and its lock would go with it.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -3,16 +3,16 @@
 Run from the repository's root, after ``python -m benchmarks.myntra_retrieval``:
 ``python -m benchmarks.search``.
 
-A query is timed from words, or from a picture file's bytes, to ten results, one after the other on
-one core: in this process, and through a service on the loopback. All queries are different, so no
-cache helps. Words are some of a title's words, pictures are items' own. ``recall@10`` is of the ten
-nearest items of each query, over an index that is built for a catalogue of any size.
+A query is timed from words, or from the bytes of an image file, to ten results. Queries run one
+after the other on one core, in this process and through a service on this machine. All queries are
+different, so no cache helps. Words are taken from titles, and images are the items' pictures.
+``recall@10`` is the share of the ten exact neighbours that the approximate index finds.
 
-``find.*`` says how well each mode finds what words name: ``type_colour.p@10`` is the share of the
-first ten results that have the colour and the finest category named, ``title.mrr`` and ``typo.mrr``
-the reciprocal rank of an item with the title that four words were taken from, one of them misspelt
-in the latter. ``find.changed.type_colour.p@10`` is of a picture and "in" another colour: the share
-that has the picture's category and that colour.
+``find.*`` measures how well each mode finds what a query names. ``type_colour.p@10`` is the share
+of the first ten results that have the named colour and finest category. ``title.mrr`` is the mean
+reciprocal rank of an item whose title four words were taken from, and ``typo.mrr`` the same with
+one of the words misspelt. ``find.changed.type_colour.p@10`` is for a picture and "in" another
+colour: the share of results with the picture's category and that colour.
 """
 
 import argparse
@@ -41,14 +41,14 @@ from serving.testing import running_service
 TOPIC = "search"
 COMMAND = "python -m benchmarks.search"
 K = 10
-MIN_ITEMS = 10  # of a colour and category, to be asked for
+MIN_ITEMS = 10  # smallest number of items with a colour and category that is searched for
 
 Figures = dict[str, tuple[float, str]]
 Query = TypeVar("Query", str, bytes)
 
 
 class Queries(NamedTuple):
-    """What is asked: words, and pictures as files' bytes."""
+    """Queries by words, and by pictures as the bytes of their files."""
 
     texts: list[str]
     pictures: list[bytes]
@@ -78,10 +78,16 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=Path("out/myntra-all"))
-    parser.add_argument("--images-root", type=Path, help="the pictures' folder; Myntra's if unset")
-    parser.add_argument("--queries", type=int, default=500, help="of each kind")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="print only")
+    parser.add_argument(
+        "--bundle", type=Path, default=Path("out/myntra-all"), help="folder of the bundle"
+    )
+    parser.add_argument(
+        "--images-root", type=Path, help="folder of the pictures; Myntra's if unset"
+    )
+    parser.add_argument("--queries", type=int, default=500, help="number of queries of each kind")
+    parser.add_argument(
+        "--no-record", dest="record", action="store_false", help="print without recording"
+    )
     return parser.parse_args()
 
 
@@ -98,7 +104,7 @@ def _queries(recommender: Recommender, images: Path, count: int) -> Queries:
 
 
 def _some_words(title: str, generator: np.random.Generator) -> str:
-    """Return four words of a title in their order, or nothing of a shorter title."""
+    """Return four words of a title in their order; empty for a title of fewer words."""
     words = title.split()
     if len(words) < 4:
         return ""
@@ -118,7 +124,7 @@ def _in_process(recommender: Recommender, queries: Queries) -> Figures:
 
 
 def _time(queries: Sequence[Query], ask: Callable[[Query], Answer]) -> float:
-    """Return the seconds that all queries take, after one to warm up."""
+    """Return the seconds that all queries take together, after one query to warm up."""
     ask(queries[0])
     start = time.perf_counter()
     for query in queries:
@@ -161,7 +167,7 @@ def _index(recommender: Recommender, texts: Sequence[str]) -> Figures:
         found[name] = [index.nearest(vector, mask, K) for vector in vectors]
         seconds = time.perf_counter() - start
         figures[f"{name}.qps"] = (len(vectors) / seconds, "queries/s")
-    # By score, for of items with one vector any will do.
+    # Compared by score, because items with equal vectors are equally good answers.
     reached = [
         (near.scores >= exact.scores[-1] - 1e-6).sum().item() / len(exact.scores)
         for near, exact in zip(found["index"], found["exact"], strict=True)
@@ -171,7 +177,7 @@ def _index(recommender: Recommender, texts: Sequence[str]) -> Figures:
 
 
 def _find(recommender: Recommender, count: int, mode: SearchMode) -> Figures:
-    """Return how well a mode finds what words name."""
+    """Return how well a search mode finds what words name."""
     generator = np.random.default_rng(1)
     items = recommender.bundle.items
     titles = [(title or "").casefold() for title in items["title"]]
@@ -200,7 +206,7 @@ def _find(recommender: Recommender, count: int, mode: SearchMode) -> Figures:
 
 
 def _find_changed(recommender: Recommender, images: Path, count: int) -> tuple[float, str]:
-    """Return how well a picture and "in blue" find such things in blue."""
+    """Return how well a picture and words such as "in blue" find similar items in that colour."""
     generator = np.random.default_rng(2)
     items = recommender.bundle.items
     kinds = _kinds(items)
@@ -222,7 +228,7 @@ def _find_changed(recommender: Recommender, images: Path, count: int) -> tuple[f
 
 
 def _kinds(items: pl.DataFrame) -> list[tuple[str, str]]:
-    """Return colour and finest category of each item, empty where unknown."""
+    """Return the colour and the finest category of each item; empty if unknown."""
     colours = [
         next((pair["value"] for pair in pairs if "colour" in pair["key"]), "")
         for pairs in items["attributes"]
@@ -234,7 +240,7 @@ def _kinds(items: pl.DataFrame) -> list[tuple[str, str]]:
 
 
 def _with_typo(text: str, generator: np.random.Generator) -> str:
-    """Return words of which the longest lacks a letter, doubles one or has two swapped."""
+    """Return the words with a letter of the longest one removed, doubled or swapped."""
     words = text.split()
     longest = max(range(len(words)), key=lambda n: len(words[n]))
     word = words[longest]

@@ -1,7 +1,7 @@
-"""Measure the generated shop: ranking against baselines and ablations, cold items, live parity.
+"""Measure the generated shop: ranking beside baselines and ablations, cold items, live parity.
 
-Run from the repository's root, after ``recsys demo`` has left its bundle in ``out/demo``:
-``python -m benchmarks.shop``. It fails where an interval overlaps.
+Run from the repository's root, after ``recsys demo`` has written its bundle to ``out/demo``:
+``python -m benchmarks.shop``. It fails if another system's interval reaches that of the full model.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ PARITY_CANDIDATES = 100
 
 
 def main() -> None:
-    """Record the figures of the demo's report, then replay histories through a service."""
+    """Record the figures of the demo's report, and compare a service's scores with offline ones."""
     report = json.loads((DEMO / "metrics.json").read_text())
     tables = {one["scope"]: one["systems"] for one in report["rankings"]}
     overlapping = _record_ranking(tables["all"])
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _record_ranking(systems: list[dict[str, Any]]) -> list[str]:
-    """Record NDCG@10 of every system and return those whose interval reaches ours."""
+    """Record NDCG@10 of every system, and return those whose interval reaches that of ours."""
     ndcg = {one["name"]: one["metrics"]["ndcg@10"] for one in systems}
     roles = {one["name"]: one["role"] for one in systems}
     for name, estimate in ndcg.items():
@@ -64,10 +64,10 @@ def _record_cold(systems: list[dict[str, Any]]) -> None:
 
 
 async def parity_gaps(bundle: Bundle) -> list[float]:
-    """Return how far each score from a service is from the same score offline.
+    """Return the difference of each score of a service from the same score offline.
 
-    Users of the bundle are replayed to the service as newcomers, event by event; it then ranks
-    the same candidates at the same moment.
+    The events of some users are sent to the service under new user ids. It then ranks the same
+    candidates at the same time as the recommender offline.
     """
     recommender = Recommender(bundle)
     interactions = bundle.interactions
@@ -79,13 +79,13 @@ async def parity_gaps(bundle: Bundle) -> list[float]:
     async with running_service(bundle.path) as service, AsyncClient(service.address) as client:
         for user in users:
             history = recommender.history(interactions.user_ids[user])
-            stranger = f"replayed-{user}"
-            await client.record_events(_events(recommender, stranger, history))
+            new_id = f"replayed-{user}"
+            await client.record_events(_events(recommender, new_id, history))
             ids = generator.choice(
                 recommender.catalogue.item_ids, PARITY_CANDIDATES, False
             ).tolist()
             offline = {one.item_id: one.score for one in recommender.rank(history, ids, now=now)}
-            answer = await client.rank(stranger, ids, now=now)
+            answer = await client.rank(new_id, ids, now=now)
             gaps += [abs(one.score - offline[one.item_id]) for one in answer.results]
     return gaps
 

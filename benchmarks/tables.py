@@ -3,7 +3,7 @@
 A table stands between ``<!-- results:begin NAME -->`` and ``<!-- results:end NAME -->``::
 
     python -m benchmarks.tables --write    # bring the pages up to date
-    python -m benchmarks.tables --check    # fail when they are not
+    python -m benchmarks.tables --check    # fail if a page is out of date
 """
 
 import argparse
@@ -25,12 +25,12 @@ _DIMENSIONS = ("s", "ms", "GB", "MB", "%")
 
 @dataclass(frozen=True)
 class Table:
-    """Which results a table shows: the cell of a row and a column is their joined name.
+    """Which results a table shows: a cell's result has the name of its row and column joined.
 
     Args:
         corner: Heading of the column of row labels.
-        rows: Row label to the first part of the name.
-        columns: Column heading to the last part of the name, "" when the row has all of it.
+        rows: First part of the result's name, by row label.
+        columns: Last part of the result's name, by column heading; "" if the row has all of it.
     """
 
     corner: str
@@ -241,11 +241,11 @@ def render(text: str, results: Mapping[str, Result]) -> str:
     """Return ``text`` with every results block filled in.
 
     Args:
-        text: Markdown with zero or more pairs of markers.
+        text: Markdown with any number of pairs of markers.
         results: Results by name.
 
     Raises:
-        ValueError: If a marker lacks its partner or names no table.
+        ValueError: If a marker lacks its partner or names an unknown table.
     """
     blocks = list(_BLOCK.finditer(text))
     paired = [marker for block in blocks for marker in (block[1].strip(), block[3])]
@@ -280,7 +280,7 @@ def _number(result: Result | None) -> str:
         return f"{result.value:.0f}{unit}"
     if unit or size >= 10 or 0 < size < 1e-3:
         return f"{result.value:.3g}{unit}"
-    return f"{result.value:.3f}"  # a metric: three decimals, so that a column lines up
+    return f"{result.value:.3f}"  # metrics have three decimals, so that a column lines up
 
 
 def _provenance(shown: list[Result]) -> str:
@@ -295,11 +295,11 @@ def _provenance(shown: list[Result]) -> str:
 
 
 def main() -> None:
-    """Write the tables, or say that they are out of date."""
+    """Write the tables, or fail if they are out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument("--write", action="store_true", help="bring the pages up to date")
-    choice.add_argument("--check", action="store_true", help="fail when they are not")
+    choice.add_argument("--check", action="store_true", help="fail if a page is out of date")
     write: bool = parser.parse_args().write
     results = latest()
     for page in PAGES:
@@ -309,7 +309,7 @@ def main() -> None:
             page.write_text(wanted, "utf-8")
         elif text != wanted:
             sys.exit(
-                f"the tables of {page.relative_to(ROOT)} must show benchmarks/results, and differ: "
+                f"the tables of {page.relative_to(ROOT)} differ from benchmarks/results: "
                 "run python -m benchmarks.tables --write"
             )
 

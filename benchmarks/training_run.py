@@ -1,4 +1,4 @@
-"""Train a configuration as the command does, and read off its report."""
+"""Train a configuration as ``recsys train`` does, and read figures from its report."""
 
 import shutil
 import sys
@@ -15,7 +15,7 @@ from recsys.pipeline import Run, train
 
 
 class Measured(NamedTuple):
-    """A run, its report, and the seconds that training took."""
+    """A training run, its report, and how many seconds training took."""
 
     run: Run
     report: Report
@@ -25,13 +25,13 @@ class Measured(NamedTuple):
 def measure(
     config_path: Path, out: Path, *, resume: bool = False, seed: int | None = None
 ) -> Measured:
-    """Train and evaluate; the time is that of training alone.
+    """Train and evaluate; the measured time is that of training only.
 
     Args:
-        config_path: A configuration.
-        out: Folder of bundles.
-        resume: Keep the stages that an earlier run finished; else ``out`` is emptied first.
-        seed: Another than the configuration's.
+        config_path: Path of the configuration.
+        out: Folder to write the bundle to.
+        resume: Whether to keep the finished stages of an earlier run; if not, ``out`` is emptied.
+        seed: Random seed to use in place of the configuration's.
     """
     if not resume:
         shutil.rmtree(out, ignore_errors=True)
@@ -56,7 +56,7 @@ def table(report: Report, scope: str) -> RankingTable:
     """Return the ranking table of a scope.
 
     Raises:
-        ValueError: If the report has none.
+        ValueError: If the report does not have the scope.
     """
     for one in report.rankings:
         if one.scope == scope:
@@ -67,7 +67,7 @@ def table(report: Report, scope: str) -> RankingTable:
 
 
 def metric(one: RankingTable, system: str, name: str) -> Estimate:
-    """Return a system's metric.
+    """Return one metric of a system.
 
     Raises:
         ValueError: If the system is not in the table.

@@ -1,4 +1,4 @@
-"""Time the README's two commands, and the memory that the demo takes.
+"""Measure the time and the memory of the README's two commands.
 
 Run from the repository's root, after the install: ``python -m benchmarks.two_commands``.
 """
@@ -17,7 +17,7 @@ _POLL_S = 0.2
 
 
 class Cost(NamedTuple):
-    """What a command took."""
+    """Wall time and peak memory of a command."""
 
     seconds: float
     peak_gb: float
@@ -26,7 +26,7 @@ class Cost(NamedTuple):
 def measure(command: Sequence[str]) -> Cost:
     """Return the wall time of a command, and the peak memory of it and all its children.
 
-    Memory is sampled; a page that several processes share is counted once (proportional set size).
+    Memory is sampled as proportional set size, which counts a page that processes share once.
 
     Args:
         command: Program and arguments.
@@ -52,21 +52,19 @@ def _memory_bytes(pid: int) -> int:
         parent = psutil.Process(pid)
         for process in [parent, *parent.children(recursive=True)]:
             total += process.memory_full_info().pss
-    except (
-        psutil.NoSuchProcess
-    ):  # it ended while we looked; the next look is a fifth of a second away
-        return total
+    except psutil.NoSuchProcess:
+        return total  # a process ended meanwhile; the next sample comes a fifth of a second later
     return total
 
 
 def main() -> None:
-    """Measure both commands, or the one asked for, and record what they took."""
+    """Measure both commands or one of them, and record their time and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=["demo", "test"], help="measure just this one")
+    parser.add_argument("--only", choices=["demo", "test"], help="the one command to measure")
     only = parser.parse_args().only
     topics = {"demo": "demo", "test": "tests"}
-    # All of them before the first is recorded: a new figure makes the README's tables differ, and
-    # `make test` would rightly fail.
+    # Nothing is recorded before both have run: a new figure makes the README's tables out of date,
+    # and `make test` would fail.
     costs = {name: measure(["make", name]) for name in topics if only in (None, name)}
     for name, cost in costs.items():
         topic = topics[name]

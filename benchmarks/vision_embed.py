@@ -1,15 +1,16 @@
-"""Time the way from JPEG files to embeddings against a plain torchvision loop.
+"""Time embedding JPEG files against a plain torchvision loop.
 
-Run from the repository's root: ``python -m benchmarks.vision_embed``; with ``--upscale 1024`` on
-pictures as large as phones send them.
+Run from the repository's root: ``python -m benchmarks.vision_embed``. With ``--upscale 1024`` the
+pictures are as large as photos from phones.
 
 The plain loop is ``ImageFolder``, ``DataLoader`` with a worker per core, the usual four transforms
 and the network in float32. It reads the same files with the same filter at the same size, and
-its network, of random weights, is a copy of ours. All contestants take turns, in one process.
+its network is a copy of ours, with the same random weights. All contestants take turns in one
+process.
 
-``float32`` and ``bf16`` are ``VisionTower.embed``, ``onnx`` and ``int8`` are ``OnnxTower.embed``;
-``ratio_to_dataloader`` is that of the faster of the two in float32, ``float32`` and ``onnx``.
-``gpu`` is ``embed_files`` on a CUDA card where there is one, compiled, in bfloat16.
+``float32`` and ``bf16`` are ``VisionTower.embed``, ``onnx`` and ``int8`` are ``OnnxTower.embed``.
+``ratio_to_dataloader`` is that of the faster one of ``float32`` and ``onnx``. ``gpu`` is compiled
+``embed_files`` in bfloat16, measured only on a machine with a CUDA device.
 """
 
 import argparse
@@ -57,13 +58,13 @@ PEAK_FLOPS = {
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,
 }
-GPU_PASSES = 10  # over the files in one turn; one alone is too short to time
+GPU_PASSES = 10  # passes over the files in one turn, because a single one is too short to time
 
 Embed = Callable[[], NDArray[np.float32]]
 
 
 def main() -> None:
-    """Measure every contestant and record what it embeds in a second."""
+    """Measure every contestant and record how many pictures it embeds in a second."""
     options = _parse()
     torch.manual_seed(0)
     backbone = build_backbone(options.backbone, size=options.size, fit="crop")
@@ -92,17 +93,21 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet18", help="name of the network")
-    parser.add_argument("--size", type=int, default=112, help="side that the network reads")
-    parser.add_argument("--batch", type=int, default=64, help="pictures in one pass")
-    parser.add_argument("--pictures", type=int, default=1000, help="embed the first so many")
-    parser.add_argument("--upscale", type=int, help="shorter side to enlarge the pictures to")
-    parser.add_argument("--rounds", type=int, default=5, help="turns that are timed")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="print only")
+    parser.add_argument("--size", type=int, default=112, help="side of the input in pixels")
+    parser.add_argument("--batch", type=int, default=64, help="number of pictures in one pass")
+    parser.add_argument("--pictures", type=int, default=1000, help="number of pictures to embed")
+    parser.add_argument(
+        "--upscale", type=int, help="shorter side in pixels to enlarge the pictures to"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="number of timed turns")
+    parser.add_argument(
+        "--no-record", dest="record", action="store_false", help="print without recording"
+    )
     return parser.parse_args()
 
 
 def _write_pictures(folder: Path, count: int, side: int | None) -> list[Path]:
-    """Return copies of the first train photos, as they are or enlarged, as JPEG files."""
+    """Return JPEG files of the first train photos, enlarged to a shorter side if one is given."""
     samples = train_photos(count)
     folder.mkdir(parents=True)
     paths = [folder / f"{row:05}.jpg" for row in range(len(samples))]
@@ -148,7 +153,7 @@ def _contestants(
 
 
 def _plain_loop(tower: VisionTower, folder: Path, batch: int) -> Embed:
-    """Return the loop that one would write without this library."""
+    """Return an embedding loop as one would write it without this library."""
     wanted = tower.preprocess
     transform = Compose(
         [
@@ -158,7 +163,7 @@ def _plain_loop(tower: VisionTower, folder: Path, batch: int) -> Embed:
             Normalize(wanted.mean, wanted.std),
         ]
     )
-    # Workers stay between the turns, so that their start is not timed.
+    # Workers live on between the turns, so that their start is not timed.
     loader = DataLoader(
         ImageFolder(folder, transform),
         batch_size=batch,
@@ -175,7 +180,7 @@ def _plain_loop(tower: VisionTower, folder: Path, batch: int) -> Embed:
 
 
 def _in_turns(contestants: Mapping[str, Embed], rounds: int) -> dict[str, float]:
-    """Return each contestant's median of pictures per second, without a first round to warm up."""
+    """Return each contestant's median pictures per second; the first round is a warm-up."""
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(1 + rounds):
         for name, embed in contestants.items():
@@ -187,7 +192,7 @@ def _in_turns(contestants: Mapping[str, Embed], rounds: int) -> dict[str, float]
 
 
 def _flops(tower: VisionTower) -> int:
-    """Return the multiplications and additions that one picture takes."""
+    """Return the number of multiplications and additions for one picture."""
     side = tower.preprocess.size
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         tower(torch.zeros(1, 3, side, side))

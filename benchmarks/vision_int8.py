@@ -1,8 +1,8 @@
-"""Compare the ways to run a trained tower on Grocery Store's test photos; record what int8 gives.
+"""Compare ways to run a trained tower on Grocery Store's test photos, and record those of int8.
 
 Run from the repository's root, on an idle machine, with a tower that ``benchmarks.grocery_store``
-trained: ``python -m benchmarks.vision_int8 --tower out/grocery-store/BUNDLE/vision``. Every variant
-runs in turns in one process, with as many threads as torch has, on pictures in memory.
+trained: ``python -m benchmarks.vision_int8 --tower out/grocery-store/BUNDLE/vision``. The variants
+take turns in one process, with torch's number of threads, on pictures in memory.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from vision.dataset import Samples
 from vision.deploy.comparison import VariantRow, compare_variants
 
 CALIBRATION_PHOTOS = 128
-RECORDED_BATCH = 32  # pictures in the passes whose speed is recorded
+RECORDED_BATCH = 32  # batch size whose speed is recorded
 BATCH_SIZES = (1, RECORDED_BATCH)
 
 
@@ -31,8 +31,10 @@ def main() -> None:
     """Compare, print the table and record the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tower", type=Path, required=True, help="folder of a trained tower")
-    parser.add_argument("--repeats", type=int, default=31, help="timed passes of each variant")
-    parser.add_argument("--limit", type=int, help="use so many test photos, and record nothing")
+    parser.add_argument(
+        "--repeats", type=int, default=31, help="number of timed passes of each variant"
+    )
+    parser.add_argument("--limit", type=int, help="number of test photos to use, without recording")
     arguments = parser.parse_args()
     folder = imported("grocery-store", "grocery-store.tar")
     tables = Tables(folder / "items.parquet", photos=folder / "photos.parquet")
@@ -50,7 +52,7 @@ def main() -> None:
 
 
 def test_samples(dataset: Dataset, limit: int | None) -> Samples:
-    """Return the test photos with the labels that towers are trained on, the first ``limit``."""
+    """Return the test photos with their labels, all or the first ``limit`` of them."""
     photos = _photos(dataset, ["test"])[:limit]
     known = photo_labels(photos, dataset.items, item_labels(dataset.items))
     images = [Path(image) for image in photos["image"]]
@@ -58,7 +60,7 @@ def test_samples(dataset: Dataset, limit: int | None) -> Samples:
 
 
 def calibration_photos(dataset: Dataset) -> list[Path]:
-    """Return photos spread over the training and validation splits."""
+    """Return photos spread evenly over the train and val splits."""
     photos = _photos(dataset, ["train", "val"])
     every = max(1, len(photos) // CALIBRATION_PHOTOS)
     root = dataset.images_root or Path()
@@ -66,7 +68,7 @@ def calibration_photos(dataset: Dataset) -> list[Path]:
 
 
 def print_table(rows: Sequence[VariantRow]) -> None:
-    """Print one line a variant."""
+    """Print a line for each variant."""
     print(f"{torch.get_num_threads()} threads; pictures/s by batch size; accuracy by target")
     for row in rows:
         speeds = "  ".join(f"{size}: {speed:7.1f}/s" for size, speed in row.pictures_per_s.items())
@@ -75,7 +77,7 @@ def print_table(rows: Sequence[VariantRow]) -> None:
 
 
 def record_int8(rows: Sequence[VariantRow], command: str) -> None:
-    """Record ONNX's speed over float32's, and what int8 loses on the finest target."""
+    """Record the speed of ONNX over float32, and int8's loss of accuracy on the finest target."""
     by_name = {row.name: row for row in rows}
     eager, onnx, int8 = (by_name[name] for name in ("float32", "onnx float32", "onnx int8"))
 

@@ -1,12 +1,11 @@
-"""Time the training of a picture tower against a bare loop on one batch in memory.
+"""Time the training of a vision tower against a bare loop on one batch in memory.
 
 Run from the repository's root: ``python -m benchmarks.vision_train``.
 
-Both train the same network, heads and embedding with the same optimiser, precision and batch size
-in one process and in turns: an epoch of ``vision.finetuning`` on Grocery Store's photos, then as
-many steps of a loop without files, loader, augmentation and Lightning. Left out of both are the
-first epoch, decoding, which has a figure of its own, and the checkpoint that is written between
-epochs.
+Both train the same network with the same optimiser, precision and batch size, in turns in one
+process. A turn is an epoch of ``vision.finetuning`` on Grocery Store's photos, then equally many
+steps of a loop without files, loader, augmentation and Lightning. The first epoch is a warm-up.
+Decoding is timed separately, and the checkpoint between epochs is not timed.
 """
 
 import argparse
@@ -45,7 +44,7 @@ SEED = 0
 
 
 def main() -> None:
-    """Measure and record; with --only-train be the process whose memory is measured."""
+    """Measure and record; with ``--only-train`` only train, for the parent to measure memory."""
     options = _parse()
     config = VisionConfig(
         backbone=options.backbone,
@@ -83,20 +82,24 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet18", help="name of the network")
     parser.add_argument("--size", type=int, default=112, help="side of the pictures in pixels")
-    parser.add_argument("--batch", type=int, default=32, help="pictures in a step")
-    parser.add_argument("--augmentation", default="strong", help="preset of random changes")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train")
-    parser.add_argument("--pictures", type=int, help="train on the first so many, not on all")
-    parser.add_argument("--rounds", type=int, default=5, help="epochs that are timed")
-    parser.add_argument("--no-record", dest="record", action="store_false", help="print only")
+    parser.add_argument("--batch", type=int, default=32, help="number of pictures in a step")
+    parser.add_argument("--augmentation", default="strong", help="preset of the augmentation")
     parser.add_argument(
-        "--only-train", action="store_true", help="train one epoch, measure nothing"
+        "--device", choices=["cpu", "cuda"], default="cpu", help="device to train on"
+    )
+    parser.add_argument("--pictures", type=int, help="number of pictures to train on; all if unset")
+    parser.add_argument("--rounds", type=int, default=5, help="number of timed epochs")
+    parser.add_argument(
+        "--no-record", dest="record", action="store_false", help="print without recording"
+    )
+    parser.add_argument(
+        "--only-train", action="store_true", help="train one epoch without measuring"
     )
     return parser.parse_args()
 
 
 def train_photos(count: int | None = None) -> Samples:
-    """Return Grocery Store's train photos, the first so many or all, with their category levels."""
+    """Return the first ``count`` or all train photos of Grocery Store, with their categories."""
     folder = imported("grocery-store", "grocery-store.tar")
     photos = pl.read_parquet(folder / "photos.parquet").filter(pl.col("split") == "train")
     photos = photos.head(len(photos) if count is None else count)
@@ -109,12 +112,12 @@ def train_photos(count: int | None = None) -> Samples:
 
 
 class InMemory:
-    """Training as little as possible: the same step over and over, on one batch of noise.
+    """A bare training loop, which repeats the same step on one batch of noise in memory.
 
     Args:
-        samples: Gives the targets and their classes.
-        config: Gives network, losses and optimiser.
-        device: Where to train.
+        samples: Pictures whose targets and classes are used.
+        config: Settings of network, losses and optimiser.
+        device: Device to train on.
     """
 
     def __init__(self, samples: Samples, config: VisionConfig, device: torch.device) -> None:
@@ -160,10 +163,10 @@ class InMemory:
 
 
 class Turns(Callback):
-    """Times every epoch, and after it as many steps of the bare loop and augmentations of a batch.
+    """Times each epoch, then equally many steps of the bare loop and augmentations of a batch.
 
     Args:
-        in_memory: The bare loop.
+        in_memory: Bare loop to compare with.
     """
 
     def __init__(self, in_memory: InMemory) -> None:
@@ -180,11 +183,11 @@ class Turns(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Keep the batch, to augment it again."""
+        """Keep the batch, to augment it again after the epoch."""
         self.batch = batch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock; then it is the turn of the others."""
+        """Stop the clock, then time the bare loop and the augmentation."""
         _synchronise(self.device)
         steps = int(trainer.num_training_batches)
         self.steps_s.append((time.perf_counter() - self.start) / steps)
@@ -196,7 +199,7 @@ class Turns(Callback):
         )
 
     def medians(self) -> tuple[float, float, float]:
-        """Return seconds of a step, of a bare step and of an augmentation, without the first."""
+        """Return the median seconds of a step, a bare step and an augmentation, after warm-up."""
         step, bare, augmenting = (
             statistics.median(seconds[1:])
             for seconds in (self.steps_s, self.bare_s, self.augment_s)
@@ -222,7 +225,7 @@ def _train(samples: Samples, config: VisionConfig, device: Device, *callbacks: C
 
 
 def _decoding_seconds(samples: Samples, config: VisionConfig) -> float:
-    """Return the time that finetune takes to decode the pictures, whose files were read before."""
+    """Return the seconds that fine-tuning takes to decode the pictures."""
     stored = Preprocess(size=round(STORED_OVER_TRAINED * config.size))
     start = time.perf_counter()
     decode_samples(samples, stored, spill=None, progress=False)
@@ -230,7 +233,7 @@ def _decoding_seconds(samples: Samples, config: VisionConfig) -> float:
 
 
 def _seconds(run: Callable[[], None], times: int, device: torch.device) -> float:
-    """Return the time that one run takes."""
+    """Return the mean seconds of one run."""
     _synchronise(device)
     start = time.perf_counter()
     for _ in range(times):

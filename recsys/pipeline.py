@@ -15,6 +15,7 @@ from recsys.catalogue.store import category_codes
 from recsys.config import TrainConfig
 from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
+from recsys.data.files import make_folder
 from recsys.data.progress import Progress
 from recsys.data.quarantine import Quarantine
 from recsys.data.tables import Tables
@@ -88,10 +89,12 @@ def train(
     Raises:
         ConfigError: If tables are neither passed nor configured, or both.
         DataError: If a table cannot be used, or there are neither titles nor pictures.
+        FileAccessError: If ``out`` cannot be written.
         RecsysError: If training cannot go on; errors of the towers are its cause.
     """
     out = Path(out)
     runtime = _runtime(config, out, announce, progress=progress)
+    make_folder(out)
     announce("check")
     with _checking(visible=progress) as advance:
         dataset = load_tables(config, tables, strict=strict, progress=advance)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys.cli.output import announce_stage, console, print_report, print_rows, progress_bar
+from recsys.data.files import writing
 
 if TYPE_CHECKING:
     from recsys.data.synthetic import Shop
@@ -61,8 +62,9 @@ def run(
 def _generate(folder: Path, seed: int) -> "Shop":
     from recsys.data.synthetic import generate_shop
 
-    if folder.exists():
-        shutil.rmtree(folder)
+    with writing(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
     console.rule("generate a shop")
     with progress_bar() as advance:
         return generate_shop(folder, end=END, n_users=N_USERS, seed=seed, progress=advance)

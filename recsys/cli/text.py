@@ -9,6 +9,7 @@ import typer
 
 from recsys.cli.options import BundlePath, Config, Json
 from recsys.cli.output import console, interval, print_json, print_rows
+from recsys.data.files import make_folder, writing
 
 if TYPE_CHECKING:
     from recsys.bundle import Bundle
@@ -47,6 +48,7 @@ def report(
     settings = load_config(config)
     opened = Bundle(bundle)
     encoder, samples = opened.text, _samples(opened)
+    make_folder(out)
     measure = partial(
         evaluate_encoder,
         samples=samples,
@@ -57,7 +59,8 @@ def report(
     if before:
         words = [*samples.texts, *samples.category_texts]
         earlier = measure(build_encoder(settings.text, words, seed=settings.seed))
-    page = write_report(measured, out, before=earlier)
+    with writing(out):
+        page = write_report(measured, out, before=earlier)
     if as_json:
         print_json({"report": page, **_figures(measured), "before": earlier and _figures(earlier)})
         return

@@ -14,6 +14,7 @@ from recsys.cli.output import (
     progress_bar,
     write_picture,
 )
+from recsys.data.files import make_folder
 from recsys.errors import InvalidArgumentError
 
 
@@ -144,9 +145,12 @@ def evaluate(
     from recsys.pipeline import load_tables
 
     settings = load_config(config) if config else None
+    opened = Bundle(bundle)
+    if out is not None:
+        make_folder(out)
     with progress_bar(visible=not as_json) as advance:
         report = run(
-            Bundle(bundle),
+            opened,
             settings.evaluation if settings else EvaluationConfig(),
             title=settings.name if settings else bundle.name,
             dataset=load_tables(settings) if settings else None,

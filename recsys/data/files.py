@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,32 +60,58 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it exists, and check that files can be written to it.
+
+    Called before long work, it refuses a place that cannot hold the results.
+
+    Raises:
+        FileAccessError: If the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _refusal(folder, error) from error
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the system about ``path`` into a FileAccessError.
+    """Turn an error of the system about a file or folder that is written into a FileAccessError.
+
+    Args:
+        path: Path that is written. Errors about its folders, or files inside it, are about it too.
 
     Raises:
         FileAccessError: If the file or folder cannot be written.
     """
     try:
         yield
-    # Folders are made before their files, so a missing one is a defect and keeps its traceback.
-    except (FileAccessError, FileNotFoundError):
+    except FileAccessError:
         raise
     except OSError as error:
-        if error.filename is not None and not _is_ours(Path(error.filename), path):
+        place = None if error.filename is None else Path(error.filename)
+        if place is not None and not _is_about(place, path):
             raise
-        raise FileAccessError(
-            f"{path} cannot be written ({error.strerror or error}); choose another place, or make "
-            "room and give access there"
-        ) from error
+        # Only a folder that cannot be made is missing; a missing file is a defect of the writer.
+        if isinstance(error, FileNotFoundError) and place not in path.parents:
+            raise
+        raise _refusal(path, error) from error
 
 
-def _is_ours(place: Path, path: Path) -> bool:
-    """Return whether a place is a path that is written, its folder, or inside its scratch."""
+def _refusal(path: Path, error: OSError) -> FileAccessError:
+    return FileAccessError(
+        f"{path} cannot be written ({error.strerror or error}); choose another place, or make "
+        "room and give access there"
+    )
+
+
+def _is_about(place: Path, path: Path) -> bool:
+    """Return whether a place is the path, one of its folders, or inside it or its scratch."""
     prefix = f".{path.name}."
     scratch = any(one.name.startswith(prefix) for one in (place, *place.parents))
-    return scratch or place == path or place in path.parents
+    return scratch or place == path or place in path.parents or path in place.parents
 
 
 def _scratch(path: Path) -> Path:

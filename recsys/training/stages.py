@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import nn
 
+from recsys.data.files import make_folder
 from vision.device import Device
 
 DONE = "done.json"
@@ -92,7 +93,7 @@ class Workspace:
         skipped = done.exists()
         if not skipped:
             self._announce(name)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             start = time.perf_counter()
             action(folder)
             seconds = time.perf_counter() - start

@@ -8,6 +8,7 @@ import typer
 from recsys.cli.options import BundlePath, Json
 from recsys.cli.output import console, print_json
 from recsys.cli.vision.inputs import load_samples, required
+from recsys.data.files import make_folder
 
 CALIBRATION_PICTURES = 200  # enough to know the range of every activation
 
@@ -35,6 +36,7 @@ def export(
         images = required(train, config, "pictures to train on").images
         pictures = images[:: max(1, len(images) // CALIBRATION_PICTURES)]
         files.append(out / INT8_FILE)
+    make_folder(out)
     export_onnx(tower, out, int8_calibration=pictures)
     if as_json:
         print_json({"files": files})

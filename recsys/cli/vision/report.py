@@ -10,6 +10,7 @@ import typer
 from recsys.cli.options import BundlePath, Config, Json
 from recsys.cli.output import console, interval, print_json, print_rows
 from recsys.cli.vision.inputs import load_samples, load_tower, required
+from recsys.data.files import make_folder, writing
 from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def report(
     samples = load_samples(settings, progress=not as_json)
     photos = required(samples.test, config, "photos whose split is test")
     untrained = _untrained(settings, samples) if before else None
+    make_folder(out)
     measure = partial(
         evaluate_tower,
         samples=photos,
@@ -49,7 +51,8 @@ def report(
     )
     measured = measure(tower)
     earlier = measure(untrained) if untrained is not None else None
-    page = write_report(measured, out, before=earlier)
+    with writing(out):
+        page = write_report(measured, out, before=earlier)
     if as_json:
         figures = {"targets": _figures(measured), "before": earlier and _figures(earlier)}
         print_json({"report": page, **figures})

@@ -11,7 +11,7 @@ import typer
 from recsys.cli.options import Config, Json
 from recsys.cli.output import console, print_json, print_rows
 from recsys.cli.vision.inputs import Target, finest, load_samples, required
-from recsys.data.files import whole_file
+from recsys.data.files import whole_file, writing
 from recsys.errors import InvalidArgumentError
 
 
@@ -41,15 +41,16 @@ def tune(
         )
     samples = load_samples(settings, progress=not as_json)
     metric = metric or f"accuracy/{finest(samples.train.classes)}"
-    found = search_hyperparameters(
-        required(samples.train, config, "pictures to train on"),
-        required(samples.validation, config, "photos whose split is val"),
-        settings.vision,
-        SearchPlan(settings.search, n_trials=trials, seed=settings.seed, metric=metric),
-        workdir=out,
-        progress=not as_json,
-        device=settings.device,
-    )
+    with writing(out):
+        found = search_hyperparameters(
+            required(samples.train, config, "pictures to train on"),
+            required(samples.validation, config, "photos whose split is val"),
+            settings.vision,
+            SearchPlan(settings.search, n_trials=trials, seed=settings.seed, metric=metric),
+            workdir=out,
+            progress=not as_json,
+            device=settings.device,
+        )
     table = out / "trials.parquet"
     with whole_file(table) as scratch:
         found.trials.write_parquet(scratch)
@@ -87,15 +88,16 @@ def folds(
     samples = load_samples(settings, progress=not as_json)
     train = required(samples.train, config, "pictures to train on")
     split = split_folds(train, count, seed=settings.seed, target=target or finest(train.classes))
-    result = cross_validate(
-        train,
-        settings.vision,
-        split,
-        workdir=out,
-        seed=settings.seed,
-        progress=not as_json,
-        device=settings.device,
-    )
+    with writing(out):
+        result = cross_validate(
+            train,
+            settings.vision,
+            split,
+            workdir=out,
+            seed=settings.seed,
+            progress=not as_json,
+            device=settings.device,
+        )
     if as_json:
         # JSON has no nan, the deviation of a metric that only one fold has.
         std = {name: None if math.isnan(one) else one for name, one in result.std.items()}

@@ -12,7 +12,7 @@ import polars as pl
 from recsys.bundle import Bundle
 from recsys.catalogue.embedder import is_readable
 from recsys.curation.annotation.pictures import annotate
-from recsys.data.files import whole_file
+from recsys.data.files import make_folder, whole_file
 from recsys.data.loading import default_images_root, scan_table
 from recsys.data.pictures import PictureRule, broken_pictures
 from recsys.data.progress import Progress
@@ -80,7 +80,7 @@ def annotate_table(
         temperatures=temperatures,
         device=device,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         for start in range(0, len(rows), rows_per_part):
             part = rows[start : start + rows_per_part]

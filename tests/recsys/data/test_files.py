@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data.files import whole_file, whole_folder
+from recsys.data.files import make_folder, whole_file, whole_folder, writing
 from recsys.errors import FileAccessError
 
 
@@ -63,3 +63,37 @@ def test_an_error_about_another_file_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught, whole_file(tmp_path / "out" / "file"):
         source.read_bytes()
     assert not isinstance(caught.value, FileAccessError)
+
+
+def test_a_folder_is_made_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    make_folder(folder)
+    make_folder(folder)
+    assert folder.is_dir()
+    assert not [*folder.iterdir()]
+
+
+# No user can make a file or folder in /proc, not even root.
+@pytest.mark.parametrize("folder", ["/proc", "/proc/missing/folder"])
+def test_a_folder_that_cannot_be_made_or_written_to_is_refused(folder: str) -> None:
+    with pytest.raises(FileAccessError, match=f"{folder} cannot be written"):
+        make_folder(Path(folder))
+
+
+def test_a_file_in_a_folder_that_cannot_be_made_is_refused() -> None:
+    path = Path("/proc/missing/file")
+    with pytest.raises(FileAccessError, match=f"{path} cannot be written"), whole_file(path):
+        pass
+
+
+def test_a_writer_that_forgets_its_file_is_a_defect(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, whole_file(tmp_path / "file"):
+        pass
+    assert not isinstance(caught.value, FileAccessError)
+
+
+def test_an_error_about_a_file_inside_a_written_folder_names_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "page.html").mkdir()
+    wanted = f"{tmp_path} cannot be written"
+    with pytest.raises(FileAccessError, match=wanted), writing(tmp_path):
+        (tmp_path / "page.html").write_text("content")

@@ -1,6 +1,6 @@
-"""A data scientist's comparison: does a ranking of one's own beat the bundle, and by how much?
+"""Compare a ranking of your own with a bundle: which is better, and by how much?
 
-After ``recsys demo``::
+Run after ``recsys demo``::
 
     python examples/offline_comparison.py out/demo
 """
@@ -16,7 +16,7 @@ from recsys.evaluation.systems import bundle_queries, recommender_scorer
 
 
 def main(path: str) -> None:
-    """Print NDCG@10 of the bundle and of "the newest items first", and their paired difference."""
+    """Print NDCG@10 of the bundle and of "newest items first", and their paired difference."""
     bundle = Bundle(path)
     bundle.require("ranking")
     (queries,) = bundle_queries(bundle, ["all"])

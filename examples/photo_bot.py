@@ -1,6 +1,6 @@
-"""A customer-service bot's call: which product is on this photo, if any?
+"""A customer-service bot that says which product a photo shows.
 
-Serve a bundle, then run this beside it::
+Serve a bundle, and run this in another shell::
 
     recsys serve out/demo --port 50051
     python examples/photo_bot.py 127.0.0.1:50051 out/demo/shop/images/photos/photo-00001.jpg
@@ -14,7 +14,7 @@ from serving.client import Client, Identification
 
 
 def main(address: str, photo: str) -> None:
-    """Print the sentence that a bot could answer."""
+    """Print the bot's answer to a photo."""
     with Client(address) as client:
         answer = client.identify(Path(photo).read_bytes(), k=3)
         group, candidates = answer.product_group, answer.candidates
@@ -24,7 +24,12 @@ def main(address: str, photo: str) -> None:
 
 
 def sentence(answer: Identification, names: Sequence[str]) -> str:
-    """Return what to say, given the titles of the products named or else of the candidates."""
+    """Return the answer as a sentence.
+
+    Args:
+        answer: Answer of the service.
+        names: Titles of the products that the answer names, or of its candidates if it names none.
+    """
     match answer.verdict:
         case "product":
             return f"This is {names[0]}."

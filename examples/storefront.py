@@ -1,6 +1,6 @@
-"""A storefront's calls: recommend, tell what happened, recommend again.
+"""A storefront that shows recommendations, records a purchase, and shows new recommendations.
 
-Serve a bundle, then run this beside it::
+Serve a bundle, and run this in another shell::
 
     recsys serve out/demo --port 50051
     python examples/storefront.py 127.0.0.1:50051 user-00017
@@ -12,7 +12,7 @@ from serving.client import Client, Event
 
 
 def main(address: str, user_id: str) -> None:
-    """Print what a user is shown before and after a purchase."""
+    """Print the recommendations for a user before and after a purchase."""
     with Client(address) as client:
         before = client.recommend(user_id, k=5, explain=True)
         print(f"bundle {before.bundle_version}, degraded: {before.degraded or 'no'}")

@@ -7,6 +7,7 @@ import typer
 
 from recsys.cli.options import Json
 from recsys.cli.output import console, print_json, progress_bar
+from recsys.data.files import make_folder
 
 
 def check(
@@ -24,6 +25,7 @@ def check(
     from recsys.pipeline import check_tables
 
     settings = load_config(config)
+    make_folder(out)
     with progress_bar(visible=not as_json) as advance:
         quarantine = check_tables(settings, progress=advance)
     files = quarantine.write(out)

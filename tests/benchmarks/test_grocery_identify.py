@@ -14,14 +14,14 @@ from benchmarks.grocery_identify import (
 )
 
 
-def test_auroc_is_the_share_of_pairs_in_order_and_ties_count_half() -> None:
+def test_auroc_is_the_share_of_pairs_in_the_right_order_with_ties_as_half() -> None:
     random = np.random.default_rng(0)
     positive, negative = random.integers(0, 5, 30) / 4, random.integers(0, 5, 20) / 4
     pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
     assert auroc(positive, negative) == pytest.approx(np.mean(pairs))
 
 
-def test_coverage_is_the_most_that_can_be_said_at_the_precision() -> None:
+def test_coverage_is_the_largest_share_of_answers_that_reaches_the_precision() -> None:
     scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
     right = np.array([1.0, 1.0, 0.0, 1.0, 0.0])
     assert coverage_at(0.95, scores, right) == pytest.approx(2 / 5)
@@ -29,7 +29,7 @@ def test_coverage_is_the_most_that_can_be_said_at_the_precision() -> None:
     assert coverage_at(0.95, scores, np.zeros(5)) == 0.0
 
 
-def test_calibration_error_is_the_gap_between_said_and_right_bin_by_bin() -> None:
+def test_calibration_error_is_the_gap_between_probability_and_accuracy_in_each_bin() -> None:
     probabilities = np.array([0.95, 0.95, 0.02, 0.02])
     right = np.array([1.0, 0.0, 0.0, 0.0])
     wanted = (2 * abs(0.5 - 0.95) + 2 * 0.02) / 4
@@ -38,13 +38,13 @@ def test_calibration_error_is_the_gap_between_said_and_right_bin_by_bin() -> Non
     assert calibration_error(probabilities, right, shares) == pytest.approx(0.5 * 0.05 + 0.5 * 0.02)
 
 
-def test_the_products_held_out_are_the_same_every_time_and_nowhere_else() -> None:
+def test_held_out_products_do_not_depend_on_the_order_and_are_not_in_the_catalogue() -> None:
     ids = [f"item-{n}" for n in range(40)]
     items = pl.DataFrame({"item_id": ids})
     photos = pl.DataFrame({"item_id": ids * 2})
-    known, strange = hold_out(Tables(items, photos, Path()))
+    known, unknown = hold_out(Tables(items, photos, Path()))
     shuffled = Tables(items.reverse(), photos, Path())
-    assert len(strange.items) == N_HELD_OUT
-    assert set(strange.items["item_id"]) == set(hold_out(shuffled)[1].items["item_id"])
-    assert not set(known.photos["item_id"]) & set(strange.photos["item_id"])
-    assert len(known.photos) + len(strange.photos) == len(photos)
+    assert len(unknown.items) == N_HELD_OUT
+    assert set(unknown.items["item_id"]) == set(hold_out(shuffled)[1].items["item_id"])
+    assert not set(known.photos["item_id"]) & set(unknown.photos["item_id"])
+    assert len(known.photos) + len(unknown.photos) == len(photos)

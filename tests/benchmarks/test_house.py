@@ -31,7 +31,7 @@ def found() -> dict[str, Function]:
     return {one.node.name: one for one in _functions_of(ast.parse(SOURCE), "x.py", is_public=True)}
 
 
-def test_a_body_is_counted_without_signature_and_docstring(found: dict[str, Function]) -> None:
+def test_the_lines_of_a_body_exclude_signature_and_docstring(found: dict[str, Function]) -> None:
     assert {name: body_lines(one) for name, one in found.items()} == {
         "sell": 3,
         "open": 2,
@@ -40,7 +40,7 @@ def test_a_body_is_counted_without_signature_and_docstring(found: dict[str, Func
     }
 
 
-def test_every_kind_of_parameter_counts_but_the_object_of_a_method(
+def test_all_parameters_count_except_the_object_of_a_method(
     found: dict[str, Function],
 ) -> None:
     names = {name: sorted(arg.arg for arg in parameters(one)) for name, one in found.items()}
@@ -49,7 +49,7 @@ def test_every_kind_of_parameter_counts_but_the_object_of_a_method(
     assert names["open"] == ["door"]
 
 
-def test_a_missing_type_is_seen_and_private_functions_are_not_public(
+def test_functions_with_a_missing_type_and_private_functions_are_recognised(
     found: dict[str, Function],
 ) -> None:
     assert [name for name, one in found.items() if is_typed(one)] == ["open"]

@@ -8,21 +8,21 @@ from benchmarks.myntra_pictures import split_of
 from benchmarks.myntra_retrieval import Shop, best_rank, held_out, stem, without_names
 
 
-def test_a_rank_counts_what_is_better_and_what_ties() -> None:
+def test_a_rank_counts_better_and_equal_scores() -> None:
     scores = np.array([0.1, 0.9, 0.5, 0.5, 0.2], dtype=np.float32)
     assert best_rank(scores, np.array([False, True, False, False, False])) == 1
     assert best_rank(scores, np.array([True, False, True, False, False])) == 3
     assert best_rank(scores, np.array([True, False, False, False, False])) == 5
 
 
-def test_a_group_is_in_one_split_and_most_are_in_train() -> None:
+def test_each_group_is_in_one_split_and_most_groups_are_in_train() -> None:
     splits = split_of([str(n // 2) for n in range(2_000)])
     assert (splits[::2] == splits[1::2]).all()
     assert (splits == "train").mean() == pytest.approx(0.8, abs=0.03)
     assert set(splits) == {"train", "val", "test"}
 
 
-def test_each_held_out_group_asks_once() -> None:
+def test_each_held_out_group_gives_one_query() -> None:
     groups = np.array([str(n // 3) for n in range(300)])
     items = pl.DataFrame({"item_id": [str(n) for n in range(300)]})
     shop = Shop(items, Path(), groups, split_of(groups.tolist()))

@@ -9,7 +9,7 @@ import torch
 from benchmarks.record import latest, record
 
 
-def test_record_writes_one_object_a_line_with_the_documented_keys(tmp_path: Path) -> None:
+def test_record_writes_one_json_object_a_line_with_the_documented_keys(tmp_path: Path) -> None:
     before = datetime.now(UTC).replace(microsecond=0)
     record("shop", "shop.ndcg@10", 0.25, "ndcg", "make bench", folder=tmp_path)
     record("shop", "shop.cold.recall@20", 3, "ratio", "make bench", folder=tmp_path)
@@ -26,7 +26,7 @@ def test_record_writes_one_object_a_line_with_the_documented_keys(tmp_path: Path
     assert before <= at <= datetime.now(UTC)
 
 
-def test_a_later_number_replaces_the_earlier_one_and_no_other(tmp_path: Path) -> None:
+def test_a_new_number_replaces_only_the_earlier_one_of_its_name(tmp_path: Path) -> None:
     for value in (300.0, 200.0):
         record("demo", "demo.seconds", value, "s", "make demo", folder=tmp_path)
         record("demo", "demo.peak_gb", 2.0, "GB", "make demo", folder=tmp_path)
@@ -38,7 +38,7 @@ def test_a_later_number_replaces_the_earlier_one_and_no_other(tmp_path: Path) ->
     assert len((tmp_path / "demo.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_later_line_wins_in_a_file_that_was_appended_to(tmp_path: Path) -> None:
+def test_the_last_line_of_a_name_wins_in_a_file_that_was_appended_to(tmp_path: Path) -> None:
     record("demo", "demo.seconds", 1.0, "s", "make demo", folder=tmp_path)
     path = tmp_path / "demo.jsonl"
     path.write_text(path.read_text() + path.read_text().replace('"value": 1.0', '"value": 7.0'))
@@ -74,7 +74,7 @@ def test_a_number_without_unit_or_command_is_refused(tmp_path: Path) -> None:
         record("demo", "demo.seconds", 1.0, "s", "", folder=tmp_path)
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+def test_a_damaged_line_is_refused_with_its_number(tmp_path: Path) -> None:
     record("demo", "demo.seconds", 1.0, "s", "make demo", folder=tmp_path)
     path = tmp_path / "demo.jsonl"
     path.write_text(path.read_text() + "{half\n")
@@ -83,12 +83,12 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         latest("demo", folder=tmp_path)
 
 
-def test_a_topic_cannot_leave_the_folder(tmp_path: Path) -> None:
+def test_a_topic_with_a_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="topic must be a word"):
         latest("../demo", folder=tmp_path)
 
 
-def test_writers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+def test_simultaneous_writers_lose_no_result(tmp_path: Path) -> None:
     # The lock belongs to an open file, so threads exclude each other just as processes do.
     def record_one(number: int) -> None:
         record("demo", f"demo.n{number}", number, "s", "make demo", folder=tmp_path)

@@ -24,7 +24,7 @@ def _block(name: str, body: str = "") -> str:
     )
 
 
-def test_a_block_becomes_the_table_with_the_recorded_numbers() -> None:
+def test_a_block_is_replaced_by_the_table_of_the_recorded_numbers() -> None:
     results = {
         "demo.seconds": _result("demo.seconds", 212.4, "s", "make demo"),
         "demo.peak_gb": _result("demo.peak_gb", 2.345, "GB", "make demo"),
@@ -42,7 +42,7 @@ def test_a_block_becomes_the_table_with_the_recorded_numbers() -> None:
     )
 
 
-def test_metrics_have_three_decimals_and_tiny_differences_an_exponent() -> None:
+def test_metrics_have_three_decimals_and_tiny_numbers_an_exponent() -> None:
     results = {
         "shop.ndcg@10.ratio_to_best_baseline": _result("shop.ndcg@10.ratio_to_best_baseline", 1.5),
         "parity.max_abs_diff": _result("parity.max_abs_diff", 2.4e-7),
@@ -53,7 +53,7 @@ def test_metrics_have_three_decimals_and_tiny_differences_an_exponent() -> None:
     assert [line.split("|")[2].strip() for line in lines[5:8]] == ["1.500", "–", "2.4e-07"]
 
 
-def test_the_own_model_stands_beside_the_baselines() -> None:
+def test_a_table_shows_this_library_below_the_baselines() -> None:
     results = {
         "online_retail.ease.all.ndcg@10": _result("online_retail.ease.all.ndcg@10", 0.265),
         "online_retail.all.ndcg@10": _result("online_retail.all.ndcg@10", 0.3),
@@ -65,11 +65,11 @@ def test_the_own_model_stands_beside_the_baselines() -> None:
     assert "| this library, mean of three seeds | 0.300 | – | – | – |" in text
 
 
-def test_a_table_without_results_says_so() -> None:
+def test_a_table_without_results_says_that_nothing_was_measured() -> None:
     assert "Not measured yet." in render(_block("grocery_store"), {})
 
 
-def test_rendering_twice_changes_nothing() -> None:
+def test_rendering_again_changes_nothing() -> None:
     text = "".join(_block(name) for name in TABLES)
     once = render(text, {"demo.seconds": _result("demo.seconds", 1.0, "s")})
 
@@ -80,7 +80,7 @@ def test_text_without_markers_is_left_alone() -> None:
     assert render("no tables here\n", {}) == "no tables here\n"
 
 
-def test_a_marker_that_names_no_table_is_refused() -> None:
+def test_a_marker_of_an_unknown_table_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must name one of \['commands', .* got \['speed'\]"):
         render(_block("speed"), {})
 

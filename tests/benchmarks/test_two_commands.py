@@ -8,7 +8,7 @@ from benchmarks.two_commands import measure
 ALLOCATE = "import time; held = bytearray(120_000_000); time.sleep(1.0)"
 
 
-def test_measure_counts_the_memory_of_children() -> None:
+def test_measure_includes_the_memory_of_child_processes() -> None:
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ALLOCATE!r}])"
 
     cost = measure([sys.executable, "-c", parent])
@@ -17,6 +17,6 @@ def test_measure_counts_the_memory_of_children() -> None:
     assert cost.seconds > 1.0
 
 
-def test_a_command_that_fails_is_not_measured() -> None:
+def test_measuring_a_command_that_fails_raises() -> None:
     with pytest.raises(subprocess.CalledProcessError, match="status 3"):
         measure([sys.executable, "-c", "raise SystemExit(3)"])

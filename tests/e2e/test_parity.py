@@ -9,7 +9,9 @@ from serving.client import AsyncClient, Event
 from serving.testing import running_service
 
 
-async def test_a_replayed_history_scores_live_as_it_does_offline(tiny_bundle: Path) -> None:
+async def test_a_service_scores_a_recorded_history_as_the_recommender_does_offline(
+    tiny_bundle: Path,
+) -> None:
     recommender = Recommender(Bundle(tiny_bundle))
     interactions = recommender.bundle.interactions
     now = from_us(int(interactions.timestamps_us[-1]) + 1)

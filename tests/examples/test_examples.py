@@ -1,4 +1,4 @@
-"""The examples run as their docstrings say, against a real service on a real bundle."""
+"""The examples run as in their docstrings, against a real service and bundle."""
 
 import asyncio
 import runpy
@@ -20,7 +20,7 @@ def load(name: str) -> Callable[..., None]:
     return main
 
 
-async def test_the_storefront_shows_what_a_purchase_changes(
+async def test_the_storefront_no_longer_shows_what_was_bought(
     tiny_bundle: Path, tiny_shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     user = pl.read_parquet(tiny_shop.events)["user_id"][0]
@@ -33,7 +33,7 @@ async def test_the_storefront_shows_what_a_purchase_changes(
     assert bought not in after
 
 
-async def test_the_bot_says_what_the_service_knows_of_a_photo(
+async def test_the_bot_answers_with_the_verdict_of_the_service(
     tiny_bundle: Path, tiny_shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo = tiny_shop.images / str(pl.read_parquet(tiny_shop.photos)["image"][0])
@@ -50,7 +50,7 @@ async def test_the_bot_says_what_the_service_knows_of_a_photo(
     assert said.startswith(beginnings[answer.verdict])
 
 
-def test_the_comparison_pairs_the_bundle_with_a_ranking_of_ones_own(
+def test_the_comparison_prints_both_systems_and_their_difference(
     tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     load("offline_comparison.py")(str(tiny_bundle))

@@ -40,6 +40,14 @@ def test_the_number_of_groups_is_printed(tiny_bundle: Path, tmp_path: Path, say:
     assert (tmp_path / "report.html").exists()
 
 
+def test_a_folder_without_the_pictures_is_refused(
+    tiny_bundle: Path, tmp_path: Path, refusal: Say
+) -> None:
+    report = tmp_path / "report.json"
+    message = refusal("duplicates", tiny_bundle, "--images-root", tmp_path, "--out", report)
+    assert message.startswith(f"images_root {tmp_path} must have the items' pictures, got none of")
+
+
 def test_a_report_with_an_unknown_suffix_is_refused(
     tiny_bundle: Path, tmp_path: Path, refusal: Say
 ) -> None:

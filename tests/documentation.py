@@ -24,10 +24,10 @@ class Block(NamedTuple):
     """A fenced code block.
 
     Args:
-        where: Page and line.
+        where: Page and line of the block.
         language: Word after the opening fence.
-        text: What stands between the fences.
-        reason: Why the block cannot be run here; empty for one that is run.
+        text: Text between the fences.
+        reason: Reason why the block is not run; empty for a block that is run.
     """
 
     where: str

@@ -20,7 +20,7 @@ DEFINITIONS = (
 
 
 def _python(code: str) -> str:
-    """Return what a fresh interpreter prints: what this one has imported does not count there."""
+    """Return what the code prints in a new interpreter, which has imported nothing yet."""
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -44,7 +44,7 @@ def _modules() -> list[str]:
 
 
 def _acts(statement: ast.stmt) -> bool:
-    """Return whether a statement of a module's body does more than import, define or name."""
+    """Return whether a statement of a module does more than import, define or assign a name."""
     match statement:
         case ast.Assign(targets=targets):  # os.environ["X"] = ... has a subscript as its target
             return not all(isinstance(target, ast.Name | ast.Tuple) for target in targets)
@@ -73,17 +73,17 @@ def test_the_architecture_page_draws_the_import_contract() -> None:
     assert f"```\n{drawn}\n```" in (ROOT / "ARCHITECTURE.md").read_text("utf-8")
 
 
-def test_no_file_is_longer_than_one_subject_needs() -> None:
+def test_no_file_is_longer_than_the_limit() -> None:
     lengths = {
         str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines())
         for path in _sources(*PACKAGES, "tests", "benchmarks", "examples")
     }
 
     too_long = {name: length for name, length in lengths.items() if length > MAX_LINES}
-    assert too_long == {}, f"a file of more than {MAX_LINES} lines is two files"
+    assert too_long == {}, f"split every file of more than {MAX_LINES} lines"
 
 
-def test_every_module_says_what_it_is_and_every_package_that_it_is_typed() -> None:
+def test_every_module_has_a_docstring_and_every_package_a_py_typed_file() -> None:
     silent = [
         str(path.relative_to(ROOT))
         for path in _sources(*PACKAGES, "benchmarks", "examples")
@@ -94,7 +94,7 @@ def test_every_module_says_what_it_is_and_every_package_that_it_is_typed() -> No
     assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES[:-1])
 
 
-def test_a_module_body_only_imports_defines_and_names() -> None:
+def test_a_module_only_imports_defines_and_assigns_names() -> None:
     acting = [
         f"{path.relative_to(ROOT)}:{statement.lineno}"
         for path in _sources(*PACKAGES)
@@ -106,14 +106,14 @@ def test_a_module_body_only_imports_defines_and_names() -> None:
     assert acting == [], "importing a module must have no side effect"
 
 
-def test_the_check_of_module_bodies_sees_what_acts() -> None:
+def test_the_check_of_module_bodies_recognises_statements_with_effects() -> None:
     source = 'os.environ["A"] = "b"\nlogging.basicConfig()\nfor x in y:\n    pass\ntry:\n    pass\n'
     source += "except ImportError:\n    pass\nFINE = 1\ntype_also: int = 2\n"
 
     assert [_acts(statement) for statement in ast.parse(source).body] == [True] * 4 + [False] * 2
 
 
-def test_importing_every_module_leaves_logging_signals_and_devices_alone() -> None:
+def test_importing_every_module_does_not_change_logging_signals_or_devices() -> None:
     code = f"""
 import importlib, json, logging, os, signal
 folder = os.getcwd()
@@ -145,7 +145,7 @@ print(json.dumps({{
     }
 
 
-def test_importing_the_packages_leaves_the_environment_alone_and_loads_nothing_heavy() -> None:
+def test_importing_the_packages_changes_no_environment_and_loads_no_heavy_module() -> None:
     code = f"""
 import os, sys
 before = dict(os.environ)
@@ -156,7 +156,7 @@ print(*{{name.split(".")[0] for name in sys.modules}})
     assert not {"torch", "lightning", "transformers", "grpc"} & set(_python(code).split())
 
 
-def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it() -> None:
+def test_importing_the_command_line_loads_no_heavy_module() -> None:
     loaded = _python("import recsys.cli, sys; print(*{n.split('.')[0] for n in sys.modules})")
 
     assert not {"torch", "lightning", "transformers", "timm", "grpc"} & set(loaded.split())

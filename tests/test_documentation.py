@@ -1,7 +1,7 @@
 """Every Python and shell block of the documentation runs, on a small shop.
 
-The blocks of one page share a folder and, if they are Python, their names. ``recsys serve`` starts
-the service as a shell would; later blocks of the page reach it under a free port.
+The blocks of a page share a folder, and its Python blocks share their names. ``recsys serve``
+starts a service on a free port, which later blocks of the page reach.
 """
 
 import os
@@ -27,10 +27,10 @@ from recsys.data.synthetic import Shop
 from recsys.pipeline import Run
 from tests.documentation import PAGES, ROOT, RUNNABLE, Block, executed_blocks, read_blocks
 
-PORT = "50051"  # what the pages write; the tests take a free one
+PORT = "50051"  # port in the pages, which the tests replace by a free one
 START_S = 120
 
-# What the text around a block says that the reader has.
+# Names that the text around a block introduces.
 GIVEN: dict[str, dict[str, Any]] = {
     "vision.md": {
         "images": [f"photo-{number:05d}.jpg" for number in range(1, 7)],
@@ -46,7 +46,7 @@ with_blocks = [page for page in PAGES if executed_blocks([page])]
 def shop_folder(
     tiny_shop: Shop, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A folder as the pages assume it: the tables and pictures, runs/shop, a photo, an inbox."""
+    """A folder with what the pages assume: tables, pictures, runs/shop, a photo and an inbox."""
     for table in ("items", "events", "photos"):
         shutil.copy(tiny_shop.folder / f"{table}.parquet", tmp_path)
     os.symlink(tiny_shop.images, tmp_path / "images")
@@ -68,7 +68,7 @@ def shop_folder(
 
 
 @pytest.mark.parametrize("page", with_blocks, ids=lambda page: page.name)
-def test_the_blocks_of_a_page_run_in_their_order(page: Path, shop_folder: Path) -> None:
+def test_the_blocks_of_a_page_run_in_order(page: Path, shop_folder: Path) -> None:
     names: dict[str, Any] = {"__name__": page.stem, **GIVEN.get(page.name, {})}
     with ExitStack() as services:
         port = PORT
@@ -85,21 +85,21 @@ def test_the_blocks_of_a_page_run_in_their_order(page: Path, shop_folder: Path) 
 
 
 @pytest.mark.parametrize("page", with_blocks, ids=lambda page: page.name)
-def test_a_block_that_is_not_run_says_why(page: Path) -> None:
+def test_a_block_that_is_not_run_has_a_reason(page: Path) -> None:
     left = [block for block in read_blocks(page) if block.language in RUNNABLE and block.reason]
 
     assert all(len(block.reason.split()) >= 3 for block in left)
 
 
 def command_lines(block: Block) -> Iterator[list[str]]:
-    """Yield the words of every command, with continued lines joined and comments left out."""
+    """Yield the words of every command, without comments; continued lines are joined."""
     for line in block.text.replace("\\\n", " ").splitlines():
         if words := shlex.split(line, comments=True):
             yield words
 
 
 def run(words: list[str], where: str) -> None:
-    """Run a ``recsys`` command in this process, as the command line would."""
+    """Run a ``recsys`` command in this process."""
     assert words[0] == "recsys", f"{where}: no way to run {words[0]!r} here"
     result = CliRunner().invoke(app, words[1:])
 
@@ -110,7 +110,7 @@ def run(words: list[str], where: str) -> None:
 
 @contextmanager
 def serving(words: list[str]) -> Iterator[str]:
-    """Run ``recsys serve`` on a free port, yield the port, and stop it as a terminal would."""
+    """Run ``recsys serve`` on a free port, yield the port, and stop the service with Ctrl-C."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -19,12 +19,12 @@ def _submodules(package: ModuleType) -> set[str]:
 
 
 def _own_docstring(value: Any) -> str:
-    """Return the docstring somebody wrote: not a base class's, not the one dataclasses make."""
+    """Return the docstring in the source, not one of a base class or made by a dataclass."""
     text = str(vars(value).get("__doc__") or "") if inspect.isclass(value) else value.__doc__ or ""
     return "" if text.startswith(f"{value.__name__}(") else text
 
 
-def test_all_is_sorted_and_names_each_thing_once(package: ModuleType) -> None:
+def test_all_is_sorted_and_without_repetitions(package: ModuleType) -> None:
     assert list(package.__all__) == sorted(set(package.__all__))
 
 
@@ -48,7 +48,7 @@ def test_every_public_name_is_in_all(package: ModuleType) -> None:
 
 
 def test_no_name_in_all_hides_a_submodule(package: ModuleType) -> None:
-    # ``vision.finetuning`` cannot be both the function and the module of that name.
+    # A function and a module of the same name would replace each other on import.
     both = set(package.__all__) & _submodules(package)
 
     assert {name for name in both if not isinstance(getattr(package, name), ModuleType)} == set()
@@ -79,7 +79,7 @@ def test_every_public_method_of_a_public_class_has_a_docstring(package: ModuleTy
     assert silent == []
 
 
-def test_a_name_that_is_not_public_is_an_attribute_error(package: ModuleType) -> None:
+def test_an_unknown_name_raises_an_attribute_error(package: ModuleType) -> None:
     misspelt = "Recomender"
 
     with pytest.raises(AttributeError, match=f"no attribute '{misspelt}'"):

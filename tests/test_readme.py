@@ -25,6 +25,8 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
 class Block(NamedTuple):
+    """A fenced code block, and the page and line where it begins."""
+
     where: str
     text: str
 
@@ -40,7 +42,7 @@ def _blocks(language: str) -> list[Block]:
 
 
 def _commands(block: Block) -> Iterator[list[str]]:
-    """Yield the words of every ``recsys`` command line, continued lines joined."""
+    """Yield the arguments of every ``recsys`` command line; continued lines are joined."""
     for line in block.text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words and Path(words[0]).name == "recsys":
@@ -48,7 +50,7 @@ def _commands(block: Block) -> Iterator[list[str]]:
 
 
 def _command(words: list[str]) -> tuple[Command, list[str]]:
-    """Return the command that words name, and the words that are left for it."""
+    """Return the command that the first words name, and the remaining words."""
     command: Command = typer.main.get_command(app)
     while isinstance(command, Group):
         assert words, f"{command.name} needs one of {sorted(command.commands)}"
@@ -83,7 +85,7 @@ def test_the_two_commands_of_the_readme_are_targets_of_the_makefile() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_lead_to_existing_files_and_headings(path: Path) -> None:
     for link in LINK.findall(path.read_text("utf-8")):
         if re.match(r"[a-z]+:", link):  # another site: the tests are offline
             continue
@@ -95,7 +97,7 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert anchor in map(_anchor, headings), f"{path.name} links to {link}"
 
 
-def test_python_examples_parse_and_import_what_exists() -> None:
+def test_python_examples_parse_and_import_existing_names() -> None:
     blocks = _blocks("python")
     assert blocks
 
@@ -111,7 +113,7 @@ def test_python_examples_parse_and_import_what_exists() -> None:
                     importlib.import_module(name.name)
 
 
-def test_shell_examples_use_commands_and_options_that_exist() -> None:
+def test_shell_examples_use_existing_commands_and_options() -> None:
     lines = [(block.where, words) for block in _blocks("sh") for words in _commands(block)]
     assert lines
 
@@ -133,7 +135,7 @@ def test_the_readme_shows_every_command() -> None:
     }
 
     hidden = {name for name, command in group.commands.items() if command.hidden}
-    assert shown >= set(group.commands) - hidden - {"demo"}  # make demo runs that one
+    assert shown >= set(group.commands) - hidden - {"demo"}  # `make demo` runs `recsys demo`
 
 
 def test_toml_examples_are_valid_configurations() -> None:

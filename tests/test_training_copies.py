@@ -1,4 +1,4 @@
-"""The training loops of vision, text and recsys, which may not share a package, stay alike."""
+"""The training loops of vision, text and recsys, which may not share code, are the same."""
 
 import ast
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_a_copied_file_is_the_same_in_every_package(file: str, package: str) -> 
     assert definitions(package, file) == first
 
 
-def test_vision_and_text_choose_what_a_run_keeps_in_the_same_way() -> None:
+def test_vision_and_text_have_the_same_settings_of_a_run() -> None:
     first, second = (
         definitions(package, "trainer.py")["fit_settings"] for package in ("vision", "text")
     )

@@ -1,4 +1,4 @@
-"""The committed code is what the protocol says, and nothing in the protocol is left undone."""
+"""The generated code matches the protocol, and the service implements all of it."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"]
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> descriptor_pb2.FileDescriptorProto:
-    """Return what the installed compiler makes of the file; any version makes the same."""
+    """Return the descriptor that the installed compiler generates, the same in all versions."""
     out = tmp_path_factory.mktemp("protoc") / "set"
     include = Path(grpc_tools.__file__).with_name("_proto")
     arguments = ["protoc", f"-I{ROOT}", f"-I{include}", f"--descriptor_set_out={out}"]
@@ -25,7 +25,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> descriptor_pb2.FileDes
     return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
 
 
-def test_the_committed_code_is_that_of_the_file(
+def test_the_committed_code_was_generated_from_the_protocol(
     compiled: descriptor_pb2.FileDescriptorProto,
 ) -> None:
     committed = descriptor_pb2.FileDescriptorProto()
@@ -37,7 +37,7 @@ def test_the_committed_code_is_that_of_the_file(
 def without_json_names(
     file: descriptor_pb2.FileDescriptorProto,
 ) -> descriptor_pb2.FileDescriptorProto:
-    """Return a file without what some versions of the compiler write and others derive."""
+    """Return the descriptor without the JSON names, which only some compilers write."""
     messages = list(file.message_type)
     for message in messages:
         messages.extend(message.nested_type)
@@ -52,13 +52,13 @@ def test_every_method_is_implemented() -> None:
         assert getattr(RecommenderServicer, method.name) is not base
 
 
-def test_every_response_says_which_bundle_answered_and_how_well() -> None:
+def test_every_response_has_the_bundle_version_and_what_is_degraded() -> None:
     for method in SERVICE.methods:
         info = method.output_type.fields_by_name["info"]
         assert (info.number, info.message_type.name) == (1, "ResponseInfo")
 
 
-def test_every_message_and_method_is_described() -> None:
+def test_every_method_has_a_comment() -> None:
     lines = (ROOT / PROTO).read_text().splitlines()
     for number, line in enumerate(lines):
         if line.strip().startswith("rpc "):

@@ -50,9 +50,9 @@ def run(
     asyncio.run(_ask_service(result.bundle, shop, out / "state"))
     console.rule("done")
     console.print(
-        f"In {time.monotonic() - start:.0f} s: a shop of {shop.n_items:,} items and "
-        f"{shop.n_events:,} events, its towers, item space, user encoder and ranker trained, "
-        "evaluated, bundled, served and asked."
+        f"In {time.monotonic() - start:.0f} s: generated a shop of {shop.n_items:,} items and "
+        f"{shop.n_events:,} events; trained, evaluated and bundled its towers, item space, user "
+        "encoder and ranker; served the bundle and queried the service."
     )
     console.print(f"  bundle  {result.bundle}")
     console.print(f"  report  {report_path}")

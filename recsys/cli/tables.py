@@ -12,7 +12,7 @@ from recsys.data.files import make_folder
 
 def check(
     config: Annotated[
-        Path, typer.Argument(help="Configuration file whose [data] names the tables.")
+        Path, typer.Argument(help="Configuration file of the shop, which names the tables.")
     ],
     out: Annotated[
         Path, typer.Option(help="Folder to write the rows that break a rule to.")

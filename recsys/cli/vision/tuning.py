@@ -30,7 +30,7 @@ def tune(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search the values of the configuration's [search] for the best result on val photos."""
+    """Search the values that the configuration lists for the best result on val photos."""
     from recsys.config import load_config
     from vision.tuning.hyperparameters import SearchPlan, search_hyperparameters
 

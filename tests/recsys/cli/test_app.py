@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer.main
+from typer.core import TyperCommand as Command
+from typer.core import TyperGroup as Group
 from typer.testing import CliRunner
 
 from recsys.cli.app import DEFECT, SYSTEM, app, main
@@ -24,6 +27,23 @@ COMMANDS = [
 ]
 
 
+def commands() -> list[Command]:
+    """Return every command, also those of groups."""
+    found: list[Command] = []
+    left: list[Command] = [typer.main.get_command(app)]
+    while left:
+        command = left.pop()
+        found.append(command)
+        left += command.commands.values() if isinstance(command, Group) else ()
+    return found
+
+
+def help_texts(command: Command) -> list[str]:
+    """Return the help text of a command and of each of its options and arguments."""
+    options = [str(getattr(one, "help", None) or "") for one in command.params]
+    return [command.help or "", *options]
+
+
 def test_help_lists_every_command_of_the_readme_in_its_order() -> None:
     answer = CliRunner().invoke(app, ["--help"])
     assert answer.exit_code == 0
@@ -36,6 +56,12 @@ def test_every_command_has_a_help_page(command: str) -> None:
     answer = CliRunner().invoke(app, [command, "--help"])
     assert answer.exit_code == 0
     assert re.search(rf"Usage: \S+ {command} ", answer.stdout)
+
+
+def test_no_help_text_has_square_brackets_which_would_vanish_as_markup() -> None:
+    texts = [text for command in commands() for text in help_texts(command)]
+    assert len(texts) > 100
+    assert [text for text in texts if "[" in text] == []
 
 
 @pytest.mark.parametrize("command", ["check", "import", "train", "evaluate"])

@@ -47,7 +47,7 @@ def run(
     report_path = write_report(report, out)
     print_report(report)
     console.rule("serve")
-    asyncio.run(_ask_service(result.bundle, shop, out / "state"))
+    asyncio.run(_query_service(result.bundle, shop, out / "state"))
     console.rule("done")
     console.print(
         f"In {time.monotonic() - start:.0f} s: generated a shop of {shop.n_items:,} items and "
@@ -70,7 +70,7 @@ def _generate(folder: Path, seed: int) -> "Shop":
         return generate_shop(folder, end=END, n_users=N_USERS, seed=seed, progress=advance)
 
 
-async def _ask_service(bundle: Path, shop: "Shop", state: Path) -> None:
+async def _query_service(bundle: Path, shop: "Shop", state: Path) -> None:
     from serving.client import AsyncClient
     from serving.config import build_config
     from serving.rpc.server import Service
@@ -145,14 +145,14 @@ async def _upsert(client: "AsyncClient", shop: "Shop") -> None:
 
     from serving.client import Item
 
-    # A product of a maker that the shop has, but not in the catalogue yet.
+    # A product of the same brands that is not in the catalogue yet.
     stranger = pl.read_parquet(shop.unknown).filter(split="val").row(0, named=True)
     picture = (shop.images / stranger["image"]).read_bytes()
     title = "Solveig aurora nightlight"
     item = Item("new-product", title, category=tuple(stranger["category"]), price=25.0)
     await client.add_items([item], {"new-product": picture})
     found = await client.search(title, picture, k=3)
-    await _print_answer(client, f'upserted "{title}", then searched for it', found)
+    await _print_answer(client, f'added "{title}", then searched for it', found)
 
 
 async def _print_answer(client: "AsyncClient", title: str, answer: "Answer") -> None:

@@ -121,7 +121,7 @@ def _check_picture_name(out: Path) -> None:
     known = Image.registered_extensions()
     if known.get(out.suffix.lower()) not in Image.SAVE:
         raise InvalidArgumentError(
-            "preview must end in the suffix of a picture format that can be written, such as "
+            "preview must end in the suffix of an image format that can be written, such as "
             f".png, .jpg or .webp, got {out.name!r}"
         )
 

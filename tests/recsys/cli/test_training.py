@@ -96,7 +96,7 @@ def test_a_preview_in_an_unknown_format_is_refused_before_a_table_is_read(
 ) -> None:
     message = refusal("train", tmp_path / "nothing.toml", "--preview", tmp_path / name)
     assert message == (
-        "preview must end in the suffix of a picture format that can be written, such as .png, "
+        "preview must end in the suffix of an image format that can be written, such as .png, "
         f".jpg or .webp, got {name!r}"
     )
 

@@ -1,4 +1,4 @@
-"""Planted titles: brand, style, colour and product, each word told apart by nothing but itself."""
+"""Planted titles of a brand, a style, a colour and a product, whose words are independent."""
 
 from collections.abc import Callable
 

@@ -155,7 +155,7 @@ def test_users_of_several_sets_of_queries_are_scored_once() -> None:
         )
 
 
-def test_progress_is_told_after_every_batch() -> None:
+def test_progress_is_reported_after_every_batch() -> None:
     steps = []
     evaluate(
         "oracle",

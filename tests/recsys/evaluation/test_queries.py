@@ -84,7 +84,7 @@ def test_cold_asks_only_for_items_without_history(split: Split) -> None:
     assert queries.candidates.tolist() == [False, False, False, True, True]
 
 
-def test_every_kind_counts_unless_told_otherwise(split: Split) -> None:
+def test_every_kind_counts_by_default(split: Split) -> None:
     queries = build_queries(*split, now_us=NOW_US, scope="all")
     assert answers(queries) == {0: [0, 1], 1: [1], 2: [0]}
     assert answers(build_queries(*split, now_us=NOW_US, scope="cold")) == {0: [3], 1: [4]}

@@ -1,4 +1,4 @@
-"""Places in a ranking, and classes told by their means, against their definitions."""
+"""Ranks, and classes predicted by nearest mean, against their definitions."""
 
 import numpy as np
 import pytest

@@ -53,7 +53,7 @@ def test_rows_without_a_good_picture_are_left_out_with_the_reason(
         write(tmp_path, images),
         out,
         rows_per_part=3,
-        progress=lambda *told: done.append(told),
+        progress=lambda *step: done.append(step),
     )
     assert (report.n_rows, report.n_valid) == (9, 3)
     assert report.counts() == {

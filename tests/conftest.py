@@ -1,15 +1,24 @@
-"""A small generated shop and a bundle trained on it, made once per test session."""
+"""A small generated shop and a bundle trained on it, made once per test session.
 
+Heavy imports are in the fixtures: the process that hands out the tests loads this file as well, and
+needs none of them.
+"""
+
+import gc
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from recsys.config import TrainConfig, load_config
-from recsys.data.synthetic import Shop, generate_shop
-from recsys.pipeline import Run, train
+from tests.made_once import made_once
+
+if TYPE_CHECKING:
+    from recsys.config import TrainConfig
+    from recsys.data.synthetic import Shop
+    from recsys.pipeline import Run
 
 CONFIG = """
 name = "tiny"
@@ -51,35 +60,65 @@ epochs = 3
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> Iterator[None]:
     """Keep torch to one thread: two tests that fight for two cores take ten times as long."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _lasting_objects() -> Iterator[None]:
+    """Spare the collector what the imports made: it would look at a million objects each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
-def tiny_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def tiny_shop(tmp_path_factory: pytest.TempPathFactory) -> "Shop":
     """A generated shop of 100 items and 150 shoppers over 8 months."""
-    folder = tmp_path_factory.mktemp("tiny") / "shop"
+    return made_once(tmp_path_factory, "tiny-shop", _tiny_shop)
+
+
+def _tiny_shop(folder: Path) -> "Shop":
+    from recsys.data.synthetic import generate_shop
+
     end = datetime(2026, 1, 1, tzinfo=UTC)
-    return generate_shop(folder, end=end, n_items=100, n_users=150, months=8, seed=1)
+    shop = generate_shop(folder, end=end, n_items=100, n_users=150, months=8, seed=1)
+    (shop.folder / "tiny.toml").write_text(CONFIG)
+    return shop
 
 
 @pytest.fixture(scope="session")
-def tiny_config(tiny_shop: Shop) -> TrainConfig:
+def tiny_config(tiny_shop: "Shop") -> "TrainConfig":
     """Everything as small as it can be and still learn a little."""
-    path = tiny_shop.folder / "tiny.toml"
-    path.write_text(CONFIG)
-    return load_config(path)
+    from recsys.config import load_config
+
+    return load_config(tiny_shop.folder / "tiny.toml")
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A training run on the tiny shop, with both ablations."""
-    return train(tiny_config, tmp_path_factory.mktemp("bundles"))
+def tiny_run(tiny_config: "TrainConfig", tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """A training run on the tiny shop, with both ablations, in a folder of this worker."""
+    from recsys.pipeline import train
+
+    trained = made_once(tmp_path_factory, "tiny-run", lambda folder: _trained(tiny_config, folder))
+    out = tmp_path_factory.mktemp("bundles")
+    shutil.copytree(trained, out, symlinks=True, dirs_exist_ok=True)
+    return train(tiny_config, out)  # finds every stage done
+
+
+def _trained(config: "TrainConfig", folder: Path) -> Path:
+    from recsys.pipeline import train
+
+    train(config, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_run: Run) -> Path:
+def tiny_bundle(tiny_run: "Run") -> Path:
     """The bundle of the tiny shop."""
     return tiny_run.bundle

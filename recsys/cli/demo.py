@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recsys.cli.options import with_options
 from recsys.cli.output import announce_stage, console, print_report, print_rows, progress_bar
 from recsys.data.files import writing
 
@@ -19,10 +21,29 @@ if TYPE_CHECKING:
 
 # Fixed, so that everybody who runs the demo sees the same shop and the same figures.
 END = datetime(2026, 1, 1, tzinfo=UTC)
-N_USERS = 6_000  # enough that the intervals of the full model and its ablations do not overlap
 
 
+@dataclass(frozen=True)
+class Scale:
+    """The size of the demo, which tests make smaller; not shown in its help.
+
+    Args:
+        items: Number of products.
+        users: Number of shoppers; the default is enough that the intervals of the full model
+            and its ablations do not overlap.
+        months: Months of events.
+        config: Configuration that is used in place of the demo's own.
+    """
+
+    items: Annotated[int, typer.Option(hidden=True)] = 1_200
+    users: Annotated[int, typer.Option(hidden=True)] = 6_000
+    months: Annotated[int, typer.Option(hidden=True)] = 24
+    config: Annotated[Path | None, typer.Option(hidden=True)] = None
+
+
+@with_options
 def run(
+    scale: Scale,
     out: Annotated[
         Path, typer.Option(help="Folder to write the shop, bundle and report to.")
     ] = Path("out/demo"),
@@ -35,9 +56,10 @@ def run(
     from recsys.pipeline import train
 
     start = time.monotonic()
-    shop = _generate(out / "shop", seed)
+    shop = _generate(out / "shop", seed, scale)
     config_path = shop.folder / "demo.toml"
-    config_path.write_text((resources.files("recsys.cli") / "demo.toml").read_text())
+    settings = scale.config or resources.files("recsys.cli") / "demo.toml"
+    config_path.write_text(settings.read_text())
     console.rule("train")
     config = load_config(config_path)
     result = train(config, out, progress=True, announce=announce_stage)
@@ -59,7 +81,7 @@ def run(
     console.print(f"  again   recsys serve {result.bundle}")
 
 
-def _generate(folder: Path, seed: int) -> "Shop":
+def _generate(folder: Path, seed: int, scale: Scale) -> "Shop":
     from recsys.data.synthetic import generate_shop
 
     with writing(folder):
@@ -67,7 +89,15 @@ def _generate(folder: Path, seed: int) -> "Shop":
             shutil.rmtree(folder)
     console.rule("generate a shop")
     with progress_bar() as advance:
-        return generate_shop(folder, end=END, n_users=N_USERS, seed=seed, progress=advance)
+        return generate_shop(
+            folder,
+            end=END,
+            n_items=scale.items,
+            n_users=scale.users,
+            months=scale.months,
+            seed=seed,
+            progress=advance,
+        )
 
 
 async def _query_service(bundle: Path, shop: "Shop", state: Path) -> None:

@@ -302,7 +302,7 @@ def test_a_lexical_search_answers_what_has_the_words(recommender: Recommender) -
     best = recommender.search(title, k=MAX_K, mode="lexical")[0]
     assert recommender.catalogue.records([best.item_id])["title"][0] == title
     assert recommender.search("of the and", k=5, mode="lexical").results == ()
-    with pytest.raises(ValueError, match="mode lexical must have words and no picture"):
+    with pytest.raises(ValueError, match="mode lexical must have words and no image"):
         recommender.search(None, b"picture", k=5, mode="lexical")
 
 

@@ -163,7 +163,7 @@ async def test_a_search_has_the_modes_of_the_library(
 
 
 async def test_a_lexical_search_by_picture_is_refused(client: AsyncClient, shop: Any) -> None:
-    with pytest.raises(ValueError, match="mode lexical must have words and no picture"):
+    with pytest.raises(ValueError, match="mode lexical must have words and no image"):
         await client.search(image=shop.pictures["red-mug"], mode="lexical")
     with pytest.raises(ValueError, match="mode must be one of hybrid, vector, lexical, got 'fast'"):
         await client.search("lamp", mode="fast")  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def test_report_shows_the_tower_before_fine_tuning_beside_it(
     say: Say,
 ) -> None:
     pretrained = Bundle(tiny_bundle).path / "vision"
-    resnet = f'[vision]\nbackbone = "resnet10t"\nsize = 32\npretrained = "{pretrained}"\n'
+    resnet = f'[vision]\nbackbone = "test_resnet"\nsize = 32\npretrained = "{pretrained}"\n'
     config = write(vision=resnet)
     command = ("vision", "report", tiny_bundle, config, "--out", tmp_path / "a")
     options = ("--no-robustness", "--before")

@@ -4,6 +4,7 @@ Heavy imports are in the fixtures: the process that hands out the tests loads th
 needs none of them.
 """
 
+import ctypes
 import gc
 import shutil
 from collections.abc import Iterator
@@ -75,6 +76,14 @@ def _lasting_objects() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _returned_memory() -> Iterator[None]:
+    """Return to the system what a file of tests has freed, which glibc would keep."""
+    yield
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

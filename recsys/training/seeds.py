@@ -27,6 +27,20 @@ def count_steps(trainer: Trainer, batch_idx: int) -> int:
     return trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
 
 
+def seed_generators(seed: int) -> None:
+    """Seed torch's generator of the processor, and those of the GPUs once they are in use.
+
+    ``torch.manual_seed`` does the same; where a GPU is not in use it also formats a traceback, which
+    takes longer than a small network's step.
+
+    Args:
+        seed: Seed of every generator.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
 class Reseed(Callback):
     """Seeds torch's own generator before each step, for dropout and all else that draws from it.
 
@@ -41,4 +55,4 @@ class Reseed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the generator from the run's seed and the step."""
-        torch.manual_seed(step_seed(self.seed, count_steps(trainer, batch_idx), "network"))
+        seed_generators(step_seed(self.seed, count_steps(trainer, batch_idx), "network"))

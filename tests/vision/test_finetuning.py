@@ -19,7 +19,7 @@ from vision.finetuning import FinetuneResult, finetune, finetune_run
 from vision.training.run import TrainingRun
 
 CONFIG = VisionConfig(
-    backbone="resnet10t",
+    backbone="test_resnet",
     size=32,
     dim=16,
     epochs=6,
@@ -255,8 +255,8 @@ def test_arguments_that_do_not_fit_are_named(
         {"backbone": "test_vit", "recompute": True, "accumulate": 2},
         {"objective": {"classifier": "focal", "class_weights": "effective_number"}},
         {"objective": {"classifier": "logit_adjusted", "target_weights": "learned"}},
-        {"objective": {"metric": {"arcface": 0.5, "multi_similarity": 0.5}, "memory": 24}},
-        {"objective": {"metric": {"supcon": 0.5}, "memory": 24}, "ema": 0.8},
+        {"objective": {"metric": {"arcface": 0.5, "multi_similarity": 0.5}, "memory": 12}},
+        {"objective": {"metric": {"supcon": 0.5}, "memory": 12}, "ema": 0.8},
         {"imbalance": {"sampling": "balanced", "target": "colour"}},
         {"adversarial": {"method": "pgd", "steps": 2}},
         {"policy": "randaugment", "mixup": 0.2, "cutmix": 1.0},
@@ -269,8 +269,8 @@ def test_every_part_resumes_to_the_same_tower(
     planted: Callable[..., Samples],
     tmp_path: Path,
 ) -> None:
-    samples = planted(32)
-    config = changed(**{"backbone": "test_resnet", "epochs": 3, "batch_size": 8, **part})
+    samples = planted(16)
+    config = changed(**{"epochs": 2, "batch_size": 8, **part})
     whole = finetune(samples, config, workdir=tmp_path / "whole", seed=0)
 
     place = TrainingRun(tmp_path / "cut", 0, torch.device("cpu"))
@@ -287,10 +287,9 @@ def test_frozen_weights_are_those_that_were_loaded(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     samples = planted(32)
-    first = finetune(samples, changed(backbone="test_resnet"), workdir=tmp_path / "1", seed=0)
+    first = finetune(samples, CONFIG, workdir=tmp_path / "1", seed=0)
     save(first.tower, tmp_path / "tower")
     config = changed(
-        backbone="test_resnet",
         pretrained=str(tmp_path / "tower"),
         epochs=1,
         transfer={"frozen_stages": "all"},
@@ -304,7 +303,7 @@ def test_frozen_weights_are_those_that_were_loaded(
 def test_curves_have_loss_learning_rate_and_accuracy(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
-    config = changed(backbone="test_resnet", epochs=2, tracking={"logger": "csv"})
+    config = changed(epochs=2, tracking={"logger": "csv"})
     finetune(planted(32), config, validation=planted(16, seed=1), workdir=tmp_path, seed=0)
     (curves,) = tmp_path.rglob("metrics.csv")
     columns = set(curves.read_text().splitlines()[0].split(","))
@@ -326,7 +325,7 @@ def test_a_class_of_one_picture_and_one_of_none_are_trained_with(
         {"imbalance": {"sampling": "balanced", "target": "colour"}},
         {"objective": {"classifier": "logit_adjusted", "class_weights": "balanced"}},
     ):
-        config = changed(backbone="test_resnet", epochs=1, **part)
+        config = changed(epochs=1, **part)
         # The validation has the class that training never saw: an error, not a crash.
         result = finetune(
             samples, config, validation=whole, workdir=tmp_path / next(iter(part)), seed=0

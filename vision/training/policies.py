@@ -40,6 +40,6 @@ def apply_policy(
         for picture, seed in zip(
             pictures, seeds[shard.rank :: shard.world_size].tolist(), strict=True
         ):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             changed.append(_POLICIES[policy](picture))
     return torch.stack(changed)

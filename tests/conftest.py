@@ -33,7 +33,7 @@ target_kinds = ["purchase", "cart"]
 horizon = "1mo"
 n_cuts = 2
 [vision]
-backbone = "resnet10t"
+backbone = "test_resnet"
 size = 32
 dim = 32
 epochs = 2

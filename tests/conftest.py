@@ -43,7 +43,7 @@ epochs = 2
 [fusion]
 dim = 32
 hidden = 64
-epochs = 5
+epochs = 2
 [users]
 width = 16
 heads = 2

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from recsys.training.seeds import Reseed, step_seed
+from recsys.training.seeds import Reseed, seed_generators, step_seed
 
 
 def test_every_run_step_and_stream_draws_differently() -> None:
@@ -32,3 +32,11 @@ def test_what_a_step_draws_depends_on_seed_and_step_alone() -> None:
         assert drawn(0, 1, 2) == drawn(0, 1, 2)
         assert len({drawn(seed, epoch, 2) for seed in (0, 1) for epoch in (0, 1)}) == 4
         assert drawn(0, 1, 2) == drawn(0, 0, 7), "step 7 of the run"
+
+
+def test_generators_are_seeded_as_torch_seeds_them() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        wanted = torch.rand(3)
+        seed_generators(5)
+        assert torch.equal(torch.rand(3), wanted)

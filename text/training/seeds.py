@@ -30,8 +30,8 @@ def count_steps(trainer: Trainer, batch_idx: int) -> int:
 def seed_generators(seed: int) -> None:
     """Seed torch's generator of the processor, and those of the GPUs once they are in use.
 
-    ``torch.manual_seed`` does the same, and formats a traceback for every kind of device that is not
-    in use. That takes longer than the step of a small network.
+    ``torch.manual_seed`` does the same, and formats a traceback for every kind of device that is
+    not in use. That takes longer than the step of a small network.
 
     Args:
         seed: Seed of every generator.

@@ -16,6 +16,7 @@ from torch import nn
 import text.checkpoint
 import vision.checkpoint
 from recsys.bundle.sealing import latest, sealed_folder
+from recsys.data.files import whole_file
 from recsys.identification.stored import IdentificationPart, describe
 from recsys.models.fusion import ItemFusion
 from recsys.models.ranker import Ranker
@@ -89,12 +90,13 @@ def write_bundle(contents: Contents, root: Path) -> Path:
             gallery = contents.identification.gallery
             tensors = {name: value.contiguous() for name, value in vars(gallery).items()}
             save_tensors(tensors, folder / "gallery.safetensors")
-        (folder / "bundle.json").write_text(json.dumps(_describe(contents), indent=1))
+        with whole_file(folder / "bundle.json") as path:
+            path.write_text(json.dumps(_describe(contents), indent=1))
     return latest(root)
 
 
 def _describe(contents: Contents) -> dict[str, Any]:
-    """Return what ``bundle.json`` holds: how the networks are built, and what they aim at."""
+    """Return the content of ``bundle.json``: how the networks are built, and their targets."""
     ranking, identification = contents.ranking, contents.identification
     return {
         "fusion": contents.fusion.spec._asdict(),

@@ -1,4 +1,4 @@
-"""Seal a folder under the hash of its contents, and notice any change of it afterwards."""
+"""Seal a folder under the hash of its contents, and detect every later change."""
 
 import hashlib
 import json
@@ -10,34 +10,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recsys.data.files import whole_file
 from recsys.errors import BundleError
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # raise it when an older reader would misread the folder; readers keep accepting less
+FORMAT = 1  # raised when older releases would misread a folder; lower formats are still read
 VERSION_LENGTH = 16  # hexadecimal digits of the manifest's SHA-256
 
 
 @contextmanager
 def sealed_folder(root: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success it becomes ``root/<version>``, else it vanishes.
+    """Yield an empty folder to fill; it becomes ``root/<version>``, or is removed on an error.
 
-    The version is read back with ``latest``. Nothing under its final name is ever half written:
-    the folder is filled beside it and renamed.
+    The folder gets its final name when it is complete. ``latest`` then returns it.
 
     Args:
-        root: Where sealed folders live; made if needed.
+        root: Folder of the sealed folders; made if needed.
     """
     root.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".unsealed-", dir=root))
     try:
         yield scratch
         text = _manifest_text(scratch)
-        (scratch / MANIFEST).write_text(text)
+        with whole_file(scratch / MANIFEST) as path:
+            path.write_text(text)
         final = root / _version(text)
-        if final.exists():  # the same content was sealed before
+        if final.exists():  # the same contents were sealed before
             verify(final)
         else:
-            scratch.chmod(0o755)  # mkdtemp made it private
+            scratch.chmod(0o755)  # mkdtemp makes it readable by its owner only
             scratch.rename(final)
         _point(root / "latest", final.name)
     finally:
@@ -45,10 +46,10 @@ def sealed_folder(root: Path) -> Iterator[Path]:
 
 
 def latest(root: Path) -> Path:
-    """Return the folder sealed last under ``root``.
+    """Return the folder under ``root`` that was sealed last.
 
     Raises:
-        BundleError: If nothing was sealed there.
+        BundleError: If there is no sealed folder.
     """
     link = root / "latest"
     if not link.exists():
@@ -60,7 +61,8 @@ def verify(folder: Path) -> str:
     """Return the version of a sealed folder after checking every byte of it.
 
     Raises:
-        BundleError: If the folder is no bundle, is of a newer format, or differs from its manifest.
+        BundleError: If the folder is not a bundle, has a newer format, or differs from its
+            manifest.
     """
     text = _read_manifest(folder)
     version = _version(text)
@@ -115,7 +117,7 @@ def _version(manifest_text: str) -> str:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below ``folder`` but the manifest, by relative path."""
+    """Return the SHA-256 of every file in ``folder`` except the manifest, by relative path."""
     hashes = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

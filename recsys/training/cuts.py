@@ -1,4 +1,4 @@
-"""What of a shop's events is learned from, and until when."""
+"""The events that training reads, and the moments at which it cuts them."""
 
 from datetime import UTC
 
@@ -21,7 +21,7 @@ def dataset_interactions(dataset: Dataset) -> Interactions | None:
 
 
 def choose_targets(interactions: Interactions | None, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the kinds to recommend for: those wanted, else purchases, else all.
+    """Return the event kinds to recommend for: the wanted ones, else purchases, else all.
 
     Raises:
         InvalidArgumentError: If a wanted kind does not occur.
@@ -37,14 +37,16 @@ def choose_targets(interactions: Interactions | None, wanted: tuple[str, ...]) -
 
 
 def choose_cuts(interactions: Interactions | None, split: SplitConfig) -> tuple[int, ...]:
-    """Return the snapshots' moments, earliest first, then the split; empty without events.
+    """Return the moments of the snapshots, earliest first, and then the split.
+
+    Empty without events.
 
     Raises:
-        DataError: If the events begin after the first of them.
+        DataError: If no event is before the first snapshot.
     """
     if interactions is None:
         return ()
-    # Midnight after the last event, so that windows are whole days.
+    # Midnight after the last event, so that the windows between cuts are whole days.
     end_us = (
         int(interactions.timestamps_us[-1]) // MICROSECONDS_PER_DAY + 1
     ) * MICROSECONDS_PER_DAY
@@ -57,6 +59,6 @@ def choose_cuts(interactions: Interactions | None, split: SplitConfig) -> tuple[
     if not interactions.timestamps_us[0] < cuts[0]:
         raise DataError(
             f"events must begin before the first of {split.n_cuts} cuts of {split.horizon}, "
-            "got later ones; shorten [split] horizon, lower n_cuts, or set a later at"
+            "got none before it; shorten [split] horizon, lower n_cuts, or set a later at"
         )
     return (*cuts, split_us)

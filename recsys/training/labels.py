@@ -43,8 +43,8 @@ class Labels:
 def item_labels(items: pl.DataFrame) -> Labels:
     """Return one target per category level and per attribute that looks like a class.
 
-    A level's classes are path prefixes ("Fruit > Apple"), since names repeat between branches.
-    Targets with a single class are left out: there is nothing to learn from them.
+    Classes of a category level are path prefixes ("Fruit > Apple"), because names repeat between
+    branches. A target with a single class teaches nothing and is left out.
 
     Args:
         items: Table of ``ItemSchema`` (N rows).
@@ -67,9 +67,9 @@ def item_labels(items: pl.DataFrame) -> Labels:
 
 
 def with_identity(labels: Labels, item_ids: Sequence[str]) -> Labels:
-    """Return the labels with the product itself as one more target, ``item``.
+    """Return the labels with the item itself as one more target, ``item``.
 
-    Left out where a category level already has a class for every product.
+    Unchanged where a category level already has a class for every item.
     """
     if len(item_ids) in labels.n_classes.values():
         return labels
@@ -78,12 +78,12 @@ def with_identity(labels: Labels, item_ids: Sequence[str]) -> Labels:
 
 
 def photo_labels(photos: pl.DataFrame, items: pl.DataFrame, labels: Labels) -> Labels:
-    """Return the labels of photos: those of the item shown, or of the photo's own category.
+    """Return the labels of photos: those of the item on a photo, or of the photo's own category.
 
     Args:
         photos: Table of ``PhotoSchema`` (n rows).
         items: Table of ``ItemSchema``.
-        labels: From the items.
+        labels: Class labels of the items.
     """
     known = labels.of_rows(photo_rows(photos, items))
     paths = [path or [] for path in photos["category"].to_list()]
@@ -96,13 +96,16 @@ def photo_labels(photos: pl.DataFrame, items: pl.DataFrame, labels: Labels) -> L
 
 
 def photo_rows(photos: pl.DataFrame, items: pl.DataFrame) -> Ints:
-    """Return the item row on each photo (n,), -1 where the photo has only a category."""
+    """Return the row of the item on each photo (n,), -1 where a photo names no item."""
     row_of = {item_id: row for row, item_id in enumerate(items["item_id"])}
     return np.array([row_of.get(item, UNKNOWN) for item in photos["item_id"]], dtype=np.int64)
 
 
 def title_groups(items: pl.DataFrame) -> Ints:
-    """Return a group per item (N,), shared by items with the same title; no title, own group."""
+    """Return the title group of each item (N,), the same for all items with the same title.
+
+    An item without a title has a group of its own.
+    """
     titles = items["title"].to_list()
     groups: dict[object, int] = {}
     keys = [(title or "").strip().casefold() or row for row, title in enumerate(titles)]
@@ -110,12 +113,12 @@ def title_groups(items: pl.DataFrame) -> Ints:
 
 
 def category_names(paths: Sequence[Sequence[str]], level: int) -> list[str | None]:
-    """Return each path's prefix down to ``level``, None where the path is shorter."""
+    """Return the prefix of each path down to ``level``, None where the path is shorter."""
     return [" > ".join(path[: level + 1]) if len(path) > level else None for path in paths]
 
 
 def encode(values: Sequence[str | None], classes: Sequence[str]) -> Ints:
-    """Return the index of each value in ``classes`` (n,), -1 where it is none of them."""
+    """Return the index of each value in ``classes`` (n,), -1 for a value that is not a class."""
     index = {name: code for code, name in enumerate(classes)}
     codes = [index.get(value, UNKNOWN) if value else UNKNOWN for value in values]
     return np.array(codes, dtype=np.int64)

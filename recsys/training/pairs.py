@@ -1,22 +1,22 @@
-"""Items that go together, from what users took one after the other."""
+"""Pairs of items that users met one after the other."""
 
 import numpy as np
 
 from recsys.data.arrays import Ints
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 
-PAIR_DAYS = 7  # two items of one user within these days go together
+PAIR_DAYS = 7  # longest time between the two items of a pair
 MAX_PAIRS = 200_000
 
 
 def item_pairs(interactions: Interactions | None, *, seed: int) -> Ints:
     """Return rows of distinct items that a user met one after the other, int64 (P, 2).
 
-    A pair is there as often as it happened. Without events there are none.
+    A pair occurs as often as it happened. Empty without events.
 
     Args:
-        interactions: Events to read; training leaves out those it must not see.
-        seed: Of the order, and of the choice among more than ``MAX_PAIRS``.
+        interactions: Events that training may see, or None.
+        seed: Random seed of the order, and of the sample of ``MAX_PAIRS`` where there are more.
     """
     if interactions is None:
         return np.empty((0, 2), dtype=np.int64)

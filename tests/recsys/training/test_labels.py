@@ -57,9 +57,9 @@ def test_attributes_that_name_classes_become_targets_and_identifiers_do_not() ->
     assert labels.indices["attribute_colour"].tolist() == [1, 0] * 4
 
 
-def test_identity_is_a_target_unless_a_level_already_tells_products_apart() -> None:
-    told = item_labels(items(category=[["Fruit", "Apple"], ["Fruit", "Pear"]]))
-    assert "item" not in with_identity(told, ["i0", "i1"]).classes
+def test_identity_is_a_target_unless_a_level_already_has_a_class_for_each_item() -> None:
+    distinct = item_labels(items(category=[["Fruit", "Apple"], ["Fruit", "Pear"]]))
+    assert "item" not in with_identity(distinct, ["i0", "i1"]).classes
     labels = with_identity(item_labels(items(category=PATHS)), [f"i{n}" for n in range(5)])
     assert labels.indices["item"].tolist() == [0, 1, 2, 3, 4]
 

@@ -27,11 +27,12 @@ from benchmarks.published import imported
 from benchmarks.record import record
 from benchmarks.two_commands import measure
 from vision.config import VisionConfig
-from vision.dataset import STORED_OVER_TRAINED, Batch, Samples, decode_samples
+from vision.dataset import Batch, Samples, decode_samples
 from vision.device import Device, resolve_device
 from vision.finetuning import finetune_run
 from vision.networks.backbones import build_backbone
 from vision.precision import autocast
+from vision.squares import stored_preprocess
 from vision.tower import VisionTower
 from vision.training.augment import augment
 from vision.training.presets import get_augmentation
@@ -226,7 +227,7 @@ def _train(samples: Samples, config: VisionConfig, device: Device, *callbacks: C
 
 def _decoding_seconds(samples: Samples, config: VisionConfig) -> float:
     """Return the seconds that fine-tuning takes to decode the pictures."""
-    stored = Preprocess(size=round(STORED_OVER_TRAINED * config.size))
+    stored = stored_preprocess(Preprocess(size=config.size), config.size)
     start = time.perf_counter()
     decode_samples(samples, stored, spill=None, progress=False)
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""From a configuration to a sealed bundle: every stage in order, skipped where nothing changed."""
+"""Training from a configuration to a sealed bundle, in stages that are skipped if unchanged."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +33,7 @@ from recsys.training.identification import (
     run_photos,
 )
 from recsys.training.inputs import Material, ShopData, read_shop
+from recsys.training.pictures import Pictures, kept_squares
 from recsys.training.samples import picture_paths
 from recsys.training.stack import FusedItems, Stack, fuse_items, train_stack
 from recsys.training.stages import Runtime, Stage, Workspace
@@ -41,7 +42,7 @@ from recsys.training.towers import align, embed, train_text, train_vision
 from vision.device import Device, resolve_device
 from vision.tower import VisionTower
 
-STAGES = ".stages"  # beside the bundles; deleting it costs time, never results
+STAGES = ".stages"  # folder beside the bundles; the next run makes again what is deleted
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,16 @@ def train(
     progress: bool = False,
     announce: Callable[[str], None] = lambda stage: None,
 ) -> Run:
-    """Train on the shop's tables and seal a bundle under ``out``.
+    """Train on a shop's tables and seal a bundle under ``out``.
 
     >>> run = train(load_config("shop.toml"), "runs/shop")
     >>> Recommender.load(run.bundle).recommend("user-17")
 
     Args:
         config: Settings, as ``load_config`` returns them.
-        out: Folder of bundles; the stages are kept in it, too.
+        out: Folder of the bundles and of the stages.
         tables: Files or DataFrames to train on; None takes the tables that ``config`` names.
-        strict: Whether to raise on the first bad row instead of leaving it out.
+        strict: Whether to raise if any row is bad, instead of leaving bad rows out.
         progress: Whether to show progress bars.
         announce: Called with the name of each stage before it runs.
 
@@ -90,49 +91,54 @@ def train(
         ConfigError: If tables are neither passed nor configured, or both.
         DataError: If a table cannot be used, or there are neither titles nor pictures.
         FileAccessError: If ``out`` cannot be written.
-        RecsysError: If training cannot go on; errors of the towers are its cause.
+        RecsysError: If training cannot continue; its cause may be an error of a tower.
     """
     out = Path(out)
-    runtime = _runtime(config, out, announce, progress=progress)
-    make_folder(out)
-    announce("check")
-    with _checking(visible=progress) as advance:
-        dataset = load_tables(config, tables, strict=strict, progress=advance)
-    shop = read_shop(dataset, config)
-    left_out = _left_out(shop)
-    vision = train_vision(shop, config.vision, runtime)
-    text = train_text(shop, config.text, runtime)
-    towers = align(shop, vision, text, config, runtime)
-    material = embed(shop, towers, runtime)
-    stack = train_stack(material, config, runtime)
-    identification = _identify(material, towers.vision, stack.fused, config, runtime)
-    announce("bundle")
-    contents = replace(
-        _contents(material, stack, left_out),
-        vision=towers.vision,
-        text=towers.text,
-        identification=identification,
-    )
-    bundle = write_bundle(contents, out)
-    ablations = _ablations(material, config, runtime, left_out)
+    with _running(config, out, announce, progress=progress) as runtime:
+        make_folder(out)
+        announce("check")
+        with _checking(visible=progress) as advance:
+            dataset = load_tables(config, tables, strict=strict, progress=advance)
+        shop = read_shop(dataset, config)
+        left_out = _left_out(shop)
+        vision = train_vision(shop, config.vision, runtime)
+        text = train_text(shop, config.text, runtime)
+        towers = align(shop, vision, text, config, runtime)
+        material = embed(shop, towers, runtime)
+        stack = train_stack(material, config, runtime)
+        identification = _identify(material, towers.vision, stack.fused, config, runtime)
+        announce("bundle")
+        contents = replace(
+            _contents(material, stack, left_out),
+            vision=towers.vision,
+            text=towers.text,
+            identification=identification,
+        )
+        bundle = write_bundle(contents, out)
+        ablations = _ablations(material, config, runtime, left_out)
     return Run(bundle, ablations, dataset, tuple(runtime.workspace.stages), left_out)
 
 
-def _runtime(
+@contextmanager
+def _running(
     config: TrainConfig, out: Path, announce: Callable[[str], None], *, progress: bool
-) -> Runtime:
-    return Runtime(
-        workspace=Workspace(out / STAGES, announce=announce),
-        device=cast(Device, resolve_device(config.device).type),
-        seed=config.seed,
-        progress=progress,
-    )
+) -> Iterator[Runtime]:
+    """Yield how the stages are executed; the pixels that they share are removed afterwards."""
+    workspace = Workspace(out / STAGES, announce=announce)
+    with Pictures(workspace.root, kept_squares(config)) as pictures:
+        yield Runtime(
+            workspace=workspace,
+            device=cast(Device, resolve_device(config.device).type),
+            seed=config.seed,
+            progress=progress,
+            read=pictures.read,
+        )
 
 
 def _ablations(
     material: Material, config: TrainConfig, runtime: Runtime, left_out: tuple[str, ...]
 ) -> dict[str, Path]:
-    """Return the bundles of the networks above each tower alone, by name."""
+    """Return the bundles that use one modality each, by name."""
     modalities = list(material.modalities.embeddings)
     if not config.evaluation.ablations or len(modalities) < 2:
         return {}
@@ -147,7 +153,7 @@ def _ablations(
 
 @contextmanager
 def _checking(*, visible: bool) -> Iterator[Progress | None]:
-    """Yield what shows how much of each table's pictures has been read."""
+    """Yield a callback that draws a progress bar for each table's pictures, or None."""
     if not visible:
         yield None
         return
@@ -155,7 +161,7 @@ def _checking(*, visible: bool) -> Iterator[Progress | None]:
 
     def advance(task: str, done: int, total: int) -> None:
         nonlocal bar
-        if bar is None or total != bar.total or done < bar.n:  # the first table, or the next
+        if bar is None or total != bar.total or done < bar.n:  # a new table
             if bar is not None:
                 bar.close()
             bar = Tqdm(desc=task, total=total)
@@ -175,17 +181,17 @@ def load_tables(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Return the validated tables, bad rows quarantined, or raised on when ``strict``.
+    """Return the validated tables; ``Dataset.quarantine`` has the rows that were left out.
 
     Args:
-        config: From ``load_config``.
+        config: Settings, as ``load_config`` returns them.
         tables: Files or DataFrames to load; None takes the tables that ``config`` names.
-        strict: Raise if any row is bad.
-        progress: Called after each picture that was checked.
+        strict: Whether to raise if any row is bad.
+        progress: Called after each checked picture.
 
     Raises:
         ConfigError: If tables are neither passed nor configured, or both.
-        DataError: If a table cannot be used.
+        DataError: If a table cannot be used, or if ``strict`` and a row is bad.
     """
     return datasets.load_dataset(
         datasets.choose_tables(config.data, tables),
@@ -197,7 +203,7 @@ def load_tables(
 
 
 def check_tables(config: TrainConfig, *, progress: Progress | None = None) -> Quarantine:
-    """Return what validation finds in the configured tables, even where nothing can be used."""
+    """Return what validation finds in the configured tables, even if no row can be used."""
     return datasets.check_tables(
         datasets.choose_tables(config.data, None),
         now=datetime.now(UTC),
@@ -226,7 +232,7 @@ def _left_out(shop: ShopData) -> tuple[str, ...]:
 
 
 def _can_identify(shop: ShopData) -> bool:
-    """Return whether there are pictures, and photos to calibrate on."""
+    """Return whether there are pictures, and labelled photos of val to calibrate on."""
     return shop.has_pictures and bool((labelled_photos(shop.dataset)["split"] == "val").any())
 
 
@@ -264,7 +270,7 @@ def _identify(
     config: TrainConfig,
     runtime: Runtime,
 ) -> IdentificationPart | None:
-    """Return the gallery and its calibration, or None without photos to calibrate on."""
+    """Return the gallery and its calibration, or None if there is nothing to calibrate on."""
     shop, views = material.shop, config.identification.views
     if tower is None or not _can_identify(shop):
         return None
@@ -279,8 +285,7 @@ def _identify(
             folder,
             head=head,
             views=views,
-            device=runtime.device,
-            progress=runtime.progress,
+            runtime=runtime,
         ),
     )
     photos = LabelledPhotos.from_table(labels, items, load_photos(stage.folder), head_rows)

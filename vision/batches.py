@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vision.errors import ImageError, InvalidArgumentError
 from vision.images import decode, load
+from vision.squares import ReadSquare, read_square
 from vision.transforms import Preprocess, build_reader, normalise
 
 ImageSource: TypeAlias = Image.Image | bytes | Path
@@ -24,6 +25,7 @@ def prepared_batches(
     *,
     batch_size: int,
     progress: bool = False,
+    read: ReadSquare = read_square,
 ) -> Iterator[Tensor]:
     """Yield batches of prepared images (B, 3, H, W), decoding the next batch in threads.
 
@@ -32,6 +34,7 @@ def prepared_batches(
         preprocess: Size, fit and normalisation of the images.
         batch_size: Images in a batch; the last batch may have fewer.
         progress: Whether to show Lightning's progress bar.
+        read: Reader of the images that are paths.
 
     Raises:
         InvalidArgumentError: If batch_size is below 1.
@@ -39,14 +42,16 @@ def prepared_batches(
     """
     if batch_size < 1:
         raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
-    read = build_reader(preprocess)
+    to_square = build_reader(preprocess)
     count = len(images) if isinstance(images, Sequence) else None
     numbered = enumerate(Tqdm(images, desc="pictures", total=count, disable=not progress))
 
     def prepare(numbered_image: tuple[int, ImageSource]) -> Tensor:
         position, image = numbered_image
         try:
-            return read(open_picture(image, preprocess.size))
+            if isinstance(image, Path):
+                return read(image, preprocess).pixels
+            return to_square(open_picture(image, preprocess.size))
         except ImageError as error:
             raise ImageError(f"image {position}: {error}", position) from error
 

@@ -1,7 +1,8 @@
 """Labelled pictures, each decoded once and then read as whole batches."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,20 +12,17 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from vision.arrays import Floats, Ints
 from vision.errors import ImageError, InvalidArgumentError, TrainingError
-from vision.images import load
-from vision.transforms import Preprocess, build_reader
+from vision.squares import ReadSquare, read_square
+from vision.transforms import Preprocess
 
 logger = logging.getLogger(__name__)
 
 UNKNOWN = -1
-# Pictures are stored a little larger than they are trained at, so that crops keep their detail.
-STORED_OVER_TRAINED = 1.15
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Samples:
         classes: Class names of every target, with the same targets in the same order.
         root: Folder that every picture must be in.
         unlabelled: More pictures under the same root, for self-supervised pretraining.
+        read: Reader of the picture files, which may keep pixels from one reading to the next.
     """
 
     images: Sequence[Path]
@@ -44,6 +43,7 @@ class Samples:
     classes: Mapping[str, Sequence[str]]
     root: Path | None = None
     unlabelled: Sequence[Path] = ()
+    read: ReadSquare = read_square
 
     def __post_init__(self) -> None:
         if list(self.targets) != list(self.classes):
@@ -178,8 +178,7 @@ def decode_samples(
     else:
         pixels = np.memmap(spill, dtype=np.uint8, mode="w+", shape=shape)
     aspects = np.ones(len(samples), dtype=np.float32)
-    to_square = build_reader(preprocess)
-    rejected = _read_all(samples, preprocess.size, to_square, pixels, aspects, progress)
+    rejected = _read_all(samples, preprocess, pixels, aspects, progress)
     for image, reason in rejected.values():
         logger.warning("training continues without %s: %s", image, reason)
     if len(rejected) == len(samples):
@@ -201,30 +200,33 @@ def decode_samples(
 
 def _read_all(
     samples: Samples,
-    size: int,
-    to_square: Callable[[Image.Image], Tensor],
+    preprocess: Preprocess,
     pixels: NDArray[np.uint8],
     aspects: Floats,
     progress: bool,
 ) -> dict[int, Rejected]:
     """Fill pixels and aspects in place and return the unreadable rows with the reasons."""
+    rows_of: dict[Path, list[int]] = defaultdict(list)
+    for row, image in enumerate(samples.images):
+        rows_of[image].append(row)
 
-    def read(row: int) -> Rejected | None:
+    def read(image: Path) -> Rejected | None:
         try:
-            # Twice the size leaves enough pixels for the resampling filter to work with.
-            picture = load(samples.images[row], samples.root, min_side=2 * size)
+            square = samples.read(image, preprocess, samples.root)
         except ImageError as error:
-            return Rejected(samples.images[row], str(error))
-        aspects[row] = picture.width / picture.height
-        pixels[row] = to_square(picture).numpy()
+            return Rejected(image, str(error))
+        for row in rows_of[image]:
+            aspects[row] = square.aspect
+            pixels[row] = square.pixels.numpy()
         return None
 
-    rows = range(len(samples))
     # Pillow decodes and resizes without holding the interpreter lock.
     with ThreadPoolExecutor() as threads:
         failures = list(
-            Tqdm(threads.map(read, rows), desc="decode", total=len(rows), disable=not progress)
+            Tqdm(
+                threads.map(read, rows_of), desc="decode", total=len(rows_of), disable=not progress
+            )
         )
-    return {
-        row: failure for row, failure in zip(rows, failures, strict=True) if failure is not None
-    }
+    failed = {failure.image: failure for failure in failures if failure is not None}
+    rows = sorted(row for image in failed for row in rows_of[image])
+    return {row: failed[samples.images[row]] for row in rows}

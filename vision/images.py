@@ -5,6 +5,7 @@ size in the header is checked before any pixel is decoded.
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vision.errors import ImageError
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageError", "decode", "load"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageError", "decode", "load", "load_each"]
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
@@ -59,6 +60,21 @@ def decode(
     Raises:
         ImageError: If the data is empty, too long, truncated, not an image, or has too many pixels.
     """
+    (image,) = _decode_each(
+        data, [min_side], max_bytes=max_bytes, max_pixels=max_pixels, bands=bands
+    )
+    return image
+
+
+def _decode_each(
+    data: bytes,
+    min_sides: Sequence[int | None],
+    *,
+    max_bytes: int,
+    max_pixels: int,
+    bands: Bands,
+) -> list[Image.Image]:
+    """Return the image once for each ``min_side``, as ``decode`` does."""
     if not data:
         raise ImageError(f"image is empty: got 0 bytes, wanted one of {', '.join(FORMATS)}")
     if len(data) > max_bytes:
@@ -68,9 +84,7 @@ def decode(
     # Pillow raises a dozen unrelated exceptions on damaged files, from SyntaxError to struct.error.
     # They become ImageError here. Its decompression bomb warning may be raised as an error, too.
     try:
-        picture = _read(data, max_pixels, min_side, bands)
-        ImageOps.exif_transpose(picture, in_place=True)
-        return picture
+        return _read_each(data, min_sides, max_pixels, bands)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -105,6 +119,33 @@ def load(
     Raises:
         ImageError: If the file is missing, is outside root or is not an image that we accept.
     """
+    (image,) = load_each(path, root, [min_side], max_bytes=max_bytes, max_pixels=max_pixels)
+    return image
+
+
+def load_each(
+    path: str | Path,
+    root: str | Path | None,
+    min_sides: Sequence[int | None],
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> list[Image.Image]:
+    """Return the image in a file once for each of several sizes.
+
+    Each has the pixels that ``load`` returns for that ``min_side``. The file is read once, and
+    decoded once for all sizes that need the same scale.
+
+    Args:
+        path: Image file, relative to root where root is given.
+        root: Folder that the file must be in after every link is followed.
+        min_sides: Smallest side that each result needs, see ``decode``.
+        max_bytes: Largest file accepted.
+        max_pixels: Largest width times height accepted.
+
+    Raises:
+        ImageError: If the file is missing, is outside root or is not an image that we accept.
+    """
     try:
         target = (Path(path) if root is None else Path(root, path)).resolve(strict=True)
         inside = root is None or target.is_relative_to(Path(root).resolve(strict=True))
@@ -120,7 +161,9 @@ def load(
     try:
         with target.open("rb") as file:
             data = file.read(max_bytes + 1)
-        return decode(data, max_bytes=max_bytes, max_pixels=max_pixels, min_side=min_side)
+        return _decode_each(
+            data, min_sides, max_bytes=max_bytes, max_pixels=max_pixels, bands=BANDS
+        )
     except (ImageError, OSError) as error:
         raise ImageError(f"{path}: {error}") from error
 
@@ -134,24 +177,56 @@ def _check_pixels(picture: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _read(data: bytes, max_pixels: int, min_side: int | None, bands: Bands) -> Image.Image:
-    """Return the image in 8-bit RGB, oriented as it is in the file."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        _check_pixels(picture, max_pixels)
-        if min_side is not None:
-            picture.draft("RGB", (min_side, min_side))
-        picture.load()
-        large = picture.width * picture.height > bands.larger_than
-        rgb = _to_rgb_in_bands(picture, min_side, bands.pixels) if large else _to_rgb(picture)
-        # The EXIF orientation is in it.
-        rgb.info = {key: value for key, value in picture.info.items() if key != "transparency"}
-        return rgb
+def _read_each(
+    data: bytes, min_sides: Sequence[int | None], max_pixels: int, bands: Bands
+) -> list[Image.Image]:
+    """Return the image in 8-bit RGB and upright for each ``min_side``, each scale decoded once."""
+    of_scale: dict[_Scale, Image.Image] = {}
+    images = []
+    for min_side in min_sides:
+        # Only the header is read here.
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            _check_pixels(picture, max_pixels)
+            if min_side is not None:
+                picture.draft("RGB", (min_side, min_side))
+            scale = _choose_scale(picture, min_side, bands)
+            if scale not in of_scale:
+                of_scale[scale] = _read(picture, scale, bands)
+            images.append(of_scale[scale])
+    return images
 
 
-def _to_rgb_in_bands(picture: Image.Image, min_side: int | None, band_pixels: int) -> Image.Image:
-    """Return 8-bit RGB, reduced as far as min_side allows, without a second copy at full size."""
+class _Scale(NamedTuple):
+    """How an opened image is reduced; images of one file and one scale have the same pixels."""
+
+    size: tuple[int, int]  # at which the file is decoded
+    factor: int | None  # by which each side is then reduced, in bands; None for neither
+
+
+def _choose_scale(picture: Image.Image, min_side: int | None, bands: Bands) -> _Scale:
+    """Return the scale of an image that was opened for ``min_side``."""
+    if picture.width * picture.height <= bands.larger_than:
+        return _Scale(picture.size, None)
+    factor = 1 if min_side is None else max(1, min(picture.size) // min_side)
+    return _Scale(picture.size, factor)
+
+
+def _read(picture: Image.Image, scale: _Scale, bands: Bands) -> Image.Image:
+    """Return an opened image in 8-bit RGB and upright."""
+    picture.load()
+    if scale.factor is None:
+        rgb = _to_rgb(picture)
+    else:
+        rgb = _to_rgb_in_bands(picture, scale.factor, bands.pixels)
+    # The EXIF orientation is in it.
+    rgb.info = {key: value for key, value in picture.info.items() if key != "transparency"}
+    ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb
+
+
+def _to_rgb_in_bands(picture: Image.Image, factor: int, band_pixels: int) -> Image.Image:
+    """Return 8-bit RGB with sides reduced by ``factor``, without a second copy at full size."""
     width, height = picture.size
-    factor = 1 if min_side is None else max(1, min(width, height) // min_side)
     rows = factor * max(1, band_pixels // (factor * width))
     whole = Image.new("RGB", (-(-width // factor), -(-height // factor)))
     for top in range(0, height, rows):

@@ -11,17 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from vision.config import VisionConfig
-from vision.dataset import (
-    STORED_OVER_TRAINED,
-    EpochShuffle,
-    PictureSet,
-    Rejected,
-    Samples,
-    decode_samples,
-)
+from vision.dataset import EpochShuffle, PictureSet, Rejected, Samples, decode_samples
 from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError, TrainingError
 from vision.networks.backbones import Backbone, build_backbone
+from vision.squares import stored_preprocess
 from vision.training.callbacks import build_callbacks
 from vision.training.checkpoints import load_kept, read_checkpoint, read_last
 from vision.training.processes import WHOLE, current_shard
@@ -139,10 +133,7 @@ def _decode(
     cleanup: contextlib.ExitStack,
 ) -> PictureSet:
     """Return decoded pictures, in memory or, beyond cache_gb, in a file removed by cleanup."""
-    # Views are cropped in the shape the picture had, whatever the shape it is kept in.
-    stored = views.model_copy(
-        update={"size": round(STORED_OVER_TRAINED * views.size), "fit": "stretch"}
-    )
+    stored = stored_preprocess(views, views.size)
     spill = None
     if 3 * len(samples) * stored.size**2 > cache_gb * 1e9:
         spill = workdir / "pretrain.pixels"

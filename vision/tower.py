@@ -14,6 +14,7 @@ from vision.batches import ImageSource, prepared_batches
 from vision.errors import InvalidArgumentError
 from vision.networks.backbones import Backbone
 from vision.precision import Precision, autocast
+from vision.squares import ReadSquare, read_square
 from vision.test_time import Views, draw_views
 
 
@@ -129,6 +130,7 @@ class VisionTower(nn.Module):
         precision: Precision = "32-true",
         views: Views = "one",
         progress: bool = False,
+        read: ReadSquare = read_square,
     ) -> Floats:
         """Return unit-length embeddings, float32 (N, D), in the order of the images.
 
@@ -141,13 +143,14 @@ class VisionTower(nn.Module):
             views: Views of each image to average. ``flip`` averages 2 and takes twice as long,
                 ``crops`` averages 12 and takes twelve times as long.
             progress: Whether to show Lightning's progress bar.
+            read: Reader of the images that are paths.
 
         Raises:
             ImageError: If an image cannot be read. The message has its position.
         """
         parts = [
             output.embeddings.float().cpu().numpy()
-            for output in self._infer(images, batch_size, device, precision, views, progress)
+            for output in self._infer(images, batch_size, device, precision, views, progress, read)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32)
 
@@ -207,6 +210,7 @@ class VisionTower(nn.Module):
         precision: Precision,
         views: Views,
         progress: bool,
+        read: ReadSquare = read_square,
     ) -> Iterator[TowerOutput]:
         """Yield the output of one batch after another, computed in evaluation mode."""
         if device is not None:
@@ -215,7 +219,7 @@ class VisionTower(nn.Module):
         self.eval()
         try:
             batches = prepared_batches(
-                images, self.preprocess, batch_size=batch_size, progress=progress
+                images, self.preprocess, batch_size=batch_size, progress=progress, read=read
             )
             for batch in batches:
                 with torch.inference_mode(), autocast(precision, self.device):

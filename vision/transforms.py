@@ -17,6 +17,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # A picture narrower than the input and over this many times as tall as it is resized in two steps.
 TALL = 16
 
+Fit = Literal["stretch", "crop"]  # how a picture is made square
+
 
 class Preprocess(BaseModel):
     """Size, normalisation and resampling of the pictures that a tower was trained on."""
@@ -35,7 +37,7 @@ class Preprocess(BaseModel):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
         default="bicubic", description="Filter that resizes pictures."
     )
-    fit: Literal["stretch", "crop"] = Field(
+    fit: Fit = Field(
         default="stretch",
         description="Way to make a picture square: stretch it whole, or crop its centre.",
     )

@@ -11,6 +11,7 @@ from recsys.identification.evidence import Photos
 from recsys.models.fusion import ItemFusion
 from vision.batches import ImageSource, prepared_batches
 from vision.images import ImageError
+from vision.squares import ReadSquare, read_square
 from vision.test_time import Views
 from vision.tower import VisionTower
 
@@ -32,6 +33,7 @@ def run_tower(
     views: Views,
     device: str,
     progress: bool = False,
+    read: ReadSquare = read_square,
 ) -> TowerPhotos:
     """Return the tower's embeddings and logits of photos, averaged over views.
 
@@ -42,6 +44,7 @@ def run_tower(
         views: Views of each photo to average.
         device: Device to compute on.
         progress: Whether to show a progress bar.
+        read: Reader of the photos that are paths.
 
     Raises:
         InvalidImageError: If a photo is not a readable image; the message has its index.
@@ -51,7 +54,7 @@ def run_tower(
     parts = [TowerPhotos(torch.zeros(0, tower.dim), torch.zeros(0, n_classes))]
     try:
         for batch in prepared_batches(
-            images, tower.preprocess, batch_size=BATCH_SIZE, progress=progress
+            images, tower.preprocess, batch_size=BATCH_SIZE, progress=progress, read=read
         ):
             with torch.inference_mode():
                 output = tower.averaged(batch.to(device), views)

@@ -1,6 +1,7 @@
 """Train towers and fusion together, so that a picture and the title of its item are near."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ from recsys.training.schedule import with_schedule
 from recsys.training.seeds import step_seed
 from text.encoder import TextEncoder, pad
 from text.training.queries import TokenizedText, tokenize_words
-from vision.dataset import STORED_OVER_TRAINED, UNKNOWN, Batch, decode_samples
+from vision.dataset import UNKNOWN, Batch, PictureSet, Samples, decode_samples
+from vision.squares import stored_preprocess
 from vision.tower import VisionTower
 from vision.training.augment import augment
 from vision.training.growth import grown_size
@@ -62,6 +64,7 @@ def align_towers(
         fusion,
         config.alignment,
         TrainingRun(folder / "checkpoints", config.seed, torch.device(device), progress),
+        cache_gb=config.vision.cache_gb,
     )
     vision.checkpoint.save(towers.vision, folder / VISION)
     text.checkpoint.save(towers.text, folder / TEXT)
@@ -93,6 +96,8 @@ def align(
     fusion: ItemFusion,
     config: AlignmentConfig,
     run: TrainingRun,
+    *,
+    cache_gb: float = 4.0,
 ) -> None:
     """Train towers and fusion in place: a picture and the text of its item, alone, meet.
 
@@ -109,17 +114,50 @@ def align(
         fusion: Untrained, of the modalities "image" and "text".
         config: Schedule and weights of the losses.
         run: Folder of the checkpoints, from which an interrupted run goes on, seed and device.
+        cache_gb: Memory in GB for decoded pictures. More are kept in a file in the run's folder.
 
     Raises:
         InvalidArgumentError: If the lengths disagree, there are fewer than two pictures, or the
             labels are not of the tower's classes.
         TrainingError: If no picture can be read or the loss is not finite.
     """
-    tower = towers.vision
-    _check(captioned, tower)
-    side = round(STORED_OVER_TRAINED * (config.train_size or tower.preprocess.size))
-    stored = tower.preprocess.model_copy(update={"size": side, "fit": "stretch"})
-    pictures = decode_samples(captioned.pictures, stored, spill=None, progress=run.progress)
+    _check(captioned, towers.vision)
+    with _decoded(captioned.pictures, towers.vision, config, run, cache_gb) as pictures:
+        _fit(pictures, captioned, towers, fusion, config, run)
+    for part in (*towers, fusion):
+        part.cpu().eval()
+
+
+@contextmanager
+def _decoded(
+    samples: Samples,
+    tower: VisionTower,
+    config: AlignmentConfig,
+    run: TrainingRun,
+    cache_gb: float,
+) -> Iterator[PictureSet]:
+    """Yield decoded pictures, in memory or, beyond cache_gb, in a file that is then removed."""
+    stored = stored_preprocess(tower.preprocess, config.train_size or tower.preprocess.size)
+    spill = None
+    if 3 * len(samples) * stored.size**2 > cache_gb * 1e9:
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        spill = run.workdir / "alignment.pixels"
+    try:
+        yield decode_samples(samples, stored, spill=spill, progress=run.progress)
+    finally:
+        if spill is not None:
+            spill.unlink(missing_ok=True)
+
+
+def _fit(
+    pictures: PictureSet,
+    captioned: Captioned,
+    towers: Towers,
+    fusion: ItemFusion,
+    config: AlignmentConfig,
+    run: TrainingRun,
+) -> None:
+    """Train towers and fusion in place on decoded pictures with texts."""
     batch_size = min(config.batch_size, len(pictures))
     per_epoch = len(pictures) // batch_size
     sampler = EpochSampler(
@@ -135,8 +173,6 @@ def align(
     module.fit_scale(pictures.__getitems__(rows))
     settings = FitSettings(epochs=config.epochs, precision=config.precision)
     fit(module.train(), batches, None, settings, run)
-    for part in (*towers, fusion):
-        part.cpu().eval()
 
 
 class _Alignment(L.LightningModule):

@@ -25,6 +25,7 @@ from recsys.schema import PhotoSchema
 from recsys.training.items import IMAGE
 from recsys.training.labels import UNKNOWN, category_names, photo_rows
 from recsys.training.stack import FusedItems
+from recsys.training.stages import Runtime
 from vision.test_time import Views
 from vision.tower import VisionTower
 
@@ -75,11 +76,18 @@ def run_photos(
     *,
     head: str | None,
     views: Views,
-    device: str,
-    progress: bool,
+    runtime: Runtime,
 ) -> None:
     """Write the tower's outputs for photos into ``folder``, where ``load_photos`` finds them."""
-    seen = run_tower(tower, paths, head=head, views=views, device=device, progress=progress)
+    seen = run_tower(
+        tower,
+        paths,
+        head=head,
+        views=views,
+        device=runtime.device,
+        progress=runtime.progress,
+        read=runtime.read,
+    )
     save_file(seen._asdict(), folder / PHOTOS_FILE)
 
 

@@ -5,9 +5,6 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
-
 from recsys.catalogue.embedder import Modalities
 from recsys.config import TrainConfig
 from recsys.data.arrays import Ints
@@ -15,7 +12,7 @@ from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.models.fusion import ItemFusion
 from recsys.training.cuts import choose_cuts, choose_targets, dataset_interactions
-from recsys.training.items import IMAGE
+from recsys.training.items import IMAGE, ItemPhotos
 from recsys.training.labels import Labels, item_labels, title_groups
 from recsys.training.pairs import item_pairs
 from recsys.training.teacher import Teacher
@@ -112,14 +109,14 @@ class Material:
     Args:
         shop: The shop's tables.
         modalities: Tower embeddings of the items.
-        photos: Tower embeddings of the photos (n, D_image), or None without any.
+        photos: Training photos that name their item, or None without any.
         start: Fusion that the towers were aligned with, or None.
         key: Hash of all of the above.
     """
 
     shop: ShopData
     modalities: Modalities
-    photos: NDArray[np.float32] | None
+    photos: ItemPhotos | None
     start: ItemFusion | None
     key: str
 

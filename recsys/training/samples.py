@@ -1,6 +1,7 @@
 """What the towers learn from: a shop's pictures and texts, with their labels."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import vision.dataset
 from recsys.catalogue.embedder import item_texts
 from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
+from recsys.schema import PhotoSchema
 from recsys.training.labels import (
     Labels,
     item_labels,
@@ -20,6 +22,7 @@ from recsys.training.labels import (
     photo_rows,
     with_identity,
 )
+from vision.squares import ReadSquare
 
 
 def label_pictures(dataset: Dataset) -> Labels:
@@ -80,6 +83,10 @@ class Captioned(NamedTuple):
     texts: Sequence[str]
     groups: Ints
 
+    def read_by(self, read: ReadSquare) -> "Captioned":
+        """Return the same pictures and texts, the pictures' files read by ``read``."""
+        return self._replace(pictures=replace(self.pictures, read=read))
+
 
 def captioned_pictures(dataset: Dataset, labels: Labels, title_groups: Ints) -> Captioned:
     """Return item pictures, and photos of train that name their item, with the items' texts.
@@ -129,6 +136,15 @@ def text_samples(items: pl.DataFrame, labels: Labels, pairs: Ints) -> text.datas
         classes=known.classes,
         categories=[paths[row] for row in rows],
         pairs=pairs[(pairs >= 0).all(axis=1)],
+    )
+
+
+def training_photos(dataset: Dataset) -> pl.DataFrame:
+    """Return the photos of train that name their item; no split means train."""
+    if dataset.photos is None:
+        return PhotoSchema.create_empty()
+    return dataset.photos.filter(
+        pl.col("split").fill_null("train") == "train", pl.col("item_id").is_not_null()
     )
 
 

@@ -23,8 +23,7 @@ from recsys.models.user_encoder import UserEncoder, build_user_encoder
 from recsys.ranking.features import FEATURES, build_item_table
 from recsys.ranking.statistics import build_statistics
 from recsys.training.inputs import Material, ShopData
-from recsys.training.items import ItemClasses, ItemPhotos, ItemTrainingData, train_items
-from recsys.training.labels import photo_rows
+from recsys.training.items import ItemClasses, ItemTrainingData, train_items
 from recsys.training.ranking import (
     RankingExamples,
     Snapshot,
@@ -211,7 +210,7 @@ def _train_fusion(
         title_groups=shop.title_groups,
         classes=ItemClasses(shop.labels.indices, shop.labels.n_classes),
         pairs=shop.pairs,
-        photos=_training_photos(material),
+        photos=material.photos,
         teacher=shop.teacher.embeddings if shop.teacher.key else None,
     )
     return train_items(
@@ -223,16 +222,6 @@ def _train_fusion(
         start=material.start,
         device=runtime.device,
     )
-
-
-def _training_photos(material: Material) -> ItemPhotos | None:
-    """Return the photos to train on, each with its item, or None without a table of photos."""
-    photos = material.shop.dataset.photos
-    if photos is None or material.photos is None:
-        return None
-    rows = photo_rows(photos, material.shop.dataset.items)
-    usable = (rows >= 0) & (photos["split"].fill_null("train") == "train").to_numpy()
-    return ItemPhotos(material.photos[usable], rows[usable])
 
 
 def _train_encoder(

@@ -1,4 +1,4 @@
-"""Run each stage once: keep its folder, and skip it while its inputs are the same."""
+"""Run each stage of training once, and skip it while its inputs are the same."""
 
 import hashlib
 import json
@@ -10,8 +10,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import nn
 
-from recsys.data.files import make_folder
+from recsys.data.files import make_folder, whole_file
 from vision.device import Device
+from vision.squares import ReadSquare, read_square
 
 DONE = "done.json"
 KEY_LENGTH = 12  # hexadecimal digits
@@ -27,8 +28,8 @@ class Stage:
         name: Name of the stage, as the program prints it.
         folder: Folder with its results.
         key: Hash of its inputs, for the inputs of the stages that read its results.
-        seconds: Duration of the run that did it.
-        skipped: Whether an earlier run did it.
+        seconds: Duration of the stage, in the run that executed it.
+        skipped: Whether an earlier run executed it.
     """
 
     name: str
@@ -46,9 +47,9 @@ class Trained(NamedTuple, Generic[Network]):
 
 
 def hash_files(path: bool | str | None) -> str:
-    """Return a hash of a local file, or of all files of a folder; an empty string otherwise.
+    """Return a hash of a local file, or of all files in a folder; an empty string otherwise.
 
-    Weights can change under a name that stays the same, so a stage that reads them depends on this
+    Weights can change while their name stays the same, so a stage that reads them depends on this
     hash as well as on the name.
     """
     local = Path(path).expanduser() if isinstance(path, str) else None
@@ -66,10 +67,10 @@ def hash_files(path: bool | str | None) -> str:
 class Workspace:
     """Folders of stages under one root, each named by its stage and the hash of its inputs.
 
-    An interrupted stage keeps its folder, so that its checkpoint is found when it runs again.
+    An interrupted stage keeps its folder, and finds its checkpoint there when it runs again.
 
     Args:
-        root: Folder of the stages; created by the first of them.
+        root: Folder of the stages; created by the first stage.
         announce: Called with the name of each stage before it runs.
     """
 
@@ -79,7 +80,7 @@ class Workspace:
         self._announce = announce
 
     def run(self, name: str, inputs: Mapping[str, Any], action: Callable[[Path], None]) -> Stage:
-        """Return the stage after running it, or the one of an earlier run with the same inputs.
+        """Return the stage: executed now, or by an earlier run with the same inputs.
 
         Args:
             name: Name of the stage, a plain word.
@@ -97,7 +98,8 @@ class Workspace:
             start = time.perf_counter()
             action(folder)
             seconds = time.perf_counter() - start
-            done.write_text(json.dumps({"seconds": seconds, "inputs": inputs}, indent=1))
+            with whole_file(done) as path:
+                path.write_text(json.dumps({"seconds": seconds, "inputs": inputs}, indent=1))
         seconds = float(json.loads(done.read_text())["seconds"])
         stage = Stage(name, folder, key, seconds, skipped)
         self.stages.append(stage)
@@ -113,9 +115,11 @@ class Runtime:
         device: Device of the networks.
         seed: Random seed of every stage.
         progress: Whether to show progress bars.
+        read: Reader of picture files, which may keep pixels from one stage to the next.
     """
 
     workspace: Workspace
     device: Device
     seed: int = 0
     progress: bool = False
+    read: ReadSquare = read_square

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -19,9 +20,12 @@ from recsys.catalogue.embedder import Modalities, item_texts
 from recsys.config import TrainConfig
 from recsys.data.arrays import Floats
 from recsys.data.dataset import Dataset
+from recsys.data.files import whole_file
 from recsys.models.fusion import ItemFusion
 from recsys.training.alignment import Towers, align_towers, load_fusion, load_towers
 from recsys.training.inputs import Material, ShopData
+from recsys.training.items import ItemPhotos
+from recsys.training.labels import photo_rows
 from recsys.training.samples import (
     PictureSamples,
     captioned_pictures,
@@ -29,6 +33,7 @@ from recsys.training.samples import (
     picture_paths,
     picture_samples,
     text_samples,
+    training_photos,
 )
 from recsys.training.stages import Runtime, Trained, hash_files
 from text.config import TextConfig
@@ -130,7 +135,9 @@ def align(
             "fusion": config.fusion.model_dump(include={"kind", "dim", "hidden", "dropout"}),
         },
         lambda folder: align_towers(
-            captioned_pictures(dataset, label_pictures(dataset), shop.title_groups),
+            captioned_pictures(dataset, label_pictures(dataset), shop.title_groups).read_by(
+                runtime.read
+            ),
             apart,
             config,
             folder,
@@ -146,10 +153,14 @@ def embed(shop: ShopData, towers: TrainedTowers, runtime: Runtime) -> Material:
     """Return the material with the embeddings of the stage "embeddings"."""
     stage = runtime.workspace.run(
         "embeddings",
-        {"tables": shop.towers_key, "towers": towers.keys},
+        {"tables": shop.towers_key, "towers": towers.keys, "photos": "train"},
         lambda folder: embed_dataset(shop.dataset, towers, folder, runtime),
     )
-    modalities, photos = load_embeddings(stage.folder)
+    modalities, embeddings = load_embeddings(stage.folder)
+    photos = None
+    if embeddings is not None:
+        rows = photo_rows(training_photos(shop.dataset), shop.dataset.items)
+        photos = ItemPhotos(embeddings, rows)
     return Material(shop, modalities, photos, towers.fusion, key=f"{stage.key}-{shop.key}")
 
 
@@ -162,9 +173,9 @@ def finetune_vision(
     label serve self-supervised pretraining, where that is configured.
     """
     result = vision.finetuning.finetune(
-        replace(samples.train, unlabelled=samples.unlabelled),
+        replace(samples.train, unlabelled=samples.unlabelled, read=runtime.read),
         config,
-        validation=samples.validation,
+        validation=samples.validation and replace(samples.validation, read=runtime.read),
         workdir=folder / "checkpoints",
         seed=runtime.seed,
         progress=runtime.progress,
@@ -191,7 +202,7 @@ def finetune_text(
 
 
 def embed_dataset(dataset: Dataset, towers: TrainedTowers, folder: Path, runtime: Runtime) -> None:
-    """Embed all items and photos; leave the embeddings in ``folder``."""
+    """Embed all items, and the photos to train on; leave the embeddings in ``folder``."""
     arrays: dict[str, Floats] = {}
     device, progress = runtime.device, runtime.progress
     if towers.text is not None:
@@ -201,17 +212,28 @@ def embed_dataset(dataset: Dataset, towers: TrainedTowers, folder: Path, runtime
         arrays["item_text"] = _spread(vectors, known)
     if towers.vision is not None:
         images = dataset.items["image"]
-        paths = picture_paths(dataset, images.drop_nulls())
-        vectors = towers.vision.embed(paths, device=device, progress=progress)
+        vectors = _embed_pictures(towers.vision, dataset, images.drop_nulls(), runtime)
         arrays["item_image"] = _spread(vectors, images.is_not_null().to_numpy())
         if dataset.photos is not None:
-            paths = picture_paths(dataset, dataset.photos["image"])
-            arrays["photo_image"] = towers.vision.embed(paths, device=device, progress=progress)
+            shown = training_photos(dataset)["image"]
+            arrays["photo_image"] = _embed_pictures(towers.vision, dataset, shown, runtime)
     save_file(arrays, folder / EMBEDDINGS)
 
 
+def _embed_pictures(
+    tower: VisionTower, dataset: Dataset, images: pl.Series, runtime: Runtime
+) -> Floats:
+    """Return the tower's embeddings of pictures that a table names (n, D_image)."""
+    return tower.embed(
+        picture_paths(dataset, images),
+        device=runtime.device,
+        progress=runtime.progress,
+        read=runtime.read,
+    )
+
+
 def load_embeddings(folder: Path) -> tuple[Modalities, Floats | None]:
-    """Return the item embeddings by modality and the photos' embeddings (n, D_image)."""
+    """Return the embeddings of the items by modality, and of the training photos (n, D_image)."""
     arrays = load_file(folder / EMBEDDINGS)
     photos = arrays.pop("photo_image", None)
     embeddings = {name.removeprefix("item_"): values for name, values in arrays.items()}
@@ -220,7 +242,8 @@ def load_embeddings(folder: Path) -> tuple[Modalities, Floats | None]:
 
 
 def _write_metrics(metrics: Mapping[str, float], folder: Path) -> None:
-    (folder / METRICS).write_text(json.dumps(metrics))
+    with whole_file(folder / METRICS) as path:
+        path.write_text(json.dumps(metrics))
 
 
 def _spread(vectors: Floats, known: NDArray[np.bool_]) -> Floats:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.counting import count_decodes
 from tests.odd_pictures import broken, readable
 from tests.planted import plain_picture
 from vision.arrays import Ints
@@ -82,6 +83,24 @@ def test_unreadable_pictures_are_left_out_and_reported(
     batch = pictures.__getitems__(list(range(5)))
     assert batch.rows.tolist() == [0, 1, 3, 4, 6]
     assert batch.targets[:, 0].tolist() == [0, 1, 3, 0, 2]
+
+
+def test_a_picture_in_several_rows_is_decoded_once_and_stored_in_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_picture((200, 30, 30)).save(tmp_path / "red.png")
+    plain_picture((30, 30, 200)).save(tmp_path / "blue.png")
+    (tmp_path / "text.png").write_text("hello")
+    names = ["text.png", "red.png", "blue.png", "red.png", "text.png"]
+    samples = Samples([tmp_path / name for name in names], {}, {})
+    counts = count_decodes(monkeypatch)
+    pictures = decode_samples(samples, PREPROCESS, spill=None, progress=False)
+    assert [*counts.values()] == [1, 1]
+    assert pictures.rows.tolist() == [1, 2, 3]
+    assert [image.name for image, _ in pictures.rejected] == ["text.png", "text.png"]
+    red, blue, again = pictures.__getitems__([0, 1, 2]).pictures
+    assert torch.equal(red, again)
+    assert not torch.equal(red, blue)
 
 
 def test_samples_without_a_readable_picture_are_refused(tmp_path: Path) -> None:

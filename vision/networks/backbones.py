@@ -3,7 +3,7 @@
 import inspect
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -24,9 +24,7 @@ from vision.networks.weights import (
     load_state,
     not_found,
 )
-from vision.transforms import Preprocess
-
-Fit = Literal["stretch", "crop"]
+from vision.transforms import Fit, Preprocess
 
 
 class BackboneSpec(BaseModel):

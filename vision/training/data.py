@@ -9,14 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.config import VisionConfig
-from vision.dataset import (
-    STORED_OVER_TRAINED,
-    EpochShuffle,
-    PictureSet,
-    Samples,
-    decode_samples,
-)
+from vision.dataset import EpochShuffle, PictureSet, Samples, decode_samples
 from vision.errors import TrainingError
+from vision.squares import stored_preprocess
 from vision.training.imbalance import EpochDraw, count_classes, sampling_weights
 from vision.training.processes import Order, Shard
 from vision.transforms import Preprocess
@@ -65,11 +60,9 @@ def decode_data(
     Raises:
         TrainingError: If fewer than two training pictures can be read.
     """
-    # Crops are drawn in the shape the picture had, whatever the shape it is kept in.
-    side = round(STORED_OVER_TRAINED * (config.train_size or config.size))
-    stored = preprocess.model_copy(update={"size": side, "fit": "stretch"})
+    stored = stored_preprocess(preprocess, config.train_size or config.size)
     count = 0 if validation is None else len(validation)
-    spilled = 3 * (len(samples) * side**2 + count * config.size**2) > config.cache_gb * 1e9
+    spilled = 3 * (len(samples) * stored.size**2 + count * config.size**2) > config.cache_gb * 1e9
 
     def decode(part: Samples, name: str, size: Preprocess) -> PictureSet:
         file = spill.new_file(name) if spilled else None

@@ -8,8 +8,9 @@ from torchvision.transforms import v2
 from torchvision.utils import make_grid
 
 from vision.config import VisionConfig
-from vision.dataset import STORED_OVER_TRAINED, Samples, decode_samples
+from vision.dataset import Samples, decode_samples
 from vision.errors import InvalidArgumentError
+from vision.squares import stored_preprocess
 from vision.training.augment import augment
 from vision.training.policies import apply_policy
 from vision.training.presets import get_augmentation
@@ -44,7 +45,7 @@ def contact_sheet(
         )
     size = config.train_size or config.size
     chosen = np.random.default_rng(seed).permutation(len(samples))[:rows]
-    stored = Preprocess(size=round(STORED_OVER_TRAINED * size))
+    stored = stored_preprocess(Preprocess(size=size), size)
     pictures = decode_samples(samples.take(chosen), stored, spill=None, progress=False)
     batch = pictures.__getitems__(list(range(len(pictures))))
     seen = _seen(

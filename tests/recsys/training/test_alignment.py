@@ -73,10 +73,15 @@ def config(**changes: Any) -> AlignmentConfig:
 
 
 def aligned(
-    captioned: Captioned, chosen: AlignmentConfig, folder: Path, seed: int = 0
+    captioned: Captioned,
+    chosen: AlignmentConfig,
+    folder: Path,
+    seed: int = 0,
+    cache_gb: float = 1.0,
 ) -> tuple[Towers, ItemFusion]:
     trained, space = towers(), fusion()
-    align(captioned, trained, space, chosen, TrainingRun(folder, seed, torch.device("cpu")))
+    run = TrainingRun(folder, seed, torch.device("cpu"))
+    align(captioned, trained, space, chosen, run, cache_gb=cache_gb)
     return trained, space
 
 
@@ -102,6 +107,15 @@ def test_pictures_and_titles_become_alike_and_the_classes_stay_known(
     assert separation(captioned, trained) > before + 0.3
     predicted = trained.vision.predict_proba(captioned.pictures.images)["thing"].argmax(axis=1)
     assert (predicted == captioned.pictures.targets["thing"]).mean() > 0.9
+
+
+def test_pictures_in_a_file_teach_the_same_as_those_in_memory(
+    captioned: Captioned, tmp_path: Path
+) -> None:
+    in_memory = aligned(captioned, config(), tmp_path / "memory")
+    on_disk = aligned(captioned, config(), tmp_path / "disk", cache_gb=0.0)
+    assert torch.equal(weights(*in_memory), weights(*on_disk))
+    assert not list(tmp_path.rglob("*.pixels"))
 
 
 def test_with_one_title_for_all_there_is_nothing_to_contrast(

@@ -31,6 +31,7 @@ from recsys.training.identification import (
     run_photos,
 )
 from recsys.training.stack import FusedItems
+from recsys.training.stages import Runtime
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 
@@ -114,13 +115,15 @@ def test_without_a_class_of_a_single_product_there_is_no_head() -> None:
     assert rows.shape == (0,)
 
 
-def test_the_towers_outputs_come_back_from_their_folder(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_towers_outputs_come_back_from_their_folder(
+    dataset: Dataset, runtime: Runtime, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     backbone = build_backbone("test_resnet", size=32)
     tower = VisionTower(backbone, dim=DIM, classes={"item": ["a", "b", "c"]})
     assert dataset.images_root is not None
     paths = [dataset.images_root / f"photo-{n}.png" for n in range(len(PHOTOS))]
-    run_photos(paths, tower, tmp_path, head="item", views="flip", device="cpu", progress=False)
+    run_photos(paths, tower, tmp_path, head="item", views="flip", runtime=runtime)
     found = load_photos(tmp_path)
     assert torch.allclose(
         found.embeddings, torch.from_numpy(tower.embed(paths, views="flip")), atol=1e-5

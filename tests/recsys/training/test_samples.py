@@ -14,6 +14,7 @@ from recsys.training.samples import (
     picture_paths,
     picture_samples,
     text_samples,
+    training_photos,
 )
 from tests.recsys.training.mug_shop import COLOURS, IMAGES, LABELS
 
@@ -138,3 +139,11 @@ def test_texts_keep_their_own_labels_categories_and_pairs(dataset: Dataset) -> N
     assert samples.classes == {"colour": COLOURS}
     assert samples.categories == [["Home", str(n)] for n in (0, 2, 3, 4, 5)]
     assert samples.pairs.tolist() == [[0, 1], [4, 3]]
+
+
+def test_training_photos_are_those_of_train_that_name_their_item(dataset: Dataset) -> None:
+    assert training_photos(dataset)["image"].to_list() == ["p0.png", "p2.png"]
+    assert dataset.photos is not None
+    nameless = dataset.photos.with_columns(item_id=pl.lit(None, dtype=pl.String))
+    assert len(training_photos(replace(dataset, photos=nameless))) == 0
+    assert len(training_photos(replace(dataset, photos=None))) == 0

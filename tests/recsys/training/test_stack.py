@@ -10,12 +10,14 @@ import torch
 
 from recsys.catalogue.embedder import Modalities
 from recsys.config import DataConfig, FusionConfig, RankerConfig, TrainConfig, UserConfig
+from recsys.data.arrays import Floats
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, build_interactions
 from recsys.data.quarantine import Quarantine
 from recsys.ranking.statistics import build_statistics
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
 from recsys.training.inputs import Material, ShopData
+from recsys.training.items import ItemPhotos
 from recsys.training.labels import item_labels, title_groups
 from recsys.training.pairs import item_pairs
 from recsys.training.ranking import Snapshot
@@ -113,7 +115,7 @@ def material(of: ShopData | None = None, **changes: Any) -> Material:
         Material(
             shop=of or shop(),
             modalities=Modalities(embeddings, present),
-            photos=rng.normal(size=(4, 5)).astype(np.float32),
+            photos=ItemPhotos(rng.normal(size=(2, 5)).astype(np.float32), np.array([0, 1])),
             start=None,
             key="key",
         ),
@@ -239,19 +241,17 @@ def test_what_happens_after_the_split_reaches_nothing(
         assert torch.equal(weights(mine), weights(theirs))
 
 
-def test_photos_of_the_val_and_test_splits_teach_the_fusion_nothing(tmp_path: Path) -> None:
-    def fused(photos: np.ndarray, name: str) -> np.ndarray:
+def test_photos_teach_the_fusion(tmp_path: Path) -> None:
+    def fused(photos: ItemPhotos | None, name: str) -> Floats:
         chosen = material(shop(interactions=None), photos=photos)
         return trained(tmp_path / name, chosen)[0].fused.embeddings
 
     photos = material().photos
     assert photos is not None
-    held_out, training = photos.copy(), photos.copy()
-    held_out[2:] += 1.0
-    training[1] += np.arange(5)
+    moved = photos.embeddings + np.arange(5, dtype=np.float32)
     before = fused(photos, "a")
-    np.testing.assert_array_equal(fused(held_out, "b"), before)
-    assert not np.allclose(fused(training, "c"), before)
+    assert not np.allclose(fused(replace(photos, embeddings=moved), "b"), before)
+    assert not np.allclose(fused(None, "c"), before)
 
 
 def test_a_fusion_does_not_meet_the_items_that_it_is_to_do_without(tmp_path: Path) -> None:
@@ -264,10 +264,13 @@ def test_a_fusion_does_not_meet_the_items_that_it_is_to_do_without(tmp_path: Pat
         embeddings = {name: values.copy() for name, values in whole.modalities.embeddings.items()}
         for values in embeddings.values():
             values[rows] += np.arange(values.shape[1])
-        photos = whole.photos.copy()
+        photos = whole.photos.embeddings.copy()
         photos[photo] += np.arange(5)
-        modalities = Modalities(embeddings, whole.modalities.present)
-        return replace(whole, modalities=modalities, photos=photos)
+        return replace(
+            whole,
+            modalities=Modalities(embeddings, whole.modalities.present),
+            photos=replace(whole.photos, embeddings=photos),
+        )
 
     before = weights(fused(material(), "a").fusion)
     unmet = fused(moved([0, 5], photo=0), "b")  # the first photo shows the first item

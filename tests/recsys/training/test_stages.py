@@ -49,7 +49,9 @@ def test_the_time_of_a_skipped_stage_is_that_of_the_run_that_did_it(tmp_path: Pa
     assert again.seconds == first.seconds
 
 
-def test_files_are_told_by_what_is_in_them_not_by_their_name(tmp_path: Path) -> None:
+def test_the_hash_of_a_folder_changes_with_content_and_place_of_a_file(
+    tmp_path: Path,
+) -> None:
     weights = tmp_path / "weights"
     (weights / "deep").mkdir(parents=True)
     (weights / "model.bin").write_bytes(b"1")

@@ -45,7 +45,7 @@ def encoder() -> TextEncoder:
     return build_encoder(TEXT, [title for title in TITLES if title], seed=0)
 
 
-def test_every_item_and_photo_has_the_towers_answer_in_its_own_row(
+def test_every_item_and_training_photo_has_its_embedding_in_its_own_row(
     dataset: Dataset,
     root: Path,
     tower: VisionTower,
@@ -65,7 +65,7 @@ def test_every_item_and_photo_has_the_towers_answer_in_its_own_row(
         wanted = tower.embed([root / IMAGES[row]])[0] if IMAGES[row] else np.zeros(8)
         np.testing.assert_allclose(image_row, wanted, atol=1e-4)
     assert photos is not None
-    wanted = tower.embed([root / f"p{n}.png" for n in range(5)])
+    wanted = tower.embed([root / f"p{n}.png" for n in (0, 2)])  # of the train split
     np.testing.assert_allclose(photos, wanted, atol=1e-4)
 
 

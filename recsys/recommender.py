@@ -203,7 +203,7 @@ class Recommender:
 
         Raises:
             UnknownItemError: If a candidate is not in the catalogue.
-            InvalidArgumentError: If there is no candidate, or as for ``recommend``.
+            InvalidArgumentError: If ``item_ids`` is empty, or as for ``recommend``.
             MissingPartError: If the bundle was trained without events.
         """
         if not item_ids:
@@ -272,7 +272,7 @@ class Recommender:
             InvalidArgumentError: If both are empty, ``k`` is out of range, or the mode is lexical
                 without words or with an image.
             InvalidImageError: If the bytes are not a readable image.
-            FileAccessError: If there is no such file.
+            FileAccessError: If the file cannot be read.
             MissingPartError: If the bundle has no encoder for what was asked.
         """
         check_k(k)

@@ -39,7 +39,8 @@ class Bundle:
         path: The bundle's folder, or a folder of bundles, of which the latest is taken.
 
     Raises:
-        BundleError: If there is no bundle, or any byte of it differs from its manifest.
+        BundleError: If the folder does not hold a bundle, or any byte of it differs from its
+            manifest.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -26,7 +26,7 @@ def read_items(items: Frame | Sequence[Item]) -> pl.DataFrame:
     Raises:
         InvalidArgumentError: If they are neither.
         SchemaError: If columns or types are not what the schema wants.
-        DataError: If there are no items, or one breaks a rule of the schema.
+        DataError: If the table is empty, or an item breaks a rule of the schema.
     """
     frame = to_polars(items, table="items") if isinstance(items, Frame) else _from_records(items)
     loaded = validate(
@@ -68,7 +68,7 @@ def read_pictures(
 
 
 def read_image(image: Picture | None) -> bytes | None:
-    """Return the bytes of an image; None if there is none, or its bytes are empty.
+    """Return the bytes of an image; None without an image, or with empty bytes.
 
     Args:
         image: Bytes or path.

@@ -44,22 +44,19 @@ def annotate(
 ) -> None:
     """Guess the category, attributes and colours of items from their pictures."""
     from recsys import Bundle
-    from recsys.curation.annotation import annotate_table
+    from recsys.curation.annotation import AnnotateOptions, annotate_table
     from vision.device import resolve_device
 
     opened, place = Bundle(bundle), str(resolve_device(device))
     temperatures = _fit(opened, certainty.calibrate, device=place, progress=not as_json)
+    options = AnnotateOptions(
+        images_root=images_root,
+        min_probability=certainty.min_probability,
+        temperatures=temperatures,
+        device=place,
+    )
     with progress_bar(visible=not as_json) as advance:
-        report = annotate_table(
-            opened,
-            table,
-            out,
-            images_root=images_root,
-            min_probability=certainty.min_probability,
-            temperatures=temperatures,
-            device=place,
-            progress=advance,
-        )
+        report = annotate_table(opened, table, out, options, progress=advance)
     if as_json:
         print_json({"rows": report.n_valid, "failed": report.counts(), "file": out})
         return

@@ -26,7 +26,7 @@ def scan_table(source: Source, schema: type[dy.Schema]) -> pl.LazyFrame:
         schema: Schema of ``recsys.schema``.
 
     Raises:
-        DataError: If there is no such file, or one is damaged.
+        DataError: If a file is missing or damaged.
         SchemaError: If a file lacks a required column, or has a type that cannot be read.
     """
     frames = [coerce(scan_file(path), schema, table=path) for path in find_files(source)]

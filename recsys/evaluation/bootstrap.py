@@ -42,7 +42,7 @@ def estimates(
         numbers_at_once: About how many resampling weights are held in memory together.
 
     Raises:
-        InvalidArgumentError: If there is no user, a value is not finite, or a number is out of
+        InvalidArgumentError: If ``values`` is empty, a value is not finite, or a number is out of
             range.
     """
     if values.ndim != 2 or len(values) == 0:

@@ -87,7 +87,7 @@ def coverage_at_k(ranked: Ints, candidates: NDArray[np.bool_], k: int) -> float:
         k: Number of ranks that count.
 
     Raises:
-        InvalidArgumentError: If k is out of range or there is no candidate.
+        InvalidArgumentError: If k is out of range or ``candidates`` is all false.
     """
     _check_k(ranked, k)
     if not candidates.any():

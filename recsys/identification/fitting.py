@@ -68,7 +68,7 @@ def fit_calibration(
             ``evidence`` itself if None.
 
     Raises:
-        InvalidArgumentError: If there are no photos or fewer than two products, or if ``precision``
+        InvalidArgumentError: If photos are missing, or fewer than two products, or if ``precision``
             or ``unknown_share`` is not between 0 and 1.
     """
     _check(len(rows), evidence.values.shape[1], precision=precision, unknown_share=unknown_share)

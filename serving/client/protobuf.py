@@ -58,7 +58,7 @@ def build_search(
     """Return a request to search.
 
     Raises:
-        InvalidArgumentError: If the mode is none.
+        InvalidArgumentError: If the mode is unknown.
     """
     if mode not in get_args(SearchMode):
         raise InvalidArgumentError(

@@ -104,7 +104,7 @@ def read_image(name: str, data: bytes, *, max_bytes: int) -> bytes:
     """Return the bytes of an image; decoding them later shows whether they are readable.
 
     Raises:
-        InvalidImageError: If there are no bytes or too many.
+        InvalidImageError: If the bytes are missing or too many.
     """
     if not 1 <= len(data) <= max_bytes:
         raise InvalidImageError(f"{name} must have 1 to {max_bytes} bytes, got {len(data)}")
@@ -157,8 +157,8 @@ def read_events(messages: Sequence[pb.Event], *, now_us: int) -> list[Event]:
         now_us: Time of arrival in microseconds UTC, for events without a timestamp.
 
     Raises:
-        InvalidArgumentError: If there are no events or too many, or a field is wrong; the message
-            has its index and name.
+        InvalidArgumentError: If the events are missing or too many, or a field is wrong; the
+            message has its index and name.
     """
     _check_count("events", len(messages), at_least=1, at_most=MAX_EVENTS)
     return [
@@ -174,7 +174,7 @@ def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> 
         max_image_bytes: Largest picture.
 
     Raises:
-        InvalidArgumentError: If there are no items or too many, or a field is wrong; the message
+        InvalidArgumentError: If the items are missing or too many, or a field is wrong; the message
             has its index and name.
         InvalidImageError: If a picture is too large.
     """

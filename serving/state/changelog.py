@@ -89,7 +89,7 @@ class LiveCatalogue:
         """Store changes; on return they are durable and in effect here.
 
         Raises:
-            SupersededError: If a stored picture is no longer the one of the record ``seen``;
+            SupersededError: If another picture has replaced the one of the record ``seen``;
                 nothing is stored.
             UnavailableError: If Redis is away, or this replica does not apply the change in time;
                 the same changes may be written again.

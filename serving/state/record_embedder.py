@@ -69,7 +69,7 @@ class RecordEmbedder:
         Raises:
             InvalidImageError: If the bytes are not a readable image.
             OverloadedError: If too many wait for the towers.
-            SupersededError: If the stored picture is no longer the one that the record names.
+            SupersededError: If another picture has replaced the one that the record names.
         """
         await self._item(record, picture)
 

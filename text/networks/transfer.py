@@ -49,7 +49,7 @@ def restrict_learning(encoder: TextEncoder, transfer: TransferConfig) -> None:
 
     Raises:
         InvalidArgumentError: If the backbone has fewer stages, if every weight would be frozen, or
-            if there is no layer to update.
+            if it lacks a layer to update.
         MissingExtraError: If low-rank updates are wanted and peft is not installed.
     """
     if transfer.lora_rank:

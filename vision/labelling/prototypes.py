@@ -93,7 +93,7 @@ class Prototypes:
             images: Pictures of the class. One is enough, such as the studio picture of a product.
 
         Raises:
-            InvalidArgumentError: If the name is taken or there is no picture.
+            InvalidArgumentError: If the name is taken or ``images`` is empty.
             ImageError: If an image cannot be read. The message has its position.
         """
         if name in self.classes:

@@ -28,7 +28,7 @@ def find_local(pretrained: bool | str) -> Path | None:
         pretrained: Weights to load, see ``build_backbone``.
 
     Raises:
-        WeightsError: If the text cannot be a hub id and there is no such file.
+        WeightsError: If the text is neither a hub id nor an existing file.
     """
     if isinstance(pretrained, bool):
         return None

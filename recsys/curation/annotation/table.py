@@ -1,7 +1,7 @@
 """Annotate the pictures of a table."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,16 +30,40 @@ class PictureSchema(dy.Schema):
     image = dy.String(min_length=1, description="Path of the picture, relative to the images root.")
 
 
+@dataclass(frozen=True)
+class AnnotateOptions:
+    """How a table is annotated.
+
+    Args:
+        images_root: Folder that picture paths are relative to; the folder of the table if None.
+        min_probability: As for ``annotate``.
+        temperatures: As for ``annotate``.
+        device: Device of the tower.
+        rows_per_part: Rows that are annotated, and held in memory, at once.
+
+    Raises:
+        InvalidArgumentError: If ``rows_per_part`` is below 1.
+    """
+
+    images_root: Path | None = None
+    min_probability: float = 0.5
+    temperatures: Mapping[str, float] | None = None
+    device: str = "cpu"
+    rows_per_part: int = ROWS_PER_PART
+
+    def __post_init__(self) -> None:
+        if self.rows_per_part < 1:
+            raise InvalidArgumentError(
+                f"rows_per_part must be at least 1, got {self.rows_per_part}"
+            )
+
+
 def annotate_table(
     bundle: Bundle,
     table: Source,
     out: Path,
+    options: AnnotateOptions = AnnotateOptions(),
     *,
-    images_root: Path | None = None,
-    min_probability: float = 0.5,
-    temperatures: Mapping[str, float] | None = None,
-    device: str = "cpu",
-    rows_per_part: int = ROWS_PER_PART,
     progress: Progress | None = None,
 ) -> TableReport:
     """Write ``item_id``, ``image`` and the columns of ``annotate`` for every picture in a table.
@@ -52,11 +76,7 @@ def annotate_table(
         bundle: Bundle with the vision tower.
         table: Table of items or photos, in any format that training reads.
         out: Parquet file, which appears only when it is complete.
-        images_root: Folder that picture paths are relative to; the folder of the table if None.
-        min_probability: As for ``annotate``.
-        temperatures: As for ``annotate``.
-        device: Device of the tower.
-        rows_per_part: Rows that are annotated, and held in memory, at once.
+        options: How to annotate.
         progress: Called after each part with the number of pictures done, and of all.
 
     Raises:
@@ -67,23 +87,21 @@ def annotate_table(
     """
     if out.suffix != ".parquet":
         raise InvalidArgumentError(f"out must end in .parquet, got {out.name!r}")
-    if rows_per_part < 1:
-        raise InvalidArgumentError(f"rows_per_part must be at least 1, got {rows_per_part}")
-    root = images_root if images_root is not None else default_images_root(table)
+    root = options.images_root or default_images_root(table)
     loaded = validate(scan_table(table, PictureSchema), PictureSchema, table="pictures", rules={})
     broken = broken_pictures(set(loaded.frame["image"]), root, check_image=None, progress=None)
     rows = loaded.frame.filter(~pl.col("image").is_in(list(broken)))
     describe = partial(
         annotate,
         bundle,
-        min_probability=min_probability,
-        temperatures=temperatures,
-        device=device,
+        min_probability=options.min_probability,
+        temperatures=options.temperatures,
+        device=options.device,
     )
     make_folder(out.parent)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        for start in range(0, len(rows), rows_per_part):
-            part = rows[start : start + rows_per_part]
+        for start in range(0, len(rows), options.rows_per_part):
+            part = rows[start : start + options.rows_per_part]
             annotated, torn = _annotate_part(part, root, describe)
             annotated.write_parquet(Path(folder) / f"{start:012}.parquet")
             broken |= torn

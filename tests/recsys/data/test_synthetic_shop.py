@@ -188,17 +188,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_shop(tmp_pa
 
 
 def test_progress_is_reported_to_the_end_of_each_stage(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
     generate_shop(
         tmp_path / "shop",
         end=END,
         n_items=50,
         n_users=1,
         months=2,
-        progress=lambda stage, done, total: told.append((stage, done, total)),
+        progress=lambda stage, done, total: steps.append((stage, done, total)),
     )
-    assert [stage for stage, done, total in told if done == total] == ["events", "pictures"]
-    pictures = [done for stage, done, _ in told if stage == "pictures"]
+    assert [stage for stage, done, total in steps if done == total] == ["events", "pictures"]
+    pictures = [done for stage, done, _ in steps if stage == "pictures"]
     assert pictures == list(range(len(pictures)))
 
 

@@ -1,6 +1,7 @@
 """Tables of pictures: which rows are annotated, and why others are not."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -8,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from recsys.bundle import Bundle
-from recsys.curation.annotation import annotate, annotate_table
+from recsys.curation.annotation import AnnotateOptions, annotate, annotate_table
 from recsys.errors import DataError, SchemaError
 
 
@@ -52,7 +53,7 @@ def test_rows_without_a_good_picture_are_left_out_with_the_reason(
         bundle,
         write(tmp_path, images),
         out,
-        rows_per_part=3,
+        AnnotateOptions(rows_per_part=3),
         progress=lambda *step: done.append(step),
     )
     assert (report.n_rows, report.n_valid) == (9, 3)
@@ -77,7 +78,9 @@ def test_a_second_run_replaces_the_files_of_the_first(
     out, quarantine = tmp_path / "out.parquet", tmp_path / "out.quarantine.parquet"
     annotate_table(bundle, write(tmp_path, ["0.png", "gone.png"]), out)
     assert quarantine.exists()
-    annotate_table(bundle, write(tmp_path, ["0.png", "1.png"]), out, min_probability=0.0)
+    annotate_table(
+        bundle, write(tmp_path, ["0.png", "1.png"]), out, AnnotateOptions(min_probability=0.0)
+    )
     assert not quarantine.exists()
     assert len(pl.read_parquet(out)) == 2
 
@@ -86,9 +89,9 @@ def test_parts_give_what_the_whole_gives(
     bundle: Bundle, pictures: list[Path], tmp_path: Path
 ) -> None:
     table = write(tmp_path, [path.name for path in pictures])
-    options = {"min_probability": 0.9, "temperatures": {"attribute_usage": 2.0}}
-    annotate_table(bundle, table, tmp_path / "whole.parquet", **options)
-    annotate_table(bundle, table, tmp_path / "parts.parquet", rows_per_part=3, **options)
+    options = AnnotateOptions(min_probability=0.9, temperatures={"attribute_usage": 2.0})
+    annotate_table(bundle, table, tmp_path / "whole.parquet", options)
+    annotate_table(bundle, table, tmp_path / "parts.parquet", replace(options, rows_per_part=3))
     whole, parts = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("whole", "parts"))
     assert_frame_equal(parts, whole, abs_tol=1e-5)
     assert whole["attribute_material"].null_count() > 0
@@ -106,11 +109,12 @@ def test_a_table_without_a_good_picture_is_refused_and_what_was_there_stays(
         annotate_table(bundle, tmp_path / "items.csv", out)
     with pytest.raises(DataError, match="nothing matches"):
         annotate_table(bundle, tmp_path / "gone.csv", out)
+    nowhere = AnnotateOptions(images_root=tmp_path / "nowhere")
     with pytest.raises(DataError, match="images_root must be the folder of"):
-        annotate_table(bundle, write(tmp_path, ["0.png"]), out, images_root=tmp_path / "nowhere")
+        annotate_table(bundle, write(tmp_path, ["0.png"]), out, nowhere)
     with pytest.raises(ValueError, match=r"out must end in .parquet, got 'out.csv'"):
         annotate_table(bundle, write(tmp_path, ["0.png"]), tmp_path / "out.csv")
     with pytest.raises(ValueError, match="rows_per_part must be at least 1, got 0"):
-        annotate_table(bundle, write(tmp_path, ["0.png"]), out, rows_per_part=0)
+        AnnotateOptions(rows_per_part=0)
     assert out.read_bytes() == b"of an earlier run"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -251,8 +251,10 @@ class UserConfig(_Model):
         1e-2, gt=0, description="Highest AdamW learning rate of the user encoder."
     )
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay of the user encoder.")
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        "32-true", description="Number format of the user encoder's training."
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "32-true",
+        description="Number format of the user encoder's training; auto is bf16-mixed where the "
+        "hardware has it.",
     )
 
 

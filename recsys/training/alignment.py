@@ -14,16 +14,14 @@ from torch.utils.data import DataLoader
 
 import text.checkpoint
 import vision.checkpoint
-from recsys.config import AlignmentConfig, TrainConfig
+from recsys.config import AlignmentConfig, FusionConfig
 from recsys.errors import InvalidArgumentError
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce
 from recsys.training.loop import WARMUP_SHARE, fit
 from recsys.training.rows import EpochSampler
-from recsys.training.run import FitSettings, TrainingRun
 from recsys.training.samples import Captioned
-from recsys.training.schedule import with_schedule
-from recsys.training.seeds import step_seed
+from recsys.training.tower_errors import translate_tower_errors
 from text.encoder import TextEncoder, pad
 from text.training.queries import TokenizedText, tokenize_words
 from vision.dataset import UNKNOWN, Batch, PictureSet, Samples, decode_samples
@@ -32,6 +30,9 @@ from vision.tower import VisionTower
 from vision.training.augment import augment
 from vision.training.growth import grown_size
 from vision.training.presets import get_augmentation
+from vision.training.run import FitSettings, TrainingRun
+from vision.training.schedule import with_schedule
+from vision.training.seeds import step_seed
 
 # CLIP's: above it one right answer outweighs all else, and training becomes unstable.
 MIN_TEMPERATURE = 0.01
@@ -50,22 +51,30 @@ class Towers(NamedTuple):
 def align_towers(
     captioned: Captioned,
     towers: Towers,
-    config: TrainConfig,
+    config: AlignmentConfig,
+    fusion_config: FusionConfig,
     folder: Path,
+    run: TrainingRun,
     *,
-    device: str,
-    progress: bool,
+    cache_gb: float = 4.0,
 ) -> None:
-    """Train towers and a new fusion on pictures with texts; leave them in ``folder``."""
-    fusion = _untrained_fusion(towers, config)
-    align(
-        captioned,
-        towers,
-        fusion,
-        config.alignment,
-        TrainingRun(folder / "checkpoints", config.seed, torch.device(device), progress),
-        cache_gb=config.vision.cache_gb,
-    )
+    """Train towers and a new fusion on pictures with texts, and write them into a folder.
+
+    Args:
+        captioned: Pictures to learn from, each with its item's text.
+        towers: Towers to train further.
+        config: Schedule and weights of the losses.
+        fusion_config: Kind and sizes of the fusion.
+        folder: Folder that the results are written into.
+        run: Folder of the checkpoints, seed and device.
+        cache_gb: Memory in GB for decoded pictures; more are kept in a file in the run's folder.
+
+    Raises:
+        InvalidArgumentError: If the pictures, texts and towers do not fit each other.
+        TrainingError: If no picture can be read or the loss is not finite.
+    """
+    fusion = _untrained_fusion(towers, fusion_config, run.seed)
+    align(captioned, towers, fusion, config, run, cache_gb=cache_gb)
     vision.checkpoint.save(towers.vision, folder / VISION)
     text.checkpoint.save(towers.text, folder / TEXT)
     weights = {name: value.contiguous() for name, value in fusion.state_dict().items()}
@@ -73,23 +82,24 @@ def align_towers(
 
 
 def load_towers(folder: Path) -> Towers:
-    """Return the towers that ``align_towers`` left."""
+    """Return the towers that ``align_towers`` wrote."""
     return Towers(vision.checkpoint.load(folder / VISION), text.checkpoint.load(folder / TEXT))
 
 
-def load_fusion(folder: Path, towers: Towers, config: TrainConfig) -> ItemFusion:
-    """Return the fusion that ``align_towers`` left, of the towers that it left."""
-    fusion = _untrained_fusion(towers, config)
+def load_fusion(folder: Path, towers: Towers, config: FusionConfig) -> ItemFusion:
+    """Return the fusion that ``align_towers`` wrote, for the towers that it wrote."""
+    fusion = _untrained_fusion(towers, config, seed=0)  # its weights are replaced
     fusion.load_state_dict(load_file(folder / FUSION))
     return fusion.eval()
 
 
-def _untrained_fusion(towers: Towers, config: TrainConfig) -> ItemFusion:
+def _untrained_fusion(towers: Towers, config: FusionConfig, seed: int) -> ItemFusion:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return build_fusion(config.fusion, {"image": towers.vision.dim, "text": towers.text.dim})
+        torch.manual_seed(seed)
+        return build_fusion(config, {"image": towers.vision.dim, "text": towers.text.dim})
 
 
+@translate_tower_errors()
 def align(
     captioned: Captioned,
     towers: Towers,

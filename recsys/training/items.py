@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -22,7 +21,7 @@ from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce, similarity_distillation_loss
 from recsys.training.loop import adamw, fit
 from recsys.training.rows import Columns, EpochSampler, row_batches
-from recsys.training.run import FitSettings, TrainingRun
+from vision.training.run import FitSettings, TrainingRun
 
 IMAGE = "image"  # the modality that photos have
 MIN_EPOCH = 1_024  # rows; a smaller catalogue is passed over several times in one epoch
@@ -90,12 +89,9 @@ class ItemTrainingData:
 def train_items(
     data: ItemTrainingData,
     config: FusionConfig,
+    run: TrainingRun,
     *,
-    workdir: Path,
-    seed: int,
-    progress: bool,
     start: ItemFusion | None = None,
-    device: str = "cpu",
 ) -> ItemFusion:
     """Return a fusion trained on the items that have at least one modality.
 
@@ -111,12 +107,9 @@ def train_items(
     Args:
         data: Embeddings, labels, pairs, photos and teacher of the items.
         config: Sizes, loss weights and schedule.
-        workdir: Folder for checkpoints of this run; a run that was interrupted goes on from there.
-        seed: Random seed of the weights and of the order of the items.
-        progress: Whether a progress bar is shown.
+        run: Folder of the checkpoints, from which an interrupted run goes on, seed and device.
         start: Fusion whose weights training begins with, built from ``config`` for the same
             modalities in the same order; None draws random weights.
-        device: Name of the torch device to train on.
 
     Raises:
         TrainingError: If fewer than two items have a modality, or the loss is not finite.
@@ -133,13 +126,13 @@ def train_items(
         )
     batch_size = min(config.batch_size, len(rows))
     n_photos = 0 if data.photos is None else len(data.photos.rows)
-    sampler = _sampler(rows, batch_size, n_photos=n_photos, seed=seed)
+    sampler = _sampler(rows, batch_size, n_photos=n_photos, seed=run.seed)
     batches = row_batches(sampler, batch_size)
     with isolate_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         module = _FusionTraining(data, config, start, n_steps=config.epochs * len(batches))
     settings = FitSettings(epochs=config.epochs, precision="32-true")
-    fit(module, batches, None, settings, TrainingRun(workdir, seed, torch.device(device), progress))
+    fit(module, batches, None, settings, run)
     return module.fusion
 
 

@@ -1,25 +1,27 @@
-"""How a run above the towers is trained: Lightning's trainer, and resuming."""
+"""Train a network above the towers: the vision tower's loop, on batches of row numbers."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from recsys.training.callbacks import build_callbacks
-from recsys.training.checkpoints import load_kept, read_last
-from recsys.training.run import FitSettings, TrainingRun
-from recsys.training.schedule import build_adamw, with_schedule
-from recsys.training.silence import quiet_lightning
-from vision.precision import resolve_precision
+from recsys.training.tower_errors import translate_tower_errors
+from vision.training.callbacks import build_callbacks
+from vision.training.checkpoints import load_kept, read_last
+from vision.training.run import FitSettings, TrainingRun
+from vision.training.schedule import build_adamw, with_schedule
+from vision.training.silence import quiet_lightning
+from vision.training.trainer import build_trainer
 
 WARMUP_SHARE = 0.1  # of the steps
 
 
+@translate_tower_errors()
 def fit(
     module: LightningModule,
     batches: DataLoader[Any],
@@ -58,24 +60,6 @@ def fit(
     epochs = load_kept(module, settings, run)
     module.eval()
     return epochs
-
-
-def build_trainer(settings: FitSettings, run: TrainingRun, callbacks: list[Callback]) -> Trainer:
-    """Return a trainer on one device that writes nothing but what its callbacks write."""
-    return Trainer(
-        accelerator=run.device.type,
-        devices=1 if run.device.index is None else [run.device.index],
-        precision=resolve_precision(settings.precision, run.device),
-        max_epochs=settings.epochs,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.gradient_clip,
-        callbacks=callbacks,
-        enable_checkpointing=bool(callbacks),
-        enable_progress_bar=run.progress,
-        enable_model_summary=False,
-        logger=False,
-        num_sanity_val_steps=0,
-    )
 
 
 def adamw(

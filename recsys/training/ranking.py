@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -22,10 +21,10 @@ from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
 from recsys.ranking.scoring import encode_users
-from recsys.training.callbacks import VALIDATION_LOSS
 from recsys.training.loop import adamw, fit
 from recsys.training.rows import EpochSampler, row_batches
-from recsys.training.run import FitSettings, TrainingRun
+from vision.training.callbacks import VALIDATION_LOSS
+from vision.training.run import FitSettings, TrainingRun
 
 # The features whose top candidates are kept as hard negatives, since retrieval would offer them.
 HARD_BY = ("user_affinity", "bought_together", "recent_popularity", "profile_similarity")
@@ -154,10 +153,7 @@ def train_ranker(
     examples: Sequence[RankingExamples],
     validation: RankingExamples,
     config: RankerConfig,
-    *,
-    workdir: Path,
-    seed: int,
-    progress: bool,
+    run: TrainingRun,
 ) -> Ranker:
     """Return a ranker trained with a listwise softmax loss, the best by validation loss.
 
@@ -165,17 +161,18 @@ def train_ranker(
         examples: From the earlier cuts.
         validation: From the last cut.
         config: Sizes and schedule.
-        workdir: Where checkpoints go; an interrupted run resumes from here.
-        seed: Of weights, batches and hidden events.
-        progress: Whether to show a bar.
+        run: Folder of the checkpoints, seed and device.
+
+    Raises:
+        TrainingError: If the loss is not finite, or the checkpoint is damaged or of another run.
     """
     with isolate_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         ranker = build_ranker(config, len(FEATURES))
     together = _join(examples)
     ranker.fit_scale(together.features[together.relevance >= 0])
     n_queries = len(together.relevance)
-    sampler = EpochSampler(lambda rng: rng.permutation(n_queries), n_queries, seed=seed)
+    sampler = EpochSampler(lambda rng: rng.permutation(n_queries), n_queries, seed=run.seed)
     batches = row_batches(sampler, config.batch_size)
     module = _RankerModule(ranker, together, validation, config, n_steps=len(batches))
     fit(
@@ -183,7 +180,7 @@ def train_ranker(
         batches,
         row_batches(range(len(validation.relevance)), config.batch_size),
         FitSettings(config.epochs, config.patience, "best", "32-true"),
-        TrainingRun(workdir, seed, torch.device("cpu"), progress),
+        run,
     )
     return module.ranker.eval()
 

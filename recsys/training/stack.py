@@ -157,9 +157,7 @@ def fit_ranker(
             examples[:-1],
             examples[-1],
             config,
-            workdir=folder / "checkpoints",
-            seed=runtime.seed,
-            progress=runtime.progress,
+            runtime.training_run(folder, "cpu"),
         )
         _save(ranker, folder)
 
@@ -216,11 +214,8 @@ def _train_fusion(
     return train_items(
         data,
         config,
-        workdir=folder / "checkpoints",
-        seed=runtime.seed,
-        progress=runtime.progress,
+        runtime.training_run(folder),
         start=material.start,
-        device=runtime.device,
     )
 
 
@@ -234,10 +229,7 @@ def _train_encoder(
         embeddings,
         _available_from(shop, past),
         config,
-        workdir=folder / "checkpoints",
-        seed=runtime.seed,
-        progress=runtime.progress,
-        device=runtime.device,
+        runtime.training_run(folder),
     )
 
 

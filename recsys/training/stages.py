@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import torch
 from torch import nn
 
 from recsys.data.files import make_folder, whole_file
 from vision.device import Device
 from vision.squares import ReadSquare, read_square
+from vision.training.run import TrainingRun
 
 DONE = "done.json"
 KEY_LENGTH = 12  # hexadecimal digits
@@ -123,3 +125,13 @@ class Runtime:
     seed: int = 0
     progress: bool = False
     read: ReadSquare = read_square
+
+    def training_run(self, folder: Path, device: Device | None = None) -> TrainingRun:
+        """Return where a stage's network trains.
+
+        Args:
+            folder: Folder of the stage; checkpoints are kept in it, too.
+            device: Device to train on; None is that of the other networks.
+        """
+        chosen = torch.device(device or self.device)
+        return TrainingRun(folder / "checkpoints", self.seed, chosen, self.progress)

@@ -139,14 +139,15 @@ def align(
                 runtime.read
             ),
             apart,
-            config,
+            config.alignment,
+            config.fusion,
             folder,
-            device=runtime.device,
-            progress=runtime.progress,
+            runtime.training_run(folder),
+            cache_gb=config.vision.cache_gb,
         ),
     )
     aligned = load_towers(stage.folder)
-    return TrainedTowers(*aligned, load_fusion(stage.folder, aligned, config), (stage.key,))
+    return TrainedTowers(*aligned, load_fusion(stage.folder, aligned, config.fusion), (stage.key,))
 
 
 def embed(shop: ShopData, towers: TrainedTowers, runtime: Runtime) -> Material:

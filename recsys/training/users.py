@@ -1,7 +1,6 @@
 """Train the user encoder to point at what users take next."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -17,7 +16,6 @@ from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 from recsys.errors import InvalidArgumentError, TrainingError
 from recsys.models.losses import catalogue_softmax_loss, sampled_softmax_loss
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
-from recsys.training.callbacks import VALIDATION_LOSS
 from recsys.training.loop import adamw, fit
 from recsys.training.moments import (
     Moments,
@@ -27,7 +25,8 @@ from recsys.training.moments import (
     order_events,
 )
 from recsys.training.rows import Columns, EpochSampler, row_batches
-from recsys.training.run import FitSettings, TrainingRun
+from vision.training.callbacks import VALIDATION_LOSS
+from vision.training.run import FitSettings, TrainingRun
 
 START_TEMPERATURE = 0.1
 MIN_TEMPERATURE = 0.01  # a floor, as in CLIP: below it the loss follows single items
@@ -40,11 +39,7 @@ def train_users(
     item_embeddings: NDArray[np.float32],
     item_available_from_us: Ints,
     config: UserConfig,
-    *,
-    workdir: Path,
-    seed: int,
-    progress: bool,
-    device: str = "cpu",
+    run: TrainingRun,
 ) -> UserEncoder:
     """Return an encoder whose vectors rank, by dot product, the items that users take next.
 
@@ -60,10 +55,7 @@ def train_users(
         item_embeddings: Of the catalogue (N, D), unit length or zero; not trained.
         item_available_from_us: When each item came on offer, int64 (N,).
         config: Sizes and schedule.
-        workdir: Folder for checkpoints of this run; a run that was interrupted goes on from there.
-        seed: Of the weights and of what each epoch draws.
-        progress: Show a progress bar.
-        device: A torch device name.
+        run: Folder of the checkpoints, from which an interrupted run goes on, seed and device.
 
     Raises:
         TrainingError: If there is nothing to train or validate on, or the loss is not finite.
@@ -80,17 +72,17 @@ def train_users(
                 f"the interactions, got {len(values)}"
             )
     events = order_events(interactions)
-    train, validation = _split(events, config, seed)
+    train, validation = _split(events, config, run.seed)
     sampler = EpochSampler(
         lambda rng: draw_moments(train, config.histories_per_user, rng),
         int(np.minimum(np.bincount(train.users), config.histories_per_user).sum()),
-        seed=seed,
+        seed=run.seed,
     )
     batches = row_batches(sampler, config.batch_size)
     # Validation moments are numbered after those of training.
     validation_rows = range(len(train), len(train) + len(validation))
     with isolate_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         module = _UserTraining(
             events,
             (train, validation),
@@ -100,7 +92,6 @@ def train_users(
             n_steps=config.epochs * len(batches),
         )
     settings = FitSettings(config.epochs, config.patience, "best", config.precision)
-    run = TrainingRun(workdir, seed, torch.device(device), progress)
     fit(module, batches, row_batches(validation_rows, config.batch_size), settings, run)
     return module.encoder
 

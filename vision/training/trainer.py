@@ -65,7 +65,7 @@ def build_trainer(
         callbacks = [*callbacks, LearningRateMonitor("epoch")]
     return Trainer(
         accelerator=run.device.type,
-        devices=processes_here(),
+        devices=processes_here() if run.device.index is None else [run.device.index],
         num_nodes=shard.world_size // processes_here(),
         strategy=_build_strategy(run.device) if shard.world_size > 1 else "auto",
         # Its conversion loses activations; see ``shared_norms``.

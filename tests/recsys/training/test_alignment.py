@@ -8,17 +8,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from recsys.config import AlignmentConfig, DataConfig, FusionConfig, TrainConfig
+from recsys.config import AlignmentConfig, FusionConfig
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.training.alignment import Towers, align, align_towers, load_fusion, load_towers
-from recsys.training.callbacks import build_callbacks
-from recsys.training.run import TrainingRun
 from recsys.training.samples import Captioned
 from text.config import TextConfig
 from text.networks.build import build_encoder
 from vision.dataset import Samples
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
+from vision.training.callbacks import build_callbacks
+from vision.training.run import TrainingRun
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 30), "blue": (30, 30, 200), "grey": (128,) * 3}
 TITLES = [f"{colour} {thing}" for colour in COLOURS for thing in ("mug", "jug")]
@@ -158,20 +158,17 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
 def test_what_a_stage_leaves_finds_the_picture_of_a_title(
     captioned: Captioned, tmp_path: Path
 ) -> None:
-    chosen = TrainConfig(
-        data=DataConfig(items="items.parquet"),
-        alignment=config(epochs=30),
-        fusion=FusionConfig(dim=16, hidden=16, dropout=0.1),
-    )
+    sizes = FusionConfig(dim=16, hidden=16, dropout=0.1)
+    run = TrainingRun(tmp_path / "checkpoints", 0, torch.device("cpu"))
     trained = towers()
     assert found(captioned, trained, fusion()) < 0.5
-    align_towers(captioned, trained, chosen, tmp_path, device="cpu", progress=False)
+    align_towers(captioned, trained, config(epochs=30), sizes, tmp_path, run)
     loaded = load_towers(tmp_path)
     for one, other, material in zip(
         loaded, trained, (captioned.pictures.images, captioned.texts), strict=True
     ):
         np.testing.assert_allclose(one.embed(material), other.embed(material), atol=1e-6)
-    assert found(captioned, loaded, load_fusion(tmp_path, loaded, chosen)) > 0.9
+    assert found(captioned, loaded, load_fusion(tmp_path, loaded, sizes)) > 0.9
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from recsys.config import FusionConfig
 from recsys.errors import TrainingError
 from recsys.models.fusion import ItemFusion
 from recsys.training.items import ItemClasses, ItemPhotos, ItemTrainingData, train_items
+from vision.training.run import TrainingRun
 
 N_ITEMS, LATENT = 128, 6
 CAUSES = np.random.default_rng(5).normal(size=(N_ITEMS, LATENT))
@@ -49,10 +50,14 @@ def data(**changes: Any) -> ItemTrainingData:
     )
 
 
+def run_in(folder: Path, seed: int = 0) -> TrainingRun:
+    return TrainingRun(folder, seed, torch.device("cpu"))
+
+
 def fitted(
     folder: Path, material: ItemTrainingData, chosen: FusionConfig, seed: int = 0
 ) -> ItemFusion:
-    return train_items(material, chosen, workdir=folder, seed=seed, progress=False)
+    return train_items(material, chosen, run_in(folder, seed))
 
 
 def weights(fusion: ItemFusion) -> Tensor:
@@ -90,9 +95,7 @@ def test_words_and_pictures_of_an_item_find_each_other(tmp_path: Path) -> None:
 def test_training_goes_on_from_a_fusion_that_is_given(tmp_path: Path) -> None:
     material = data()
     start = fitted(tmp_path / "start", material, config(view_weight=1.0, epochs=8))
-    nothing_learned = train_items(
-        material, config(), workdir=tmp_path / "on", seed=1, progress=False, start=start
-    )
+    nothing_learned = train_items(material, config(), run_in(tmp_path / "on", 1), start=start)
     assert torch.equal(weights(nothing_learned), weights(start))
     after = views(nothing_learned, material)
     assert hit_rate(after["text"], after["image"]) > 0.9  # its scale is kept, too
@@ -101,7 +104,7 @@ def test_training_goes_on_from_a_fusion_that_is_given(tmp_path: Path) -> None:
 def test_a_start_of_other_modalities_is_an_error(tmp_path: Path) -> None:
     other = ItemFusion({"text": 7}, dim=8, hidden=8)
     with pytest.raises(ValueError, match=r"start must fuse \{'text': 7, 'image': 9\}, got"):
-        train_items(data(), config(), workdir=tmp_path, seed=0, progress=False, start=other)
+        train_items(data(), config(), run_in(tmp_path), start=other)
 
 
 def test_photos_find_their_items(tmp_path: Path) -> None:

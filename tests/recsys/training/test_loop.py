@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import TrainingError
-from recsys.training.callbacks import VALIDATION_LOSS
 from recsys.training.loop import adamw, fit
 from recsys.training.rows import Columns, EpochSampler, row_batches
-from recsys.training.run import FitSettings, TrainingRun
+from vision.training.callbacks import VALIDATION_LOSS
+from vision.training.run import FitSettings, TrainingRun
 
 N_ROWS = 24
 EPOCHS = 4

@@ -22,6 +22,7 @@ from recsys.training.ranking import (
     sample_examples,
     train_ranker,
 )
+from vision.training.run import TrainingRun
 
 DAY = MICROSECONDS_PER_DAY
 CUT = 1_000 * DAY
@@ -200,7 +201,7 @@ def fitted(
         RankingExamples(examples.features[part], examples.relevance[part])
         for part in (slice(0, 15), slice(15, None))
     ]
-    return train_ranker(parts, validation, config, workdir=folder, seed=seed, progress=False)
+    return train_ranker(parts, validation, config, TrainingRun(folder, seed, torch.device("cpu")))
 
 
 def hit_rate(ranker: Ranker, examples: RankingExamples) -> float:
@@ -235,7 +236,9 @@ def test_cuts_with_fewer_candidates_are_learned_from_as_they_are(tmp_path: Path)
     validation = planted(9, told_by=("popularity",))
     many, few = planted(0, told_by=("popularity",)), planted(1, told_by=("popularity",))
     few = RankingExamples(few.features[:, :7], few.relevance[:, :7])
-    ranker = train_ranker([many, few], validation, config, workdir=tmp_path, seed=0, progress=False)
+    ranker = train_ranker(
+        [many, few], validation, config, TrainingRun(tmp_path, 0, torch.device("cpu"))
+    )
     flat = torch.cat([one.features.reshape(-1, len(FEATURES)) for one in (many, few)])
     torch.testing.assert_close(ranker.mean, flat.mean(dim=0))
     # Candidates that nobody has, whatever they look like, are in no list.

@@ -11,6 +11,8 @@ from recsys.errors import TrainingError
 from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.scoring import encode_users
 from recsys.training.users import train_users
+from vision.precision import resolve_precision
+from vision.training.run import TrainingRun
 
 DAY = MICROSECONDS_PER_DAY
 NOW = 400 * DAY
@@ -75,6 +77,10 @@ def faithful(*, n_events: int = 8, kind: int = 0) -> Interactions:
     return interactions(events)
 
 
+def run_in(folder: Path, seed: int = 0) -> TrainingRun:
+    return TrainingRun(folder, seed, torch.device("cpu"))
+
+
 def fitted(
     folder: Path,
     past: Interactions,
@@ -83,9 +89,7 @@ def fitted(
     available: np.ndarray = ALWAYS,
     seed: int = 0,
 ) -> UserEncoder:
-    return train_users(
-        past, embeddings(), available, config, workdir=folder, seed=seed, progress=False
-    )
+    return train_users(past, embeddings(), available, config, run_in(folder, seed))
 
 
 def weights(encoder: UserEncoder) -> torch.Tensor:
@@ -268,6 +272,15 @@ def test_an_encoder_is_fitted_to_the_scale_of_the_catalogue(tmp_path: Path) -> N
     torch.testing.assert_close(encoder.taste.mean, torch.from_numpy(embeddings().mean(axis=0)))
 
 
+def test_automatic_precision_is_that_of_the_processor(tmp_path: Path) -> None:
+    chosen = str(resolve_precision("auto", torch.device("cpu")))
+    one, other = (
+        weights(fitted(tmp_path / name, faithful(), changed(epochs=1, precision=name)))
+        for name in ("auto", chosen)
+    )
+    assert torch.equal(one, other)
+
+
 def test_events_all_at_one_time_are_an_error(tmp_path: Path) -> None:
     past = interactions([(DAY, user, user % N_ITEMS, 0) for user in range(5)])
     with pytest.raises(TrainingError, match=r"events at two times or more.*got 1 in 5 events"):
@@ -287,4 +300,4 @@ def test_arrays_of_another_catalogue_are_an_error(name: str, tmp_path: Path) -> 
     else:
         available = available[1:]
     with pytest.raises(ValueError, match=f"item {name} must have one row for each of the 40 .*39"):
-        train_users(faithful(), table, available, CONFIG, workdir=tmp_path, seed=0, progress=False)
+        train_users(faithful(), table, available, CONFIG, run_in(tmp_path))

@@ -1,11 +1,11 @@
-"""Seeds of steps; vision and text have copies of this file."""
+"""Seeds of steps; text has a copy of this file."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from recsys.training.seeds import Reseed, seed_generators, step_seed
+from vision.training.seeds import Reseed, seed_generators, step_seed
 
 
 def test_every_run_step_and_stream_draws_differently() -> None:

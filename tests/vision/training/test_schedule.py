@@ -1,4 +1,4 @@
-"""Optimiser and learning rate; vision and text have copies of this file."""
+"""Optimiser and learning rate; text has a copy of this file."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from recsys.training.schedule import build_adamw, with_schedule
+from vision.training.schedule import build_adamw, with_schedule
 
 PEAK = 0.5
 

@@ -1,4 +1,4 @@
-"""Callbacks of a run; vision and text have copies of this file."""
+"""Callbacks of a run; text has a copy of this file."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +8,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from recsys.errors import TrainingError
-from recsys.training.callbacks import VALIDATION_LOSS, FiniteLoss, build_callbacks
-from recsys.training.run import FitSettings, TrainingRun
+from vision.errors import TrainingError
+from vision.training.callbacks import VALIDATION_LOSS, FiniteLoss, build_callbacks
+from vision.training.run import FitSettings, TrainingRun
 
 RUN = TrainingRun(Path("never-made"), 0, torch.device("cpu"))
 

@@ -46,31 +46,32 @@ def finetune(
     progress: bool = False,
     device: Device = "auto",
 ) -> FinetuneResult:
-    """Return an encoder trained on the samples, or as it was built where ``epochs`` is 0.
+    """Return an encoder trained on the samples, or as it was built if ``epochs`` is 0.
 
-    The encoder learns to find each text by a few of its words, by words of its category and by a
-    text that goes with it, and the classes of the targets.
+    The encoder learns to find each text by a few of its words, by words of its category and by
+    texts that go with it. It also learns the classes of the targets.
 
-    The state is kept in ``workdir/last.ckpt``; where one of the same samples, configuration and
-    seed is found, training goes on from it and ends as if it had not been interrupted. On one
-    machine with one number of threads, equal arguments give equal results.
+    The state of training is kept in ``workdir/last.ckpt``. If the folder has a checkpoint of the
+    same samples, configuration and seed, training is resumed from it, with the same result as
+    without the interruption. On one machine with one number of threads, equal arguments give equal
+    results.
 
     Args:
         samples: Texts to learn from, with any number of targets.
         config: Encoder, schedule and objectives.
         validation: Texts to measure after every epoch, with the same classes.
-        workdir: Folder for checkpoints; made if it is not there, the caller's to delete.
-        seed: Random seed of new weights and of every draw.
-        progress: Whether Lightning's progress bar is shown.
-        device: Device to compute on; auto is CUDA where there is a card, else the processor.
+        workdir: Folder for checkpoints; it is created, and never deleted.
+        seed: Random seed of the run.
+        progress: Whether to show Lightning's progress bar.
+        device: Device to compute on; auto is CUDA if there is a card, else the processor.
 
     Raises:
-        InvalidArgumentError: If no loss has anything to learn from, the validation samples have
-            other classes, or what of the checkpoint is to learn does not fit it.
-        TrainingError: If the loss is not finite, or workdir holds the checkpoint of another run.
-        WeightsError: If the named checkpoint is not on this machine.
-        CheckpointError: If it cannot be used.
-        MissingExtraError: If low-rank updates are wanted and peft is not installed.
+        InvalidArgumentError: If the samples have nothing that a loss learns from, or the validation
+            samples, the targets or the trained layers of the checkpoint do not fit.
+        TrainingError: If the loss is not finite, or workdir has the checkpoint of another run.
+        WeightsError: If the configured checkpoint is not on this machine.
+        CheckpointError: If the configured checkpoint cannot be used.
+        MissingExtraError: If low-rank updates are configured, but peft is not installed.
     """
     _check(samples, config, validation)
     run = TrainingRun(
@@ -80,7 +81,7 @@ def finetune(
         device=_resolve_device(device),
         progress=progress,
     )
-    # Dropout draws from torch's global generator, which is handed back as it was found.
+    # Dropout draws from torch's global generator, whose state is restored afterwards.
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(seed)
         encoder = build_encoder(config, [*samples.texts, *samples.category_texts], seed=seed)
@@ -165,7 +166,7 @@ def _names(samples: Samples) -> list[tuple[str, list[str]]]:
 
 
 def _resolve_device(device: Device) -> torch.device:
-    """Return the device; ``auto`` is CUDA where there is a card, else the processor."""
+    """Return the device; ``auto`` is CUDA if there is a card, else the processor."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
@@ -174,7 +175,7 @@ def _resolve_device(device: Device) -> torch.device:
 def _fingerprint(
     samples: Samples, validation: Samples | None, config: TextConfig, seed: int
 ) -> str:
-    """Return a digest of what a run depends on, so that no other run is continued by mistake."""
+    """Return a digest of everything that a run depends on, so that no other run is resumed."""
     digest = hashlib.sha256(f"{config.model_dump_json()} {seed}".encode())
     for part in (samples, validation):
         if part is not None:
@@ -186,7 +187,7 @@ def _fingerprint(
 
 
 def _fit(learner: Learner, data: _Data, settings: FitSettings, run: TrainingRun) -> int:
-    """Train what is left to train, and return the number of epochs in all."""
+    """Train, from the last checkpoint if there is one, and return the number of epochs."""
     size = learner.config.batch_size
     return fit(
         learner,
@@ -200,7 +201,7 @@ def _fit(learner: Learner, data: _Data, settings: FitSettings, run: TrainingRun)
 def _validate(
     learner: Learner, data: _Data, settings: FitSettings, run: TrainingRun
 ) -> dict[str, float]:
-    """Return the metrics of the weights that are kept: the last, or those of the best epoch."""
+    """Return the validation metrics of the weights that the run keeps."""
     if data.validation is None:
         return {}
     trainer = build_trainer(settings, replace(run, progress=False), [])

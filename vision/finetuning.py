@@ -59,28 +59,30 @@ def finetune(
 ) -> FinetuneResult:
     """Return a tower trained on the samples.
 
-    The state is kept in ``workdir/last.ckpt``; where one of the same samples, configuration and
-    seed is found, training goes on from it and ends as if it had not been interrupted. On one
-    machine with one number of threads, equal arguments give equal results.
+    The state of training is kept in ``workdir/last.ckpt``. If the folder has a checkpoint of the
+    same samples, configuration and seed, training is resumed from it, with the same result as
+    without the interruption. On one machine with one number of threads, equal arguments give equal
+    results.
 
-    Under ``torchrun`` the processes share every batch, and the result is that of one process for
-    backbones without batch normalisation; with it, statistics are those of a process's own share
-    on processors, and of the whole batch on cards. Mixing and dropout draw for each process.
+    Processes that ``torchrun`` starts share every batch, with the same result as one process if the
+    backbone has no batch norms. Batch norms see the whole batch on CUDA cards, but only the rows of
+    their process on processors. Each process draws its own mixing and dropout.
 
     Args:
         samples: Pictures and labels to learn from; unreadable pictures are left out and reported.
         config: Backbone, schedule and regularisation.
         validation: Pictures to measure after every epoch, with the same classes.
-        workdir: Folder for checkpoints; made if it is not there, the caller's to delete.
-        seed: Random seed of the weights and of every draw.
-        progress: Whether Lightning's progress bar is shown.
-        device: Device to compute on; auto is CUDA where there is a card, else the processor.
+        workdir: Folder for checkpoints; it is created, and never deleted.
+        seed: Random seed of the run.
+        progress: Whether to show Lightning's progress bar.
+        device: Device to compute on; auto is CUDA if there is a card, else the processor.
 
     Raises:
-        InvalidArgumentError: If there is no target, or the validation samples have other classes.
-        TrainingError: If no picture can be read, the loss is not finite, or workdir holds the
-            checkpoint of another run.
-        WeightsError: If named weights are not on this machine.
+        InvalidArgumentError: If the samples have no targets, or the configuration or the validation
+            samples do not fit them.
+        TrainingError: If fewer than two pictures can be read, the loss is not finite, or workdir
+            has the checkpoint of another run.
+        WeightsError: If the configured weights are not on this machine.
     """
     run = TrainingRun(workdir, seed, resolve_device(device), progress)
     return finetune_run(samples, config, run, validation=validation)
@@ -94,14 +96,17 @@ def finetune_run(
     validation: Samples | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> FinetuneResult:
-    """Return what :func:`finetune` returns, with Lightning callbacks of the caller.
+    """Return the result of :func:`finetune` on a run, with Lightning callbacks of the caller.
 
     Args:
         samples: Pictures and labels to learn from.
         config: Backbone, schedule and regularisation.
-        run: Where to train, and the seed; its fingerprint is computed here.
+        run: Folder of the checkpoints, seed and device; the fingerprint is computed here.
         validation: Pictures to measure after every epoch, with the same classes.
-        callbacks: Callbacks that run before each epoch's checkpoint; they may stop the run.
+        callbacks: Callbacks that are called before each epoch's checkpoint; they may stop the run.
+
+    Raises:
+        VisionError: For the same reasons as :func:`finetune`.
     """
     _check(samples, config, validation)
     run.workdir.mkdir(parents=True, exist_ok=True)
@@ -134,9 +139,9 @@ def build_tower(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> V
         config: Backbone and its weights; random weights are drawn from torch's generator.
 
     Raises:
-        InvalidArgumentError: If there is no such network, or it does not read pictures of the sizes
-            asked.
-        WeightsError: If named weights are not on this machine.
+        InvalidArgumentError: If the network is unknown, or cannot read pictures of the configured
+            sizes.
+        WeightsError: If the configured weights are not on this machine.
     """
     backbone = build_backbone(
         config.backbone,
@@ -182,7 +187,7 @@ def _names(samples: Samples) -> list[tuple[str, list[str]]]:
 
 
 def _pretrained(samples: Samples, config: VisionConfig, run: TrainingRun) -> VisionConfig:
-    """Return the configuration that starts from what was learned from all pictures alone."""
+    """Return the configuration with weights pretrained on all pictures, without their labels."""
     result = pretrain(
         [*samples.images, *samples.unlabelled],
         config,
@@ -196,7 +201,7 @@ def _pretrained(samples: Samples, config: VisionConfig, run: TrainingRun) -> Vis
 
 
 def _prepared(tower: VisionTower, config: VisionConfig) -> VisionTower:
-    """Return the tower with low-rank updates and recomputation where the configuration says so."""
+    """Return the tower with low-rank updates and recomputation, as far as configured."""
     if config.recompute:
         enable_recompute(tower.backbone)
     if config.transfer.lora_rank:
@@ -208,7 +213,7 @@ def _prepared(tower: VisionTower, config: VisionConfig) -> VisionTower:
 def _fingerprint(
     samples: Samples, validation: Samples | None, config: VisionConfig, seed: int
 ) -> str:
-    """Return a digest of what a run depends on, so that no other run is continued by mistake."""
+    """Return a digest of everything that a run depends on, so that no other run is resumed."""
     described = config.model_dump_json(exclude={"tracking", "cache_gb"})
     digest = hashlib.sha256(f"{described} {seed}".encode())
     for part in (samples, validation):
@@ -236,7 +241,7 @@ def _build_learner(
 def _fit(
     learner: Learner, data: TrainingData, run: TrainingRun, callbacks: Sequence[Callback]
 ) -> int:
-    """Train what the last checkpoint leaves to train and return the number of epochs in all."""
+    """Train, from the last checkpoint if there is one, and return the number of epochs."""
     config, shard = learner.config, learner.shard
     settings = fit_settings(config)
     found = read_last(run)
@@ -256,7 +261,7 @@ def _fit(
                 ckpt_path=None if found is None else run.checkpoint("last"),
                 weights_only=True,  # a checkpoint is data: no object in it is executed
             )
-    # The checkpoint's weights are the averaged ones where there is an average.
+    # With averaging, a checkpoint has the averaged weights.
     return load_kept(learner, settings, run)
 
 
@@ -273,7 +278,7 @@ def _batches(
 
 
 def _validate(learner: Learner, data: TrainingData, run: TrainingRun) -> dict[str, float]:
-    """Return the metrics of the weights that are kept: averaged, or those of the best epoch."""
+    """Return the validation metrics of the weights that the run keeps."""
     if data.validation is None:
         return {}
     settings = fit_settings(learner.config)

@@ -30,7 +30,7 @@ from vision.transforms import Preprocess
 logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
-# A spread at which projections hardly tell pictures apart; healthy runs end far above it.
+# Below this spread, the projections of different pictures hardly differ. Good runs end far above.
 COLLAPSED = 0.1
 
 
@@ -38,8 +38,8 @@ class PretrainResult(NamedTuple):
     """A pretrained backbone's folder and how the run went."""
 
     folder: Path  # what VisionConfig.pretrained may name
-    losses: tuple[float, ...]  # mean of every epoch
-    spread: tuple[float, ...]  # of projections, mean of every epoch: 1 to all sides, 0 collapsed
+    losses: tuple[float, ...]  # mean loss of every epoch
+    spread: tuple[float, ...]  # mean spread of the projections in every epoch; 0 has collapsed
     epochs: int
     rejected: tuple[Rejected, ...]  # pictures that could not be read
 
@@ -54,31 +54,33 @@ def pretrain(
     progress: bool = False,
     device: Device = "auto",
 ) -> PretrainResult:
-    """Return the folder of a backbone that was trained on the pictures alone.
+    """Return the folder of a backbone that was trained on pictures without labels.
 
-    ``config.pretraining`` says how; the configuration's backbone, pretrained, size, drop_path,
-    precision, gradient_clip, cache_gb and tracking are used as in fine-tuning. The weights are
-    written to ``workdir/backbone``; training with ``pretrained`` set to that folder starts there.
+    The table ``config.pretraining`` has the method and schedule. The configuration's backbone,
+    pretrained, size, drop_path, precision, gradient_clip, cache_gb and tracking are used as in
+    fine-tuning. The weights are written to ``workdir/backbone``. To fine-tune them, set
+    ``pretrained`` to that folder.
 
-    The state is kept in ``workdir/last.ckpt``; where one of the same pictures, configuration and
-    seed is found, training goes on from it and ends as if it had not been interrupted. The result
-    is a function of the arguments on one machine with one number of threads.
+    The state of training is kept in ``workdir/last.ckpt``. If the folder has a checkpoint of the
+    same pictures, configuration and seed, training is resumed from it, with the same result as
+    without the interruption. On one machine with one number of threads, equal arguments give equal
+    results.
 
     Args:
         images: Picture files; unreadable ones are left out and reported.
         config: Backbone and pretraining.
-        workdir: Folder for checkpoints and weights; made if it is not there, and another than that
-            of fine-tuning.
-        seed: Seed of the weights and of every draw.
+        workdir: Folder for checkpoints and weights, which is created; not that of fine-tuning.
+        seed: Random seed of the run.
         root: Folder that every picture must be in; images are then relative to it.
-        progress: Show Lightning's progress bar.
-        device: Where to compute; auto is CUDA where there is a card, else the processor.
+        progress: Whether to show Lightning's progress bar.
+        device: Device to compute on; auto is CUDA if there is a card, else the processor.
 
     Raises:
-        InvalidArgumentError: If the configuration has no pretraining.
+        InvalidArgumentError: If the configuration has no table ``pretraining``, or several
+            processes train together.
         TrainingError: If fewer than two pictures can be read, the loss is not finite, or workdir
-            holds the checkpoint of another run.
-        WeightsError: If named weights are not on this machine.
+            has the checkpoint of another run.
+        WeightsError: If the configured weights are not on this machine.
     """
     plan = config.pretraining
     if plan is None:
@@ -91,8 +93,8 @@ def pretrain(
     side = plan.size or config.train_size or config.size
     fingerprint = _fingerprint(images, config, side, seed)
     run = TrainingRun(workdir, seed, resolve_device(device), progress, fingerprint)
-    # Weights, dropout and stochastic depth draw from torch's global generator, which is handed
-    # back as it was found.
+    # Weights, dropout and stochastic depth draw from torch's global generator, whose state is
+    # restored afterwards.
     with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
         torch.manual_seed(seed)
         backbone = build_backbone(
@@ -132,7 +134,7 @@ def _decode(
     progress: bool,
     cleanup: contextlib.ExitStack,
 ) -> PictureSet:
-    """Return decoded pictures, in memory or, beyond cache_gb, in a file removed by cleanup."""
+    """Return decoded pictures, in memory, or in a temporary file if they take over cache_gb."""
     stored = stored_preprocess(views, views.size)
     spill = None
     if 3 * len(samples) * stored.size**2 > cache_gb * 1e9:
@@ -145,7 +147,7 @@ def _decode(
 
 
 def _fingerprint(images: Sequence[Path], config: VisionConfig, side: int, seed: int) -> str:
-    """Return a digest of what a run depends on, so that no other run is continued by mistake."""
+    """Return a digest of everything that a run depends on, so that no other run is resumed."""
     fields = {"backbone", "pretrained", "size", "drop_path", "precision", "gradient_clip"}
     described = config.model_dump_json(include={*fields, "pretraining"})
     names = [str(image) for image in images]
@@ -155,7 +157,7 @@ def _fingerprint(images: Sequence[Path], config: VisionConfig, side: int, seed: 
 def _fit(
     learner: SelfSupervised, pictures: PictureSet, config: VisionConfig, run: TrainingRun
 ) -> None:
-    """Train what the last checkpoint leaves to train and load the weights at the end."""
+    """Train, from the last checkpoint if there is one, and load the final weights."""
     plan = learner.config
     settings = FitSettings(
         epochs=plan.epochs, precision=config.precision, gradient_clip=config.gradient_clip
@@ -178,8 +180,8 @@ def _fit(
 
 
 def _write(backbone: Backbone, folder: Path) -> Path:
-    """Write the network's weights where build_backbone looks for them, all or nothing."""
-    # transformers reads its own network's names, without those of the module around it.
+    """Write the network's weights completely or not at all, where build_backbone reads them."""
+    # transformers expects the names of its own network, without our module around it.
     inner = backbone.spec.architecture is not None
     network = backbone.network.get_submodule("network") if inner else backbone.network
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Train towers and fusion together, so that a picture and the title of its item are near."""
+"""Train both towers and a fusion together, so that pictures and titles of an item meet."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,15 +34,15 @@ from vision.training.run import FitSettings, TrainingRun
 from vision.training.schedule import with_schedule
 from vision.training.seeds import step_seed
 
-# CLIP's: above it one right answer outweighs all else, and training becomes unstable.
+# The limit that CLIP uses: below it, training becomes unstable.
 MIN_TEMPERATURE = 0.01
 
-SCALE_SAMPLE = 1_024  # pictures with texts from which the fusion takes mean and deviation
-VISION, TEXT, FUSION = "vision", "text", "fusion.safetensors"  # what a stage leaves
+SCALE_SAMPLE = 1_024  # pictures with texts to compute the fusion's mean and deviation from
+VISION, TEXT, FUSION = "vision", "text", "fusion.safetensors"  # in the stage's folder
 
 
 class Towers(NamedTuple):
-    """What looks at pictures and what reads texts."""
+    """The vision tower and the text encoder of one shop."""
 
     vision: VisionTower
     text: TextEncoder
@@ -109,27 +109,28 @@ def align(
     *,
     cache_gb: float = 4.0,
 ) -> None:
-    """Train towers and fusion in place: a picture and the text of its item, alone, meet.
+    """Train towers and fusion in place: a picture's embedding comes near that of its text.
 
-    CLIP (Radford et al., 2021, https://arxiv.org/abs/2103.00020) from towers that have learned
-    classes and words on their own already. Differs in that items with the same text are no
-    negatives of each other, that words are left out at random, and that the vision tower's
-    classifiers go on learning, so that they still fit their backbone afterwards. The two meet in
-    the item space itself, as the fusion makes it of one modality; what it makes of both is left to
-    :func:`recsys.training.items.train_items`, which starts there.
+    Contrastive learning as in CLIP (Radford et al., 2021, https://arxiv.org/abs/2103.00020), from
+    towers that have already learned classes and words. It differs in three ways. Items with the
+    same text are not negatives of each other. Words are left out at random. The classifiers of the
+    vision tower go on learning, so that they still fit their backbone. Pictures and texts are
+    compared in the item space, each fused alone. How to fuse both is learned afterwards by
+    :func:`recsys.training.items.train_items`, which starts from this fusion.
 
     Args:
-        captioned: What to learn from.
-        towers: In evaluation mode and on the processor afterwards, as is the fusion.
-        fusion: Untrained, of the modalities "image" and "text".
+        captioned: Pictures to learn from, each with its item's text.
+        towers: Towers to train; they end in evaluation mode on the processor, as the fusion does.
+        fusion: Untrained fusion of the modalities "image" and "text".
         config: Schedule and weights of the losses.
-        run: Folder of the checkpoints, from which an interrupted run goes on, seed and device.
-        cache_gb: Memory in GB for decoded pictures. More are kept in a file in the run's folder.
+        run: Folder of the checkpoints, seed and device. An interrupted run is resumed from it.
+        cache_gb: Memory in GB for decoded pictures; more are kept in a file in the run's folder.
 
     Raises:
-        InvalidArgumentError: If the lengths disagree, there are fewer than two pictures, or the
-            labels are not of the tower's classes.
-        TrainingError: If no picture can be read or the loss is not finite.
+        InvalidArgumentError: If there is not one text and group for each picture, there are fewer
+            than two pictures, or their classes are not those of the tower.
+        TrainingError: If no picture can be read, the loss is not finite, or the checkpoint is
+            damaged or of another run.
     """
     _check(captioned, towers.vision)
     with _decoded(captioned.pictures, towers.vision, config, run, cache_gb) as pictures:
@@ -146,7 +147,7 @@ def _decoded(
     run: TrainingRun,
     cache_gb: float,
 ) -> Iterator[PictureSet]:
-    """Yield decoded pictures, in memory or, beyond cache_gb, in a file that is then removed."""
+    """Yield decoded pictures, in memory, or in a temporary file if they take over cache_gb."""
     stored = stored_preprocess(tower.preprocess, config.train_size or tower.preprocess.size)
     spill = None
     if 3 * len(samples) * stored.size**2 > cache_gb * 1e9:
@@ -175,7 +176,7 @@ def _fit(
         per_epoch * batch_size,
         seed=run.seed,
     )
-    batches = DataLoader(pictures, batch_size=batch_size, sampler=sampler, collate_fn=_as_is)
+    batches = DataLoader(pictures, batch_size=batch_size, sampler=sampler, collate_fn=_keep_batch)
     module = _Alignment(
         towers, fusion, captioned, config, seed=run.seed, n_steps=config.epochs * per_epoch
     )
@@ -186,7 +187,7 @@ def _fit(
 
 
 class _Alignment(L.LightningModule):
-    """The losses of :func:`align` on batches of pictures."""
+    """Lightning module of :func:`align`; a batch holds pictures."""
 
     groups: Tensor
 
@@ -211,7 +212,7 @@ class _Alignment(L.LightningModule):
 
     @torch.inference_mode()
     def fit_scale(self, batch: Batch) -> None:
-        """Let the fusion standardise its inputs by what the towers make of a batch now."""
+        """Set the scale of the fusion's inputs from the towers' embeddings of a batch."""
         pictures = augment(
             batch.pictures,
             batch.aspects,
@@ -228,7 +229,7 @@ class _Alignment(L.LightningModule):
         self.fusion.fit_scale(embeddings, torch.ones(len(texts), 2, dtype=torch.bool))
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with one rate for the vision tower and one for all else."""
+        """Return AdamW with one learning rate for the vision tower and one for everything else."""
         config = self.config
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, weight in self.named_parameters():
@@ -277,7 +278,7 @@ class _Alignment(L.LightningModule):
         return loss
 
     def _embed_texts(self, rows: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return the encoder's embeddings (B, D_text) of texts that lack some of their words."""
+        """Return the encoder's embeddings (B, D_text) of texts with some words left out."""
         texts = [self.texts[row] for row in rows.tolist()]
         kept = [_without_some(text, self.config.word_dropout, rng) for text in texts]
         ids, mask = pad(kept, self.encoder.pad_id)
@@ -286,13 +287,13 @@ class _Alignment(L.LightningModule):
 
 
 def _without_some(text: TokenizedText, share: float, rng: np.random.Generator) -> list[int]:
-    """Return token ids of a text without a random share of its words, but for the last one."""
+    """Return the token ids of a text with a share of its words left out, but never all words."""
     kept = np.flatnonzero(rng.random(len(text.words)) >= share)
     return text.ids(kept.tolist() if len(kept) else None)
 
 
 def _heads_loss(logits: Mapping[str, Tensor], targets: Tensor) -> Tensor:
-    """Return the mean over targets of the cross-entropy of known labels, a scalar."""
+    """Return the cross-entropy of the known labels, averaged over the targets, a scalar."""
     losses = []
     for column, values in enumerate(logits.values()):
         labels = targets[:, column]
@@ -302,8 +303,8 @@ def _heads_loss(logits: Mapping[str, Tensor], targets: Tensor) -> Tensor:
     return torch.stack(losses).mean() if losses else targets.new_zeros((), dtype=torch.float32)
 
 
-def _as_is(batch: Any) -> Batch:
-    """Return what the picture set gave: it answers with batches, not with pictures to collate."""
+def _keep_batch(batch: Any) -> Batch:
+    """Return the batch unchanged: the picture set returns whole batches."""
     whole: Batch = batch
     return whole
 

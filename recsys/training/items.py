@@ -24,7 +24,7 @@ from recsys.training.rows import Columns, EpochSampler, row_batches
 from vision.training.run import FitSettings, TrainingRun
 
 IMAGE = "image"  # the modality that photos have
-MIN_EPOCH = 1_024  # rows; a smaller catalogue is passed over several times in one epoch
+MIN_EPOCH = 1_024  # rows; one epoch of a smaller catalogue is several passes over it
 HEAD_TEMPERATURE = 0.1
 
 
@@ -56,17 +56,19 @@ class ItemPhotos:
 
 @dataclass(frozen=True)
 class ItemTrainingData:
-    """What the fusion learns from; rows are the catalogue's.
+    """What the fusion learns from, in the order of the catalogue's N items.
+
+    A part that is None leaves its loss out.
 
     Args:
-        modalities: Tower embeddings (N, D_m) by modality; rows of absent ones are ignored.
+        modalities: Tower embeddings (N, D_m) by modality; rows of absent modalities are ignored.
         present: Which modalities each item has, bool (N, M), in the order of ``modalities``.
-        title_groups: Number of each item's title, int64 (N,); items of one title are never
+        title_groups: Number of each item's title, int64 (N,); items of the same title are never
             negatives of each other.
-        classes: Class labels for the heads, or None.
-        pairs: Rows of two items that the same users take, int64 (P, 2), in either order, or None.
-        photos: Customers' photos, or None.
-        teacher: Embeddings of another model (N, D_t), zeros where it has none, or None.
+        classes: Class labels of the items.
+        pairs: Pairs of rows of items that the same users take, int64 (P, 2), in either order.
+        photos: Customers' photos of the items.
+        teacher: Embeddings by another model (N, D_t), zeros for items that it does not have.
     """
 
     modalities: Mapping[str, Floats]
@@ -95,25 +97,27 @@ def train_items(
 ) -> ItemFusion:
     """Return a fusion trained on the items that have at least one modality.
 
-    The weighted sum of six losses, each left out where the data have nothing for it. Contrast
-    between the views of an item, and between photo and item, makes words and photos find items.
-    Alone it would forget what only one modality knows, such as a brand or a colour, so that linear
-    decoders of each modality's input and class heads keep both in the fused embedding. Contrast
-    between items that the same users take adds taste, and a teacher adds its similarities. Modality
-    dropout: these losses sometimes see an item with one modality removed. The temperature is fixed:
-    on a small catalogue a learned one falls until only the one right item is near, and similarity
-    has no degrees any more.
+    The loss is a weighted sum of six, each left out if there are no data for it. Contrast between
+    the views of an item, and between photo and item, makes words and photos find items. By itself
+    it would lose what only one modality knows, such as a brand or a colour. Linear decoders of each
+    modality's input, and class heads, keep that in the fused embedding. Contrast between items that
+    the same users take adds taste, and a teacher adds its similarities. Modality dropout: these
+    losses sometimes see an item with one modality removed. The temperature is fixed, because on a
+    small catalogue a learned temperature falls until only the right item is near, and similarities
+    lose their degrees.
 
     Args:
         data: Embeddings, labels, pairs, photos and teacher of the items.
         config: Sizes, loss weights and schedule.
-        run: Folder of the checkpoints, from which an interrupted run goes on, seed and device.
+        run: Folder of the checkpoints, seed and device. An interrupted run is resumed from it.
         start: Fusion whose weights training begins with, built from ``config`` for the same
             modalities in the same order; None draws random weights.
 
     Raises:
-        TrainingError: If fewer than two items have a modality, or the loss is not finite.
-        InvalidArgumentError: If the arrays disagree.
+        TrainingError: If fewer than two items have a modality, the loss is not finite, or the
+            checkpoint is damaged or of another run.
+        InvalidArgumentError: If the arrays have shapes or rows that do not fit each other, or
+            ``start`` fuses other modalities.
     """
     _check(data)
     if start is not None and list(start.dims.items()) != list(data.dims.items()):
@@ -137,7 +141,7 @@ def train_items(
 
 
 def _sampler(rows: Ints, batch_size: int, *, n_photos: int, seed: int) -> EpochSampler:
-    """Return whole batches without repeated items, long enough to meet every photo about once."""
+    """Return epochs long enough to show each photo about once; no batch repeats an item."""
     per_pass = len(rows) // batch_size * batch_size
     passes = -(-max(MIN_EPOCH, n_photos) // per_pass)
 
@@ -148,7 +152,7 @@ def _sampler(rows: Ints, batch_size: int, *, n_photos: int, seed: int) -> EpochS
 
 
 class _FusionTraining(L.LightningModule):
-    """The losses of :func:`train_items` on batches of item rows."""
+    """Lightning module of :func:`train_items`; a batch holds item rows."""
 
     def __init__(
         self,
@@ -200,7 +204,7 @@ class _FusionTraining(L.LightningModule):
         )
 
     def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
-        """Return the weighted sum of the losses for item rows (B,), no row twice."""
+        """Return the weighted sum of the losses for distinct item rows (B,)."""
         config = self.config
         inputs, items = self.inputs.at(rows), self.items.at(rows)
         present = items["present"]
@@ -222,7 +226,7 @@ class _FusionTraining(L.LightningModule):
         return loss
 
     def _views(self, projected: Tensor, full: Tensor, present: Tensor, groups: Tensor) -> Tensor:
-        """Contrast each modality alone with each other one and with the whole item."""
+        """Contrast each modality alone with the other modalities and with the whole item."""
         alone = []
         for m in range(present.shape[1]):
             only = torch.zeros_like(present)
@@ -236,18 +240,18 @@ class _FusionTraining(L.LightningModule):
         return _mean(losses, full)
 
     def _reconstruction(self, full: Tensor, inputs: dict[str, Tensor], present: Tensor) -> Tensor:
-        """Return how far the inputs, centred, are from what linear decoders read from ``full``."""
+        """Return the cosine distance of centred inputs from what linear decoders make of items."""
         losses = []
         means = self.means.all()
         for m, (name, decoder) in enumerate(zip(inputs, self.decoders, strict=True)):
             has = present[:, m]
-            # Centred: what all items share would otherwise make every cosine look good.
+            # Without centring, what all items share would make every cosine high.
             wanted = inputs[name][has] - means[name]
             losses.append(_or_zero(1 - F.cosine_similarity(decoder(full[has]), wanted), full))
         return _mean(losses, full)
 
     def _heads(self, full: Tensor, rows: Tensor) -> Tensor:
-        """Classify the items by every target that is known of them."""
+        """Classify the items, for each target over the items whose label is known."""
         losses = []
         for head, labels in zip(self.heads, self.targets.at(rows).values(), strict=True):
             known = labels >= 0
@@ -256,7 +260,7 @@ class _FusionTraining(L.LightningModule):
         return _mean(losses, full)
 
     def _pairs(self, full: Tensor, rows: Tensor, groups: Tensor) -> Tensor:
-        """Contrast items with one that the same users took."""
+        """Contrast each item with another that the same users took."""
         has, partners = self.partners.draw(rows)
         if len(partners) == 0:
             return full.new_zeros(())
@@ -266,14 +270,14 @@ class _FusionTraining(L.LightningModule):
         )
 
     def _photos(self, full: Tensor, rows: Tensor, groups: Tensor) -> Tensor:
-        """Contrast items with one of their photos."""
+        """Contrast each item with one of its photos."""
         has, photos = self.photos_of.draw(rows)
         if len(photos) == 0:
             return full.new_zeros(())
         return self._contrast(full[has], self.fusion.encode(self.photos.at(photos)), groups[has])
 
     def _distillation(self, full: Tensor, rows: Tensor) -> Tensor:
-        """Compare similarities with the teacher's, among the items that it has."""
+        """Compare similarities with those of the teacher, among the items that it knows."""
         if not self.teacher.all():
             return full.new_zeros(())
         teacher = self.teacher.at(rows)["embedding"]
@@ -289,9 +293,9 @@ class _FusionTraining(L.LightningModule):
 
 
 class _Choices(nn.Module):
-    """For each item a list of others, from which one is drawn at random.
+    """A list of values for each item, from which one is drawn at random.
 
-    Drawing by item, not from all entries, keeps a few popular items from filling the batches.
+    A draw for each item, rather than from all values, keeps popular items from filling the batches.
     """
 
     starts: Tensor
@@ -310,7 +314,7 @@ class _Choices(nn.Module):
             self.register_buffer(name, torch.from_numpy(column), persistent=False)
 
     def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which rows have a list, bool (B,), and one value for each that has."""
+        """Return which rows have values, bool (B,), and one value for each of those rows."""
         counts = self.counts[rows]
         has = counts > 0
         offsets = (torch.rand(len(rows), device=rows.device) * counts).long()
@@ -318,7 +322,7 @@ class _Choices(nn.Module):
 
 
 def _partners(data: ItemTrainingData) -> _Choices:
-    """Return for each item the items that the same users take, of those with a modality."""
+    """Return for each item the items with a modality that the same users take."""
     pairs = np.empty((0, 2), dtype=np.int64) if data.pairs is None else data.pairs
     seen: NDArray[np.bool_] = np.asarray(data.present.any(axis=1))
     both = pairs[seen[pairs].all(axis=1)]
@@ -328,7 +332,7 @@ def _partners(data: ItemTrainingData) -> _Choices:
 
 
 def _without_one(present: Tensor, share: float) -> Tensor:
-    """Return ``present`` (B, M) less one random modality of a share of the rows with several."""
+    """Return ``present`` (B, M) with a modality removed in a share of the rows with several."""
     scores = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
     dropped = F.one_hot(scores.argmax(dim=1), present.shape[1]).bool()
     chosen = (torch.rand(len(present), device=present.device) < share) & (present.sum(dim=1) > 1)
@@ -344,7 +348,7 @@ def _mean(losses: list[Tensor], like: Tensor) -> Tensor:
 
 
 def _check(data: ItemTrainingData) -> None:
-    """Raise where the arrays disagree: later, indexing would say it less well."""
+    """Raise if the arrays do not fit each other: indexing would fail later and less clearly."""
     n_items = len(data)
     _check_shape("present", data.present, (n_items, len(data.modalities)), n_items)
     _check_shape("title_groups", data.title_groups, (n_items,), n_items)

@@ -29,18 +29,19 @@ def fit(
     settings: FitSettings,
     run: TrainingRun,
 ) -> int:
-    """Train what the last checkpoint leaves to train, and return the number of epochs in all.
+    """Train a module, from the last checkpoint if there is one, and return the number of epochs.
 
-    The module ends in evaluation mode with the weights that the settings keep. A run that was
-    interrupted ends as one that was not. Global random state is restored afterwards.
+    The module ends in evaluation mode with the weights that the settings keep. A resumed run ends
+    with the same weights as an uninterrupted one. Global random state is restored afterwards.
 
     Args:
         module: Module whose ``training_step`` returns the loss and whose ``validation_step``, if
             there are validation batches, logs ``VALIDATION_LOSS``.
-        batches: Batches of one epoch; from :func:`row_batches` a resumed run repeats their order.
+        batches: Batches of one epoch. Those of an ``EpochSampler`` have the same order when a run
+            is resumed.
         validation_batches: Batches for early stopping and the choice of weights.
         settings: Epochs, patience, and the checkpoint to keep.
-        run: Folder of the checkpoints, seed and device.
+        run: Folder of the checkpoints, seed and device; the fingerprint is computed here.
 
     Raises:
         TrainingError: If the loss is not finite, or the checkpoint is damaged or of another run.
@@ -78,7 +79,7 @@ def adamw(
 
 
 def _name_rows(batch: Any) -> Sequence[str]:
-    """Return names of a batch's samples, which are row numbers or pictures with row numbers."""
+    """Return names for the samples of a batch of row numbers, or of pictures with row numbers."""
     rows: Tensor = batch if isinstance(batch, Tensor) else batch.rows
     return [f"row {row}" for row in rows.tolist()]
 
@@ -86,7 +87,7 @@ def _name_rows(batch: Any) -> Sequence[str]:
 def _fingerprint(module: nn.Module, settings: FitSettings, run: TrainingRun) -> str:
     """Return a digest of what a checkpoint must fit: weights by name and shape, settings, seed.
 
-    The folder of a stage is named by a hash of its data and configuration, which are not repeated.
+    Data and configuration need no place in it: the folder of a stage is named by their hash.
     """
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     return hashlib.sha256(f"{shapes} {settings} {run.seed}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Train the ranker on snapshots: what was known at a cut, and what was bought after it."""
+"""Train the ranker on snapshots: what was known at a past moment, and what was bought after it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,21 +26,21 @@ from recsys.training.rows import EpochSampler, row_batches
 from vision.training.callbacks import VALIDATION_LOSS
 from vision.training.run import FitSettings, TrainingRun
 
-# The features whose top candidates are kept as hard negatives, since retrieval would offer them.
+# Features whose top candidates become hard negatives, since retrieval would offer them.
 HARD_BY = ("user_affinity", "bought_together", "recent_popularity", "profile_similarity")
 ENCODED_AT_ONCE = 256  # users
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One cut through time: nothing in ``table`` or ``histories`` is later than ``cut_us``.
+    """What was known at one past moment, the cut, and what users bought after it.
 
     Args:
-        cut_us: The moment.
-        table: Items as known at the cut.
-        histories: Histories of all users (U), events after the cut ignored.
+        cut_us: Time of the cut, microseconds UTC.
+        table: Items as they were known at the cut.
+        histories: Histories of all users (U); events after the cut are ignored.
         answers: Item rows that each user bought in the window after the cut (U).
-        candidates: Rows on offer at the cut.
+        candidates: Item rows on offer at the cut, int64 (N_c,).
     """
 
     cut_us: int
@@ -52,11 +52,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class RankingExamples:
-    """Queries with their candidates.
+    """Queries, each with its candidates.
 
     Args:
-        features: (Q, C, F) float32.
-        relevance: 1 for an answer, -1 where a query has no further candidate, (Q, C) float32.
+        features: Features of the candidates, float32 (Q, C, F).
+        relevance: Label of each candidate, float32 (Q, C): 1 for an answer, 0 for a negative, and
+            -1 for padding.
     """
 
     features: Tensor
@@ -64,7 +65,7 @@ class RankingExamples:
 
 
 def answers_between(targets: Interactions, start_us: int, end_us: int) -> list[Ints]:
-    """Return the distinct item rows of each user in [start_us, end_us), U entries."""
+    """Return the distinct item rows of each of the U users from start_us until before end_us."""
     window = targets.between(start_us, end_us)
     return [np.unique(history.item_rows) for history in window.histories()]
 
@@ -72,19 +73,19 @@ def answers_between(targets: Interactions, start_us: int, end_us: int) -> list[I
 def sample_examples(
     snapshot: Snapshot, encoder: UserEncoder, *, n_queries: int, n_candidates: int, seed: int
 ) -> RankingExamples:
-    """Return one query for each of some users with an answer: answers, hard and random negatives.
+    """Return queries of random users with an answer: their answers, hard and random negatives.
 
-    Half the negatives are top candidates by the features in ``HARD_BY``, the rest uniform.
+    Half of the negatives are top candidates by the features in ``HARD_BY``, the others are uniform.
 
     Args:
-        snapshot: A cut through time.
-        encoder: Trained on events before the cut only.
-        n_queries: Queries Q at most; more users than that are drawn from at random.
-        n_candidates: Candidates per query C.
-        seed: Of the sampling.
+        snapshot: What was known at a cut, and what was bought after it.
+        encoder: User encoder that was trained on events before the cut only.
+        n_queries: Maximum number of queries Q, each of another user.
+        n_candidates: Maximum number of candidates C of a query.
+        seed: Random seed of the sampling.
 
     Raises:
-        TrainingError: If no user has an answer in the window.
+        TrainingError: If no user has an answer that was on offer at the cut.
     """
     generator = np.random.default_rng(seed)
     on_offer = snapshot.candidates
@@ -120,7 +121,7 @@ def sample_examples(
 
 @torch.inference_mode()
 def _user_vectors(snapshot: Snapshot, users: Ints, encoder: UserEncoder) -> Tensor:
-    """Return the vectors of some users at the cut (Q, D)."""
+    """Return the vectors (Q, D) of these users at the cut."""
     vectors = []
     for start in range(0, len(users), ENCODED_AT_ONCE):
         histories = [
@@ -137,7 +138,7 @@ def _pick(
     n_candidates: int,
     generator: np.random.Generator,
 ) -> Ints:
-    """Return positions of the candidates of one query (C,): answers first, then negatives."""
+    """Return the positions (C,) of one query's candidates: answers first, then negatives."""
     answers = generator.permutation(np.flatnonzero(is_answer))[: n_candidates // 2]
     n_hard = (n_candidates - len(answers)) // 2
     per_feature = -(-n_hard // len(HARD_BY))
@@ -155,13 +156,13 @@ def train_ranker(
     config: RankerConfig,
     run: TrainingRun,
 ) -> Ranker:
-    """Return a ranker trained with a listwise softmax loss, the best by validation loss.
+    """Return a ranker trained with a listwise softmax loss, at its lowest validation loss.
 
     Args:
-        examples: From the earlier cuts.
-        validation: From the last cut.
+        examples: Queries of the earlier cuts, one entry a cut.
+        validation: Queries of the last cut.
         config: Sizes and schedule.
-        run: Folder of the checkpoints, seed and device.
+        run: Folder of the checkpoints, seed and device. An interrupted run is resumed from it.
 
     Raises:
         TrainingError: If the loss is not finite, or the checkpoint is damaged or of another run.
@@ -186,7 +187,7 @@ def train_ranker(
 
 
 def _join(examples: Sequence[RankingExamples]) -> RankingExamples:
-    """Return all queries; a small shop had fewer candidates on offer at its earlier cuts."""
+    """Return all queries together, those with fewer candidates padded: early cuts offered fewer."""
     most = max(part.relevance.shape[1] for part in examples)
     features, relevance = [], []
     for part in examples:
@@ -197,7 +198,10 @@ def _join(examples: Sequence[RankingExamples]) -> RankingExamples:
 
 
 class _RankerModule(L.LightningModule):
-    """One optimisation step; hides the events of random items so that new items are learned too."""
+    """Lightning module of :func:`train_ranker`; a batch holds numbers of queries.
+
+    It hides the events of random candidates, so that the ranker learns to judge new items.
+    """
 
     def __init__(
         self,
@@ -218,6 +222,7 @@ class _RankerModule(L.LightningModule):
         self._cold_values = torch.tensor(list(COLD_VALUES.values()))
 
     def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
+        """Return the loss of queries (B,)."""
         rows = rows.cpu()  # the examples stay in host memory
         features = self._examples.features[rows].to(self.device)  # (B, C, F), a copy
         hidden = torch.rand(features.shape[:2], device=self.device) < self.config.hide_events
@@ -227,6 +232,7 @@ class _RankerModule(L.LightningModule):
         return self._loss(features, self._examples.relevance[rows])
 
     def validation_step(self, rows: Tensor, batch_index: int) -> None:
+        """Log the loss of validation queries (B,)."""
         rows = rows.cpu()
         loss = self._loss(
             self._validation.features[rows].to(self.device), self._validation.relevance[rows]
@@ -234,6 +240,7 @@ class _RankerModule(L.LightningModule):
         self.log(VALIDATION_LOSS, loss, prog_bar=True, batch_size=len(rows))
 
     def configure_optimizers(self) -> Any:
+        """Return AdamW on the configured schedule."""
         return adamw(
             self.ranker,
             n_steps=self.n_steps * self.config.epochs,
@@ -242,9 +249,10 @@ class _RankerModule(L.LightningModule):
         )
 
     def _loss(self, features: Tensor, relevance: Tensor) -> Tensor:
-        """Return the loss over all candidates plus that over those the user has not taken yet.
+        """Return the loss over all candidates, plus the loss over items new to the user.
 
-        What was taken before is easy to recommend again: alone, the first would learn little else.
+        Items that a user took before are easy to rank first. With the first loss alone, the ranker
+        would learn little else.
         """
         logits, relevance = self.ranker(features), relevance.to(self.device)
         everything = relevance >= 0

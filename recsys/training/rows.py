@@ -1,4 +1,4 @@
-"""Batches of row numbers, and the arrays whose rows they are."""
+"""Batches of row numbers, and arrays on the training device to look the rows up in."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,9 +16,9 @@ class EpochSampler(Sampler[int]):
     """Rows in an order that depends only on seed and epoch, so that a resumed run repeats it.
 
     Args:
-        draw: Returns the rows of one epoch, always the same number.
-        size: That number.
-        seed: Of every draw.
+        draw: Function that returns the rows of one epoch, the same number in each.
+        size: Number of rows in one epoch.
+        seed: Random seed of the run.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class EpochSampler(Sampler[int]):
         return self._size
 
     def __iter__(self) -> Iterator[int]:
-        # A generator function: Lightning asks for the iterator before it sets a resumed epoch.
+        # A generator draws late: Lightning asks for the iterator before it sets a resumed epoch.
         yield from self._draw(np.random.default_rng([self._seed, self._epoch])).tolist()
 
 
 class _AnyRow(Dataset[int]):
-    """Every row is its own sample; modules look rows up in tensors they hold on the device."""
+    """A data set whose samples are the row numbers themselves; modules look the rows up."""
 
     def __getitem__(self, row: int) -> int:
         return row
@@ -52,9 +52,9 @@ def row_batches(
     """Return batches of rows, int64 (B,).
 
     Args:
-        sampler: The rows of one epoch, in order.
-        batch_size: Rows per batch.
-        drop_last: Leave out a last batch that is not full, unless it is the only one.
+        sampler: Rows of one epoch, in order.
+        batch_size: Number of rows in a batch.
+        drop_last: Whether to leave out a last batch that is not full; a single batch is kept.
     """
     return DataLoader(
         _AnyRow(),
@@ -66,20 +66,24 @@ def row_batches(
 
 
 class Columns(nn.Module):
-    """Arrays by name that follow the module's device and are no part of its checkpoints."""
+    """Named arrays that move to the module's device and are left out of its checkpoints.
+
+    Args:
+        columns: Arrays by name.
+    """
 
     def __init__(self, columns: Mapping[str, NDArray[Any]]) -> None:
         super().__init__()
         self._names = tuple(columns)
         for i, values in enumerate(columns.values()):
-            # torch shares the memory, and wants it writable even where nothing writes.
+            # torch shares the memory and wants it writable, even if nothing writes to it.
             shared = torch.from_numpy(np.require(values, requirements=["C", "W"]))
             self.register_buffer(f"column_{i}", shared, persistent=False)
 
     def all(self) -> dict[str, Tensor]:
-        """Return every column."""
+        """Return all columns by name."""
         return dict(zip(self._names, self.buffers(), strict=True))
 
     def at(self, rows: Tensor) -> dict[str, Tensor]:
-        """Return every column at the rows (B,)."""
+        """Return the values of all columns at these rows (B,), by name."""
         return {name: values[rows] for name, values in self.all().items()}

@@ -1,4 +1,4 @@
-"""Train the user encoder to point at what users take next."""
+"""Train the user encoder: its vectors should score highest the items that users take next."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,20 +17,20 @@ from recsys.errors import InvalidArgumentError, TrainingError
 from recsys.models.losses import catalogue_softmax_loss, sampled_softmax_loss
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
 from recsys.training.loop import adamw, fit
-from recsys.training.moments import (
-    Moments,
+from recsys.training.rows import Columns, EpochSampler, row_batches
+from recsys.training.visits import (
     OrderedEvents,
-    build_moments,
-    draw_moments,
+    Visits,
+    build_visits,
+    draw_visits,
     order_events,
 )
-from recsys.training.rows import Columns, EpochSampler, row_batches
 from vision.training.callbacks import VALIDATION_LOSS
 from vision.training.run import FitSettings, TrainingRun
 
 START_TEMPERATURE = 0.1
-MIN_TEMPERATURE = 0.01  # a floor, as in CLIP: below it the loss follows single items
-VALIDATION_MOMENTS = 5_000  # enough for a steady loss, so that an epoch does not wait for it
+MIN_TEMPERATURE = 0.01  # as in CLIP; below it single items dominate the loss
+VALIDATION_VISITS = 5_000  # enough for a steady loss, few enough not to slow down an epoch
 FOREVER_US = np.iinfo(np.int64).max
 
 
@@ -41,25 +41,26 @@ def train_users(
     config: UserConfig,
     run: TrainingRun,
 ) -> UserEncoder:
-    """Return an encoder whose vectors rank, by dot product, the items that users take next.
+    """Return an encoder whose user vectors rank items by dot product, likely next items first.
 
-    Each example is one user at the start of a visit: the history before it, and targets drawn from
-    the user's events of the following days, as in PinnerFormer (Pancha et al., 2022,
-    https://arxiv.org/abs/2205.04507), not only the very next event: a basket has no order, and
-    recommendations are judged by what happens over days. The loss is a softmax over the items on
-    offer at that moment, with learned temperature. The last events in time are held out for early
-    stopping, and no training target lies among them.
+    Each example is one visit of a user: the history before it, and targets drawn from the user's
+    events of the following days, as in PinnerFormer (Pancha et al., 2022,
+    https://arxiv.org/abs/2205.04507). Training on the very next event alone would not fit the task,
+    since a basket has no order and recommendations are judged by what happens over days. The loss
+    is a softmax over the items on offer when the visit began, with a learned temperature. The
+    latest events are held out for early stopping, and no training target lies among them.
 
     Args:
-        interactions: All events that training may see.
-        item_embeddings: Of the catalogue (N, D), unit length or zero; not trained.
-        item_available_from_us: When each item came on offer, int64 (N,).
+        interactions: Events to train and validate on.
+        item_embeddings: Item embeddings (N, D) of unit length or zero; they are not trained.
+        item_available_from_us: Time at which each item came on offer, int64 (N,).
         config: Sizes and schedule.
-        run: Folder of the checkpoints, from which an interrupted run goes on, seed and device.
+        run: Folder of the checkpoints, seed and device. An interrupted run is resumed from it.
 
     Raises:
-        TrainingError: If there is nothing to train or validate on, or the loss is not finite.
-        InvalidArgumentError: If the arrays disagree.
+        TrainingError: If there is nothing to train or validate on, the loss is not finite, or the
+            checkpoint is damaged or of another run.
+        InvalidArgumentError: If the arrays differ in their number of items.
     """
     items: dict[str, NDArray[Any]] = {
         "embeddings": item_embeddings,
@@ -74,12 +75,12 @@ def train_users(
     events = order_events(interactions)
     train, validation = _split(events, config, run.seed)
     sampler = EpochSampler(
-        lambda rng: draw_moments(train, config.histories_per_user, rng),
+        lambda rng: draw_visits(train, config.histories_per_user, rng),
         int(np.minimum(np.bincount(train.users), config.histories_per_user).sum()),
         seed=run.seed,
     )
     batches = row_batches(sampler, config.batch_size)
-    # Validation moments are numbered after those of training.
+    # Validation visits are numbered after those of training.
     validation_rows = range(len(train), len(train) + len(validation))
     with isolate_rng():
         torch.manual_seed(run.seed)
@@ -96,29 +97,29 @@ def train_users(
     return module.encoder
 
 
-def _split(events: OrderedEvents, config: UserConfig, seed: int) -> tuple[Moments, Moments]:
-    """Return the moments to train on, and a sample of the later ones to validate on."""
+def _split(events: OrderedEvents, config: UserConfig, seed: int) -> tuple[Visits, Visits]:
+    """Return the visits to train on, and a sample of the later visits to validate on."""
     times_us = np.sort(events.times_us)
     cut = times_us[int(len(times_us) * (1 - config.validation_share))] if len(times_us) else 0
-    train = build_moments(events, config.horizon_days, until_us=cut)
-    later = build_moments(events, config.horizon_days, until_us=FOREVER_US)
+    train = build_visits(events, config.horizon_days, until_us=cut)
+    later = build_visits(events, config.horizon_days, until_us=FOREVER_US)
     later = later.take(later.times_us >= cut)
     if not len(train) or not len(later):
         raise TrainingError(
             "the user encoder needs events at two times or more, to train on the earlier and "
             f"validate on the later; got {len(np.unique(times_us))} in {len(times_us)} events"
         )
-    chosen = np.random.default_rng(seed).permutation(len(later))[:VALIDATION_MOMENTS]
+    chosen = np.random.default_rng(seed).permutation(len(later))[:VALIDATION_VISITS]
     return train, later.take(chosen)
 
 
 class _UserTraining(L.LightningModule):
-    """The loss of :func:`train_users` on batches of moments."""
+    """Lightning module of :func:`train_users`; a batch holds numbers of visits."""
 
     def __init__(
         self,
         events: OrderedEvents,
-        moments: tuple[Moments, Moments],
+        visits: tuple[Visits, Visits],
         items: dict[str, NDArray[Any]],
         kind_names: Sequence[str],
         config: UserConfig,
@@ -129,12 +130,13 @@ class _UserTraining(L.LightningModule):
         self.config, self.n_steps = config, n_steps
         embeddings = items["embeddings"]
         self.encoder = build_user_encoder(config, dim=embeddings.shape[1], n_kinds=len(kind_names))
-        with torch.no_grad():  # newcomers start at what is taken most
+        with torch.no_grad():  # newcomers begin at the average of the items taken
             typical = embeddings[events.rows].mean(axis=0)
             self.encoder.newcomer.copy_(torch.from_numpy(typical))
         self.encoder.taste.fit_scale(torch.from_numpy(embeddings))
-        # What everybody takes is no taste. A bias for each item explains it while training, in
-        # place of the vectors, and is not kept: the ranker has features for it.
+        # Popularity says nothing about a user's taste. A bias for each item absorbs it during
+        # training, so that the vectors need not, and is then dropped: the ranker has features for
+        # popularity.
         self.popularity = nn.Embedding(len(embeddings), 1)
         counts = np.bincount(events.rows, minlength=len(embeddings))
         with torch.no_grad():
@@ -142,10 +144,10 @@ class _UserTraining(L.LightningModule):
         self.log_temperature = nn.Parameter(torch.tensor(START_TEMPERATURE).log())
         self.items = Columns(items)
         self.events = Columns(events._asdict())
-        self.moments = Columns(
+        self.visits = Columns(
             {
-                name: np.concatenate([getattr(part, name) for part in moments])
-                for name in ("times_us", "starts", "ends", "stops")
+                name: np.concatenate([getattr(part, name) for part in visits])
+                for name in ("times_us", "history_starts", "visit_starts", "target_stops")
             }
         )
         weights = [config.kind_weights.get(name, 1.0) for name in kind_names]
@@ -161,38 +163,38 @@ class _UserTraining(L.LightningModule):
         )
 
     def training_step(self, positions: Tensor, batch_index: int) -> Tensor:
-        """Return the loss at moments (B,), each with targets drawn at random."""
+        """Return the loss of visits (B,), with targets drawn at random."""
         shape = (len(positions), self.config.n_targets)
         loss = self._loss(positions, torch.rand(shape, device=positions.device))
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, positions: Tensor, batch_index: int) -> None:
-        """Log the loss at moments (B,), each with targets spread over its range."""
+        """Log the loss of visits (B,), with targets spread evenly over their ranges."""
         n_targets = self.config.n_targets
         places = (torch.arange(n_targets, device=positions.device) + 0.5) / n_targets
         loss = self._loss(positions, places.expand(len(positions), -1))
         self.log(VALIDATION_LOSS, loss, prog_bar=True, batch_size=len(positions))
 
     def _loss(self, positions: Tensor, places: Tensor) -> Tensor:
-        """Return the loss with targets at ``places`` (B, K) in [0, 1) of each moment's range."""
-        moments, events = self.moments.at(positions), self.events.all()
-        length = (moments["stops"] - moments["ends"])[:, None]
+        """Return the loss with targets at ``places`` (B, K) in [0, 1) of each visit's range."""
+        visits, events = self.visits.at(positions), self.events.all()
+        length = (visits["target_stops"] - visits["visit_starts"])[:, None]
         # Rounding may lift a place just below 1 to the end of a long range.
         offsets = torch.minimum((places * length).long(), length - 1)
-        chosen = moments["ends"][:, None] + offsets  # (B, K)
+        chosen = visits["visit_starts"][:, None] + offsets  # (B, K)
         targets = events["rows"][chosen]
         weights = self.kinds.all()["weights"][events["kinds"][chosen]]
-        return self._softmax_loss(self._encode(moments), targets, weights, moments["times_us"])
+        return self._softmax_loss(self._encode(visits), targets, weights, visits["times_us"])
 
-    def _encode(self, moments: dict[str, Tensor]) -> Tensor:
-        """Return user vectors (B, D) for the last events before each moment."""
+    def _encode(self, visits: dict[str, Tensor]) -> Tensor:
+        """Return user vectors (B, D) from the latest events before each visit."""
         events, n_events = self.events.all(), self.encoder.history_length
         back = torch.arange(-n_events, 0, device=self.device)
-        places = moments["ends"][:, None] + back  # (B, L)
-        mask = places >= moments["starts"][:, None]
+        places = visits["visit_starts"][:, None] + back  # (B, L)
+        mask = places >= visits["history_starts"][:, None]
         places = places.clamp(min=0)
-        ages_us = (moments["times_us"][:, None] - events["times_us"][places]).clamp(min=0)
+        ages_us = (visits["times_us"][:, None] - events["times_us"][places]).clamp(min=0)
         vectors: Tensor = self.encoder(
             self.items.all()["embeddings"][events["rows"][places]],
             ages_us / MICROSECONDS_PER_DAY,
@@ -204,7 +206,7 @@ class _UserTraining(L.LightningModule):
     def _softmax_loss(
         self, vectors: Tensor, targets: Tensor, weights: Tensor, times_us: Tensor
     ) -> Tensor:
-        """Return the softmax loss over the items on offer, all of them or a sample."""
+        """Return the softmax loss over all items on offer, or a sample in a large catalogue."""
         items = self.items.all()
         embeddings, available_from_us = items["embeddings"], items["available_from_us"]
         n_items = len(embeddings)
@@ -214,7 +216,7 @@ class _UserTraining(L.LightningModule):
             logits = (vectors @ embeddings.T).float() / temperature  # (B, N)
             logits = logits + self.popularity.weight.T
             absent = available_from_us > times_us[:, None]
-            # A target was on offer when it was taken, even if that was days after the moment.
+            # A target was on offer when it was taken, perhaps days after the visit began.
             absent.scatter_(1, targets, False)
             return catalogue_softmax_loss(logits.masked_fill(absent, lowest), targets, weights)
         drawn = torch.randint(n_items, (self.config.n_negatives,), device=targets.device)

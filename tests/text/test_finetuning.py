@@ -42,7 +42,7 @@ def test_words_find_titles_that_training_never_saw(
     assert not result.encoder.training
 
 
-def test_every_word_stays_readable_after_training(
+def test_every_word_can_be_read_from_the_embedding_after_training(
     planted: Planted, small_config: TextConfig, tmp_path: Path
 ) -> None:
     train, held_out = planted(320), planted(200, seed=9)
@@ -60,7 +60,7 @@ def test_every_word_stays_readable_after_training(
     assert (read == presence(held_out)).mean() > 0.98
 
 
-def test_a_run_is_a_function_of_its_arguments(
+def test_equal_arguments_give_equal_runs(
     planted: Planted, small_config: TextConfig, tmp_path: Path
 ) -> None:
     samples, texts = planted(96), planted(20, seed=5).texts
@@ -109,7 +109,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     np.testing.assert_array_equal(resumed.encoder.embed(texts), whole.encoder.embed(texts))
 
 
-def test_a_finished_run_is_not_run_again(
+def test_a_finished_run_is_not_trained_again(
     planted: Planted, small_config: TextConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = planted(64)
@@ -172,7 +172,7 @@ def test_patience_keeps_the_best_epoch(
     )
 
 
-def test_a_run_that_stopped_early_is_not_trained_on(
+def test_a_run_that_stopped_early_is_not_trained_further(
     planted: Planted, small_config: TextConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples, held_out = planted(96), planted(40, seed=5)
@@ -227,7 +227,7 @@ def test_a_category_finds_titles_that_do_not_name_it(
     assert precision(config.model_copy(update={"category_weight": 0.0}), "without") < 0.7
 
 
-def test_texts_of_one_category_are_no_wrong_answers_for_each_other(
+def test_texts_of_one_category_are_not_negatives_of_each_other(
     planted: Planted, small_config: TextConfig, tmp_path: Path
 ) -> None:
     samples = Samples(planted(40).texts, categories=[("Home", "Living")] * 40)
@@ -236,7 +236,7 @@ def test_texts_of_one_category_are_no_wrong_answers_for_each_other(
     assert result.metrics["loss"] == 0.0
 
 
-def test_titles_that_go_together_come_together(
+def test_titles_of_a_pair_become_similar(
     planted: Planted, small_config: TextConfig, tmp_path: Path
 ) -> None:
     texts, held_out = planted(240).texts, planted(100, seed=9).texts

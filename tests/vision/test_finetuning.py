@@ -54,7 +54,7 @@ def trained(
 Trained = tuple[FinetuneResult, Samples, Samples, Path]
 
 
-def test_planted_targets_are_learned_far_beyond_chance(trained: Trained) -> None:
+def test_planted_targets_are_learned_far_better_than_by_chance(trained: Trained) -> None:
     result = trained[0]
     assert result.metrics["accuracy/colour"] > 0.9, "chance is 0.25"
     assert result.metrics["accuracy/side.of it"] > 0.8, "chance is 0.5"
@@ -93,7 +93,7 @@ def test_a_finished_run_is_not_trained_again(trained: Trained) -> None:
         torch.testing.assert_close(same[name], value, atol=0, rtol=0)
 
 
-def test_another_run_s_checkpoint_is_refused(trained: Trained) -> None:
+def test_the_checkpoint_of_another_run_is_refused(trained: Trained) -> None:
     _, train, validation, workdir = trained
     for config, seed in ((changed(ema=0.9, epochs=7), 0), (changed(ema=0.9), 1)):
         with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other data"):
@@ -134,7 +134,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
         torch.testing.assert_close(resumed.tower.state_dict()[name], value, atol=0, rtol=0)
 
 
-def test_the_caller_s_random_numbers_and_loggers_are_left_alone(
+def test_global_generators_and_loggers_are_left_alone(
     planted: Callable[..., Samples], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(3)
@@ -173,7 +173,7 @@ def test_early_stopping_keeps_the_best_epoch(
     )
 
 
-def test_pictures_beyond_the_cache_give_the_same_tower_and_leave_nothing(
+def test_pictures_beyond_the_cache_give_the_same_tower_and_leave_no_file(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     train, validation = planted(16), planted(8, seed=1)
@@ -224,13 +224,13 @@ def test_a_diverging_run_stops_and_names_the_pictures(
         finetune(planted(32), config, workdir=tmp_path, seed=0)
 
 
-def test_a_torn_checkpoint_is_said(planted: Callable[..., Samples], tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_an_error(planted: Callable[..., Samples], tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"torn")
     with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read; delete it"):
         finetune(planted(16), CONFIG, workdir=tmp_path, seed=0)
 
 
-def test_arguments_that_do_not_fit_are_named(
+def test_arguments_that_do_not_fit_are_an_error(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     train = planted(16)
@@ -311,7 +311,7 @@ def test_curves_have_loss_learning_rate_and_accuracy(
     assert any(column.startswith("lr-") for column in columns)
 
 
-def test_a_class_of_one_picture_and_one_of_none_are_trained_with(
+def test_classes_with_one_picture_or_without_any_can_be_trained(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     whole = planted(32)
@@ -334,7 +334,7 @@ def test_a_class_of_one_picture_and_one_of_none_are_trained_with(
         assert np.isfinite(result.metrics["loss"])
 
 
-def test_a_network_of_one_size_says_so_where_training_has_another(
+def test_a_network_of_fixed_size_refuses_another_training_size(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     config = changed(backbone="test_vit3", start_size=16)

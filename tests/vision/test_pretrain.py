@@ -85,7 +85,7 @@ def tinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], NDArra
 
 
 @pytest.mark.parametrize("method", ["simclr", "byol"])
-def test_kinds_are_told_apart_better_than_by_a_random_backbone(
+def test_kinds_are_separated_better_than_by_a_random_backbone(
     method: str, tinted: tuple[list[Path], NDArray[Any]], tmp_path: Path
 ) -> None:
     images, kinds = tinted
@@ -156,7 +156,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert written[0].read_bytes() == written[1].read_bytes()
 
 
-def test_the_target_is_behind_the_network_it_follows(
+def test_the_averaged_weights_lag_behind_the_network(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     samples = planted(16)
@@ -187,7 +187,7 @@ def test_the_checkpoint_is_a_backbone_like_any_other(
         torch.testing.assert_close(other.get_parameter(name), value)
 
 
-def test_a_transformers_backbone_loads_its_own_too(
+def test_a_transformers_backbone_loads_its_own_weights(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     samples = planted(8)
@@ -212,7 +212,7 @@ def test_a_transformers_backbone_loads_its_own_too(
         torch.testing.assert_close(value, state[f"method.encoder.0.{key}"], atol=0, rtol=0)
 
 
-def test_another_run_s_checkpoint_is_refused(
+def test_the_checkpoint_of_another_run_is_refused(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     samples = planted(8)
@@ -245,7 +245,7 @@ def test_pretraining_goes_on_without_unreadable_pictures(
         pretrain(samples.images[2:4], config, workdir=tmp_path / "few", seed=0, root=samples.root)
 
 
-def test_pictures_beyond_the_cache_give_the_same_and_leave_nothing(
+def test_pictures_beyond_the_cache_give_the_same_weights_and_leave_no_file(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     samples, results = planted(8), []
@@ -279,7 +279,7 @@ def test_curves_are_written_where_tracking_says(
     assert [float(row["pretraining/spread"]) for row in rows] == pytest.approx(result.spread)
 
 
-def test_a_collapse_is_said(
+def test_a_collapse_is_logged(
     planted: Callable[..., Samples],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -293,7 +293,7 @@ def test_a_collapse_is_said(
     assert "nearly the same (spread 0." in caplog.text
 
 
-def test_the_caller_s_random_numbers_are_left_alone(
+def test_global_generators_are_left_alone(
     planted: Callable[..., Samples], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: whose they are, how they are read, and which one it ends with."""
+"""The checkpoints of a run: marked with its fingerprint, read safely, and loaded at its end."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from text.training.run import FitSettings, TrainingRun
 
 
 class MarkCheckpoint(Callback):
-    """Writes into each checkpoint whose run it is of, and whether that run is finished.
+    """Marks each checkpoint with the fingerprint of its run and with whether the run is finished.
 
-    A run that stopped early is finished, too: called again, it stays stopped.
+    A run that stopped early counts as finished, so that it is not trained further when run again.
 
     Args:
-        fingerprint: Digest of what the run depends on.
+        fingerprint: Digest of everything that the run depends on.
     """
 
     def __init__(self, fingerprint: str) -> None:
@@ -32,10 +32,10 @@ class MarkCheckpoint(Callback):
 
 
 def read_last(run: TrainingRun) -> dict[str, Any] | None:
-    """Return the last checkpoint of a run, or None before the first.
+    """Return the last checkpoint of a run, or None before its first.
 
     Raises:
-        TrainingError: If the checkpoint is damaged, or is of a run with another fingerprint.
+        TrainingError: If the checkpoint is damaged, or has the fingerprint of another run.
     """
     last = run.checkpoint("last")
     found = read_checkpoint(last) if last.exists() else None
@@ -55,7 +55,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    # The unpickler meets a torn file with whatever its last bytes lead to, IndexError included.
+    # On an incomplete file the unpickler may raise any exception, even IndexError.
     except Exception as error:
         raise TrainingError(f"{path} cannot be read; delete it to start again: {error}") from error
     return content

@@ -1,4 +1,4 @@
-"""What a fine-tuning run does in one step: queries, losses, the optimiser, validation metrics."""
+"""One step of fine-tuning a text encoder: queries, losses, the optimiser and metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,16 +20,16 @@ from text.training.seeds import count_steps, step_seed
 
 
 class Learner(LightningModule):
-    """Trains an encoder whose texts are found by words, by categories and by texts they go with.
+    """Trains an encoder so that words, categories and related texts find its texts.
 
-    With targets, it learns their classes, too.
+    If there are targets, the encoder learns their classes as well.
 
     Args:
         encoder: Encoder to train.
         config: Schedule and objectives.
         classes: Class names of every target.
-        total_steps: Steps of the optimiser in the whole run.
-        seed: Random seed of every draw.
+        total_steps: Number of steps of the optimiser in the whole run.
+        seed: Random seed of the run.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Learner(LightningModule):
         super().__init__()
         self.encoder, self.config, self.seed = encoder, config, seed
         self.classes, self.total_steps = tuple(classes), total_steps
-        # One learned direction per class; they shape the embedding and are not kept afterwards.
-        # A list, because a parameter's name may not hold the dots and spaces that a target's may.
+        # One learned direction per class, which shapes the embedding and is dropped afterwards.
+        # A list, because names of parameters may not have the dots and spaces of targets.
         self.proxies = nn.ParameterList(
             nn.Parameter(torch.randn(len(names), encoder.dim)) for names in classes.values()
         )
@@ -54,7 +54,7 @@ class Learner(LightningModule):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Move the labels; the words stay, because queries are cut from them on the processor."""
+        """Move the labels; the words stay on the processor, where queries are cut from them."""
         return batch._replace(labels=batch.labels.to(device))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -64,8 +64,8 @@ class Learner(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to the epoch's loss and counts of right answers."""
-        # The same queries after every epoch, or the losses could not be compared.
+        """Log the loss of a batch, and add its right answers to the counts of the epoch."""
+        # The same queries after every epoch, so that losses can be compared.
         loss, titles = self._loss(batch, np.random.default_rng([self.seed, batch_idx]))
         self.log(VALIDATION_LOSS, loss, batch_size=len(batch.rows), prog_bar=True)
         for name, proxies, labels in self._targets(batch):
@@ -75,9 +75,9 @@ class Learner(LightningModule):
             self._counts[name] = self._counts.get(name, torch.zeros_like(count)) + count
 
     def on_validation_epoch_end(self) -> None:
-        """Log the accuracy of every target over the texts whose label is known."""
+        """Log the accuracy of each target over the texts whose label is known."""
         for name, (right, known) in self._counts.items():
-            # Without a known label there is no accuracy; 0 or 1 would both be made up.
+            # Without a known label the accuracy is undefined; 0 or 1 would be made up.
             if known > 0:
                 self.log(f"validation/accuracy/{name}", right / known)
         self._counts.clear()
@@ -95,14 +95,14 @@ class Learner(LightningModule):
         )
 
     def _targets(self, batch: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Yield every target's name, proxies (C, D) and labels (B,)."""
+        """Yield the name, proxies (C, D) and labels (B,) of each target."""
         yield from zip(self.classes, self.proxies, batch.labels.T, strict=True)
 
     def _loss(self, batch: Batch, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return the weighted sum of the losses, and the embeddings of the whole texts (B, D)."""
         ids, mask = pad([text.ids() for text in batch.texts], self.encoder.pad_id)
         titles = self.encoder(ids.to(self.device), mask.to(self.device)).float()
-        loss = 0.0 * titles.sum()  # has a gradient even where no text of the batch has a query
+        loss = 0.0 * titles.sum()  # has a gradient even if no text of the batch has a query
         for weight, queries in self._queries(batch, generator):
             loss = loss + weight * self._find(titles, queries.to(self.device))
         if self.config.class_weight > 0 and self.classes:
@@ -119,7 +119,7 @@ class Learner(LightningModule):
             words = draw_queries(texts, texts, pad_id=pad_id, generator=generator)
             yield config.contrastive_weight, words
         if config.category_weight > 0 and categories:
-            # Some words of a path may name other categories, too, or occur only in a title.
+            # Some words of a path may name other categories as well, or occur only in a title.
             described = [
                 replace(text, words=text.words + category.words)
                 for text, category in zip(texts, categories, strict=True)
@@ -142,7 +142,7 @@ class Learner(LightningModule):
         )
 
     def _classify(self, titles: Tensor, batch: Batch) -> Tensor:
-        """Return the mean of the targets' weighted losses."""
+        """Return the mean of the weighted losses of all targets."""
         losses = [
             self.config.target_weights.get(name, 1.0)
             * class_loss(cosine_logits(titles, proxies, self.config.temperature), labels)

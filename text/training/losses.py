@@ -1,4 +1,4 @@
-"""The objectives of fine-tuning: being found by queries, and telling classes."""
+"""The losses of fine-tuning: texts should be found by their queries, and have their classes."""
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,14 @@ def contrastive_loss(
 ) -> Tensor:
     """Return the mean InfoNCE loss of queries and titles, in both directions, a scalar.
 
-    van den Oord et al., 2018 (https://arxiv.org/abs/1807.03748), where every other row of the batch
-    is a negative. Here a title that answers the query as well as its own does is left out.
+    As in van den Oord et al. (2018, https://arxiv.org/abs/1807.03748), where every other row of the
+    batch is a negative. Here titles that answer a query as well as its own title are left out.
 
     Args:
-        queries: Unit-length embeddings (B, D); row n belongs to row n of ``titles``.
-        titles: Unit-length embeddings (B, D).
-        also_answers: Pairs (query, title) that are no negatives, bool (B, B).
-        temperature: Divides the cosines.
+        queries: Unit-length embeddings of queries (B, D); row n belongs to row n of ``titles``.
+        titles: Unit-length embeddings of titles (B, D).
+        also_answers: Pairs (query, title) to leave out of the negatives, bool (B, B).
+        temperature: Divisor of the cosines.
 
     Raises:
         InvalidArgumentError: If the shapes disagree.
@@ -37,21 +37,21 @@ def contrastive_loss(
 
 
 def cosine_logits(embeddings: Tensor, proxies: Tensor, temperature: float) -> Tensor:
-    """Return the cosine of every embedding with every class's proxy over the temperature (B, C).
+    """Return the cosine of every embedding with every class, over the temperature (B, C).
 
     Args:
         embeddings: Unit-length embeddings (B, D).
         proxies: One direction per class, of any length (C, D).
-        temperature: Divides the cosines.
+        temperature: Divisor of the cosines.
     """
     return embeddings @ F.normalize(proxies, dim=1).T / temperature
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy over rows whose class is known, a scalar; 0 if none is.
+    """Return the mean cross-entropy over the rows with a known label, a scalar; 0 without any.
 
     Args:
-        logits: (B, C).
+        logits: Logits of the classes (B, C).
         labels: Class indices, int64 (B,); -1 where unknown.
     """
     n_known = (labels >= 0).sum().clamp(min=1)

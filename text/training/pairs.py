@@ -12,12 +12,12 @@ from text.training.queries import Queries, TokenizedText
 
 
 class Pairs:
-    """Which texts go with which; texts of the same words are one.
+    """Pairs of texts that go together; texts with the same words count as one text.
 
     Args:
         texts: All texts (n).
-        pairs: Rows of two that go together, int64 (P, 2), in either order; one that is given often
-            is drawn often. Pairs of the same words teach nothing and are dropped.
+        pairs: Pairs of rows that go together, int64 (P, 2), in either order. Repeated pairs are
+            drawn more often. Pairs with the same words are dropped, as they teach nothing.
     """
 
     def __init__(self, texts: Sequence[TokenizedText], pairs: NDArray[np.int64]) -> None:
@@ -34,14 +34,14 @@ class Pairs:
         self._links = csr_array((ones, (left, right)), shape=(len(said), len(said)))
 
     def draw(self, rows: Sequence[int], *, pad_id: int, generator: np.random.Generator) -> Queries:
-        """Return one partner, drawn at random, of every row that has any.
+        """Return a random partner for every row that has one, as queries that should find it.
 
-        What goes with a text, or says the same as it, is no wrong answer for it.
+        Other partners of a row, and texts with the same words, also count as its answers.
 
         Args:
-            rows: Texts of a batch (B).
+            rows: Rows of the texts of a batch (B).
             pad_id: Token id to pad with.
-            generator: Source of the draws.
+            generator: Random generator.
         """
         groups = self._groups[rows]
         starts, ends = self._starts[groups], self._starts[groups + 1]

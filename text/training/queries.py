@@ -1,4 +1,4 @@
-"""Texts as words of token ids, and the few words of them that stand for a shopper's query."""
+"""Texts as words of token ids, and queries: a few of these words, as a shopper would type them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from text.encoder import TextEncoder, pad
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """One text, cut into words.
+    """One text, split into words.
 
     Attributes:
         before: Special tokens before the words.
@@ -26,19 +26,19 @@ class TokenizedText:
     after: tuple[int, ...]
 
     def ids(self, positions: Sequence[int] | None = None) -> list[int]:
-        """Return token ids of the words at these positions, or of all, with the special tokens."""
+        """Return token ids of these words, or of all words, between the special tokens."""
         words = self.words if positions is None else [self.words[n] for n in positions]
         return [*self.before, *(token for word in words for token in word), *self.after]
 
 
 class Queries(NamedTuple):
-    """What some texts of a batch are to be found by."""
+    """Queries that should find some of the texts of a batch."""
 
-    rows: Tensor  # which texts of the batch, int64 (Q,)
-    ids: Tensor  # int64 (Q, S)
-    mask: Tensor  # int64 (Q, S)
-    # Whether the text of query j answers query i, too, and must not be taught as a wrong answer,
-    # bool (Q, Q). True on the diagonal.
+    rows: Tensor  # position in the batch of the text that each should find, int64 (Q,)
+    ids: Tensor  # token ids, int64 (Q, S)
+    mask: Tensor  # 0 for padding, int64 (Q, S)
+    # Whether the text of query j also answers query i, so that it is not used as a negative, bool
+    # (Q, Q); true on the diagonal.
     also_answers: Tensor
 
     def to(self, device: torch.device) -> "Queries":
@@ -47,7 +47,7 @@ class Queries(NamedTuple):
 
 
 def tokenize_words(encoder: TextEncoder, texts: Sequence[str]) -> list[TokenizedText]:
-    """Return every text as words of token ids, cut to the encoder's ``max_tokens``."""
+    """Return the texts as words of token ids, cut to the encoder's ``max_tokens``."""
     if not texts:
         return []
     rows = []
@@ -72,15 +72,15 @@ def draw_queries(
     pad_id: int,
     generator: np.random.Generator,
 ) -> Queries:
-    """Return one query for every text whose source has words: some of them, in any order.
+    """Return a query for each text whose source has words: some of its words, in any order.
 
-    Most queries are short, as shoppers' are: the number of words is uniform on a log scale.
+    Most queries are short, as those of shoppers are: the logarithm of their length is uniform.
 
     Args:
-        sources: Where a text's query is cut from, such as itself or its category (B).
-        texts: What says whether a text answers the query of another: all that is known of it (B).
+        sources: Words to draw the query of each text from, such as its title or category (B).
+        texts: All words known of each text (B); a text answers every query whose words it has.
         pad_id: Token id to pad with.
-        generator: Source of every draw.
+        generator: Random generator.
     """
     rows = [row for row, source in enumerate(sources) if source.words]
     chosen = [_choose(len(sources[row].words), generator) for row in rows]
@@ -99,7 +99,7 @@ def _choose(n_words: int, generator: np.random.Generator) -> list[int]:
 def find_answers(
     queries: Sequence[Sequence[tuple[int, ...]]], texts: Sequence[TokenizedText]
 ) -> Tensor:
-    """Return whether each text holds every word of each query, bool (number of queries, B)."""
+    """Return whether each text has every word of each query, bool (number of queries, B)."""
     columns: dict[tuple[int, ...], int] = {}
     asked = [[columns.setdefault(word, len(columns)) for word in query] for query in queries]
     counts = torch.zeros(len(queries), len(columns))

@@ -1,4 +1,4 @@
-"""Keeps Lightning's greetings and advice out of the caller's log."""
+"""Keeps messages and advice of Lightning out of the caller's log."""
 
 import contextlib
 import logging
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from logging what hardware it found, and from advice that does not apply.
+    """Silence Lightning's messages about the hardware, and warnings that do not apply here.
 
-    Batches come from memory in one indexing operation: worker processes would only copy them.
-    Validation is optional. The checkpoint folder is not empty when a run is resumed. Curves have
-    one point an epoch, however few its batches.
+    Batches come from memory in one indexing operation, so that worker processes would only copy
+    them. Validation is optional. The folder of the checkpoints is not empty when a run is resumed.
+    Curves have one point for each epoch, even if an epoch has few batches.
     """
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
@@ -24,7 +24,7 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*no `val_dataloader`.*", UserWarning)
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists", UserWarning)
             warnings.filterwarnings("ignore", ".*the logging interval.*", UserWarning)
-            # Lightning 2.6 calls torch 2.14's pytree in a way that is going out of use.
+            # Lightning 2.6 uses a part of torch's pytree that torch 2.14 deprecates.
             warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
             yield
     finally:

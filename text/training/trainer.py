@@ -1,4 +1,4 @@
-"""How a fine-tuning run is trained: Lightning's trainer, the batches, and resuming."""
+"""Lightning's trainer for runs on texts, their batches, and resuming."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from text.training.run import FitSettings, TrainingRun
 
 
 def fit_settings(config: TextConfig) -> FitSettings:
-    """Return how a run of this configuration trains; with patience it keeps the best epoch."""
+    """Return the settings of a run; with patience it keeps the best epoch, else the last."""
     return FitSettings(
         epochs=config.epochs,
         patience=config.patience,
@@ -32,7 +32,7 @@ def fit(
     settings: FitSettings,
     run: TrainingRun,
 ) -> int:
-    """Train what the last checkpoint leaves to train, and return the number of epochs in all.
+    """Train a module, from the last checkpoint if there is one, and return the number of epochs.
 
     The module ends with the weights that the settings keep.
 
@@ -57,7 +57,7 @@ def _name_rows(batch: Batch) -> list[str]:
 
 
 def build_trainer(settings: FitSettings, run: TrainingRun, callbacks: list[Callback]) -> Trainer:
-    """Return a trainer on one device that writes nothing but what its callbacks write."""
+    """Return a trainer on one device; only its callbacks write files."""
     return Trainer(
         accelerator=run.device.type,
         devices=1 if run.device.index is None else [run.device.index],

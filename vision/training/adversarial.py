@@ -1,4 +1,4 @@
-"""Pictures changed by a pixel or two so that the tower mistakes them, to train it against that."""
+"""Adversarial pictures: slightly changed so that the tower mistakes them, to train it on them."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from vision.config import AdversarialConfig
 from vision.transforms import Preprocess
 
-# A step of pgd over epsilon, by the number of steps: far enough to reach the border and turn.
+# A step of pgd times the number of steps, over epsilon: enough to reach the border and turn back.
 STEP_OVER_EPSILON = 2.5
 
 
@@ -18,7 +18,7 @@ def perturb(
     config: AdversarialConfig,
     preprocess: Preprocess,
 ) -> Tensor:
-    """Return images (B, 3, H, W) within epsilon of the given ones, at which the loss is higher.
+    """Return images (B, 3, H, W) within epsilon of the given images, with a higher loss.
 
     FGSM (Goodfellow et al., 2015, https://arxiv.org/abs/1412.6572), or projected gradient descent
     (Madry et al., 2018, https://arxiv.org/abs/1706.06083) without its random start, so that a
@@ -26,9 +26,9 @@ def perturb(
 
     Args:
         images: Normalised pictures (B, 3, H, W).
-        loss_of: Scalar loss of such pictures; must not change what it closes over.
-        config: Method, epsilon in pixel values of 255, steps.
-        preprocess: Whose mean and std the pictures were normalised with.
+        loss_of: Function that returns the scalar loss of such pictures and changes no state.
+        config: Method, number of steps, and epsilon in pixel values of 255.
+        preprocess: Mean and std that the pictures were normalised with.
     """
     shape = (1, 3, 1, 1)
     mean = torch.tensor(preprocess.mean, device=images.device).view(shape)

@@ -1,4 +1,4 @@
-"""Training augmentation of whole batches: one affine resampling, one colour map, one mask."""
+"""Augmentation of whole batches: one affine resampling, one change of colours, one mask."""
 
 import math
 
@@ -23,19 +23,19 @@ def augment(
 ) -> Tensor:
     """Return augmented, normalised pictures (B, 3, size, size), float32.
 
-    The draws are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandomRotation,
-    ColorJitter and RandomErasing. Here every picture of the batch gets its own draw in the same few
-    tensor operations: crop, flip and rotation are one resampling, all colour changes and the
-    normalisation one matrix per picture. Colours are not clipped between the steps.
+    The changes are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandomRotation,
+    ColorJitter and RandomErasing, drawn for each picture but applied to the whole batch: crop, flip
+    and rotation are one resampling, and all changes of colour with the normalisation are one matrix
+    for each picture. Colours are not clipped between the steps.
 
     Args:
         pictures: Stored pictures, uint8 (B, 3, H, W), stretched to one common shape.
         aspects: Width over height of each picture before it was stretched, float (B,).
-        augmentation: What to draw from.
-        preprocess: Whose mean and std the result is normalised with.
+        augmentation: Ranges to draw the changes from.
+        preprocess: Mean and std to normalise with.
         size: Side of the result in pixels.
-        generator: Source of every draw; one per batch makes training resumable at any batch.
-        shard: Which rows of a larger batch these are; each gets the draws it would get there.
+        generator: Random generator; one for each batch makes training resumable at any batch.
+        shard: Place of these rows in a larger batch; they get the draws that they would get there.
     """
     draws = _Draws(len(pictures), generator, shard, pictures.device)
     boxes = _draw_affine(aspects, augmentation, draws)
@@ -50,7 +50,7 @@ def augment(
 
 
 class _Draws:
-    """Uniform draws for the rows of one batch."""
+    """Random numbers for the rows of one batch."""
 
     def __init__(
         self, rows: int, generator: torch.Generator, shard: Shard, device: torch.device
@@ -58,7 +58,7 @@ class _Draws:
         self.rows, self.generator, self.shard, self.device = rows, generator, shard, device
 
     def uniform(self, low: float, high: float) -> Tensor:
-        """Return (B,); drawn where the generator lives, so a seed fixes them on every device."""
+        """Return uniform numbers (B,), drawn on the generator's device: equal for all devices."""
         count = self.rows * self.shard.world_size
         draws = torch.rand(count, generator=self.generator, device=self.generator.device)
         return (low + (high - low) * draws[self.shard.rank :: self.shard.world_size]).to(
@@ -67,12 +67,12 @@ class _Draws:
 
 
 def _draw_affine(aspects: Tensor, augmentation: Augmentation, draws: _Draws) -> Tensor:
-    """Return maps (B, 2, 3) from the result's coordinates to the stored picture's."""
+    """Return affine maps (B, 2, 3) from coordinates in the result to those in the picture."""
     draw = draws.uniform
     area = draw(*augmentation.crop_area)
     aspect = torch.exp(draw(-1.0, 1.0) * math.log(augmentation.crop_aspect))
-    # Shares of a stretched picture's sides are shares of the original's, so no pixel size is
-    # needed; a picture too narrow for the drawn box gives all of its narrow side.
+    # Shares of a stretched picture's sides are shares of the original's sides, so that no pixel
+    # size is needed. If a picture is too narrow for the box, the box takes its whole side.
     stretch = aspects if augmentation.crop_area[0] < 1 else torch.ones_like(aspects)
     width = torch.sqrt(area * aspect / stretch).clamp(max=1.0)
     height = torch.sqrt(area / aspect * stretch).clamp(max=1.0)
@@ -91,7 +91,7 @@ def _recolour(
     preprocess: Preprocess,
     draws: _Draws,
 ) -> Tensor:
-    """Return pictures (B, 3, H, W) in 0..255 with changed colours, normalised."""
+    """Return pictures (B, 3, H, W), whose values are 0 to 255, recoloured and normalised."""
     device = pictures.device
 
     def draw(spread: float) -> Tensor:
@@ -121,7 +121,7 @@ def _recolour(
 
 
 def _erase(pictures: Tensor, augmentation: Augmentation, draws: _Draws) -> None:
-    """Blank one rectangle of some pictures in place, with the mean colour (0 once normalised)."""
+    """Blank one rectangle in some pictures in place, with the mean colour (0 when normalised)."""
     area = draws.uniform(*augmentation.erase_area)
     aspect = torch.exp(draws.uniform(-1.0, 1.0))
     chosen = draws.uniform(0.0, 1.0) < augmentation.erase

@@ -1,4 +1,4 @@
-"""The callbacks of every run: seeds, a finite loss, early stopping and checkpoints."""
+"""The callbacks of every run: seeds, a check of the loss, early stopping and checkpoints."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ class FiniteLoss(Callback):
     """Stops a run at the first step whose loss is not finite.
 
     Args:
-        name_samples: Function that returns the names of a batch's samples, for the message.
+        name_samples: Function that returns the names of a batch's samples, for error messages.
     """
 
     def __init__(self, name_samples: Callable[[Any], Sequence[str]]) -> None:
@@ -37,7 +37,7 @@ class FiniteLoss(Callback):
         """Check the loss of the step.
 
         Raises:
-            TrainingError: If the loss is not finite; the message has the step and its samples.
+            TrainingError: If the loss is not finite; the message names the step and its samples.
         """
         loss = outputs["loss"]
         if torch.isfinite(loss):
@@ -57,12 +57,12 @@ class FiniteLoss(Callback):
 def build_callbacks(
     settings: FitSettings, run: TrainingRun, name_samples: Callable[[Any], Sequence[str]]
 ) -> list[Callback]:
-    """Return what every run has: seeds, the check of the loss, early stopping and checkpoints.
+    """Return the callbacks that every run has.
 
     Args:
         settings: Patience, and the checkpoint to keep.
         run: Folder of the checkpoints, seed and fingerprint.
-        name_samples: Function that returns the names of a batch's samples, for an error.
+        name_samples: Function that returns the names of a batch's samples, for error messages.
     """
     callbacks: list[Callback] = [
         Reseed(run.seed),
@@ -81,7 +81,7 @@ def build_callbacks(
                 enable_version_counter=False,
             )
         )
-    # After the others, whose state it keeps; without a monitor the newest replaces the one before.
+    # Comes last, to save the state of the others. Without a monitor it keeps the newest only.
     callbacks.append(
         ModelCheckpoint(
             run.workdir,

@@ -1,4 +1,4 @@
-"""What a fine-tuning run reads: decoded pictures, their order, how many there are of each class."""
+"""The data of a fine-tuning run: decoded pictures, their order, and the number in each class."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,14 @@ class TrainingData(NamedTuple):
 
 
 class SpillFolder(NamedTuple):
-    """Where pictures are kept that do not fit into memory, until the run ends."""
+    """Folder for pictures that do not fit into memory; its files are deleted when the run ends."""
 
     folder: Path
     shard: Shard  # every process keeps its own
     cleanup: contextlib.ExitStack
 
     def new_file(self, name: str) -> Path:
-        """Return a path that is deleted with the run."""
+        """Return the path of a file that is deleted at the end of the run."""
         path = self.folder / f"{name}-{self.shard.rank}.pixels"
         self.cleanup.callback(path.unlink, missing_ok=True)
         return path
@@ -47,15 +47,15 @@ def decode_data(
     spill: SpillFolder,
     progress: bool,
 ) -> TrainingData:
-    """Return decoded pictures, in memory or, beyond cache_gb, in files.
+    """Return decoded pictures, in memory, or in files if they take more than cache_gb.
 
     Args:
-        samples: What is trained on; kept a little larger than the crops.
-        validation: What is measured; kept at the tower's size.
-        preprocess: The tower's.
-        config: Gives sizes and cache_gb.
-        spill: Where the files are.
-        progress: Show Lightning's progress bars.
+        samples: Training pictures; they are stored a little larger than the crops.
+        validation: Validation pictures; they are stored at the tower's size.
+        preprocess: Size, fit and normalisation of the tower's pictures.
+        config: Sizes and cache_gb.
+        spill: Folder of the files.
+        progress: Whether to show a progress bar.
 
     Raises:
         TrainingError: If fewer than two training pictures can be read.
@@ -77,7 +77,7 @@ def decode_data(
 
 
 def steps_per_epoch(train: PictureSet, config: VisionConfig) -> int:
-    """Return how often the optimiser moves in one pass over the pictures."""
+    """Return the number of steps of the optimiser in one pass over the pictures."""
     batches = max(1, len(train) // config.batch_size)
     return -(-batches // config.accumulate)
 
@@ -85,7 +85,7 @@ def steps_per_epoch(train: PictureSet, config: VisionConfig) -> int:
 def class_counts(
     train: PictureSet, classes: Mapping[str, Sequence[str]]
 ) -> dict[str, NDArray[np.int64]]:
-    """Return the number of readable pictures of every class of every target, (C,)."""
+    """Return the number of readable pictures of each class by target name, int64 (C,)."""
     labels = train.targets[train.rows].numpy()
     return {
         name: count_classes(labels[:, column], len(names))
@@ -96,7 +96,14 @@ def class_counts(
 def build_order(
     train: PictureSet, config: VisionConfig, targets: Sequence[str], seed: int
 ) -> Order:
-    """Return the order in which pictures are trained on, or the draws of them by weight."""
+    """Return the order of the pictures in an epoch: shuffled, or drawn by class weights.
+
+    Args:
+        train: Pictures to train on.
+        config: Kind of sampling, and the target whose classes are weighted.
+        targets: Names of the targets, in the order of the labels' columns.
+        seed: Random seed of the run.
+    """
     if config.imbalance.sampling == "none":
         return EpochShuffle(len(train), seed)
     column = targets.index(config.imbalance.target or targets[-1])

@@ -13,7 +13,7 @@ def training_size(epoch: int, config: VisionConfig) -> int:
 
 
 def grown_size(epoch: int, *, start: int | None, full: int, epochs: int) -> int:
-    """Return the side of pictures in an epoch when it grows from ``start`` to ``full``, in pixels.
+    """Return the side of pictures in an epoch, in pixels, as it grows from ``start`` to ``full``.
 
     Progressive learning (Tan and Le, 2021, https://arxiv.org/abs/2104.00298), without their growing
     regularisation: the side grows linearly, in steps of 16 pixels, over the first 70 % of the run.
@@ -22,7 +22,7 @@ def grown_size(epoch: int, *, start: int | None, full: int, epochs: int) -> int:
         epoch: Number of the epoch, from 0.
         start: Side in the first epoch; None keeps the full side throughout.
         full: Side after the growth.
-        epochs: Epochs of the whole run.
+        epochs: Number of epochs in the whole run.
     """
     if start is None:
         return full

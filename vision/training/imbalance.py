@@ -1,4 +1,4 @@
-"""Rare and frequent classes: weights against their imbalance, and draws by those weights."""
+"""Rare and frequent classes: weights against their imbalance, and sampling by these weights."""
 
 from collections.abc import Iterator
 
@@ -10,32 +10,33 @@ from vision.config import Weighting
 from vision.dataset import UNKNOWN
 from vision.errors import InvalidArgumentError
 
-# Pictures beyond 1 / (1 - beta) = 100 of one class add little. The paper's 0.999 and 0.9999 make
-# no difference to plain balancing where classes have tens or hundreds of pictures.
+# With it, pictures of one class beyond 1 / (1 - beta) = 100 add little. The paper's 0.999 and
+# 0.9999 equal plain balancing if classes have tens or hundreds of pictures.
 EFFECTIVE_BETA = 0.99
 
 
 def count_classes(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """Return how many of the labels (n,) are of each class, int64 (C,); -1 is not counted."""
+    """Return the number of labels (n,) of each class, int64 (C,), without unknown labels (-1)."""
     return np.bincount(labels[labels != UNKNOWN], minlength=n_classes).astype(np.int64)
 
 
 def class_weights(
     counts: NDArray[np.int64], weighting: Weighting, beta: float = EFFECTIVE_BETA
 ) -> NDArray[np.float64] | None:
-    """Return a weight for each class, (C,), whose mean over pictures is 1; None for ``none``.
+    """Return a weight for each class (C,) with mean 1 over the pictures, or None for ``none``.
 
     ``balanced`` is one over the count. ``effective_number`` is that of Cui et al. (2019,
     https://arxiv.org/abs/1901.05555): one over (1 - beta ** count) / (1 - beta), a number that
     stops growing with the count. They normalise over classes, not pictures. Absent classes get 0.
 
     Args:
-        counts: Pictures of each class, (C,).
-        weighting: How weights follow from counts.
-        beta: Of ``effective_number``: 0 weighs all classes alike, towards 1 it is ``balanced``.
+        counts: Number of pictures of each class, (C,).
+        weighting: Rule by which weights follow from counts.
+        beta: Constant of ``effective_number``: 0 gives all classes the same weight, and values
+            near 1 give the weights of ``balanced``.
 
     Raises:
-        InvalidArgumentError: If beta is out of range.
+        InvalidArgumentError: If beta is below 0, or 1 or above.
     """
     if not 0 <= beta < 1:
         raise InvalidArgumentError(f"beta must be at least 0 and below 1, got {beta}")
@@ -46,18 +47,18 @@ def class_weights(
         numbers = (1.0 - beta**numbers) / (1.0 - beta)
     weights = np.zeros(len(counts))
     np.divide(1.0, numbers, out=weights, where=counts > 0)
-    # Without any label there is nothing to normalise by, and the sum is 0.
+    # Without any label the sum is 0 and cannot be normalised by.
     mean = float(weights @ counts) / max(int(counts.sum()), 1)
     return weights / mean if mean > 0 else weights
 
 
 def sampling_weights(labels: NDArray[np.int64], weighting: Weighting) -> NDArray[np.float64]:
-    """Return how often each picture is to be drawn, relative to the mean of 1, float64 (n,).
+    """Return how often to draw each picture, relative to a mean of 1, float64 (n,).
 
     Args:
-        labels: Class indices, (n,); -1 where unknown, which gets the mean.
-        weighting: How weights follow from counts. ``balanced`` draws all classes equally often,
-            and so a class of three pictures, again and again, the same three.
+        labels: Class indices (n,), -1 where unknown; unknown labels get the mean.
+        weighting: Rule by which weights follow from counts. ``balanced`` draws all classes equally
+            often, so that a class of three pictures repeats them again and again.
     """
     drawn = np.ones(len(labels))
     weights = class_weights(count_classes(labels, int(labels.max(initial=UNKNOWN)) + 1), weighting)
@@ -68,15 +69,15 @@ def sampling_weights(labels: NDArray[np.int64], weighting: Weighting) -> NDArray
 
 
 class EpochDraw(Sampler[int]):
-    """Rows drawn by weight, with replacement, as a function of seed and epoch alone.
+    """Rows drawn by weight, with replacement; they depend only on seed and epoch.
 
     Args:
-        weights: How often each row is drawn, relative to the others, (n,).
-        count: Rows of one epoch.
-        seed: Seed of all draws.
+        weights: Relative frequency of each row, (n,).
+        count: Number of rows in one epoch.
+        seed: Random seed of the run.
 
     Raises:
-        InvalidArgumentError: If the weights are not a distribution once divided by their sum.
+        InvalidArgumentError: If a weight is negative or not finite, or all weights are 0.
     """
 
     def __init__(self, weights: NDArray[np.float64], count: int, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""What a fine-tuning run does in one step: augmentation, losses, the optimiser, metrics."""
+"""One step of fine-tuning a vision tower: augmentation, losses, the optimiser and metrics."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,11 +37,11 @@ class Learner(LightningModule):
     Args:
         tower: Tower to train.
         config: Schedule and regularisation.
-        images: Files of the training pictures, to name those of a failed step.
-        counts: Number of pictures of every class of every target, int64 (C,).
+        images: Files of the training pictures, to name them if a step fails.
+        counts: Number of pictures of each class by target name, int64 (C,).
         total_steps: Steps of the optimiser in the whole run.
         seed: Random seed of every draw.
-        shard: Rows of a shared batch that this process has.
+        shard: Place of this process among those that train together.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Learner(LightningModule):
             config.objective, n_classes=len(tower.classes[target]), dim=tower.dim
         )
         self._step = 0  # batches since the run began
-        # Of one validation, by target: summed cross-entropy, right answers, known labels.
+        # Sums over one validation by target: cross-entropy, right answers, known labels.
         self._counted: dict[str, Tensor] = {}
 
     def name_samples(self, batch: Batch) -> list[str]:
@@ -107,11 +107,11 @@ class Learner(LightningModule):
         self.log("training/loss", loss, batch_size=len(batch.rows), on_step=False, on_epoch=True)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to count; every process counts the same targets, whatever its share."""
+        """Set the sums to zero, for the same targets in every process."""
         self._counted = {name: torch.zeros(3, device=self.device) for name in self.tower.classes}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to the sums of every target, over pictures whose label is known."""
+        """Add a batch to the sums of each target, over the pictures whose label is known."""
         images = normalise(batch.pictures, self.tower.preprocess)
         output = self.tower.outputs(images.contiguous(memory_format=torch.channels_last))
         for column, (name, logits) in enumerate(output.logits.items()):
@@ -122,13 +122,13 @@ class Learner(LightningModule):
             self._counted[name] += torch.stack([loss, right.sum(), (labels != UNKNOWN).sum()])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the accuracy of every target, and the weighted mean of their cross-entropies."""
+        """Log the accuracy of each target, and the weighted mean of their cross-entropies."""
         weights = [self.config.target_weights.get(name, 1.0) for name in self._counted]
         mean = torch.zeros((), device=self.device)
         for weight, (name, sums) in zip(weights, self._counted.items(), strict=True):
             loss, right, known = total(sums, self.shard)
             mean += weight * loss / known.clamp(min=1)
-            # Without a known label there is no accuracy; 0 or 1 would both be made up.
+            # Without a known label the accuracy is undefined; 0 or 1 would be made up.
             if known > 0:
                 self.log(f"validation/accuracy/{name}", right / known)
         self.log(VALIDATION_LOSS, mean / sum(weights), prog_bar=True)
@@ -152,7 +152,7 @@ class Learner(LightningModule):
         )
 
     def _prepare(self, batch: Batch) -> tuple[Tensor, Mix | None]:
-        """Return augmented, blended pictures (b, 3, H, W) of this process, and how they blend."""
+        """Return this process's augmented, blended pictures (b, 3, H, W), and how they blend."""
         generator = torch.Generator().manual_seed(step_seed(self.seed, self._step, "augmentation"))
         pictures = apply_policy(
             batch.pictures, self.config.policy, generator=generator, shard=self.shard
@@ -173,12 +173,12 @@ class Learner(LightningModule):
         return images.contiguous(memory_format=torch.channels_last), mix
 
     def _shared_rows(self, rows: Tensor) -> Tensor:
-        """Return the shared batch's version (B,) of a map between this process's rows (b,)."""
+        """Return rows (B,) of the shared batch for a mapping between this process's rows (b,)."""
         ranks = torch.arange(self.shard.world_size, device=rows.device)
         return (rows[:, None] * self.shard.world_size + ranks).flatten()
 
     def _outputs(self, images: Tensor) -> TowerOutput:
-        """Return what the tower gives for the pictures of all processes."""
+        """Return the tower's output for the pictures of all processes."""
         return self.tower.read(gather(self.tower.backbone(images), self.shard))
 
     def _loss(self, output: TowerOutput, targets: Tensor, mix: Mix | None) -> Tensor:
@@ -201,7 +201,7 @@ class Learner(LightningModule):
         return loss
 
     def _mistaken(self, images: Tensor, targets: Tensor, mix: Mix | None) -> Tensor:
-        """Return the pictures, changed so that the heads mistake them; statistics stay as found."""
+        """Return pictures changed so that the heads mistake them; norms keep their statistics."""
         self.tower.eval()
 
         def loss_of(changed: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses over class labels: masked, weighted by class, blended as mixed pictures are."""
+"""Losses over class labels: without unknown labels, weighted by class, for blended pictures."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from vision.dataset import UNKNOWN
 
 
 class Mix(NamedTuple):
-    """Which picture was blended into which, and how much of the first is left."""
+    """How the pictures of a batch were blended with each other."""
 
-    partner: Tensor  # int64 (B,)
-    share: float  # of the first picture, 0..1
+    partner: Tensor  # row of the picture blended into each, int64 (B,)
+    share: float  # of the picture itself that is left, 0 to 1
 
 
 def masked_cross_entropy(
@@ -24,16 +24,16 @@ def masked_cross_entropy(
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean cross-entropy over the rows whose label is known, 0 when none is.
+    """Return the mean cross-entropy over the rows with a known label, a scalar; 0 without any.
 
-    With class weights this is still the mean over rows: torch divides by their weights instead,
-    which lets a batch of rare classes count no more than one of frequent ones.
+    With class weights this is still the mean over rows. torch divides by the sum of the weights
+    instead, so that a batch of rare classes counts no more than a batch of frequent classes.
 
     Args:
-        logits: (B, C).
+        logits: Logits of the classes (B, C).
         labels: Class indices, int64 (B,); -1 where unknown.
         label_smoothing: Share of each label spread over all classes.
-        class_weights: Factor of each class's term, (C,).
+        class_weights: Factor of the loss of each class, (C,).
     """
     total = F.cross_entropy(
         logits,
@@ -54,22 +54,22 @@ def masked_focal_loss(
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean focal loss over the rows whose label is known, 0 when none is.
+    """Return the mean focal loss over the rows with a known label, a scalar; 0 without any.
 
     Focal loss of Lin et al. (2017, https://arxiv.org/abs/1708.02002), with a softmax over classes
-    in place of one sigmoid each: the term -log p of a class is muted by (1 - p) ** gamma. They have
-    no smoothing; here it spreads the label over the muted terms of all classes, so that the loss
-    stays linear in the label and gamma 0 is the cross-entropy.
+    in place of one sigmoid each: the term -log p of a class is multiplied by (1 - p) ** gamma. The
+    paper has no smoothing. Here it spreads the label over the terms of all classes, so that the
+    loss stays linear in the label and gamma 0 is the cross-entropy.
 
     Args:
-        logits: (B, C).
+        logits: Logits of the classes (B, C).
         labels: Class indices, int64 (B,); -1 where unknown.
-        gamma: How far easy pictures are muted.
+        gamma: Exponent that lowers the loss of easy pictures.
         label_smoothing: Share of each label spread over all classes.
-        class_weights: Factor of each class's term, (C,).
+        class_weights: Factor of the loss of each class, (C,).
     """
     log_p = logits.float().log_softmax(dim=1)
-    # A power below 1 has no gradient at 0, which is where float32 takes a sure picture.
+    # Float32 rounds 1 - p of an easy picture to 0, where a power below 1 has no finite gradient.
     missing = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
     terms = -(missing**gamma) * log_p  # (B, C)
     if class_weights is not None:
@@ -83,13 +83,13 @@ def masked_focal_loss(
 def blended_loss(
     loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor, mix: Mix | None
 ) -> Tensor:
-    """Return the loss against both labels of blended pictures, in the shares of their pixels.
+    """Return the loss of blended pictures against both labels, weighted by shares of pixels.
 
     Args:
-        loss: Of logits (B, C) and labels (B,).
-        logits: (B, C).
-        labels: int64 (B,), of the pictures before they were blended.
-        mix: How they were blended; None if they were not.
+        loss: Function of logits (B, C) and labels (B,) that returns a scalar.
+        logits: Logits of the blended pictures (B, C).
+        labels: Labels of the pictures before they were blended, int64 (B,).
+        mix: How the pictures were blended; None if they were not.
     """
     own = loss(logits, labels)
     if mix is None:
@@ -98,16 +98,16 @@ def blended_loss(
 
 
 def cosine_logits(embeddings: Tensor, proxies: Tensor, temperature: float) -> Tensor:
-    """Return cosine similarity over temperature of every embedding with every class, (B, C).
+    """Return the cosine of every embedding with every class, over the temperature (B, C).
 
     The normalised softmax of Zhai and Wu (2019, https://arxiv.org/abs/1811.12649), without their
-    class balancing: pictures of one class gather around one learned direction, so that nearest
+    class balancing: embeddings of one class gather around one learned direction, so that nearest
     neighbours share their class.
 
     Args:
-        embeddings: Unit length, (B, D).
-        proxies: One direction per class, any length, (C, D).
-        temperature: Smaller separates classes harder.
+        embeddings: Unit-length embeddings (B, D).
+        proxies: One direction per class, of any length (C, D).
+        temperature: Divisor of the cosines; a smaller one separates classes more sharply.
     """
     return embeddings @ F.normalize(proxies, dim=1).T / temperature
 
@@ -120,14 +120,15 @@ def multi_task_loss(
     label_smoothing: float,
     mix: Mix | None = None,
 ) -> Tensor:
-    """Return the weighted mean over the targets of their masked cross-entropies, a scalar.
+    """Return the weighted mean of the targets' masked cross-entropies, a scalar.
 
     Args:
-        logits: (B, C) of every target.
-        labels: int64 (B, number of targets), in the order of logits; -1 where unknown.
-        weights: Weight of each target; 1 where not named.
+        logits: Logits (B, C) by target name.
+        labels: Class indices, int64 (B, number of targets), in the order of ``logits``; -1 where
+            unknown.
+        weights: Weights by target name; other targets have weight 1.
         label_smoothing: Share of each label spread over all classes.
-        mix: How the pictures were blended; the loss is blended alike.
+        mix: How the pictures were blended; None if they were not.
     """
 
     def cross_entropy(scores: Tensor, own: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the embedding is trained to do: metric losses over classes or pairs of pictures."""
+"""Metric losses, which train the embedding on classes or on pairs of pictures."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -14,10 +14,10 @@ from vision.config import ObjectiveConfig
 from vision.dataset import UNKNOWN
 from vision.errors import InvalidArgumentError
 
-# The library's 0.05 is far below the 0.2 of the paper that introduced semi-hard triplets.
+# As in the paper that introduced semi-hard triplets; the library's default is 0.05.
 TRIPLET_MARGIN = 0.2
 
-# Both learn one direction for each class, from the number of classes and the embedding's size.
+# Both learn one direction for each class; called with the number of classes and the embedding size.
 PROXY_LOSSES: dict[str, Callable[[int, int], nn.Module]] = {
     "arcface": losses.ArcFaceLoss,
     "proxy_anchor": losses.ProxyAnchorLoss,
@@ -39,57 +39,57 @@ Indices = tuple[Tensor, ...]
 
 
 class EmbeddingMemory(nn.Module):
-    """The last embeddings and their labels, to be compared with those of a batch.
+    """The latest embeddings and their labels, for comparison with those of a batch.
 
     Cross-batch memory of Wang et al. (2020, https://arxiv.org/abs/1912.06798), without their wait
-    until the network has settled. It is part of the state, so that a resumed run remembers what
-    the interrupted one did, but no buffer: an average of the weights averages buffers, too.
+    until the network has settled. It is kept as extra state, so that a resumed run finds it, rather
+    than in buffers, which an average of the weights would average as well.
 
     Args:
-        size: Embeddings that are kept, the latest ones.
+        size: Maximum number of embeddings to keep.
         dim: Embedding size D.
     """
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.size = size
-        # The oldest first, (n, D) and (n,) with n up to size, wherever the last batch was.
+        # From the oldest to the latest, (n, D) and (n,), on the device of the last batch.
         self.embeddings = torch.zeros(0, dim)
         self.labels = torch.zeros(0, dtype=torch.int64)
 
     def beside(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return those of a batch, (B, D) and (B,), followed by the ones remembered."""
+        """Return a batch's embeddings (B, D) and labels (B,), followed by those remembered."""
         return (
             torch.cat([embeddings, self.embeddings.to(embeddings.device)]),
             torch.cat([labels, self.labels.to(labels.device)]),
         )
 
     def remember(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Add embeddings (B, D) with known labels (B,), and forget the oldest beyond the size."""
+        """Add embeddings (B, D) with known labels (B,), and drop the oldest beyond the size."""
         self.embeddings = self._latest(self.embeddings, embeddings.detach())
         self.labels = self._latest(self.labels, labels)
 
     def _latest(self, remembered: Tensor, new: Tensor) -> Tensor:
-        # A view would be saved with all that it is a view of.
+        # Without the clone, a checkpoint would hold the whole tensor that this is a view of.
         return torch.cat([remembered.to(new.device), new])[-self.size :].clone()
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """Return what is remembered; torch puts it among the module's state."""
+        """Return the embeddings and labels, for the module's state dict."""
         return {"embeddings": self.embeddings, "labels": self.labels}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Take up what was remembered."""
+        """Restore the embeddings and labels of a state dict."""
         self.embeddings, self.labels = state["embeddings"], state["labels"]
 
 
 class MetricObjective(nn.Module):
-    """One number to minimise for the embeddings of a batch.
+    """The weighted sum of metric losses over the embeddings of a batch.
 
     Args:
-        losses: Modules by their names in ``ObjectiveConfig.metric``.
-        weights: Weight of each, by the same names.
-        miner: Chooses pairs for multi_similarity and triplet; None takes all.
-        memory: Earlier embeddings that pairs are made with too; None takes those of the batch.
+        losses: Loss modules by their names in ``ObjectiveConfig.metric``.
+        weights: Weights of the losses by the same names.
+        miner: Choice of the pairs for multi_similarity and triplet; None takes all pairs.
+        memory: Earlier embeddings to pair those of a batch with; None pairs within the batch.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class MetricObjective(nn.Module):
         self.miner, self.memory = miner, memory
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Return the weighted sum of the losses, a scalar; 0 where there is nothing to compare.
+        """Return the weighted sum of the losses, a scalar; 0 if there is nothing to compare.
 
-        In training, the batch is remembered afterwards.
+        In training, the batch is added to the memory afterwards.
 
         Args:
-            embeddings: Unit length, (B, D).
-            labels: Class indices, int64 (B,); -1 where unknown, which is left out.
+            embeddings: Unit-length embeddings (B, D).
+            labels: Class indices, int64 (B,); pictures with an unknown label, -1, are left out.
 
         Raises:
             InvalidArgumentError: If the shapes disagree.
@@ -121,13 +121,13 @@ class MetricObjective(nn.Module):
                 f"embeddings and labels must have shapes (B, D) and (B,), "
                 f"got {tuple(embeddings.shape)} and {tuple(labels.shape)}"
             )
-        # Every parameter has a gradient at every step: processes that train together wait for it.
+        # Processes that train together wait for a gradient of every parameter at every step.
         total = 0.0 * sum((own.sum() for own in self.parameters()), embeddings.sum())
         known = labels != UNKNOWN
         embeddings, labels = embeddings[known].float(), labels[known]
         if len(labels) == 0:
             return total
-        # Distances between near neighbours are smaller than bfloat16's steps.
+        # Distances between near neighbours are too small for the precision of bfloat16.
         with torch.autocast(embeddings.device.type, enabled=False):
             for name, loss in self._losses(embeddings, labels).items():
                 total = total + self.weights[name] * loss
@@ -156,7 +156,7 @@ class MetricObjective(nn.Module):
 
 
 def _without_self(indices: Indices) -> Indices:
-    """Drop pairs of a picture with itself, which stands in the same place among the others."""
+    """Drop the pairs of a picture with itself, which has the same index among the others."""
     anchors, positives, *negatives = indices
     keep = anchors != positives
     if len(negatives) == 1:  # triplets
@@ -167,23 +167,23 @@ def _without_self(indices: Indices) -> Indices:
 def build_metric_objective(
     config: ObjectiveConfig, *, n_classes: int, dim: int
 ) -> MetricObjective | None:
-    """Return the metric losses that a configuration names, with their weights; None if it has none.
+    """Return the metric losses that a configuration names, or None if it names no loss.
 
-    pytorch-metric-learning's losses with its defaults, but for the triplets' margin: ArcFace (Deng
-    et al., 2019, https://arxiv.org/abs/1801.07698), Proxy-Anchor (Kim et al., 2020,
+    Losses of pytorch-metric-learning with its defaults, except for the triplets' margin: ArcFace
+    (Deng et al., 2019, https://arxiv.org/abs/1801.07698), Proxy-Anchor (Kim et al., 2020,
     https://arxiv.org/abs/2003.13911), SupCon (Khosla et al., 2020,
     https://arxiv.org/abs/2004.11362) on embeddings instead of a second projection, Multi-Similarity
     (Wang et al., 2019, https://arxiv.org/abs/1904.06627) and triplets (Schroff et al., 2015,
-    https://arxiv.org/abs/1503.03832). Triplets, unless the miner is ``hard``, take working memory
-    that grows with the square of the embeddings remembered.
+    https://arxiv.org/abs/1503.03832). Triplets take working memory that grows with the square of
+    the number of remembered embeddings, unless the miner is ``hard``.
 
     Args:
-        config: Names losses, miner and memory.
-        n_classes: Classes C of the target that they separate.
+        config: Losses with their weights, miner and size of the memory.
+        n_classes: Number of classes C of the target to separate.
         dim: Embedding size D.
 
     Raises:
-        InvalidArgumentError: If a miner or a memory is asked for that no loss would use.
+        InvalidArgumentError: If a miner or a memory is configured that no loss would use.
     """
     if config.miner != "none" and not set(config.metric) & set(MINED):
         raise InvalidArgumentError(_unused("miner", config.miner, MINED, config))

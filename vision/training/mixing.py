@@ -13,15 +13,16 @@ from vision.training.losses import Mix
 def mix_pictures(
     images: Tensor, config: VisionConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Mix | None]:
-    """Return the images blended with each other, by mixup or cutmix at even odds if both are on.
+    """Return the images blended with each other by mixup or cutmix, and how they were blended.
 
     Mixup (Zhang et al., 2018, https://arxiv.org/abs/1710.09412) and CutMix (Yun et al., 2019,
-    https://arxiv.org/abs/1905.04899), with one share for the whole batch.
+    https://arxiv.org/abs/1905.04899), with one share for the whole batch. If both are on, each is
+    used for half of the batches, at random.
 
     Args:
-        images: (B, 3, H, W), H and W the same.
-        config: Gives the two Beta parameters; 0 is off.
-        rng: Source of every draw.
+        images: Square pictures (B, 3, H, W).
+        config: Beta parameters of mixup and cutmix; 0 turns one off.
+        rng: Random generator.
     """
     kinds = [name for name in ("mixup", "cutmix") if getattr(config, name) > 0]
     if not kinds:
@@ -29,7 +30,7 @@ def mix_pictures(
     kind = kinds[int(rng.integers(len(kinds)))]
     alpha = getattr(config, kind)
     share = float(rng.beta(alpha, alpha))
-    # The order of a batch is random already: its reverse is as good a partner as any.
+    # The order of a batch is random, so its reverse pairs the pictures at random.
     partner = torch.arange(len(images) - 1, -1, -1, device=images.device)
     if kind == "mixup":
         return torch.lerp(images[partner], images, share), Mix(partner, share)

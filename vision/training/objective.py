@@ -1,4 +1,4 @@
-"""What the heads are trained to do: a loss for each target, and a weight for each loss."""
+"""The loss of the classifier heads: one loss for each target, and a weight for each loss."""
 
 from collections.abc import Mapping
 
@@ -15,13 +15,13 @@ from vision.training.losses import Mix, blended_loss, masked_cross_entropy, mask
 
 
 class HeadLoss(nn.Module):
-    """The loss of one head: cross-entropy or focal, of logits that may be shifted.
+    """The loss of one head: cross-entropy or focal loss of its logits, which may be shifted.
 
     Args:
-        gamma: Of the focal loss; 0 is the cross-entropy.
+        gamma: Exponent of the focal loss; 0 is the cross-entropy.
         label_smoothing: Share of each label spread over all classes.
-        shift: Added to the logits, (C,).
-        class_weights: Factor of each class's term, (C,).
+        shift: Constants to add to the logits, (C,); None adds nothing.
+        class_weights: Factor of the loss of each class, (C,); None weighs all the same.
     """
 
     shift: Tensor | None
@@ -37,12 +37,12 @@ class HeadLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.gamma, self.label_smoothing = gamma, label_smoothing
-        # Both follow from the labels, so checkpoints need not hold them.
+        # Both are computed from the labels, so that checkpoints need not hold them.
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over the rows of logits (B, C) whose label (B,) is not -1."""
+        """Return the mean loss of logits (B, C) over the rows whose label (B,) is not -1."""
         if self.shift is not None:
             logits = logits + self.shift
         smoothing, weights = self.label_smoothing, self.class_weights
@@ -56,10 +56,10 @@ class HeadLoss(nn.Module):
 
 
 class FixedWeights(nn.Module):
-    """The weighted mean of the targets' losses.
+    """The mean of the targets' losses with fixed weights.
 
     Args:
-        weights: One per target, mean 1, (T,).
+        weights: Weights of the targets with mean 1, (T,).
     """
 
     weights: Tensor
@@ -69,20 +69,20 @@ class FixedWeights(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, losses: Tensor, labelled: Tensor) -> Tensor:
-        """Return the mean of weighted losses (T,); ``labelled`` is for weights that learn."""
+        """Return the mean of weighted losses (T,); only learned weights need ``labelled``."""
         return (self.weights * losses).mean()
 
 
 class UncertaintyWeights(nn.Module):
-    """A mean of the targets' losses whose weights are learned with the network.
+    """The mean of the targets' losses with weights that are learned with the network.
 
     Homoscedastic uncertainty of Kendall et al. (2018, https://arxiv.org/abs/1705.07115) for
-    classification: a loss is divided by its target's variance, whose logarithm is charged for.
-    Unlike theirs it is a mean over the targets, begins at given weights, and a batch in which a
-    target has no label leaves its variance alone.
+    classification: each loss is divided by a variance of its target, and the logarithm of the
+    variance is added as a penalty. Here it is a mean over the targets that begins at chosen
+    weights, and a batch without labels of a target leaves the variance of that target as it is.
 
     Args:
-        weights: What the weights begin at, one per target, above 0, (T,).
+        weights: Initial weights of the targets, above 0, (T,).
     """
 
     def __init__(self, weights: Tensor) -> None:
@@ -90,10 +90,10 @@ class UncertaintyWeights(nn.Module):
         self.log_variances = nn.Parameter(-weights.log())
 
     def forward(self, losses: Tensor, labelled: Tensor) -> Tensor:
-        """Return the mean of weighted losses (T,) and charges; may be negative.
+        """Return the mean of weighted losses (T,) with their penalties; it may be negative.
 
         Args:
-            losses: One per target, (T,).
+            losses: Losses of the targets, (T,).
             labelled: Which targets have a label in the batch, bool (T,).
         """
         weighted = losses * torch.exp(-self.log_variances) + 0.5 * self.log_variances
@@ -107,17 +107,18 @@ WEIGHTINGS: dict[str, type[FixedWeights] | type[UncertaintyWeights]] = {
 
 
 class ClassificationObjective(nn.Module):
-    """One number to minimise for the logits of all heads.
+    """The loss of all heads together.
 
     Args:
-        losses: Loss of every target, of logits (B, C) and labels (B,).
-        weighting: Makes one of the losses (T,); told which targets have a label, bool (T,).
+        losses: Losses by target name, each a function of logits (B, C) and labels (B,).
+        weighting: Weighted mean of the losses (T,), a function of the losses and of which targets
+            have a label, bool (T,).
     """
 
     def __init__(self, losses: Mapping[str, nn.Module], weighting: nn.Module) -> None:
         super().__init__()
         self.targets = tuple(losses)
-        # A list, because a module's name may not hold the dots and spaces that a target's may.
+        # A list, because names of modules may not have the dots and spaces that targets may have.
         self.losses = nn.ModuleList(losses.values())
         self.weighting = weighting
 
@@ -125,8 +126,8 @@ class ClassificationObjective(nn.Module):
         """Return the loss, a scalar.
 
         Args:
-            logits: (B, C) of every target.
-            labels: int64 (B, number of targets), in the order of the targets; -1 where unknown.
+            logits: Logits (B, C) by target name.
+            labels: Class indices, int64 (B, T), in the order of the targets; -1 where unknown.
             mix: How the pictures were blended; None if they were not.
 
         Raises:
@@ -151,11 +152,11 @@ def build_objective(
     """Return the objective of the heads that a configuration describes.
 
     Args:
-        config: Gives label smoothing, the targets' weights and the table ``objective``.
-        counts: Training pictures of every class of every target, (C,), in the targets' order.
+        config: Label smoothing, weights of the targets, and the table ``objective``.
+        counts: Number of training pictures of each class (C,) by target name, in their order.
 
     Raises:
-        InvalidArgumentError: If the weights leave no target to learn, or learned ones begin at 0.
+        InvalidArgumentError: If all weights are 0, or a learned weight would begin at 0.
     """
     weights = torch.tensor([config.target_weights.get(name, 1.0) for name in counts])
     kind = config.objective.target_weights
@@ -187,9 +188,10 @@ def _build_head_loss(config: VisionConfig, counts: NDArray[np.int64]) -> HeadLos
 def log_priors(counts: NDArray[np.int64]) -> Tensor:
     """Return the logarithm of each class's share of the labels, float32 (C,).
 
-    Added to the logits in training only, they make the logit-adjusted loss of Menon et al. (2021,
-    https://arxiv.org/abs/2007.07314): the logits alone then answer as if all classes were equally
-    frequent. A class never seen, whose prior they leave undefined, counts as seen once.
+    Added to the logits in training only, they give the logit-adjusted loss of Menon et al. (2021,
+    https://arxiv.org/abs/2007.07314). Afterwards the logits alone predict as if all classes were
+    equally frequent. A class without pictures, whose prior the paper leaves undefined, counts as
+    having one.
     """
     seen = torch.from_numpy(np.maximum(counts, 1))
     return (seen / seen.sum()).log().float()

@@ -1,4 +1,4 @@
-"""Random operations of torchvision on whole pictures, before the batch-wise augmentation."""
+"""RandAugment and TrivialAugment on single pictures, before the augmentation of the batch."""
 
 from typing import Literal
 
@@ -20,22 +20,22 @@ _POLICIES = {
 def apply_policy(
     pictures: Tensor, policy: Policy, *, generator: torch.Generator, shard: Shard = WHOLE
 ) -> Tensor:
-    """Return pictures, uint8 (B, 3, H, W), each changed by draws of its own.
+    """Return the pictures, uint8 (B, 3, H, W), each changed at random.
 
     RandAugment (Cubuk et al., 2020, https://arxiv.org/abs/1909.13719) with torchvision's defaults,
     or TrivialAugment (Müller and Hutter, 2021, https://arxiv.org/abs/2103.10158) in its wide space.
 
     Args:
         pictures: Stored pictures, uint8 (B, 3, H, W).
-        policy: Its name; "none" returns the pictures as they are.
-        generator: Source of every draw.
-        shard: Which rows of a larger batch these are; each gets the draws it would get there.
+        policy: Name of the policy; "none" returns the pictures as they are.
+        generator: Random generator of the changes.
+        shard: Place of these rows in a larger batch; they get the draws that they would get there.
     """
     if policy == "none":
         return pictures
     seeds = torch.randint(2**62, (len(pictures) * shard.world_size,), generator=generator)
     changed = []
-    # torchvision draws from torch's global generator, which is handed back as it was found.
+    # torchvision draws from torch's global generator, whose state is restored afterwards.
     with torch.random.fork_rng(devices=[]):
         for picture, seed in zip(
             pictures, seeds[shard.rank :: shard.world_size].tolist(), strict=True

@@ -1,4 +1,4 @@
-"""Named strengths of training augmentation; plain numbers, so that a config can be read fast."""
+"""Named presets of training augmentation; importing them is fast, for reading configurations."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ Range = tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, 
 
 
 class Augmentation(BaseModel):
-    """How far training pictures are moved away from what was photographed."""
+    """Ranges of the random changes to training pictures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,8 +56,8 @@ PRESETS: dict[str, Augmentation] = {
         grey=0.05,
         erase=0.3,
     ),
-    # Two views of one picture for self-supervised learning; grey, so that colour alone, which two
-    # crops share, does not answer.
+    # Two views of one picture for self-supervised learning. Some are grey, because two crops share
+    # their colours, which would otherwise be enough to match them.
     "views": Augmentation(
         crop_area=(0.2, 1.0),
         crop_aspect=4 / 3,
@@ -73,10 +73,10 @@ PRESETS: dict[str, Augmentation] = {
 
 
 def get_augmentation(preset: str) -> Augmentation:
-    """Return the augmentation of that name.
+    """Return the augmentation of this name.
 
     Raises:
-        InvalidArgumentError: If there is no preset of that name.
+        InvalidArgumentError: If ``preset`` is not the name of a preset.
     """
     if preset not in PRESETS:
         raise InvalidArgumentError(

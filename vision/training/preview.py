@@ -1,4 +1,4 @@
-"""See what training sees: a contact sheet of augmented pictures."""
+"""A contact sheet of augmented pictures, as training sees them."""
 
 import numpy as np
 import torch
@@ -23,20 +23,20 @@ HEADER = 20
 def contact_sheet(
     samples: Samples, config: VisionConfig, *, rows: int = 8, columns: int = 8, seed: int = 0
 ) -> Image.Image:
-    """Return a sheet of random pictures: as stored on the left, then as training may see them.
+    """Return a sheet of random pictures: on the left as stored, then augmented at random.
 
-    Each picture is a row, at the size of the last epoch. Mixup and cutmix are not shown, nor
-    adversarial changes.
+    Each picture is a row, at the size of the last epoch. Mixup, cutmix and adversarial changes are
+    left out.
 
     Args:
-        samples: Where pictures are drawn from. Fewer are shown if some cannot be read.
+        samples: Pictures to choose from; those that cannot be read are left out of the sheet.
         config: Size, preset and policy.
-        rows: Most pictures shown.
-        columns: Pictures in a row, the stored one included.
-        seed: Seed of the choice and of the draws.
+        rows: Maximum number of pictures.
+        columns: Number of columns, including the stored pictures.
+        seed: Random seed of the choice and of the augmentation.
 
     Raises:
-        InvalidArgumentError: If there is no row, or no column beside the stored pictures.
+        InvalidArgumentError: If ``rows`` is below 1 or ``columns`` below 2.
         TrainingError: If none of the chosen pictures can be read.
     """
     if rows < 1 or columns < 2:
@@ -67,8 +67,8 @@ def contact_sheet(
 def _seen(
     pictures: Tensor, aspects: Tensor, config: VisionConfig, size: int, generator: torch.Generator
 ) -> Tensor:
-    """Return what the network sees of stored pictures, uint8 (B, 3, size, size)."""
-    # Whatever the backbone's mean and std are, they are taken out again below.
+    """Return stored pictures as the network sees them, uint8 (B, 3, size, size)."""
+    # Any mean and std will do: the normalisation is undone below.
     preprocess = Preprocess(size=size)
     changed = augment(
         apply_policy(pictures, config.policy, generator=generator),

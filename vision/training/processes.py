@@ -1,7 +1,7 @@
-"""Several processes that train one tower: who they are, which rows are theirs, how they share.
+"""Several processes that train one tower together, started by ``torchrun``.
 
-The processes are started by ``torchrun``. A batch is divided among them, row by row, and its
-features are gathered, so that losses see the whole batch and the result is that of one process.
+A batch is divided among them row by row. Its features are then gathered, so that losses see the
+whole batch and the result is the same as with one process.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ Rows = TypeVar("Rows", Tensor, list[int])
 
 
 class Shard(NamedTuple):
-    """Which rows of a shared batch belong to a process: every ``world_size``-th from its rank."""
+    """A process's rows of a shared batch: every ``world_size``-th, starting at its rank."""
 
     rank: int
     world_size: int
 
     def of(self, rows: Rows) -> Rows:
-        """Return this process's rows of a shared batch's."""
+        """Return the rows that belong to this process."""
         return rows[self.rank :: self.world_size]
 
 
@@ -38,7 +38,7 @@ WHOLE = Shard(0, 1)
 
 
 class Order(Protocol):
-    """An order of rows that changes with the epoch."""
+    """Rows in an order that changes with the epoch."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch."""
@@ -49,7 +49,7 @@ class Order(Protocol):
 
 
 def current_shard() -> Shard:
-    """Return this process's place among those that ``torchrun`` started; alone, it is WHOLE."""
+    """Return this process's shard among those that ``torchrun`` started, else WHOLE."""
     if not TorchElasticEnvironment.detect():
         return WHOLE
     environment = TorchElasticEnvironment()
@@ -57,29 +57,29 @@ def current_shard() -> Shard:
 
 
 def processes_here() -> int:
-    """Return how many of the processes that ``torchrun`` started run on this machine."""
+    """Return the number of processes that ``torchrun`` started on this machine, else 1."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if TorchElasticEnvironment.detect() else 1
 
 
 @contextlib.contextmanager
 def shared_norms(network: nn.Module, shard: Shard, device: torch.device) -> Iterator[None]:
-    """Let the network's batch norms see the rows of all processes, where they run on cards.
+    """Let the batch norms of a network see the rows of all processes, on CUDA cards.
 
-    There is no such thing for the processor; there, every process normalises its own share. Names
-    of weights and statistics stay, and so do the weights themselves: an optimiser may hold them.
+    torch cannot do this on processors, where every process normalises its own rows. The names of
+    weights and statistics stay the same, and so do the weight tensors, which an optimiser may hold.
 
     Args:
-        network: Has its own norms again afterwards, with what they have learned.
-        shard: This process.
-        device: Where the network is trained.
+        network: Network to train; afterwards it has its own norms again, with what they learned.
+        shard: Place of this process among those that train together.
+        device: Device that the network is trained on.
     """
     if shard.world_size == 1 or device.type != "cuda":
         yield
         return
-    # One norm may stand in two places.
+    # The same norm may have two names.
     modules = network.named_modules(remove_duplicate=False)
     own = {name: module for name, module in modules if isinstance(module, _BatchNorm)}
-    # Lightning's conversion is torch's, which drops the activations that timm keeps in its norms.
+    # Lightning converts as torch does, which would drop the activations in timm's norms.
     convert: Any = convert_sync_batchnorm
     convert(network)
     try:
@@ -91,8 +91,8 @@ def shared_norms(network: nn.Module, shard: Shard, device: torch.device) -> Iter
 
 
 def _take_over(norm: nn.Module, other: nn.Module) -> None:
-    """Give a norm the other's weights, statistics and mode."""
-    # Moving a module replaces its statistics, so that the two no longer share them.
+    """Give a norm the weights, statistics and mode of another."""
+    # The two no longer share their statistics once a module was moved to a device.
     named = (*other.named_parameters(recurse=False), *other.named_buffers(recurse=False))
     for name, value in named:
         setattr(norm, name, value)
@@ -102,13 +102,17 @@ def _take_over(norm: nn.Module, other: nn.Module) -> None:
 class ShardedOrder(Sampler[int]):
     """This process's rows of every batch of an order that all processes share.
 
-    Batches of the shared order that are not full are left out, since all processes must take
-    the same number of steps.
+    A last batch that is not full is left out, because all processes must take the same number of
+    steps.
 
     Args:
-        order: The shared order.
-        batch_size: Rows of one step of all processes together; a multiple of their number.
-        shard: This process.
+        order: Order that all processes share.
+        batch_size: Number of rows in one step of all processes; a multiple of their number.
+        shard: Place of this process among those that train together.
+
+    Raises:
+        InvalidArgumentError: If the processes cannot share the batch evenly, or the order has fewer
+            rows than one batch.
     """
 
     def __init__(self, order: Order, *, batch_size: int, shard: Shard) -> None:
@@ -142,16 +146,16 @@ class ShardedOrder(Sampler[int]):
 def gather(values: Tensor, shard: Shard) -> Tensor:
     """Return the rows of all processes (B, ...), in the order of the shared batch.
 
-    The gradient is the one that a single process would have, once DistributedDataParallel has
-    averaged the processes' parameters' gradients.
+    Once DistributedDataParallel has averaged the gradients of the parameters over the processes,
+    they equal those of a single process.
 
     Args:
-        values: This process's rows (B / world_size, ...).
-        shard: This process.
+        values: Rows of this process (B / world_size, ...).
+        shard: Place of this process among those that train together.
     """
     if shard.world_size == 1:
         return values
-    # Rank r holds rows r, r + world_size, …: stacking behind the row axis interleaves them again.
+    # Rank r has rows r, r + world_size, …; stacking along a second axis interleaves them.
     return torch.stack(all_gather(values.contiguous()), dim=1).flatten(0, 1)
 
 

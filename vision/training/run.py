@@ -1,4 +1,4 @@
-"""What one training run is: how long it trains, what it keeps, where, and from which seed."""
+"""Settings of a training run, and its folder, seed and device."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,11 @@ class FitSettings:
 
     Args:
         epochs: Maximum number of passes over the batches.
-        patience: Epochs without a lower validation loss before the run stops; None trains all.
+        patience: Epochs without a lower validation loss before the run stops; None never stops.
         keep: Checkpoint whose weights the module ends with.
-        precision: Number format; auto is bfloat16 where the hardware is fast at it.
-        gradient_clip: Largest norm of the gradient of all parameters together.
-        accumulate: Batches whose gradients make one step of the optimiser.
+        precision: Number format; auto is bfloat16 on hardware that is fast at it, else float32.
+        gradient_clip: Maximum norm of the gradient of all parameters together.
+        accumulate: Number of batches whose gradients make one step of the optimiser.
     """
 
     epochs: int
@@ -33,14 +33,15 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Where one run trains, and which run it is.
+    """Folder, seed and device of one run.
 
     Args:
         workdir: Folder of the checkpoints.
-        seed: Random seed of every draw.
+        seed: Random seed of the run.
         device: Device to compute on.
-        progress: Whether Lightning's progress bar is shown.
-        fingerprint: Digest of what the run depends on; a checkpoint of another run is refused.
+        progress: Whether to show Lightning's progress bar.
+        fingerprint: Digest of everything that the run depends on. Checkpoints with another
+            fingerprint are refused.
     """
 
     workdir: Path
@@ -50,5 +51,5 @@ class TrainingRun:
     fingerprint: str = ""
 
     def checkpoint(self, name: Checkpoint) -> Path:
-        """Return the path of a checkpoint, whether it is there or not."""
+        """Return the path of a checkpoint, which need not exist."""
         return self.workdir / f"{name}.ckpt"

@@ -1,4 +1,4 @@
-"""The optimiser of a run, and how its learning rate changes: up in a line, down in a cosine."""
+"""The optimiser of a run, and its learning rate: a linear warm-up, then a cosine to zero."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ LARGEST_WARMUP = 0.5  # share of the steps
 
 
 def build_adamw(module: nn.Module, *, learning_rate: float, weight_decay: float) -> AdamW:
-    """Return AdamW over what the module learns; biases, norms and other vectors do not decay.
+    """Return AdamW without weight decay on biases, norms and other vectors.
 
     Args:
-        module: Network whose parameters with ``requires_grad`` are trained.
+        module: Network to train; parameters without ``requires_grad`` are left out.
         learning_rate: Highest learning rate of the run.
         weight_decay: Weight decay of matrices.
     """
@@ -26,15 +26,15 @@ def build_adamw(module: nn.Module, *, learning_rate: float, weight_decay: float)
 
 
 def with_schedule(optimizer: Optimizer, *, warmup_share: float, total_steps: int) -> dict[str, Any]:
-    """Return the optimiser with a linear warm-up and a cosine to zero, for Lightning.
+    """Return the optimiser with a linear warm-up and a cosine to zero, as Lightning wants it.
 
     Args:
-        optimizer: Optimiser at its highest learning rate.
-        warmup_share: Share of the steps before the highest learning rate, at most a half.
-        total_steps: Steps of the optimiser in the whole run.
+        optimizer: Optimiser with its highest learning rates.
+        warmup_share: Share of the steps that warm up; a share above a half counts as a half.
+        total_steps: Number of steps of the optimiser in the whole run.
     """
     warmup_steps = round(min(warmup_share, LARGEST_WARMUP) * total_steps)
-    # The rate at step 0 of this schedule is 0, so that the first step would be lost: begin at 1.
+    # The rate at step 0 of this schedule is 0, which would waste the first step: begin at 1.
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     schedule = get_cosine_schedule_with_warmup(

@@ -1,6 +1,6 @@
-"""Seeds of a run: what a step draws depends on the run's seed and the step alone.
+"""Random seeds of a run, which depend only on the seed of the run and the step.
 
-A run that was interrupted between epochs therefore ends exactly as one that was not.
+A run that is resumed after an epoch therefore ends exactly as an uninterrupted run.
 """
 
 from typing import Any
@@ -11,19 +11,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 def step_seed(seed: int, step: int, stream: str) -> int:
-    """Return the seed of one of a step's independent streams of draws.
+    """Return the seed of one stream of random numbers in one step.
 
     Args:
         seed: Random seed of the run.
-        step: Number of the batch since the run began, see :func:`count_steps`.
-        stream: Name of what is drawn, such as ``network`` or ``augmentation``.
+        step: Number of batches since the run began, see :func:`count_steps`.
+        stream: Name of the stream, such as ``network``; different streams are independent.
     """
     entropy = [seed, step, *stream.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 def count_steps(trainer: Trainer, batch_idx: int) -> int:
-    """Return the number of batches since the run began, counted over all epochs."""
+    """Return the number of batches since the run began, over all epochs."""
     return trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
 
 
@@ -42,7 +42,7 @@ def seed_generators(seed: int) -> None:
 
 
 class Reseed(Callback):
-    """Seeds torch's own generator before each step, for dropout and all else that draws from it.
+    """Seeds torch's global generator before each step, for dropout and other random layers.
 
     Args:
         seed: Random seed of the run.

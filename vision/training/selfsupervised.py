@@ -1,4 +1,4 @@
-"""What a pretraining run does in one step: two views, a method's loss, the optimiser."""
+"""One step of pretraining a backbone: two views of each picture, a loss and the optimiser."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ class SelfSupervised(LightningModule):
         method: Method whose backbone is trained.
         config: Schedule and augmentation.
         preprocess: Size of the views in pixels, and their normalisation.
-        images: Files of the pictures, to name those of a failed step.
+        images: Files of the pictures, to name them if a step fails.
         total_steps: Steps of the optimiser in the whole run.
         seed: Random seed of every draw.
 
@@ -81,7 +81,7 @@ class SelfSupervised(LightningModule):
         return first, second
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Let the method follow the step that was just taken."""
+        """Update what the method derives from its network, such as an average of the weights."""
         self.method.after_step(self.global_step, self.total_steps)
 
     def on_train_epoch_end(self) -> None:

@@ -1,4 +1,4 @@
-"""Where training curves go: nowhere, a CSV file, TensorBoard or Weights & Biases."""
+"""Writers of training curves: to a CSV file, TensorBoard or Weights & Biases."""
 
 import contextlib
 import os
@@ -15,19 +15,19 @@ from vision.training.processes import current_shard
 
 @contextlib.contextmanager
 def open_logger(config: TrackingConfig, workdir: Path, *, name: str) -> Iterator[Logger | None]:
-    """Yield the writer of a run's curves, None if they are not wanted; then close it.
+    """Yield the writer of a run's curves, or None if no curves are configured; then close it.
 
-    CSV and TensorBoard files are in ``NAME/version_0`` of the folder, those of a run that goes on
-    in ``version_1`` and so on; W&B's are in ``wandb``.
+    CSV and TensorBoard files are in the subfolder ``NAME/version_0``, those of a resumed run in
+    ``version_1`` and so on. Files of W&B are in the subfolder ``wandb``.
 
     Args:
-        config: Which writer.
-        workdir: Folder of the curves where the configuration names none.
+        config: Kind of writer, and its folder and project.
+        workdir: Folder of the curves if the configuration has no folder.
         name: Name of the run, such as ``finetune`` or ``fold-3``.
 
     Raises:
         MissingExtraError: If the writer is not installed.
-        TrainingError: If W&B is to be online and no one is logged in.
+        TrainingError: If W&B should be online, but nobody is logged in.
     """
     openers: dict[str, Callable[[], AbstractContextManager[Logger | None]]] = {
         "none": lambda: contextlib.nullcontext(None),
@@ -36,7 +36,7 @@ def open_logger(config: TrackingConfig, workdir: Path, *, name: str) -> Iterator
         "wandb": lambda: _open_wandb(config, folder, name),
     }
     folder = workdir if config.folder is None else Path(config.folder)
-    # Of several processes that train together, the first writes for all.
+    # The first of the processes that train together writes for all of them.
     with openers[config.logger if current_shard().rank == 0 else "none"]() as logger:
         yield logger
 
@@ -53,7 +53,7 @@ def _build_tensorboard(folder: Path, name: str) -> Logger:
 
 @contextlib.contextmanager
 def _open_wandb(config: TrackingConfig, folder: Path, name: str) -> Iterator[Logger]:
-    """Yield a logger of one W&B run, which neither asks nor prints, and finish the run."""
+    """Yield a logger of a new W&B run, which asks nothing and prints nothing; finish the run."""
     try:
         import wandb
     except ImportError as error:
@@ -61,7 +61,7 @@ def _open_wandb(config: TrackingConfig, folder: Path, name: str) -> Iterator[Log
             "logger = \"wandb\" needs it: pip install 'vitrine-recsys[wandb]'"
         ) from error
     with contextlib.ExitStack() as cleanup:
-        # W&B's own process is stopped where it was not running; children would find it by this.
+        # Stop W&B's own process unless it was running before, as this variable shows.
         if "WANDB_SERVICE" not in os.environ:
             cleanup.callback(wandb.teardown)
         if not (config.offline or wandb.run or wandb.login(prompt=False, verify=False)):
@@ -74,13 +74,13 @@ def _open_wandb(config: TrackingConfig, folder: Path, name: str) -> Iterator[Log
             name=name,
             dir=folder,
             mode="offline" if config.offline else "online",
-            # The caller's own run, if there is one, goes on beside this.
+            # A run of the caller continues beside this one.
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
         )
-        # As a context manager, the run would print the exception.
+        # The run's own context manager would print the exception.
         cleanup.push(lambda kind, error, trace: run.finish(exit_code=0 if kind is None else 1))
-        # What Lightning does for a run that it opens itself; but then it sets WANDB_MODE for good.
+        # Lightning does this for a run that it opens, but would also leave WANDB_MODE set.
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         yield WandbLogger(experiment=run)

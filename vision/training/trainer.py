@@ -1,4 +1,4 @@
-"""How a run on pictures is trained: Lightning's trainer, the batches, averaged weights."""
+"""Lightning's trainer for runs on pictures, their batches, and the average of their weights."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,7 +19,7 @@ from vision.training.run import FitSettings, TrainingRun
 
 
 def fit_settings(config: VisionConfig) -> FitSettings:
-    """Return how a run of this configuration trains; with patience it keeps the best epoch."""
+    """Return the settings of a run; with patience it keeps the best epoch, else the last."""
     return FitSettings(
         epochs=config.epochs,
         patience=config.patience,
@@ -31,19 +31,19 @@ def fit_settings(config: VisionConfig) -> FitSettings:
 
 
 def average_weights(decay: float | None) -> list[Callback]:
-    """Return the callback that averages the weights with this decay; None averages nothing."""
+    """Return the callback that averages the weights with this decay, or no callback for None."""
     return [] if decay is None else [WeightAveraging(avg_fn=_warmed_average(decay))]
 
 
 def _warmed_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Return an exponential average that forgets faster at first.
+    """Return a function for an exponential average that forgets faster at first.
 
-    At a constant decay the random weights of the first step would still be in the average of a
-    short run, and in what is validated early on.
+    With a constant decay, the random weights of the first step would still be part of the average
+    in a short run, and in the first validations.
     """
 
     def average(averaged: Tensor, current: Tensor, count: Tensor) -> Tensor:
-        # Batch norms count their batches beside the statistics; of a count there is no average.
+        # Batch norms also hold a count of their batches, which cannot be averaged.
         if not averaged.is_floating_point():
             return current
         warmed = torch.clamp((1.0 + count) / (10.0 + count), max=decay)
@@ -60,7 +60,15 @@ def build_trainer(
     shard: Shard = WHOLE,
     logger: Logger | None = None,
 ) -> Trainer:
-    """Return a trainer on one device a process that writes what callbacks and logger write."""
+    """Return a trainer with one device for each process; only callbacks and logger write files.
+
+    Args:
+        settings: Epochs, precision, gradient clipping and accumulation.
+        run: Device to train on, and whether to show progress.
+        callbacks: Callbacks of the run.
+        shard: Place of this process among those that train together.
+        logger: Writer of training curves; None writes none.
+    """
     if logger is not None:
         callbacks = [*callbacks, LearningRateMonitor("epoch")]
     return Trainer(
@@ -86,12 +94,12 @@ def build_trainer(
 
 def _build_strategy(device: torch.device) -> DDPStrategy:
     backend = "nccl" if device.type == "cuda" else "gloo"
-    # Buffers are batch norms' statistics: the same everywhere where they are synchronised. Sending
-    # them at every pass would wait for processes that have fewer validation batches.
+    # The only buffers are statistics of batch norms, which are equal wherever they are
+    # synchronised. Sending them at every pass would wait for processes with fewer batches.
     return DDPStrategy(
         process_group_backend=backend,
         broadcast_buffers=False,
-        # Frozen stages, and the projection where no loss reads the embedding, have no gradient.
+        # Frozen stages have no gradient, nor has the projection if no loss reads the embedding.
         find_unused_parameters=True,
     )
 
@@ -111,7 +119,7 @@ def build_loader(
         batch_size: Number of pictures in one step of all processes together.
         order: Order of the rows; None reads them once from the first to the last.
         shard: Rows of each batch that this process reads.
-        pin_memory: Whether batches are kept where a card copies from fastest.
+        pin_memory: Whether to keep batches in memory that a CUDA card copies from fastest.
     """
     sampler: Order | Iterable[int]
     if order is None:

@@ -26,7 +26,7 @@ TITLES = [f"{colour} {thing}" for colour in COLOURS for thing in ("mug", "jug")]
 
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory: pytest.TempPathFactory) -> Captioned:
-    """Two pictures of each title: a colour fills the upper or, for jugs, the lower half."""
+    """Return two pictures of each title: a colour in the upper half, or for jugs in the lower."""
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     images, texts = [], []
@@ -86,7 +86,7 @@ def aligned(
 
 
 def separation(captioned: Captioned, trained: Towers) -> float:
-    """Return how much of the pictures' similarity that of their titles explains: r squared."""
+    """Return how well similarities of titles explain those of their pictures: r squared."""
     seen = trained.vision.embed(captioned.pictures.images)
     read = trained.text.embed(captioned.texts)
     upper = np.triu_indices(len(seen), 1)
@@ -118,7 +118,7 @@ def test_pictures_in_a_file_teach_the_same_as_those_in_memory(
     assert not list(tmp_path.rglob("*.pixels"))
 
 
-def test_with_one_title_for_all_there_is_nothing_to_contrast(
+def test_pictures_that_share_one_title_are_not_contrasted(
     captioned: Captioned, tmp_path: Path
 ) -> None:
     alike = captioned._replace(groups=np.zeros(len(captioned.texts), dtype=np.int64))
@@ -130,7 +130,7 @@ def test_with_one_title_for_all_there_is_nothing_to_contrast(
         torch.testing.assert_close(one.detach(), other)
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
     captioned: Captioned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = config(epochs=2, augmentation="light", word_dropout=0.3)
@@ -155,7 +155,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert torch.equal(weights(*resumed), weights(*whole))
 
 
-def test_what_a_stage_leaves_finds_the_picture_of_a_title(
+def test_the_written_towers_find_the_picture_of_a_title(
     captioned: Captioned, tmp_path: Path
 ) -> None:
     sizes = FusionConfig(dim=16, hidden=16, dropout=0.1)
@@ -195,7 +195,7 @@ def found(captioned: Captioned, trained: Towers, space: ItemFusion) -> float:
         ),
     ],
 )
-def test_material_that_does_not_fit_is_an_error(
+def test_texts_or_classes_that_do_not_fit_are_an_error(
     captioned: Captioned, changed: Any, message: str, tmp_path: Path
 ) -> None:
     run = TrainingRun(tmp_path, 0, torch.device("cpu"))

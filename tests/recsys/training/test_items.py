@@ -50,14 +50,11 @@ def data(**changes: Any) -> ItemTrainingData:
     )
 
 
-def run_in(folder: Path, seed: int = 0) -> TrainingRun:
-    return TrainingRun(folder, seed, torch.device("cpu"))
-
-
 def fitted(
-    folder: Path, material: ItemTrainingData, chosen: FusionConfig, seed: int = 0
+    folder: Path, material: ItemTrainingData, chosen: FusionConfig, seed: int = 0, **options: Any
 ) -> ItemFusion:
-    return train_items(material, chosen, run_in(folder, seed))
+    run = TrainingRun(folder, seed, torch.device("cpu"))
+    return train_items(material, chosen, run, **options)
 
 
 def weights(fusion: ItemFusion) -> Tensor:
@@ -66,7 +63,7 @@ def weights(fusion: ItemFusion) -> Tensor:
 
 @torch.no_grad()
 def views(fusion: ItemFusion, material: ItemTrainingData) -> dict[str, Tensor]:
-    """Return items as found by each modality alone, and whole."""
+    """Return the embeddings of the items, from each modality alone and from all."""
     inputs = {name: torch.from_numpy(values) for name, values in material.modalities.items()}
     alone = {name: fusion.encode({name: values}) for name, values in inputs.items()}
     return {**alone, "whole": fusion(inputs, torch.from_numpy(material.present))}
@@ -92,10 +89,10 @@ def test_words_and_pictures_of_an_item_find_each_other(tmp_path: Path) -> None:
     assert not fusion.training
 
 
-def test_training_goes_on_from_a_fusion_that_is_given(tmp_path: Path) -> None:
+def test_training_starts_from_a_fusion_if_one_is_passed(tmp_path: Path) -> None:
     material = data()
     start = fitted(tmp_path / "start", material, config(view_weight=1.0, epochs=8))
-    nothing_learned = train_items(material, config(), run_in(tmp_path / "on", 1), start=start)
+    nothing_learned = fitted(tmp_path / "on", material, config(), seed=1, start=start)
     assert torch.equal(weights(nothing_learned), weights(start))
     after = views(nothing_learned, material)
     assert hit_rate(after["text"], after["image"]) > 0.9  # its scale is kept, too
@@ -104,7 +101,7 @@ def test_training_goes_on_from_a_fusion_that_is_given(tmp_path: Path) -> None:
 def test_a_start_of_other_modalities_is_an_error(tmp_path: Path) -> None:
     other = ItemFusion({"text": 7}, dim=8, hidden=8)
     with pytest.raises(ValueError, match=r"start must fuse \{'text': 7, 'image': 9\}, got"):
-        train_items(data(), config(), run_in(tmp_path), start=other)
+        fitted(tmp_path, data(), config(), start=other)
 
 
 def test_photos_find_their_items(tmp_path: Path) -> None:
@@ -153,7 +150,7 @@ def test_items_that_the_same_users_take_come_near(tmp_path: Path) -> None:
     assert margins[1] > 0.7
 
 
-def test_a_pair_teaches_whichever_item_is_named_first(tmp_path: Path) -> None:
+def test_the_order_within_a_pair_does_not_matter(tmp_path: Path) -> None:
     pairs = np.stack([np.arange(64) % 8, np.arange(64) + 64], axis=1)
     chosen = config(pair_weight=1.0)
     one = fitted(tmp_path / "a", data(pairs=pairs), chosen)
@@ -181,7 +178,7 @@ def test_items_of_a_class_come_near_and_unknown_classes_are_left_alone(tmp_path:
     assert torch.equal(weights(taught), weights(untrained(tmp_path, material)))
 
 
-def test_items_become_as_similar_as_the_teacher_has_them(tmp_path: Path) -> None:
+def test_items_become_as_similar_as_the_teacher_s(tmp_path: Path) -> None:
     teacher = CAUSES[:, :2].astype(np.float32)
     teacher[:8] = 0.0  # not among the teacher's items
     material = data(teacher=teacher)
@@ -200,7 +197,7 @@ def test_items_become_as_similar_as_the_teacher_has_them(tmp_path: Path) -> None
     assert agreements[1] > 0.8
 
 
-def test_modality_dropout_lets_one_modality_tell_the_class_alone(tmp_path: Path) -> None:
+def test_with_modality_dropout_one_modality_is_enough_for_the_class(tmp_path: Path) -> None:
     """Words tell the class without doubt, so that pictures, which do with some, are not heard."""
     labels = np.arange(N_ITEMS) % 4
     rng = np.random.default_rng(2)
@@ -220,7 +217,7 @@ def test_modality_dropout_lets_one_modality_tell_the_class_alone(tmp_path: Path)
     assert margins[1] > margins[0] + 0.1
 
 
-def test_what_only_one_modality_knows_stays_readable_by_a_linear_map(tmp_path: Path) -> None:
+def test_a_linear_map_can_read_what_only_one_modality_knows(tmp_path: Path) -> None:
     """The words tell a brand that no picture shows; contrast alone would forget it."""
     material = data()
     brands = np.arange(N_ITEMS) % 2
@@ -294,7 +291,7 @@ def test_an_item_without_any_modality_teaches_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loss", list(ALL))
-def test_each_loss_alone_moves_the_weights_and_none_leaves_them(loss: str, tmp_path: Path) -> None:
+def test_each_loss_alone_moves_the_weights(loss: str, tmp_path: Path) -> None:
     material = everything()
     start = weights(untrained(tmp_path, material))
     assert not torch.equal(weights(fitted(tmp_path, material, config(**{loss: 1.0}))), start)
@@ -311,7 +308,7 @@ def test_two_items_of_one_title_are_never_negatives(loss: str, tmp_path: Path) -
     assert not torch.equal(weights(fitted(tmp_path / "apart", apart, chosen)), start)
 
 
-def test_inputs_are_standardised_by_the_items_that_have_them(tmp_path: Path) -> None:
+def test_inputs_are_standardised_over_the_items_that_have_them(tmp_path: Path) -> None:
     material = everything()
     fusion = fitted(tmp_path, material, config())
     for m, (values, projection) in enumerate(
@@ -330,7 +327,7 @@ def test_a_catalogue_smaller_than_a_batch_is_trained_on(tmp_path: Path) -> None:
     assert hit_rate(found["text"], found["image"]) > 0.9
 
 
-def test_training_is_a_function_of_the_seed_and_leaves_the_global_one_alone(
+def test_training_depends_on_its_seed_and_leaves_the_global_generator_alone(
     tmp_path: Path,
 ) -> None:
     before = torch.get_rng_state()
@@ -352,7 +349,7 @@ def test_an_embedding_has_unit_length_whatever_is_missing(tmp_path: Path) -> Non
     assert F.cosine_similarity(*views(fusion, material)["whole"][:2], dim=0) < 0.999
 
 
-def test_fewer_than_two_items_with_anything_are_an_error(tmp_path: Path) -> None:
+def test_fewer_than_two_items_with_a_modality_are_an_error(tmp_path: Path) -> None:
     present = np.zeros((N_ITEMS, 2), dtype=np.bool_)
     present[3, 1] = True
     with pytest.raises(TrainingError, match=r"at least 2 items .* got 1 of 128"):
@@ -396,7 +393,7 @@ def test_fewer_than_two_items_with_anything_are_an_error(tmp_path: Path) -> None
         ),
     ],
 )
-def test_arrays_that_disagree_are_an_error(
+def test_arrays_that_do_not_fit_each_other_are_an_error(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -20,7 +20,7 @@ T = TypeVar("T", bound="Line")
 
 
 class Line(L.LightningModule):
-    """Least squares with dropout on a planted line; raises before step ``fail_at``, as a crash."""
+    """Least squares with dropout on a planted line; raises at step ``fail_at``, like a crash."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Line(L.LightningModule):
 
 
 class Validated(Line):
-    """The same with validation; by epoch it may report ``losses`` in place of its own."""
+    """A line with validation, which may report ``losses`` by epoch in place of its own."""
 
     def __init__(self, losses: list[float] | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -97,14 +97,14 @@ def test_a_planted_line_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("build", [Line, Validated])
 @pytest.mark.parametrize("fail_at", [6, 15, 23])
-def test_a_resumed_run_ends_with_the_weights_of_one_never_interrupted(
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     build: type[Line], fail_at: int, tmp_path: Path
 ) -> None:
     whole = run(build(), tmp_path / "whole")
     with pytest.raises(OSError, match="the power went"):
         run(build(fail_at=fail_at), tmp_path / "cut")
     resumed = run(build(), tmp_path / "cut")
-    assert min(resumed.rows_by_epoch) == fail_at // 6  # it does go on, and not from the start
+    assert min(resumed.rows_by_epoch) == fail_at // 6  # resumed, rather than started again
     for epoch, rows in resumed.rows_by_epoch.items():
         assert rows == whole.rows_by_epoch[epoch]
     assert torch.equal(weights(resumed), weights(whole))
@@ -117,7 +117,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert torch.equal(weights(again), weights(first))
 
 
-def test_a_run_that_stopped_early_is_not_trained_on(tmp_path: Path) -> None:
+def test_a_run_that_stopped_early_is_not_trained_further(tmp_path: Path) -> None:
     losses = [1.0, 2.0, 3.0, 0.5]
     first = run(Validated(losses), tmp_path, patience=2)
     assert list(first.rows_by_epoch) == [0, 1, 2]
@@ -127,7 +127,7 @@ def test_a_run_that_stopped_early_is_not_trained_on(tmp_path: Path) -> None:
     assert torch.equal(weights(again), first.weights_by_epoch[0])
 
 
-def test_without_validation_the_last_weights_stay_and_with_it_the_best_return(
+def test_a_run_keeps_its_best_weights_or_without_validation_its_last(
     tmp_path: Path,
 ) -> None:
     losses = [3.0, 1.0, 2.0, 4.0]
@@ -139,7 +139,7 @@ def test_without_validation_the_last_weights_stay_and_with_it_the_best_return(
 
 
 @pytest.mark.parametrize(("patience", "n_epochs"), [(1, 3), (2, 6), (None, 6)])
-def test_training_stops_after_so_many_epochs_without_a_better_loss(
+def test_training_stops_when_patience_runs_out(
     patience: int | None, n_epochs: int, tmp_path: Path
 ) -> None:
     losses = [3.0, 2.0, 2.5, 1.0, 5.0, 6.0]
@@ -149,7 +149,7 @@ def test_training_stops_after_so_many_epochs_without_a_better_loss(
     assert torch.equal(weights(module), module.weights_by_epoch[1 if n_epochs == 3 else 3])
 
 
-def test_patience_is_kept_through_an_interruption(tmp_path: Path) -> None:
+def test_patience_is_counted_across_an_interruption(tmp_path: Path) -> None:
     losses = [1.0, 2.0, 3.0, 4.0]
     cut = Validated(losses, fail_at=14)  # in the third epoch
     with pytest.raises(OSError, match="the power went"):
@@ -159,7 +159,7 @@ def test_patience_is_kept_through_an_interruption(tmp_path: Path) -> None:
     assert torch.equal(weights(resumed), cut.weights_by_epoch[0])
 
 
-def test_the_seed_decides_what_training_draws_and_global_state_is_untouched(
+def test_training_depends_on_its_seed_and_leaves_global_generators_alone(
     tmp_path: Path,
 ) -> None:
     modules = [Line() for _ in range(3)]
@@ -176,7 +176,7 @@ def test_the_seed_decides_what_training_draws_and_global_state_is_untouched(
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
-def test_a_loss_that_is_not_finite_is_an_error_and_leaves_no_checkpoint_of_it(
+def test_a_loss_that_is_not_finite_is_an_error_and_writes_no_checkpoint(
     tmp_path: Path,
 ) -> None:
     module = Line()
@@ -188,7 +188,7 @@ def test_a_loss_that_is_not_finite_is_an_error_and_leaves_no_checkpoint_of_it(
     assert not (tmp_path / "last.ckpt").exists()
 
 
-def test_a_damaged_checkpoint_is_an_error_that_says_what_to_delete(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_an_error_with_the_file_to_delete(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read; delete it to start again"):
         run(Line(), tmp_path)
@@ -215,7 +215,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
     np.testing.assert_allclose(norms, FitSettings(1).gradient_clip, rtol=1e-3)
 
 
-def test_training_says_nothing_and_leaves_the_loggers_as_they_were(
+def test_training_prints_nothing_and_restores_the_loggers(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     levels = [logging.getLogger(f"lightning.{name}").level for name in ("pytorch", "fabric")]
@@ -227,7 +227,7 @@ def test_training_says_nothing_and_leaves_the_loggers_as_they_were(
     assert after == levels
 
 
-def test_the_rows_of_an_epoch_depend_on_seed_and_epoch_alone() -> None:
+def test_the_rows_of_an_epoch_depend_only_on_seed_and_epoch() -> None:
     def rows(seed: int, epoch: int) -> list[int]:
         sampler = EpochSampler(lambda rng: rng.permutation(9), 9, seed=seed)
         sampler.set_epoch(epoch)
@@ -239,7 +239,7 @@ def test_the_rows_of_an_epoch_depend_on_seed_and_epoch_alone() -> None:
     assert len({tuple(rows(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
-def test_an_epoch_set_after_its_iterator_was_asked_for_still_counts() -> None:
+def test_an_epoch_can_be_set_after_the_iterator_was_created() -> None:
     sampler, set_before = (EpochSampler(lambda g: g.permutation(9), 9, seed=0) for _ in range(2))
     iterator = iter(sampler)
     sampler.set_epoch(2)
@@ -256,7 +256,7 @@ def test_an_epoch_set_after_its_iterator_was_asked_for_still_counts() -> None:
         (4, 2, True, [2, 2]),
     ],
 )
-def test_batches_have_every_row_in_order(
+def test_batches_have_the_rows_in_order(
     n_rows: int, batch_size: int, drop_last: bool, sizes: list[int]
 ) -> None:
     batches = list(row_batches(range(n_rows), batch_size, drop_last=drop_last))
@@ -274,7 +274,7 @@ def test_columns_follow_the_device_and_stay_out_of_checkpoints() -> None:
     assert columns.to("meta").all()["b"].device.type == "meta"
 
 
-def test_columns_take_arrays_that_nobody_may_write() -> None:
+def test_columns_accept_read_only_arrays() -> None:
     frozen = np.arange(6.0)[::2]
     frozen.flags.writeable = False
     assert Columns({"a": frozen}).all()["a"].tolist() == [0.0, 2.0, 4.0]

@@ -34,7 +34,7 @@ CONFIG = RankerConfig(
 
 
 def table() -> ItemTable:
-    """Return items whose age in days is their row, so that features tell which item they are of."""
+    """Return items whose age in days is their row, so that features reveal their item."""
     rng = np.random.default_rng(0)
     embeddings = torch.from_numpy(rng.normal(size=(N_ITEMS, DIM)).astype(np.float32))
     return ItemTable(
@@ -56,7 +56,7 @@ def history(rows: list[int], days_before: list[float]) -> History:
 
 
 def snapshot() -> Snapshot:
-    """Return twelve users; the last has no answer, the one before only an answer not on offer."""
+    """Return 12 users; the last has no answer, and the 11th only an answer that is not on offer."""
     rng = np.random.default_rng(1)
     histories = [history(rng.integers(0, N_ITEMS, 4).tolist(), [9, 5, 2, 1]) for _ in range(11)]
     answers: list[Ints] = [np.sort(rng.choice(100, 1 + user % 3, False)) for user in range(10)]
@@ -79,7 +79,7 @@ def items_of(features: Tensor) -> Ints:
 
 
 def features_of_all(shot: Snapshot, user: int) -> Tensor:
-    """Return what the service would compute for every candidate of a user."""
+    """Return the features that the service computes for every candidate of a user."""
     candidates = torch.from_numpy(shot.candidates)
     with torch.no_grad():
         vector = encode_users(
@@ -88,7 +88,7 @@ def features_of_all(shot: Snapshot, user: int) -> Tensor:
         return ranking_features([shot.histories[user]], candidates, CUT, shot.table, vector)[0]
 
 
-def test_answers_are_the_distinct_items_of_each_user_in_a_half_open_window() -> None:
+def test_answers_are_distinct_items_from_the_start_until_before_the_end() -> None:
     events = [(0, 5, 9), (0, 3, 10), (0, 1, 15), (0, 3, 19), (0, 4, 20), (2, 7, 19)]
     users, rows, times = (np.array(column) for column in zip(*events, strict=True))
     targets = Interactions(
@@ -97,7 +97,7 @@ def test_answers_are_the_distinct_items_of_each_user_in_a_half_open_window() -> 
     assert [rows.tolist() for rows in answers_between(targets, 10, 20)] == [[1, 3], [], [7]]
 
 
-def test_no_answer_is_ever_labelled_a_negative() -> None:
+def test_no_answer_is_labelled_a_negative() -> None:
     shot = snapshot()
     examples = sample_examples(shot, encoder(), n_queries=99, n_candidates=20, seed=0)
     assert examples.features.shape == (10, 20, len(FEATURES))
@@ -157,7 +157,7 @@ def test_half_of_the_negatives_are_what_retrieval_would_offer() -> None:
     assert np.mean(shares) < 0.75
 
 
-def test_queries_are_at_most_as_many_as_asked_and_drawn_by_the_seed() -> None:
+def test_the_number_of_queries_is_limited_and_the_seed_chooses_them() -> None:
     shot = snapshot()
     drawn = [
         sample_examples(shot, encoder(), n_queries=3, n_candidates=20, seed=seed)
@@ -168,7 +168,7 @@ def test_queries_are_at_most_as_many_as_asked_and_drawn_by_the_seed() -> None:
     assert not torch.equal(drawn[0].features, drawn[2].features)
 
 
-def test_a_small_shop_gives_all_of_its_items_as_candidates() -> None:
+def test_in_a_small_shop_all_items_are_candidates() -> None:
     examples = sample_examples(snapshot(), encoder(), n_queries=3, n_candidates=500, seed=0)
     assert np.sort(items_of(examples.features), axis=1).tolist() == [list(range(100))] * 3
 
@@ -180,14 +180,14 @@ def test_a_window_without_answers_on_offer_is_an_error() -> None:
         sample_examples(idle, encoder(), n_queries=3, n_candidates=20, seed=0)
 
 
-def planted(seed: int, *, told_by: tuple[str, ...], n_queries: int = 40) -> RankingExamples:
-    """Return queries whose answer is the candidate with the largest values of some features."""
+def planted(seed: int, *, signals: tuple[str, ...], n_queries: int = 40) -> RankingExamples:
+    """Return queries whose answer has the largest values of some features, the signals."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(n_queries, 10, len(FEATURES), generator=generator)
-    # Four of ten were taken before; no feature that says so is left at random.
+    # Four of ten candidates were taken before, and the feature for this is not random.
     features[..., FEATURES.index("own_purchases")] = (torch.arange(10) < 4).float()
     answers = torch.randint(10, (n_queries,), generator=generator)
-    for name in told_by:
+    for name in signals:
         features[torch.arange(n_queries), answers, FEATURES.index(name)] += 6.0
     relevance = torch.nn.functional.one_hot(answers, 10).float()
     return RankingExamples(features, relevance)
@@ -196,7 +196,7 @@ def planted(seed: int, *, told_by: tuple[str, ...], n_queries: int = 40) -> Rank
 def fitted(
     folder: Path, examples: RankingExamples, config: RankerConfig = CONFIG, seed: int = 0
 ) -> Ranker:
-    validation = planted(9, told_by=("user_affinity", "popularity"))
+    validation = planted(9, signals=("user_affinity", "popularity"))
     parts = [
         RankingExamples(examples.features[part], examples.relevance[part])
         for part in (slice(0, 15), slice(15, None))
@@ -214,9 +214,9 @@ def weights(ranker: Ranker) -> Tensor:
     return torch.cat([parameter.detach().ravel() for parameter in ranker.parameters()])
 
 
-def test_a_planted_feature_is_learned_and_holds_for_new_queries(tmp_path: Path) -> None:
-    ranker = fitted(tmp_path, planted(0, told_by=("last_similarity",), n_queries=120))
-    unseen = planted(1, told_by=("last_similarity",), n_queries=200)
+def test_a_planted_feature_is_learned_and_ranks_new_queries(tmp_path: Path) -> None:
+    ranker = fitted(tmp_path, planted(0, signals=("last_similarity",), n_queries=120))
+    unseen = planted(1, signals=("last_similarity",), n_queries=200)
     torch.manual_seed(0)
     assert hit_rate(build_ranker(CONFIG, len(FEATURES)).eval(), unseen) < 0.5
     assert hit_rate(ranker, unseen) > 0.9
@@ -224,17 +224,17 @@ def test_a_planted_feature_is_learned_and_holds_for_new_queries(tmp_path: Path) 
 
 
 def test_features_are_standardised_by_all_training_queries(tmp_path: Path) -> None:
-    examples = planted(0, told_by=())
+    examples = planted(0, signals=())
     ranker = fitted(tmp_path, examples, CONFIG.model_copy(update={"epochs": 1}))
     flat = examples.features.reshape(-1, len(FEATURES))
     torch.testing.assert_close(ranker.mean, flat.mean(dim=0))
     torch.testing.assert_close(ranker.deviation, flat.std(dim=0), rtol=5e-3, atol=0)
 
 
-def test_cuts_with_fewer_candidates_are_learned_from_as_they_are(tmp_path: Path) -> None:
+def test_padding_of_cuts_with_fewer_candidates_is_ignored(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"epochs": 1, "batch_size": 64, "hide_events": 0.0})
-    validation = planted(9, told_by=("popularity",))
-    many, few = planted(0, told_by=("popularity",)), planted(1, told_by=("popularity",))
+    validation = planted(9, signals=("popularity",))
+    many, few = planted(0, signals=("popularity",)), planted(1, signals=("popularity",))
     few = RankingExamples(few.features[:, :7], few.relevance[:, :7])
     ranker = train_ranker(
         [many, few], validation, config, TrainingRun(tmp_path, 0, torch.device("cpu"))
@@ -255,12 +255,12 @@ def test_cuts_with_fewer_candidates_are_learned_from_as_they_are(tmp_path: Path)
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_with_every_event_hidden_a_ranker_goes_by_what_a_new_item_has(tmp_path: Path) -> None:
-    examples = planted(0, told_by=("popularity", "user_affinity"), n_queries=120)
+def test_with_all_events_hidden_a_ranker_learns_from_features_of_new_items(tmp_path: Path) -> None:
+    examples = planted(0, signals=("popularity", "user_affinity"), n_queries=120)
     config = CONFIG.model_copy(update={"hide_events": 0.999, "epochs": 12})
     hiding = fitted(tmp_path / "a", examples, config)
-    seeing = fitted(tmp_path / "b", planted(0, told_by=("popularity",), n_queries=120))
-    only = {name: planted(3, told_by=(name,)) for name in ("popularity", "user_affinity")}
+    seeing = fitted(tmp_path / "b", planted(0, signals=("popularity",), n_queries=120))
+    only = {name: planted(3, signals=(name,)) for name in ("popularity", "user_affinity")}
     assert hit_rate(hiding, only["user_affinity"]) > 0.7  # chance is 0.1
     assert hit_rate(hiding, only["popularity"]) < 0.4
     assert hit_rate(seeing, only["popularity"]) > 0.9
@@ -286,10 +286,10 @@ def loss_by_loops(ranker: Ranker, features: Tensor, relevance: Tensor, discovery
 
 
 @pytest.mark.parametrize("hide_events", [0.0, 0.999999])
-def test_a_hidden_item_looks_like_one_without_events_and_is_otherwise_itself(
+def test_hiding_events_changes_only_the_features_that_need_events(
     hide_events: float,
 ) -> None:
-    examples = planted(0, told_by=("popularity", "user_affinity"))
+    examples = planted(0, signals=("popularity", "user_affinity"))
     config = CONFIG.model_copy(update={"hide_events": hide_events})
     torch.manual_seed(0)
     ranker = build_ranker(config, len(FEATURES)).eval()
@@ -304,22 +304,22 @@ def test_a_hidden_item_looks_like_one_without_events_and_is_otherwise_itself(
 
 
 @pytest.mark.parametrize("discovery_weight", [0.0, 0.5, 2.0])
-def test_the_loss_is_that_of_all_candidates_plus_that_of_those_not_taken_before(
+def test_the_loss_adds_that_of_all_candidates_and_that_of_new_candidates(
     discovery_weight: float, tmp_path: Path
 ) -> None:
     config = CONFIG.model_copy(
         update={"epochs": 1, "batch_size": 64, "discovery_weight": discovery_weight}
     )
-    ranker = fitted(tmp_path, planted(0, told_by=("popularity",)), config)
-    validation = planted(9, told_by=("user_affinity", "popularity"))
+    ranker = fitted(tmp_path, planted(0, signals=("popularity",)), config)
+    validation = planted(9, signals=("user_affinity", "popularity"))
     wanted = loss_by_loops(ranker, validation.features, validation.relevance, discovery_weight)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
     (best,) = (state["best_model_score"] for key, state in saved.items() if "'validation" in key)
     assert float(best) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_discovery_adds_nothing_where_all_answers_were_taken_before(tmp_path: Path) -> None:
-    examples = planted(0, told_by=("popularity",))
+def test_discovery_adds_nothing_if_all_answers_were_taken_before(tmp_path: Path) -> None:
+    examples = planted(0, signals=("popularity",))
     features = examples.features.clone()
     features[..., FEATURES.index("own_purchases")] = examples.relevance
     configs = [
@@ -336,10 +336,10 @@ def test_discovery_adds_nothing_where_all_answers_were_taken_before(tmp_path: Pa
     assert not torch.equal(*mixed)
 
 
-def test_the_ranker_is_a_function_of_the_seed_and_leaves_the_global_one_alone(
+def test_the_ranker_depends_on_its_seed_and_leaves_the_global_generator_alone(
     tmp_path: Path,
 ) -> None:
-    examples = planted(0, told_by=("popularity",))
+    examples = planted(0, signals=("popularity",))
     config = CONFIG.model_copy(update={"epochs": 1, "hide_events": 0.5})
     before = torch.get_rng_state()
     one, same, other = (
@@ -352,7 +352,7 @@ def test_the_ranker_is_a_function_of_the_seed_and_leaves_the_global_one_alone(
 
 
 def test_training_leaves_the_examples_as_they_were(tmp_path: Path) -> None:
-    examples = planted(0, told_by=("popularity",))
+    examples = planted(0, signals=("popularity",))
     before = examples.features.clone()
     fitted(tmp_path, examples, CONFIG.model_copy(update={"epochs": 1, "hide_events": 0.5}))
     assert torch.equal(examples.features, before)

@@ -33,7 +33,7 @@ NEVER = np.full(N_ITEMS, 10_000 * DAY)
 
 
 def in_group(number: int) -> np.ndarray:
-    """Return which items are of one of the two planted groups."""
+    """Return which items belong to a planted group, 0 or 1."""
     return np.arange(N_ITEMS) % 2 == number
 
 
@@ -42,7 +42,7 @@ def changed(**changes: Any) -> UserConfig:
 
 
 def embeddings() -> np.ndarray:
-    """Return items whose group is one quiet direction among loud ones that nobody chooses by."""
+    """Return items whose group is a weak direction among strong ones that do not matter."""
     vectors = np.random.default_rng(0).normal(size=(N_ITEMS, DIM))
     vectors[:, 0] = 0.5 * (2 * in_group(1) - 1.0)
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -64,7 +64,7 @@ def interactions(events: list[tuple[int, int, int, int]]) -> Interactions:
 
 
 def faithful(*, n_events: int = 8, kind: int = 0) -> Interactions:
-    """Return users each of whom takes items of one group only, a few days apart."""
+    """Return users who each take items of one group only, a few days apart."""
     rng = np.random.default_rng(1)
     events = []
     for user in range(N_USERS):
@@ -97,7 +97,7 @@ def weights(encoder: UserEncoder) -> torch.Tensor:
 
 
 def group_share(encoder: UserEncoder, *, kind: int = 0) -> float:
-    """Return the share of the user's own group in the first half of the ranking, over new users."""
+    """Return the mean share of a new user's own group in the first half of the ranking."""
     rng = np.random.default_rng(2)
     table = torch.from_numpy(embeddings())
     shares = []
@@ -131,7 +131,7 @@ def untaught() -> UserConfig:
     return changed(kind_weights={"view": 0.0}, epochs=1)
 
 
-def test_newcomers_are_shown_what_users_begin_with_not_what_is_taken_most(tmp_path: Path) -> None:
+def test_newcomers_are_shown_first_purchases_rather_than_the_most_popular(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     ones, zeros = np.flatnonzero(in_group(1)), np.flatnonzero(in_group(0))
     events = []
@@ -168,11 +168,11 @@ def test_targets_of_weight_zero_teach_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("full_softmax_items", [N_ITEMS, 1])
-def test_an_item_that_is_not_on_offer_yet_is_no_negative(
+def test_an_item_that_is_not_on_offer_yet_is_not_a_negative(
     full_softmax_items: int, tmp_path: Path
 ) -> None:
     past = faithful(n_events=4)
-    # With one target each and nothing else on offer, there is nothing to tell apart.
+    # With one target each and nothing else on offer, the loss has nothing to compare.
     config = changed(epochs=1, n_targets=1, full_softmax_items=full_softmax_items, n_negatives=30)
     start = weights(fitted(tmp_path / "0", past, changed(epochs=1, learning_rate=1e-12)))
     absent = weights(fitted(tmp_path / "1", past, config, available=NEVER))
@@ -181,7 +181,7 @@ def test_an_item_that_is_not_on_offer_yet_is_no_negative(
     assert not torch.allclose(present, start, atol=1e-3)
 
 
-def test_an_item_comes_on_offer_at_its_moment(tmp_path: Path) -> None:
+def test_an_item_is_on_offer_from_its_time_on(tmp_path: Path) -> None:
     past, config = faithful(), changed(epochs=1, n_targets=1)
     fixed = np.full(N_ITEMS, past.timestamps_us[-1])
     before = weights(fitted(tmp_path / "0", past, config, available=fixed + 1))
@@ -191,8 +191,8 @@ def test_an_item_comes_on_offer_at_its_moment(tmp_path: Path) -> None:
     assert not torch.equal(half, never)
 
 
-def test_the_validation_loss_is_that_of_its_definition(tmp_path: Path) -> None:
-    """History, targets, offers and weights by loops, user vectors as the service makes them."""
+def test_the_validation_loss_matches_its_definition(tmp_path: Path) -> None:
+    """The definition in loops, with user vectors as the service computes them."""
     rng = np.random.default_rng(4)
     events = [
         (int(rng.uniform(0, 40) * DAY), user, int(rng.integers(N_ITEMS)), int(rng.integers(2)))
@@ -201,7 +201,7 @@ def test_the_validation_loss_is_that_of_its_definition(tmp_path: Path) -> None:
     ]
     past = interactions(events)
     available = (rng.uniform(0, 45, N_ITEMS) * DAY).astype(np.int64)
-    # In one batch, since each batch has a mean of its own.
+    # One batch, because each batch has its own mean.
     config = changed(
         epochs=4, kind_weights={"view": 0.25}, validation_share=0.3, n_targets=3, batch_size=1_000
     )
@@ -240,7 +240,7 @@ def test_no_training_target_lies_in_the_validation_part(tmp_path: Path) -> None:
     past = faithful()
     cut = past.timestamps_us[int(len(past) * 0.9)]
     later = past.timestamps_us >= cut
-    # As many events of each item as before, so that what is taken most stays the same.
+    # Each item keeps its number of events, and thus its popularity.
     moved = past.item_rows.copy()
     moved[later] = np.roll(moved[later], 1)
     other = Interactions(**{**vars(past), "item_rows": moved})
@@ -254,7 +254,7 @@ def test_no_training_target_lies_in_the_validation_part(tmp_path: Path) -> None:
     assert not torch.allclose(one, everything, atol=1e-3)
 
 
-def test_training_is_a_function_of_the_seed_and_leaves_the_global_one_alone(
+def test_training_depends_on_its_seed_and_leaves_the_global_generator_alone(
     tmp_path: Path,
 ) -> None:
     before = torch.get_rng_state()
@@ -272,7 +272,7 @@ def test_an_encoder_is_fitted_to_the_scale_of_the_catalogue(tmp_path: Path) -> N
     torch.testing.assert_close(encoder.taste.mean, torch.from_numpy(embeddings().mean(axis=0)))
 
 
-def test_automatic_precision_is_that_of_the_processor(tmp_path: Path) -> None:
+def test_automatic_precision_is_chosen_for_the_device(tmp_path: Path) -> None:
     chosen = str(resolve_precision("auto", torch.device("cpu")))
     one, other = (
         weights(fitted(tmp_path / name, faithful(), changed(epochs=1, precision=name)))

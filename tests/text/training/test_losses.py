@@ -30,7 +30,7 @@ def _info_nce_by_hand(queries: Tensor, titles: Tensor, skip: list[list[bool]], t
     return total / (2 * count)
 
 
-def test_contrastive_loss_is_its_definition() -> None:
+def test_contrastive_loss_matches_its_definition() -> None:
     queries, titles = _unit(5, 0), _unit(5, 1)
     skip = torch.rand(5, 5, generator=torch.Generator().manual_seed(2)) < 0.3
     wanted = _info_nce_by_hand(queries, titles, skip.tolist(), 0.2)
@@ -38,7 +38,7 @@ def test_contrastive_loss_is_its_definition() -> None:
     assert loss.item() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_a_duplicate_is_no_negative() -> None:
+def test_a_duplicate_is_not_a_negative() -> None:
     titles = _unit(3, 0)[[0, 0, 1]]
     duplicates = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
     masked = contrastive_loss(titles, titles, duplicates, temperature=0.01)

@@ -15,7 +15,7 @@ def _said(encoder: TextEncoder, ids: list[int]) -> str:
     return str(encoder.tokenizer.decode(ids, skip_special_tokens=True))
 
 
-def test_partners_are_those_of_a_text_or_of_one_that_says_the_same(encoder: TextEncoder) -> None:
+def test_a_text_has_the_partners_of_all_texts_with_the_same_words(encoder: TextEncoder) -> None:
     pairs = Pairs(tokenize_words(encoder, TITLES), GIVEN)
     met: dict[int, set[str]] = {row: set() for row in range(6)}
     for seed in range(30):
@@ -33,7 +33,7 @@ def test_partners_are_those_of_a_text_or_of_one_that_says_the_same(encoder: Text
     }
 
 
-def test_what_goes_with_a_text_or_says_the_same_is_no_wrong_answer(encoder: TextEncoder) -> None:
+def test_other_partners_and_equal_texts_also_count_as_answers(encoder: TextEncoder) -> None:
     pairs = Pairs(tokenize_words(encoder, TITLES), GIVEN)
     words = [title.replace(" ", "") for title in TITLES]
     together = {frozenset(words[row] for row in pair) for pair in GIVEN.tolist()}
@@ -51,7 +51,7 @@ def test_what_goes_with_a_text_or_says_the_same_is_no_wrong_answer(encoder: Text
         assert drawn.also_answers.tolist() == wanted
 
 
-def test_a_pair_that_is_given_often_is_drawn_often(encoder: TextEncoder) -> None:
+def test_a_repeated_pair_is_drawn_more_often(encoder: TextEncoder) -> None:
     given = np.array([[1, 2]] * 9 + [[4, 1]], dtype=np.int64)
     pairs = Pairs(tokenize_words(encoder, TITLES), given)
     generator = np.random.default_rng(0)

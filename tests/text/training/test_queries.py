@@ -37,7 +37,7 @@ def test_a_query_is_some_words_of_its_source(encoder: TextEncoder) -> None:
     assert lengths == {1, 2, 3, 4}
 
 
-def test_a_text_without_a_source_is_not_asked_for(encoder: TextEncoder) -> None:
+def test_a_text_without_a_source_gets_no_query(encoder: TextEncoder) -> None:
     sources = tokenize_words(encoder, ["", "Home Vase", "", "Home", ""])
     texts = tokenize_words(encoder, TITLES)
     queries = draw_queries(sources, texts, pad_id=0, generator=np.random.default_rng(0))
@@ -45,7 +45,7 @@ def test_a_text_without_a_source_is_not_asked_for(encoder: TextEncoder) -> None:
     assert queries.also_answers.shape == (2, 2)
 
 
-def test_whoever_holds_all_words_of_a_query_answers_it(encoder: TextEncoder) -> None:
+def test_every_text_with_all_words_of_a_query_answers_it(encoder: TextEncoder) -> None:
     sources = tokenize_words(encoder, ["red vase", "teal", "red mug"])
     texts = tokenize_words(encoder, ["red vase teal", "teal mug", "red mug teal vase"])
     met = set()
@@ -68,7 +68,7 @@ def test_the_same_generator_gives_the_same_queries(encoder: TextEncoder) -> None
         assert one.tolist() == other.tolist()
 
 
-def test_a_text_answers_a_query_if_it_holds_all_its_words(encoder: TextEncoder) -> None:
+def test_a_text_answers_the_queries_whose_words_it_has(encoder: TextEncoder) -> None:
     tokenized = tokenize_words(encoder, TITLES)
     queries = [["red", "vase"], ["vase"], ["teal", "vase"], [], ["unheardof"]]
     words = [[tokenize_words(encoder, [word])[0].words[0] for word in query] for query in queries]

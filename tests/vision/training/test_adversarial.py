@@ -52,7 +52,7 @@ def test_pgd_turns_where_one_step_overshoots() -> None:
     assert curved(several) > curved(one)
 
 
-def test_nothing_is_left_for_the_next_gradient() -> None:
+def test_the_result_is_detached_and_leaves_no_gradients() -> None:
     weight = torch.ones(8, requires_grad=True)
     images = torch.zeros(1, 3, 8, 8)
     changed = perturb(images, lambda x: (x * weight).sum(), settings("fgsm"), PREPROCESS)

@@ -43,7 +43,7 @@ def noise(count: int, low: int = 60, high: int = 140) -> Tensor:
     return torch.from_numpy(pixels)
 
 
-def test_no_augmentation_is_normalisation() -> None:
+def test_no_augmentation_only_normalises() -> None:
     preprocess = Preprocess(size=SIDE)
     pictures = noise(4, 0, 255)
     got = run(pictures, PRESETS["none"], preprocess=preprocess)
@@ -84,7 +84,7 @@ def test_crops_have_the_drawn_area_and_shape_in_the_original_picture(aspect: flo
     assert columns.max() > 0.93, "some crop reaches the right edge"
 
 
-def test_rotation_turns_about_the_middle_and_no_further_than_told() -> None:
+def test_rotation_turns_about_the_middle_up_to_the_largest_angle() -> None:
     got = run(ramps(300), Augmentation(rotation_deg=20.0))
     middle = slice(SIDE // 4, 3 * SIDE // 4)
     across = got[:, 0, SIDE // 2, middle]
@@ -159,14 +159,14 @@ def test_the_same_generator_gives_the_same_pictures() -> None:
     assert (first - other).abs().mean() > 0.01
 
 
-def test_pictures_of_one_batch_are_drawn_apart() -> None:
+def test_pictures_of_one_batch_change_differently() -> None:
     got = run(noise(1).expand(8, -1, -1, -1).contiguous(), PRESETS["photo"])
     distances = torch.pdist(got.flatten(1))
     assert distances.min() > 1.0
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_every_preset_gives_the_asked_size_and_finite_values(preset: str) -> None:
+def test_every_preset_gives_the_chosen_size_and_finite_values(preset: str) -> None:
     got = run(noise(8, 0, 255), PRESETS[preset], aspect=0.1, size=48)
     assert got.shape == (8, 3, 48, 48)
     assert torch.isfinite(got).all()

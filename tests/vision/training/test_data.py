@@ -36,7 +36,7 @@ def decoded(
         return data, sorted(folder.iterdir())
 
 
-def test_training_pictures_are_kept_a_little_larger_than_crops_and_validation_as_seen(
+def test_training_pictures_are_stored_larger_than_crops_and_validation_at_its_size(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     data, files = decoded(planted(8), planted(4), tmp_path)
@@ -46,7 +46,7 @@ def test_training_pictures_are_kept_a_little_larger_than_crops_and_validation_as
     assert files == []
 
 
-def test_what_does_not_fit_is_in_files_that_go_with_the_run(
+def test_pictures_beyond_the_cache_are_in_files_deleted_after_the_run(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
     _, files = decoded(planted(8), planted(4), tmp_path, cache_gb=0.0)

@@ -14,7 +14,9 @@ def test_unknown_labels_are_not_counted() -> None:
 
 
 @pytest.mark.parametrize("weighting", ["balanced", "effective_number"])
-def test_weights_have_mean_one_over_pictures_and_absent_classes_none(weighting: Weighting) -> None:
+def test_weights_have_mean_one_over_pictures_and_are_zero_for_absent_classes(
+    weighting: Weighting,
+) -> None:
     weights = class_weights(COUNTS, weighting)
     assert weights is not None
     assert (weights @ COUNTS) / COUNTS.sum() == pytest.approx(1.0)
@@ -29,7 +31,7 @@ def test_balanced_is_the_inverse_count() -> None:
 
 
 def test_effective_number_counts_each_picture_for_less_than_the_one_before() -> None:
-    """The sum 1 + beta + beta ** 2 ... of as many terms as pictures."""
+    """The sum 1 + beta + beta ** 2 + ... has one term for each picture."""
     numbers = {count: sum(0.99**term for term in range(count)) for count in (1000, 100, 10)}
     weights = class_weights(COUNTS, "effective_number", 0.99)
     assert weights is not None
@@ -45,14 +47,14 @@ def test_beta_goes_from_equal_weights_to_the_inverse_count() -> None:
 
 
 @pytest.mark.parametrize("weighting", ["none", "balanced", "effective_number"])
-def test_nothing_seen_breaks_nothing(weighting: Weighting) -> None:
+def test_without_labels_weights_are_zero_and_sampling_is_uniform(weighting: Weighting) -> None:
     weights = class_weights(np.zeros(3, dtype=np.int64), weighting)
     assert weights is None or weights.tolist() == [0.0, 0.0, 0.0]
     assert sampling_weights(np.array([-1, -1]), weighting).tolist() == [1.0, 1.0]
     assert sampling_weights(np.zeros(0, dtype=np.int64), weighting).shape == (0,)
 
 
-def test_beta_out_of_range_is_named() -> None:
+def test_beta_out_of_range_is_an_error() -> None:
     with pytest.raises(ValueError, match="beta must be at least 0 and below 1, got 1"):
         class_weights(COUNTS, "effective_number", 1.0)
 
@@ -73,7 +75,7 @@ def test_classes_are_drawn_equally_often_by_balanced_weights() -> None:
     assert set(rows) == set(range(100))
 
 
-def test_draws_are_a_function_of_seed_and_epoch_alone() -> None:
+def test_draws_depend_only_on_seed_and_epoch() -> None:
     weights = np.array([1.0, 2.0, 0.0, 3.0])
 
     def draw(seed: int, epoch: int) -> list[int]:
@@ -90,6 +92,6 @@ def test_draws_are_a_function_of_seed_and_epoch_alone() -> None:
 
 
 @pytest.mark.parametrize("weights", [[], [0.0, 0.0], [-1.0, 3.0], [1.0, float("nan")]])
-def test_weights_that_are_no_distribution_are_named(weights: list[float]) -> None:
+def test_weights_that_cannot_be_drawn_by_are_an_error(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="weights must be finite, not negative and not all 0"):
         EpochDraw(np.array(weights), 5, seed=0)

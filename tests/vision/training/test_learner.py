@@ -31,7 +31,7 @@ def batch(planted: Callable[..., Samples]) -> Batch:
     return pictures.__getitems__(list(range(30, 40)))
 
 
-def test_a_step_is_repeated_by_its_seed_alone(batch: Batch) -> None:
+def test_the_seed_of_a_step_repeats_it(batch: Batch) -> None:
     learner = build(augmentation="strong", cutmix=1.0, mixup=0.4)
     first = learner.training_step(batch, 0)
     torch.randn(100)

@@ -43,7 +43,9 @@ def by_hand(
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_masked_cross_entropy_is_its_definition(smoothing: float, weights: Tensor | None) -> None:
+def test_masked_cross_entropy_matches_its_definition(
+    smoothing: float, weights: Tensor | None
+) -> None:
     got = masked_cross_entropy(LOGITS, LABELS, label_smoothing=smoothing, class_weights=weights)
     wanted = by_hand(LOGITS, LABELS, smoothing, weights=weights)
     assert got.item() == pytest.approx(wanted, rel=1e-5)
@@ -52,7 +54,7 @@ def test_masked_cross_entropy_is_its_definition(smoothing: float, weights: Tenso
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_masked_focal_loss_is_its_definition(
+def test_masked_focal_loss_matches_its_definition(
     smoothing: float, weights: Tensor | None, gamma: float
 ) -> None:
     got = masked_focal_loss(
@@ -62,7 +64,7 @@ def test_masked_focal_loss_is_its_definition(
     assert got.item() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_focal_mutes_a_sure_picture_more_than_a_doubtful_one() -> None:
+def test_focal_loss_lowers_easy_pictures_more_than_hard_ones() -> None:
     sure, doubtful = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.2, 0.0]])
     label = torch.tensor([0])
     muted = [
@@ -73,7 +75,7 @@ def test_focal_mutes_a_sure_picture_more_than_a_doubtful_one() -> None:
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_focal_has_a_gradient_where_the_probability_is_exactly_one(gamma: float) -> None:
+def test_focal_loss_has_a_gradient_at_a_probability_of_one(gamma: float) -> None:
     logits = torch.tensor([[200.0, 0.0, -200.0]]).requires_grad_()
     masked_focal_loss(logits, torch.tensor([0]), gamma=gamma, label_smoothing=0.1).backward()
     assert logits.grad is not None

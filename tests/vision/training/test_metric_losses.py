@@ -85,7 +85,7 @@ def by_hand(name: str, batch: Tensor, labels: Tensor, others: Tensor, of_others:
 
 
 @pytest.mark.parametrize("name", ["supcon", "multi_similarity", "triplet"])
-def test_pair_losses_are_their_definitions(name: str) -> None:
+def test_pair_losses_match_their_definitions(name: str) -> None:
     batch = embed()
     got = build({name: 1.0})(batch, LABELS)
     assert got.item() == pytest.approx(by_hand(name, batch, LABELS, batch, LABELS), rel=1e-4)
@@ -116,7 +116,7 @@ def test_arcface_has_a_gradient_where_an_embedding_is_its_class() -> None:
     assert torch.isfinite(batch.grad).all()
 
 
-def test_proxy_anchor_is_its_definition() -> None:
+def test_proxy_anchor_matches_its_definition() -> None:
     objective, batch = build({"proxy_anchor": 1.0}), embed()
     (proxies,) = objective.parameters()
     cosines = batch @ F.normalize(proxies, dim=1).T
@@ -138,7 +138,7 @@ def test_losses_are_summed_by_weight() -> None:
     torch.testing.assert_close(got, 0.5 * parts[0] + 2.0 * parts[1])
 
 
-def test_a_miner_is_for_those_losses_alone_that_are_mined() -> None:
+def test_a_miner_changes_only_the_losses_that_use_one() -> None:
     batch = embed()
     got = build({"supcon": 1.0, "triplet": 1.0}, miner="hard")(batch, LABELS)
     mined = build({"triplet": 1.0}, miner="hard")(batch, LABELS)
@@ -206,7 +206,7 @@ def test_memory_adds_the_last_embeddings_to_those_of_the_batch(name: str) -> Non
 @pytest.mark.parametrize("miner", ["multi_similarity", "semihard", "hard"])
 @pytest.mark.parametrize("name", ["multi_similarity", "triplet"])
 def test_mining_from_memory_never_pairs_a_picture_with_itself(name: str, miner: str) -> None:
-    """Of one picture of a class nobody remembers, there is no positive pair to learn from."""
+    """A single picture whose class is not in the memory has no positive pair to learn from."""
     objective = build({name: 1.0}, miner=miner, memory=8)
     objective(embed(2, seed=1), torch.tensor([0, 0]))
     alone = embed(1, seed=2).requires_grad_()
@@ -218,7 +218,7 @@ def test_mining_from_memory_never_pairs_a_picture_with_itself(name: str, miner: 
         assert loss.item() == 0.0
 
 
-def test_a_resumed_memory_goes_on_as_the_interrupted_one() -> None:
+def test_a_resumed_memory_has_what_the_interrupted_one_had() -> None:
     first, second = (build({"supcon": 1.0}, memory=10) for _ in range(2))
     for step in range(3):
         first(embed(seed=step), LABELS)
@@ -228,8 +228,8 @@ def test_a_resumed_memory_goes_on_as_the_interrupted_one() -> None:
         assert torch.equal(first(batch, LABELS), second(batch, LABELS))
 
 
-def test_an_average_of_the_weights_takes_no_part_in_the_memory() -> None:
-    """Averages of embeddings, and of labels, would be of no picture."""
+def test_averaging_the_weights_leaves_the_memory_alone() -> None:
+    """Averaged embeddings and labels would not be those of any picture."""
     objective = build({"arcface": 1.0, "supcon": 1.0}, memory=10)
     average = AveragedModel(objective, use_buffers=True)
     for step in range(3):
@@ -242,7 +242,7 @@ def test_an_average_of_the_weights_takes_no_part_in_the_memory() -> None:
         torch.testing.assert_close(one.memory.embeddings, remembered)
 
 
-def test_a_memory_is_of_one_run_alone_and_not_of_its_evaluation() -> None:
+def test_evaluation_adds_nothing_to_the_memory_and_a_new_memory_is_empty() -> None:
     batch = embed()
     fresh = build({"supcon": 1.0})(batch, LABELS)
     objective = build({"supcon": 1.0}, memory=12).eval()
@@ -264,7 +264,7 @@ EVERYTHING = dict.fromkeys(("arcface", "proxy_anchor", "supcon", "triplet"), 1.0
 
 
 @pytest.mark.parametrize("memory", [0, 16])
-def test_an_unknown_label_takes_no_part(memory: int) -> None:
+def test_pictures_with_an_unknown_label_are_left_out(memory: int) -> None:
     labels = torch.where(torch.arange(8) % 3 == 0, -1, LABELS)
     batch = embed().requires_grad_()
     loss = build(EVERYTHING, memory=memory)(batch, labels)
@@ -291,7 +291,7 @@ def test_nothing_to_compare_costs_nothing(miner: str, memory: int) -> None:
     assert pairs_only(embed(1), torch.tensor([2])).item() == 0.0
 
 
-def test_bfloat16_around_it_does_not_reach_the_distances() -> None:
+def test_distances_are_computed_in_float32_under_bfloat16() -> None:
     batch, everything = embed(), {**EVERYTHING, "multi_similarity": 1.0}
     wanted = build(everything, memory=8)(batch, LABELS)
     with torch.autocast("cpu", torch.bfloat16):
@@ -299,11 +299,11 @@ def test_bfloat16_around_it_does_not_reach_the_distances() -> None:
     assert torch.equal(got, wanted)
 
 
-def test_no_metric_is_no_objective() -> None:
+def test_without_a_metric_there_is_no_objective() -> None:
     assert build_metric_objective(ObjectiveConfig(), n_classes=CLASSES, dim=DIM) is None
 
 
-def test_parts_that_nothing_would_use_are_named() -> None:
+def test_a_miner_or_memory_without_a_use_is_an_error() -> None:
     with pytest.raises(
         ValueError,
         match=r"miner = 'hard' needs one of multi_similarity, triplet in objective.metric, "

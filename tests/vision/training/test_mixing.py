@@ -33,14 +33,14 @@ def test_cutmix_keeps_pixels_whole_and_mixup_does_not() -> None:
     assert blended[0].unique().tolist() == pytest.approx([1 - mix.share])
 
 
-def test_both_are_drawn_at_even_odds() -> None:
+def test_with_both_on_each_is_used_for_half_of_the_batches() -> None:
     images = torch.stack([torch.zeros(3, 16, 16), torch.ones(3, 16, 16)])
     config, rng = VisionConfig(cutmix=1.0, mixup=1.0), np.random.default_rng(0)
     whole = [set(mix_pictures(images, config, rng)[0].unique().tolist()) for _ in range(200)]
     assert 70 < sum(values <= {0.0, 1.0} for values in whole) < 130
 
 
-def test_nothing_is_blended_unless_asked() -> None:
+def test_nothing_is_blended_by_default() -> None:
     images = torch.rand(4, 3, 8, 8)
     mixed, mix = mix_pictures(images, VisionConfig(), np.random.default_rng(0))
     assert mix is None

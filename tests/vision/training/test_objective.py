@@ -40,7 +40,7 @@ def test_by_default_it_is_the_weighted_mean_of_cross_entropies(mix: Mix | None) 
     torch.testing.assert_close(got, wanted)
 
 
-def test_focal_is_asked_for_by_name() -> None:
+def test_focal_loss_is_chosen_by_name() -> None:
     got = build({"classifier": "focal", "focal_gamma": 1.5})(LOGITS, LABELS, None)
     losses = [
         masked_focal_loss(logits, LABELS[:, column], gamma=1.5, label_smoothing=0.1)
@@ -58,7 +58,7 @@ def test_adjusted_logits_hold_the_log_priors_in_training() -> None:
     torch.testing.assert_close(got, (first + second) / 2)
 
 
-def test_adjusted_logits_answer_as_if_classes_were_equally_frequent() -> None:
+def test_adjusted_logits_predict_as_if_classes_were_equally_frequent() -> None:
     """One feature-less picture of each count: the best constant logits are then all the same."""
     labels = torch.tensor([0] * 90 + [1] * 9 + [2])[:, None]
     logits = torch.zeros(3, requires_grad=True)
@@ -72,7 +72,7 @@ def test_adjusted_logits_answer_as_if_classes_were_equally_frequent() -> None:
 
 
 @pytest.mark.parametrize("counts", [[5, 0, 3], [0, 0, 0]])
-def test_a_class_never_seen_has_a_finite_prior(counts: list[int]) -> None:
+def test_a_class_without_pictures_has_a_finite_prior(counts: list[int]) -> None:
     priors = log_priors(np.array(counts))
     assert torch.isfinite(priors).all()
     assert priors.argmin() == 1 or counts == [0, 0, 0]
@@ -90,7 +90,7 @@ def test_class_weights_follow_the_counts() -> None:
     torch.testing.assert_close(got, (first + second) / 2)
 
 
-def test_what_follows_from_labels_is_moved_but_not_saved() -> None:
+def test_constants_from_the_labels_are_moved_but_not_saved() -> None:
     objective = build({"class_weights": "balanced", "classifier": "logit_adjusted"})
     assert objective.state_dict() == {}
     assert {buffer.dtype for buffer in objective.double().buffers()} == {torch.float64}
@@ -130,7 +130,7 @@ def test_a_target_without_labels_leaves_its_variance_alone() -> None:
     assert grad[1] == 0
 
 
-def test_weights_and_labels_that_do_not_fit_are_named() -> None:
+def test_weights_and_labels_that_do_not_fit_are_an_error() -> None:
     with pytest.raises(ValueError, match="target_weights must leave one above 0"):
         build({}, target_weights={"colour": 0.0, "side.of it": 0.0})
     with pytest.raises(ValueError, match="must be above 0 where they are learned"):

@@ -21,7 +21,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 @pytest.mark.parametrize("policy", ON)
-def test_every_picture_has_a_draw_of_its_own(policy: Policy) -> None:
+def test_every_picture_changes_differently(policy: Policy) -> None:
     changed = apply_policy(pictures(), policy, generator=seeded(0))
     assert changed.shape == (12, 3, 24, 24)
     assert changed.dtype == torch.uint8
@@ -29,7 +29,7 @@ def test_every_picture_has_a_draw_of_its_own(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("policy", ON)
-def test_a_seed_repeats_them_and_the_global_generator_is_left_alone(policy: Policy) -> None:
+def test_a_seed_repeats_the_changes_and_leaves_the_global_generator_alone(policy: Policy) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     first = apply_policy(pictures(), policy, generator=seeded(1))
@@ -47,6 +47,6 @@ def test_a_process_draws_for_its_rows_what_one_process_would(policy: Policy) -> 
         assert torch.equal(part, whole[rank::3])
 
 
-def test_no_policy_gives_the_pictures_back() -> None:
+def test_without_a_policy_the_pictures_are_unchanged() -> None:
     same = pictures()
     assert apply_policy(same, "none", generator=seeded(0)) is same

@@ -35,7 +35,7 @@ def test_without_augmentation_every_column_is_the_stored_picture(
     np.testing.assert_array_equal(shown[:, 1], shown[:, 2])
 
 
-def test_each_column_is_another_draw_of_the_preset(planted: Callable[..., Samples]) -> None:
+def test_each_column_is_augmented_differently(planted: Callable[..., Samples]) -> None:
     samples = planted(12)
     strong = CONFIG.model_copy(update={"augmentation": "strong", "train_size": 24})
     shown = tiles(samples, strong, rows=4, columns=3)
@@ -44,7 +44,7 @@ def test_each_column_is_another_draw_of_the_preset(planted: Callable[..., Sample
     assert np.abs(shown - tiles(samples, strong, rows=4, columns=3, seed=1)).mean() > 3
 
 
-def test_the_policy_is_shown_too(planted: Callable[..., Samples]) -> None:
+def test_the_policy_is_shown_as_well(planted: Callable[..., Samples]) -> None:
     shown = tiles(planted(4), CONFIG.model_copy(update={"policy": "randaugment"}), 4, 3)
     assert np.abs(shown[:, 1] - shown[:, 2]).mean() > 3
 

@@ -70,7 +70,7 @@ def kinds(network: nn.Module) -> list[type[nn.Module]]:
     "name", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "regnetx_002"]
 )
 @torch.no_grad()
-def test_sharing_norms_changes_nothing_else_of_a_network(name: str) -> None:
+def test_sharing_norms_changes_nothing_else_in_a_network(name: str) -> None:
     torch.manual_seed(0)
     network = timm.create_model(name, num_classes=0)
     pictures = torch.rand(4, 3, 64, 64)
@@ -89,7 +89,7 @@ def test_sharing_norms_changes_nothing_else_of_a_network(name: str) -> None:
     assert [*network.state_dict()] == [*state]
 
 
-def test_norms_take_back_what_was_learned_while_they_were_shared() -> None:
+def test_norms_keep_what_they_learned_while_shared() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     with shared_norms(network, Shard(0, 2), CARD):
         norm = network.get_submodule("1").eval()
@@ -145,7 +145,9 @@ def test_cards_together_train_the_network_with_its_activations(
     assert not given["sync_batchnorm"]
 
 
-def test_two_processes_learn_what_one_does(planted: Callable[..., Samples], tmp_path: Path) -> None:
+def test_two_processes_learn_the_same_as_one(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
     samples = planted(48)
     config = VisionConfig.model_validate(
         {
@@ -162,17 +164,17 @@ def test_two_processes_learn_what_one_does(planted: Callable[..., Samples], tmp_
         }
     )
     alone = finetune(samples, config, validation=samples, workdir=tmp_path / "alone", seed=0)
-    told = {
+    task = {
         "config": config.model_dump(),
         "root": str(samples.root),
         "images": [str(image) for image in samples.images],
         "targets": {name: labels.tolist() for name, labels in samples.targets.items()},
         "classes": {name: list(names) for name, names in samples.classes.items()},
     }
-    (tmp_path / "told.json").write_text(json.dumps(told))
+    (tmp_path / "task.json").write_text(json.dumps(task))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [sys.executable, *launch, str(PROGRAM), str(tmp_path / "told.json"), str(tmp_path / "two")],
+        [sys.executable, *launch, str(PROGRAM), str(tmp_path / "task.json"), str(tmp_path / "two")],
         capture_output=True,
         text=True,
         timeout=300,

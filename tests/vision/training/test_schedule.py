@@ -36,7 +36,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     assert decayed["lr"] == plain["lr"] == 0.1
 
 
-def test_the_learning_rate_rises_in_a_line_then_falls_as_a_cosine_to_nothing() -> None:
+def test_the_learning_rate_rises_linearly_then_falls_to_zero_as_a_cosine() -> None:
     warm, total = 11, 110
     found = rates(0.1, total)
     for step in (0, 4, 10):
@@ -53,7 +53,7 @@ def test_the_warm_up_is_at_most_half_of_the_run() -> None:
 
 
 @pytest.mark.parametrize("total_steps", [1, 2, 9, 10, 11])
-def test_a_run_of_few_steps_learns_too(total_steps: int) -> None:
+def test_a_run_of_few_steps_reaches_the_highest_rate(total_steps: int) -> None:
     found = rates(0.1, total_steps)
     assert found[0] >= 0.4 * PEAK
     assert max(found) == PEAK

@@ -19,7 +19,7 @@ def test_every_run_step_and_stream_draws_differently() -> None:
     assert step_seed(3, 4, "network") == step_seed(3, 4, "network")
 
 
-def test_what_a_step_draws_depends_on_seed_and_step_alone() -> None:
+def test_random_numbers_of_a_step_depend_only_on_seed_and_step() -> None:
     module: Any = None
 
     def drawn(seed: int, epoch: int, batch_idx: int) -> float:

@@ -41,7 +41,7 @@ def test_pictures_need_no_labels(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("method", ["simclr", "byol"])
-def test_a_step_is_repeated_by_its_seed_alone(method: str, batch: Batch) -> None:
+def test_the_seed_of_a_step_repeats_it(method: str, batch: Batch) -> None:
     learner = build(method=method)
     first = learner.training_step(batch, 0)
     torch.randn(100)
@@ -50,7 +50,7 @@ def test_a_step_is_repeated_by_its_seed_alone(method: str, batch: Batch) -> None
     assert (learner.training_step(batch, 0) - first).abs() > 1e-4
 
 
-def test_two_views_of_a_picture_are_drawn_apart(batch: Batch) -> None:
+def test_the_two_views_of_a_picture_differ(batch: Batch) -> None:
     first, second = build().draw_views(batch)
     assert first.shape == second.shape == (10, 3, 32, 32)
     assert ((first - second).abs().mean(dim=(1, 2, 3)) > 0.01).all()
@@ -68,7 +68,7 @@ def test_a_step_s_pictures_are_named_by_their_files(batch: Batch) -> None:
     assert build().name_samples(batch) == [f"{row}.png" for row in range(30, 40)]
 
 
-def test_the_target_is_not_the_optimiser_s_and_norms_are_not_decayed() -> None:
+def test_the_averaged_weights_are_not_optimised_and_norms_do_not_decay() -> None:
     learner = build(method="byol", weight_decay=0.3)
     decayed, free = learner.configure_optimizers()["optimizer"].param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)

@@ -32,7 +32,7 @@ def build_byol(momentum: float = 0.9) -> Byol:
     return Byol(backbone, 6, hidden=8, dim=4, momentum=momentum)
 
 
-def test_nt_xent_is_its_definition_as_loops() -> None:
+def test_nt_xent_matches_its_definition_in_loops() -> None:
     first, second = pair()
     views = [row / row.norm() for row in torch.cat([first, second])]
     losses = []
@@ -44,7 +44,7 @@ def test_nt_xent_is_its_definition_as_loops() -> None:
     assert nt_xent(first, second, 0.3).item() == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_nt_xent_is_the_library_s_own() -> None:
+def test_nt_xent_matches_that_of_the_library() -> None:
     first, second = pair()
     labels = torch.arange(4).repeat(2)
     wanted = NTXentLoss(temperature=0.2)(torch.cat([first, second]), labels)
@@ -138,7 +138,7 @@ def test_the_target_starts_as_the_network() -> None:
         torch.testing.assert_close(byol.target.state_dict()[name], value, atol=0, rtol=0)
 
 
-def test_simclr_s_projections_are_of_both_views_together() -> None:
+def test_simclr_returns_the_projections_of_both_views() -> None:
     torch.manual_seed(0)
     simclr = SimClr(nn.Flatten(), 12, hidden=8, dim=4, temperature=0.2)
     first, second = torch.rand(2, 5, 3, 2, 2)
@@ -157,7 +157,7 @@ def test_a_method_is_built_by_its_name_around_the_backbone(method: str, kind: ty
     assert built(*torch.rand(2, 5, 3, 2, 2)).projections.shape == (10, 3)
 
 
-def test_spread_is_one_to_all_sides_and_zero_after_a_collapse() -> None:
+def test_spread_is_one_in_all_directions_and_zero_after_a_collapse() -> None:
     everywhere = torch.cat([torch.eye(4), -torch.eye(4)]) * torch.arange(1.0, 9.0)[:, None]
     assert spread(everywhere).item() == pytest.approx(1.0)
     collapsed = torch.tensor([[1.0, 2.0, 3.0]]) * torch.tensor([[1.0], [2.0], [5.0]])

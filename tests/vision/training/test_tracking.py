@@ -57,7 +57,7 @@ def train(config: TrackingConfig, workdir: Path, name: str = "finetune") -> None
 WANTED = [1.0, 1 / 2, 1 / 3, 1 / 4]
 
 
-def test_nothing_is_written_unless_asked(tmp_path: Path) -> None:
+def test_nothing_is_written_by_default(tmp_path: Path) -> None:
     train(TrackingConfig(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -77,7 +77,7 @@ def test_csv_has_every_step(tmp_path: Path) -> None:
     assert curves["step"].to_list() == [0, 1, 2, 3]
 
 
-def test_a_run_that_goes_on_keeps_the_curves_that_it_has(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_earlier_curves(tmp_path: Path) -> None:
     config = TrackingConfig(logger="csv", folder=str(tmp_path / "elsewhere"))
     for _ in range(2):
         train(config, tmp_path / "run")
@@ -126,7 +126,7 @@ def test_wandb_online_needs_an_account(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("writer", ["tensorboard", "wandb"])
-def test_a_writer_that_is_not_installed_is_named_with_its_extra(
+def test_a_missing_writer_is_an_error_that_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Any
 ) -> None:
     monkeypatch.setitem(sys.modules, writer, None)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
-from recsys.training.moments import (
+from recsys.training.visits import (
     VISIT_PAUSE_US,
-    Moments,
     OrderedEvents,
-    build_moments,
-    draw_moments,
+    Visits,
+    build_visits,
+    draw_visits,
     order_events,
 )
 
@@ -18,14 +18,14 @@ FOREVER_US = np.iinfo(np.int64).max
 
 
 def events(*rows: tuple[int, int]) -> OrderedEvents:
-    """Events as (user, time), in the order user, then time; items are numbered as they come."""
+    """Return events from pairs (user, time), sorted by user, then time; items are numbered."""
     users, times_us = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
     numbers = np.arange(len(rows))
     return OrderedEvents(users, numbers, np.zeros_like(numbers), times_us)
 
 
 def random_events(seed: int) -> OrderedEvents:
-    """Return events in bursts, many at equal times, of users some of whom have none."""
+    """Return events in bursts, many at equal times; some users have no events."""
     rng = np.random.default_rng(seed)
     users = np.sort(rng.choice([0, 1, 3, 4, 7], 120))
     times_us = rng.integers(0, 12, 120) * DAY + rng.integers(0, 5, 120) * 25 * MINUTE
@@ -53,55 +53,63 @@ def by_loops(ordered: OrderedEvents, horizon_days: float, until_us: int) -> list
     return found
 
 
-def as_rows(moments: Moments) -> list[tuple[int, ...]]:
-    columns = (moments.users, moments.times_us, moments.starts, moments.ends, moments.stops)
+def as_rows(visits: Visits) -> list[tuple[int, ...]]:
+    columns = (
+        visits.users,
+        visits.times_us,
+        visits.history_starts,
+        visits.visit_starts,
+        visits.target_stops,
+    )
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("horizon_days", [0.0, 0.02, 3.0, 100.0])
 @pytest.mark.parametrize("until_us", [FOREVER_US, 7 * DAY, 7 * DAY + 25 * MINUTE])
-def test_moments_are_those_of_the_definition(seed: int, horizon_days: float, until_us: int) -> None:
+def test_visits_match_their_definition_in_loops(
+    seed: int, horizon_days: float, until_us: int
+) -> None:
     ordered = random_events(seed)
-    moments = build_moments(ordered, horizon_days, until_us=until_us)
+    visits = build_visits(ordered, horizon_days, until_us=until_us)
     wanted = by_loops(ordered, horizon_days, until_us)
     assert len(wanted) > 20
-    assert as_rows(moments) == wanted
+    assert as_rows(visits) == wanted
 
 
-def test_only_starts_of_visits_are_moments() -> None:
+def test_a_visit_begins_after_a_pause() -> None:
     pause = VISIT_PAUSE_US
     ordered = events((0, 0), (0, pause - 1), (0, 2 * pause - 2), (0, 3 * pause - 2))
-    moments = build_moments(ordered, 1.0, until_us=FOREVER_US)
-    assert moments.times_us.tolist() == [0, 3 * pause - 2]
+    visits = build_visits(ordered, 1.0, until_us=FOREVER_US)
+    assert visits.times_us.tolist() == [0, 3 * pause - 2]
 
 
-def test_a_user_begins_a_visit_whoever_came_just_before() -> None:
+def test_a_visit_begins_whatever_another_user_did_just_before() -> None:
     ordered = events((0, 0), (0, DAY), (1, DAY), (1, DAY + MINUTE))
-    moments = build_moments(ordered, 1.0, until_us=FOREVER_US)
-    assert as_rows(moments) == [(0, 0, 0, 0, 2), (0, DAY, 0, 1, 2), (1, DAY, 2, 2, 4)]
+    visits = build_visits(ordered, 1.0, until_us=FOREVER_US)
+    assert as_rows(visits) == [(0, 0, 0, 0, 2), (0, DAY, 0, 1, 2), (1, DAY, 2, 2, 4)]
 
 
-def test_events_of_one_time_are_targets_together_and_no_history_of_each_other() -> None:
+def test_events_at_one_time_are_targets_together() -> None:
     ordered = events((0, 0), (0, DAY), (0, DAY), (0, DAY + 1))
-    moments = build_moments(ordered, 0.0, until_us=FOREVER_US)
-    assert as_rows(moments) == [(0, 0, 0, 0, 1), (0, DAY, 0, 1, 3)]
+    visits = build_visits(ordered, 0.0, until_us=FOREVER_US)
+    assert as_rows(visits) == [(0, 0, 0, 0, 1), (0, DAY, 0, 1, 3)]
 
 
 def test_the_horizon_is_inclusive_and_the_end_of_training_exclusive() -> None:
     ordered = events((0, 0), (0, DAY), (0, 2 * DAY), (0, 3 * DAY))
-    assert build_moments(ordered, 2.0, until_us=FOREVER_US).stops.tolist() == [3, 4, 4, 4]
-    assert build_moments(ordered, 2.0, until_us=2 * DAY).stops.tolist() == [2, 2]
-    assert build_moments(ordered, 2.0, until_us=2 * DAY + 1).stops.tolist() == [3, 3, 3]
+    assert build_visits(ordered, 2.0, until_us=FOREVER_US).target_stops.tolist() == [3, 4, 4, 4]
+    assert build_visits(ordered, 2.0, until_us=2 * DAY).target_stops.tolist() == [2, 2]
+    assert build_visits(ordered, 2.0, until_us=2 * DAY + 1).target_stops.tolist() == [3, 3, 3]
 
 
-def test_no_events_before_the_end_give_no_moments() -> None:
-    assert len(build_moments(random_events(0), 3.0, until_us=0)) == 0
+def test_without_events_before_the_end_there_are_no_visits() -> None:
+    assert len(build_visits(random_events(0), 3.0, until_us=0)) == 0
     empty = OrderedEvents(*(np.empty(0, dtype=np.int64) for _ in range(4)))
-    assert len(build_moments(empty, 3.0, until_us=FOREVER_US)) == 0
+    assert len(build_visits(empty, 3.0, until_us=FOREVER_US)) == 0
 
 
-def test_events_are_ordered_by_user_then_time_and_ties_keep_their_order() -> None:
+def test_events_are_sorted_by_user_then_time_and_ties_keep_their_order() -> None:
     interactions = Interactions(
         user_ids=["a", "b"],
         kind_names=["view", "cart"],
@@ -119,36 +127,36 @@ def test_events_are_ordered_by_user_then_time_and_ties_keep_their_order() -> Non
     assert ordered.times_us.tolist() == [2, 2, 1, 3, 3]
 
 
-def test_taking_moments_takes_every_field() -> None:
-    moments = build_moments(random_events(0), 3.0, until_us=FOREVER_US)
-    rows = as_rows(moments)
-    assert as_rows(moments.take(np.array([4, 2]))) == [rows[4], rows[2]]
-    late = moments.times_us > 5 * DAY
-    assert as_rows(moments.take(late)) == [row for row in rows if row[1] > 5 * DAY]
+def test_taking_visits_takes_every_field() -> None:
+    visits = build_visits(random_events(0), 3.0, until_us=FOREVER_US)
+    rows = as_rows(visits)
+    assert as_rows(visits.take(np.array([4, 2]))) == [rows[4], rows[2]]
+    late = visits.times_us > 5 * DAY
+    assert as_rows(visits.take(late)) == [row for row in rows if row[1] > 5 * DAY]
 
 
 @pytest.mark.parametrize("per_user", [1, 3, 1_000])
-def test_each_user_gives_as_many_moments_as_it_has_up_to_the_limit(per_user: int) -> None:
-    moments = build_moments(random_events(0), 3.0, until_us=FOREVER_US)
-    drawn = draw_moments(moments, per_user, np.random.default_rng(0))
+def test_each_user_gives_all_visits_up_to_the_limit(per_user: int) -> None:
+    visits = build_visits(random_events(0), 3.0, until_us=FOREVER_US)
+    drawn = draw_visits(visits, per_user, np.random.default_rng(0))
     assert len(set(drawn.tolist())) == len(drawn)
-    has = Counter(moments.users.tolist())
+    has = Counter(visits.users.tolist())
     wanted = {user: min(count, per_user) for user, count in has.items()}
-    assert Counter(moments.users[drawn].tolist()) == wanted
+    assert Counter(visits.users[drawn].tolist()) == wanted
 
 
-def test_every_moment_of_a_user_is_drawn_equally_often() -> None:
-    moments = build_moments(random_events(0), 3.0, until_us=FOREVER_US)
+def test_every_visit_of_a_user_is_drawn_equally_often() -> None:
+    visits = build_visits(random_events(0), 3.0, until_us=FOREVER_US)
     rng = np.random.default_rng(0)
-    drawn = np.concatenate([draw_moments(moments, 2, rng) for _ in range(2_000)])
-    counts = np.bincount(drawn, minlength=len(moments))
-    expected = 2_000 * 2 / np.bincount(moments.users)[moments.users]
+    drawn = np.concatenate([draw_visits(visits, 2, rng) for _ in range(2_000)])
+    counts = np.bincount(drawn, minlength=len(visits))
+    expected = 2_000 * 2 / np.bincount(visits.users)[visits.users]
     np.testing.assert_allclose(counts, expected, rtol=0.2)
 
 
-def test_users_are_mixed_and_the_draw_is_a_function_of_the_generator() -> None:
-    moments = build_moments(random_events(0), 3.0, until_us=FOREVER_US)
-    one, same, other = (draw_moments(moments, 4, np.random.default_rng(s)) for s in (0, 0, 1))
+def test_drawn_visits_mix_users_and_depend_on_the_generator_alone() -> None:
+    visits = build_visits(random_events(0), 3.0, until_us=FOREVER_US)
+    one, same, other = (draw_visits(visits, 4, np.random.default_rng(s)) for s in (0, 0, 1))
     assert one.tolist() == same.tolist() != other.tolist()
-    users = moments.users[one]
+    users = visits.users[one]
     assert (np.diff(users) != 0).sum() > len(np.unique(users))  # more turns than sorted users have

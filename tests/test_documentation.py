@@ -68,6 +68,7 @@ def shop_folder(
 
 
 @pytest.mark.parametrize("page", with_blocks, ids=lambda page: page.name)
+@pytest.mark.slow
 def test_the_blocks_of_a_page_run_in_order(page: Path, shop_folder: Path) -> None:
     names: dict[str, Any] = {"__name__": page.stem, **GIVEN.get(page.name, {})}
     with ExitStack() as services:

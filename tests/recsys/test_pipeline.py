@@ -96,6 +96,7 @@ def reduced(config: TrainConfig, **data: object) -> TrainConfig:
     )
 
 
+@pytest.mark.slow
 def test_other_prices_and_later_events_train_no_tower_again(
     tiny_run: Run, tiny_config: TrainConfig, tiny_shop: Shop, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_other_prices_and_later_events_train_no_tower_again(
     assert trained[:3] == ["items", "users", "ranker"]
 
 
+@pytest.mark.slow
 def test_without_events_it_still_searches_and_says_what_was_left_out(
     tiny_run: Run, tiny_config: TrainConfig
 ) -> None:
@@ -124,6 +126,7 @@ def test_without_events_it_still_searches_and_says_what_was_left_out(
         recommender.recommend("u", k=3)
 
 
+@pytest.mark.slow
 def test_alignment_changes_both_towers_of_the_bundle(
     tiny_run: Run, tiny_config: TrainConfig
 ) -> None:
@@ -204,6 +207,7 @@ def test_weights_that_are_not_there_are_named_with_what_to_do(
     assert isinstance(raised.value.__cause__, vision.errors.WeightsError)
 
 
+@pytest.mark.slow
 def test_a_teacher_is_read_once_a_run_and_not_when_its_stages_are_skipped(
     tiny_run: Run, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

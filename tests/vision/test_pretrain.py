@@ -85,6 +85,7 @@ def tinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], NDArra
 
 
 @pytest.mark.parametrize("method", ["simclr", "byol"])
+@pytest.mark.slow
 def test_kinds_are_separated_better_than_by_a_random_backbone(
     method: str, tinted: tuple[list[Path], NDArray[Any]], tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.slow
 def test_a_cluster_writes_what_one_machine_writes(
     bundle: Bundle, shop: Shop, tmp_path: Path
 ) -> None:

@@ -107,6 +107,7 @@ def test_batch_norms_are_folded_and_convolutions_quantised(
             assert sizes[node.input[1]] == sizes[node.input[0]][:1], "one scale per channel"
 
 
+@pytest.mark.slow
 def test_a_factorised_transformer_is_exported_without_output(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_folder_without_a_complete_export_is_refused(folder: Path, tmp_path: P
         OnnxTower(tmp_path)
 
 
+@pytest.mark.slow
 def test_variants_are_compared_on_the_same_pictures(planted: Callable[..., Samples]) -> None:
     samples = planted(20)
     tower = build_tower("test_resnet", {t: list(names) for t, names in samples.classes.items()})

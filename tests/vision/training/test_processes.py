@@ -145,6 +145,7 @@ def test_cards_together_train_the_network_with_its_activations(
     assert not given["sync_batchnorm"]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_the_same_as_one(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_tensorboard_reads_every_step_back(tmp_path: Path) -> None:
     assert [event.step for event in scalars] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_wandb_offline_writes_one_run_after_another_and_leaves_no_trace(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ Say = Callable[..., str]
 Write = Callable[..., Path]
 
 
+@pytest.mark.slow
 def test_exported_towers_answer_as_the_tower_of_the_bundle(
     tiny_bundle: Path,
     tower: VisionTower,

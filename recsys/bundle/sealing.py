@@ -49,7 +49,7 @@ def latest(root: Path) -> Path:
     """Return the folder under ``root`` that was sealed last.
 
     Raises:
-        BundleError: If there is no sealed folder.
+        BundleError: If the folder does not hold a bundle.
     """
     link = root / "latest"
     if not link.exists():

@@ -2,7 +2,20 @@ import ast
 
 import pytest
 
-from benchmarks.house import Function, _functions_of, body_lines, is_typed, parameters
+from benchmarks.house import (
+    MAX_BODY_LINES,
+    MAX_CONTRACT_LINES,
+    MAX_PARAMETERS,
+    MAX_ROOT_MODULES,
+    Function,
+    _functions_of,
+    body_lines,
+    contract_lines,
+    functions,
+    is_typed,
+    parameters,
+    root_modules,
+)
 
 SOURCE = '''
 class Shop:
@@ -54,3 +67,14 @@ def test_functions_with_a_missing_type_and_private_functions_are_recognised(
 ) -> None:
     assert [name for name, one in found.items() if is_typed(one)] == ["open"]
     assert [name for name, one in found.items() if one.is_public] == ["sell", "open"]
+
+
+def test_the_packages_keep_the_limits() -> None:
+    found = functions()
+    long = [one.where for one in found if body_lines(one) > MAX_BODY_LINES]
+    wide = [one.where for one in found if len(parameters(one)) > MAX_PARAMETERS]
+    untyped = [one.where for one in found if one.is_public and not is_typed(one)]
+
+    assert (long, wide, untyped) == ([], [], [])
+    assert len(root_modules()) <= MAX_ROOT_MODULES
+    assert len(contract_lines()) <= MAX_CONTRACT_LINES

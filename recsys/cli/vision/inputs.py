@@ -62,7 +62,7 @@ def required(pictures: Pictures | None, config: Path, wanted: str) -> Pictures:
         wanted: Description of the pictures, for the message.
 
     Raises:
-        InvalidArgumentError: If there are no pictures.
+        InvalidArgumentError: If the pictures are missing.
     """
     if not pictures:
         raise InvalidArgumentError(f"{config} must have {wanted}, got none")

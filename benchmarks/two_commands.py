@@ -13,7 +13,7 @@ import psutil
 
 from benchmarks.record import record
 
-_POLL_S = 0.2
+_POLL_S = 1.0  # more often, looking at the memory would take a core from what is measured
 
 
 class Cost(NamedTuple):
@@ -53,7 +53,7 @@ def _memory_bytes(pid: int) -> int:
         for process in [parent, *parent.children(recursive=True)]:
             total += process.memory_full_info().pss
     except psutil.NoSuchProcess:
-        return total  # a process ended meanwhile; the next sample comes a fifth of a second later
+        return total  # a process ended meanwhile; the next sample comes a second later
     return total
 
 

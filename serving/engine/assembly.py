@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from recsys.data.arrays import Floats
 from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender
 from serving.config import ServiceConfig
@@ -11,7 +12,7 @@ from serving.engine.batcher import Batcher
 from serving.engine.cached_rows import SharedRows
 from serving.engine.compute import ComputeThread
 from serving.engine.device_table import DeviceTable
-from serving.engine.embeddings import BundleRows, Content, EmbeddingTiers, Floats
+from serving.engine.embeddings import BundleRows, Content, EmbeddingTiers
 from serving.engine.engine import Engine
 from serving.errors import StateError, UnavailableError
 from serving.state.bundled import BundledItems

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.data.arrays import Floats
 from serving.errors import OverloadedError, ServingError, UnavailableError
 from serving.state.connection import RedisConnection
-
-Floats = NDArray[np.float32]
 
 MAGIC = b"VEMB"
 FORMAT = 1

@@ -2,11 +2,9 @@
 
 from collections import OrderedDict
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from recsys.data.arrays import Floats
 
 
 class DeviceTable:

@@ -6,12 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys.data.arrays import Floats
 from serving.engine.cached_rows import SharedRows
 from serving.engine.device_table import DeviceTable
-
-Floats = NDArray[np.float32]
 
 Tier = Literal["device", "bundle", "redis", "towers", "joined"]
 

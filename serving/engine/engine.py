@@ -8,12 +8,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from recsys.answers import Answer, Event, Identification, SearchMode
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import query_parts
+from recsys.data.arrays import Floats
 from recsys.data.timestamps import from_us
 from recsys.errors import InvalidArgumentError
 from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender
 from serving.engine.compute import ComputeThread
-from serving.engine.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
+from serving.engine.embeddings import Content, EmbeddingTiers, content_key, picture_digest
 from serving.errors import UnavailableError
 from serving.state.histories import LiveHistories
 from serving.state.items import LiveItems, NewItem

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recsys.data.arrays import Floats
 from recsys.errors import InvalidImageError
-from serving.engine.embeddings import Content, EmbeddingTiers, Floats, content_key, picture_digest
+from serving.engine.embeddings import Content, EmbeddingTiers, content_key, picture_digest
 from serving.errors import OverloadedError
 from serving.state.bundled import BundledItems
 from serving.state.changelog import LiveCatalogue

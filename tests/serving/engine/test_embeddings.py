@@ -4,6 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from recsys.data.arrays import Floats
 from recsys.errors import InvalidImageError
 from serving.engine.cached_rows import SharedRows
 from serving.engine.device_table import DeviceTable
@@ -11,7 +12,6 @@ from serving.engine.embeddings import (
     BundleRows,
     Content,
     EmbeddingTiers,
-    Floats,
     content_key,
     picture_digest,
 )

@@ -1,4 +1,4 @@
-"""Make what is expensive once, however many processes run the tests."""
+"""Make expensive test data once and share it between worker processes."""
 
 import fcntl
 import os

@@ -66,9 +66,8 @@ def embed_part(job: Job, embedder: ItemEmbedder, part: int) -> None:
         }
     ).filter(usable)
     failures = _failures(loaded, usable, first_row=part * job.parts.rows_per_part)
-    job.parts.quarantine(part).unlink(
-        missing_ok=True
-    )  # left by a run that ended right after writing it
+    # A run that ended right after writing it may have left one.
+    job.parts.quarantine(part).unlink(missing_ok=True)
     if len(failures):
         with whole_file(job.parts.quarantine(part)) as scratch:
             failures.write_parquet(scratch)

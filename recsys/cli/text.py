@@ -71,7 +71,7 @@ def report(
 
 
 def _samples(bundle: "Bundle") -> "Samples":
-    """Return the bundle's texts, with the pairs that users met together after the split."""
+    """Return the bundle's texts, with the pairs viewed or bought together after the split."""
     from recsys.training.labels import item_labels
     from recsys.training.pairs import item_pairs
     from recsys.training.samples import text_samples

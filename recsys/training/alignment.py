@@ -33,6 +33,7 @@ from vision.training.presets import get_augmentation
 from vision.training.run import FitSettings, TrainingRun
 from vision.training.schedule import with_schedule
 from vision.training.seeds import step_seed
+from vision.training.trainer import keep_batch
 
 # The limit that CLIP uses: below it, training becomes unstable.
 MIN_TEMPERATURE = 0.01
@@ -176,7 +177,7 @@ def _fit(
         per_epoch * batch_size,
         seed=run.seed,
     )
-    batches = DataLoader(pictures, batch_size=batch_size, sampler=sampler, collate_fn=_keep_batch)
+    batches = DataLoader(pictures, batch_size=batch_size, sampler=sampler, collate_fn=keep_batch)
     module = _Alignment(
         towers, fusion, captioned, config, seed=run.seed, n_steps=config.epochs * per_epoch
     )
@@ -301,12 +302,6 @@ def _heads_loss(logits: Mapping[str, Tensor], targets: Tensor) -> Tensor:
         total = nn.functional.cross_entropy(values, labels, ignore_index=UNKNOWN, reduction="sum")
         losses.append(total / known)
     return torch.stack(losses).mean() if losses else targets.new_zeros((), dtype=torch.float32)
-
-
-def _keep_batch(batch: Any) -> Batch:
-    """Return the batch unchanged: the picture set returns whole batches."""
-    whole: Batch = batch
-    return whole
 
 
 def _check(captioned: Captioned, tower: VisionTower) -> None:

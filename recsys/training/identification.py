@@ -216,16 +216,17 @@ def calibrate(
         config: Wanted precision, and the expected share of photos of unknown products.
     """
     val = photos.take(take_evenly(np.flatnonzero(photos.in_val), n_items=len(fused.embeddings)))
-    met = evidence_of(val, fused, gallery)
-    unmet = Evidence(met.values.clone(), met.present)
+    evidence = evidence_of(val, fused, gallery)
+    held_out_evidence = Evidence(evidence.values.clone(), evidence.present)
     for products, other, other_gallery in held_out:
-        theirs = np.isin(val.rows, products)
-        unmet.values[theirs] = evidence_of(val.take(theirs), other, other_gallery).values
+        shown = np.isin(val.rows, products)
+        replaced = evidence_of(val.take(shown), other, other_gallery)
+        held_out_evidence.values[shown] = replaced.values
     return fit_calibration(
-        met,
+        evidence,
         torch.from_numpy(val.rows),
         torch.from_numpy(categories),
         precision=config.precision,
         unknown_share=config.unknown_share,
-        unmet=unmet,
+        unmet=held_out_evidence,
     )

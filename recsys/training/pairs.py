@@ -1,4 +1,4 @@
-"""Pairs of items that users met one after the other."""
+"""Pairs of items that users viewed or bought one after the other."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ MAX_PAIRS = 200_000
 
 
 def item_pairs(interactions: Interactions | None, *, seed: int) -> Ints:
-    """Return rows of distinct items that a user met one after the other, int64 (P, 2).
+    """Return rows of distinct items that a user viewed or bought one after the other, int64 (P, 2).
 
     A pair occurs as often as it happened. Empty without events.
 

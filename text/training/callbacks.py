@@ -19,6 +19,9 @@ SHOWN = 8
 class FiniteLoss(Callback):
     """Stops a run at the first step whose loss is not finite.
 
+    The optimiser has already taken the step when the error is raised, so the module's weights may
+    not be finite either: discard the module.
+
     Args:
         name_samples: Function that returns the names of a batch's samples, for error messages.
     """

@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "32-true", "bf16-mixed"]
+from text.precision import Precision
+
 Checkpoint = Literal["last", "best"]
 
 

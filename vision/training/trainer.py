@@ -134,12 +134,12 @@ def build_loader(
         sampler=sampler,
         # A last batch of one picture would break batch normalisation.
         drop_last=order is not None and len(pictures) >= batch_size,
-        collate_fn=_keep_batch,
+        collate_fn=keep_batch,
         pin_memory=pin_memory,
     )
 
 
-def _keep_batch(batch: Any) -> Batch:
+def keep_batch(batch: Any) -> Batch:
     """Return the batch unchanged: the picture set returns whole batches."""
     whole: Batch = batch
     return whole

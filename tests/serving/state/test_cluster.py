@@ -63,13 +63,24 @@ def running_node(folder: Path) -> Iterator[tuple[redis.Redis, int]]:
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([find_redis_server(), *arguments, "--save", ""], **silent) as process:
         client = redis.Redis(port=port)
-        while True:
-            with contextlib.suppress(redis.ConnectionError):
-                client.ping()
-                break
-        yield client, port
-        client.close()
-        process.terminate()
+        try:
+            wait_for_answer(client, process)
+            yield client, port
+        finally:
+            client.close()
+            process.terminate()
+
+
+def wait_for_answer(client: redis.Redis, process: subprocess.Popen[bytes]) -> None:
+    """Return once the node answers, within 30 s."""
+    deadline = time.monotonic() + 30
+    while True:
+        assert process.poll() is None, f"the node ended with status {process.returncode}"
+        assert time.monotonic() < deadline, "the node must answer within 30 s"
+        with contextlib.suppress(redis.ConnectionError):
+            client.ping()
+            return
+        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from recsys.data.timestamps import to_us
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.candidates import OFFERS_PER_SOURCE, RANK_ALL_ITEMS, CandidateSource
 from recsys.ranking.catalogue_ranker import CatalogueRanker
-from recsys.ranking.histories import UserHistories
+from recsys.ranking.histories import UserHistories, list_user_ids
 from recsys.ranking.statistics import build_statistics
 
 
@@ -168,13 +168,12 @@ class Recommender:
                 chooses it by the size of the catalogue.
 
         Raises:
-            InvalidArgumentError: If ``block_size`` is below 1, or as for ``recommend``.
+            InvalidArgumentError: If ``block_size`` is below 1, a user is not a user id, or as for
+                ``recommend``.
             MissingPartError: If the bundle was trained without events.
         """
         check_k(k)
-        if isinstance(users, str):
-            raise InvalidArgumentError(f"users must be a list of user ids, got the text {users!r}")
-        user_ids, now_us = list(users), to_us("now", now)
+        user_ids, now_us = list_user_ids(users), to_us("now", now)
         histories = [self._histories.find(user) for user in user_ids]
         mask = self._mask(filters, exclude, now_us)
         table = self._ranker.best_table(

@@ -52,6 +52,12 @@ RULES = (
     Rule(DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     Rule(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
 )
+# Several of our errors have these codes. A status without a reason comes from gRPC itself or from a
+# proxy, and is not about an image or an item.
+_WITHOUT_REASON: dict[grpc.StatusCode, type[Exception]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
+    grpc.StatusCode.NOT_FOUND: InternalError,
+}
 INTERNAL = Rule(InternalError, grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
@@ -97,11 +103,10 @@ def read_error(
     for rule in (*RULES, INTERNAL):
         if rule.reason == reason:
             return rule.error(message)
-    # No reason: the status came from gRPC itself, where each code has one meaning.
-    for rule in (*RULES, INTERNAL):
-        if rule.code is code:
-            return rule.error(message)
-    return InternalError(f"{code.name}: {message}")
+    error = _WITHOUT_REASON.get(code) or next(
+        (rule.error for rule in RULES if rule.code is code), InternalError
+    )
+    return error(f"{code.name}: {message}" if error is InternalError else message)
 
 
 def _read_reason(metadata: Iterable[Any] | None) -> str | None:

@@ -1,6 +1,6 @@
 """Items that callers add to a catalogue: DataFrames or records, and their pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,14 @@ def read_items(items: Frame | Sequence[Item]) -> pl.DataFrame:
         items: DataFrame of any library with the Arrow interface, or ``Item`` records.
 
     Raises:
-        InvalidArgumentError: If they are neither.
+        InvalidArgumentError: If ``items`` is of another type.
         SchemaError: If columns or types are not what the schema wants.
         DataError: If the table is empty, or an item breaks a rule of the schema.
     """
-    frame = to_polars(items, table="items") if isinstance(items, Frame) else _from_records(items)
+    if isinstance(items, Sequence) and not isinstance(items, str | bytes | Frame):
+        frame = _from_records(items)
+    else:
+        frame = to_polars(items, table="items")
     loaded = validate(
         coerce(frame.lazy(), ItemSchema, table="items"),
         ItemSchema,
@@ -49,7 +52,8 @@ def read_pictures(
         item_ids: Ids of the items (B).
 
     Raises:
-        InvalidArgumentError: If a picture belongs to no item, or the lengths disagree.
+        InvalidArgumentError: If ``pictures`` is of another type, a picture belongs to no item, or
+            the lengths disagree.
         FileAccessError: If a picture's file cannot be read.
     """
     if isinstance(pictures, Mapping):
@@ -59,10 +63,12 @@ def read_pictures(
                 f"pictures must be of items in the same call, got others: {strays[:5]}"
             )
         return [read_image(pictures.get(item_id)) for item_id in item_ids]
-    if isinstance(pictures, bytes | str) or len(pictures) != len(item_ids):
-        got = f"{len(pictures)} entries" if not isinstance(pictures, bytes | str) else "one image"
+    # A column of a DataFrame is fine, too; a set has no order.
+    is_list = isinstance(pictures, Collection) and not isinstance(pictures, bytes | str | Set)
+    if not is_list or len(pictures) != len(item_ids):
+        got = f"{len(pictures)} entries" if is_list else type(pictures).__name__
         raise InvalidArgumentError(
-            f"pictures must have one entry per item ({len(item_ids)}), got {got}"
+            f"pictures must be a list with one entry per item ({len(item_ids)}), got {got}"
         )
     return [read_image(picture) for picture in pictures]
 

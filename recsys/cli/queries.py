@@ -145,7 +145,7 @@ def identify(
                 "verdict": answer.verdict,
                 "known": answer.known,
                 "probability": answer.probability,
-                "answer": asdict(group) if group is not None else None,
+                "product_group": asdict(group) if group is not None else None,
                 "candidates": candidates,
             }
         )

@@ -35,10 +35,9 @@ def to_polars(frame: Frame, *, table: str) -> pl.DataFrame:
     if isinstance(frame, pl.DataFrame):
         return frame
     if not isinstance(frame, Frame):
-        hint = "; call .collect() first" if isinstance(frame, pl.LazyFrame) else ""
         raise InvalidArgumentError(
             f"{table} must be a DataFrame of polars, pandas or another library with the Arrow "
-            f"interface, got {type(frame).__name__}{hint}"
+            f"interface, got {describe_type(frame)}"
         )
     try:
         return pl.DataFrame(_Stream(frame))
@@ -51,6 +50,12 @@ def to_polars(frame: Frame, *, table: str) -> pl.DataFrame:
     except (ValueError, TypeError, NotImplementedError, pl.exceptions.PolarsError) as error:
         reason = "; ".join(str(part) for part in error.args)
         raise SchemaError(f"{table} cannot be read as an Arrow table ({reason})") from error
+
+
+def describe_type(table: object) -> str:
+    """Return the type of what was passed as a table, with the fix for a frame that is lazy."""
+    hint = "; call .collect() first" if isinstance(table, pl.LazyFrame) else ""
+    return type(table).__name__ + hint
 
 
 class _Stream:

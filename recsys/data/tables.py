@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.data.frames import Frame
+from recsys.data.frames import Frame, describe_type
 from recsys.errors import DataError, InvalidArgumentError
 
 Source = str | Path | Sequence[str | Path]  # a path, a glob, or a list of them
@@ -46,7 +46,8 @@ class Tables:
             if not optional and not isinstance(table, str | Path | Sequence | Frame):
                 raise InvalidArgumentError(
                     f"{name} must be a path, a glob, a list of them, or a DataFrame of polars, "
-                    f"pandas or another library with the Arrow interface, got {type(table)}"
+                    "pandas or another library with the Arrow interface, got "
+                    f"{describe_type(table)}"
                 )
 
 
@@ -82,9 +83,11 @@ def find_files(source: Source) -> list[Path]:
     """Return the files that ``source`` names; the files of a glob are sorted.
 
     Raises:
-        DataError: If a name matches no file.
+        DataError: If a name matches no file, or the list is empty.
     """
     if not isinstance(source, str | Path):
+        if not source:
+            raise DataError("a table must have at least one file, got an empty list")
         return [path for one in source for path in find_files(one)]
     path = Path(source).expanduser()
     if path.is_dir():

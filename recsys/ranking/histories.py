@@ -64,3 +64,21 @@ class UserHistories:
         ]
         columns = np.array(live, dtype=np.int64).reshape(-1, 3).T
         return merge_histories(self.find(user_id), History(*columns), self._catalogue.item_ids)
+
+
+def list_user_ids(users: Iterable[str]) -> list[str]:
+    """Return user ids as a list.
+
+    Raises:
+        InvalidArgumentError: If ``users`` is a single text, or a user is not a user id.
+    """
+    if isinstance(users, str):
+        raise InvalidArgumentError(f"users must be a list of user ids, got the text {users!r}")
+    user_ids = list(users)
+    for user in user_ids:
+        if not isinstance(user, str):
+            raise InvalidArgumentError(
+                f"users must be a list of user ids (text), got one of type {type(user).__name__}; "
+                "scores and recommend also take a History"
+            )
+    return user_ids

@@ -1,6 +1,6 @@
 """The items that this replica answers with: recommender and identifier, changed together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class ServedItems:
         self._recommender = recommender
         self._identifier = identifier
         self._compute = compute
+        # Items that are identified by another picture than the bundle's.
+        self._own_pictures: set[str] = set()
         self.bundled = bundled
         self.identifies = identifier is not None
 
@@ -67,6 +69,8 @@ class ServedItems:
         pictures = {record.item_id: one.picture for record, one in live if one.picture is not None}
         if self._identifier is not None and pictures:
             self._identifier.set_pictures(list(pictures), np.stack(list(pictures.values())))
+            self._own_pictures |= pictures.keys()
+        self._reset_pictures(record.item_id for record, one in live if one.picture is None)
         if deleted:
             self._recommender.delete_items(deleted)
 
@@ -78,8 +82,14 @@ class ServedItems:
             self._recommender.add_embedded(
                 self.bundled.items[rows], np.asarray(embeddings, np.float32)
             )
-            if self._identifier is not None:
-                self._identifier.reset_pictures(known)
+            self._reset_pictures(known)
         self._recommender.delete_items(
             [item_id for item_id in item_ids if item_id not in self.bundled]
         )
+
+    def _reset_pictures(self, item_ids: Iterable[str]) -> None:
+        """Identify items by the bundle's pictures again, as after Redis lost a newer one."""
+        changed = [item_id for item_id in item_ids if item_id in self._own_pictures]
+        if self._identifier is not None and changed:
+            self._identifier.reset_pictures(changed)
+            self._own_pictures.difference_update(changed)

@@ -10,6 +10,7 @@ import pytest
 
 from recsys.bundle import Bundle
 from recsys.catalogue.filters import Filters
+from recsys.errors import InvalidArgumentError
 from recsys.recommender import Recommender
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -139,9 +140,13 @@ def test_one_text_is_not_taken_for_many_users(recommender: Recommender) -> None:
         recommender.recommend_many("user-1")
 
 
-def test_a_user_that_is_not_text_is_refused(recommender: Recommender) -> None:
-    with pytest.raises(ValueError, match=r"a user must be a user id .* got 17 of type int"):
+def test_a_user_that_is_not_an_id_is_refused(recommender: Recommender, users: list[str]) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"user ids \(text\), got one of type int"):
         recommender.recommend_many([17])  # type: ignore[list-item]
+
+    history: Any = recommender.history(users[0])
+    with pytest.raises(InvalidArgumentError, match="scores and recommend also take a History"):
+        recommender.recommend_many([users[0], history])
 
 
 def test_a_block_of_no_users_is_refused(recommender: Recommender) -> None:

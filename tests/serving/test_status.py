@@ -115,6 +115,23 @@ def test_a_status_of_grpc_itself_is_read_by_its_code() -> None:
     assert str(error) == "DATA_LOSS: gone"
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, InvalidArgumentError),
+        (grpc.StatusCode.NOT_FOUND, InternalError),
+        (grpc.StatusCode.INTERNAL, InternalError),
+    ],
+)
+def test_a_status_of_a_proxy_blames_neither_an_image_nor_an_item(
+    code: grpc.StatusCode, kind: type[Exception]
+) -> None:
+    error = read_error(code, "no such route", None)
+
+    assert type(error) is kind
+    assert "no such route" in str(error)
+
+
 def test_no_rule_hides_another() -> None:
     for position, rule in enumerate(RULES):
         assert find_rule(rule.error("x")) is rule

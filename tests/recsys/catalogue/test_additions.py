@@ -53,6 +53,13 @@ def test_a_pandas_frame_is_read() -> None:
         (pl.DataFrame({"item_id": ["a"], "price": [-1.0]}), DataError, "must not be negative"),
         ([Item("a"), Item("a")], DataError, "must not repeat an earlier row's"),
         ([{"item_id": "a"}], InvalidArgumentError, "must be a DataFrame or Item records, got dict"),
+        (
+            pl.LazyFrame({"item_id": ["a"]}),
+            InvalidArgumentError,
+            r"LazyFrame; call .collect\(\) first",
+        ),
+        (5, InvalidArgumentError, "must be a DataFrame .*got int"),
+        ("items.csv", InvalidArgumentError, "must be a DataFrame .*got str"),
     ],
 )
 def test_items_that_cannot_be_used_are_refused(
@@ -69,6 +76,8 @@ def test_pictures_are_bytes_or_paths_by_item_or_in_order(tmp_path: Path) -> None
     wanted = [b"of the mug", b"of the lamp", None]
     assert read_pictures({"lamp": b"of the lamp", "mug": path}, item_ids) == wanted
     assert read_pictures([str(path), b"of the lamp", None], item_ids) == wanted
+    column: Any = pl.Series([path.read_bytes(), b"of the lamp", None])
+    assert read_pictures(column, item_ids) == wanted
     assert read_pictures({}, item_ids) == [None] * 3
 
 
@@ -77,7 +86,11 @@ def test_pictures_are_bytes_or_paths_by_item_or_in_order(tmp_path: Path) -> None
     [
         ({"old": b"x"}, r"pictures must be of items in the same call, got others: \['old'\]"),
         ([b"x"], r"one entry per item \(2\), got 1 entries"),
-        (b"xx", r"one entry per item \(2\), got one image"),
+        (b"xx", r"one entry per item \(2\), got bytes"),
+        ("ab", r"one entry per item \(2\), got str"),
+        (Path("ab"), r"one entry per item \(2\), got \w*Path"),
+        (None, r"one entry per item \(2\), got NoneType"),
+        ({b"x", b"y"}, r"one entry per item \(2\), got set"),
         ([3, None], "an image must be bytes or a path, got int"),
     ],
 )

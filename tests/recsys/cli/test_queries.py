@@ -155,7 +155,7 @@ def test_identify_prints_the_answer_of_the_identifier(
     assert answer["known"] is wanted.known
     assert answer["verdict"] == wanted.verdict
     named = wanted.product_group
-    assert answer["answer"] == (json.loads(json.dumps(asdict(named))) if named else None)
+    assert answer["product_group"] == (json.loads(json.dumps(asdict(named))) if named else None)
     assert answer["probability"] == pytest.approx(wanted.probability)
     assert answer["bundle_version"] == recommender.version
     for got, one in zip(answer["candidates"], wanted.candidates, strict=True):

@@ -103,11 +103,21 @@ def test_frames_with_pictures_need_the_folder_of_the_pictures(shop: Path) -> Non
 
 
 @pytest.mark.parametrize("table", ["items", "events", "photos"])
+def test_a_table_without_any_file_is_a_data_error(shop: Path, table: str) -> None:
+    tables: dict[str, Any] = {"items": shop / "items.csv", table: []}
+
+    with pytest.raises(DataError, match="must have at least one file, got an empty list"):
+        load_dataset(Tables(**tables), now=NOW)
+
+
+@pytest.mark.parametrize("table", ["items", "events", "photos"])
 def test_a_table_of_another_type_is_refused_at_once(table: str) -> None:
     wrong: dict[str, Any] = {"items": "items.csv", table: 7}
 
-    with pytest.raises(InvalidArgumentError, match=f"{table} must be a path.*got <class 'int'>"):
+    with pytest.raises(InvalidArgumentError, match=f"{table} must be a path.*got int"):
         Tables(**wrong)
+    with pytest.raises(InvalidArgumentError, match=r"got LazyFrame; call \.collect\(\) first"):
+        Tables(**wrong | {table: pl.LazyFrame()})
 
 
 def with_photos(shop: Path, rows: list[str]) -> pl.DataFrame:

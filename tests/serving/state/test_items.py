@@ -309,6 +309,34 @@ async def test_items_that_redis_lost_are_as_in_the_bundle_again(
     assert await best(client, "golden trumpet") == ("new", pytest.approx(1.0, abs=1e-5))
 
 
+async def test_an_item_whose_new_picture_redis_lost_is_identified_by_that_of_the_bundle(
+    client: AsyncClient, connection: Any, namespace: str, shop: Any, strange_photo: bytes
+) -> None:
+    mug = (await client.get_items(["red-mug"])).items[0]
+    await client.add_items([Item(**(vars(mug) | {"price": 1.0}))])
+    before = await client.identify(shop.pictures["red-mug"])
+    keys = [key async for key in connection.client.scan_iter(f"{{{namespace}:catalogue}}:*")]
+    kept = {key: await connection.client.dump(key) for key in keys}
+    await client.add_items([Item(**(vars(mug) | {"price": 2.0}))], {"red-mug": strange_photo})
+    assert (await client.identify(strange_photo)).known
+
+    pipeline = connection.client.pipeline(transaction=True)
+    for key, value in kept.items():
+        pipeline.restore(key, 0, value, replace=True)
+    await pipeline.execute()
+
+    async def rolled_back() -> bool:
+        return not (await client.identify(strange_photo)).known
+
+    await eventually(rolled_back)
+    after = await client.identify(shop.pictures["red-mug"])
+    assert after.candidates[0].item_id == "red-mug"
+    assert [(one.item_id, pytest.approx(one.score, abs=1e-5)) for one in before.candidates] == [
+        (one.item_id, one.score) for one in after.candidates
+    ]
+    assert (await client.get_items(["red-mug"])).items[0].price == 1.0
+
+
 async def test_one_item_twice_in_a_call_is_refused(client: AsyncClient) -> None:
     with pytest.raises(ValueError, match="items must be distinct, got 'new' more than once"):
         await client.add_items([Item("new", title="a"), Item("new", title="b")])

@@ -17,7 +17,7 @@ from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError
 from vision.networks.backbones import build_backbone, enable_recompute, try_size
 from vision.networks.lora import add_lora, merge_lora
-from vision.pretrain import pretrain
+from vision.pretrain import pretrain_run
 from vision.tower import VisionTower
 from vision.training.callbacks import build_callbacks
 from vision.training.checkpoints import load_kept, read_last
@@ -188,14 +188,11 @@ def _names(samples: Samples) -> list[tuple[str, list[str]]]:
 
 def _pretrained(samples: Samples, config: VisionConfig, run: TrainingRun) -> VisionConfig:
     """Return the configuration with weights pretrained on all pictures, without their labels."""
-    result = pretrain(
+    result = pretrain_run(
         [*samples.images, *samples.unlabelled],
         config,
-        workdir=run.workdir / "pretraining",
-        seed=run.seed,
+        replace(run, workdir=run.workdir / "pretraining"),
         root=samples.root,
-        progress=run.progress,
-        device="cuda" if run.device.type == "cuda" else "cpu",
     )
     return config.model_copy(update={"pretrained": str(result.folder), "pretraining": None})
 

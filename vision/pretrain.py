@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,6 +83,25 @@ def pretrain(
             has the checkpoint of another run.
         WeightsError: If the configured weights are not on this machine.
     """
+    return pretrain_run(
+        images, config, TrainingRun(workdir, seed, resolve_device(device), progress), root=root
+    )
+
+
+def pretrain_run(
+    images: Sequence[Path], config: VisionConfig, run: TrainingRun, *, root: Path | None = None
+) -> PretrainResult:
+    """Return the result of :func:`pretrain` on a run, whose device may be any CUDA card.
+
+    Args:
+        images: Picture files, relative to root where root is given.
+        config: Backbone and pretraining.
+        run: Folder of checkpoints and weights, seed and device; the fingerprint is computed here.
+        root: Folder that every picture must be in.
+
+    Raises:
+        VisionError: For the same reasons as :func:`pretrain`.
+    """
     plan = config.pretraining
     if plan is None:
         raise InvalidArgumentError("config.pretraining must say how to pretrain, got None")
@@ -89,14 +109,13 @@ def pretrain(
         raise InvalidArgumentError(
             "pretraining runs in one process; run it first and set pretrained to its folder"
         )
-    workdir.mkdir(parents=True, exist_ok=True)
+    run.workdir.mkdir(parents=True, exist_ok=True)
     side = plan.size or config.train_size or config.size
-    fingerprint = _fingerprint(images, config, side, seed)
-    run = TrainingRun(workdir, seed, resolve_device(device), progress, fingerprint)
+    run = replace(run, fingerprint=_fingerprint(images, config, side, run.seed))
     # Weights, dropout and stochastic depth draw from torch's global generator, whose state is
     # restored afterwards.
     with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         backbone = build_backbone(
             config.backbone,
             pretrained=config.pretrained,
@@ -105,14 +124,14 @@ def pretrain(
         )
         views = backbone.preprocess.model_copy(update={"size": side})
         samples = Samples(images, {}, {}, root=root)
-        pictures = _decode(samples, views, config.cache_gb, workdir, progress, cleanup)
+        pictures = _decode(samples, views, config.cache_gb, run, cleanup)
         learner = SelfSupervised(
             build_method(backbone.network, backbone.dim, plan),
             plan,
             preprocess=views,
             images=images,
             total_steps=plan.epochs * max(1, len(pictures) // plan.batch_size),
-            seed=seed,
+            seed=run.seed,
         )
         _fit(learner, pictures, config, run)
     if learner.spreads[-1] < COLLAPSED:
@@ -121,7 +140,7 @@ def pretrain(
             "has learned little; raise batch_size or momentum, or lower learning_rate",
             learner.spreads[-1],
         )
-    folder = _write(backbone, workdir / "backbone")
+    folder = _write(backbone, run.workdir / "backbone")
     losses, spreads = tuple(learner.losses), tuple(learner.spreads)
     return PretrainResult(folder, losses, spreads, len(losses), pictures.rejected)
 
@@ -130,17 +149,16 @@ def _decode(
     samples: Samples,
     views: Preprocess,
     cache_gb: float,
-    workdir: Path,
-    progress: bool,
+    run: TrainingRun,
     cleanup: contextlib.ExitStack,
 ) -> PictureSet:
     """Return decoded pictures, in memory, or in a temporary file if they take over cache_gb."""
     stored = stored_preprocess(views, views.size)
     spill = None
     if 3 * len(samples) * stored.size**2 > cache_gb * 1e9:
-        spill = workdir / "pretrain.pixels"
+        spill = run.workdir / "pretrain.pixels"
         cleanup.callback(spill.unlink, missing_ok=True)
-    pictures = decode_samples(samples, stored, spill=spill, progress=progress)
+    pictures = decode_samples(samples, stored, spill=spill, progress=run.progress)
     if len(pictures) < 2:
         raise TrainingError(f"pretraining needs at least 2 readable pictures, got {len(pictures)}")
     return pictures

@@ -180,4 +180,4 @@ def _concatenate(
     targets: Mapping[str, NDArray[np.int64]] = {
         name: np.concatenate([first.targets[name], second.targets[name]]) for name in first.targets
     }
-    return vision.dataset.Samples([*first.images, *second.images], targets, first.classes)
+    return replace(first, images=[*first.images, *second.images], targets=targets)

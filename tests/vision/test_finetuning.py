@@ -224,6 +224,24 @@ def test_a_diverging_run_stops_and_names_the_pictures(
         finetune(planted(32), config, workdir=tmp_path, seed=0)
 
 
+def test_pretraining_runs_on_the_device_of_the_run(
+    planted: Callable[..., Samples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[TrainingRun] = []
+
+    def pretrain_run(images: Any, config: Any, run: TrainingRun, *, root: Path | None) -> None:
+        runs.append(run)
+        raise TrainingError("stop here")
+
+    monkeypatch.setattr("vision.finetuning.pretrain_run", pretrain_run)
+    config = changed(pretraining={"method": "byol", "epochs": 1, "batch_size": 8})
+    run = TrainingRun(tmp_path, 7, torch.device("cuda", 1))
+    with pytest.raises(TrainingError, match="stop here"):
+        finetune_run(planted(16), config, run)
+    (got,) = runs
+    assert (got.workdir, got.seed, got.device) == (tmp_path / "pretraining", 7, run.device)
+
+
 def test_a_damaged_checkpoint_is_an_error(planted: Callable[..., Samples], tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"torn")
     with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read; delete it"):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,7 +124,7 @@ def combine(labelled: Samples, pseudo: Samples) -> Samples:
     is the closest folder that contains both.
 
     Args:
-        labelled: Samples with labels from people.
+        labelled: Samples with labels from people; their unlabelled pictures and reader are kept.
         pseudo: Samples from ``pseudo_label``.
 
     Raises:
@@ -135,17 +136,16 @@ def combine(labelled: Samples, pseudo: Samples) -> Samples:
             f"got {list(pseudo.classes)} and {list(labelled.classes)}; "
             "label with a tower that was trained on labelled"
         )
-    root, first, second = _common_root(labelled, pseudo)
-    given = set(first)
-    new = [row for row, image in enumerate(second) if image not in given]
-    added = pseudo.take(new).targets
-    return Samples(
-        images=[*first, *(second[row] for row in new)],
+    labelled, pseudo = _share_root(labelled, pseudo)
+    given = set(labelled.images)
+    added = pseudo.take([row for row, image in enumerate(pseudo.images) if image not in given])
+    return replace(
+        labelled,
+        images=[*labelled.images, *added.images],
         targets={
-            name: np.concatenate([labels, added[name]]) for name, labels in labelled.targets.items()
+            name: np.concatenate([labels, added.targets[name]])
+            for name, labels in labelled.targets.items()
         },
-        classes=labelled.classes,
-        root=root,
     )
 
 
@@ -153,19 +153,24 @@ def _names(samples: Samples) -> list[tuple[str, list[str]]]:
     return [(target, list(names)) for target, names in samples.classes.items()]
 
 
-def _common_root(labelled: Samples, pseudo: Samples) -> tuple[Path | None, list[Path], list[Path]]:
-    """Return a common root, and the pictures of both relative to it."""
+def _share_root(labelled: Samples, pseudo: Samples) -> tuple[Samples, Samples]:
+    """Return both samples with paths relative to the closest folder that contains both roots."""
     if labelled.root == pseudo.root:
-        return labelled.root, list(labelled.images), list(pseudo.images)
+        return labelled, pseudo
     if labelled.root is None or pseudo.root is None:
         raise InvalidArgumentError(
             "labelled and pseudo must both have a root or neither, got "
             f"{labelled.root} and {pseudo.root}; give pseudo_label the root of its images"
         )
-    roots = [labelled.root.resolve(), pseudo.root.resolve()]
+    roots = (labelled.root.resolve(), pseudo.root.resolve())
     common = Path(os.path.commonpath(roots))
-    first, second = (
-        [Path(os.path.relpath(root / image, common)) for image in samples.images]
-        for root, samples in zip(roots, (labelled, pseudo), strict=True)
+    return _move(labelled, roots[0], common), _move(pseudo, roots[1], common)
+
+
+def _move(samples: Samples, root: Path, new: Path) -> Samples:
+    """Return the samples with paths relative to a new root; root is their own, resolved."""
+    images, unlabelled = (
+        [Path(os.path.relpath(root / image, new)) for image in paths]
+        for paths in (samples.images, samples.unlabelled)
     )
-    return common, first, second
+    return replace(samples, images=images, unlabelled=unlabelled, root=new)

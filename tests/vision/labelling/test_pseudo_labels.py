@@ -1,6 +1,8 @@
 """A tower labels the pictures it is confident about, along whole paths, with a limit per class."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,6 +132,23 @@ def test_two_roots_become_the_closest_folder_that_contains_both(tmp_path: Path) 
     assert both.root == tmp_path / "shop"
     assert both.images == [Path("labelled/x"), Path("pool/z")]
     assert combine(make(["x"], [0], None), make(["z"], [1], None)).root is None
+
+
+@pytest.mark.parametrize(
+    ("pool", "unlabelled"), [("labelled", "more.png"), ("pool", "labelled/more.png")]
+)
+def test_unlabelled_pictures_and_the_reader_are_kept(
+    tmp_path: Path, pool: str, unlabelled: str
+) -> None:
+    def read(*args: Any) -> Any:
+        raise AssertionError("combining reads no picture")
+
+    labelled = replace(
+        make(["x"], [0], tmp_path / "labelled"), unlabelled=(Path("more.png"),), read=read
+    )
+    both = combine(labelled, make(["z"], [1], tmp_path / pool))
+    assert list(both.unlabelled) == [Path(unlabelled)]
+    assert both.read is read
 
 
 def test_samples_with_other_classes_or_without_a_root_are_refused(tmp_path: Path) -> None:

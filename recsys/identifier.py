@@ -207,7 +207,7 @@ class ProductIdentifier:
         ]
 
     def _probabilities(self, photos: Photos) -> Tensor:
-        """Return the probability of each product, and in the last column of none (B, N + 1)."""
+        """Return probabilities of the products and, last, of "not in the catalogue" (B, N + 1)."""
         embeddings = self.recommender.catalogue.embeddings
         photos = Photos(*(part.to(embeddings.device) for part in photos))
         evidence = collect_evidence(photos, embeddings, self.gallery)

@@ -122,7 +122,7 @@ class Recommender:
                 new.
             k: Maximum number of results.
             now: Moment of the request, with a time zone; the time now if None.
-            filters: Which items may be answered.
+            filters: Which items may be returned.
             exclude: Ids of items to leave out.
             exclude_seen: Whether items of the user's history are left out.
             explain: Whether results name the features that raised their scores most.
@@ -161,7 +161,7 @@ class Recommender:
             users: User ids: a list, a column of polars or pandas, or any iterable.
             k: Maximum number of results for each user.
             now: Moment of all the requests; the time now if None.
-            filters: Which items may be answered.
+            filters: Which items may be returned.
             exclude: Ids of items to leave out.
             exclude_seen: Whether items of a user's own history are left out.
             block_size: Number of users that are scored at once, which bounds the memory; None
@@ -263,7 +263,7 @@ class Recommender:
             text: Words, in any language that the text encoder knows.
             image: Bytes or path of an image.
             k: Maximum number of results.
-            filters: Which items may be answered.
+            filters: Which items may be returned.
             mode: "vector" compares embeddings, "lexical" words with the items' own words, and
                 "hybrid" does both, as far as words are given.
 
@@ -294,7 +294,7 @@ class Recommender:
             text: The query's words.
             embeddings: Embedding (D,) of each of ``recsys.catalogue.search.query_parts``.
             k: As for ``search``, like the arguments that follow.
-            filters: Which items may be answered.
+            filters: Which items may be returned.
             mode: How to search.
         """
         vectors = [torch.from_numpy(one).to(self.device) for one in embeddings]
@@ -310,7 +310,7 @@ class Recommender:
         items: Frame | Sequence[Item],
         pictures: Mapping[str, Picture] | Sequence[Picture | None] = {},
     ) -> Added:
-        """Add items, or replace those of the same id; they are answered at once.
+        """Add items, or replace those of the same id; they can be found at once.
 
         The towers embed words and pictures; nothing is trained. The same method of a
         ``ProductIdentifier`` also lets it identify the items.
@@ -349,7 +349,7 @@ class Recommender:
             self._loaded_ranker.refresh()
 
     def delete_items(self, item_ids: Collection[str]) -> Deleted:
-        """Stop answering items; unknown ids are ignored.
+        """Remove items from all answers; unknown ids are ignored.
 
         >>> recommender.delete_items(["item-0042"]).deleted
         """

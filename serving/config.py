@@ -91,10 +91,10 @@ class ServiceConfig(BaseModel):
         "A full Redis may evict them earlier.",
     )
 
-    max_message_bytes: int = Field(16 * MIB, ge=1024, description="Largest request message.")
-    max_image_bytes: int = Field(
-        8 * MIB, ge=1, description="Largest picture or photo in a request."
+    max_message_bytes: int = Field(
+        16 * MIB, ge=1024, description="Largest request message, in bytes."
     )
+    max_image_bytes: int = Field(8 * MIB, ge=1, description="Largest image in a request, in bytes.")
     max_batch: int = Field(
         16, ge=1, description="Largest number of queries in one run of the towers."
     )

@@ -62,7 +62,7 @@ INTERNAL = Rule(InternalError, grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
 def find_rule(error: BaseException) -> Rule:
-    """Return how an error is answered; INTERNAL for every error that is a defect of ours."""
+    """Return the rule of an error; INTERNAL for every error that is a defect of ours."""
     return next((rule for rule in RULES if isinstance(error, rule.error)), INTERNAL)
 
 

@@ -1,4 +1,4 @@
-"""Which items may be answered; light enough for the client of the service to import."""
+"""Which items may be returned; light enough for the client of the service to import."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Filters:
-    """Which items may be answered; the default is every available item.
+    """Which items may be returned; the default is every available item.
 
     >>> Filters(category=("Apparel",), price_max=50, attributes={"colour": "blue"})
 

@@ -28,7 +28,7 @@ class Pool(NamedTuple):
     images_root: Path
 
 
-class Added(NamedTuple):
+class LabelsAdded(NamedTuple):
     """Changes to a photos table."""
 
     n_new: int  # photos that were added
@@ -119,7 +119,7 @@ def write_table(table: pl.DataFrame, out: Path) -> None:
 
 def learn(
     labelled: Path, photos: Path, item_ids: Set[str], *, images_root: Path | None = None
-) -> Added:
+) -> LabelsAdded:
     """Add the labels of a review to a photos table, which the next training reads.
 
     A photo of the table gets the new item and keeps its split. A new photo is used for training.
@@ -157,7 +157,7 @@ def learn(
     new = labels.join(there, on="image", how="anti")
     kept = merged.with_columns(item_id=pl.coalesce("label", "item_id")).drop("label")
     write_table(pl.concat([kept, new], how="diagonal"), photos)
-    return Added(len(new), len(changed), int(table["item_id"].null_count()))
+    return LabelsAdded(len(new), len(changed), int(table["item_id"].null_count()))
 
 
 def read_labels(labelled: Path) -> pl.DataFrame:

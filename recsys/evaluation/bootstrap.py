@@ -16,10 +16,6 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    def overlaps(self, other: "Estimate") -> bool:
-        """Whether the two intervals share a point."""
-        return self.low <= other.high and other.low <= self.high
-
 
 def estimates(
     values: NDArray[np.float64],

@@ -15,7 +15,7 @@ from recsys.evaluation.queries import Queries, Scope
 # Given user rows (B,), the scores of the whole catalogue (B, N); higher ranks first.
 Scorer = Callable[[Ints], NDArray[np.float32]]
 # Called with the number of users that are done, and of all users.
-Progress = Callable[[int, int], None]
+UsersDone = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def evaluate(
     ks: Sequence[int] = (10, 20),
     batch_size: int = 512,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: UsersDone | None = None,
 ) -> SystemResult:
     """Return the system's rankings and every metric at every k.
 
@@ -79,13 +79,13 @@ def rank_queries(
     ks: Sequence[int] = (10, 20),
     batch_size: int = 512,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: UsersDone | None = None,
 ) -> list[Ints]:
     """Return the rankings (U, max(ks)) of every set of queries; each user is scored once.
 
     Args:
         scorer: Scores the whole catalogue for a batch of users.
-        query_sets: Sets of queries to the same catalogue, one set a scope.
+        query_sets: Sets of queries to the same catalogue, one for each scope.
         ks: Cut-offs of the metrics; the largest is the length of a ranking.
         batch_size: Users scored at once.
         seed: Random seed for the order of ties.

@@ -68,7 +68,7 @@ def rank_systems(
     ease_max_items: int = EASE_MAX_ITEMS,
     progress: Progress | None = None,
 ) -> Ranked:
-    """Return a table a scope: what each system scores on the events after the bundle's split.
+    """Return one table for each scope: each system's scores on events after the bundle's split.
 
     Every system knows the events before the split and none after it. A scope without any
     query (no item is new, say) is left out.
@@ -189,7 +189,7 @@ def classify_photos(
         bundle: A bundle with its vision part.
         photos: Table of ``PhotoSchema``, of which every row counts.
         images_root: Folder that picture paths are relative to.
-        progress: Show a bar.
+        progress: Whether to show a progress bar.
     """
     paths = [images_root / image for image in photos["image"]]
     levels = find_category_paths(bundle.vision.classes)
@@ -223,7 +223,7 @@ def identify_photos(
         bundle: A bundle with its identification part.
         photos: Table of ``PhotoSchema``, of which rows that name an item count.
         images_root: Folder that picture paths are relative to.
-        progress: Show a bar.
+        progress: Whether to show a progress bar.
     """
     photos = photos.filter(pl.col("item_id").is_not_null())
     identifier = ProductIdentifier(Recommender(bundle))

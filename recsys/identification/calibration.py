@@ -42,7 +42,7 @@ class Calibrated(Protocol):
         """Probability from which a product, or a group of a few, is named."""
 
     def probabilities(self, evidence: Evidence) -> Tensor:
-        """Return the probability of each product, and in the last column of none (B, N + 1)."""
+        """Return probabilities of the products and, last, of "not in the catalogue" (B, N + 1)."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ class Calibration:
     n_photos: int = 0
 
     def probabilities(self, evidence: Evidence) -> Tensor:
-        """Return the probability of each product, and in the last column of none (B, N + 1)."""
+        """Return probabilities of the products and, last, of "not in the catalogue" (B, N + 1)."""
         values = evidence.values
         parameters = (self.weights, self.pivots, self.unknown)
         return utilities(evidence, *(values.new_tensor(one) for one in parameters)).softmax(dim=1)
 
 
 def utilities(evidence: Evidence, weights: Tensor, pivots: Tensor, unknown: Tensor) -> Tensor:
-    """Return logits over the products and, in the last column, over "none of them" (B, N + 1).
+    """Return logits over the products and, last, over "not in the catalogue" (B, N + 1).
 
     Args:
         evidence: Evidence of B photos; a product without any source gets minus infinity.

@@ -61,7 +61,8 @@ def fit_calibration(
     Args:
         evidence: Evidence of B photos against the whole catalogue, N >= 2.
         rows: Item row of the product on each photo, int64 (B,).
-        ancestors: Category of each product by level, int64 (N, L); -1 for none.
+        ancestors: Category of each product by level, int64 (N, L); -1 where the path has
+            ended.
         precision: Wanted precision of the answers.
         unknown_share: Share of photos expected to show something outside the catalogue.
         unmet: Evidence of the same photos, each from networks that were not trained on its product;
@@ -176,7 +177,7 @@ def _fit(views: _Views) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Probabilities(NamedTuple):
-    """Probabilities of the products, and in the last column of none of them, for two views."""
+    """Probabilities of the products and, in the last column, of "not in the catalogue"."""
 
     as_is: Tensor  # (B, N + 1)
     removed: Tensor  # (B, N + 1)

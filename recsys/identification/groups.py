@@ -27,7 +27,8 @@ def likely_sets(probabilities: Tensor, ancestors: Tensor) -> Sets:
 
     Args:
         probabilities: Probability of each product (B, N).
-        ancestors: Category of each product by level, coarse to fine, int64 (N, L); -1 for none.
+        ancestors: Category of each product by level, coarse to fine, int64 (N, L); -1 where the
+            path has ended.
     """
     best = probabilities.argmax(dim=1)
     width = min(MAX_MEMBERS, probabilities.shape[1])

@@ -62,7 +62,7 @@ class NearestCalibration:
         return OperatingPoint(None)
 
     def probabilities(self, evidence: Evidence) -> Tensor:
-        """Return the probability of each product, and in the last column of none (B, N + 1)."""
+        """Return probabilities of the products and, last, of "not in the catalogue" (B, N + 1)."""
         absent = ~evidence.present[..., [ITEM, PHOTOS]]
         both = evidence.values[..., [ITEM, PHOTOS]].masked_fill(absent, -1.0)
         similarities = both.max(dim=2).values  # (B, N)

@@ -23,7 +23,7 @@ class Candidates(NamedTuple):
 
     Args:
         rows: Item rows, int64 (B, C), or (C,) where all users have the same.
-        allowed: Which of them may be answered to which user, bool (B, C).
+        allowed: Which of them may be shown to which user, bool (B, C).
     """
 
     rows: Tensor
@@ -64,7 +64,7 @@ class CandidateSource:
         Args:
             histories: Events of each user (B entries).
             user_vectors: Output of the user encoder for them (B, D).
-            mask: Which rows may be answered (N,).
+            mask: Which rows may be returned (N,).
             table: What is known of the items.
             exclude_seen: Whether items of the user's own history are left out.
         """

@@ -40,7 +40,7 @@ class Best(NamedTuple):
         rows: Item rows (B, K).
         scores: Scores (B, K).
         features: Features that the scores come from (B, K, F).
-        counts: How many of the K may be answered to each user, int64 (B,); the rest is padding.
+        counts: Number of the K that may be shown to each user, int64 (B,); the rest is padding.
     """
 
     rows: Tensor
@@ -92,7 +92,7 @@ class CatalogueRanker:
             histories: Events of each user (B entries).
             k: Maximum number of items for each user.
             now_us: Moment of the request, microseconds UTC.
-            mask: Which rows may be answered (N,).
+            mask: Which rows may be returned (N,).
             exclude_seen: Whether items of the user's own history are left out.
         """
         vectors = self._ranker.user_vectors(histories, now_us, self._table)

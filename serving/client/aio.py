@@ -34,10 +34,10 @@ class AsyncClient:
     MissingPartError, ValueError, or an error of ``serving.errors``.
 
     Args:
-        address: host:port.
-        token: What the service was started with, if it has one.
-        certificate: PEM file to trust; given for a service with TLS.
-        timeout_s: Longest wait for an answer.
+        address: Address of the service, as host:port.
+        token: Token of the service, None if it has none.
+        certificate: PEM file to trust, None for a service without TLS.
+        timeout_s: Longest wait for an answer, in seconds.
     """
 
     def __init__(
@@ -111,13 +111,13 @@ class AsyncClient:
         filters: Filters = Filters(),
         mode: SearchMode = "hybrid",
     ) -> Answer:
-        """Return the items that answer words, a picture, or both ("this, but in blue").
+        """Return the items that answer words, an image, or both ("this, but in blue").
 
         Args:
-            text: Words.
-            image: A picture's bytes.
-            k: How many.
-            filters: Which items may be answered.
+            text: Words, in any language that the text encoder knows.
+            image: Bytes of an image file.
+            k: Maximum number of results.
+            filters: Which items may be returned.
             mode: "vector" compares embeddings, "lexical" words with the items' own words, and
                 "hybrid" does both, as far as words are given.
         """
@@ -138,15 +138,15 @@ class AsyncClient:
         """Add or replace items; they are durable and served on return.
 
         Args:
-            items: Whole records.
-            pictures: Picture of each item that gets a new one, by item id; empty bytes take it
-                away. An item that is not named keeps the picture it has.
+            items: Complete records, which replace earlier ones.
+            pictures: Bytes of each new picture by item id; empty bytes remove the picture. An item
+                that is not named keeps the picture it has.
         """
         request = wire.build_items(items, pictures)
         return wire.read_added(await self._call(self._stub.UpsertItems, request))
 
     async def delete_items(self, item_ids: Collection[str]) -> Deleted:
-        """Stop answering items; unknown ones are ignored."""
+        """Remove items from all answers; unknown ids are ignored."""
         request = pb.DeleteItemsRequest(item_ids=list(item_ids))
         return wire.read_deleted(await self._call(self._stub.DeleteItems, request))
 

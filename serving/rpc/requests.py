@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.answers import Event, SearchMode, check_k
 from recsys.catalogue.filters import Filters
-from recsys.data.timestamps import from_us
+from recsys.data.timestamps import from_us, to_us
 from recsys.errors import InvalidArgumentError, InvalidImageError
 from serving.state.items import NewItem
 
@@ -23,7 +23,6 @@ MAX_UPSERTS = 100
 MAX_ITEM_IDS = 1_000
 # Clocks differ by seconds; an event further ahead is a mistake of the caller.
 MAX_AHEAD_S = 300
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEARCH_MODES: "dict[pb.SearchMode.ValueType, SearchMode]" = {
     pb.SEARCH_MODE_UNSPECIFIED: "hybrid",
     pb.SEARCH_MODE_HYBRID: "hybrid",
@@ -76,12 +75,7 @@ def read_now_us(message: pb.RecommendRequest | pb.RankRequest) -> int:
     Raises:
         InvalidArgumentError: If the timestamp is out of range.
     """
-    return read_us("now", message.now) if message.HasField("now") else clock_us()
-
-
-def clock_us() -> int:
-    """Return the time now, microseconds UTC."""
-    return (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
+    return read_us("now", message.now) if message.HasField("now") else to_us("now", None)
 
 
 def read_us(name: str, value: Timestamp) -> int:
@@ -92,12 +86,13 @@ def read_us(name: str, value: Timestamp) -> int:
             are not between 0 and 999,999,999.
     """
     try:
-        return (value.ToDatetime(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+        moment = value.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidArgumentError(
             f"{name} must be a time of the years 1 to 9999, got {value.seconds} s and "
             f"{value.nanos} ns since 1970"
         ) from error
+    return to_us(name, moment)
 
 
 def read_image(name: str, data: bytes, *, max_bytes: int) -> bytes:
@@ -225,8 +220,7 @@ def _read_item(name: str, message: pb.Item) -> dict[str, Any]:
     _check_count(f"{name}.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
     created_at = None
     if message.HasField("created_at"):
-        created_us = read_us(f"{name}.created_at", message.created_at)
-        created_at = _EPOCH + timedelta(microseconds=created_us)
+        created_at = from_us(read_us(f"{name}.created_at", message.created_at))
     return {
         "item_id": message.item_id,
         **{

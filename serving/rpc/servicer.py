@@ -6,6 +6,7 @@ import grpc
 
 from protos.recsys.v1 import recommender_pb2 as pb
 from protos.recsys.v1 import recommender_pb2_grpc as rpc
+from recsys.data.timestamps import to_us
 from serving.engine.engine import Engine, Reply
 from serving.rpc import requests
 from serving.rpc.responses import write_group, write_item, write_results, write_verdict
@@ -113,7 +114,7 @@ class RecommenderServicer(rpc.RecommenderServicer):
         self, request: pb.RecordEventsRequest, context: Context
     ) -> pb.RecordEventsResponse:
         """Store events."""
-        events = requests.read_events(request.events, now_us=requests.clock_us())
+        events = requests.read_events(request.events, now_us=to_us("now", None))
         reply = await self._engine.record_events(events)
         return pb.RecordEventsResponse(
             info=self._info(reply),

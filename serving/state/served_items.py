@@ -39,7 +39,7 @@ class ServedItems:
         self.identifies = identifier is not None
 
     async def known(self, item_ids: Sequence[str]) -> list[str]:
-        """Return those of the items that are answered now.
+        """Return those of the items that are served now.
 
         Raises:
             OverloadedError: If too many calls are waiting.
@@ -53,13 +53,13 @@ class ServedItems:
         """Add or replace items, and leave others out of all answers.
 
         Args:
-            live: Records of items to answer, with their embeddings.
+            live: Records of items to serve, with their embeddings.
             deleted: Ids of items to leave out.
         """
         await self._compute.run_always(self._change, live, deleted)
 
     async def revert(self, item_ids: Sequence[str]) -> None:
-        """Answer items as the bundle has them; those that it does not have are left out."""
+        """Serve items as the bundle has them, and leave out those that it does not have."""
         await self._compute.run_always(self._revert, item_ids)
 
     def _change(self, live: Sequence[tuple[ItemRecord, Embedded]], deleted: Sequence[str]) -> None:

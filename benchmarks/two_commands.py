@@ -7,6 +7,7 @@ import argparse
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import psutil
@@ -23,13 +24,14 @@ class Cost(NamedTuple):
     peak_gb: float
 
 
-def measure(command: Sequence[str]) -> Cost:
+def measure(command: Sequence[str], *, poll_s: float = _POLL_S) -> Cost:
     """Return the wall time of a command, and the peak memory of it and all its children.
 
     Memory is sampled as proportional set size, which counts a page that processes share once.
 
     Args:
         command: Program and arguments.
+        poll_s: Seconds between two samples of the memory.
 
     Raises:
         subprocess.CalledProcessError: If the command fails.
@@ -37,10 +39,12 @@ def measure(command: Sequence[str]) -> Cost:
     start = time.perf_counter()
     peak = 0
     with subprocess.Popen(command) as process:
-        while process.poll() is None:
+        while True:
             peak = max(peak, _memory_bytes(process.pid))
-            time.sleep(_POLL_S)
-    seconds = time.perf_counter() - start
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=poll_s)
+                break
+        seconds = time.perf_counter() - start
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, list(command))
     return Cost(seconds, peak / 1e9)
@@ -53,7 +57,7 @@ def _memory_bytes(pid: int) -> int:
         for process in [parent, *parent.children(recursive=True)]:
             total += process.memory_full_info().pss
     except psutil.NoSuchProcess:
-        return total  # a process ended meanwhile; the next sample comes a second later
+        return total  # a process ended meanwhile; the next sample sees the others
     return total
 
 

@@ -116,6 +116,7 @@ def test_the_check_of_module_bodies_recognises_statements_with_effects() -> None
 def test_importing_every_module_does_not_change_logging_signals_or_devices() -> None:
     code = f"""
 import importlib, json, logging, os, signal
+interrupt = signal.getsignal(signal.SIGINT)
 folder = os.getcwd()
 for name in {_modules()!r}:
     importlib.import_module(name)
@@ -126,7 +127,7 @@ print(json.dumps({{
     "root handlers": len(logging.root.handlers),
     "root level": logging.root.level,
     "configured": [logger.name for logger in ours if logger.handlers or logger.level],
-    "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+    "interrupt": signal.getsignal(signal.SIGINT) is interrupt,
     "device in use": torch.cuda.is_initialized(),
     "dtype": str(torch.get_default_dtype()),
     "deterministic": torch.are_deterministic_algorithms_enabled(),

@@ -7,10 +7,10 @@ starts a service on a free port, which later blocks of the page reach.
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from recsys.cli.app import app
 from recsys.data.synthetic import Shop
-from recsys.pipeline import Run
+from recsys.pipeline import STAGES, Run
 from tests.documentation import PAGES, ROOT, RUNNABLE, Block, executed_blocks, read_blocks
 
 PORT = "50051"  # port in the pages, which the tests replace by a free one
@@ -54,7 +54,11 @@ def shop_folder(
     (tmp_path / "shop.toml").write_text(config)
     without_tables = [line for line in config.splitlines() if ".parquet" not in line]
     (tmp_path / "model.toml").write_text("\n".join(without_tables).replace("images_root", "# "))
-    shutil.copytree(tiny_run.bundle.parent, tmp_path / "runs/shop", symlinks=True)
+    # Other tests train into the same folder, so the latest bundle may be another one.
+    runs = tmp_path / "runs/shop"
+    shutil.copytree(tiny_run.bundle.parent / STAGES, runs / STAGES, symlinks=True)
+    shutil.copytree(tiny_run.bundle, runs / tiny_run.bundle.name)
+    (runs / "latest").symlink_to(tiny_run.bundle.name)
     for name in ("new", "items-2026"):
         shutil.copy(tmp_path / "items.parquet", tmp_path / f"{name}.parquet")
     photos = pl.read_parquet(tmp_path / "photos.parquet")["image"]
@@ -111,19 +115,33 @@ def run(words: list[str], where: str) -> None:
 
 @contextmanager
 def serving(words: list[str]) -> Iterator[str]:
-    """Run ``recsys serve`` on a free port, yield the port, and stop the service with Ctrl-C."""
+    """Run ``recsys serve`` on a free port, yield the port, and stop the service."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "recsys.cli", *words[1:]]
     command[command.index(PORT)] = port
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RECSYS_STATE": str(Path.cwd() / "state")}
-    with subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE) as process:
+    log = Path("serve.log")
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, env=environment, stderr=stderr) as process,
+    ):
         try:
-            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-                grpc.channel_ready_future(channel).result(timeout=START_S)
+            wait_until_ready(process, port)
             yield port
         finally:
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=START_S)
-    assert process.returncode == 0, said
+            process.terminate()
+            process.wait(timeout=START_S)
+    assert process.returncode == 0, log.read_text()
+
+
+def wait_until_ready(process: "subprocess.Popen[bytes]", port: str) -> None:
+    """Return when a service answers on the port; fail as soon as its process has ended."""
+    deadline = time.monotonic() + START_S
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        ready = grpc.channel_ready_future(channel)
+        while not ready.done():
+            assert process.poll() is None, Path("serve.log").read_text()
+            assert time.monotonic() < deadline, f"no service on port {port} after {START_S} s"
+            time.sleep(0.1)

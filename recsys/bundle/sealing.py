@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -10,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recsys.data.files import whole_file
+from recsys.data.files import flush_folder, writing
 from recsys.errors import BundleError
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # raised when older releases would misread a folder; lower formats are still read
@@ -26,23 +29,36 @@ def sealed_folder(root: Path) -> Iterator[Path]:
 
     Args:
         root: Folder of the sealed folders; made if needed.
+
+    Raises:
+        FileAccessError: If a file cannot be written.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".unsealed-", dir=root))
-    try:
-        yield scratch
-        text = _manifest_text(scratch)
-        with whole_file(scratch / MANIFEST) as path:
-            path.write_text(text)
-        final = root / _version(text)
-        if final.exists():  # the same contents were sealed before
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".unsealed-", dir=root))
+        try:
+            yield scratch
+            text = _manifest_text(scratch)
+            (scratch / MANIFEST).write_text(text)
+            _move(scratch, root / _version(text))
+            _point(root / "latest", _version(text))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _move(scratch: Path, final: Path) -> None:
+    """Give a filled folder its final name, unless the same contents are there and whole."""
+    if final.exists():
+        try:
             verify(final)
+        except BundleError as error:
+            logger.warning("replacing a damaged bundle: %s", error)
+            shutil.rmtree(final)
         else:
-            scratch.chmod(0o755)  # mkdtemp makes it readable by its owner only
-            scratch.rename(final)
-        _point(root / "latest", final.name)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            return
+    flush_folder(scratch)
+    scratch.chmod(0o755)  # mkdtemp makes it readable by its owner only
+    scratch.rename(final)
 
 
 def latest(root: Path) -> Path:

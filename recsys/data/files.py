@@ -50,9 +50,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         scratch.mkdir(parents=True)
         try:
             yield scratch
-            for file in scratch.rglob("*"):
-                if file.is_file():
-                    _flush(file)
+            flush_folder(scratch)
             if path.exists():
                 path.rmdir()
             scratch.rename(path)
@@ -116,6 +114,13 @@ def _is_about(place: Path, path: Path) -> bool:
 
 def _scratch(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex}")
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until the content of every file in a folder is on the disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            _flush(file)
 
 
 def _flush(path: Path) -> None:

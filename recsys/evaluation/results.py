@@ -92,7 +92,7 @@ class ClassificationRow:
 
 @dataclass(frozen=True)
 class StageTiming:
-    """How long one stage took in this run, next to nothing where an earlier result was reused."""
+    """How long one stage took, in the run that executed it, and whether this run reused it."""
 
     stage: str
     seconds: float

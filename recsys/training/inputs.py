@@ -84,7 +84,7 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
 
     Raises:
         InvalidArgumentError: If a wanted event kind does not occur.
-        DataError: If the events begin after the first cut.
+        DataError: If the events begin after the first cut, or the teacher does not exist.
     """
     interactions = dataset_interactions(dataset)
     targets = choose_targets(interactions, config.data.target_kinds)

@@ -20,10 +20,16 @@ class Teacher:
         path: Parquet file, or folder of parts, with ``id`` and ``embedding``, as `recsys embed`
             writes; None for no teacher.
         item_ids: Ids of the catalogue's N items, in row order.
+
+    Raises:
+        DataError: If the path does not exist.
     """
 
     def __init__(self, path: str | Path | None, item_ids: Sequence[str]) -> None:
         self._path = None if path is None else Path(path)
+        # The hash of a missing file is that of no teacher, so it would be ignored.
+        if self._path is not None and not self._path.exists():
+            raise DataError(f"teacher must be an existing file or folder, got {self._path}")
         self._item_ids = item_ids
 
     @cached_property

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from recsys.bundle.sealing import MANIFEST, latest, sealed_folder, verify
-from recsys.errors import BundleError
+from recsys.errors import BundleError, FileAccessError
 
 
 def seal(root: Path, text: str = "weights") -> Path:
@@ -36,6 +36,25 @@ def test_a_failure_while_filling_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="disk full"):
         fill_and_fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_while_filling_is_an_error_about_the_folder_of_bundles(tmp_path: Path) -> None:
+    def fill_up() -> None:
+        with sealed_folder(tmp_path) as folder:
+            raise OSError(28, "No space left on device", str(folder / "weights"))
+
+    with pytest.raises(FileAccessError, match=r"cannot be written.*No space left"):
+        fill_up()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_bundle_is_replaced_when_its_contents_are_sealed_again(tmp_path: Path) -> None:
+    bundle = seal(tmp_path)
+    (bundle / "part" / "file.txt").write_text("torn")
+
+    assert seal(tmp_path) == bundle
+    assert verify(bundle) == bundle.name
+    assert (bundle / "part" / "file.txt").read_text() == "weights"
 
 
 def test_the_latest_bundle_is_the_one_sealed_last(tmp_path: Path) -> None:

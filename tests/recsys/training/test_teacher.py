@@ -75,3 +75,8 @@ def test_a_table_that_cannot_be_used_says_why(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"got .*nowhere\.parquet"):
         _ = Teacher(tmp_path / "nowhere.parquet", ["a"]).embeddings
+
+
+def test_a_teacher_that_does_not_exist_is_refused_and_not_taken_for_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"teacher must be an existing file or folder, got .*typo"):
+        Teacher(tmp_path / "typo.parquet", ["a"])

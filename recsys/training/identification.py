@@ -212,7 +212,7 @@ def calibrate(
         fused: Fusion and the items as it sees them.
         gallery: Gallery as the same fusion sees it.
         held_out: Products of val, with fusions that were not trained on them.
-        categories: Category of each product by level, int64 (N, L); -1 for none.
+        categories: Category of each product by level, int64 (N, L); -1 where the path has ended.
         config: Wanted precision, and the expected share of photos of unknown products.
     """
     val = photos.take(take_evenly(np.flatnonzero(photos.in_val), n_items=len(fused.embeddings)))

@@ -19,8 +19,8 @@ from recsys.ranking.features import build_item_table, refresh_item_table
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
 
-# Users times items that are scored at once where the caller sets no block size. Their features fit
-# into a processor's cache, which is nearly twice as fast as five times as many.
+# Users times items that are scored at once where the caller sets no block size. Small blocks keep
+# their features in a processor's cache.
 SCORED_AT_ONCE = 50_000
 
 

@@ -1,4 +1,4 @@
-"""Settings of a service; the only module that reads environment variables."""
+"""Settings of a service."""
 
 import difflib
 from collections.abc import Mapping
@@ -18,10 +18,8 @@ from pydantic import (
 from recsys.catalogue.vectors import EXACT_UP_TO
 from recsys.errors import ConfigError
 from serving.auth import check_binding
+from serving.environment import PREFIX, read_environment
 
-PREFIX = "RECSYS_"
-# Variables of this prefix that the rest of the project reads.
-_FOREIGN = frozenset({"RECSYS_DATA"})
 MIB = 2**20
 
 
@@ -135,11 +133,7 @@ def build_config(environment: Mapping[str, str], **settings: Any) -> ServiceConf
     Raises:
         ConfigError: If a setting cannot be used; the message lists all problems.
     """
-    values: dict[str, Any] = {
-        name.removeprefix(PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(PREFIX) and name not in _FOREIGN
-    }
+    values: dict[str, Any] = dict(read_environment(environment))
     values.update({name: value for name, value in settings.items() if value is not None})
     try:
         config = ServiceConfig.model_validate(values)

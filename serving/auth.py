@@ -2,10 +2,10 @@
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Iterable
 
 from recsys.errors import ConfigError
+from serving.addresses import is_loopback
 from serving.errors import UnauthenticatedError
 
 HEADER = "authorization"
@@ -43,7 +43,7 @@ def check_binding(host: str, *, has_token: bool, has_tls: bool, allow_insecure: 
     Raises:
         ConfigError: If the address is not loopback and the protection is not complete.
     """
-    if _is_loopback(host) or allow_insecure or (has_token and has_tls):
+    if is_loopback(host) or allow_insecure or (has_token and has_tls):
         return
     missing = [
         name
@@ -58,12 +58,3 @@ def check_binding(host: str, *, has_token: bool, has_tls: bool, allow_insecure: 
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:  # a name: it may resolve to anything
-        return False

@@ -17,6 +17,7 @@ from pydantic import (
 
 from recsys.catalogue.vectors import EXACT_UP_TO
 from recsys.errors import ConfigError
+from serving.addresses import read_host
 from serving.auth import check_binding
 from serving.environment import PREFIX, read_environment
 
@@ -107,6 +108,11 @@ class ServiceConfig(BaseModel):
     drain_s: float = Field(
         10.0, ge=0, description="Longest wait of a graceful stop for calls in flight."
     )
+
+    @field_validator("host")
+    @classmethod
+    def _read_host(cls, host: str) -> str:
+        return read_host(host)
 
     @field_validator("token")
     @classmethod

@@ -20,10 +20,9 @@ from recsys.answers import (
     SearchMode,
 )
 from recsys.catalogue.filters import Filters
-from serving.auth import bearer
 from serving.client import protobuf as wire
+from serving.client.connection import plan_connection
 from serving.client.messages import Items, Recorded
-from serving.client.sync import OPTIONS
 from serving.status import read_error
 
 
@@ -48,13 +47,13 @@ class AsyncClient:
         certificate: Path | None = None,
         timeout_s: float = 10.0,
     ) -> None:
-        self._timeout_s = timeout_s
-        self._metadata = (bearer(token),) if token is not None else ()
-        if certificate is None:
-            self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        self._to = to = plan_connection(
+            address, token=token, certificate=certificate, timeout_s=timeout_s
+        )
+        if to.credentials is None:
+            self._channel = grpc.aio.insecure_channel(to.target, options=to.options)
         else:
-            credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
-            self._channel = grpc.aio.secure_channel(address, credentials, options=OPTIONS)
+            self._channel = grpc.aio.secure_channel(to.target, to.credentials, options=to.options)
         self._stub: rpc.RecommenderAsyncStub = rpc.RecommenderStub(self._channel)
 
     async def recommend(
@@ -172,6 +171,6 @@ class AsyncClient:
 
     async def _call(self, method: Callable[..., Any], request: Any) -> Any:
         try:
-            return await method(request, timeout=self._timeout_s, metadata=self._metadata)
+            return await method(request, timeout=self._to.timeout_s, metadata=self._to.metadata)
         except grpc.aio.AioRpcError as error:
             raise read_error(error.code(), error.details(), error.trailing_metadata()) from error

@@ -1,6 +1,5 @@
 """A typed client: plain values in and out, the library's own errors."""
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,32 +20,10 @@ from recsys.answers import (
     SearchMode,
 )
 from recsys.catalogue.filters import Filters
-from serving.auth import bearer
 from serving.client import protobuf as wire
+from serving.client.connection import plan_connection
 from serving.client.messages import Items, Recorded
 from serving.status import read_error
-
-# Every method may be repeated without harm, so a lost connection is no reason to give up at once.
-_RETRIES = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [{"service": "recsys.v1.Recommender"}],
-                "retryPolicy": {
-                    "maxAttempts": 3,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-)
-OPTIONS = (
-    ("grpc.service_config", _RETRIES),
-    ("grpc.max_receive_message_length", -1),  # it is our own service that answers
-)
 
 
 class Client:
@@ -70,13 +47,13 @@ class Client:
         certificate: Path | None = None,
         timeout_s: float = 10.0,
     ) -> None:
-        self._timeout_s = timeout_s
-        self._metadata = (bearer(token),) if token is not None else ()
-        if certificate is None:
-            self._channel = grpc.insecure_channel(address, options=OPTIONS)
+        self._to = to = plan_connection(
+            address, token=token, certificate=certificate, timeout_s=timeout_s
+        )
+        if to.credentials is None:
+            self._channel = grpc.insecure_channel(to.target, options=to.options)
         else:
-            credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
-            self._channel = grpc.secure_channel(address, credentials, options=OPTIONS)
+            self._channel = grpc.secure_channel(to.target, to.credentials, options=to.options)
         self._stub = rpc.RecommenderStub(self._channel)
 
     def recommend(
@@ -194,6 +171,6 @@ class Client:
 
     def _call(self, method: Callable[..., Any], request: Any) -> Any:
         try:
-            return method(request, timeout=self._timeout_s, metadata=self._metadata)
+            return method(request, timeout=self._to.timeout_s, metadata=self._to.metadata)
         except grpc.RpcError as error:
             raise read_error(error.code(), error.details(), error.trailing_metadata()) from error

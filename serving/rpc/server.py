@@ -17,12 +17,14 @@ from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from recsys.bundle import Bundle
 from recsys.errors import ConfigError
 from recsys.recommender import Recommender
+from serving.addresses import join
 from serving.config import ServiceConfig, build_config
 from serving.engine.assembly import running_engine
 from serving.engine.engine import Engine
 from serving.errors import StateError
 from serving.rpc.health import SERVICE, Health
 from serving.rpc.interceptor import Boundary
+from serving.rpc.listening import check_free
 from serving.rpc.servicer import Limits, RecommenderServicer
 from serving.state.changelog import BLOCK_S
 from serving.state.connection import RedisConnection, without_password
@@ -138,12 +140,12 @@ class Service:
         reflection.enable_server_reflection(
             (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
-        port = _bind(server, config)
+        address = _bind(server, config)
         await reporter.start()
         await server.start()
         self._resources.push_async_callback(_drain, server, config.drain_s)
         self._resources.push_async_callback(reporter.drain)
-        self.address = f"{config.host}:{port}"
+        self.address = address
 
 
 def serve(
@@ -205,20 +207,22 @@ async def _drain(server: grpc.aio.Server, drain_s: float) -> None:
 
 
 def _open_bundle(path: str | Path, config: ServiceConfig) -> Recommender:
+    check_free("address", config.host, config.port)
     return Recommender(Bundle(path), device=config.device, exact_up_to=config.exact_up_to)
 
 
-def _bind(server: grpc.aio.Server, config: ServiceConfig) -> int:
-    address = f"{config.host}:{config.port}"
+def _bind(server: grpc.aio.Server, config: ServiceConfig) -> str:
+    """Open the port and return the address that clients call."""
+    address = join(config.host, config.port)
     try:
         if config.tls_certificate is None or config.tls_key is None:
-            return server.add_insecure_port(address)
-        credentials = grpc.ssl_server_credentials(
-            [(config.tls_key.read_bytes(), config.tls_certificate.read_bytes())]
-        )
-        return server.add_secure_port(address, credentials)
+            port = server.add_insecure_port(address)
+        else:
+            credentials = grpc.ssl_server_credentials(
+                [(config.tls_key.read_bytes(), config.tls_certificate.read_bytes())]
+            )
+            port = server.add_secure_port(address, credentials)
     except (RuntimeError, OSError) as error:
-        raise ConfigError(
-            f"address {address} must be free and the certificate readable: {error}; choose "
-            "another port, or 0 for a free one"
-        ) from error
+        check_free("address", config.host, config.port)  # it was free; says what is in the way
+        raise ConfigError(f"address {address} cannot be listened on: {error}") from error
+    return join(config.host, port)

@@ -135,6 +135,15 @@ def test_a_picture_of_no_item_is_refused(call: Callable[..., Any]) -> None:
         call("add_items", [Item("new")], {"old": b"x"})
 
 
+def test_a_proxy_is_not_asked_for_this_machine(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there
+
+    assert len(call("similar", "red-mug", k=1).results) == 1
+
+
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_nobody_at_the_address_is_unavailable(kind: type[Client] | type[AsyncClient]) -> None:
     with pytest.raises(UnavailableError):

@@ -242,9 +242,18 @@ async def test_a_redis_that_refuses_writes_leaves_reads_complete(
 async def test_a_port_in_use_is_an_error(shop: Any, service: Service, tmp_path: Path) -> None:
     port = int(service.address.rsplit(":", 1)[1])
 
-    with pytest.raises(ConfigError, match=rf"address 127.0.0.1:{port} must be free"):
+    with pytest.raises(ConfigError, match=rf"127.0.0.1:{port} cannot be listened on"):
         await Service.start(shop.path, build_config({}, port=port, state=tmp_path))
     await Service.stop(await Service.start(shop.path, build_config({}, port=0, state=tmp_path)))
+
+
+async def test_the_address_of_a_service_on_ipv6_can_be_called(shop: Any, redis_server: Any) -> None:
+    async with (
+        running_service(shop.path, host="[::1]", redis=redis_server.url) as service,
+        AsyncClient(service.address) as client,
+    ):
+        assert service.address.startswith("[::1]:")
+        assert len((await client.similar("red-mug", k=1)).results) == 1
 
 
 async def test_a_folder_in_use_is_an_error(shop: Any, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The training configuration: one TOML file, all of its problems reported at once."""
 
 import difflib
+import os
 import tomllib
 from datetime import datetime
 from pathlib import Path
@@ -350,7 +351,7 @@ def load_config(path: str | Path) -> TrainConfig:
 
 def _resolve(table: Table, folder: Path, *names: str) -> Table:
     paths = {
-        name: str(folder / Path(value).expanduser())
+        name: str(folder / os.path.expanduser(value))
         for name in names
         if (value := getattr(table, name)) is not None
     }

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,8 @@ _LINK = re.compile(r"RECSYS_(\w+_)?PORT=(tcp|udp|sctp)://.*")
 def read_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that environment variables have; the names are not checked.
 
-    Variables that Kubernetes sets for a Service are left out and logged.
+    Variables that Kubernetes sets for a Service are left out and logged. ``XDG_STATE_HOME`` moves
+    the default of ``state``.
 
     Args:
         environment: Environment variables, as in ``os.environ``.
@@ -33,11 +35,15 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, str]:
     links = sorted(name for name, value in ours.items() if _is_link(name, value))
     if links:
         logger.warning("ignored what Kubernetes sets for a Service: %s", ", ".join(links))
-    return {
+    settings = {
         name.removeprefix(PREFIX).lower(): value
         for name, value in ours.items()
         if name not in links
     }
+    folder = Path(environment.get("XDG_STATE_HOME", ""))
+    if folder.is_absolute():  # the specification says to ignore any other
+        settings.setdefault("state", str(folder / "recsys"))
+    return settings
 
 
 def _is_link(name: str, value: str) -> bool:

@@ -94,6 +94,17 @@ def _returned_memory() -> Iterator[None]:
         trim(0)
 
 
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this user one without an entry in the user database and without HOME."""
+
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+
+
 @pytest.fixture(scope="session")
 def tiny_shop(tmp_path_factory: pytest.TempPathFactory) -> "Shop":
     """A generated shop of 100 items and 150 shoppers over 8 months."""

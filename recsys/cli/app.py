@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import tempfile
 import traceback
 
 import typer
@@ -69,9 +70,21 @@ def main() -> None:
         _say("error", str(error))
         sys.exit(2)
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and not _has_temporary_folder():
+            _say("error", f"{error.strerror}; set TMPDIR to a folder that this user can write")
+            sys.exit(2)
         traceback.print_exc()
         _say("unexpected error", SYSTEM if isinstance(error, OSError) else DEFECT)
         sys.exit(1)
+
+
+def _has_temporary_folder() -> bool:
+    """Return whether there is a folder for temporary files; libraries need it when imported."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _say(kind: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ def find_files(source: Source) -> list[Path]:
         if not source:
             raise DataError("a table must have at least one file, got an empty list")
         return [path for one in source for path in find_files(one)]
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         raise DataError(
             f"a table must be a file or a glob, got folder {path}; try {path}/*.parquet"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def hash_files(path: bool | str | None) -> str:
     Weights can change while their name stays the same, so a stage that reads them depends on this
     hash as well as on the name.
     """
-    local = Path(path).expanduser() if isinstance(path, str) else None
+    local = Path(os.path.expanduser(path)) if isinstance(path, str) else None
     if local is None or not local.exists():
         return ""
     digest = hashlib.sha256()

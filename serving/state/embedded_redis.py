@@ -38,10 +38,13 @@ class EmbeddedRedis:
         max_bytes: Memory limit; keys that expire, such as cached embeddings, are evicted first. 0
             sets no limit.
         timeout_s: Longest time for starting and for stopping; large files load slowly.
+
+    Raises:
+        StateError: If the folder is relative to a home that the user does not have.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = 0, timeout_s: float = 60.0) -> None:
-        self.folder = folder.expanduser().absolute()
+        self.folder = _absolute(folder)
         self.timeout_s = timeout_s
         self._max_bytes = max_bytes
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,7 +74,10 @@ class EmbeddedRedis:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = self._take_lock()
         except OSError as error:
-            raise StateError(f"state folder {self.folder} cannot be used: {error}") from error
+            raise StateError(
+                f"state folder {self.folder} must be a folder that this user can write: "
+                f"{error.strerror}; set state (RECSYS_STATE or --state) to another"
+            ) from error
         try:
             self._stop_orphan()
             self._own_socket_folder()
@@ -242,6 +248,16 @@ def find_redis_server() -> str:
             "Redis, or give the URL of a running one"
         )
     return found
+
+
+def _absolute(folder: Path) -> Path:
+    try:
+        return folder.expanduser().absolute()
+    except (RuntimeError, OSError) as error:  # a user without a name or home; a folder that is gone
+        raise StateError(
+            f"state folder {folder} cannot be found ({error}); set state (RECSYS_STATE or --state) "
+            f"to an absolute path that user {os.getuid()} can write"
+        ) from error
 
 
 def _socket_path(folder: Path) -> Path:

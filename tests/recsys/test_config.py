@@ -30,6 +30,13 @@ def test_absolute_and_home_paths_stay_what_they_are(tmp_path: Path) -> None:
     assert config.data.events == str(Path("~/events.csv").expanduser())
 
 
+def test_the_home_of_a_user_who_has_none_is_a_folder_that_is_not_there(
+    tmp_path: Path, homeless: None
+) -> None:
+    config = load_config(write(tmp_path, '[data]\nitems = "~/items.csv"\n'))
+    assert config.data.items == str(tmp_path / "~/items.csv")
+
+
 def test_all_problems_are_reported_at_once_with_the_nearest_key(tmp_path: Path) -> None:
     text = '[data]\nitems = "i.csv"\n[vision]\nepoch = 3\n[ranker]\nhidden = 0\n[splitt]\n'
     with pytest.raises(ConfigError, match=r"has 3 problem\(s\)") as caught:

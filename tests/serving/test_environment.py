@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,18 @@ def test_a_port_that_is_a_number_is_a_setting(caplog: pytest.LogCaptureFixture) 
 
     assert read_environment({"RECSYS_PORT": "1", "PORT": "2", "RECSYS_DATA": "x"}) == {"port": "1"}
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "state"),
+    [
+        ({"XDG_STATE_HOME": "/var/state"}, "/var/state/recsys"),
+        ({"XDG_STATE_HOME": "state"}, "~/.local/state/recsys"),
+        ({"XDG_STATE_HOME": ""}, "~/.local/state/recsys"),
+        ({"XDG_STATE_HOME": "/var/state", "RECSYS_STATE": "mine"}, "mine"),
+    ],
+)
+def test_the_default_state_folder_is_where_the_system_keeps_state(
+    environment: dict[str, str], state: str
+) -> None:
+    assert build_config(environment).state == Path(state)

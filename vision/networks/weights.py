@@ -1,5 +1,6 @@
 """Weights of a network from files, folders and hubs."""
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -32,14 +33,14 @@ def find_local(pretrained: bool | str) -> Path | None:
     """
     if isinstance(pretrained, bool):
         return None
-    path = Path(pretrained).expanduser()
+    path = Path(os.path.expanduser(pretrained))
     file = path / "model.safetensors" if path.is_dir() else path
     if file.is_file():
         if file.suffix != ".safetensors":
             raise WeightsError(f"pretrained must be a .safetensors file, got {pretrained!r}")
         return file
     # A hub id is OWNER/NAME, so anything else is meant as a path.
-    if path.is_absolute() or pretrained.startswith(".") or pretrained.count("/") != 1:
+    if path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") != 1:
         raise WeightsError(
             f"pretrained {pretrained!r} is neither a .safetensors file, a folder with "
             "model.safetensors, nor a hub id OWNER/NAME"

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,3 +129,20 @@ def test_an_unexpected_error_keeps_its_traceback_and_ends_with_a_line_that_expla
     assert "Traceback" in printed
     assert "in fail" in printed
     assert printed.strip().endswith(said)
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_asked_for_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    monkeypatch.setattr(
+        "recsys.recommender.Recommender.load", lambda *_: tempfile.TemporaryDirectory()
+    )
+    monkeypatch.setattr("sys.argv", ["recsys", "similar", "runs/shop", "item-00001"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    wanted = "error: No usable temporary directory found in ['/nowhere']; set TMPDIR to a folder"
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(wanted)

@@ -119,6 +119,11 @@ def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
         find_files(tmp_path)
 
 
+def test_the_home_of_a_user_who_has_none_is_a_folder_that_is_not_there(homeless: None) -> None:
+    with pytest.raises(DataError, match=r"nothing matches ~/items.csv"):
+        find_files("~/items.csv")
+
+
 def test_a_schema_error_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_text(CSV)
     (tmp_path / "2.csv").write_text("id\n1\n")

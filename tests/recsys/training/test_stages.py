@@ -49,6 +49,10 @@ def test_the_time_of_a_skipped_stage_is_that_of_the_run_that_did_it(tmp_path: Pa
     assert again.seconds == first.seconds
 
 
+def test_weights_in_the_home_of_a_user_who_has_none_have_no_hash(homeless: None) -> None:
+    assert hash_files("~/weights") == ""
+
+
 def test_the_hash_of_a_folder_changes_with_content_and_place_of_a_file(
     tmp_path: Path,
 ) -> None:

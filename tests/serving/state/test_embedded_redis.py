@@ -121,8 +121,15 @@ def test_a_damaged_file_is_reported_with_the_log(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(StateError, match=r"state folder .*file/state cannot be used"):
+    with pytest.raises(
+        StateError, match=r"state folder .*file/state must be a folder .*: Not a dir"
+    ):
         EmbeddedRedis(tmp_path / "file" / "state").start()
+
+
+def test_a_user_without_a_home_is_asked_for_a_folder(homeless: None) -> None:
+    with pytest.raises(StateError, match=r"state folder ~/state cannot be found .*set state"):
+        EmbeddedRedis(Path("~/state"))
 
 
 def test_the_error_without_redis_server_says_how_to_install_it(

@@ -202,8 +202,8 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         build_backbone("resnet10t", pretrained=str(tmp_path))
 
 
-def test_a_missing_path_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
-    for path in (str(tmp_path / "absent"), "./absent", "absent"):
+def test_a_missing_path_is_not_taken_for_a_hub_id(tmp_path: Path, homeless: None) -> None:
+    for path in (str(tmp_path / "absent"), "./absent", "absent", "~/absent"):
         with pytest.raises(WeightsError, match=r"neither a \.safetensors file"):
             build_backbone("resnet10t", pretrained=path)
     (tmp_path / "weights.pth").write_bytes(b"pickle")

@@ -52,8 +52,8 @@ class ServiceConfig(BaseModel):
     )
     state: Path = Field(
         Path("~/.local/state/recsys"),
-        description="Folder with the data of the embedded Redis; it outlives bundles. The default is "
-        "in $XDG_STATE_HOME if that is set.",
+        description="Folder with the data of the embedded Redis; it outlives bundles. Its default "
+        "is in $XDG_STATE_HOME if that is set.",
     )
     namespace: str = Field(
         "recsys", pattern=r"^[\w.-]+$", description="First part of every Redis key."

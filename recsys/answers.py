@@ -19,7 +19,8 @@ class Event:
     Args:
         user_id: Any stable id, also of an anonymous session.
         item_id: Item of the catalogue.
-        kind: view, click, cart, purchase or any other kind that the bundle was trained on.
+        kind: view, click, cart, purchase or any other kind that the bundle was trained on. It is
+            kept in lower case and without blanks around it, as tables are read.
         timestamp: Moment of the event, with a time zone; the time of the call if None.
         quantity: Number of units.
         value: Money that changed hands.
@@ -31,6 +32,9 @@ class Event:
     timestamp: datetime | None = None
     quantity: float = 1.0
     value: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.kind.strip().lower())
 
 
 @dataclass(frozen=True)

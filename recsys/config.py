@@ -7,7 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from recsys.errors import ConfigError
 from text.config import TextConfig
@@ -17,6 +24,8 @@ from vision.training.presets import get_augmentation
 from vision.tuning.space import SearchSpace
 
 Table = TypeVar("Table", bound=BaseModel)
+# An event kind as the events table is read: in lower case, without blanks around it.
+Kind = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)]
 
 
 class _Model(BaseModel):
@@ -36,7 +45,7 @@ class DataConfig(_Model):
         None,
         description="Folder that picture paths are relative to; unset is the items table's folder.",
     )
-    target_kinds: tuple[str, ...] = Field(
+    target_kinds: tuple[Kind, ...] = Field(
         (),
         description="Event kinds to recommend for; empty is purchases if there are any, else all.",
     )
@@ -226,7 +235,7 @@ class UserConfig(_Model):
     histories_per_user: int = Field(
         4, ge=1, description="Histories drawn for each user in each epoch, however active."
     )
-    kind_weights: dict[str, float] = Field(
+    kind_weights: dict[Kind, float] = Field(
         {"view": 0.3, "click": 0.3, "cart": 0.6},
         description="Weight of a target by its event kind; other kinds weigh 1.",
     )
@@ -328,7 +337,7 @@ def load_config(path: str | Path) -> TrainConfig:
     """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text("utf-8-sig"))  # editors of Windows write the mark
     except OSError as error:
         raise ConfigError(f"configuration {path} must be a readable file: {error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -351,11 +360,17 @@ def load_config(path: str | Path) -> TrainConfig:
 
 def _resolve(table: Table, folder: Path, *names: str) -> Table:
     paths = {
-        name: str(folder / os.path.expanduser(value))
+        name: str(_locate(folder, value))
         for name in names
         if (value := getattr(table, name)) is not None
     }
     return table.model_copy(update=paths)
+
+
+def _locate(folder: Path, name: str) -> Path:
+    """Return a path relative to ``folder``; ``~`` is the home folder unless such a name exists."""
+    path = folder / name
+    return path if path.exists() else folder / os.path.expanduser(name)
 
 
 def _problem(error: Any) -> str:

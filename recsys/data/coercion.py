@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import dataframely as dy
@@ -10,6 +10,7 @@ import polars as pl
 
 from recsys.data.cells import PAIRS, PATH, READERS
 from recsys.errors import SchemaError
+from recsys.schema import BLANKS
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +20,13 @@ _DEFAULTS: dict[str, pl.Expr] = {
     "attributes": pl.lit([], dtype=PAIRS),
     "available": pl.lit(True),
     "quantity": pl.lit(1.0),
+}
+# Columns whose values are cut or lowered, so that "u1 " is the user u1, and Purchase a purchase.
+_CLEANED: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    "user_id": lambda text: text.str.strip_chars(BLANKS),
+    "item_id": lambda text: text.str.strip_chars(BLANKS),
+    "kind": lambda text: text.str.strip_chars(BLANKS).str.to_lowercase(),
+    "split": lambda text: text.str.strip_chars(BLANKS).str.to_lowercase(),
 }
 
 
@@ -59,13 +67,18 @@ def coerce(frame: pl.LazyFrame, schema: type[dy.Schema], *, table: str | Path) -
             cells = reader.read(name, stored[name])
             if cells is None:
                 problems.append(f"column {name!r} must hold {reader.wants}, got {stored[name]}")
-        value = default if cells is None else cells.value.fill_null(default)
+        value = default if cells is None else _clean(name, cells.value).fill_null(default)
         nothing = pl.lit(None, dtype=pl.String)
         bad = nothing if cells is None or cells.refused is None else cells.refused
         columns += [value.alias(name), bad.alias(refused(name))]
     if problems:
         raise SchemaError(f"{table}: {'; '.join(problems)}; its columns are {list(stored)}")
     return frame.select(columns)
+
+
+def _clean(name: str, value: pl.Expr) -> pl.Expr:
+    clean = _CLEANED.get(name)
+    return value if clean is None else clean(value)
 
 
 def _hint(name: str, stored: Iterable[str], schema: type[dy.Schema]) -> str:

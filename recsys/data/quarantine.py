@@ -12,6 +12,14 @@ from recsys.data.coercion import refused
 from recsys.data.files import whole_file, writing
 from recsys.data.tables import reading
 from recsys.errors import DataError, InvalidArgumentError
+from recsys.schema import (
+    EARLIEST_EVENT,
+    LATEST_ITEM,
+    MAX_AMOUNT,
+    MAX_ID_CHARACTERS,
+    MAX_PARTS,
+    MAX_TEXT_CHARACTERS,
+)
 
 ROW = "row"  # column with the row's number in its table, from 1
 # A rule is named "column|rule", or "rule" if it is about the whole row.
@@ -22,8 +30,14 @@ _WANTED = {
     "inner_inner_value_nullability": "must not have empty values",
     "min_length": "must not be empty",
     "min": "must not be negative",
-    "nan": "must be a finite number",
-    "inf": "must be a finite number",
+    "value|min": f"must be at least -{MAX_AMOUNT:,.0f}",
+    "timestamp|min": f"must lie after {EARLIEST_EVENT.year - 1}, the year of a wrong time unit",
+    "max": f"must be a number of at most {MAX_AMOUNT:,.0f}",
+    "max_exclusive": f"must lie before {LATEST_ITEM.year}; leave it empty where it is unknown",
+    "max_length": f"must have at most {MAX_PARTS} parts",
+    "check__id_length": f"must have at most {MAX_ID_CHARACTERS:,} characters",
+    "check__text_length": f"must have at most {MAX_TEXT_CHARACTERS:,} characters",
+    "check__printable": "must not contain control characters",
     "unreadable": "must be readable as the column's type",
     "check__known": "must be train, val or test",
     "known": "must be a valid row of the items table",
@@ -43,9 +57,10 @@ def explain(rule: str) -> str:
         InvalidArgumentError: If the rule is unknown.
     """
     column, _, name = rule.rpartition("|")
-    if name not in _WANTED:
+    wanted = _WANTED.get(rule, _WANTED.get(name))
+    if wanted is None:
         raise InvalidArgumentError(f"rule must be one of {sorted(_WANTED)}, got {rule!r}")
-    return f"{column} {_WANTED[name]}".strip()
+    return f"{column} {wanted}".strip()
 
 
 @dataclass(frozen=True)

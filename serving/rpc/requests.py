@@ -1,6 +1,6 @@
 """From protobuf messages to the values of the library; each value is checked here, once."""
 
-import math
+import re
 from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
@@ -12,11 +12,17 @@ from recsys.answers import Event, SearchMode, check_k
 from recsys.catalogue.filters import Filters
 from recsys.data.timestamps import from_us, to_us
 from recsys.errors import InvalidArgumentError, InvalidImageError
+from recsys.schema import (
+    BLANKS,
+    CONTROL_CHARACTER,
+    LATEST_ITEM,
+    MAX_AMOUNT,
+    MAX_ID_CHARACTERS,
+    MAX_PARTS,
+    MAX_TEXT_CHARACTERS,
+)
 from serving.state.items import NewItem
 
-MAX_ID_CHARACTERS = 256
-MAX_TEXT_CHARACTERS = 20_000
-MAX_PARTS = 64  # levels of a category path, attributes of an item or a filter
 MAX_CANDIDATES = 1_000
 MAX_EVENTS = 1_000
 MAX_UPSERTS = 100
@@ -32,15 +38,18 @@ _SEARCH_MODES: "dict[pb.SearchMode.ValueType, SearchMode]" = {
 
 
 def read_id(name: str, value: str) -> str:
-    """Return an id.
+    """Return an id without the blanks around it, as tables are read.
 
     Raises:
-        InvalidArgumentError: If the id is empty or too long.
+        InvalidArgumentError: If the id is empty or too long, or contains a control character.
     """
+    value = value.strip(BLANKS)
     if not 1 <= len(value) <= MAX_ID_CHARACTERS:
         raise InvalidArgumentError(
             f"{name} must have 1 to {MAX_ID_CHARACTERS} characters, got {len(value)}"
         )
+    if re.search(CONTROL_CHARACTER, value):
+        raise InvalidArgumentError(f"{name} must not contain control characters, got {value!r}")
     return value
 
 
@@ -116,7 +125,7 @@ def read_filters(message: pb.Filters) -> Filters:
     _check_count("filters.category", len(message.category), at_least=0, at_most=MAX_PARTS)
     _check_count("filters.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
     bounds = [
-        _read_price(f"filters.{name}", getattr(message, name)) if message.HasField(name) else None
+        _read_amount(f"filters.{name}", getattr(message, name)) if message.HasField(name) else None
         for name in ("price_min", "price_max")
     ]
     low, high = bounds
@@ -173,15 +182,15 @@ def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> 
             has its index and name.
         InvalidImageError: If a picture is too large.
     """
-    read_ids(
+    ids = read_ids(
         "items", [message.item.item_id for message in messages], at_least=1, at_most=MAX_UPSERTS
     )
     return [
         NewItem(
-            _read_item(f"items[{index}]", message.item),
+            {"item_id": item_id, **_read_fields(f"items[{index}]", message.item)},
             _read_picture(f"items[{index}].picture", message, max_image_bytes),
         )
-        for index, message in enumerate(messages)
+        for index, (item_id, message) in enumerate(zip(ids, messages, strict=True))
     ]
 
 
@@ -195,12 +204,8 @@ def _read_event(name: str, message: pb.Event, now_us: int) -> Event:
                 f"{message.timestamp.ToJsonString()}"
             )
     # Ranking does not use quantity and value, so they are not kept; a wrong one is still refused.
-    if not (math.isfinite(message.quantity) and message.quantity >= 0):
-        raise InvalidArgumentError(
-            f"{name}.quantity must be a finite number >= 0, got {message.quantity}"
-        )
-    if not math.isfinite(message.value):
-        raise InvalidArgumentError(f"{name}.value must be finite, got {message.value}")
+    _read_amount(f"{name}.quantity", message.quantity)
+    _read_amount(f"{name}.value", message.value, at_least=-MAX_AMOUNT)
     return Event(
         read_id(f"{name}.user_id", message.user_id),
         read_id(f"{name}.item_id", message.item_id),
@@ -209,32 +214,43 @@ def _read_event(name: str, message: pb.Event, now_us: int) -> Event:
     )
 
 
-def _read_item(name: str, message: pb.Item) -> dict[str, Any]:
-    for field in ("title", "description", "image"):
-        length = len(getattr(message, field))
-        if length > MAX_TEXT_CHARACTERS:
-            raise InvalidArgumentError(
-                f"{name}.{field} must have at most {MAX_TEXT_CHARACTERS} characters, got {length}"
-            )
+def _read_fields(name: str, message: pb.Item) -> dict[str, Any]:
+    """Return all columns of an item but its id; blank cells are empty, as in tables."""
     _check_count(f"{name}.category", len(message.category), at_least=0, at_most=MAX_PARTS)
     _check_count(f"{name}.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
     created_at = None
     if message.HasField("created_at"):
         created_at = from_us(read_us(f"{name}.created_at", message.created_at))
+        if created_at >= LATEST_ITEM:
+            raise InvalidArgumentError(
+                f"{name}.created_at must lie before the year {LATEST_ITEM.year}, got "
+                f"{created_at}; leave it out where it is unknown"
+            )
     return {
-        "item_id": message.item_id,
         **{
-            field: getattr(message, field) if message.HasField(field) else None
+            field: _read_text(f"{name}.{field}", getattr(message, field))
             for field in ("title", "description", "image")
         },
-        "category": list(message.category),
-        "price": _read_price(f"{name}.price", message.price) if message.HasField("price") else None,
+        "category": [level.strip() for level in message.category if level.strip()],
+        "price": _read_amount(f"{name}.price", message.price)
+        if message.HasField("price")
+        else None,
         "attributes": [
-            {"key": key, "value": value} for key, value in sorted(message.attributes.items())
+            {"key": key, "value": value}
+            for key, value in sorted(message.attributes.items())
+            if value.strip()
         ],
         "available": message.available if message.HasField("available") else True,
         "created_at": created_at,
     }
+
+
+def _read_text(name: str, text: str) -> str | None:
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise InvalidArgumentError(
+            f"{name} must have at most {MAX_TEXT_CHARACTERS} characters, got {len(text)}"
+        )
+    return text if text.strip() else None
 
 
 def _read_picture(name: str, message: pb.ItemUpsert, max_bytes: int) -> bytes | None:
@@ -243,10 +259,12 @@ def _read_picture(name: str, message: pb.ItemUpsert, max_bytes: int) -> bytes | 
     return message.picture and read_image(name, message.picture, max_bytes=max_bytes)
 
 
-def _read_price(name: str, price: float) -> float:
-    if not (math.isfinite(price) and price >= 0):
-        raise InvalidArgumentError(f"{name} must be a finite number >= 0, got {price}")
-    return price
+def _read_amount(name: str, amount: float, *, at_least: float = 0.0) -> float:
+    if not at_least <= amount <= MAX_AMOUNT:  # false for NaN
+        raise InvalidArgumentError(
+            f"{name} must be a number from {at_least:g} to {MAX_AMOUNT:g}, got {amount}"
+        )
+    return amount
 
 
 def _check_count(name: str, count: int, *, at_least: int, at_most: int) -> None:

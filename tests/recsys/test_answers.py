@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from recsys.answers import Answer, Result
+from recsys.answers import Answer, Event, Result
 
 RESULTS = tuple(Result(item_id, score, "taste") for item_id, score in (("mug", 0.9), ("lamp", 0.1)))
 
@@ -35,3 +35,7 @@ def test_the_light_modules_import_no_numbers_and_no_networks(module: str) -> Non
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert (result.returncode, result.stdout.split()) == (0, []), result.stderr
+
+
+def test_an_event_kind_is_one_word_however_it_is_written() -> None:
+    assert Event("u", "a", " Purchase ") == Event("u", "a", "purchase")

@@ -37,6 +37,25 @@ def test_the_home_of_a_user_who_has_none_is_a_folder_that_is_not_there(
     assert config.data.items == str(tmp_path / "~/items.csv")
 
 
+def test_a_name_with_a_tilde_that_exists_is_that_name(tmp_path: Path) -> None:
+    (tmp_path / "~root").mkdir()
+    text = '[data]\nitems = "~root"\nevents = "~no-such-user/events.csv"\n'
+    config = load_config(write(tmp_path, text))
+    assert config.data.items == str(tmp_path / "~root")
+    assert config.data.events == str(tmp_path / "~no-such-user/events.csv")
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "\ufeffseed = 3\n")).seed == 3
+
+
+def test_event_kinds_are_read_as_those_of_the_events_table(tmp_path: Path) -> None:
+    text = '[data]\ntarget_kinds = [" Purchase"]\n[users.kind_weights]\nVIEW = 0.5\n'
+    config = load_config(write(tmp_path, text))
+    assert config.data.target_kinds == ("purchase",)
+    assert config.users.kind_weights == {"view": 0.5}
+
+
 def test_all_problems_are_reported_at_once_with_the_nearest_key(tmp_path: Path) -> None:
     text = '[data]\nitems = "i.csv"\n[vision]\nepoch = 3\n[ranker]\nhidden = 0\n[splitt]\n'
     with pytest.raises(ConfigError, match=r"has 3 problem\(s\)") as caught:

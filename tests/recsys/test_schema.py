@@ -1,6 +1,17 @@
-import polars as pl
+from datetime import UTC, datetime
 
-from recsys.schema import EventSchema, ItemSchema, PhotoSchema
+import polars as pl
+import pytest
+
+from recsys.schema import (
+    MAX_AMOUNT,
+    MAX_ID_CHARACTERS,
+    MAX_PARTS,
+    MAX_TEXT_CHARACTERS,
+    EventSchema,
+    ItemSchema,
+    PhotoSchema,
+)
 
 
 def test_columns_are_the_canonical_ones() -> None:
@@ -81,3 +92,39 @@ def test_a_photo_may_be_unlabelled_but_needs_a_known_split() -> None:
 
     assert valid["image"].to_list() == ["a", "b", "c"]
     assert failure.counts() == {"split|check__known": 1}
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad", "rule"),
+    [
+        ("item_id", "x" * MAX_ID_CHARACTERS, "x" * (MAX_ID_CHARACTERS + 1), "check__id_length"),
+        ("item_id", "é" * MAX_ID_CHARACTERS, "a\0b", "check__printable"),
+        ("title", "é" * MAX_TEXT_CHARACTERS, "x" * (MAX_TEXT_CHARACTERS + 1), "check__text_length"),
+        ("price", MAX_AMOUNT, 1.7976931348623157e308, "max"),
+        ("price", 0.0, float("nan"), "max"),
+        ("price", None, float("inf"), "max"),
+        ("category", ["x"] * MAX_PARTS, ["x"] * (MAX_PARTS + 1), "max_length"),
+        ("created_at", datetime(2099, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC), "max_"),
+    ],
+)
+def test_every_value_has_a_bound(column: str, good: object, bad: object, rule: str) -> None:
+    row = {"item_id": "a", "category": [], "attributes": [], "available": True}
+    rows = [row | {column: good}, row | {"item_id": "b"} | {column: bad}]
+    items = pl.DataFrame(rows, schema=dict(ItemSchema.create_empty().schema))
+
+    valid, failure = ItemSchema.filter(items)
+
+    assert len(valid) == 1
+    (broken,) = failure.counts()
+    assert broken.startswith(f"{column}|{rule}")
+
+
+def test_events_of_1970_are_times_read_in_the_wrong_unit() -> None:
+    event = {"user_id": "u", "item_id": "a", "kind": "view", "quantity": 1.0, "value": None}
+    times = [datetime(1970, 1, 20, tzinfo=UTC), datetime(1971, 1, 1, tzinfo=UTC)]
+    events = pl.DataFrame(
+        [event | {"timestamp": time} for time in times],
+        schema=dict(EventSchema.create_empty().schema),
+    )
+
+    assert EventSchema.filter(events)[1].counts() == {"timestamp|min": 1}

@@ -13,6 +13,7 @@ from recsys.data.coercion import coerce, refused
 from recsys.errors import SchemaError
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
 
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
 JSON_PLAIN = st.none() | st.booleans() | st.integers() | st.text()
 
 
@@ -53,7 +54,9 @@ def test_missing_optional_columns_get_their_defaults() -> None:
 
 def test_the_result_passes_the_schema_without_casting() -> None:
     frame = coerce(
-        pl.LazyFrame({"user_id": [7], "item_id": [1], "kind": ["view"], "timestamp": [date.min]}),
+        pl.LazyFrame(
+            {"user_id": [7], "item_id": [1], "kind": ["view"], "timestamp": [date(1971, 1, 1)]}
+        ),
         EventSchema,
         table="events",
     ).collect()
@@ -71,6 +74,18 @@ def test_ids_may_be_integers_or_any_text(dtype: Any) -> None:
     ids = pl.Series(["7"]).cast(dtype)
 
     assert items(item_id=ids)["item_id"].to_list() == ["7"]
+
+
+def test_blanks_around_ids_and_words_are_cut_off_and_kinds_are_in_lower_case() -> None:
+    frame = coerce(
+        pl.LazyFrame(
+            {"user_id": ["u1  "], "item_id": ["\ufeff1"], "kind": [" Purchase"], "timestamp": [NOW]}
+        ),
+        EventSchema,
+        table="events",
+    ).collect()
+
+    assert frame.row(0)[0:6:2] == ("u1", "1", "purchase")
 
 
 def test_blank_text_is_null() -> None:

@@ -34,7 +34,7 @@ def test_each_bad_row_is_kept_once_per_rule_with_its_number_and_its_cell() -> No
         (4, "item_id|nullability", None),
         (5, "price|unreadable", "five"),
         (5, "available|unreadable", "perhaps"),
-        (6, "price|nan", "NaN"),
+        (6, "price|max", "NaN"),
     ]
     assert report.failures.columns == ["rule", "row", "got", *ItemSchema.column_names()]
 

@@ -20,8 +20,9 @@ def test_ids_keep_their_order() -> None:
     [
         ([], "item_ids must have 1 to 3 entries, got 0"),
         (["a", "b", "c", "d"], "item_ids must have 1 to 3 entries, got 4"),
-        (["a", ""], r"item_ids\[1\] must have 1 to 256 characters, got 0"),
-        (["x" * 257], r"item_ids\[0\] must have 1 to 256 characters, got 257"),
+        (["a", ""], r"item_ids\[1\] must have 1 to 1024 characters, got 0"),
+        (["x" * 1025], r"item_ids\[0\] must have 1 to 1024 characters, got 1025"),
+        (["a\0b"], r"item_ids\[0\] must not contain control characters, got 'a\\x00b'"),
         (["a", "b", "a"], "item_ids must be distinct, got 'a' more than once"),
     ],
 )
@@ -58,12 +59,13 @@ def test_no_filters_are_the_default_filters() -> None:
     ("filters", "message"),
     [
         (pb.Filters(price_min=5, price_max=4), "price_min must be at most price_max 4.0, got 5.0"),
-        (pb.Filters(price_min=-1), "filters.price_min must be a finite number >= 0, got -1.0"),
-        (pb.Filters(price_max=math.nan), "filters.price_max must be a finite number >= 0, got nan"),
-        (pb.Filters(category=["x"] * 65), "filters.category must have 0 to 64 entries, got 65"),
+        (pb.Filters(price_min=-1), "filters.price_min must be a number from 0 to 1e.12, got -1.0"),
+        (pb.Filters(price_max=math.nan), "filters.price_max must be a number from 0 .*, got nan"),
+        (pb.Filters(price_max=1e308), "filters.price_max must be a number .*1e.12, got 1e.308"),
+        (pb.Filters(category=["x"] * 257), "filters.category must have 0 to 256 entries, got 257"),
         (
-            pb.Filters(attributes={str(n): "x" for n in range(65)}),
-            "filters.attributes must have 0 to 64 entries, got 65",
+            pb.Filters(attributes={str(n): "x" for n in range(257)}),
+            "filters.attributes must have 0 to 256 entries, got 257",
         ),
     ],
 )
@@ -86,15 +88,15 @@ def test_a_bound_of_zero_is_a_bound() -> None:
 @pytest.mark.parametrize(
     ("event", "message"),
     [
-        (pb.Event(user_id="a", item_id="b"), r"events\[0\].kind must have 1 to 256"),
-        (pb.Event(user_id="a", kind="b"), r"events\[0\].item_id must have 1 to 256"),
+        (pb.Event(user_id="a", item_id="b"), r"events\[0\].kind must have 1 to 1024"),
+        (pb.Event(user_id="a", kind="b"), r"events\[0\].item_id must have 1 to 1024"),
         (
             pb.Event(user_id="a", item_id="b", kind="c", quantity=-1),
-            r"events\[0\].quantity must be a finite number >= 0, got -1",
+            r"events\[0\].quantity must be a number from 0 to 1e.12, got -1",
         ),
         (
             pb.Event(user_id="a", item_id="b", kind="c", value=math.inf),
-            r"events\[0\].value must be finite, got inf",
+            r"events\[0\].value must be a number from -1e.12 to 1e.12, got inf",
         ),
         (
             pb.Event(user_id="a", item_id="b", kind="c", timestamp=Timestamp(seconds=301)),
@@ -144,3 +146,37 @@ def test_a_text_of_an_item_has_a_limit() -> None:
 
     with pytest.raises(ValueError, match=r"items\[0\].title must have at most 20000 characters"):
         requests.read_upserts([long], max_image_bytes=1)
+
+
+def test_an_item_is_held_to_the_bounds_of_a_table() -> None:
+    far, dear = Timestamp(seconds=253_370_764_800), 1.7976931348623157e308
+
+    for item, message in (
+        (pb.Item(item_id="a", price=dear), r"items\[0\].price must be a number .*1e.12, got 1.79"),
+        (
+            pb.Item(item_id="a", created_at=far),
+            r"created_at must lie before the year 2100, got 999",
+        ),
+        (pb.Item(item_id="a", category=["x"] * 257), "category must have 0 to 256 entries"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            requests.read_upserts([pb.ItemUpsert(item=item)], max_image_bytes=1)
+
+
+def test_values_are_cleaned_as_those_of_a_table() -> None:
+    item = pb.Item(
+        item_id=" a\u200b",
+        title="  ",
+        category=[" Kitchen ", ""],
+        attributes={"colour": "red", "size": " "},
+    )
+
+    (new,) = requests.read_upserts([pb.ItemUpsert(item=item)], max_image_bytes=1)
+    (event,) = requests.read_events(
+        [pb.Event(user_id="u\t", item_id=" a", kind=" Purchase ")], now_us=5
+    )
+
+    assert (new.fields["item_id"], new.fields["title"]) == ("a", None)
+    assert new.fields["category"] == ["Kitchen"]
+    assert new.fields["attributes"] == [{"key": "colour", "value": "red"}]
+    assert event == Event("u", "a", "purchase", from_us(5))

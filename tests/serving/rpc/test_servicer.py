@@ -247,7 +247,7 @@ async def test_the_request_limits_hold(client: AsyncClient) -> None:
         await client.rank("user-1", [str(number) for number in range(1001)])
     with pytest.raises(ValueError, match="item_ids must have 1 to 1000 entries, got 0"):
         await client.rank("user-1", [])
-    with pytest.raises(ValueError, match="user_id must have 1 to 256 characters, got 0"):
+    with pytest.raises(ValueError, match="user_id must have 1 to 1024 characters, got 0"):
         await client.recommend("")
     with pytest.raises(ValueError, match="at most 1000 characters, got 1001"):
         await client.search("x" * 1001)
@@ -280,7 +280,7 @@ async def test_a_call_with_one_wrong_event_stores_none_of_its_events(client: Asy
             ValueError,
             r"events\[1\].timestamp must be at most 300 s in the future",
         ),
-        (Event("", "red-mug", "view", NOW), ValueError, r"events\[1\].user_id must have 1 to 256"),
+        (Event("", "red-mug", "view", NOW), ValueError, r"events\[1\].user_id must have 1 to 1024"),
     ]
     for event, error, message in wrong:
         with pytest.raises(error, match=message):

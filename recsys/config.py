@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -44,6 +45,11 @@ class DataConfig(_Model):
     images_root: str | None = Field(
         None,
         description="Folder that picture paths are relative to; unset is the items table's folder.",
+    )
+    as_of: AwareDatetime | None = Field(
+        None,
+        description="Time at which the items table was exported; unset is when its newest file was "
+        "written.",
     )
     target_kinds: tuple[Kind, ...] = Field(
         (),

@@ -244,6 +244,7 @@ def _contents(material: Material, stack: Stack, left_out: tuple[str, ...]) -> Co
         fusion=stack.fused.fusion,
         ranking=_ranking(material.shop, stack),
         left_out=left_out,
+        items_as_of_us=material.shop.dataset.items_as_of_us,
     )
 
 

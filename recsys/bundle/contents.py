@@ -62,6 +62,8 @@ class Contents:
         ranking: Ranking for users.
         identification: Identification of products on photos.
         left_out: Parts that were not trained, each with the reason.
+        items_as_of_us: Time at which the items were exported, microseconds UTC; None if unknown.
+            Later live changes count, earlier ones do not.
     """
 
     items: pl.DataFrame
@@ -72,6 +74,7 @@ class Contents:
     ranking: RankingPart | None = None
     identification: IdentificationPart | None = None
     left_out: tuple[str, ...] = ()
+    items_as_of_us: int | None = None
 
 
 def write_bundle(contents: Contents, root: Path) -> Path:
@@ -109,6 +112,7 @@ def _describe(contents: Contents) -> dict[str, Any]:
         "split_us": ranking.split_us if ranking else None,
         "as_of_us": ranking.statistics.as_of_us if ranking else None,
         "left_out": list(contents.left_out),
+        "items_as_of_us": contents.items_as_of_us,
     }
 
 

@@ -54,6 +54,8 @@ class Bundle:
         self.split_us: int | None = self._description["split_us"]
         self.as_of_us: int | None = self._description["as_of_us"]
         self.left_out: tuple[str, ...] = tuple(self._description["left_out"])
+        # Bundles of earlier releases lack it.
+        self.items_as_of_us: int | None = self._description.get("items_as_of_us")
 
     @cached_property
     def parts(self) -> frozenset[str]:

@@ -14,8 +14,9 @@ from recsys.data.loading import default_images_root, load_events, load_items, lo
 from recsys.data.pictures import CheckImage
 from recsys.data.progress import Progress
 from recsys.data.quarantine import Quarantine
-from recsys.data.tables import Tables
-from recsys.errors import ConfigError, DataError
+from recsys.data.tables import Tables, find_files
+from recsys.data.timestamps import to_us
+from recsys.errors import ConfigError, DataError, InvalidArgumentError
 
 _ROWS_PER_HASH = 100_000  # limits the memory for text while a table is hashed
 # For shops that have chosen no split. The other tenths are for training.
@@ -32,6 +33,7 @@ class Dataset:
         photos: Customers' photos with their splits, None if the shop has no such table.
         images_root: Folder that picture paths are relative to; None if no row names a picture.
         quarantine: Rows that were left out, with the reasons.
+        items_as_of_us: Time at which the items were exported, microseconds UTC; None if unknown.
     """
 
     items: pl.DataFrame
@@ -39,6 +41,7 @@ class Dataset:
     photos: pl.DataFrame | None
     images_root: Path | None
     quarantine: Quarantine
+    items_as_of_us: int | None = None
 
     def select_items(self, columns: Sequence[str]) -> "Dataset":
         """Return a copy with only these item columns and without events."""
@@ -81,7 +84,7 @@ def choose_tables(config: DataConfig, tables: Tables | None) -> Tables:
         ConfigError: If tables are neither passed nor configured, or both.
     """
     paths = config.model_dump(
-        include={"items", "events", "photos", "images_root"}, exclude_none=True
+        include={"items", "events", "photos", "images_root", "as_of"}, exclude_none=True
     )
     if tables is not None and paths:
         raise ConfigError(
@@ -95,7 +98,8 @@ def choose_tables(config: DataConfig, tables: Tables | None) -> Tables:
             "data.items must name the items table, got none; add it to [data], or pass "
             "tables=Tables(items=...) to train"
         )
-    return Tables(config.items, config.events, config.photos, config.images_root or None)
+    root = config.images_root or None
+    return Tables(config.items, config.events, config.photos, root, config.as_of)
 
 
 def load_dataset(
@@ -119,7 +123,8 @@ def load_dataset(
         DataError: If a table cannot be read, is empty, or has no valid row, or if ``strict`` and a
             row is bad.
         SchemaError: If a column is missing or has a type that cannot be read.
-        InvalidArgumentError: If ``now`` has no zone.
+        InvalidArgumentError: If ``now`` or ``tables.as_of`` has no zone, or ``tables.as_of`` is
+            later than ``now``.
     """
     dataset = _load(tables, now, check_image, progress)
     if strict:
@@ -153,6 +158,7 @@ def _load(
     progress: Progress | None,
 ) -> Dataset:
     root = _images_root(tables)
+    as_of_us = _items_as_of_us(tables, now)  # before the files are read: they may be replaced
     items, report = load_items(
         tables.items, images_root=root, check_image=check_image, progress=progress
     )
@@ -178,7 +184,25 @@ def _load(
         photos=photos,
         images_root=root if pictured else None,
         quarantine=Quarantine(tuple(reports)),
+        items_as_of_us=as_of_us,
     )
+
+
+def _items_as_of_us(tables: Tables, now: datetime) -> int:
+    """Return the time at which the items were exported, never later than now."""
+    now_us = to_us("now", now)
+    if tables.as_of is not None:
+        as_of_us = to_us("as_of", tables.as_of)
+        if as_of_us > now_us:
+            raise InvalidArgumentError(
+                f"as_of must be the time at which the items were exported, at most now ({now}), "
+                f"got {tables.as_of}; live changes until then would not count"
+            )
+        return as_of_us
+    if isinstance(tables.items, Frame):
+        return now_us
+    # A file may come from a machine whose clock is ahead.
+    return min(now_us, max(path.stat().st_mtime_ns // 1000 for path in find_files(tables.items)))
 
 
 def _images_root(tables: Tables) -> Path | None:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -30,6 +31,9 @@ class Tables:
         photos: Customers' photos table, None if the shop has none.
         images_root: Folder that picture paths are relative to. None takes the folder of the first
             items file; beside a DataFrame of items with pictures it must be given.
+        as_of: Time at which the items were exported, with a time zone. None takes the time at which
+            the newest items file was written; for a DataFrame, the time of training. A live change
+            of an item counts if it is later.
 
     Raises:
         InvalidArgumentError: If a table is neither files nor a DataFrame.
@@ -39,6 +43,7 @@ class Tables:
     events: Source | Frame | None = None
     photos: Source | Frame | None = None
     images_root: str | Path | None = None
+    as_of: datetime | None = None
 
     def __post_init__(self) -> None:
         for name in ("items", "events", "photos"):

@@ -47,7 +47,8 @@ async def running_engine(
         compute = ComputeThread(max_queue=config.max_queue)
         resources.push_async_callback(asyncio.to_thread, compute.close)
         batcher = _build_batcher(recommender, compute, config, telemetry)
-        bundled = BundledItems(recommender.bundle.items)
+        bundle = recommender.bundle
+        bundled = BundledItems(bundle.items, version=bundle.version, as_of_us=bundle.items_as_of_us)
         tiers = _build_tiers(recommender, bundled, batcher, connection, config, telemetry)
         resources.push_async_callback(tiers.close)
         resources.push_async_callback(batcher.close)

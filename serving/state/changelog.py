@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from serving.errors import UnavailableError
 from serving.state.changes import (
+    LOOK_UP,
     POSITION,
     WRITE,
     Change,
@@ -23,6 +24,18 @@ logger = logging.getLogger(__name__)
 READ_COUNT = 500
 BLOCK_S = 0.2  # longest wait of a read for new changes
 _RETRY_S = 0.2
+
+
+class LookedUp(NamedTuple):
+    """Stored records, and the time of the look-up.
+
+    Args:
+        time_us: Time by the clock of Redis, microseconds UTC.
+        records: One entry per item, None where an item was never changed.
+    """
+
+    time_us: int
+    records: list[ItemRecord | None]
 
 
 class LiveCatalogue:
@@ -64,6 +77,8 @@ class LiveCatalogue:
         )
         self._applied = Point(0, "")
         self._changed: set[str] = set()  # items that differ from the bundle in this replica
+        # Times of records of an earlier release, which has them in the stream only.
+        self._dates_us: dict[str, int] = {}
         self._progress = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -104,15 +119,20 @@ class LiveCatalogue:
             raise SupersededError
         await self._until_applied(read_point(*written), timeout_s)
 
-    async def records(self, item_ids: Sequence[str]) -> list[ItemRecord | None]:
-        """Return the stored records, None where an item was never changed.
+    async def look_up(self, item_ids: Sequence[str]) -> LookedUp:
+        """Return the stored records and the time.
 
         Raises:
             UnavailableError: If Redis is away.
         """
         async with self._connection.translated():
-            found = await self._connection.client.hmget(self._records, list(item_ids))
-        return [None if record is None else decode_record(record) for record in found]
+            seconds, microseconds, found = await self._connection.client.eval(
+                LOOK_UP, 1, self._records, *item_ids
+            )
+        return LookedUp(
+            int(seconds) * 1_000_000 + int(microseconds),
+            [None if one is None else self._dated(decode_record(one)) for one in found],
+        )
 
     async def picture(self, item_id: str) -> bytes | None:
         """Return the stored picture of an item.
@@ -143,13 +163,16 @@ class LiveCatalogue:
             # The position first: a change made during the reads is applied twice, never missed.
             position, *point = await self._follower.client.eval(POSITION, len(keys), *keys)
         stored: set[str] = set()
-        cursor = None
+        cursor, is_dated = None, False
         while cursor != 0:
             async with self._follower.translated():
                 cursor, found = await self._follower.client.hscan(
                     self._records, cursor or 0, count=self._read_count
                 )
-            stored |= await self._take([decode_record(record) for record in found.values()])
+            records = [decode_record(record) for record in found.values()]
+            if not is_dated and any(record.written is None for record in records):
+                is_dated = await self._read_dates()
+            stored |= await self._take([self._dated(record) for record in records])
         await self._revert_lost(self._changed - stored)
         logger.info("loaded %d live items", len(stored))
         await self._advance(read_point(*point))
@@ -162,6 +185,34 @@ class LiveCatalogue:
         self._changed |= item_ids
         await self._apply(records)
         return item_ids
+
+    async def _read_dates(self) -> Literal[True]:
+        """Take note of the times of records of an earlier release that are still in the stream."""
+        position: bytes | str = "0"
+        while True:
+            async with self._follower.translated():
+                streams = await self._follower.client.xread(
+                    {self._stream: position}, count=self._read_count
+                )
+            if not streams:
+                return True
+            entries = streams[0][1]
+            for entry in entries:
+                self._record_of(entry)
+            position = entries[-1][0]
+
+    def _record_of(self, entry: Any) -> ItemRecord:
+        """Return the record in an entry of the stream."""
+        entry_id, fields = entry
+        record = decode_record(fields[b"r"])
+        if record.written is None:
+            self._dates_us[record.item_id] = int(entry_id.split(b"-")[0]) * 1000
+        return self._dated(record)
+
+    def _dated(self, record: ItemRecord) -> ItemRecord:
+        """Return a record with its time, as far as the time of an earlier release is known."""
+        time_us = self._dates_us.get(record.item_id)
+        return record if record.written or time_us is None else record.dated(time_us)
 
     async def _revert_lost(self, lost: set[str]) -> None:
         if lost:
@@ -203,7 +254,7 @@ class LiveCatalogue:
             return await self._reload(f"missed changes {expected} to {first - 1}")
         if not entries:
             return position
-        await self._take([decode_record(fields[b"r"]) for _, fields in entries])
+        await self._take([self._record_of(entry) for entry in entries])
         await self._advance(points[-1])
         newest: str = entries[-1][0].decode()
         return newest

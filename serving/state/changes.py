@@ -57,6 +57,11 @@ for _, change in ipairs(order.changes) do
 end
 return {number, epoch}
 """
+# The clock of Redis is one for all replicas.
+LOOK_UP = """
+local time = redis.call('TIME')
+return {time[1], time[2], redis.call('HMGET', KEYS[1], unpack(ARGV))}
+"""
 # Read in one moment: the entry after this position has the number after this one.
 POSITION = """
 local stream_key, number_key, epoch_key = unpack(KEYS)

@@ -3,17 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from recsys.errors import InvalidArgumentError
 from recsys.schema import ItemSchema
 from serving.engine.embeddings import EmbeddingTiers, picture_digest
 from serving.errors import UnavailableError
+from serving.state.bundled import Judged
 from serving.state.changelog import LiveCatalogue
 from serving.state.changes import Change, SupersededError
 from serving.state.connection import RedisConnection
 from serving.state.record_embedder import RecordEmbedder
-from serving.state.records import ItemRecord, fields_of
+from serving.state.records import PICTURE, ItemRecord, Written, fields_of
 from serving.state.served_items import ServedItems
 
 logger = logging.getLogger(__name__)
@@ -106,13 +108,19 @@ class LiveItems:
             UnavailableError: If Redis is away.
         """
         known = await self._served.known(item_ids)
-        changes = [Change(ItemRecord(item_id, deleted=True)) for item_id in known]
+        if not known:
+            return 0
+        written = self._written((await self._live.look_up(known)).time_us)
+        changes = [Change(ItemRecord(one, deleted=True, written=written)) for one in known]
         await self._live.write(changes, timeout_s=self._apply_timeout_s)
         return len(known)
 
     async def _upsert_once(self, items: Sequence[NewItem]) -> None:
-        stored = await self._live.records([item.fields["item_id"] for item in items])
-        changes = [self._change(item, record) for item, record in zip(items, stored, strict=True)]
+        time_us, stored = await self._live.look_up([item.fields["item_id"] for item in items])
+        written = self._written(time_us)
+        changes = [
+            self._change(item, record, written) for item, record in zip(items, stored, strict=True)
+        ]
         # Whatever can be wrong is found before anything is stored.
         ItemSchema.validate(self._bundled.table([change.record for change in changes]))
         await asyncio.gather(
@@ -123,31 +131,37 @@ class LiveItems:
         )
         await self._live.write(changes, timeout_s=self._apply_timeout_s)
 
-    def _change(self, item: NewItem, stored: ItemRecord | None) -> Change:
+    def _written(self, time_us: int) -> Written:
+        """Return when and against which bundle a record is written that has no changes yet."""
+        return Written(self._bundled.write_time_us(time_us), self._bundled.version)
+
+    def _change(self, item: NewItem, stored: ItemRecord | None, written: Written) -> Change:
         """Return the change that stores an item.
 
         Args:
             item: The item as the call has it.
             stored: The item's record in Redis, None where it was never changed.
+            written: When the item is changed.
         """
-        item_id, fields = item.fields["item_id"], fields_of(item.fields)
-        if item.picture:
-            digest = picture_digest(item.picture)
-            return Change(ItemRecord(item_id, False, "stored", digest, fields), item.picture)
-        if item.picture == b"":
-            return Change(ItemRecord(item_id, fields=fields))
-        bundled: Literal["bundle", "none"] = (
-            "bundle" if self._bundled.has_picture(item_id) else "none"
-        )
-        before = ItemRecord(item_id, picture=bundled) if stored is None else stored
-        record = ItemRecord(item_id, False, before.picture, before.picture_digest, fields)
+        before = self._before(item.fields["item_id"], stored)
+        record = _given(item, before.served)
+        record = replace(record, written=_with_changes(written, record, before))
+        if item.picture is not None:
+            return Change(record, item.picture or None)
         if record.picture == "bundle" and not self._bundled.has_words(record):
             raise InvalidArgumentError(
-                f"item {item_id!r} has new words, and its picture is known to the bundle only; "
-                "send the picture along, or empty bytes to go without"
+                f"item {record.item_id!r} has new words, and its picture is known to the bundle "
+                "only; send the picture along, or empty bytes to go without"
             )
         # Embedding it takes a while, in which others may replace the picture that it names.
-        return Change(record, "same", seen=stored)
+        return Change(record, "same" if record.picture == "stored" else None, seen=stored)
+
+    def _before(self, item_id: str, stored: ItemRecord | None) -> Judged:
+        """Return what is served of an item before a change."""
+        if stored is not None:
+            return self._bundled.judge(stored)
+        table = self._bundled.record(item_id) or ItemRecord(item_id, deleted=True)
+        return Judged(table, {}, counts=False)
 
     async def _apply(self, records: Sequence[ItemRecord]) -> None:
         """Put changes into effect; one that cannot be does not stop the others."""
@@ -165,9 +179,42 @@ class LiveItems:
     async def _apply_together(self, records: Sequence[ItemRecord]) -> None:
         """Put changes into effect at once; of several to one item the last one counts."""
         latest = {record.item_id: record for record in records}
-        live = [record for record in latest.values() if not record.deleted]
-        deleted = [record.item_id for record in latest.values() if record.deleted]
-        embedded = await asyncio.gather(*(self._embedder.embed_stored(record) for record in live))
+        items = [(record, self._bundled.judge(record).served) for record in latest.values()]
+        live = [(record, served) for record, served in items if not served.deleted]
+        embedded = await asyncio.gather(*(self._embedder.embed_stored(*pair) for pair in live))
         pairs = zip(live, embedded, strict=True)
-        current = [(record, one) for record, one in pairs if one is not None]
-        await self._served.change(current, deleted)
+        current = [(served, one) for (_, served), one in pairs if one is not None]
+        await self._served.change(current, [one.item_id for _, one in items if one.deleted])
+
+
+def _given(item: NewItem, before: ItemRecord) -> ItemRecord:
+    """Return an item as a call gives it, with the picture it had where the call gives none."""
+    given = ItemRecord(item.fields["item_id"], fields=fields_of(item.fields))
+    if item.picture is None:
+        return replace(given, picture=before.picture, picture_digest=before.picture_digest)
+    if item.picture == b"":
+        return given
+    return replace(given, picture="stored", picture_digest=picture_digest(item.picture))
+
+
+def _with_changes(written: Written, record: ItemRecord, before: Judged) -> Written:
+    """Return ``written`` with the time of each value that is not the table's.
+
+    Callers send whole items, so a value that was served before keeps its time, and a value of the
+    table has none.
+
+    Args:
+        written: When the record is written.
+        record: The record to write.
+        before: What was served before.
+    """
+    was, now = _values(before.served), _values(record)
+    changed = {
+        name: written.at_us for name in now if before.served.deleted or now[name] != was[name]
+    }
+    return replace(written, changed_us={**before.counting, **changed})
+
+
+def _values(record: ItemRecord) -> dict[str, Any]:
+    """Return what can change of an item."""
+    return {**(record.fields or {}), PICTURE: (record.picture, record.picture_digest)}

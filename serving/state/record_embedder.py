@@ -74,25 +74,29 @@ class RecordEmbedder:
         """
         await self._item(record, picture)
 
-    async def embed_stored(self, record: ItemRecord) -> Embedded | None:
+    async def embed_stored(self, record: ItemRecord, served: ItemRecord) -> Embedded | None:
         """Return the embeddings of a stored record, None where a later record replaces it.
 
         A picture that cannot be used is left out and logged, and overload is waited out: the item
         must come into effect.
+
+        Args:
+            record: The record in Redis.
+            served: The item that is served of it, from ``BundledItems.judge``.
         """
-        attempted = record
+        attempted = served
         superseded = False
         while True:
             try:
                 if superseded and await self._is_replaced(record):
                     logger.info("item %r changed again before it was embedded", record.item_id)
                     return None
-                if superseded and not await self._has_picture(record):
+                if superseded and not await self._has_picture(served):
                     # No later record would ever bring the item back.
                     logger.error(
                         "item %r is served without its picture: Redis has another", record.item_id
                     )
-                    attempted = record.without_picture()
+                    attempted = served.without_picture()
                 superseded = False
                 async with self._slots:
                     return await self._both(attempted)
@@ -104,10 +108,10 @@ class RecordEmbedder:
             except InvalidImageError:
                 # It was readable when it was stored: this release or bundle reads less.
                 logger.exception("item %r is served without its picture", record.item_id)
-                attempted = record.without_picture()
+                attempted = served.without_picture()
 
     async def _is_replaced(self, record: ItemRecord) -> bool:
-        return (await self._stored.records([record.item_id]))[0] != record
+        return (await self._stored.look_up([record.item_id])).records[0] != record
 
     async def _has_picture(self, record: ItemRecord) -> bool:
         picture = await self._stored.picture(record.item_id)

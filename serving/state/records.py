@@ -2,12 +2,31 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import polars as pl
 from polars.datatypes import DataType, DataTypeClass
+
+PICTURE = "picture"  # the picture among the fields that change
+_WRITTEN = "written"
+
+
+@dataclass(frozen=True)
+class Written:
+    """When a record was written, and which of its values are changes.
+
+    Args:
+        at_us: Time of the call that wrote it, microseconds UTC by the clock of Redis.
+        version: Version of the bundle that the writing replica served.
+        changed_us: Time of each field that a call changed; PICTURE is a field, too. The other
+            values are those of the bundle's table, sent along.
+    """
+
+    at_us: int
+    version: str = ""
+    changed_us: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -21,6 +40,7 @@ class ItemRecord:
             training tables), or "none".
         picture_digest: Name of the stored picture, from ``picture_digest``.
         fields: Other columns of ``ItemSchema``, as JSON can hold them.
+        written: When it was written; None for a record of an earlier release.
     """
 
     item_id: str
@@ -28,27 +48,47 @@ class ItemRecord:
     picture: Literal["stored", "bundle", "none"] = "none"
     picture_digest: str | None = None
     fields: dict[str, Any] | None = None
+    written: Written | None = None
 
     def without_picture(self) -> "ItemRecord":
         """Return the same item without a picture."""
         return ItemRecord(self.item_id, fields=self.fields)
 
+    def dated(self, at_us: int) -> "ItemRecord":
+        """Return a record of an earlier release as if that moment had changed all of it."""
+        changed = dict.fromkeys((*(self.fields or ()), PICTURE), at_us)
+        return replace(self, written=Written(at_us, changed_us=changed))
+
 
 def encode_record(record: ItemRecord) -> str:
     """Return a record as text."""
-    return json.dumps(asdict(record), ensure_ascii=False)
+    values = {name: value for name, value in vars(record).items() if name != _WRITTEN}
+    if record.written is not None:
+        # Earlier releases refuse keys that they do not know, but not inside the fields.
+        values["fields"] = {**(record.fields or {}), _WRITTEN: vars(record.written)}
+    return json.dumps(values, ensure_ascii=False)
 
 
 def decode_record(stored: bytes) -> ItemRecord:
     """Return a record from its text."""
-    return ItemRecord(**json.loads(stored))
+    values = json.loads(stored)
+    fields = values.get("fields") or {}
+    written = fields.pop(_WRITTEN, None)
+    return ItemRecord(
+        **(values | {"fields": fields or None}),
+        written=Written(**written) if written is not None else None,
+    )
 
 
 def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of ``ItemSchema`` as the ``fields`` of a record."""
+    """Return a row of ``ItemSchema`` as the ``fields`` of a record; equal items have equal ones."""
     created_at: datetime | None = row["created_at"]
+    pairs = sorted(row["attributes"], key=lambda pair: (pair["key"], pair["value"]))
     fields = {name: value for name, value in row.items() if name != "item_id"}
-    return fields | {"created_at": created_at.isoformat() if created_at else None}
+    return fields | {
+        "attributes": pairs,
+        "created_at": created_at.isoformat() if created_at else None,
+    }
 
 
 def build_table(

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -69,6 +70,15 @@ def test_all_problems_are_reported_at_once_with_the_nearest_key(tmp_path: Path) 
 
 def test_tables_that_will_be_passed_to_train_need_not_be_named(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, 'name = "x"\n')).data.items is None
+
+
+def test_the_time_of_an_export_needs_a_time_zone(tmp_path: Path) -> None:
+    for value in ('"2026-11-27T02:00:00Z"', "2026-11-27T03:00:00+01:00"):
+        text = f'[data]\nitems = "items.csv"\nas_of = {value}\n'
+        as_of = load_config(write(tmp_path, text)).data.as_of
+        assert as_of == datetime(2026, 11, 27, 2, tzinfo=UTC)
+    with pytest.raises(ConfigError, match=r"data\.as_of: Input should have timezone info"):
+        load_config(write(tmp_path, "[data]\nas_of = 2026-11-27T02:00:00\n"))
 
 
 @pytest.mark.parametrize("text", ["[data", 'items = "\n'])

@@ -12,6 +12,7 @@ from recsys.bundle import Bundle
 from recsys.config import TrainConfig
 from recsys.data.synthetic import Shop
 from recsys.data.tables import Tables
+from recsys.data.timestamps import from_us, to_us
 from recsys.errors import ConfigError, DataError, MissingPartError, WeightsError
 from recsys.pipeline import Run, load_tables, train
 from recsys.recommender import Recommender
@@ -57,14 +58,17 @@ def without_tables(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"data": config.data.model_copy(update=NO_TABLES)})
 
 
-def test_frames_with_the_rows_of_the_files_skip_every_stage_and_give_the_same_version(
+def test_frames_with_the_rows_and_time_of_the_files_skip_every_stage_and_give_the_same_version(
     tiny_run: Run, tiny_config: TrainConfig, tiny_shop: Shop
 ) -> None:
+    as_of_us = Bundle(tiny_run.bundle).items_as_of_us
+    assert as_of_us == tiny_shop.items.stat().st_mtime_ns // 1000
     tables = Tables(
         items=pl.read_parquet(tiny_shop.items),
         events=pl.read_parquet(tiny_shop.events).to_pandas(),
         photos=pl.read_parquet(tiny_shop.photos),
         images_root=tiny_shop.images,
+        as_of=from_us(as_of_us),
     )
     again = train(without_tables(tiny_config), tiny_run.bundle.parent, tables=tables)
     assert all(stage.skipped for stage in again.stages)
@@ -74,6 +78,9 @@ def test_frames_with_the_rows_of_the_files_skip_every_stage_and_give_the_same_ve
 def test_tables_are_either_passed_or_configured(tiny_config: TrainConfig, tiny_shop: Shop) -> None:
     with pytest.raises(ConfigError, match=r"got both; remove items, events, photos, images_root"):
         load_tables(tiny_config, Tables(tiny_shop.items))
+    dated = tiny_config.data.model_copy(update=NO_TABLES | {"as_of": datetime.now(UTC)})
+    with pytest.raises(ConfigError, match=r"got both; remove as_of from \[data\]"):
+        load_tables(tiny_config.model_copy(update={"data": dated}), Tables(tiny_shop.items))
     with pytest.raises(ConfigError, match=r"data\.items must name the items table, got none"):
         load_tables(without_tables(tiny_config))
 
@@ -87,6 +94,16 @@ def test_a_change_of_the_ranker_trains_the_ranker_alone(
     run = train(changed, tiny_run.bundle.parent)
     assert [stage.name for stage in run.stages if not stage.skipped] == ["ranker"]
     assert run.bundle != tiny_run.bundle
+
+
+def test_a_new_export_of_the_same_rows_skips_every_stage_and_dates_the_bundle(
+    tiny_run: Run, tiny_config: TrainConfig
+) -> None:
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    run = train(reduced(tiny_config, as_of=moment), tiny_run.bundle.parent)
+    assert all(stage.skipped for stage in run.stages)
+    assert run.bundle != tiny_run.bundle
+    assert Bundle(run.bundle).items_as_of_us == to_us("moment", moment)
 
 
 def reduced(config: TrainConfig, **data: object) -> TrainConfig:

@@ -2,7 +2,7 @@
 
 import io
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from recsys.bundle import Contents, RankingPart, write_bundle
 from recsys.catalogue.embedder import ItemEmbedder, item_texts
 from recsys.config import FusionConfig, RankerConfig, UserConfig
 from recsys.data.interactions import build_interactions
+from recsys.data.timestamps import to_us
 from recsys.identification.calibration import Calibration, OperatingPoint
 from recsys.identification.evidence import Gallery
 from recsys.identification.stored import IdentificationPart
@@ -65,12 +66,29 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> PlantedShop:
 
     The ranker is planted: what resembles the history comes first, then what many bought.
     """
-    pictures = {
+    return plant(tmp_path_factory.mktemp("bundles"))
+
+
+def plant(
+    root: Path,
+    change: Callable[[pl.DataFrame], pl.DataFrame] = lambda items: items,
+    *,
+    items_as_of: datetime | None = END,
+) -> PlantedShop:
+    """Write the bundle of the shop, with another items table if ``change`` makes one.
+
+    Args:
+        root: Folder for the bundle.
+        change: Function from the items table to another one; it may leave items out.
+        items_as_of: Time at which the items table was exported.
+    """
+    drawn = {
         f"{colour}-{kind}": draw(rgb, 4 + 3 * size)
         for colour, rgb in COLOURS.items()
         for size, kind in enumerate(KINDS)
     }
-    items = _items(pictures)
+    items = change(_items(drawn))
+    pictures = {item_id: drawn[item_id] for item_id in items["item_id"]}
     embedder, vision, text = _towers(items)
     events = _events(list(pictures))
     interactions = build_interactions(events, list(pictures))
@@ -94,9 +112,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> PlantedShop:
             split_us=end_us,
         ),
         identification=_identification(torch.from_numpy(photos)),
+        items_as_of_us=to_us("items_as_of", items_as_of) if items_as_of is not None else None,
     )
-    path = write_bundle(contents, tmp_path_factory.mktemp("bundles"))
-    return PlantedShop(path, pictures, END)
+    return PlantedShop(write_bundle(contents, root), pictures, END)
 
 
 @pytest.fixture(scope="session")

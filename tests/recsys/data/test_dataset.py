@@ -1,6 +1,6 @@
 import os
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from recsys.data.dataset import Dataset, check_tables, load_dataset
 from recsys.data.tables import Tables
+from recsys.data.timestamps import from_us
 from recsys.errors import DataError, InvalidArgumentError, SchemaError
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -118,6 +119,44 @@ def test_a_table_of_another_type_is_refused_at_once(table: str) -> None:
         Tables(**wrong)
     with pytest.raises(InvalidArgumentError, match=r"got LazyFrame; call \.collect\(\) first"):
         Tables(**wrong | {table: pl.LazyFrame()})
+
+
+def as_of(tables: Tables) -> datetime:
+    as_of_us = load_dataset(tables, now=NOW).items_as_of_us
+    assert as_of_us is not None
+    return from_us(as_of_us)
+
+
+def test_items_are_as_of_the_newest_of_their_files(shop: Path) -> None:
+    (shop / "items-2.csv").write_text("item_id\nc\n")
+    for name, day in (("items.csv", 7), ("items-2.csv", 9), ("events.csv", 20)):
+        time_s = datetime(2026, 2, day, tzinfo=UTC).timestamp()
+        os.utime(shop / name, (time_s, time_s))
+
+    tables = Tables(shop / "items*.csv", shop / "events.csv")
+    assert as_of(tables) == datetime(2026, 2, 9, tzinfo=UTC)
+    os.utime(shop / "items.csv", (2**32, 2**32))
+    assert as_of(tables) == NOW  # the clock of the exporting machine was ahead
+
+
+def test_items_in_a_frame_are_as_of_now_and_an_export_may_say_when_it_was_made(shop: Path) -> None:
+    items = pl.DataFrame({"item_id": ["a"]})
+    moment = datetime(2026, 2, 9, 2, tzinfo=timezone(timedelta(hours=1)))
+
+    assert as_of(Tables(items)) == NOW
+    assert as_of(Tables(items, as_of=moment)) == moment
+    assert as_of(Tables(shop / "items.csv", as_of=moment)) == moment
+
+
+def test_an_export_in_the_future_or_without_a_time_zone_is_refused() -> None:
+    items = pl.DataFrame({"item_id": ["a"]})
+
+    with pytest.raises(
+        InvalidArgumentError, match=r"as_of must be .* at most now .* got 2026-03-02"
+    ):
+        as_of(Tables(items, as_of=NOW + timedelta(days=1)))
+    with pytest.raises(InvalidArgumentError, match="as_of must have a time zone"):
+        as_of(Tables(items, as_of=NOW.replace(tzinfo=None)))
 
 
 def with_photos(shop: Path, rows: list[str]) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +12,10 @@ from serving.state.changelog import LiveCatalogue
 from serving.state.changes import Change, SupersededError
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
-from serving.state.records import ItemRecord
+from serving.state.records import ItemRecord, Written
 from tests.serving.waiting import eventually
 
+record_of = partial(ItemRecord, written=Written(at_us=1))
 Prepare = Callable[[EmbeddedRedis, str], Awaitable[Callable[[], Awaitable[None]]]]
 
 
@@ -49,7 +51,7 @@ class Replica:
             del self.items[item_id]
 
     async def upsert(self, item_id: str, title: str, picture: bytes | None = None) -> None:
-        record = ItemRecord(
+        record = record_of(
             item_id, picture="stored" if picture else "none", fields={"title": title}
         )
         await self.live.write([Change(record, picture)], timeout_s=2)
@@ -84,7 +86,7 @@ async def test_a_change_is_in_effect_here_once_acknowledged(
         assert replica.title("mug") == "Red mug"
         await replica.upsert("mug", "Blue mug")
         assert replica.title("mug") == "Blue mug"
-        await replica.live.write([Change(ItemRecord("mug", deleted=True))], timeout_s=2)
+        await replica.live.write([Change(record_of("mug", deleted=True))], timeout_s=2)
         assert replica.items["mug"].deleted
 
 
@@ -103,7 +105,7 @@ async def test_a_late_replica_loads_what_happened_before(
         for number in range(30):
             await early.upsert(f"item-{number}", str(number))
         await early.upsert("item-3", "changed")
-        await early.live.write([Change(ItemRecord("item-4", deleted=True))], timeout_s=2)
+        await early.live.write([Change(record_of("item-4", deleted=True))], timeout_s=2)
 
         async with running(redis_server, namespace) as late:
             assert late.items == early.items
@@ -124,7 +126,7 @@ async def test_replicas_that_write_at_once_end_in_the_same_state(
 
         assert one.items == two.items
         assert one.applied == two.applied
-        stored = await one.live.records(["item-0", "item-1", "item-2"])
+        stored = (await one.live.look_up(["item-0", "item-1", "item-2"])).records
         assert stored == [one.items[f"item-{number}"] for number in range(3)]
 
 
@@ -135,7 +137,7 @@ async def test_a_picture_is_stored_kept_replaced_and_dropped(
         picture = bytes(range(256))
         await replica.upsert("mug", "Mug", picture)
         assert await replica.live.picture("mug") == picture
-        await replica.live.write([Change(ItemRecord("mug"), "same")], timeout_s=2)
+        await replica.live.write([Change(record_of("mug"), "same")], timeout_s=2)
         assert await replica.live.picture("mug") == picture
         await replica.upsert("mug", "Mug", b"other")
         assert await replica.live.picture("mug") == b"other"
@@ -143,18 +145,18 @@ async def test_a_picture_is_stored_kept_replaced_and_dropped(
         assert await replica.live.picture("mug") is None
 
 
-@pytest.mark.parametrize("seen", [None, ItemRecord("mug", picture="stored", picture_digest="old")])
+@pytest.mark.parametrize("seen", [None, record_of("mug", picture="stored", picture_digest="old")])
 async def test_a_change_made_from_another_picture_is_refused_with_all_others(
     redis_server: EmbeddedRedis, namespace: str, seen: ItemRecord | None
 ) -> None:
     async with running(redis_server, namespace) as replica:
-        stored = ItemRecord("mug", picture="stored", picture_digest="new")
+        stored = record_of("mug", picture="stored", picture_digest="new")
         await replica.live.write([Change(stored, b"new")], timeout_s=2)
 
-        changes = [Change(ItemRecord("lamp")), Change(ItemRecord("mug"), "same", seen=seen)]
+        changes = [Change(record_of("lamp")), Change(record_of("mug"), "same", seen=seen)]
         with pytest.raises(SupersededError):
             await replica.live.write(changes, timeout_s=2)
-        assert await replica.live.records(["lamp", "mug"]) == [None, stored]
+        assert (await replica.live.look_up(["lamp", "mug"])).records == [None, stored]
 
 
 @pytest.mark.parametrize("picture", ["stored", "bundle", "none"])
@@ -164,8 +166,8 @@ async def test_a_change_made_from_the_stored_picture_is_taken(
     digest = "new" if picture == "stored" else None
     async with running(redis_server, namespace) as replica:
         for title in ("Mug", "Red mug"):
-            seen = (await replica.live.records(["mug"]))[0]
-            record = ItemRecord("mug", False, picture, digest, {"title": title})
+            seen = (await replica.live.look_up(["mug"])).records[0]
+            record = record_of("mug", False, picture, digest, {"title": title})
             await replica.live.write([Change(record, "same", seen=seen)], timeout_s=2)
 
         assert replica.title("mug") == "Red mug"
@@ -178,12 +180,12 @@ async def test_any_text_and_picture_arrive_as_they_were_sent(
     redis_server: EmbeddedRedis, namespace: str, text: str
 ) -> None:
     picture = text.encode() + b"\xff\x00"
-    record = ItemRecord(text, False, "stored", "digest", {"title": text})
+    record = record_of(text, False, "stored", "digest", {"title": text})
     async with running(redis_server, namespace) as replica:
-        await replica.live.write([Change(record, picture), Change(ItemRecord("b"))], timeout_s=2)
+        await replica.live.write([Change(record, picture), Change(record_of("b"))], timeout_s=2)
 
-        assert replica.items == {text: record, "b": ItemRecord("b")}
-        assert await replica.live.records([text]) == [record]
+        assert replica.items == {text: record, "b": record_of("b")}
+        assert (await replica.live.look_up([text])).records == [record]
         assert await replica.live.picture(text) == picture
 
 
@@ -193,7 +195,7 @@ async def test_an_item_that_was_never_changed_has_no_record(
     async with running(redis_server, namespace) as replica:
         await replica.upsert("mug", "Mug")
 
-        assert await replica.live.records(["lamp", "mug"]) == [None, replica.items["mug"]]
+        assert (await replica.live.look_up(["lamp", "mug"])).records == [None, replica.items["mug"]]
 
 
 async def test_a_replica_that_fell_too_far_behind_loads_again(
@@ -233,8 +235,8 @@ async def test_a_write_that_does_not_take_effect_in_time_says_so(
         await replica.live.stop()
 
         with pytest.raises(UnavailableError, match="stored, but this replica has not applied it"):
-            await replica.live.write([Change(ItemRecord("mug"))], timeout_s=0.05)
-        assert await replica.live.records(["mug"]) == [ItemRecord("mug")]
+            await replica.live.write([Change(record_of("mug"))], timeout_s=0.05)
+        assert (await replica.live.look_up(["mug"])).records == [record_of("mug")]
 
 
 async def test_an_outage_makes_the_replica_stale_and_then_it_catches_up(tmp_path: Path) -> None:
@@ -270,7 +272,7 @@ async def test_a_large_catalogue_loads_in_pieces(
     redis_server: EmbeddedRedis, namespace: str
 ) -> None:
     async with running(redis_server, namespace, read_count=10) as early:
-        changes = [Change(ItemRecord(f"item-{number}" * 10)) for number in range(700)]
+        changes = [Change(record_of(f"item-{number}" * 10)) for number in range(700)]
         await early.live.write(changes, timeout_s=5)
         async with running(redis_server, namespace, read_count=10) as late:
             assert late.items == early.items

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from serving.state.changes import Change
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import find_redis_server
 from serving.state.histories import LiveHistories
-from serving.state.records import ItemRecord
+from serving.state.records import ItemRecord, Written
+
+record_of = partial(ItemRecord, written=Written(at_us=1))
 
 
 def free_port() -> int:
@@ -141,13 +144,11 @@ async def test_the_live_catalogue_and_its_followers(
     follower = RedisConnection(cluster, timeout_s=2)
     live = LiveCatalogue(connection, follower, namespace="shop", apply=apply, revert=revert)
     await live.start()
-    await live.write(
-        [Change(ItemRecord("mug"), b"picture"), Change(ItemRecord("lamp"))], timeout_s=2
-    )
+    await live.write([Change(record_of("mug"), b"picture"), Change(record_of("lamp"))], timeout_s=2)
 
     assert seen == ["mug", "lamp"]
     assert await live.picture("mug") == b"picture"
-    assert await live.records(["lamp", "chair"]) == [ItemRecord("lamp"), None]
+    assert (await live.look_up(["lamp", "chair"])).records == [record_of("lamp"), None]
     await live.stop()
 
     seen.clear()

@@ -14,6 +14,7 @@ from recsys.recommender import Recommender
 from serving.client import AsyncClient, Event, Filters, Item
 from serving.errors import UnavailableError
 from serving.rpc.server import Service
+from serving.state.records import ItemRecord, Written, encode_record
 from serving.testing import running_service
 from tests.serving.waiting import eventually
 
@@ -359,8 +360,9 @@ async def test_a_record_that_cannot_be_served_does_not_stop_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await client.add_items([Item("good", title="golden trumpet")])
-    poison = b'{"item_id": "bad", "fields": {"price": "much"}}'  # as another release might write
-    await connection.client.hset(f"{{{namespace}:catalogue}}:records", "bad", poison)
+    poison = ItemRecord("bad", fields={"price": "much"}, written=Written(at_us=2**52))
+    records = f"{{{namespace}:catalogue}}:records"
+    await connection.client.hset(records, "bad", encode_record(poison))
 
     async with (
         running_service(shop.path, redis=redis_server.url, namespace=namespace) as replica,

@@ -73,7 +73,7 @@ async def stored(
     async def ignore(_: object) -> None: ...
 
     live = LiveCatalogue(connection, connection, namespace=namespace, apply=ignore, revert=ignore)
-    record = (await live.records([item_id]))[0]
+    record = (await live.look_up([item_id])).records[0]
     assert record is not None
     return record, await live.picture(item_id)
 

@@ -25,7 +25,7 @@ from serving.state.changelog import LiveCatalogue
 from serving.state.changes import Change, SupersededError
 from serving.state.connection import RedisConnection
 from serving.state.record_embedder import RecordEmbedder
-from serving.state.records import ItemRecord, fields_of
+from serving.state.records import ItemRecord, Written, fields_of
 
 DIM = 2
 ROW = {
@@ -84,14 +84,14 @@ class Shelf:
     async def _ignore(self, _: Sequence[object]) -> None: ...
 
     async def store(self, title: str, picture: bytes) -> ItemRecord:
-        record = ItemRecord(
-            "mug", False, "stored", picture_digest(picture), fields_of(ROW | {"title": title})
-        )
+        fields = fields_of(ROW | {"title": title})
+        digest = picture_digest(picture)
+        record = ItemRecord("mug", False, "stored", digest, fields, Written(at_us=1))
         await self.live.write([Change(record, picture)], timeout_s=5)
         return record
 
     async def embeddings(self, record: ItemRecord) -> list[list[float] | None] | None:
-        embedded = await self.embedder.embed_stored(record)
+        embedded = await self.embedder.embed_stored(record, record)
         if embedded is None:
             return None
         return [None if one is None else one.tolist() for one in embedded]

@@ -16,16 +16,56 @@ def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def png_chunk(name: bytes, body: bytes, crc: int | None = None) -> bytes:
+    """Return a chunk of a PNG, with a checksum that may be wrong."""
+    crc = zlib.crc32(name + body) if crc is None else crc
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
+
+
+def in_png(data: bytes, name: bytes, body: bytes, crc: int | None = None) -> bytes:
+    """Return a PNG with one more chunk before its pixels."""
+    at = data.index(b"IDAT") - 4
+    return data[:at] + png_chunk(name, body, crc) + data[at:]
+
+
+def in_jpeg(data: bytes, marker: int, body: bytes) -> bytes:
+    """Return a JPEG with one more segment, at its beginning."""
+    return data[:2] + struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body + data[2:]
+
+
+def in_webp(data: bytes, name: bytes, body: bytes, length: int | None = None) -> bytes:
+    """Return a WebP with one more chunk at its end, whose length may be wrong."""
+    with Image.open(io.BytesIO(data)) as picture:
+        sides = b"".join(struct.pack("<I", side - 1)[:3] for side in picture.size)
+    chunk = name + struct.pack("<I", len(body) if length is None else length) + body
+    content = b"WEBPVP8X" + struct.pack("<IB3x", 10, 0x2C) + sides + data[12:] + chunk
+    return b"RIFF" + struct.pack("<I", len(content)) + content
+
+
+def in_tiff(data: bytes, tag: int, kind: int, count: int, value: int) -> bytes:
+    """Return a little-endian TIFF with one more tag, whose value may lie anywhere."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    (n,) = struct.unpack_from("<H", data, start)
+    tags = [data[start + 2 + 12 * k : start + 14 + 12 * k] for k in range(n)]
+    tags.append(struct.pack("<HHII", tag, kind, count, value))
+    tags.sort(key=lambda one: struct.unpack_from("<H", one))
+    table = struct.pack("<H", len(tags)) + b"".join(tags) + bytes(4)
+    return data[:4] + struct.pack("<I", len(data)) + data[8:] + table
+
+
+def exif_block(
+    value: int, *, tag: int = 0x0112, kind: int = 3, count: int = 1, n_tags: int = 1
+) -> bytes:
+    """Return EXIF data with one tag, by default a sound orientation."""
+    fields = struct.pack(">HHIHHI", tag, kind, count, value, 0, 0)
+    return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, n_tags) + fields
+
+
 def bomb(width: int, height: int) -> bytes:
     """Return a PNG of some 50 bytes that claims any size."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        )
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    chunks = ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
 def _plain() -> Image.Image:
@@ -51,6 +91,10 @@ def readable() -> dict[str, bytes]:
         "turned.jpg": encode(plain, "JPEG", exif=turned),
         "one_pixel.png": encode(plain.resize((1, 1)), "PNG"),
         "a_line.png": encode(plain.resize((900, 1)), "PNG"),
+        "broken_exif.jpg": in_jpeg(encode(plain, "JPEG"), 0xE1, b"Exif\0\0" + b"garbage!" * 4),
+        "broken_exif.png": in_png(encode(plain, "PNG"), b"eXIf", b"\0\x08\0\x02\x01\x12"),
+        "without_its_end.jpg": encode(plain, "JPEG")[:-2],
+        "an_avif_called.jpg": encode(plain, "AVIF"),
     }
 
 
@@ -61,5 +105,6 @@ def broken() -> dict[str, bytes]:
         "truncated.jpg": whole[: len(whole) // 2],
         "empty.jpg": b"",
         "words.jpg": b"this is not a picture",
+        "page.jpg": b"<!DOCTYPE html><title>404 Not Found</title>",
         "bomb.png": bomb(50_000, 50_000),
     }

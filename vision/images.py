@@ -1,39 +1,49 @@
 """The safety boundary for images: untrusted bytes in, an upright RGB image or an ImageError out.
 
 The bytes decide what the format is; the file's extension and any declared type are ignored. The
-size in the header is checked before any pixel is decoded.
+size in the header is checked before any pixel is decoded, and metadata never reaches the decoder.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
+from vision.cut_jpeg import end_cut_jpeg, is_cut
 from vision.errors import ImageError
+from vision.file_formats import Format, describe, recognise
+from vision.metadata import strip_metadata
+from vision.orientation import exif_orientation
+from vision.rgb import BANDS, Bands, to_rgb, to_rgb_in_bands, turn_upright
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageError", "decode", "load", "load_each"]
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
-# A closed list: some of Pillow's other formats run external programs (EPS), and nobody photographs
-# products in the rest. JPEG includes the multi-picture files that phones write.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-
-
-class Bands(NamedTuple):
-    """How large images are converted to RGB: in horizontal bands, which saves memory.
-
-    Converting makes several copies of the pixels, 160 MB each for an image of ``MAX_PIXELS``.
-    """
-
-    larger_than: int = 4_000_000  # images with more pixels than this are converted in bands
-    pixels: int = 500_000  # in one band, approximately
-
-
-BANDS = Bands()
+FORMATS: tuple[Format, ...] = get_args(Format)
+# Image.open would guess the format and print its warnings. Of several pictures in one JPEG, as
+# phones write them, the first is read.
+_OPEN: Mapping[Format, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+}
 
 
 def decode(
@@ -46,10 +56,11 @@ def decode(
 ) -> Image.Image:
     """Return the image in these bytes: RGB, upright, first frame, transparent parts on white.
 
-    CMYK, palette, greyscale and 16-bit images are converted to 8-bit RGB.
+    CMYK, palette, greyscale and 16-bit images are converted to 8-bit RGB. Metadata is ignored, be
+    it sound or broken, except for an orientation that makes sense.
 
     Args:
-        data: Content of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
+        data: Content of a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file.
         max_bytes: Largest number of bytes accepted.
         max_pixels: Largest width times height accepted.
         min_side: Smallest side that the result needs. A larger JPEG may be decoded at a half, a
@@ -58,7 +69,8 @@ def decode(
         bands: Size above which images are converted in bands, and size of a band.
 
     Raises:
-        ImageError: If the data is empty, too long, truncated, not an image, or has too many pixels.
+        ImageError: If the data is empty, too long, not an image, or has too many pixels, or if too
+            much of it is missing (``vision.cut_jpeg``).
     """
     (image,) = _decode_each(
         data, [min_side], max_bytes=max_bytes, max_pixels=max_pixels, bands=bands
@@ -81,21 +93,22 @@ def _decode_each(
         raise ImageError(
             f"image must be at most {max_bytes} bytes, got {len(data)}; send a smaller picture"
         )
+    file_format = recognise(data)
+    if file_format is None:
+        raise ImageError(
+            f"image cannot be decoded: got {describe(data)}; wanted one of {', '.join(FORMATS)}"
+        )
     # Pillow raises a dozen unrelated exceptions on damaged files, from SyntaxError to struct.error.
-    # They become ImageError here. Its decompression bomb warning may be raised as an error, too.
     try:
-        return _read_each(data, min_sides, max_pixels, bands)
+        return _read_each(data, file_format, min_sides, max_pixels, bands)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image must have at most {max_pixels} pixels: {error}") from error
     except Exception as error:
-        # Pillow's own message has the address of the buffer, which differs from run to run.
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "unknown format" if unknown else str(error)
         raise ImageError(
-            f"image cannot be decoded: got {len(data)} bytes starting {data[:8]!r}, "
-            f"wanted a whole {', '.join(FORMATS)} file ({reason})"
+            f"image cannot be decoded: got {len(data)} bytes of a damaged {file_format} file "
+            f"({error}); copy or download it again"
         ) from error
 
 
@@ -168,32 +181,13 @@ def load_each(
         raise ImageError(f"{path}: {error}") from error
 
 
-def _check_pixels(picture: Image.Image, max_pixels: int) -> None:
-    width, height = picture.size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"image must have at most {max_pixels} pixels, got {width} x {height}; "
-            "send a smaller picture"
-        )
+class _Source(NamedTuple):
+    """A file without metadata, which can be decoded at several scales."""
 
-
-def _read_each(
-    data: bytes, min_sides: Sequence[int | None], max_pixels: int, bands: Bands
-) -> list[Image.Image]:
-    """Return the image in 8-bit RGB and upright for each ``min_side``, each scale decoded once."""
-    of_scale: dict[_Scale, Image.Image] = {}
-    images = []
-    for min_side in min_sides:
-        # Only the header is read here.
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            _check_pixels(picture, max_pixels)
-            if min_side is not None:
-                picture.draft("RGB", (min_side, min_side))
-            scale = _choose_scale(picture, min_side, bands)
-            if scale not in of_scale:
-                of_scale[scale] = _read(picture, scale, bands)
-            images.append(of_scale[scale])
-    return images
+    data: bytes
+    file_format: Format
+    orientation: int
+    rows: float  # share of the rows that the file has
 
 
 class _Scale(NamedTuple):
@@ -201,6 +195,53 @@ class _Scale(NamedTuple):
 
     size: tuple[int, int]  # at which the file is decoded
     factor: int | None  # by which each side is then reduced, in bands; None for neither
+
+
+def _read_each(
+    data: bytes,
+    file_format: Format,
+    min_sides: Sequence[int | None],
+    max_pixels: int,
+    bands: Bands,
+) -> list[Image.Image]:
+    """Return the image in 8-bit RGB and upright for each ``min_side``, each scale decoded once."""
+    source = _prepare(data, file_format, max_pixels)
+    of_scale: dict[_Scale, Image.Image] = {}
+    images = []
+    for min_side in min_sides:
+        with _open(source.data, file_format, max_pixels) as picture:
+            if min_side is not None:
+                picture.draft("RGB", (min_side, min_side))
+            scale = _choose_scale(picture, min_side, bands)
+            if scale not in of_scale:
+                of_scale[scale] = _read(picture, source, scale, bands)
+            images.append(of_scale[scale])
+    return images
+
+
+def _prepare(data: bytes, file_format: Format, max_pixels: int) -> _Source:
+    data, orientation = strip_metadata(data, file_format)
+    if file_format != "JPEG" or not is_cut(data):
+        return _Source(data, file_format, orientation, 1.0)
+    with _open(data, file_format, max_pixels):  # it is decoded next, so its size is checked
+        ended = end_cut_jpeg(data)
+    return _Source(ended.data, file_format, orientation, ended.rows)
+
+
+def _open(data: bytes, file_format: Format, max_pixels: int) -> ImageFile.ImageFile:
+    """Return an image of which only the header has been read.
+
+    Raises:
+        ImageError: If it has too many pixels.
+    """
+    picture = _OPEN[file_format](io.BytesIO(data))
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"image must have at most {max_pixels} pixels, got {width} x {height}; "
+            "send a smaller picture"
+        )
+    return picture
 
 
 def _choose_scale(picture: Image.Image, min_side: int | None, bands: Bands) -> _Scale:
@@ -211,46 +252,17 @@ def _choose_scale(picture: Image.Image, min_side: int | None, bands: Bands) -> _
     return _Scale(picture.size, factor)
 
 
-def _read(picture: Image.Image, scale: _Scale, bands: Bands) -> Image.Image:
+def _read(picture: Image.Image, source: _Source, scale: _Scale, bands: Bands) -> Image.Image:
     """Return an opened image in 8-bit RGB and upright."""
     picture.load()
     if scale.factor is None:
-        rgb = _to_rgb(picture)
+        rgb = to_rgb(picture)
     else:
-        rgb = _to_rgb_in_bands(picture, scale.factor, bands.pixels)
-    # The EXIF orientation is in it.
-    rgb.info = {key: value for key, value in picture.info.items() if key != "transparency"}
-    ImageOps.exif_transpose(rgb, in_place=True)
-    return rgb
-
-
-def _to_rgb_in_bands(picture: Image.Image, factor: int, band_pixels: int) -> Image.Image:
-    """Return 8-bit RGB with sides reduced by ``factor``, without a second copy at full size."""
-    width, height = picture.size
-    rows = factor * max(1, band_pixels // (factor * width))
-    whole = Image.new("RGB", (-(-width // factor), -(-height // factor)))
-    for top in range(0, height, rows):
-        band = _to_rgb(picture.crop((0, top, width, min(top + rows, height))))
-        whole.paste(band.reduce(factor), (0, top // factor))
-    if factor == 1:
-        return whole
-    # The last column and row of blocks may have fewer pixels. At full width they would shift the
-    # picture by up to half a pixel of the tower's input.
-    exact = (width / factor, height / factor)
-    size = (round(exact[0]), round(exact[1]))
-    return whole.resize(size, Image.Resampling.BICUBIC, box=(0, 0, *exact))
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Return an image in 8-bit RGB, whichever mode of the accepted formats it has."""
-    if picture.mode == "F":
-        raise ImageError("image has floating-point pixels, wanted 8 or 16 bits a channel")
-    if picture.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit values at 255, which turns most images white.
-        high_bytes = (np.asarray(picture) >> 8).clip(0, 255)
-        picture = Image.fromarray(high_bytes.astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+        rgb = to_rgb_in_bands(picture, scale.factor, bands.pixels)
+    if source.rows < 1:
+        rgb = rgb.crop((0, 0, rgb.width, max(1, round(source.rows * rgb.height))))
+    orientation = source.orientation
+    if source.file_format == "AVIF":  # Pillow converts its own turns to those of EXIF
+        orientation = exif_orientation(picture.info.get("exif", b"")) or 1
+    rgb.info = {}
+    return turn_upright(rgb, orientation)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import ExifTags, Image
+from PIL import JpegImagePlugin
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from vision.batches import open_picture
 from vision.errors import ImageError
 from vision.images import MAX_BYTES, MAX_PIXELS
+from vision.metadata import strip_metadata
 from vision.transforms import Preprocess, build_reader, build_resize
 
 # Filters that torchvision applies to tensors in the same way as Pillow does to images.
@@ -163,8 +164,9 @@ def batches_by_pixels(pictures: Sequence[Picture], max_pixels: int) -> Iterator[
 def read_plain_jpeg(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, int] | None:
     """Return a JPEG and its width times height, or None if ``vision.images`` has to decode it.
 
-    None stands for every file that ``vision.images`` refuses, and for JPEGs that a GPU decodes to
-    another picture: greyscale, CMYK, Adobe RGB, rotated by EXIF, or truncated.
+    The JPEG comes without its metadata. None stands for every file that ``vision.images`` refuses,
+    and for JPEGs that a GPU decodes to another picture: greyscale, CMYK, Adobe RGB, rotated by
+    EXIF, several in one file, or truncated.
 
     Args:
         path: File in any format.
@@ -173,16 +175,15 @@ def read_plain_jpeg(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[Tensor
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return None
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
+        data, orientation = strip_metadata(path.read_bytes(), "JPEG")
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as header:
             area = header.width * header.height
             plain = (
-                header.format == "JPEG"
-                and header.mode == "RGB"
+                header.mode == "RGB"
                 and header.info.get("adobe_transform", 1) == 1
-                and header.getexif().get(ExifTags.Base.Orientation, 1) == 1
+                and orientation == 1
                 and area <= max_pixels
-                and data.endswith(b"\xff\xd9")
+                and data.find(b"\xff\xd9") == len(data) - 2  # where the first picture ends
             )
     # Damaged headers raise a dozen unrelated types; vision.images then reports what is wrong.
     except Exception:

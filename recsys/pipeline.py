@@ -17,9 +17,7 @@ from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.data.files import make_folder
 from recsys.data.progress import Progress
-from recsys.data.quarantine import Quarantine
 from recsys.data.tables import Tables
-from recsys.errors import DataError
 from recsys.identification.stored import IdentificationPart
 from recsys.ranking.statistics import build_statistics
 from recsys.training.identification import (
@@ -27,14 +25,13 @@ from recsys.training.identification import (
     calibrate,
     fuse_without_halves,
     gallery_of,
-    labelled_photos,
     load_photos,
     product_classes,
     run_photos,
 )
 from recsys.training.inputs import Material, ShopData, read_shop
 from recsys.training.pictures import Pictures, kept_squares
-from recsys.training.samples import picture_paths
+from recsys.training.samples import labelled_photos, picture_paths
 from recsys.training.stack import FusedItems, Stack, fuse_items, train_stack
 from recsys.training.stages import Runtime, Stage, Workspace
 from recsys.training.tower_errors import translate_tower_errors
@@ -100,7 +97,7 @@ def train(
         with _checking(visible=progress) as advance:
             dataset = load_tables(config, tables, strict=strict, progress=advance)
         shop = read_shop(dataset, config)
-        left_out = _left_out(shop)
+        left_out = _sentences(shop)
         vision = train_vision(shop, config.vision, runtime)
         text = train_text(shop, config.text, runtime)
         towers = align(shop, vision, text, config, runtime)
@@ -139,7 +136,8 @@ def _ablations(
     material: Material, config: TrainConfig, runtime: Runtime, left_out: tuple[str, ...]
 ) -> dict[str, Path]:
     """Return the bundles that use one modality each, by name."""
-    modalities = list(material.modalities.embeddings)
+    present = material.modalities.present
+    modalities = [name for name, having in present.items() if having.sum() > 1]
     if not config.evaluation.ablations or len(modalities) < 2:
         return {}
     bundles = {}
@@ -202,7 +200,7 @@ def load_tables(
     )
 
 
-def check_tables(config: TrainConfig, *, progress: Progress | None = None) -> Quarantine:
+def check_tables(config: TrainConfig, *, progress: Progress | None = None) -> Dataset:
     """Return what validation finds in the configured tables, even if no row can be used."""
     return datasets.check_tables(
         datasets.choose_tables(config.data, None),
@@ -212,28 +210,22 @@ def check_tables(config: TrainConfig, *, progress: Progress | None = None) -> Qu
     )
 
 
-def _left_out(shop: ShopData) -> tuple[str, ...]:
-    """Return the parts that these tables cannot train, each with the reason."""
-    reasons = []
-    if not shop.has_pictures:
-        reasons.append("vision: no item has a readable picture")
-    if not shop.has_texts:
-        reasons.append("text: no item has a title or description")
-    if len(reasons) == 2:
-        raise DataError(
-            "items must have titles or pictures, "
-            f"none of the {len(shop.dataset.items)} items has either"
-        )
-    if shop.interactions is None:
-        reasons.append("ranking: no events table was given")
-    if not _can_identify(shop):
-        reasons.append("identification: no photos of the val split name their item")
-    return tuple(reasons)
+@translate_tower_errors()
+def check_training(dataset: Dataset, config: TrainConfig) -> tuple[str, ...]:
+    """Return what the tables cannot train, each with the reason, without training anything.
+
+    Args:
+        dataset: Validated tables, each with a valid row.
+        config: Settings, as ``load_config`` returns them.
+
+    Raises:
+        RecsysError: If training would refuse the tables or the settings.
+    """
+    return _sentences(read_shop(dataset, config))
 
 
-def _can_identify(shop: ShopData) -> bool:
-    """Return whether there are pictures, and labelled photos of val to calibrate on."""
-    return shop.has_pictures and bool((labelled_photos(shop.dataset)["split"] == "val").any())
+def _sentences(shop: ShopData) -> tuple[str, ...]:
+    return tuple(f"{part}: {reason}" for part, reason in shop.left_out.items())
 
 
 def _contents(material: Material, stack: Stack, left_out: tuple[str, ...]) -> Contents:
@@ -273,7 +265,7 @@ def _identify(
 ) -> IdentificationPart | None:
     """Return the gallery and its calibration, or None if there is nothing to calibrate on."""
     shop, views = material.shop, config.identification.views
-    if tower is None or not _can_identify(shop):
+    if tower is None or "identification" in shop.left_out:
         return None
     items, labels = shop.dataset.items, labelled_photos(shop.dataset)
     head, head_rows = product_classes(tower.classes, items)

@@ -73,7 +73,7 @@ def finetune(
         CheckpointError: If the configured checkpoint cannot be used.
         MissingExtraError: If low-rank updates are configured, but peft is not installed.
     """
-    _check(samples, config, validation)
+    check_samples(samples, config, validation)
     run = TrainingRun(
         workdir=workdir,
         seed=seed,
@@ -121,7 +121,17 @@ def _train(
     return epochs, _validate(learner, data, settings, run)
 
 
-def _check(samples: Samples, config: TextConfig, validation: Samples | None) -> None:
+def check_samples(samples: Samples, config: TextConfig, validation: Samples | None) -> None:
+    """Raise unless the configuration fits the samples; nothing is read or trained.
+
+    Args:
+        samples: Texts to learn from.
+        config: Configuration of the run.
+        validation: Texts to measure after every epoch, if any.
+
+    Raises:
+        InvalidArgumentError: If they do not fit each other.
+    """
     unknown = sorted(set(config.target_weights) - set(samples.classes))
     if unknown:
         raise InvalidArgumentError(
@@ -152,7 +162,7 @@ def _check(samples: Samples, config: TextConfig, validation: Samples | None) -> 
         )
     if config.patience is not None and validation is None:
         raise InvalidArgumentError(
-            f"patience = {config.patience} needs validation samples, got none"
+            f"patience = {config.patience} needs validation samples, got none; leave it unset"
         )
 
 

@@ -108,7 +108,7 @@ def finetune_run(
     Raises:
         VisionError: For the same reasons as :func:`finetune`.
     """
-    _check(samples, config, validation)
+    check_samples(samples, config, validation)
     run.workdir.mkdir(parents=True, exist_ok=True)
     run = replace(run, fingerprint=_fingerprint(samples, validation, config, run.seed))
     if config.pretraining is not None:
@@ -155,7 +155,17 @@ def build_tower(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> V
     return VisionTower(backbone, dim=config.dim, classes=classes, dropout=config.dropout)
 
 
-def _check(samples: Samples, config: VisionConfig, validation: Samples | None) -> None:
+def check_samples(samples: Samples, config: VisionConfig, validation: Samples | None) -> None:
+    """Raise unless the configuration fits the samples; nothing is read or trained.
+
+    Args:
+        samples: Pictures and labels to learn from.
+        config: Configuration of the run.
+        validation: Pictures to measure after every epoch, if any.
+
+    Raises:
+        InvalidArgumentError: If they do not fit each other.
+    """
     if not samples.classes:
         raise InvalidArgumentError(
             "samples must have at least one target, got none: nothing to learn from"
@@ -178,7 +188,7 @@ def _check(samples: Samples, config: VisionConfig, validation: Samples | None) -
         )
     if config.patience is not None and validation is None:
         raise InvalidArgumentError(
-            f"patience = {config.patience} needs validation samples, got none"
+            f"patience = {config.patience} needs validation samples, got none; leave it unset"
         )
 
 

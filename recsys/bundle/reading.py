@@ -75,7 +75,8 @@ class Bundle:
             MissingPartError: Says why the part was left out.
         """
         if part not in self.parts:
-            why = "; ".join(self.left_out) or "no reason recorded"
+            own = [one for one in self.left_out if one.startswith(f"{part}: ")]
+            why = "; ".join(own or self.left_out) or "no reason recorded"
             raise MissingPartError(
                 f"bundle {self.version} has no {part!r} part, only {sorted(self.parts)} ({why})"
             )

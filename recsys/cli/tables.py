@@ -1,13 +1,17 @@
 """Commands on tables: check, import."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recsys.cli.options import Json
 from recsys.cli.output import console, print_json, progress_bar
 from recsys.data.files import make_folder
+
+if TYPE_CHECKING:
+    from recsys.data.quarantine import Quarantine
 
 
 def check(
@@ -20,32 +24,44 @@ def check(
     strict: Annotated[bool, typer.Option(help="Fail if any row breaks a rule.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the three tables, and write the rows that break a rule with the rule's name."""
+    """Check the three tables and what they can train, and write the rows that break a rule."""
     from recsys.config import load_config
-    from recsys.pipeline import check_tables
+    from recsys.pipeline import check_tables, check_training
 
     settings = load_config(config)
     make_folder(out)
     with progress_bar(visible=not as_json) as advance:
-        quarantine = check_tables(settings, progress=advance)
+        dataset = check_tables(settings, progress=advance)
+    quarantine = dataset.quarantine
     files = quarantine.write(out)
+    if not as_json:
+        _print_rows(quarantine, files)
+    if strict:
+        quarantine.require_empty()
+    # Without a valid row there is nothing to look at, and the lines above say so.
+    usable = all(report.n_valid for report in quarantine.reports)
+    left_out = check_training(dataset, settings) if usable else ()
     if as_json:
         print_json(
             {
                 "valid": {report.table: report.n_valid for report in quarantine.reports},
                 "failed": quarantine.counts(),
                 "files": files,
+                "left_out": left_out,
             }
         )
-    else:
-        for report in quarantine.reports:
-            console.print(f"{report.table}: {report.n_valid:,} of {report.n_rows:,} rows are used")
-        for line in quarantine.lines():
-            console.print(f"  {line}", highlight=False)
-        for file in files:
-            console.print(f"rows that broke a rule: {file}")
-    if strict:
-        quarantine.require_empty()
+        return
+    for reason in left_out:
+        console.print(f"left out {reason}", highlight=False)
+
+
+def _print_rows(quarantine: "Quarantine", files: Sequence[Path]) -> None:
+    for report in quarantine.reports:
+        console.print(f"{report.table}: {report.n_valid:,} of {report.n_rows:,} rows are used")
+    for line in quarantine.lines():
+        console.print(f"  {line}", highlight=False)
+    for file in files:
+        console.print(f"rows that broke a rule: {file}")
 
 
 def import_source(

@@ -142,13 +142,13 @@ def check_tables(
     now: datetime,
     check_image: CheckImage | None = None,
     progress: Progress | None = None,
-) -> Quarantine:
-    """Return the report of validation, also for tables without a valid row.
+) -> Dataset:
+    """Return the valid rows and the report of validation, also for tables without a valid row.
 
     The arguments are those of ``load_dataset``, and so are the errors on tables that cannot be
     read.
     """
-    return _load(tables, now, check_image, progress).quarantine
+    return _load(tables, now, check_image, progress)
 
 
 def _load(

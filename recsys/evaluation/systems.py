@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
 from recsys.data.arrays import Ints
-from recsys.data.interactions import Interactions
 from recsys.data.progress import Progress
 from recsys.data.splits import split_by_time
 from recsys.data.timestamps import from_us
@@ -38,6 +37,7 @@ from recsys.ranking.baselines import (
 )
 from recsys.ranking.statistics import EASE_MAX_ITEMS
 from recsys.recommender import Recommender
+from recsys.training.cuts import on_offer
 from recsys.training.labels import item_labels, photo_labels
 from vision.hierarchy import choose_classes, find_category_paths, reconcile_levels
 
@@ -151,7 +151,7 @@ def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
                 now_us=_split_us(bundle),
                 scope=scope,
                 target_kinds=bundle.target_kinds,
-                candidates=_on_offer(bundle, split.train),
+                candidates=on_offer(bundle.items, split.train, _split_us(bundle)),
             )
         except DataError as error:
             reasons.append(str(error))
@@ -160,17 +160,6 @@ def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
     if not query_sets:
         raise DataError("; ".join(reasons))
     return query_sets
-
-
-def _on_offer(bundle: Bundle, train: Interactions) -> NDArray[np.bool_]:
-    """Return which items were on offer at the split, bool (N,).
-
-    Those created by then, and those of unknown age that have an event before it.
-    """
-    created = bundle.items["created_at"]
-    met = np.bincount(train.item_rows, minlength=train.n_items) > 0
-    by_age = (created.dt.timestamp("us") <= _split_us(bundle)).fill_null(False).to_numpy()
-    return np.where(created.is_null().to_numpy(), met, by_age)
 
 
 def _split_us(bundle: Bundle) -> int:

@@ -1,6 +1,12 @@
 """The events that training reads, and the moments at which it cuts them."""
 
+from collections.abc import Sequence
 from datetime import UTC
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from recsys.config import SplitConfig
 from recsys.data.dataset import Dataset
@@ -10,7 +16,11 @@ from recsys.data.interactions import (
     build_interactions,
 )
 from recsys.data.splits import cut_times
+from recsys.data.timestamps import from_us
 from recsys.errors import DataError
+
+HOUR_US = 3_600_000_000
+WITHOUT_RANKING = "leave the events out to train without ranking"
 
 
 def dataset_interactions(dataset: Dataset) -> Interactions | None:
@@ -56,9 +66,69 @@ def choose_cuts(interactions: Interactions | None, split: SplitConfig) -> tuple[
     else:
         split_us = cut_times(end_us, split.horizon, 1)[0]
     cuts = cut_times(split_us, split.horizon, split.n_cuts)[::-1]
-    if not interactions.timestamps_us[0] < cuts[0]:
+    first_us = int(interactions.timestamps_us[0])
+    if not first_us < cuts[0]:
+        n_horizons = split.n_cuts + (split.at is None)
+        room_us = (split_us if split.at is not None else end_us) - first_us
         raise DataError(
             f"events must begin before the first of {split.n_cuts} cuts of {split.horizon}, "
-            "got none before it; shorten [split] horizon, lower n_cuts, or set a later at"
+            f"{from_us(cuts[0])}, got {from_us(first_us)} as the first; "
+            f"{_shorter(room_us // n_horizons)}lower n_cuts, set a later at, or {WITHOUT_RANKING}"
         )
     return (*cuts, split_us)
+
+
+def check_windows(
+    items: pl.DataFrame,
+    interactions: Interactions,
+    target_kinds: Sequence[str],
+    cuts_us: Sequence[int],
+) -> None:
+    """Raise unless the ranker can learn something in every window between two cuts.
+
+    Args:
+        items: Table of ``ItemSchema``.
+        interactions: All events.
+        target_kinds: Event kinds to recommend for.
+        cuts_us: Moments that :func:`choose_cuts` returned.
+
+    Raises:
+        DataError: If a window has no event of these kinds on an item that was on offer at its
+            start, beside another item.
+    """
+    targets = interactions.of_kinds(target_kinds)
+    for start_us, end_us in pairwise(cuts_us):
+        offered = on_offer(items, interactions, start_us)
+        if offered.sum() < 2 or not offered[targets.between(start_us, end_us).item_rows].any():
+            raise DataError(
+                "the ranker must have events to learn from in every window between two cuts, got "
+                f"none of {', '.join(target_kinds)} from {from_us(start_us)} to "
+                f"{from_us(end_us)} on the {offered.sum()} items on offer at its start; set a "
+                f"longer [split] horizon, an earlier at or fewer n_cuts, or {WITHOUT_RANKING}"
+            )
+
+
+def on_offer(items: pl.DataFrame, interactions: Interactions, now_us: int) -> NDArray[np.bool_]:
+    """Return which items were on offer at a moment, bool (N,).
+
+    An item is on offer from its creation; one of unknown age once somebody has met it.
+
+    Args:
+        items: Table of ``ItemSchema``.
+        interactions: Events, of which those before the moment count.
+        now_us: Moment, microseconds UTC.
+    """
+    past = interactions.before(now_us)
+    met = np.bincount(past.item_rows, minlength=past.n_items) > 0
+    created = items["created_at"]
+    by_age = (created.dt.timestamp("us") <= now_us).fill_null(False).to_numpy()
+    return np.where(created.is_null().to_numpy(), met, by_age)
+
+
+def _shorter(horizon_us: int) -> str:
+    """Return advice to take at most this horizon; an empty string if it is below an hour."""
+    hours = (horizon_us - 1) // HOUR_US
+    if hours < 1:
+        return ""
+    longest = f"{hours // 24}d" if hours >= 24 else f"{hours}h"
+    return f"set [split] horizon to at most {longest}, "

@@ -15,13 +15,11 @@ from safetensors.torch import load_file, save_file
 from recsys.catalogue.embedder import Modalities
 from recsys.config import IdentificationConfig
 from recsys.data.arrays import Ints
-from recsys.data.dataset import Dataset
 from recsys.identification.calibration import Calibration
 from recsys.identification.evidence import Evidence, Gallery, collect_evidence
 from recsys.identification.fitting import fit_calibration, take_evenly
 from recsys.identification.photos import TowerPhotos, fuse_images, fuse_photos, run_tower
 from recsys.models.fusion import ItemFusion
-from recsys.schema import PhotoSchema
 from recsys.training.items import IMAGE
 from recsys.training.labels import UNKNOWN, category_names, photo_rows
 from recsys.training.stack import FusedItems
@@ -30,14 +28,6 @@ from vision.test_time import Views
 from vision.tower import VisionTower
 
 PHOTOS_FILE = "photos.safetensors"
-
-
-def labelled_photos(dataset: Dataset) -> pl.DataFrame:
-    """Return the photos of train and val that name their item; no split means train."""
-    if dataset.photos is None:
-        return PhotoSchema.create_empty()
-    photos = dataset.photos.with_columns(pl.col("split").fill_null("train"))
-    return photos.filter(pl.col("item_id").is_not_null(), pl.col("split") != "test")
 
 
 def product_classes(

@@ -2,20 +2,38 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import text.dataset
+import text.finetuning
+import vision.finetuning
 from recsys.catalogue.embedder import Modalities
 from recsys.config import TrainConfig
 from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.models.fusion import ItemFusion
-from recsys.training.cuts import choose_cuts, choose_targets, dataset_interactions
+from recsys.training.cuts import (
+    check_windows,
+    choose_cuts,
+    choose_targets,
+    dataset_interactions,
+)
 from recsys.training.items import IMAGE, ItemPhotos
 from recsys.training.labels import Labels, item_labels, title_groups
 from recsys.training.pairs import item_pairs
+from recsys.training.parts import TEXT_TRAINING, why_left_out, why_no_ranking
+from recsys.training.samples import (
+    PictureSamples,
+    label_pictures,
+    picture_samples,
+    text_samples,
+)
 from recsys.training.teacher import Teacher
+from recsys.training.users import split_visits
+from recsys.training.visits import order_events
 
 # Columns that the towers depend on, so that new events and other prices train no tower again.
 VISION_COLUMNS = ("item_id", "image", "category", "attributes")
@@ -31,10 +49,13 @@ class ShopData:
         labels: Class labels of the items.
         title_groups: Group of each item, int64 (N,); items of one title share it.
         teacher: Embeddings of another model.
-        interactions: All events, or None without any.
+        interactions: All events, or None if they cannot train ranking.
         target_kinds: Event kinds to recommend for.
         cuts_us: Moments of the ranker's snapshots, earliest first; the split is the last entry.
         pairs: Rows of items that go together, int64 (P, 2), from events before the first cut.
+        pictures: Pictures that the vision tower learns from.
+        texts: Texts that the text encoder learns from.
+        left_out: What is not trained, each with the reason.
     """
 
     dataset: Dataset
@@ -45,6 +66,9 @@ class ShopData:
     target_kinds: tuple[str, ...]
     cuts_us: tuple[int, ...]
     pairs: Ints
+    pictures: PictureSamples
+    texts: text.dataset.Samples
+    left_out: Mapping[str, str]
 
     @property
     def past(self) -> Interactions | None:
@@ -67,38 +91,46 @@ class ShopData:
         chosen = json.dumps([self.dataset.fingerprint(), self.target_kinds, self.cuts_us])
         return hashlib.sha256(chosen.encode()).hexdigest()
 
-    @property
-    def has_pictures(self) -> bool:
-        """Whether an item has a picture."""
-        return self.dataset.items["image"].count() > 0
-
-    @property
-    def has_texts(self) -> bool:
-        """Whether an item has a title or a description."""
-        items = self.dataset.items
-        return items["title"].count() + items["description"].count() > 0
-
 
 def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
-    """Return what training reads of a shop's tables.
+    """Return what training reads of a shop's tables, and what they cannot train.
 
     Raises:
         InvalidArgumentError: If a wanted event kind does not occur.
-        DataError: If the events begin after the first cut, or the teacher does not exist.
+        DataError: If there are neither titles nor pictures to learn from, the ranker has nothing
+            to learn from before or between the cuts, or the teacher does not exist.
+        TrainingError: If the user encoder has nothing to learn from before the first cut.
     """
     interactions = dataset_interactions(dataset)
+    no_ranking = why_no_ranking(interactions)
+    if no_ranking is not None:
+        interactions = None
     targets = choose_targets(interactions, config.data.target_kinds)
     cuts_us = choose_cuts(interactions, config.split)
     past = None if interactions is None else interactions.before(cuts_us[0])
+    if interactions is not None and past is not None:
+        check_windows(dataset.items, interactions, targets, cuts_us)
+        split_visits(order_events(past), config.users, config.seed)
+    labels, pairs = item_labels(dataset.items), item_pairs(past, seed=config.seed)
+    pictures = picture_samples(dataset, label_pictures(dataset))
+    texts = text_samples(dataset.items, labels, pairs)
+    left_out = why_left_out(dataset, pictures, texts, config)
+    if "vision" not in left_out:
+        vision.finetuning.check_samples(pictures.train, config.vision, pictures.validation)
+    if not {"text", TEXT_TRAINING} & {*left_out}:
+        text.finetuning.check_samples(texts, config.text, None)
     return ShopData(
         dataset=dataset,
-        labels=item_labels(dataset.items),
+        labels=labels,
         title_groups=title_groups(dataset.items),
         teacher=Teacher(config.fusion.teacher, dataset.items["item_id"].to_list()),
         interactions=interactions,
         target_kinds=targets,
         cuts_us=cuts_us,
-        pairs=item_pairs(past, seed=config.seed),
+        pairs=pairs,
+        pictures=pictures,
+        texts=texts,
+        left_out=left_out if no_ranking is None else {**left_out, "ranking": no_ranking},
     )
 
 

@@ -97,6 +97,9 @@ def train_items(
 ) -> ItemFusion:
     """Return a fusion trained on the items that have at least one modality.
 
+    With a single such item there is nothing to compare it with, and the fusion stays as it was
+    built.
+
     The loss is a weighted sum of six, each left out if there are no data for it. Contrast between
     the views of an item, and between photo and item, makes words and photos find items. By itself
     it would lose what only one modality knows, such as a brand or a colour. Linear decoders of each
@@ -114,8 +117,8 @@ def train_items(
             modalities in the same order; None draws random weights.
 
     Raises:
-        TrainingError: If fewer than two items have a modality, the loss is not finite, or the
-            checkpoint is damaged or of another run.
+        TrainingError: If no item has a modality, the loss is not finite, or the checkpoint is
+            damaged or of another run.
         InvalidArgumentError: If the arrays have shapes or rows that do not fit each other, or
             ``start`` fuses other modalities.
     """
@@ -123,10 +126,9 @@ def train_items(
     if start is not None and list(start.dims.items()) != list(data.dims.items()):
         raise InvalidArgumentError(f"start must fuse {data.dims}, got {start.dims}")
     rows = np.flatnonzero(data.present.any(axis=1))
-    if len(rows) < 2:
+    if not len(rows):
         raise TrainingError(
-            f"the item fusion needs at least 2 items with a title or a picture, got {len(rows)} "
-            f"of {len(data)}"
+            f"the item fusion needs an item with a title or a picture, got none of {len(data)}"
         )
     batch_size = min(config.batch_size, len(rows))
     n_photos = 0 if data.photos is None else len(data.photos.rows)
@@ -135,9 +137,10 @@ def train_items(
     with isolate_rng():
         torch.manual_seed(run.seed)
         module = _FusionTraining(data, config, start, n_steps=config.epochs * len(batches))
-    settings = FitSettings(epochs=config.epochs, precision="32-true")
-    fit(module, batches, None, settings, run)
-    return module.fusion
+    if len(rows) > 1:
+        settings = FitSettings(epochs=config.epochs, precision="32-true")
+        fit(module, batches, None, settings, run)
+    return module.fusion.eval()
 
 
 def _sampler(rows: Ints, batch_size: int, *, n_photos: int, seed: int) -> EpochSampler:

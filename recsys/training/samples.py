@@ -148,6 +148,14 @@ def training_photos(dataset: Dataset) -> pl.DataFrame:
     )
 
 
+def labelled_photos(dataset: Dataset) -> pl.DataFrame:
+    """Return the photos of train and val that name their item; no split means train."""
+    if dataset.photos is None:
+        return PhotoSchema.create_empty()
+    photos = dataset.photos.with_columns(pl.col("split").fill_null("train"))
+    return photos.filter(pl.col("item_id").is_not_null(), pl.col("split") != "test")
+
+
 def picture_paths(dataset: Dataset, images: pl.Series) -> list[Path]:
     """Return the files of pictures that a table names."""
     if dataset.images_root is None:

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from recsys.catalogue.embedder import ItemEmbedder
-from recsys.catalogue.filters import Filters
 from recsys.catalogue.store import Catalogue
 from recsys.config import FusionConfig, RankerConfig, TrainConfig, UserConfig
 from recsys.data.arrays import Floats, Ints
@@ -22,6 +21,7 @@ from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
 from recsys.ranking.features import FEATURES, build_item_table
 from recsys.ranking.statistics import build_statistics
+from recsys.training.cuts import on_offer
 from recsys.training.inputs import Material, ShopData
 from recsys.training.items import ItemClasses, ItemTrainingData, train_items
 from recsys.training.ranking import (
@@ -179,19 +179,15 @@ def take_snapshots(shop: ShopData, embeddings: Floats) -> Iterator[Snapshot]:
     catalogue = Catalogue(shop.dataset.items, embeddings)
     targets = interactions.of_kinds(shop.target_kinds)
     target_kinds = torch.tensor([name in shop.target_kinds for name in interactions.kind_names])
-    unknown_age = shop.dataset.items["created_at"].is_null().to_numpy()
     histories = interactions.histories()
     for cut_us, next_us in pairwise(shop.cuts_us):
         statistics = build_statistics(interactions, cut_us)
-        on_offer = catalogue.mask(Filters(available_only=False), now_us=cut_us)
-        # An item of unknown age counts as there once somebody has met it.
-        on_offer &= ~unknown_age | (statistics.buyers > 0)
         yield Snapshot(
             cut_us=cut_us,
             table=build_item_table(catalogue, statistics, target_kinds),
             histories=histories,
             answers=answers_between(targets, cut_us, next_us),
-            candidates=np.flatnonzero(on_offer),
+            candidates=np.flatnonzero(on_offer(shop.dataset.items, interactions, cut_us)),
         )
 
 

@@ -26,13 +26,12 @@ from recsys.training.alignment import Towers, align_towers, load_fusion, load_to
 from recsys.training.inputs import Material, ShopData
 from recsys.training.items import ItemPhotos
 from recsys.training.labels import photo_rows
+from recsys.training.parts import TEXT_TRAINING
 from recsys.training.samples import (
     PictureSamples,
     captioned_pictures,
     label_pictures,
     picture_paths,
-    picture_samples,
-    text_samples,
     training_photos,
 )
 from recsys.training.stages import Runtime, Trained, hash_files
@@ -66,10 +65,9 @@ class TrainedTowers:
 def train_vision(
     shop: ShopData, config: VisionConfig, runtime: Runtime
 ) -> Trained[VisionTower] | None:
-    """Return the tower of the stage "vision", or None without pictures."""
-    if not shop.has_pictures:
+    """Return the tower of the stage "vision", or None if the shop cannot train it."""
+    if "vision" in shop.left_out:
         return None
-    dataset = shop.dataset
     stage = runtime.workspace.run(
         "vision",
         {
@@ -81,17 +79,17 @@ def train_vision(
                 hash_files(config.backbone.removeprefix("transformers/")),
             ],
         },
-        lambda folder: finetune_vision(
-            picture_samples(dataset, label_pictures(dataset)), config, folder, runtime
-        ),
+        lambda folder: finetune_vision(shop.pictures, config, folder, runtime),
     )
     return Trained(vision.checkpoint.load(stage.folder / TOWER), stage.key)
 
 
 def train_text(shop: ShopData, config: TextConfig, runtime: Runtime) -> Trained[TextEncoder] | None:
-    """Return the encoder of the stage "text", or None without titles and descriptions."""
-    if not shop.has_texts:
+    """Return the encoder of the stage "text", or None if the shop cannot train it."""
+    if "text" in shop.left_out:
         return None
+    if TEXT_TRAINING in shop.left_out:
+        config = config.model_copy(update={"epochs": 0})
     stage = runtime.workspace.run(
         "text",
         {
@@ -101,9 +99,7 @@ def train_text(shop: ShopData, config: TextConfig, runtime: Runtime) -> Trained[
             "config": config.model_dump(),
             "weights": hash_files(config.checkpoint),
         },
-        lambda folder: finetune_text(
-            text_samples(shop.dataset.items, shop.labels, shop.pairs), config, folder, runtime
-        ),
+        lambda folder: finetune_text(shop.texts, config, folder, runtime),
     )
     return Trained(text.checkpoint.load(stage.folder / TOWER), stage.key)
 
@@ -115,8 +111,9 @@ def align(
     config: TrainConfig,
     runtime: Runtime,
 ) -> TrainedTowers:
-    """Return the towers after the stage "alignment", where there are two and it is configured."""
-    if tower is None or encoder is None or not config.alignment.epochs:
+    """Return the towers after the stage "alignment", where it is configured and possible."""
+    wanted = config.alignment.epochs and "alignment" not in shop.left_out
+    if tower is None or encoder is None or not wanted:
         trained = [one for one in (tower, encoder) if one is not None]
         return TrainedTowers(
             vision=tower.network if tower is not None else None,

@@ -73,7 +73,7 @@ def train_users(
                 f"the interactions, got {len(values)}"
             )
     events = order_events(interactions)
-    train, validation = _split(events, config, run.seed)
+    train, validation = split_visits(events, config, run.seed)
     sampler = EpochSampler(
         lambda rng: draw_visits(train, config.histories_per_user, rng),
         int(np.minimum(np.bincount(train.users), config.histories_per_user).sum()),
@@ -97,8 +97,17 @@ def train_users(
     return module.encoder
 
 
-def _split(events: OrderedEvents, config: UserConfig, seed: int) -> tuple[Visits, Visits]:
-    """Return the visits to train on, and a sample of the later visits to validate on."""
+def split_visits(events: OrderedEvents, config: UserConfig, seed: int) -> tuple[Visits, Visits]:
+    """Return the visits to train on, and a sample of the later visits to validate on.
+
+    Args:
+        events: Events sorted by user, then time.
+        config: Horizon of the targets, and share of the events to validate on.
+        seed: Random seed of the sample.
+
+    Raises:
+        TrainingError: If either of the two would be empty.
+    """
     times_us = np.sort(events.times_us)
     cut = times_us[int(len(times_us) * (1 - config.validation_share))] if len(times_us) else 0
     train = build_visits(events, config.horizon_days, until_us=cut)
@@ -106,8 +115,10 @@ def _split(events: OrderedEvents, config: UserConfig, seed: int) -> tuple[Visits
     later = later.take(later.times_us >= cut)
     if not len(train) or not len(later):
         raise TrainingError(
-            "the user encoder needs events at two times or more, to train on the earlier and "
-            f"validate on the later; got {len(np.unique(times_us))} in {len(times_us)} events"
+            "the user encoder needs visits at two times or more before the first cut, to train on "
+            f"the earlier and validate on the later, got events at {len(np.unique(times_us))} "
+            "times; shorten [split] horizon, lower n_cuts, or leave the events out to train "
+            "without ranking"
         )
     chosen = np.random.default_rng(seed).permutation(len(later))[:VALIDATION_VISITS]
     return train, later.take(chosen)

@@ -56,7 +56,26 @@ def test_valid_tables_are_counted_and_leave_no_file(config: Path, tmp_path: Path
         "valid": {"items": 3, "events": 2, "photos": 1},
         "failed": {"items": {}, "events": {}, "photos": {}},
         "files": [],
+        "left_out": [
+            "vision: two different pictures are needed to learn from, got 3 alike",
+            "identification: it needs the vision tower",
+            "ranking: events at 3 different times are needed, got 1",
+        ],
     }
+
+
+def test_what_training_would_refuse_is_refused_after_the_rows_are_counted(
+    config: Path, tmp_path: Path, say: Say, refusal: Say
+) -> None:
+    assert "left out ranking: events at 3 different times are needed, got 1" in say(
+        "check", config, "--out", tmp_path / "bad"
+    )
+    events = [
+        {"user_id": "u", "item_id": "a", "kind": "view", "timestamp": datetime(2025, 1, day)}
+        for day in (1, 2, 3)
+    ]
+    pl.DataFrame(events).write_parquet(config.with_name("events.parquet"))
+    assert "events must begin before the first of 3 cuts" in refusal("check", config)
 
 
 def test_check_prints_and_writes_the_rows_that_the_library_finds(
@@ -64,7 +83,7 @@ def test_check_prints_and_writes_the_rows_that_the_library_finds(
 ) -> None:
     edit(config, "items", "item_id", "b")
     edit(config, "events", "item_id", "nothing")
-    quarantine = check_tables(load_config(config))
+    quarantine = check_tables(load_config(config)).quarantine
     answer = ask("check", config, "--out", tmp_path / "bad")
     assert answer["failed"] == quarantine.counts()
     assert answer["valid"] == {report.table: report.n_valid for report in quarantine.reports}

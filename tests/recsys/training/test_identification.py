@@ -25,11 +25,11 @@ from recsys.training.identification import (
     fuse_without_halves,
     gallery_of,
     held_out_products,
-    labelled_photos,
     load_photos,
     product_classes,
     run_photos,
 )
+from recsys.training.samples import labelled_photos
 from recsys.training.stack import FusedItems
 from recsys.training.stages import Runtime
 from vision.networks.backbones import build_backbone

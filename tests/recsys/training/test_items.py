@@ -349,11 +349,19 @@ def test_an_embedding_has_unit_length_whatever_is_missing(tmp_path: Path) -> Non
     assert F.cosine_similarity(*views(fusion, material)["whole"][:2], dim=0) < 0.999
 
 
-def test_fewer_than_two_items_with_a_modality_are_an_error(tmp_path: Path) -> None:
+def test_a_single_item_with_a_modality_leaves_the_fusion_as_it_was_built(tmp_path: Path) -> None:
     present = np.zeros((N_ITEMS, 2), dtype=np.bool_)
     present[3, 1] = True
-    with pytest.raises(TrainingError, match=r"at least 2 items .* got 1 of 128"):
-        fitted(tmp_path, data(present=present), config())
+    fusion = fitted(tmp_path, data(present=present), config())
+    assert not fusion.training
+    assert not [*tmp_path.iterdir()], "nothing was trained"
+    lengths = views(fusion, data(present=present))["whole"].norm(dim=1)
+    torch.testing.assert_close(lengths, torch.from_numpy(present.any(axis=1)).float())
+
+
+def test_items_without_any_modality_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="none of 128"):
+        fitted(tmp_path, data(present=np.zeros((N_ITEMS, 2), dtype=np.bool_)), config())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import polars as pl
 import pytest
 import torch
 
+import text.dataset
+import vision.dataset
 from recsys.catalogue.embedder import Modalities
 from recsys.config import DataConfig, FusionConfig, RankerConfig, TrainConfig, UserConfig
 from recsys.data.arrays import Floats
@@ -21,6 +23,7 @@ from recsys.training.items import ItemPhotos
 from recsys.training.labels import item_labels, title_groups
 from recsys.training.pairs import item_pairs
 from recsys.training.ranking import Snapshot
+from recsys.training.samples import PictureSamples
 from recsys.training.stack import FusedItems, Stack, fuse_items, take_snapshots, train_stack
 from recsys.training.stages import Runtime, Workspace
 from recsys.training.teacher import Teacher
@@ -97,6 +100,9 @@ def shop(**changes: Any) -> ShopData:
             target_kinds=("buy",),
             cuts_us=() if interactions is None else CUTS_US,
             pairs=item_pairs(past, seed=CONFIG.seed),
+            pictures=PictureSamples(vision.dataset.Samples([], {}, {}), None, None, ()),
+            texts=text.dataset.Samples([]),
+            left_out={},
         ),
         **changes,
     )

@@ -283,12 +283,12 @@ def test_automatic_precision_is_chosen_for_the_device(tmp_path: Path) -> None:
 
 def test_events_all_at_one_time_are_an_error(tmp_path: Path) -> None:
     past = interactions([(DAY, user, user % N_ITEMS, 0) for user in range(5)])
-    with pytest.raises(TrainingError, match=r"events at two times or more.*got 1 in 5 events"):
+    with pytest.raises(TrainingError, match=r"visits at two times or more.*got events at 1 times"):
         fitted(tmp_path, past)
 
 
 def test_no_events_at_all_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="got 0 in 0 events"):
+    with pytest.raises(TrainingError, match="got events at 0 times"):
         fitted(tmp_path, faithful().before(0))
 
 

@@ -14,6 +14,7 @@ from recsys.cli import (
     demo,
     duplicates,
     embedding,
+    live,
     queries,
     review,
     service,
@@ -47,6 +48,7 @@ app.command("duplicates")(duplicates.duplicates)
 app.command("annotate")(annotation.annotate)
 app.command("variants")(annotation.variants)
 app.command("serve")(service.serve)
+app.add_typer(live.build_app(), name="live")
 app.add_typer(review.build_app(), name="review")
 app.add_typer(text.build_app(), name="text")
 app.add_typer(vision.build_app(), name="vision")

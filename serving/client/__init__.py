@@ -15,7 +15,15 @@ from recsys.answers import (
 )
 from recsys.catalogue.filters import Filters
 from serving.client.aio import AsyncClient
-from serving.client.messages import Items, Recorded
+from serving.client.messages import (
+    Forgotten,
+    Items,
+    LiveField,
+    LiveItem,
+    LiveItems,
+    LiveSelection,
+    Recorded,
+)
 from serving.client.sync import Client
 
 __all__ = [
@@ -26,10 +34,15 @@ __all__ = [
     "Deleted",
     "Event",
     "Filters",
+    "Forgotten",
     "Group",
     "Identification",
     "Item",
     "Items",
+    "LiveField",
+    "LiveItem",
+    "LiveItems",
+    "LiveSelection",
     "Recorded",
     "Response",
     "Result",

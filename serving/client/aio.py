@@ -22,7 +22,7 @@ from recsys.answers import (
 from recsys.catalogue.filters import Filters
 from serving.client import protobuf as wire
 from serving.client.connection import plan_connection
-from serving.client.messages import Items, Recorded
+from serving.client.messages import Forgotten, Items, LiveItems, LiveSelection, Recorded
 from serving.status import read_error
 
 
@@ -153,6 +153,26 @@ class AsyncClient:
         """Return stored records, in the order asked."""
         request = pb.GetItemsRequest(item_ids=item_ids)
         return wire.read_items(await self._call(self._stub.GetItems, request))
+
+    async def list_live_items(self, page_token: str = "", *, page_size: int = 100) -> LiveItems:
+        """Return what callers changed of the catalogue, and whether the bundle's table is newer.
+
+        Args:
+            page_token: Empty for the first page, else ``next_page_token`` of the page before.
+            page_size: About how many items a page has.
+        """
+        request = pb.ListLiveItemsRequest(page_token=page_token, page_size=page_size)
+        return wire.read_live_items(await self._call(self._stub.ListLiveItems, request))
+
+    async def forget_live_items(self, which: Collection[str] | LiveSelection) -> Forgotten:
+        """Remove live records and their pictures; items are then served as the bundle has them.
+
+        Args:
+            which: Ids of the items; "superseded" for the records of which nothing counts under the
+                bundle of the service, or "all".
+        """
+        request = wire.build_forgetting(which)
+        return wire.read_forgotten(await self._call(self._stub.ForgetLiveItems, request))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -1,6 +1,6 @@
 """Between the client's values and protobuf."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import get_args
 
@@ -21,7 +21,15 @@ from recsys.answers import (
 )
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError
-from serving.client.messages import Items, Recorded
+from serving.client.messages import (
+    Forgotten,
+    Items,
+    LiveField,
+    LiveItem,
+    LiveItems,
+    LiveSelection,
+    Recorded,
+)
 
 
 def build_timestamp(name: str, value: datetime | None) -> Timestamp | None:
@@ -114,6 +122,22 @@ def build_items(items: Sequence[Item], pictures: Mapping[str, bytes]) -> pb.Upse
     )
 
 
+def build_forgetting(which: Collection[str] | LiveSelection) -> pb.ForgetLiveItemsRequest:
+    """Return a request to forget live records.
+
+    Raises:
+        InvalidArgumentError: If ``which`` is a text that names no selection.
+    """
+    if not isinstance(which, str):
+        return pb.ForgetLiveItemsRequest(item_ids=list(which))
+    if which not in get_args(LiveSelection):
+        known = " or ".join(repr(one) for one in get_args(LiveSelection))
+        raise InvalidArgumentError(f"which must be a list of item ids, {known}, got {which!r}")
+    return pb.ForgetLiveItemsRequest(
+        selection=pb.LiveSelection.Value(f"LIVE_SELECTION_{which.upper()}")
+    )
+
+
 def read_answer(
     message: pb.RecommendResponse | pb.RankResponse | pb.SimilarItemsResponse | pb.SearchResponse,
 ) -> Answer:
@@ -172,6 +196,41 @@ def read_items(message: pb.GetItemsResponse) -> Items:
         items=tuple(_read_item(item) for item in message.items),
         bundle_version=message.info.bundle_version,
         degraded=tuple(message.info.degraded),
+    )
+
+
+def read_live_items(message: pb.ListLiveItemsResponse) -> LiveItems:
+    """Return a page of live records."""
+    return LiveItems(
+        items=tuple(_read_live_item(item) for item in message.items),
+        next_page_token=message.next_page_token,
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def read_forgotten(message: pb.ForgetLiveItemsResponse) -> Forgotten:
+    """Return how many live records were removed."""
+    return Forgotten(
+        forgotten=message.forgotten,
+        bundle_version=message.info.bundle_version,
+        degraded=tuple(message.info.degraded),
+    )
+
+
+def _read_live_item(message: pb.LiveItem) -> LiveItem:
+    return LiveItem(
+        item_id=message.item_id,
+        deleted=message.deleted,
+        written_at=(
+            message.written_at.ToDatetime(tzinfo=UTC) if message.HasField("written_at") else None
+        ),
+        bundle_version=message.bundle_version,
+        counts=message.counts,
+        fields=tuple(
+            LiveField(field.name, field.changed_at.ToDatetime(tzinfo=UTC), field.counts)
+            for field in message.fields
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from recsys.answers import Answer, Event, Identification, SearchMode
 from recsys.catalogue.filters import Filters
@@ -17,7 +17,7 @@ from serving.engine.compute import ComputeThread
 from serving.engine.embeddings import Content, EmbeddingTiers, content_key, picture_digest
 from serving.errors import UnavailableError
 from serving.state.histories import LiveHistories
-from serving.state.items import LiveItems, NewItem
+from serving.state.items import LiveItem, LiveItems, NewItem
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +158,25 @@ class Engine:
         """
         records = await self._compute.run(self._recommender.catalogue.records, item_ids)
         return Reply(records.to_dicts(), self._stale())
+
+    async def list_live_items(self, cursor: int, count: int) -> Reply[tuple[int, list[LiveItem]]]:
+        """Return live records; arguments and errors as for ``LiveItems.scan``."""
+        return Reply(await self._items.scan(cursor, count), self._stale())
+
+    async def forget_live_items(
+        self, which: list[str] | Literal["superseded", "all"]
+    ) -> Reply[int]:
+        """Remove live records and return how many there were.
+
+        Args:
+            which: Ids of their items; or all, or those of which nothing counts.
+
+        Raises:
+            UnavailableError: If Redis is away.
+        """
+        if isinstance(which, str):
+            return Reply(await self._items.forget_many(which), self._stale())
+        return Reply(await self._items.forget(which), self._stale())
 
     async def _embed_query(self, text: str | None, image: bytes | None) -> Floats:
         text = (text or "").strip() or None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC
-from typing import Any
+from typing import Any, Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -29,6 +29,11 @@ MAX_UPSERTS = 100
 MAX_ITEM_IDS = 1_000
 # Clocks differ by seconds; an event further ahead is a mistake of the caller.
 MAX_AHEAD_S = 300
+PAGE_SIZE = 100
+_LIVE_SELECTIONS: "dict[pb.LiveSelection.ValueType, Literal['superseded', 'all']]" = {
+    pb.LIVE_SELECTION_SUPERSEDED: "superseded",
+    pb.LIVE_SELECTION_ALL: "all",
+}
 _SEARCH_MODES: "dict[pb.SearchMode.ValueType, SearchMode]" = {
     pb.SEARCH_MODE_UNSPECIFIED: "hybrid",
     pb.SEARCH_MODE_HYBRID: "hybrid",
@@ -192,6 +197,47 @@ def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> 
         )
         for index, (item_id, message) in enumerate(zip(ids, messages, strict=True))
     ]
+
+
+def read_page(message: pb.ListLiveItemsRequest) -> tuple[int, int]:
+    """Return the cursor and the size of a page.
+
+    Raises:
+        InvalidArgumentError: If the token is not one that the service gave, or the size is out of
+            range.
+    """
+    token = message.page_token
+    size = message.page_size if message.HasField("page_size") else PAGE_SIZE
+    if not (re.fullmatch(r"[0-9]{0,20}", token) and int(token or 0) < 2**64):
+        raise InvalidArgumentError(
+            f"page_token must be empty or the next_page_token of the page before, got {token!r}"
+        )
+    if not 1 <= size <= MAX_ITEM_IDS:
+        raise InvalidArgumentError(f"page_size must be between 1 and {MAX_ITEM_IDS}, got {size}")
+    return int(token or 0), size
+
+
+def read_live_selection(
+    message: pb.ForgetLiveItemsRequest,
+) -> list[str] | Literal["superseded", "all"]:
+    """Return which live records to remove: those of the named items, all, or the superseded ones.
+
+    Raises:
+        InvalidArgumentError: If there are too few or too many ids, ids and another selection, or a
+            selection that is unknown to this release.
+    """
+    if message.selection == pb.LIVE_SELECTION_UNSPECIFIED:
+        return read_ids("item_ids", message.item_ids, at_least=1, at_most=MAX_ITEM_IDS)
+    if message.item_ids:
+        raise InvalidArgumentError(
+            f"item_ids must be empty when selection is set, got {len(message.item_ids)}"
+        )
+    if message.selection not in _LIVE_SELECTIONS:
+        raise InvalidArgumentError(
+            f"selection must be one of {', '.join(pb.LiveSelection.keys())}, "
+            f"got {message.selection}"
+        )
+    return _LIVE_SELECTIONS[message.selection]
 
 
 def _read_event(name: str, message: pb.Event, now_us: int) -> Event:

@@ -6,6 +6,9 @@ from typing import Any
 
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.answers import Group, Result, Verdict
+from recsys.data.timestamps import from_us
+from serving.state.bundled import Judged
+from serving.state.records import ItemRecord
 
 
 def write_results(results: Sequence[Result]) -> list[pb.Result]:
@@ -29,6 +32,18 @@ def write_verdict(verdict: Verdict) -> "pb.Verdict.ValueType":
 def write_group(group: Group | None) -> pb.ProductGroup | None:
     """Return the product on a photo, or the few that it may be, as a message; None for None."""
     return pb.ProductGroup(**asdict(group)) if group is not None else None
+
+
+def write_live_item(record: ItemRecord, judged: Judged) -> pb.LiveItem:
+    """Return a live record as a message, with what of it is newer than the bundle's table."""
+    message = pb.LiveItem(item_id=record.item_id, deleted=record.deleted, counts=judged.counts)
+    if record.written is not None:
+        message.written_at.FromDatetime(from_us(record.written.at_us))
+        message.bundle_version = record.written.version
+        for name, time_us in sorted(record.written.changed_us.items()):
+            field = message.fields.add(name=name, counts=name in judged.counting)
+            field.changed_at.FromDatetime(from_us(time_us))
+    return message
 
 
 def write_item(fields: dict[str, Any]) -> pb.Item:

@@ -9,7 +9,13 @@ from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from recsys.data.timestamps import to_us
 from serving.engine.engine import Engine, Reply
 from serving.rpc import requests
-from serving.rpc.responses import write_group, write_item, write_results, write_verdict
+from serving.rpc.responses import (
+    write_group,
+    write_item,
+    write_live_item,
+    write_results,
+    write_verdict,
+)
 from serving.telemetry import Telemetry
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -145,6 +151,25 @@ class RecommenderServicer(rpc.RecommenderServicer):
         return pb.GetItemsResponse(
             info=self._info(reply), items=[write_item(row) for row in reply.value]
         )
+
+    async def ListLiveItems(  # noqa: N802
+        self, request: pb.ListLiveItemsRequest, context: Context
+    ) -> pb.ListLiveItemsResponse:
+        """Return what callers changed of the catalogue."""
+        reply = await self._engine.list_live_items(*requests.read_page(request))
+        cursor, items = reply.value
+        return pb.ListLiveItemsResponse(
+            info=self._info(reply),
+            items=[write_live_item(*item) for item in items],
+            next_page_token=str(cursor) if cursor else "",
+        )
+
+    async def ForgetLiveItems(  # noqa: N802
+        self, request: pb.ForgetLiveItemsRequest, context: Context
+    ) -> pb.ForgetLiveItemsResponse:
+        """Remove live records, so that items are served as the bundle has them."""
+        reply = await self._engine.forget_live_items(requests.read_live_selection(request))
+        return pb.ForgetLiveItemsResponse(info=self._info(reply), forgotten=reply.value)
 
     def _read_image(self, data: bytes) -> bytes:
         return requests.read_image("image", data, max_bytes=self._limits.max_image_bytes)

@@ -57,6 +57,10 @@ class BundledItems:
             fields=fields_of(values),
         )
 
+    def stand_in(self, item_id: str) -> ItemRecord:
+        """Return an item as the bundle has it; deleted if the bundle does not have it."""
+        return self.record(item_id) or ItemRecord(item_id, deleted=True)
+
     def judge(self, record: ItemRecord) -> Judged:
         """Return what is served of a live record: of each value the newer, its or the table's."""
         written, table = record.written or Written(0), self.record(record.item_id)

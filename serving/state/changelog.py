@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from serving.errors import UnavailableError
@@ -11,6 +12,7 @@ from serving.state.changes import (
     POSITION,
     WRITE,
     Change,
+    Forgetting,
     Point,
     SupersededError,
     read_point,
@@ -36,6 +38,13 @@ class LookedUp(NamedTuple):
 
     time_us: int
     records: list[ItemRecord | None]
+
+
+class Stored(NamedTuple):
+    """A record, and its text in Redis."""
+
+    record: ItemRecord
+    text: bytes
 
 
 class LiveCatalogue:
@@ -100,12 +109,12 @@ class LiveCatalogue:
         if self._task is not None:
             await self._task
 
-    async def write(self, changes: Sequence[Change], *, timeout_s: float) -> None:
+    async def write(self, changes: Sequence[Change | Forgetting], *, timeout_s: float) -> None:
         """Store changes; on return they are durable and in effect here.
 
         Raises:
-            SupersededError: If another picture has replaced the one of the record ``seen``;
-                nothing is stored.
+            SupersededError: If a record ``seen``, or its picture, has been replaced; nothing is
+                stored.
             UnavailableError: If Redis is away, or this replica does not apply the change in time;
                 the same changes may be written again.
         """
@@ -133,6 +142,22 @@ class LiveCatalogue:
             int(seconds) * 1_000_000 + int(microseconds),
             [None if one is None else self._dated(decode_record(one)) for one in found],
         )
+
+    async def scan(self, cursor: int, count: int) -> tuple[int, list[Stored]]:
+        """Return some records, and the cursor of those that follow; 0 begins and ends.
+
+        A record that was there all the time comes at least once.
+
+        Args:
+            cursor: 0, or the cursor that the call before returned.
+            count: About how many records to return.
+
+        Raises:
+            UnavailableError: If Redis is away.
+        """
+        async with self._connection.translated():
+            cursor, found = await self._connection.client.hscan(self._records, cursor, count=count)
+        return cursor, [Stored(self._dated(decode_record(one)), one) for one in found.values()]
 
     async def picture(self, item_id: str) -> bytes | None:
         """Return the stored picture of an item.
@@ -214,10 +239,17 @@ class LiveCatalogue:
         time_us = self._dates_us.get(record.item_id)
         return record if record.written or time_us is None else record.dated(time_us)
 
+    async def _forget(self, records: Sequence[ItemRecord]) -> None:
+        """Revert the items of records that a caller removed."""
+        item_ids = {record.item_id for record in records}
+        await self._revert(sorted(item_ids))
+        self._changed -= item_ids
+
     async def _revert_lost(self, lost: set[str]) -> None:
         if lost:
             logger.warning(
-                "Redis lost %d live items; reverting them to the bundle's version", len(lost)
+                "Redis no longer has %d live items; reverting them to the bundle's version",
+                len(lost),
             )
             await self._revert(sorted(lost))
             self._changed -= lost
@@ -254,7 +286,9 @@ class LiveCatalogue:
             return await self._reload(f"missed changes {expected} to {first - 1}")
         if not entries:
             return position
-        await self._take([self._record_of(entry) for entry in entries])
+        for is_forgotten, some in groupby(entries, key=lambda entry: b"f" in entry[1]):
+            records = [self._record_of(entry) for entry in some]
+            await (self._forget(records) if is_forgotten else self._take(records))
         await self._advance(points[-1])
         newest: str = entries[-1][0].decode()
         return newest

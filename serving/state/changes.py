@@ -17,6 +17,9 @@ _STREAM_LENGTH = 10_000  # a replica that falls further behind loads everything 
 # A change with `seen_picture` was made from a stored record. If that record's picture was replaced
 # since, the call is refused, for its record would name a picture that is gone. Only the pictures
 # are compared, because a change replaces everything else.
+# A change with `forget` removes the record, and 'f' marks its entry; earlier releases read the
+# record of that entry, which is the item as the writer's bundle has it. Such a change may have been
+# decided on a record, `seen_record`; the call is refused if there is another by now.
 WRITE = """
 local number_key, records_key, pictures_key, stream_key, epoch_key = unpack(KEYS)
 local order = cjson.decode(ARGV[1])
@@ -34,6 +37,9 @@ for _, change in ipairs(order.changes) do
   if change.seen_picture and change.seen_picture ~= picture_of(stored) then
     return false
   end
+  if change.seen_record and change.seen_record ~= stored then
+    return false
+  end
 end
 
 local epoch = redis.call('GET', epoch_key)
@@ -46,13 +52,20 @@ end
 
 for _, change in ipairs(order.changes) do
   number = redis.call('INCR', number_key)
-  redis.call('HSET', records_key, change.item_id, change.record)
+  if change.forget then
+    redis.call('HDEL', records_key, change.item_id)
+  else
+    redis.call('HSET', records_key, change.item_id, change.record)
+  end
   if change.picture == 'drop' then
     redis.call('HDEL', pictures_key, change.item_id)
   elseif change.picture == 'store' then
     redis.call('HSET', pictures_key, change.item_id, ARGV[change.picture_argument])
   end
   local entry = {'n', number, 'e', epoch, 'r', change.record}
+  if change.forget then
+    entry[7], entry[8] = 'f', '1'
+  end
   redis.call('XADD', stream_key, 'MAXLEN', '~', order.stream_length, '*', unpack(entry))
 end
 return {number, epoch}
@@ -72,7 +85,7 @@ return {position, redis.call('GET', number_key), redis.call('GET', epoch_key)}
 
 
 class SupersededError(Exception):
-    """Another caller replaced the picture of a record meanwhile."""
+    """Another caller replaced a record, or its picture, meanwhile."""
 
 
 class Change(NamedTuple):
@@ -90,6 +103,18 @@ class Change(NamedTuple):
     seen: ItemRecord | Literal["any"] | None = "any"
 
 
+class Forgetting(NamedTuple):
+    """A record to remove, with its picture.
+
+    Args:
+        record: The item as the bundle has it, for replicas of earlier releases.
+        seen: Stored text of the record on which this was decided; None where it does not matter.
+    """
+
+    record: ItemRecord
+    seen: bytes | None = None
+
+
 class Point(NamedTuple):
     """A state of the catalogue; numbers of different epochs do not compare."""
 
@@ -97,7 +122,7 @@ class Point(NamedTuple):
     epoch: str  # empty before the first write
 
 
-def write_arguments(changes: Sequence[Change], applied: Point) -> list[str | bytes]:
+def write_arguments(changes: Sequence[Change | Forgetting], applied: Point) -> list[str | bytes]:
     """Return the arguments of ``WRITE``: an order in JSON, then the pictures that it stores.
 
     Args:
@@ -105,20 +130,7 @@ def write_arguments(changes: Sequence[Change], applied: Point) -> list[str | byt
         applied: State of the catalogue in the writing replica.
     """
     pictures: list[bytes] = []
-    entries = []
-    for change in changes:
-        entry: dict[str, Any] = {
-            "item_id": change.record.item_id,
-            "record": encode_record(change.record),
-            "picture": "keep" if change.picture == "same" else "drop",
-        }
-        if change.picture and change.picture != "same":
-            pictures.append(change.picture)
-            # JSON holds no bytes; Lua counts arguments from 1, which is the order itself.
-            entry |= {"picture": "store", "picture_argument": 1 + len(pictures)}
-        if change.seen != "any":
-            entry["seen_picture"] = _picture_of(change.seen)
-        entries.append(entry)
+    entries = [_entry(change, pictures) for change in changes]
     order = {
         "changes": entries,
         "applied": applied._asdict(),
@@ -126,6 +138,28 @@ def write_arguments(changes: Sequence[Change], applied: Point) -> list[str | byt
         "stream_length": _STREAM_LENGTH,
     }
     return [json.dumps(order, ensure_ascii=False), *pictures]
+
+
+def _entry(change: Change | Forgetting, pictures: list[bytes]) -> dict[str, Any]:
+    """Return a change in the words of the script; its picture goes to the end of ``pictures``."""
+    record = change.record
+    entry: dict[str, Any] = {
+        "item_id": record.item_id,
+        "record": encode_record(record),
+        "picture": "drop",
+    }
+    if isinstance(change, Forgetting):
+        seen = {} if change.seen is None else {"seen_record": change.seen.decode()}
+        return entry | {"forget": True} | seen
+    if change.picture == "same":
+        entry["picture"] = "keep"
+    elif change.picture:
+        pictures.append(change.picture)
+        # JSON holds no bytes; Lua counts arguments from 1, which is the order itself.
+        entry |= {"picture": "store", "picture_argument": 1 + len(pictures)}
+    if change.seen != "any":
+        entry["seen_picture"] = _picture_of(change.seen)
+    return entry
 
 
 def _picture_of(record: ItemRecord | None) -> str:

@@ -4,15 +4,15 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from recsys.errors import InvalidArgumentError
 from recsys.schema import ItemSchema
 from serving.engine.embeddings import EmbeddingTiers, picture_digest
 from serving.errors import UnavailableError
 from serving.state.bundled import Judged
-from serving.state.changelog import LiveCatalogue
-from serving.state.changes import Change, SupersededError
+from serving.state.changelog import READ_COUNT, LiveCatalogue
+from serving.state.changes import Change, Forgetting, SupersededError
 from serving.state.connection import RedisConnection
 from serving.state.record_embedder import RecordEmbedder
 from serving.state.records import PICTURE, ItemRecord, Written, fields_of
@@ -31,6 +31,13 @@ class NewItem(NamedTuple):
 
     fields: dict[str, Any]
     picture: bytes | None
+
+
+class LiveItem(NamedTuple):
+    """A live record, beside the bundle's table."""
+
+    record: ItemRecord
+    judged: Judged
 
 
 class LiveItems:
@@ -115,6 +122,49 @@ class LiveItems:
         await self._live.write(changes, timeout_s=self._apply_timeout_s)
         return len(known)
 
+    async def scan(self, cursor: int, count: int) -> tuple[int, list[LiveItem]]:
+        """Return some live records; arguments and errors as for ``LiveCatalogue.scan``."""
+        cursor, found = await self._live.scan(cursor, count)
+        return cursor, [LiveItem(record, self._bundled.judge(record)) for record, _ in found]
+
+    async def forget(self, item_ids: Sequence[str]) -> int:
+        """Remove live records and return how many there were; the bundle's items are served.
+
+        Raises:
+            UnavailableError: If Redis is away.
+        """
+        _, records = await self._live.look_up(item_ids)
+        return await self._forget(
+            [Forgetting(self._bundled.stand_in(one.item_id)) for one in records if one is not None]
+        )
+
+    async def forget_many(self, which: Literal["superseded", "all"]) -> int:
+        """Remove all live records, or those of which nothing counts, and return how many.
+
+        Raises:
+            UnavailableError: If Redis is away.
+        """
+        forgotten, cursor = 0, None
+        while cursor != 0:
+            following, found = await self._live.scan(cursor or 0, READ_COUNT)
+            chosen = [
+                Forgetting(
+                    self._bundled.stand_in(record.item_id), text if which == "superseded" else None
+                )
+                for record, text in found
+                if which == "all" or not self._bundled.judge(record).counts
+            ]
+            try:
+                forgotten += await self._forget(chosen)
+            except SupersededError:
+                continue  # one of them has been replaced, or removed: look again
+            cursor = following
+        return forgotten
+
+    async def _forget(self, forgettings: Sequence[Forgetting]) -> int:
+        await self._live.write(forgettings, timeout_s=self._apply_timeout_s)
+        return len(forgettings)
+
     async def _upsert_once(self, items: Sequence[NewItem]) -> None:
         time_us, stored = await self._live.look_up([item.fields["item_id"] for item in items])
         written = self._written(time_us)
@@ -160,8 +210,7 @@ class LiveItems:
         """Return what is served of an item before a change."""
         if stored is not None:
             return self._bundled.judge(stored)
-        table = self._bundled.record(item_id) or ItemRecord(item_id, deleted=True)
-        return Judged(table, {}, counts=False)
+        return Judged(self._bundled.stand_in(item_id), {}, counts=False)
 
     async def _apply(self, records: Sequence[ItemRecord]) -> None:
         """Put changes into effect; one that cannot be does not stop the others."""

@@ -81,6 +81,27 @@ VERDICT_UNKNOWN: Verdict.ValueType  # 4
 """Probably not in the catalogue."""
 Global___Verdict: typing_extensions.TypeAlias = Verdict
 
+class _LiveSelection:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LiveSelectionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LiveSelection.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LIVE_SELECTION_UNSPECIFIED: _LiveSelection.ValueType  # 0
+    """The items in item_ids."""
+    LIVE_SELECTION_SUPERSEDED: _LiveSelection.ValueType  # 1
+    """Those of which nothing counts under the bundle of this replica."""
+    LIVE_SELECTION_ALL: _LiveSelection.ValueType  # 2
+
+class LiveSelection(_LiveSelection, metaclass=_LiveSelectionEnumTypeWrapper): ...
+
+LIVE_SELECTION_UNSPECIFIED: LiveSelection.ValueType  # 0
+"""The items in item_ids."""
+LIVE_SELECTION_SUPERSEDED: LiveSelection.ValueType  # 1
+"""Those of which nothing counts under the bundle of this replica."""
+LIVE_SELECTION_ALL: LiveSelection.ValueType  # 2
+Global___LiveSelection: typing_extensions.TypeAlias = LiveSelection
+
 @typing.final
 class ResponseInfo(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -810,3 +831,160 @@ class GetItemsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["info", b"info", "items", b"items"]) -> None: ...
 
 Global___GetItemsResponse: typing_extensions.TypeAlias = GetItemsResponse
+
+@typing.final
+class ListLiveItemsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    page_token: builtins.str
+    """Empty for the first page, else the next_page_token of the page before."""
+    page_size: builtins.int
+    """About how many items a page has, 1 to 1000; 100 when absent."""
+    def __init__(
+        self,
+        *,
+        page_token: builtins.str = ...,
+        page_size: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_page_size", b"_page_size", "page_size", b"page_size"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_page_size", b"_page_size", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_page_size", b"_page_size"]) -> typing.Literal["page_size"] | None: ...
+
+Global___ListLiveItemsRequest: typing_extensions.TypeAlias = ListLiveItemsRequest
+
+@typing.final
+class LiveField(google.protobuf.message.Message):
+    """A field of an item that a caller changed: a column of the items table, or "picture"."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CHANGED_AT_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    counts: builtins.bool
+    """Whether the change is newer than the bundle's table, and served."""
+    @property
+    def changed_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        changed_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        counts: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["changed_at", b"changed_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["changed_at", b"changed_at", "counts", b"counts", "name", b"name"]) -> None: ...
+
+Global___LiveField: typing_extensions.TypeAlias = LiveField
+
+@typing.final
+class LiveItem(google.protobuf.message.Message):
+    """What callers changed of an item: the live record."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: builtins.int
+    DELETED_FIELD_NUMBER: builtins.int
+    WRITTEN_AT_FIELD_NUMBER: builtins.int
+    BUNDLE_VERSION_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    FIELDS_FIELD_NUMBER: builtins.int
+    item_id: builtins.str
+    deleted: builtins.bool
+    """Whether the record leaves the item out of all answers."""
+    bundle_version: builtins.str
+    """Version of the bundle that the writing replica served; empty for a record of an earlier release."""
+    counts: builtins.bool
+    """Whether anything of the record counts; if not, the item is served as the bundle has it."""
+    @property
+    def written_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was written; absent if an earlier release wrote it and the time is not known."""
+
+    @property
+    def fields(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LiveField]: ...
+    def __init__(
+        self,
+        *,
+        item_id: builtins.str = ...,
+        deleted: builtins.bool = ...,
+        written_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        bundle_version: builtins.str = ...,
+        counts: builtins.bool = ...,
+        fields: collections.abc.Iterable[Global___LiveField] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["written_at", b"written_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bundle_version", b"bundle_version", "counts", b"counts", "deleted", b"deleted", "fields", b"fields", "item_id", b"item_id", "written_at", b"written_at"]) -> None: ...
+
+Global___LiveItem: typing_extensions.TypeAlias = LiveItem
+
+@typing.final
+class ListLiveItemsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: builtins.int
+    ITEMS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def info(self) -> Global___ResponseInfo: ...
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LiveItem]:
+        """In no order; an item that changes meanwhile may come on two pages."""
+
+    def __init__(
+        self,
+        *,
+        info: Global___ResponseInfo | None = ...,
+        items: collections.abc.Iterable[Global___LiveItem] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["info", b"info"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["info", b"info", "items", b"items", "next_page_token", b"next_page_token"]) -> None: ...
+
+Global___ListLiveItemsResponse: typing_extensions.TypeAlias = ListLiveItemsResponse
+
+@typing.final
+class ForgetLiveItemsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEM_IDS_FIELD_NUMBER: builtins.int
+    SELECTION_FIELD_NUMBER: builtins.int
+    selection: Global___LiveSelection.ValueType
+    @property
+    def item_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """1 to 1000; none with another selection."""
+
+    def __init__(
+        self,
+        *,
+        item_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        selection: Global___LiveSelection.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["item_ids", b"item_ids", "selection", b"selection"]) -> None: ...
+
+Global___ForgetLiveItemsRequest: typing_extensions.TypeAlias = ForgetLiveItemsRequest
+
+@typing.final
+class ForgetLiveItemsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: builtins.int
+    FORGOTTEN_FIELD_NUMBER: builtins.int
+    forgotten: builtins.int
+    """Number of records that were removed."""
+    @property
+    def info(self) -> Global___ResponseInfo: ...
+    def __init__(
+        self,
+        *,
+        info: Global___ResponseInfo | None = ...,
+        forgotten: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["info", b"info"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["forgotten", b"forgotten", "info", b"info"]) -> None: ...
+
+Global___ForgetLiveItemsResponse: typing_extensions.TypeAlias = ForgetLiveItemsResponse

@@ -79,6 +79,16 @@ class RecommenderStub(object):
                 request_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.GetItemsRequest.SerializeToString,
                 response_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.GetItemsResponse.FromString,
                 _registered_method=True)
+        self.ListLiveItems = channel.unary_unary(
+                '/recsys.v1.Recommender/ListLiveItems',
+                request_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.ListLiveItemsRequest.SerializeToString,
+                response_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.ListLiveItemsResponse.FromString,
+                _registered_method=True)
+        self.ForgetLiveItems = channel.unary_unary(
+                '/recsys.v1.Recommender/ForgetLiveItems',
+                request_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.ForgetLiveItemsRequest.SerializeToString,
+                response_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.ForgetLiveItemsResponse.FromString,
+                _registered_method=True)
 
 
 class RecommenderServicer(object):
@@ -148,6 +158,21 @@ class RecommenderServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLiveItems(self, request, context):
+        """What callers changed of the catalogue, and whether that or the bundle's table is newer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetLiveItems(self, request, context):
+        """Remove live records and their pictures, so that every replica serves these items as its bundle
+        has them; durable, and in effect in this replica, once answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RecommenderServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -195,6 +220,16 @@ def add_RecommenderServicer_to_server(servicer, server):
                     servicer.GetItems,
                     request_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.GetItemsRequest.FromString,
                     response_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.GetItemsResponse.SerializeToString,
+            ),
+            'ListLiveItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLiveItems,
+                    request_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.ListLiveItemsRequest.FromString,
+                    response_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.ListLiveItemsResponse.SerializeToString,
+            ),
+            'ForgetLiveItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetLiveItems,
+                    request_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.ForgetLiveItemsRequest.FromString,
+                    response_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.ForgetLiveItemsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -440,6 +475,60 @@ class Recommender(object):
             '/recsys.v1.Recommender/GetItems',
             protos_dot_recsys_dot_v1_dot_recommender__pb2.GetItemsRequest.SerializeToString,
             protos_dot_recsys_dot_v1_dot_recommender__pb2.GetItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLiveItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsys.v1.Recommender/ListLiveItems',
+            protos_dot_recsys_dot_v1_dot_recommender__pb2.ListLiveItemsRequest.SerializeToString,
+            protos_dot_recsys_dot_v1_dot_recommender__pb2.ListLiveItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetLiveItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsys.v1.Recommender/ForgetLiveItems',
+            protos_dot_recsys_dot_v1_dot_recommender__pb2.ForgetLiveItemsRequest.SerializeToString,
+            protos_dot_recsys_dot_v1_dot_recommender__pb2.ForgetLiveItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -173,7 +173,39 @@ _RecommenderGetItemsType = typing_extensions.TypeVar(
     ],
 )
 
-class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRankType, _RecommenderSimilarItemsType, _RecommenderSearchType, _RecommenderIdentifyType, _RecommenderRecordEventsType, _RecommenderUpsertItemsType, _RecommenderDeleteItemsType, _RecommenderGetItemsType]):
+_RecommenderListLiveItemsType = typing_extensions.TypeVar(
+    '_RecommenderListLiveItemsType',
+    grpc.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.ListLiveItemsRequest,
+        protos.recsys.v1.recommender_pb2.ListLiveItemsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.ListLiveItemsRequest,
+        protos.recsys.v1.recommender_pb2.ListLiveItemsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.ListLiveItemsRequest,
+        protos.recsys.v1.recommender_pb2.ListLiveItemsResponse,
+    ],
+)
+
+_RecommenderForgetLiveItemsType = typing_extensions.TypeVar(
+    '_RecommenderForgetLiveItemsType',
+    grpc.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.ForgetLiveItemsRequest,
+        protos.recsys.v1.recommender_pb2.ForgetLiveItemsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.ForgetLiveItemsRequest,
+        protos.recsys.v1.recommender_pb2.ForgetLiveItemsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.ForgetLiveItemsRequest,
+        protos.recsys.v1.recommender_pb2.ForgetLiveItemsResponse,
+    ],
+)
+
+class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRankType, _RecommenderSimilarItemsType, _RecommenderSearchType, _RecommenderIdentifyType, _RecommenderRecordEventsType, _RecommenderUpsertItemsType, _RecommenderDeleteItemsType, _RecommenderGetItemsType, _RecommenderListLiveItemsType, _RecommenderForgetLiveItemsType]):
     @typing.overload
     def __init__(self: RecommenderStub[
         grpc.UnaryUnaryMultiCallable[
@@ -211,6 +243,14 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
         grpc.UnaryUnaryMultiCallable[
             protos.recsys.v1.recommender_pb2.GetItemsRequest,
             protos.recsys.v1.recommender_pb2.GetItemsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            protos.recsys.v1.recommender_pb2.ListLiveItemsRequest,
+            protos.recsys.v1.recommender_pb2.ListLiveItemsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            protos.recsys.v1.recommender_pb2.ForgetLiveItemsRequest,
+            protos.recsys.v1.recommender_pb2.ForgetLiveItemsResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -252,6 +292,14 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
             protos.recsys.v1.recommender_pb2.GetItemsRequest,
             protos.recsys.v1.recommender_pb2.GetItemsResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            protos.recsys.v1.recommender_pb2.ListLiveItemsRequest,
+            protos.recsys.v1.recommender_pb2.ListLiveItemsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            protos.recsys.v1.recommender_pb2.ForgetLiveItemsRequest,
+            protos.recsys.v1.recommender_pb2.ForgetLiveItemsResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Recommend: _RecommenderRecommendType
@@ -282,6 +330,14 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
 
     GetItems: _RecommenderGetItemsType
     """The records of items, in the order of the request. NOT_FOUND if one is unknown."""
+
+    ListLiveItems: _RecommenderListLiveItemsType
+    """What callers changed of the catalogue, and whether that or the bundle's table is newer."""
+
+    ForgetLiveItems: _RecommenderForgetLiveItemsType
+    """Remove live records and their pictures, so that every replica serves these items as its bundle
+    has them; durable, and in effect in this replica, once answered.
+    """
 
 RecommenderAsyncStub: typing_extensions.TypeAlias = RecommenderStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -319,6 +375,14 @@ RecommenderAsyncStub: typing_extensions.TypeAlias = RecommenderStub[
     grpc.aio.UnaryUnaryMultiCallable[
         protos.recsys.v1.recommender_pb2.GetItemsRequest,
         protos.recsys.v1.recommender_pb2.GetItemsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.ListLiveItemsRequest,
+        protos.recsys.v1.recommender_pb2.ListLiveItemsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.ForgetLiveItemsRequest,
+        protos.recsys.v1.recommender_pb2.ForgetLiveItemsResponse,
     ],
 ]
 
@@ -396,5 +460,23 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[protos.recsys.v1.recommender_pb2.GetItemsResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.GetItemsResponse]]:
         """The records of items, in the order of the request. NOT_FOUND if one is unknown."""
+
+    @abc.abstractmethod
+    def ListLiveItems(
+        self,
+        request: protos.recsys.v1.recommender_pb2.ListLiveItemsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[protos.recsys.v1.recommender_pb2.ListLiveItemsResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.ListLiveItemsResponse]]:
+        """What callers changed of the catalogue, and whether that or the bundle's table is newer."""
+
+    @abc.abstractmethod
+    def ForgetLiveItems(
+        self,
+        request: protos.recsys.v1.recommender_pb2.ForgetLiveItemsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[protos.recsys.v1.recommender_pb2.ForgetLiveItemsResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.ForgetLiveItemsResponse]]:
+        """Remove live records and their pictures, so that every replica serves these items as its bundle
+        has them; durable, and in effect in this replica, once answered.
+        """
 
 def add_RecommenderServicer_to_server(servicer: RecommenderServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -93,6 +93,8 @@ def test_every_method_of_the_protocol_can_be_called(call: Callable[..., Any], sh
     assert call("add_items", [item], {"trumpet": photo}).added == 1
     assert call("get_items", ["trumpet"]).items == (item,)
     assert call("delete_items", ["trumpet"]).deleted == 1
+    assert [one.item_id for one in call("list_live_items").items] == ["trumpet"]
+    assert call("forget_live_items", ["trumpet"]).forgotten == 1
 
 
 def test_an_answer_is_a_plain_value(call: Callable[..., Any]) -> None:
@@ -128,6 +130,12 @@ def test_a_time_without_a_zone_is_refused(call: Callable[..., Any]) -> None:
         call("record_events", [Event("ann", "red-mug", "view", naive)])
     with pytest.raises(ValueError, match="created_at must have a time zone"):
         call("add_items", [Item("new", created_at=naive)])
+
+
+@pytest.mark.parametrize("which", ["trumpet", "", "ALL"])
+def test_a_text_that_names_no_live_items_is_refused(call: Callable[..., Any], which: str) -> None:
+    with pytest.raises(ValueError, match="list of item ids, 'superseded' or 'all', got "):
+        call("forget_live_items", which)
 
 
 def test_a_picture_of_no_item_is_refused(call: Callable[..., Any]) -> None:

@@ -10,7 +10,7 @@ from typing import cast
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from recsys.bundle import Contents, RankingPart, write_bundle
-from recsys.catalogue.embedder import is_readable
+from recsys.catalogue.embedder import picture_fault
 from recsys.catalogue.store import category_codes
 from recsys.config import TrainConfig
 from recsys.data import dataset as datasets
@@ -195,7 +195,7 @@ def load_tables(
         datasets.choose_tables(config.data, tables),
         now=datetime.now(UTC),
         strict=strict,
-        check_image=is_readable,
+        check_image=picture_fault,
         progress=progress,
     )
 
@@ -205,7 +205,7 @@ def check_tables(config: TrainConfig, *, progress: Progress | None = None) -> Da
     return datasets.check_tables(
         datasets.choose_tables(config.data, None),
         now=datetime.now(UTC),
-        check_image=is_readable,
+        check_image=picture_fault,
         progress=progress,
     )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys.bulk.parts import Parts
 from recsys.bundle import Bundle
-from recsys.catalogue.embedder import ItemEmbedder, Modalities, is_readable, item_texts
+from recsys.catalogue.embedder import ItemEmbedder, Modalities, item_texts, picture_fault
 from recsys.data.files import whole_file
 from recsys.data.loading import check_items
 from recsys.data.pictures import CheckImage
@@ -93,14 +93,16 @@ def _read(job: Job, embedder: ItemEmbedder, part: int) -> tuple[Loaded, Modaliti
     except InvalidImageError:
         # Only now is every picture of the part decoded to find the bad ones: doing so first would
         # decode each picture of each table twice.
-        return read(is_readable)
+        return read(picture_fault)
 
 
 def _failures(loaded: Loaded, usable: NDArray[np.bool_], *, first_row: int) -> pl.DataFrame:
     """Return a part's failures by the row of the table, with the items that have no modality."""
     failures = loaded.report.failures
     empty = loaded.frame.filter(~usable).with_columns(
-        rule=pl.lit("embeddable"), got=pl.lit(None, dtype=pl.String)
+        pl.lit(None, dtype=pl.String).alias("got"),
+        pl.lit(None, dtype=pl.String).alias("reason"),
+        rule=pl.lit("embeddable"),
     )
     failures = pl.concat([failures, empty.select(failures.columns)])
     return failures.sort(ROW, maintain_order=True).with_columns(pl.col(ROW) + first_row)

@@ -10,7 +10,7 @@ import polars as pl
 from recsys.answers import Identification
 from recsys.data.files import whole_file
 from recsys.data.loading import default_images_root, scan_table
-from recsys.data.pictures import broken_pictures
+from recsys.data.pictures import check_pictures
 from recsys.data.tables import find_files, reading, scan_file
 from recsys.errors import DataError, InvalidArgumentError
 from recsys.identifier import ProductIdentifier
@@ -138,19 +138,20 @@ def learn(
     table = read_labels(labelled)
     labels = table.drop_nulls("item_id").unique(maintain_order=True)
     root = images_root if images_root is not None else photos.parent
+    names = labels["image"].unique(maintain_order=True)
+    checked = check_pictures(names, root, check_image=None, progress=None)
     problems = [
         *_unknown_items(labels, item_ids),
         *_repeated(labels),
         *(
-            f"image {name!r} breaks the rule {rule} in {root}"
-            for name, rule in broken_pictures(
-                labels["image"].unique(maintain_order=True), root, check_image=None, progress=None
-            ).items()
+            f"image {name!r} breaks the rule {rule} in {root}" + (f"; {reason}" if reason else "")
+            for name, (rule, reason) in checked.broken.items()
         ),
     ]
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems[:20])
         raise DataError(f"table {labelled} has {len(problems)} problem(s):\n{listed}")
+    labels = labels.with_columns(pl.col("image").replace(checked.renamed))
     there = _stored(photos)
     merged = there.join(labels.rename({"item_id": "label"}), on="image", how="left")
     changed = merged.filter(pl.col("label") != pl.col("item_id").fill_null(""))

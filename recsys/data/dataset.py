@@ -116,7 +116,7 @@ def load_dataset(
         tables: Files or DataFrames.
         now: Current time, with a zone; later events are quarantined.
         strict: Whether to raise if any row is bad.
-        check_image: Function that says whether a file can be decoded. None checks that it exists.
+        check_image: Function that says why a file cannot be decoded. None checks that it exists.
         progress: Function called after each picture that was checked.
 
     Raises:

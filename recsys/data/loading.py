@@ -10,7 +10,7 @@ import polars as pl
 
 from recsys.data.coercion import coerce
 from recsys.data.frames import Frame, to_polars
-from recsys.data.pictures import CheckImage, PictureRule, broken_pictures
+from recsys.data.pictures import CheckedPictures, CheckImage, check_pictures, failures_with
 from recsys.data.progress import Progress
 from recsys.data.quarantine import ROW, Loaded, validate
 from recsys.data.tables import Source, find_files, scan_file
@@ -54,7 +54,7 @@ def load_items(
     Args:
         source: A path, a glob, a list of them, or a DataFrame.
         images_root: Folder that picture paths are relative to; None if no picture can be found.
-        check_image: Function that says whether a file can be decoded. None checks that it exists.
+        check_image: Function that says why a file cannot be decoded. None checks that it exists.
         progress: Function called after each picture that was checked.
 
     Raises:
@@ -90,10 +90,10 @@ def check_items(
     """
     rules = {"item_id_is_unique": is_first_of_its_id(pl.col("item_id")), **rules}
     loaded = validate(table, ItemSchema, table="items", rules=rules)
-    broken = _broken(loaded, images_root, check_image, progress)
-    report = replace(loaded.report, failures=_with_pictures(loaded, broken))
-    image = pl.when(~pl.col("image").is_in(list(broken))).then("image")
-    return Loaded(loaded.frame.with_columns(image=image), report)
+    checked = _check_pictures(loaded, images_root, check_image, progress)
+    report = replace(loaded.report, failures=failures_with(loaded, checked.broken))
+    image = pl.when(~pl.col("image").is_in(list(checked.broken))).then("image")
+    return Loaded(loaded.frame.with_columns(image=image.replace(checked.renamed)), report)
 
 
 def default_images_root(source: Source) -> Path:
@@ -140,7 +140,7 @@ def load_photos(
         source: A path, a glob, a list of them, or a DataFrame.
         item_ids: Ids of the valid items; photos of other items are quarantined.
         images_root: Folder that picture paths are relative to; None if no picture can be found.
-        check_image: Function that says whether a file can be decoded. None checks that it exists.
+        check_image: Function that says why a file cannot be decoded. None checks that it exists.
         progress: Function called after each picture that was checked.
 
     Raises:
@@ -152,25 +152,15 @@ def load_photos(
     loaded = validate(
         _scan(source, PhotoSchema, "photos"), PhotoSchema, table="photos", rules=rules
     )
-    broken = _broken(loaded, images_root, check_image, progress)
-    photos = loaded.frame.filter(~pl.col("image").is_in(list(broken))).drop(ROW)
-    failures = _with_pictures(loaded, broken)
+    checked = _check_pictures(loaded, images_root, check_image, progress)
+    photos = loaded.frame.filter(~pl.col("image").is_in(list(checked.broken))).drop(ROW)
+    photos = photos.with_columns(pl.col("image").replace(checked.renamed))
+    failures = failures_with(loaded, checked.broken)
     return Loaded(photos, replace(loaded.report, n_valid=len(photos), failures=failures))
 
 
-def _broken(
+def _check_pictures(
     loaded: Loaded, root: Path | None, check_image: CheckImage | None, progress: Progress | None
-) -> dict[str, PictureRule]:
+) -> CheckedPictures:
     names = loaded.frame["image"].drop_nulls().unique(maintain_order=True)
-    return broken_pictures(names, root, check_image=check_image, progress=progress)
-
-
-def _with_pictures(loaded: Loaded, broken: Mapping[str, PictureRule]) -> pl.DataFrame:
-    """Return the failures of a table and those of its pictures, in row order."""
-    rules = pl.DataFrame(
-        {"image": list(broken), "rule": list(broken.values())},
-        schema={"image": pl.String, "rule": pl.String},
-    )
-    rows = loaded.frame.join(rules, on="image").with_columns(got="image")
-    failures = loaded.report.failures
-    return pl.concat([failures, rows.select(failures.columns)]).sort(ROW, maintain_order=True)
+    return check_pictures(names, root, check_image=check_image, progress=progress)

@@ -1,20 +1,38 @@
 """Check that picture paths name readable pictures inside the images root."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PureWindowsPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import polars as pl
+
+from recsys.data.nearest_files import NearestFiles, same_path
 from recsys.data.progress import Progress
+from recsys.data.quarantine import ROW, Loaded
 from recsys.errors import DataError
 
-CheckImage = Callable[[Path], bool]
+CheckImage = Callable[[Path], str | None]  # says why a file cannot be decoded, None if it can
 PictureRule = Literal["image|inside_root", "image|exists", "image|decodes"]
 
 
-def broken_rule(name: str, root: Path, check_image: CheckImage | None) -> PictureRule | None:
-    """Return the rule that a picture path breaks, None if it breaks no rule.
+class Broken(NamedTuple):
+    """What is wrong with a picture of a table."""
+
+    rule: PictureRule
+    reason: str | None  # why it cannot be decoded, or which file was probably meant
+
+
+class CheckedPictures(NamedTuple):
+    """The outcome of checking the pictures of a table."""
+
+    broken: dict[str, Broken]
+    renamed: dict[str, str]  # names whose file is written in another form of Unicode
+
+
+def broken_rule(name: str, root: Path) -> PictureRule | None:
+    """Return the rule that a path breaks, None if it names a file inside the root.
 
     Absolute paths and paths with ``..`` are refused on every system, also with the slashes of
     Windows. Paths that leave the root through a symbolic link are refused as well.
@@ -22,7 +40,6 @@ def broken_rule(name: str, root: Path, check_image: CheckImage | None) -> Pictur
     Args:
         name: Path relative to ``root``, as the table has it.
         root: Images root, with links resolved.
-        check_image: Function that says whether a file can be decoded. None checks that it exists.
     """
     pure = PureWindowsPath(name)  # understands both kinds of slash
     if "\0" in name or pure.root or pure.is_absolute() or ".." in pure.parts:
@@ -31,43 +48,70 @@ def broken_rule(name: str, root: Path, check_image: CheckImage | None) -> Pictur
     path = Path(os.path.realpath(root / name))
     if not path.is_relative_to(root):
         return "image|inside_root"
-    if not os.path.isfile(path):
-        return "image|exists"
-    if check_image is not None and not check_image(path):
-        return "image|decodes"
-    return None
+    return None if os.path.isfile(path) else "image|exists"
 
 
-def broken_pictures(
+def check_pictures(
     names: Iterable[str],
     root: Path | None,
     *,
     check_image: CheckImage | None,
     progress: Progress | None,
-) -> dict[str, PictureRule]:
-    """Return the rule that each bad picture breaks; good pictures are left out.
+) -> CheckedPictures:
+    """Return what is wrong with each bad picture; good pictures are left out.
+
+    A name in another form of Unicode than its file (NFC, NFD) is the file's. For any other wrong
+    name, the reason has the nearest file.
 
     Args:
         names: Distinct paths relative to ``root``.
         root: Images root; None if no picture can be found.
-        check_image: Function that says whether a file can be decoded, called from several threads.
+        check_image: Function that says why a file cannot be decoded, called from several threads.
+            None checks that the files exist.
         progress: Function called after each picture.
 
     Raises:
         DataError: If a picture is named and ``root`` is not a folder.
     """
     names = list(names)
+    checked = CheckedPictures({}, {})
     if not names:
-        return {}
+        return checked
     if root is None or not root.is_dir():
         raise DataError(f"images_root must be the folder of {names[0]!r}, got {root}")
     resolved = root.resolve()
-    broken: dict[str, PictureRule] = {}
+    files = NearestFiles(resolved)
+
+    def check(name: str) -> tuple[str, Broken | None]:
+        rule = broken_rule(name, resolved)
+        nearest = files.find(name) if rule is not None else None
+        if rule == "image|exists" and nearest and same_path(os.path.normpath(name), nearest):
+            name, rule = nearest, None
+        if rule is not None:
+            return name, Broken(rule, nearest and f"did you mean {nearest!r}?")
+        reason = check_image(resolved / name) if check_image is not None else None
+        return name, Broken("image|decodes", reason) if reason is not None else None
+
     with ThreadPoolExecutor() as pool:  # decoding releases the GIL
-        rules = pool.map(lambda name: broken_rule(name, resolved, check_image), names)
-        for done, (name, rule) in enumerate(zip(names, rules, strict=True), start=1):
-            if rule is not None:
-                broken[name] = rule
+        results = pool.map(check, names)
+        for done, (name, (file, broken)) in enumerate(zip(names, results, strict=True), start=1):
+            if broken is not None:
+                checked.broken[name] = broken
+            elif file != name:
+                checked.renamed[name] = file
             if progress is not None:
                 progress("pictures", done, len(names))
-    return broken
+    return checked
+
+
+def failures_with(loaded: Loaded, broken: Mapping[str, Broken]) -> pl.DataFrame:
+    """Return the failures of a table and those of its pictures, in row order."""
+    columns = {
+        "image": list(broken),
+        "rule": [one.rule for one in broken.values()],
+        "reason": [one.reason for one in broken.values()],
+    }
+    pictures = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+    rows = loaded.frame.join(pictures, on="image").with_columns(got="image")
+    failures = loaded.report.failures
+    return pl.concat([failures, rows.select(failures.columns)]).sort(ROW, maintain_order=True)

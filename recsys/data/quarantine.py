@@ -72,8 +72,9 @@ class TableReport:
         n_rows: Number of rows in the table.
         n_valid: Number of rows that are used.
         failures: One row per broken rule of each bad row: ``rule``, ``row`` (from 1), ``got`` (the
-            bad cell as text), then the canonical columns. An item whose only fault is its picture
-            is listed here, and used without the picture.
+            bad cell as text), ``reason`` (what is wrong with a picture, null for other rules), then
+            the canonical columns. An item whose only fault is its picture is listed here, and used
+            without the picture.
     """
 
     table: str
@@ -87,11 +88,19 @@ class TableReport:
         return dict(counts.iter_rows())
 
     def lines(self) -> list[str]:
-        """Return the counts as sentences."""
+        """Return the counts as sentences, each with the first reason where a rule has reasons."""
         return [
-            f"{self.table}: {count} of {self.n_rows} rows: {explain(rule)}"
+            f"{self.table}: {count} of {self.n_rows} rows: {explain(rule)}" + self._example(rule)
             for rule, count in self.counts().items()
         ]
+
+    def _example(self, rule: str) -> str:
+        """Return a bad cell and what is wrong with it, and how many rows have such a reason."""
+        rows = self.failures.filter(rule=rule).drop_nulls("reason")
+        if rows.is_empty():
+            return ""
+        got, reason = rows.select("got", "reason").row(0)
+        return f"; {len(rows)} like {got!r}: {reason}"
 
 
 @dataclass(frozen=True)
@@ -209,4 +218,5 @@ def _failures_of(rows: pl.DataFrame, rule: str, columns: list[str]) -> pl.DataFr
     got = pl.col(refused(column))
     if not rows.schema[column].is_nested():
         got = got.fill_null(pl.col(column).cast(pl.String))
-    return rows.select(pl.lit(rule).alias("rule"), ROW, got.alias("got"), *columns)
+    reason = pl.lit(None, pl.String).alias("reason")
+    return rows.select(pl.lit(rule).alias("rule"), ROW, got.alias("got"), reason, *columns)

@@ -10,17 +10,18 @@ import dataframely as dy
 import polars as pl
 
 from recsys.bundle import Bundle
-from recsys.catalogue.embedder import is_readable
+from recsys.catalogue.embedder import picture_fault
 from recsys.curation.annotation.pictures import annotate
 from recsys.data.files import make_folder, whole_file
 from recsys.data.loading import default_images_root, scan_table
-from recsys.data.pictures import PictureRule, broken_pictures
+from recsys.data.pictures import Broken, check_pictures, failures_with
 from recsys.data.progress import Progress
-from recsys.data.quarantine import ROW, Loaded, TableReport, validate
+from recsys.data.quarantine import ROW, TableReport, validate
 from recsys.data.tables import Source
 from recsys.errors import DataError, InvalidArgumentError, InvalidImageError
 
 ROWS_PER_PART = 1_024  # the unit that is read again if one of its pictures is damaged
+_FILE = "file"  # column with the path of the picture as it is on disk
 
 
 class PictureSchema(dy.Schema):
@@ -89,8 +90,10 @@ def annotate_table(
         raise InvalidArgumentError(f"out must end in .parquet, got {out.name!r}")
     root = options.images_root or default_images_root(table)
     loaded = validate(scan_table(table, PictureSchema), PictureSchema, table="pictures", rules={})
-    broken = broken_pictures(set(loaded.frame["image"]), root, check_image=None, progress=None)
+    checked = check_pictures(set(loaded.frame["image"]), root, check_image=None, progress=None)
+    broken = checked.broken
     rows = loaded.frame.filter(~pl.col("image").is_in(list(broken)))
+    rows = rows.with_columns(pl.col("image").replace(checked.renamed).alias(_FILE))
     describe = partial(
         annotate,
         bundle,
@@ -107,7 +110,9 @@ def annotate_table(
             broken |= torn
             if progress is not None:
                 progress("pictures", start + len(part), len(rows))
-        report = _report(loaded, broken)
+        failures = failures_with(loaded, broken)
+        n_valid = len(loaded.frame.filter(~pl.col("image").is_in(list(broken))))
+        report = replace(loaded.report, n_valid=n_valid, failures=failures)
         _join(Path(folder), out, report)
     return report
 
@@ -132,28 +137,15 @@ def _join(parts: Path, out: Path, report: TableReport) -> None:
 
 def _annotate_part(
     rows: pl.DataFrame, root: Path, describe: Callable[[list[Path]], pl.DataFrame]
-) -> tuple[pl.DataFrame, dict[str, PictureRule]]:
-    """Return the annotations of the rows, and the rule that each damaged picture breaks."""
-    broken: dict[str, PictureRule] = {}
+) -> tuple[pl.DataFrame, dict[str, Broken]]:
+    """Return the annotations of the rows, and what is wrong with each damaged picture."""
+    broken: dict[str, Broken] = {}
     try:
-        described = describe([root / image for image in rows["image"]])
+        described = describe([root / file for file in rows[_FILE]])
     except InvalidImageError:
         # Damage is rare, so pictures are decoded a second time only after one has failed.
         names = set(rows["image"])
-        broken = broken_pictures(names, root, check_image=is_readable, progress=None)
+        broken = check_pictures(names, root, check_image=picture_fault, progress=None).broken
         rows = rows.filter(~pl.col("image").is_in(list(broken)))
-        described = describe([root / image for image in rows["image"]])
-    return rows.drop(ROW).hstack(described), broken
-
-
-def _report(loaded: Loaded, broken: Mapping[str, PictureRule]) -> TableReport:
-    """Return the report of a table, with the rows of broken pictures as failures."""
-    failures = loaded.report.failures
-    rules = pl.DataFrame(
-        {"image": list(broken), "rule": list(broken.values())},
-        schema={"image": pl.String, "rule": pl.String},
-    )
-    bad = loaded.frame.join(rules, on="image").with_columns(got="image")
-    failures = pl.concat([failures, bad.select(failures.columns)]).sort(ROW, maintain_order=True)
-    n_valid = loaded.report.n_valid - len(bad)
-    return replace(loaded.report, n_valid=n_valid, failures=failures)
+        described = describe([root / file for file in rows[_FILE]])
+    return rows.drop(ROW, _FILE).hstack(described), broken

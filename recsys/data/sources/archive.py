@@ -36,7 +36,7 @@ class Original:
         Raises:
             DataError: If the name leads out of the folder.
         """
-        rule = broken_rule(name, self.folder.resolve(), None)
+        rule = broken_rule(name, self.folder.resolve())
         if rule == "image|inside_root":
             raise DataError(f"files of {self.folder} must lie inside it, its lists name {name!r}")
         return self.folder / name if rule is None else None

@@ -1,3 +1,4 @@
+import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,15 +61,44 @@ def test_a_picture_that_two_items_share_is_checked_once_and_reported_for_both(
     table = write(tmp_path / "items.csv", "item_id,image", "a,x.jpg", "b,x.jpg")
     checked: list[Path] = []
 
-    def check_image(path: Path) -> bool:
+    def check_image(path: Path) -> str:
         checked.append(path)
-        return False
+        return "it is a page"
 
     items, report = load_items(table, images_root=tmp_path, check_image=check_image)
 
     assert len(checked) == 1
     assert items["image"].to_list() == [None, None]
     assert report.counts() == {"image|decodes": 2}
+    assert report.failures["reason"].to_list() == ["it is a page"] * 2
+    assert report.lines() == [
+        "items: 2 of 2 rows: image must be a picture that can be decoded; "
+        "2 like 'x.jpg': it is a page"
+    ]
+
+
+def test_the_report_says_how_many_rows_another_spelling_would_mend(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"")
+    table = write(tmp_path / "items.csv", "item_id,image", "a,x.JPG", "b,no.jpg", "c,x.jpg?v=2")
+
+    report = load_items(table, images_root=tmp_path).report
+
+    assert report.lines() == [
+        "items: 3 of 3 rows: image must be an existing file; 2 like 'x.JPG': did you mean 'x.jpg'?"
+    ]
+
+
+def test_pictures_in_another_form_of_unicode_are_loaded_as_their_files(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café.jpg") for form in ("NFC", "NFD"))
+    (tmp_path / decomposed).write_bytes(b"")
+    items = write(tmp_path / "items.csv", "item_id,image", f"a,{composed}", "b,")
+    photos = write(tmp_path / "photos.csv", "image,item_id", f"{composed},a")
+
+    frame, report = load_items(items, images_root=tmp_path)
+    assert frame["image"].to_list() == [decomposed, None]
+    assert report.counts() == {}
+    loaded = load_photos(photos, frame["item_id"], images_root=tmp_path)
+    assert loaded.frame["image"].to_list() == [decomposed]
 
 
 def test_bad_rows_and_bad_pictures_are_reported_in_row_order(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from recsys.data.pictures import broken_pictures, broken_rule
+from recsys.data.pictures import Broken, broken_rule, check_pictures
 from recsys.errors import DataError
 
 
@@ -18,7 +19,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["a.jpg", "shoes/b.jpg", "./shoes//b.jpg"])
 def test_a_file_below_the_root_is_good(root: Path, name: str) -> None:
-    assert broken_rule(name, root, None) is None
+    assert broken_rule(name, root) is None
 
 
 @pytest.mark.parametrize(
@@ -36,11 +37,11 @@ def test_a_file_below_the_root_is_good(root: Path, name: str) -> None:
     ],
 )
 def test_a_path_that_could_leave_the_root_is_refused_on_every_system(root: Path, name: str) -> None:
-    assert broken_rule(name, root, None) == "image|inside_root"
+    assert broken_rule(name, root) == "image|inside_root"
 
 
 def test_an_absolute_path_into_the_root_is_refused_too(root: Path) -> None:
-    assert broken_rule(str(root / "a.jpg"), root, None) == "image|inside_root"
+    assert broken_rule(str(root / "a.jpg"), root) == "image|inside_root"
 
 
 def test_a_link_out_of_the_root_is_refused_and_one_inside_is_good(root: Path) -> None:
@@ -48,15 +49,16 @@ def test_a_link_out_of_the_root_is_refused_and_one_inside_is_good(root: Path) ->
     (root / "outside").symlink_to(root.parent)
     (root / "in.jpg").symlink_to(root / "a.jpg")
 
-    assert broken_rule("out.jpg", root, None) == "image|inside_root"
-    assert broken_rule("outside/secret.jpg", root, None) == "image|inside_root"
-    assert broken_rule("in.jpg", root, None) is None
+    assert broken_rule("out.jpg", root) == "image|inside_root"
+    assert broken_rule("outside/secret.jpg", root) == "image|inside_root"
+    assert broken_rule("in.jpg", root) is None
 
 
 def test_a_root_that_is_a_link_is_fine(root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
 
-    assert not broken_pictures(["a.jpg"], tmp_path / "link", check_image=None, progress=None)
+    checked = check_pictures(["a.jpg"], tmp_path / "link", check_image=None, progress=None)
+    assert checked == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -66,23 +68,23 @@ def test_a_root_that_is_a_link_is_fine(root: Path, tmp_path: Path) -> None:
 def test_a_path_without_a_file_is_missing(root: Path, name: str) -> None:
     (root / "loop.jpg").symlink_to(root / "loop.jpg")
 
-    assert broken_rule(name, root, None) == "image|exists"
+    assert broken_rule(name, root) == "image|exists"
 
 
 def test_the_callers_check_decides_what_can_be_decoded(root: Path) -> None:
     seen: list[Path] = []
 
-    def check_image(path: Path) -> bool:
+    def check_image(path: Path) -> str | None:
         seen.append(path)
-        return path.name == "a.jpg"
+        return None if path.name == "a.jpg" else "it is a page"
 
     names = ["a.jpg", "shoes/b.jpg", "none.jpg", "../secret.jpg"]
-    broken = broken_pictures(names, root, check_image=check_image, progress=None)
+    broken = check_pictures(names, root, check_image=check_image, progress=None).broken
 
     assert broken == {
-        "shoes/b.jpg": "image|decodes",
-        "none.jpg": "image|exists",
-        "../secret.jpg": "image|inside_root",
+        "shoes/b.jpg": Broken("image|decodes", "it is a page"),
+        "none.jpg": Broken("image|exists", None),
+        "../secret.jpg": Broken("image|inside_root", None),
     }
     assert sorted(seen) == [root / "a.jpg", root / "shoes" / "b.jpg"]  # nothing outside was opened
 
@@ -90,7 +92,7 @@ def test_the_callers_check_decides_what_can_be_decoded(root: Path) -> None:
 def test_progress_counts_every_picture(root: Path) -> None:
     calls: list[tuple[str, int, int]] = []
 
-    broken_pictures(
+    check_pictures(
         ["a.jpg", "b.jpg"],
         root,
         check_image=None,
@@ -102,6 +104,37 @@ def test_progress_counts_every_picture(root: Path) -> None:
 
 def test_a_root_that_is_no_folder_is_an_error_only_if_a_picture_is_named(root: Path) -> None:
     with pytest.raises(DataError, match=r"images_root must be the folder of 'a.jpg', got .*typo"):
-        broken_pictures(["a.jpg"], root / "typo", check_image=None, progress=None)
+        check_pictures(["a.jpg"], root / "typo", check_image=None, progress=None)
 
-    assert broken_pictures([], root / "typo", check_image=None, progress=None) == {}
+    checked = check_pictures([], root / "typo", check_image=None, progress=None)
+    assert checked == ({}, {})
+
+
+def test_the_nearest_file_of_a_wrong_path_is_named(root: Path) -> None:
+    names = ["A.JPG", "https://cdn.example.com/shoes/b.jpg?v=2", "/a.jpg", "..\\a.jpg", "c.jpg"]
+
+    broken = check_pictures(names, root, check_image=None, progress=None).broken
+
+    assert {name: one.reason for name, one in broken.items()} == {
+        "A.JPG": "did you mean 'a.jpg'?",
+        "https://cdn.example.com/shoes/b.jpg?v=2": "did you mean 'shoes/b.jpg'?",
+        "/a.jpg": "did you mean 'a.jpg'?",
+        "..\\a.jpg": "did you mean 'a.jpg'?",
+        "c.jpg": None,
+    }
+
+
+def test_a_name_in_another_form_of_unicode_is_its_files(root: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café.jpg") for form in ("NFC", "NFD"))
+    (root / decomposed).write_bytes(b"picture")
+    seen: list[Path] = []
+
+    checked = check_pictures(
+        [composed, f"./{composed}"], root, check_image=lambda path: seen.append(path), progress=None
+    )
+
+    assert checked == ({}, {composed: decomposed, f"./{composed}": decomposed})
+    assert seen == [root / decomposed] * 2
+    (root / composed).write_bytes(b"another picture")
+    again = check_pictures([composed, decomposed], root, check_image=None, progress=None)
+    assert again == ({}, {}), "each is a file of its own"

@@ -36,7 +36,7 @@ def test_each_bad_row_is_kept_once_per_rule_with_its_number_and_its_cell() -> No
         (5, "available|unreadable", "perhaps"),
         (6, "price|max", "NaN"),
     ]
-    assert report.failures.columns == ["rule", "row", "got", *ItemSchema.column_names()]
+    assert report.failures.columns == ["rule", "row", "got", "reason", *ItemSchema.column_names()]
 
 
 def test_a_table_without_bad_rows_has_an_empty_report_of_the_same_columns() -> None:

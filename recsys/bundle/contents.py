@@ -15,8 +15,7 @@ from torch import nn
 
 import text.checkpoint
 import vision.checkpoint
-from recsys.bundle.sealing import latest, sealed_folder
-from recsys.data.files import whole_file
+from recsys.bundle.sealing import seal
 from recsys.identification.stored import IdentificationPart, describe
 from recsys.models.fusion import ItemFusion
 from recsys.models.ranker import Ranker
@@ -79,23 +78,24 @@ class Contents:
 
 def write_bundle(contents: Contents, root: Path) -> Path:
     """Write and seal a bundle under ``root`` and return its folder, named by its version."""
-    with sealed_folder(root) as folder:
-        contents.items.write_parquet(folder / "items.parquet")
-        np.save(folder / "item_embeddings.npy", contents.item_embeddings)
-        _save_module(contents.fusion, folder / "fusion.safetensors")
-        if contents.vision is not None:
-            vision.checkpoint.save(contents.vision, folder / "vision")
-        if contents.text is not None:
-            text.checkpoint.save(contents.text, folder / "text")
-        if contents.ranking is not None:
-            _save_ranking(contents.ranking, folder)
-        if contents.identification is not None:
-            gallery = contents.identification.gallery
-            tensors = {name: value.contiguous() for name, value in vars(gallery).items()}
-            save_tensors(tensors, folder / "gallery.safetensors")
-        with whole_file(folder / "bundle.json") as path:
-            path.write_text(json.dumps(_describe(contents), indent=1))
-    return latest(root)
+    return seal(root, lambda folder: _write(contents, folder))
+
+
+def _write(contents: Contents, folder: Path) -> None:
+    contents.items.write_parquet(folder / "items.parquet")
+    np.save(folder / "item_embeddings.npy", contents.item_embeddings)
+    _save_module(contents.fusion, folder / "fusion.safetensors")
+    if contents.vision is not None:
+        vision.checkpoint.save(contents.vision, folder / "vision")
+    if contents.text is not None:
+        text.checkpoint.save(contents.text, folder / "text")
+    if contents.ranking is not None:
+        _save_ranking(contents.ranking, folder)
+    if contents.identification is not None:
+        gallery = contents.identification.gallery
+        tensors = {name: value.contiguous() for name, value in vars(gallery).items()}
+        save_tensors(tensors, folder / "gallery.safetensors")
+    (folder / "bundle.json").write_text(json.dumps(_describe(contents), indent=1))
 
 
 def _describe(contents: Contents) -> dict[str, Any]:

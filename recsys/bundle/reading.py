@@ -15,7 +15,8 @@ from torch import nn
 
 import text.checkpoint
 import vision.checkpoint
-from recsys.bundle.sealing import latest, verify
+from recsys.bundle.finding import LATEST, find_bundle
+from recsys.bundle.manifest import verify
 from recsys.catalogue.embedder import ItemEmbedder
 from recsys.data.interactions import Interactions, build_interactions
 from recsys.errors import BundleError, MissingPartError
@@ -39,16 +40,20 @@ class Bundle:
         path: The bundle's folder, or a folder of bundles, of which the latest is taken.
 
     Raises:
-        BundleError: If the folder does not hold a bundle, or any byte of it differs from its
-            manifest.
+        BundleError: If the folder does not hold a bundle or cannot be read, or any byte of it
+            differs from its manifest.
     """
 
     def __init__(self, path: str | Path) -> None:
-        path = Path(path)
-        if not path.is_dir():
-            raise BundleError(f"bundle must be a folder, got {path}; train one with `recsys train`")
-        self.path = path.resolve() if (path / "manifest.json").exists() else latest(path)
-        self.version = verify(self.path)
+        try:
+            self.path = find_bundle(Path(path))
+            self.version = verify(self.path, copied_as=LATEST)
+        except OSError as error:
+            place = error.filename or path
+            raise BundleError(
+                f"bundle {path} cannot be read: {place}: {error.strerror or error}; give access "
+                "to it, or copy it again"
+            ) from error
         self._description: dict[str, Any] = json.loads((self.path / "bundle.json").read_text())
         self.target_kinds: tuple[str, ...] = tuple(self._description["target_kinds"])
         self.split_us: int | None = self._description["split_us"]

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from recsys.bundle import Bundle
-from recsys.bundle.sealing import MANIFEST, latest, sealed_folder
+from recsys.bundle.manifest import MANIFEST
+from recsys.bundle.sealing import seal
 from recsys.config import TrainConfig
 from recsys.errors import BundleError, MissingPartError
 from recsys.pipeline import Run
@@ -21,6 +23,14 @@ def copy_of(bundle: Path, folder: Path) -> Path:
 
 def test_a_folder_of_bundles_opens_the_latest(tiny_bundle: Path) -> None:
     assert Bundle(tiny_bundle.parent / "latest").version == Bundle(tiny_bundle.parent).version
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_bundle_that_may_not_be_read_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    weights = copy_of(tiny_bundle, tmp_path) / "ranker.safetensors"
+    weights.chmod(0)
+    with pytest.raises(BundleError, match=f"{weights}: Permission denied; give access"):
+        Bundle(weights.parent)
 
 
 def test_a_bundle_holds_no_pickle(tiny_bundle: Path) -> None:
@@ -79,13 +89,15 @@ def test_the_description_is_plain_json(tiny_bundle: Path) -> None:
 
 def rewritten(bundle: Path, root: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """Return a copy of a bundle whose description is changed, sealed again."""
-    with sealed_folder(root) as folder:
+
+    def fill(folder: Path) -> None:
         shutil.copytree(bundle, folder, dirs_exist_ok=True)
         (folder / MANIFEST).unlink()
         description = json.loads((folder / "bundle.json").read_text())
         change(description)
         (folder / "bundle.json").write_text(json.dumps(description, indent=1))
-    return latest(root)
+
+    return seal(root, fill)
 
 
 def test_a_bundle_of_an_earlier_release_holds_whole_configurations_and_loads(

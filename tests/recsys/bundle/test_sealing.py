@@ -3,15 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from recsys.bundle.sealing import MANIFEST, latest, sealed_folder, verify
+from recsys.bundle.finding import find_bundle
+from recsys.bundle.manifest import MANIFEST, verify
+from recsys.bundle.sealing import seal as seal_folder
 from recsys.errors import BundleError, FileAccessError
 
 
 def seal(root: Path, text: str = "weights") -> Path:
-    with sealed_folder(root) as folder:
+    def fill(folder: Path) -> None:
         (folder / "part").mkdir()
         (folder / "part" / "file.txt").write_text(text)
-    return latest(root)
+
+    return seal_folder(root, fill)
 
 
 def test_the_version_is_a_function_of_the_content_alone(tmp_path: Path) -> None:
@@ -23,29 +26,41 @@ def test_the_version_is_a_function_of_the_content_alone(tmp_path: Path) -> None:
 def test_sealing_the_same_content_again_changes_nothing(tmp_path: Path) -> None:
     assert seal(tmp_path) == seal(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [latest(tmp_path).name, "latest"]
+        [find_bundle(tmp_path).name, "latest"]
     )
 
 
 def test_a_failure_while_filling_leaves_nothing_behind(tmp_path: Path) -> None:
-    def fill_and_fail() -> None:
-        with sealed_folder(tmp_path) as folder:
-            (folder / "half.bin").write_bytes(b"half")
-            raise RuntimeError("disk full")
+    def fill_and_fail(folder: Path) -> None:
+        (folder / "half.bin").write_bytes(b"half")
+        raise RuntimeError("a defect")
 
-    with pytest.raises(RuntimeError, match="disk full"):
-        fill_and_fail()
+    with pytest.raises(RuntimeError, match="a defect"):
+        seal_folder(tmp_path, fill_and_fail)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_while_filling_is_an_error_about_the_folder_of_bundles(tmp_path: Path) -> None:
-    def fill_up() -> None:
-        with sealed_folder(tmp_path) as folder:
-            raise OSError(28, "No space left on device", str(folder / "weights"))
+    def fill_up(folder: Path) -> None:
+        raise OSError(28, "No space left on device", str(folder / "weights"))
 
     with pytest.raises(FileAccessError, match=r"cannot be written.*No space left"):
-        fill_up()
+        seal_folder(tmp_path, fill_up)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_may_seal_the_same_contents_at_once(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "file.txt").write_text("weights")
+
+    def fill_late(folder: Path) -> None:
+        fill(folder)
+        sealed.append(seal_folder(tmp_path, fill))
+
+    sealed: list[Path] = []
+    assert seal_folder(tmp_path, fill_late) == sealed[0]
+    assert verify(sealed[0]) == sealed[0].name
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([sealed[0].name, "latest"])
 
 
 def test_a_damaged_bundle_is_replaced_when_its_contents_are_sealed_again(tmp_path: Path) -> None:
@@ -55,17 +70,6 @@ def test_a_damaged_bundle_is_replaced_when_its_contents_are_sealed_again(tmp_pat
     assert seal(tmp_path) == bundle
     assert verify(bundle) == bundle.name
     assert (bundle / "part" / "file.txt").read_text() == "weights"
-
-
-def test_the_latest_bundle_is_the_one_sealed_last(tmp_path: Path) -> None:
-    seal(tmp_path, "old")
-    new = seal(tmp_path, "new")
-    assert latest(tmp_path) == new.resolve()
-
-
-def test_a_folder_without_bundles_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="recsys train"):
-        latest(tmp_path)
 
 
 def change(folder: Path) -> None:
@@ -95,7 +99,7 @@ def rewrite_manifest(folder: Path) -> None:
     ("tamper", "message"),
     [
         (change, "part/file.txt was changed in"),
-        (remove, "part/file.txt is missing"),
+        (remove, "part/file.txt is missing from"),
         (add, "part/extra.txt was added"),
         (link, "must hold plain files"),
         (rewrite_manifest, "must be named by its manifest's hash"),
@@ -108,10 +112,20 @@ def test_any_change_after_sealing_is_noticed(tmp_path: Path, tamper, message: st
         verify(folder)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [".DS_Store", "._file.txt", "part/Thumbs.db", "part/desktop.ini", "part_$folder$", ".nfs01"],
+)
+def test_what_systems_leave_in_a_folder_is_ignored(name: str, tmp_path: Path) -> None:
+    folder = seal(tmp_path)
+    (folder / name).write_bytes(b"foreign")
+    assert verify(folder) == folder.name
+
+
 def test_a_renamed_bundle_is_refused(tmp_path: Path) -> None:
     folder = seal(tmp_path)
     renamed = folder.rename(tmp_path / "mine")
-    with pytest.raises(BundleError, match="folder renamed"):
+    with pytest.raises(BundleError, match="rename the folder to it"):
         verify(renamed)
 
 

@@ -1,9 +1,9 @@
 """What callers send and receive, as plain values; shared with the client of the service."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, overload
+from typing import Literal, SupportsIndex, overload
 
 from recsys.errors import InvalidArgumentError
 
@@ -46,7 +46,7 @@ class Item:
         title: Name as the shop shows it.
         description: Longer text.
         image: Where the shop keeps the picture; stored and returned, never fetched.
-        category: Path, coarse to fine.
+        category: Path, coarse to fine, or its text form such as "Kitchen > Mugs".
         price: Price in the shop's currency, at least 0.
         attributes: Names and values, such as {"colour": "red"}.
         available: Whether it can be bought now.
@@ -57,11 +57,14 @@ class Item:
     title: str | None = None
     description: str | None = None
     image: str | None = None
-    category: tuple[str, ...] = ()
+    category: str | tuple[str, ...] = ()
     price: float | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     available: bool = True
     created_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "category", read_path(self.category))
 
 
 @dataclass(frozen=True)
@@ -178,5 +181,39 @@ def check_k(k: int) -> None:
     Raises:
         InvalidArgumentError: If it is out of range; the message has the bounds.
     """
-    if not 1 <= k <= MAX_K:
-        raise InvalidArgumentError(f"k must be between 1 and {MAX_K}, got {k}")
+    if not isinstance(k, SupportsIndex) or not 1 <= k <= MAX_K:
+        raise InvalidArgumentError(f"k must be between 1 and {MAX_K}, got {k!r}")
+
+
+def list_ids(name: str, ids: Iterable[str]) -> list[str]:
+    """Return ids as a list.
+
+    Args:
+        name: Name of the argument, for the message.
+        ids: Any iterable of ids.
+
+    Raises:
+        InvalidArgumentError: If ``ids`` is a single text, whose letters would be taken for ids, or
+            if one of them is not a text.
+    """
+    if isinstance(ids, str | bytes):
+        raise InvalidArgumentError(
+            f"{name} must be a list of ids, got the text {ids!r}; pass [{ids!r}]"
+        )
+    listed = list(ids)
+    for one in listed:
+        if not isinstance(one, str):
+            raise InvalidArgumentError(
+                f"{name} must be a list of ids (text), got one of type {type(one).__name__}"
+            )
+    return listed
+
+
+def read_path(category: str | Iterable[str]) -> tuple[str, ...]:
+    """Return a category path, coarse to fine, as tables are read.
+
+    Args:
+        category: Levels of the path, or its text form: "Kitchen" or "Kitchen > Mugs".
+    """
+    levels = category.split(">") if isinstance(category, str) else category
+    return tuple(level.strip() for level in levels if level.strip())

@@ -8,7 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.answers import Added, Group, Identification, Item, Result, Verdict, check_k
+from recsys.answers import (
+    Added,
+    Group,
+    Identification,
+    Item,
+    Result,
+    Verdict,
+    check_k,
+    list_ids,
+)
 from recsys.bundle import Bundle
 from recsys.catalogue.additions import Picture, read_items, read_pictures
 from recsys.catalogue.filters import Filters
@@ -150,7 +159,7 @@ class ProductIdentifier:
         Raises:
             UnknownItemError: If an item is not in the catalogue.
         """
-        rows = torch.from_numpy(self.recommender.catalogue.rows(item_ids))
+        rows = torch.from_numpy(self.recommender.catalogue.rows(list_ids("item_ids", item_ids)))
         self.gallery = self.gallery.with_pictures(rows, torch.from_numpy(pictures))
 
     def reset_pictures(self, item_ids: Sequence[str]) -> None:
@@ -161,7 +170,7 @@ class ProductIdentifier:
         """
         bundled = self.recommender.bundle.identification.gallery
         index_of = {row: index for index, row in enumerate(bundled.picture_rows.tolist())}
-        rows = self.recommender.catalogue.rows(item_ids)
+        rows = self.recommender.catalogue.rows(list_ids("item_ids", item_ids))
         pictures = bundled.pictures.new_zeros(len(rows), bundled.pictures.shape[1])
         for n, row in enumerate(rows.tolist()):
             if row in index_of:
@@ -180,6 +189,7 @@ class ProductIdentifier:
             InvalidImageError: If a photo is not a readable image; the message has its index.
             InvalidArgumentError: If the lengths disagree.
         """
+        item_ids = list_ids("item_ids", item_ids)
         if len(item_ids) != len(images):
             raise InvalidArgumentError(
                 f"images must have one entry per item_id ({len(item_ids)}), got {len(images)}"

@@ -10,9 +10,20 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from recsys.answers import Added, Answer, Deleted, Event, Item, Result, SearchMode, check_k
+from recsys.answers import (
+    Added,
+    Answer,
+    Deleted,
+    Event,
+    Item,
+    Result,
+    SearchMode,
+    check_k,
+    list_ids,
+)
 from recsys.bundle import Bundle
 from recsys.catalogue.additions import Picture, read_image, read_items, read_pictures
+from recsys.catalogue.embedder import check_device
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import CatalogueSearch, query_parts
 from recsys.catalogue.store import Catalogue
@@ -23,7 +34,7 @@ from recsys.data.timestamps import to_us
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.candidates import OFFERS_PER_SOURCE, RANK_ALL_ITEMS, CandidateSource
 from recsys.ranking.catalogue_ranker import CatalogueRanker
-from recsys.ranking.histories import UserHistories, list_user_ids
+from recsys.ranking.histories import UserHistories
 from recsys.ranking.statistics import build_statistics
 
 
@@ -38,12 +49,16 @@ class Recommender:
 
     Args:
         bundle: A verified bundle.
-        device: Torch device of the embedding table and the networks.
+        device: Torch device of the embedding table and the networks, such as "cpu" or "cuda:1";
+            "auto" is a card where there is one.
         as_of_us: Moment from which on events are forgotten, microseconds UTC.
         exact_up_to: Catalogues up to this size are searched exactly, larger ones by a graph once
             ``prepare_search`` has built it (``recsys.catalogue.vectors``).
         rank_all_up_to: Number of allowed items up to which ``recommend`` ranks all of them.
         offers_per_source: Number of items that each source of candidates offers beyond that.
+
+    Raises:
+        InvalidArgumentError: If this machine has no such device.
     """
 
     def __init__(
@@ -59,9 +74,9 @@ class Recommender:
         self.bundle = bundle
         self.version = bundle.version
         self.parts = bundle.parts
-        self.device = device
-        self.catalogue = Catalogue(bundle.items, bundle.item_embeddings, device=device)
-        self.embedder = bundle.embedder(device=device)
+        self.device = check_device(device)
+        self.catalogue = Catalogue(bundle.items, bundle.item_embeddings, device=self.device)
+        self.embedder = bundle.embedder(device=self.device)
         self._search = CatalogueSearch(self.catalogue, exact_up_to=exact_up_to)
         self._candidates = CandidateSource(
             self._search, rank_all_up_to=rank_all_up_to, offers_per_source=offers_per_source
@@ -173,7 +188,7 @@ class Recommender:
             MissingPartError: If the bundle was trained without events.
         """
         check_k(k)
-        user_ids, now_us = list_user_ids(users), to_us("now", now)
+        user_ids, now_us = list_ids("users", users), to_us("now", now)
         histories = [self._histories.find(user) for user in user_ids]
         mask = self._mask(filters, exclude, now_us)
         table = self._ranker.best_table(
@@ -205,9 +220,10 @@ class Recommender:
             InvalidArgumentError: If ``item_ids`` is empty, or as for ``recommend``.
             MissingPartError: If the bundle was trained without events.
         """
-        if not item_ids:
+        candidates = list_ids("item_ids", item_ids)
+        if not candidates:
             raise InvalidArgumentError("item_ids must name at least one candidate, got none")
-        history, rows = self._histories.find(user), self.catalogue.rows(item_ids)
+        history, rows = self._histories.find(user), self.catalogue.rows(candidates)
         ranked = self._ranker.rank(history, rows, to_us("now", now))
         return self._answer(self._ranker.results(history, ranked, explain=explain))
 
@@ -222,6 +238,8 @@ class Recommender:
             users: User ids, or histories from ``history``.
             now: Moment of all the requests; the time now if None.
         """
+        if isinstance(users, str):
+            raise InvalidArgumentError(f"users must be a list, got the text {users!r}")
         histories = [self._histories.find(user) for user in users]
         return self._ranker.scores(histories, to_us("now", now))
 
@@ -353,10 +371,9 @@ class Recommender:
 
         >>> recommender.delete_items(["item-0042"]).deleted
         """
-        rows = self.catalogue.rows(
-            item_id for item_id in set(item_ids) if item_id in self.catalogue
-        )
-        self.catalogue.delete(item_ids)
+        listed = list_ids("item_ids", item_ids)
+        rows = self.catalogue.rows(item_id for item_id in set(listed) if item_id in self.catalogue)
+        self.catalogue.delete(listed)
         self._search.update(rows.tolist())
         return Deleted(deleted=len(rows), bundle_version=self.version)
 
@@ -383,7 +400,8 @@ class Recommender:
 
     def _mask(self, filters: Filters, exclude: Collection[str], now_us: int) -> NDArray[np.bool_]:
         mask = self.catalogue.mask(filters, now_us=now_us)
-        mask[[self.catalogue.row_of[item] for item in exclude if item in self.catalogue]] = False
+        left_out = [one for one in list_ids("exclude", exclude) if one in self.catalogue]
+        mask[[self.catalogue.row_of[one] for one in left_out]] = False
         return mask
 
     def _found(self, found: Nearest, source: str) -> Answer:

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 COPIES = (
+    "../device.py",
     "callbacks.py",
     "checkpoints.py",
     "run.py",

@@ -4,12 +4,13 @@ import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from text.config import TextConfig
 from text.dataset import EpochShuffle, Samples, TextSet
+from text.device import Device, resolve_device
 from text.encoder import TextEncoder
 from text.errors import InvalidArgumentError
 from text.networks.build import build_encoder
@@ -19,8 +20,6 @@ from text.training.learner import Learner
 from text.training.run import FitSettings, TrainingRun
 from text.training.silence import quiet_lightning
 from text.training.trainer import build_loader, build_trainer, fit, fit_settings
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 class FinetuneResult(NamedTuple):
@@ -78,7 +77,7 @@ def finetune(
         workdir=workdir,
         seed=seed,
         fingerprint=_fingerprint(samples, validation, config, seed),
-        device=_resolve_device(device),
+        device=resolve_device(device),
         progress=progress,
     )
     # Dropout draws from torch's global generator, whose state is restored afterwards.
@@ -173,13 +172,6 @@ def _steps_per_epoch(count: int, config: TextConfig) -> int:
 
 def _names(samples: Samples) -> list[tuple[str, list[str]]]:
     return [(target, list(names)) for target, names in samples.classes.items()]
-
-
-def _resolve_device(device: Device) -> torch.device:
-    """Return the device; ``auto`` is CUDA if there is a card, else the processor."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
 
 
 def _fingerprint(

@@ -37,11 +37,15 @@ def prepared_batches(
         read: Reader of the images that are paths.
 
     Raises:
-        InvalidArgumentError: If batch_size is below 1.
+        InvalidArgumentError: If batch_size is below 1, or ``images`` is a single image.
         ImageError: If an image cannot be read. The message has its position.
     """
     if batch_size < 1:
         raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
+    if isinstance(images, str | bytes | Path | Image.Image):  # letters and bytes are no images
+        raise InvalidArgumentError(
+            f"images must be a list of images, got one {type(images).__name__}; pass [image]"
+        )
     to_square = build_reader(preprocess)
     count = len(images) if isinstance(images, Sequence) else None
     numbered = enumerate(Tqdm(images, desc="pictures", total=count, disable=not progress))

@@ -147,7 +147,9 @@ def embed_items(
 def _folder(out: Path, shard: Shard) -> Path:
     """Return the folder for the parts of ``out``."""
     is_file = out.suffix == ".parquet"
-    if out.exists() and out.is_dir() == is_file:
+    # A folder of this name would be taken for the table that it does not hold.
+    is_other_file = out.suffix in (".csv", ".json", ".ndjson", ".jsonl", ".npy")
+    if is_other_file or (out.exists() and out.is_dir() == is_file):
         raise InvalidArgumentError(
             f"out must be a folder, or a file that ends in .parquet, got {out}"
         )

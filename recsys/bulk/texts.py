@@ -6,7 +6,7 @@ import polars as pl
 
 from recsys.bundle import Bundle
 from recsys.data.files import whole_file
-from recsys.errors import DataError, FileAccessError
+from recsys.errors import DataError, FileAccessError, InvalidArgumentError
 from vision.precision import Precision
 
 
@@ -31,7 +31,10 @@ def embed_texts(
         DataError: If the file is not UTF-8 or has no text.
         FileAccessError: If a file cannot be read or written.
         MissingPartError: If the bundle has no text encoder.
+        InvalidArgumentError: If ``out`` has another suffix, or this machine lacks the device.
     """
+    if out.suffix != ".parquet":
+        raise InvalidArgumentError(f"out must end in .parquet, got {out.name!r}")
     bundle.require("text")
     try:
         lines = texts.read_text(encoding="utf-8").removesuffix("\n").split("\n")

@@ -11,7 +11,7 @@ from recsys.answers import Item
 from recsys.data.coercion import coerce
 from recsys.data.frames import Frame, to_polars
 from recsys.data.quarantine import ROW, Quarantine, validate
-from recsys.errors import FileAccessError, InvalidArgumentError
+from recsys.errors import FileAccessError, InvalidArgumentError, InvalidImageError
 from recsys.schema import ItemSchema, is_first_of_its_id
 
 Picture = bytes | str | Path
@@ -81,6 +81,7 @@ def read_image(image: Picture | None) -> bytes | None:
 
     Raises:
         FileAccessError: If the file cannot be read.
+        InvalidImageError: If the file is empty.
         InvalidArgumentError: If it is neither bytes nor a path.
     """
     if image is None or isinstance(image, bytes):
@@ -88,9 +89,12 @@ def read_image(image: Picture | None) -> bytes | None:
     if not isinstance(image, str | Path):
         raise InvalidArgumentError(f"an image must be bytes or a path, got {type(image).__name__}")
     try:
-        return Path(image).read_bytes()
+        data = Path(image).read_bytes()
     except OSError as error:
         raise FileAccessError(f"image {image} must be a readable file: {error}") from error
+    if not data:
+        raise InvalidImageError(f"image {str(image)!r} must not be an empty file, got 0 bytes")
+    return data
 
 
 def _from_records(items: Sequence[Item]) -> pl.DataFrame:

@@ -15,6 +15,8 @@ from recsys.errors import InvalidArgumentError, InvalidImageError, MissingPartEr
 from recsys.models.fusion import ItemFusion
 from text.encoder import TextEncoder
 from vision.deploy.bulk import embed_files
+from vision.device import resolve_device
+from vision.errors import InvalidArgumentError as DeviceError
 from vision.images import ImageError, load
 from vision.precision import Precision, autocast
 from vision.tower import VisionTower
@@ -60,6 +62,9 @@ class ItemEmbedder:
         text: Encoder for texts; None without one.
         fusion: Network from modality embeddings to item embeddings.
         device: Device of the networks.
+
+    Raises:
+        InvalidArgumentError: If this machine has no such device.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class ItemEmbedder:
         *,
         device: str = "cpu",
     ) -> None:
+        device = check_device(device)
         self.vision = vision.to(device).eval() if vision is not None else None
         self.text = text.to(device).eval() if text is not None else None
         self.fusion = fusion.to(device).eval()
@@ -200,6 +206,18 @@ class ItemEmbedder:
             torch.from_numpy(present).to(self.device),
         )
         return np.asarray(fused.float().cpu().numpy(), dtype=np.float32)
+
+
+def check_device(device: str) -> str:
+    """Return the name of a device that this machine has; ``auto`` is a card where there is one.
+
+    Raises:
+        InvalidArgumentError: If this machine has no such device.
+    """
+    try:
+        return str(resolve_device(device))
+    except DeviceError as error:
+        raise InvalidArgumentError(str(error)) from error
 
 
 def picture_fault(path: Path) -> str | None:

@@ -1,6 +1,6 @@
 """The live catalogue: items by dense row, which may be added, replaced and deleted."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import Any
 
@@ -17,7 +17,7 @@ from recsys.schema import ItemSchema
 CATEGORY_LEVELS = 4  # features ignore the levels of a path below this depth
 _NEVER_US = np.iinfo(np.int64).min
 
-_Key = tuple[str, tuple[str, ...]]  # a category's prefix, or an attribute and its value
+FilterValue = tuple[str, tuple[str, ...]]  # a category's prefix, or an attribute and its value
 
 
 def category_codes(
@@ -65,7 +65,7 @@ class Catalogue:
         self._items = items
         self._live: dict[int, dict[str, Any]] = {}  # records upserted after the bundle was made
         self._prefix_codes: dict[tuple[str, ...], int] = {}
-        self._having: dict[_Key, set[int]] = {}  # inverted index for the filters
+        self._having: dict[FilterValue, set[int]] = {}  # inverted index for the filters
         self._sets_of: list[list[set[int]]] = []  # sets of the index that contain each row
         self.item_ids: list[str] = []
         self.row_of: dict[str, int] = {}
@@ -153,14 +153,18 @@ class Catalogue:
             mask &= self.prices >= filters.price_min
         if filters.price_max is not None:
             mask &= self.prices <= filters.price_max
-        wanted: list[_Key] = [("attribute", pair) for pair in filters.attributes.items()]
+        wanted: list[FilterValue] = [("attribute", pair) for pair in filters.attributes.items()]
         if filters.category:
-            wanted.append(("category", filters.category))
+            wanted.append(("category", tuple(filters.category)))
         for key in wanted:
             having = np.zeros(len(self), dtype=np.bool_)
             having[list(self._having.get(key, ()))] = True
             mask &= having
         return mask
+
+    def filter_values(self) -> Collection[FilterValue]:
+        """Return every prefix of a category path and every attribute that an item has."""
+        return [value for value, having in self._having.items() if having]
 
     def records(self, item_ids: Sequence[str]) -> pl.DataFrame:
         """Return the items as a table of ``ItemSchema``, in the order of ``item_ids``.
@@ -239,11 +243,13 @@ class Catalogue:
         paths: list[list[str]] = items["category"].to_list()
         self._categories[rows] = category_codes(paths, self._prefix_codes)
         for row, path, pairs in zip(rows, paths, items["attributes"], strict=True):
-            keys: list[_Key] = [("category", tuple(path[:end])) for end in range(1, len(path) + 1)]
+            keys: list[FilterValue] = [
+                ("category", tuple(path[:end])) for end in range(1, len(path) + 1)
+            ]
             keys += [("attribute", (pair["key"], pair["value"])) for pair in pairs]
             self._index(row, keys)
 
-    def _index(self, row: int, keys: Iterable[_Key]) -> None:
+    def _index(self, row: int, keys: Iterable[FilterValue]) -> None:
         """Add a row to the sets of these keys, and remove it from those of the replaced item."""
         for having in self._sets_of[row]:
             having.discard(row)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from recsys.cli.options import BundlePath, ImagesRoot, Json, with_options
+from recsys.cli.options import BundlePath, ImagesRoot, Json, check_suffix, with_options
 from recsys.cli.output import console, print_json, progress_bar
 from recsys.data.files import whole_file
 
@@ -89,6 +89,7 @@ def variants(
     from recsys import Bundle
     from recsys.curation.variants import find_variants
 
+    check_suffix(out, ".parquet")
     opened = Bundle(bundle)
     found = find_variants(opened.items, opened.item_embeddings)
     with whole_file(out) as scratch:

@@ -1,7 +1,8 @@
 """Arguments and options that several commands share."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from recsys.errors import FileAccessError, InvalidArgumentError
+from recsys.errors import FileAccessError, InvalidArgumentError, InvalidImageError
 
 BundlePath = Annotated[
     Path, typer.Argument(help="Folder of a bundle, or of several bundles (the latest is used).")
@@ -85,6 +86,19 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise FileAccessError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def naming_image(path: Path | None) -> Iterator[None]:
+    """Name the file in the error about the only image of a command, in place of its index.
+
+    Raises:
+        InvalidImageError: If the body raises one.
+    """
+    try:
+        yield
+    except InvalidImageError as error:
+        raise InvalidImageError(f"{path}: {str(error).removeprefix('image 0: ')}") from error
 
 
 def check_suffix(out: Path, *known: str) -> None:

@@ -1,52 +1,20 @@
 """Commands that query a bundle without a service: recommend, similar, search, identify."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from recsys.cli.options import BundlePath, Json, read_file, with_options
+from recsys.cli.filters import FilterOptions, require_known
+from recsys.cli.options import BundlePath, Json, naming_image, read_file, with_options
 from recsys.cli.output import console, print_json, print_results
-from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from recsys.answers import Identification
-    from recsys.catalogue.filters import Filters
 
 Count = Annotated[int, typer.Option("-k", "--k", help="Maximum number of results.")]
-
-
-@dataclass(frozen=True)
-class FilterOptions:
-    """Options that results must satisfy, which become a ``Filters``."""
-
-    category: Annotated[
-        list[str] | None,
-        typer.Option(help="Level of the category path; repeat it from coarse to fine."),
-    ] = None
-    attribute: Annotated[
-        list[str] | None,
-        typer.Option(help="Attribute that results must have, as name=value; may be repeated."),
-    ] = None
-    price_min: Annotated[float | None, typer.Option(help="Lowest price of a result.")] = None
-    price_max: Annotated[float | None, typer.Option(help="Highest price of a result.")] = None
-    unavailable: Annotated[bool, typer.Option(help="Include items that cannot be bought now.")] = (
-        False
-    )
-
-    def filters(self) -> "Filters":
-        """Return the filters that the options describe."""
-        from recsys.catalogue.filters import Filters
-
-        return Filters(
-            category=tuple(self.category or ()),
-            price_min=self.price_min,
-            price_max=self.price_max,
-            attributes=dict(_pair(one) for one in self.attribute or ()),
-            available_only=not self.unavailable,
-        )
 
 
 def recommend(
@@ -109,18 +77,12 @@ def search(
     """Search by words, by an image, or by both ("this, but in blue")."""
     from recsys import Recommender
 
+    wanted = filters.filters()
     recommender = Recommender.load(bundle)
-    results = recommender.search(text, image, k, filters=filters.filters(), mode=mode)
+    require_known(wanted, recommender.catalogue)
+    with naming_image(image):
+        results = recommender.search(text, image, k, filters=wanted, mode=mode)
     print_results(f"search {text or image}", results, recommender, as_json=as_json)
-
-
-def _pair(attribute: str) -> tuple[str, str]:
-    name, separator, value = attribute.partition("=")
-    if not separator:
-        raise InvalidArgumentError(
-            f"--attribute must be name=value, such as colour=blue, got {attribute!r}"
-        )
-    return name, value
 
 
 def identify(
@@ -135,7 +97,8 @@ def identify(
     from recsys import ProductIdentifier, Recommender
 
     recommender = Recommender.load(bundle)
-    answer = ProductIdentifier(recommender).identify(read_file(photo), k=k)
+    with naming_image(photo):
+        answer = ProductIdentifier(recommender).identify(read_file(photo), k=k)
     if as_json:
         group = answer.product_group
         candidates = [{"item_id": one.item_id, "score": one.score} for one in answer.candidates]

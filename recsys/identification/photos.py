@@ -6,10 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recsys.errors import InvalidImageError
+from recsys.errors import InvalidArgumentError, InvalidImageError
 from recsys.identification.evidence import Photos
 from recsys.models.fusion import ItemFusion
 from vision.batches import ImageSource, prepared_batches
+from vision.errors import InvalidArgumentError as NoListError
 from vision.images import ImageError
 from vision.squares import ReadSquare, read_square
 from vision.test_time import Views
@@ -48,6 +49,7 @@ def run_tower(
 
     Raises:
         InvalidImageError: If a photo is not a readable image; the message has its index.
+        InvalidArgumentError: If ``images`` is a single image.
     """
     tower = tower.to(device).eval()
     n_classes = len(tower.classes[head]) if head is not None else 0
@@ -62,6 +64,8 @@ def run_tower(
             parts.append(TowerPhotos(output.embeddings.cpu(), logits.cpu()))
     except ImageError as error:
         raise InvalidImageError(str(error)) from error
+    except NoListError as error:
+        raise InvalidArgumentError(str(error)) from error
     return TowerPhotos(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 

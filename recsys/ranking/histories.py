@@ -32,7 +32,7 @@ class UserHistories:
         """Return the bundled history of a user id, empty for an unknown one; a history as it is.
 
         Raises:
-            InvalidArgumentError: If ``user`` is neither.
+            InvalidArgumentError: If ``user`` is neither, or an empty text.
         """
         if isinstance(user, History):
             return user
@@ -41,6 +41,8 @@ class UserHistories:
                 f"a user must be a user id (text) or a History, got {user!r} of type "
                 f"{type(user).__name__}"
             )
+        if not user.strip():
+            raise InvalidArgumentError(f"a user id must not be empty, got {user!r}")
         return self._bundled.get(user, EMPTY_HISTORY)
 
     def with_events(self, user_id: str, events: Iterable[Event]) -> History:
@@ -64,21 +66,3 @@ class UserHistories:
         ]
         columns = np.array(live, dtype=np.int64).reshape(-1, 3).T
         return merge_histories(self.find(user_id), History(*columns), self._catalogue.item_ids)
-
-
-def list_user_ids(users: Iterable[str]) -> list[str]:
-    """Return user ids as a list.
-
-    Raises:
-        InvalidArgumentError: If ``users`` is a single text, or a user is not a user id.
-    """
-    if isinstance(users, str):
-        raise InvalidArgumentError(f"users must be a list of user ids, got the text {users!r}")
-    user_ids = list(users)
-    for user in user_ids:
-        if not isinstance(user, str):
-            raise InvalidArgumentError(
-                f"users must be a list of user ids (text), got one of type {type(user).__name__}; "
-                "scores and recommend also take a History"
-            )
-    return user_ids

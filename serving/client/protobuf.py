@@ -18,6 +18,7 @@ from recsys.answers import (
     Result,
     SearchMode,
     Verdict,
+    list_ids,
 )
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError
@@ -129,7 +130,7 @@ def build_forgetting(which: Collection[str] | LiveSelection) -> pb.ForgetLiveIte
         InvalidArgumentError: If ``which`` is a text that names no selection.
     """
     if not isinstance(which, str):
-        return pb.ForgetLiveItemsRequest(item_ids=list(which))
+        return pb.ForgetLiveItemsRequest(item_ids=list_ids("which", which))
     if which not in get_args(LiveSelection):
         known = " or ".join(repr(one) for one in get_args(LiveSelection))
         raise InvalidArgumentError(f"which must be a list of item ids, {known}, got {which!r}")

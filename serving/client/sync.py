@@ -18,6 +18,7 @@ from recsys.answers import (
     Identification,
     Item,
     SearchMode,
+    list_ids,
 )
 from recsys.catalogue.filters import Filters
 from serving.client import protobuf as wire
@@ -72,7 +73,7 @@ class Client:
             user_id=user,
             k=k,
             filters=wire.build_filters(filters),
-            exclude_item_ids=list(exclude),
+            exclude_item_ids=list_ids("exclude", exclude),
             exclude_seen=exclude_seen,
             now=wire.build_timestamp("now", now),
             explain=explain,
@@ -90,7 +91,7 @@ class Client:
         """Return candidates, best first for a user."""
         request = pb.RankRequest(
             user_id=user,
-            item_ids=item_ids,
+            item_ids=list_ids("item_ids", item_ids),
             now=wire.build_timestamp("now", now),
             explain=explain,
         )
@@ -146,12 +147,12 @@ class Client:
 
     def delete_items(self, item_ids: Collection[str]) -> Deleted:
         """Remove items from all answers; unknown ids are ignored."""
-        request = pb.DeleteItemsRequest(item_ids=list(item_ids))
+        request = pb.DeleteItemsRequest(item_ids=list_ids("item_ids", item_ids))
         return wire.read_deleted(self._call(self._stub.DeleteItems, request))
 
     def get_items(self, item_ids: Sequence[str]) -> Items:
         """Return stored records, in the order asked."""
-        request = pb.GetItemsRequest(item_ids=item_ids)
+        request = pb.GetItemsRequest(item_ids=list_ids("item_ids", item_ids))
         return wire.read_items(self._call(self._stub.GetItems, request))
 
     def list_live_items(self, page_token: str = "", *, page_size: int = 100) -> LiveItems:

@@ -134,8 +134,6 @@ def read_filters(message: pb.Filters) -> Filters:
         for name in ("price_min", "price_max")
     ]
     low, high = bounds
-    if low is not None and high is not None and low > high:
-        raise InvalidArgumentError(f"filters.price_min must be at most price_max {high}, got {low}")
     return Filters(
         category=tuple(message.category),
         price_min=low,

@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from recsys.answers import Answer, Event, Result
+from recsys.answers import Answer, Event, Result, check_k, list_ids
+from recsys.errors import InvalidArgumentError
 
 RESULTS = tuple(Result(item_id, score, "taste") for item_id, score in (("mug", 0.9), ("lamp", 0.1)))
 
@@ -39,3 +41,29 @@ def test_the_light_modules_import_no_numbers_and_no_networks(module: str) -> Non
 
 def test_an_event_kind_is_one_word_however_it_is_written() -> None:
     assert Event("u", "a", " Purchase ") == Event("u", "a", "purchase")
+
+
+def test_ids_are_listed_from_any_iterable() -> None:
+    assert list_ids("item_ids", ("a", "b")) == ["a", "b"]
+    assert list_ids("item_ids", {"a": 1}) == ["a"]
+    assert list_ids("item_ids", iter([])) == []
+
+
+@pytest.mark.parametrize("ids", ["item-7", b"item-7", ""])
+def test_one_text_is_not_taken_for_ids_of_one_letter(ids: Any) -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"exclude must be a list of ids, got the text .*; pass"
+    ):
+        list_ids("exclude", ids)
+
+
+def test_an_id_that_is_no_text_is_refused() -> None:
+    ids: Any = ["a", 7]
+    with pytest.raises(InvalidArgumentError, match=r"list of ids \(text\), got one of type int"):
+        list_ids("exclude", ids)
+
+
+@pytest.mark.parametrize("k", [0, -1, 501, 2.5, "5", None])
+def test_a_number_of_results_that_is_none_is_refused(k: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="k must be between 1 and 500, got"):
+        check_k(k)

@@ -1,5 +1,5 @@
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from recsys.catalogue.filters import Filters
 from recsys.data.interactions import History, build_interactions
 from recsys.data.synthetic import Shop
 from recsys.data.timestamps import from_us
-from recsys.errors import InvalidImageError, UnknownItemError
+from recsys.errors import InvalidArgumentError, InvalidImageError, UnknownItemError
 from recsys.recommender import Recommender
 from recsys.schema import ItemSchema
 
@@ -377,3 +377,46 @@ def test_bytes_that_are_no_picture_are_refused(recommender: Recommender) -> None
 def test_no_candidates_are_refused(recommender: Recommender) -> None:
     with pytest.raises(ValueError, match="at least one candidate"):
         recommender.rank("nobody", [], now=NOW)
+
+
+def test_one_text_is_not_taken_for_ids_of_one_letter(recommender: Recommender) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "exclude": lambda: recommender.recommend("nobody", exclude="item"),
+        "item_ids": lambda: recommender.rank("nobody", "item"),
+        "users": lambda: recommender.scores("nobody"),
+    }
+    for name, call in calls.items():
+        with pytest.raises(InvalidArgumentError, match=f"{name} must be a list.* got the text"):
+            call()
+    n_items = len(recommender.catalogue)
+    with pytest.raises(InvalidArgumentError, match="item_ids must be a list of ids, got the text"):
+        recommender.delete_items(recommender.catalogue.item_ids[0])
+    assert sum(one in recommender.catalogue for one in recommender.catalogue.item_ids) == n_items
+
+
+@pytest.mark.parametrize("user", ["", "  "])
+def test_an_empty_user_id_is_refused(recommender: Recommender, user: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="a user id must not be empty"):
+        recommender.recommend(user)
+
+
+def test_a_device_that_this_machine_lacks_is_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"device must be auto, cpu .* got 'nonsense'"):
+        Recommender.load(tiny_bundle, device="nonsense")
+
+
+def test_an_empty_picture_file_is_not_taken_for_no_picture(
+    recommender: Recommender, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(InvalidImageError, match="must not be an empty file, got 0 bytes"):
+        recommender.search("lamp", tmp_path / "empty.jpg")
+
+
+def test_the_text_form_of_a_category_filters_as_its_path(recommender: Recommender) -> None:
+    path = next(path for path in recommender.bundle.items["category"] if len(path) > 1)
+    for category in (path[0], " > ".join(path[:2])):
+        wanted = Filters(category=tuple(category.split(" > ")))
+        mask = recommender.catalogue.mask(Filters(category=category))
+        assert mask.any()
+        assert (mask == recommender.catalogue.mask(wanted)).all()

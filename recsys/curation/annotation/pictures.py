@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.bundle import Bundle
+from recsys.catalogue.embedder import check_device
 from recsys.data.arrays import Doubles
 from recsys.errors import InvalidArgumentError, InvalidImageError
 from vision.batches import ImageSource, open_picture
@@ -54,12 +55,12 @@ def annotate(
     Raises:
         InvalidImageError: If a picture cannot be read; the message has its index.
         MissingPartError: If the bundle has no vision tower.
-        InvalidArgumentError: If ``min_probability`` is not from 0 to 1, or a temperature does not
-            fit.
+        InvalidArgumentError: If ``min_probability`` is not from 0 to 1, a temperature does not fit,
+            or this machine has no such device.
     """
     if not 0.0 <= min_probability <= 1.0:
         raise InvalidArgumentError(f"min_probability must be from 0 to 1, got {min_probability}")
-    probabilities, colours = _read_pictures(bundle.vision.to(device), images)
+    probabilities, colours = _read_pictures(bundle.vision.to(check_device(device)), images)
     for target, temperature in (temperatures or {}).items():
         if target not in probabilities:
             known = ", ".join(probabilities)

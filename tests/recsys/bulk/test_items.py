@@ -315,6 +315,8 @@ def test_arguments_that_cannot_be_used_are_named(
         embed(bundle, items, out, rows_per_part=0)
     with pytest.raises(ValueError, match="out must be a folder where there are shards, got"):
         embed(bundle, items, tmp_path / "out.parquet", shard=Shard(0, 2))
+    with pytest.raises(ValueError, match=r"or a file that ends in .parquet, got .*out.csv"):
+        embed(bundle, items, tmp_path / "out.csv")
     with pytest.raises(ValueError, match=r"out must be a folder, or a file that ends in .parquet"):
         embed(bundle, items, tmp_path / "0.jpg")
     assert not out.exists()

@@ -53,4 +53,4 @@ def test_a_bundle_without_a_text_encoder_embeds_no_texts(
 ) -> None:
     (tmp_path / "texts.txt").write_text("lamp\n")
     with pytest.raises(MissingPartError, match="no 'text' part"):
-        embed_texts(untrained(towers=["image"]), tmp_path / "texts.txt", tmp_path / "out")
+        embed_texts(untrained(towers=["image"]), tmp_path / "texts.txt", tmp_path / "out.parquet")

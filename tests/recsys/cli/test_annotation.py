@@ -3,6 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
+import torch
 
 from recsys.bundle import Bundle
 from recsys.curation.variants import find_variants
@@ -46,6 +48,24 @@ def test_probabilities_are_calibrated_on_the_val_photos_of_the_configuration(
     without.write_text(f'name = "x"\n[data]\nitems = "{tiny_shop.items}"\n')
     message = refusal(*command, "--items", tiny_shop.items, "--out", plain, "--calibrate", without)
     assert message == f"{without} must have photos whose split is val, got none"
+
+
+def test_variants_are_refused_under_the_name_of_another_format(
+    tmp_path: Path, refusal: Say
+) -> None:
+    message = refusal("variants", "no-bundle", "--out", tmp_path / "variants.csv")
+    assert message == "out must end in .parquet, got 'variants.csv'"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_a_card_that_is_not_there_is_refused(
+    tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, refusal: Say
+) -> None:
+    command = ("annotate", tiny_bundle, "--items", tiny_shop.items, "--out", tmp_path / "a.parquet")
+    message = refusal(*command, "--images-root", tiny_shop.images, "--device", "cuda")
+    assert message.startswith(
+        "device must be auto, cpu or another that this machine has, got 'cuda'"
+    )
 
 
 def test_variants_are_those_that_the_library_finds(

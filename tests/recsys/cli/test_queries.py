@@ -147,6 +147,57 @@ def test_an_attribute_without_a_value_is_refused(tiny_bundle: Path, refusal: Say
     assert message == "--attribute must be name=value, such as colour=blue, got 'blue'"
 
 
+def test_a_category_may_be_given_as_in_tables(tiny_bundle: Path, ask: Ask) -> None:
+    path = next(one for one in Bundle(tiny_bundle).items["category"] if len(one) > 1)
+    levels = [word for level in path[:2] for word in ("--category", level)]
+    answer = ask("search", tiny_bundle, "lamp", "--category", " > ".join(path[:2]))
+    assert answer["results"]
+    assert answer == ask("search", tiny_bundle, "lamp", *levels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--price-min", "5", "--price-max", "1"],
+            "price_min must be at most price_max 1.0, got 5.0",
+        ),
+        (["--price-min", "nan"], "price_min must be a finite number from 0 on, got nan"),
+        (["--price-max", "inf"], "price_max must be a finite number from 0 on, got inf"),
+        (
+            ["--attribute", "=red"],
+            "--attribute must be name=value, such as colour=blue, got '=red'",
+        ),
+    ],
+)
+def test_options_that_no_item_can_satisfy_are_refused(
+    tiny_bundle: Path, refusal: Say, options: list[str], message: str
+) -> None:
+    assert refusal("search", tiny_bundle, "lamp", *options) == message
+
+
+def test_a_category_or_attribute_that_no_item_has_is_refused_with_the_nearest(
+    tiny_bundle: Path, refusal: Say
+) -> None:
+    items = Bundle(tiny_bundle).items
+    path = next(one for one in items["category"] if len(one) > 1)
+    pair = next(pairs[0] for pairs in items["attributes"] if len(pairs))
+    value, name = f"{pair['key']}={pair['value']}", path[0]
+
+    def said(*options: str) -> str:
+        return refusal("search", tiny_bundle, "lamp", *options)
+
+    mistyped = said("--category", name.lower() + "x")
+    assert mistyped == f"no item has category {name.lower() + 'x'!r}; did you mean {name!r}?"
+    assert said("--category", path[1]).endswith(f"> {path[1]}'?")
+    assert said("--category", "zzzz") == "no item has category 'zzzz'"
+    assert said("--attribute", value + "x").endswith(f"did you mean {value!r}?")
+
+
+def test_an_empty_user_id_is_refused(tiny_bundle: Path, refusal: Say) -> None:
+    assert refusal("recommend", tiny_bundle, "") == "a user id must not be empty, got ''"
+
+
 def test_identify_prints_the_answer_of_the_identifier(
     tiny_bundle: Path, recommender: Recommender, photo: Path, ask: Ask
 ) -> None:

@@ -97,6 +97,33 @@ def test_every_method_of_the_protocol_can_be_called(call: Callable[..., Any], sh
     assert call("forget_live_items", ["trumpet"]).forgotten == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("recommend", {"user": "ann", "exclude": "red-mug"}),
+        ("rank", {"user": "ann", "item_ids": "red-mug"}),
+        ("delete_items", {"item_ids": "red-mug"}),
+        ("get_items", {"item_ids": "red-mug"}),
+    ],
+)
+def test_one_text_is_not_taken_for_ids_of_one_letter(
+    call: Callable[..., Any], method: str, arguments: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidArgumentError, match="must be a list of ids, got the text 'red-mug'"):
+        call(method, **arguments)
+
+
+def test_a_category_may_be_a_text(call: Callable[..., Any]) -> None:
+    item = Item("trombone", title="golden trombone", category="Music > Brass")
+    assert call("add_items", [item]).added == 1
+    assert call("get_items", ["trombone"]).items[0].category == ("Music", "Brass")
+    for category in ("Music", "Music>Brass", ("Music", "Brass")):
+        found = call("search", "trombone", filters=Filters(category=category))
+        assert [one.item_id for one in found] == ["trombone"]
+    assert call("delete_items", ["trombone"]).deleted == 1
+    assert call("forget_live_items", ["trombone"]).forgotten == 1
+
+
 def test_an_answer_is_a_plain_value(call: Callable[..., Any]) -> None:
     answer = call("search", "mug", k=2, filters=Filters(price_max=12))
 

@@ -48,10 +48,14 @@ class Modalities:
         )
 
 
+def item_text(title: str | None, description: str | None) -> str | None:
+    """Return title and description of an item as one text; None for an item with neither."""
+    return ". ".join(part for part in (title, description) if part is not None) or None
+
+
 def item_texts(items: pl.DataFrame) -> list[str | None]:
-    """Return title and description of each item as one text; None for an item with neither."""
-    texts = pl.concat_str("title", "description", separator=". ", ignore_nulls=True)
-    return [text or None for text in items.select(text=texts)["text"]]
+    """Return ``item_text`` of each item."""
+    return [item_text(*row) for row in items.select("title", "description").iter_rows()]
 
 
 class ItemEmbedder:

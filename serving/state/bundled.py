@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from recsys.catalogue.embedder import item_texts
+from recsys.catalogue.embedder import item_text
 from serving.state.records import PICTURE, ItemRecord, Written, build_table, fields_of
 
 
@@ -84,8 +84,8 @@ class BundledItems:
 
     def has_words(self, record: ItemRecord) -> bool:
         """Return whether the bundle has the item, with the words that the record has."""
-        row = self.row_of.get(record.item_id)
-        return row is not None and item_texts(self.items[row])[0] == self.text(record)
+        table = self.record(record.item_id)
+        return table is not None and self.text(table) == self.text(record)
 
     def table(self, records: Sequence[ItemRecord]) -> pl.DataFrame:
         """Return records as a table with the columns of the bundle's."""
@@ -93,7 +93,8 @@ class BundledItems:
 
     def text(self, record: ItemRecord) -> str | None:
         """Return the text that an item's embedding is made from; None without any words."""
-        return item_texts(self.table([record]))[0]
+        fields = record.fields or {}
+        return item_text(fields.get("title"), fields.get("description"))
 
     def _is_newer(self, time_us: int) -> bool:
         return self._as_of_us is None or time_us > self._as_of_us

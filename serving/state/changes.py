@@ -73,7 +73,7 @@ return {number, epoch}
 # The clock of Redis is one for all replicas.
 LOOK_UP = """
 local time = redis.call('TIME')
-return {time[1], time[2], redis.call('HMGET', KEYS[1], unpack(ARGV))}
+return {time[1], time[2], #ARGV > 0 and redis.call('HMGET', KEYS[1], unpack(ARGV)) or {}}
 """
 # Read in one moment: the entry after this position has the number after this one.
 POSITION = """

@@ -83,6 +83,15 @@ class LiveItems:
     async def start(self) -> None:
         """Apply all stored changes, then follow new ones; errors as ``LiveCatalogue.start``."""
         await self._live.start()
+        now_us = await self._now_us()
+        ahead_us = self._bundled.write_time_us(now_us) - now_us
+        if ahead_us:
+            logger.warning(
+                "the items of bundle %s were exported %.0f s from now by the clock of Redis; one "
+                "clock is wrong: until then, changes made under other bundles count as older",
+                self._bundled.version,
+                ahead_us / 1e6,
+            )
 
     async def stop(self) -> None:
         """Stop following."""
@@ -117,7 +126,7 @@ class LiveItems:
         known = await self._served.known(item_ids)
         if not known:
             return 0
-        written = self._written((await self._live.look_up(known)).time_us)
+        written = self._written(await self._now_us())
         changes = [Change(ItemRecord(one, deleted=True, written=written)) for one in known]
         await self._live.write(changes, timeout_s=self._apply_timeout_s)
         return len(known)
@@ -180,6 +189,9 @@ class LiveItems:
             )
         )
         await self._live.write(changes, timeout_s=self._apply_timeout_s)
+
+    async def _now_us(self) -> int:
+        return (await self._live.look_up([])).time_us
 
     def _written(self, time_us: int) -> Written:
         """Return when and against which bundle a record is written that has no changes yet."""

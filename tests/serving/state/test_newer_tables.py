@@ -91,6 +91,16 @@ async def test_a_discontinued_item_returns_with_its_picture_when_it_is_upserted(
         assert "trumpet" in await shown(client, strange_photo)
 
 
+async def test_an_export_later_than_the_clock_of_redis_is_logged(
+    opened: Open, shop: PlantedShop, newer: PlantedShop, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(shop):
+        assert "clock" not in caplog.text
+    async with opened(newer):
+        assert f"the items of bundle {newer.path.name} were exported" in caplog.text
+        assert "one clock is wrong" in caplog.text
+
+
 async def test_replicas_of_two_bundles_each_serve_what_is_newer_for_them(
     opened: Open, shop: PlantedShop, newer: PlantedShop
 ) -> None:

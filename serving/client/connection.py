@@ -64,7 +64,11 @@ def plan_connection(
     return Connection(
         target=target.name,
         options=(*_OPTIONS, *direct),
-        credentials=certificate and grpc.ssl_channel_credentials(certificate.read_bytes()),
+        credentials=None if certificate is None else _read_trust(certificate),
         metadata=(bearer(token),) if token is not None else (),
         timeout_s=timeout_s,
     )
+
+
+def _read_trust(certificate: Path) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(certificate.read_bytes())

@@ -21,14 +21,15 @@ from serving.addresses import join
 from serving.config import ServiceConfig, build_config
 from serving.engine.assembly import running_engine
 from serving.engine.engine import Engine
-from serving.errors import StateError
 from serving.rpc.health import SERVICE, Health
 from serving.rpc.interceptor import Boundary
 from serving.rpc.listening import check_free
 from serving.rpc.servicer import Limits, RecommenderServicer
 from serving.state.changelog import BLOCK_S
-from serving.state.connection import RedisConnection, without_password
+from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
+from serving.state.redis_check import check_redis
+from serving.state.redis_url import without_password
 from serving.telemetry import MetricsEndpoint, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -89,8 +90,9 @@ class Service:
             self.redis = EmbeddedRedis(config.state, max_bytes=config.redis_bytes)
             await self._run_redis(self.redis)
             url = self.redis.url
-        connection = await self._connect(url, timeout_s=config.redis_timeout_s)
-        follower = await self._connect(url, timeout_s=config.redis_timeout_s + BLOCK_S)
+        connection = self._connect(url, timeout_s=config.redis_timeout_s)
+        await check_redis(connection, shown=without_password(url), namespace=config.namespace)
+        follower = self._connect(url, timeout_s=config.redis_timeout_s + BLOCK_S)
         engine = await self._resources.enter_async_context(
             running_engine(recommender, connection, follower, config, self.telemetry)
         )
@@ -111,13 +113,9 @@ class Service:
         self._resources.push_async_callback(stop)
         await asyncio.shield(starting)
 
-    async def _connect(self, url: str, *, timeout_s: float) -> RedisConnection:
+    def _connect(self, url: str, *, timeout_s: float) -> RedisConnection:
         connection = RedisConnection(url, timeout_s=timeout_s)
         self._resources.push_async_callback(connection.close)
-        if not await connection.probe():
-            raise StateError(
-                f"redis {without_password(url)} must answer, but does not; check URL and server"
-            )
         return connection
 
     async def _listen(

@@ -5,21 +5,14 @@ import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
-import redis.asyncio
 from redis import exceptions
-from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from recsys.errors import ConfigError
 from serving.errors import InternalError, OverloadedError, ServingError, UnavailableError
+from serving.state.redis_url import build_client
 
 logger = logging.getLogger(__name__)
 
-CLUSTER_SCHEME = "redis+cluster://"
-_SCHEMES = ("redis://", "rediss://", "unix://", CLUSTER_SCHEME)
 # Fewer than the connections that redis-py opens; beyond those it raises as if Redis were away.
 # Redis runs one command at a time, so more would only wait there.
 MAX_COMMANDS = 64
@@ -36,7 +29,7 @@ _REFUSALS = {
     "READONLY": "Redis is a replica by now and takes no writes; call again after the failover",
 }
 # Errors of a server that is down, starting or failing over.
-_NOT_NOW = (
+NOT_NOW = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
     exceptions.BusyLoadingError,
@@ -54,7 +47,7 @@ class RedisConnection:
     again. At most ``MAX_COMMANDS`` run at the same time, and others wait for their turn.
 
     Args:
-        url: URL that begins with redis://, rediss://, unix:// or redis+cluster://.
+        url: URL, as for ``build_client``.
         timeout_s: Longest wait for a command, and for a connection.
 
     Raises:
@@ -62,7 +55,7 @@ class RedisConnection:
     """
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        self.client = _build_client(url, timeout_s)
+        self.client = build_client(url, timeout_s)
         self.available = True
         self._turns = asyncio.Semaphore(MAX_COMMANDS)
         self._wait_s = _TIMEOUTS_TO_WAIT * timeout_s
@@ -91,7 +84,7 @@ class RedisConnection:
             await self.client.ping()
         except exceptions.MaxConnectionsError:  # busy: neither here nor away
             return self.available
-        except _NOT_NOW:
+        except NOT_NOW:
             self._note(False)
         except exceptions.ResponseError:  # a refusal is an answer; some releases refuse even PING
             self._note(True)
@@ -109,7 +102,7 @@ class RedisConnection:
             yield
         except exceptions.MaxConnectionsError as error:  # a ConnectionError, but Redis is there
             raise OverloadedError("every connection to Redis is in use; slow down") from error
-        except _NOT_NOW as error:
+        except NOT_NOW as error:
             self._note(False)
             raise UnavailableError("Redis does not answer now; call again") from _quotable(error)
         except exceptions.RedisError as error:
@@ -135,21 +128,18 @@ class RedisConnection:
             logger.warning("Redis %s", "answers again" if available else "does not answer")
 
 
-def without_password(url: str) -> str:
-    """Return a URL without its password and options, even one that cannot be parsed."""
-    scheme = next((one for one in _SCHEMES if url.startswith(one)), "")
-    secret, _, host = url.removeprefix(scheme).rpartition("@")
-    if "?" in secret:  # part of an option or password, whose end may follow
-        return f"{scheme}..."
-    return scheme + host.partition("?")[0]
+def explain_refusal(error: Exception) -> str | None:
+    """Return why Redis takes no writes now and what helps; None for an error of another kind."""
+    text = f"READONLY {error}" if isinstance(error, exceptions.ReadOnlyError) else str(error)
+    return next((said for refusal, said in _REFUSALS.items() if refusal in text), None)
 
 
 def _translate(error: exceptions.RedisError) -> ServingError:
     """Return the error to raise for an error reply of Redis."""
     text = str(error)
-    for refusal, message in _REFUSALS.items():
-        if refusal in text:
-            return UnavailableError(message)
+    refusal = explain_refusal(error)
+    if refusal is not None:
+        return UnavailableError(refusal)
     # A pipeline's error quotes the command before what the server said, and Redis 6 says where in
     # a script it happened; then comes a code.
     said = text.rpartition("caused error: ")[2]
@@ -163,25 +153,3 @@ def _translate(error: exceptions.RedisError) -> ServingError:
 def _quotable(error: Exception) -> Exception | None:
     """Return the error as a cause to log, None if it may quote a command and so a user id."""
     return None if isinstance(error, exceptions.ResponseError | exceptions.DataError) else error
-
-
-def _build_client(url: str, timeout_s: float) -> Any:
-    # One immediate retry replaces a connection that died while idle; more would add waiting.
-    retry = Retry(NoBackoff(), 1)
-    options: dict[str, Any] = {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "retry": retry,
-        "protocol": 2,  # replies differ between protocols, and not every proxy speaks 3
-    }
-    try:
-        if url.startswith(CLUSTER_SCHEME):
-            return RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER_SCHEME), **options)
-        return redis.asyncio.Redis.from_url(url, **options)
-    except (ValueError, exceptions.RedisError):
-        # The cause is not shown: it may quote part of a password with a slash as the port.
-        raise ConfigError(
-            "redis must be 'embedded' or a URL such as redis://host:6379/0, got "
-            f"{without_password(url)!r} (user, password and options not shown); percent-encode "
-            "special characters of a password, and check scheme, port and options"
-        ) from None

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from recsys.errors import ConfigError
 from serving.errors import InternalError, OverloadedError, UnavailableError
-from serving.state.connection import MAX_COMMANDS, RedisConnection, without_password
+from serving.state.connection import MAX_COMMANDS, RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
 from tests.serving.refusals import REFUSALS, Refuse
 
@@ -17,52 +16,6 @@ from tests.serving.refusals import REFUSALS, Refuse
 async def get(connection: RedisConnection) -> Any:
     async with connection.translated():
         return await connection.client.get("key")
-
-
-@pytest.mark.parametrize("url", ["embeded", "http://host", "redis://host:port", ""])
-def test_the_error_for_a_bad_url_shows_a_good_one(url: str) -> None:
-    with pytest.raises(ConfigError, match="a URL such as redis://host:6379/0, got"):
-        RedisConnection(url, timeout_s=1)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://:se/same@host:6379",
-        "redis://user:sesame@host:port",
-        "redis//user:sesame@host",
-        "user:sesame@host",
-        "sesame://sesame@host",
-        "Redis://:sesame@host:port",
-        "redis+cluster://:sesame@ses@host:port",
-        "redis://:[sesame@host",
-        "redis://host:port/0?password=sesame",
-        "redis://host:port/0?password=se@same",
-        "redis://:sesame?sesame@host:port",
-    ],
-)
-def test_the_password_of_a_url_that_cannot_be_read_is_never_shown(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"got '.*'.*check scheme, port and options") as caught:
-        RedisConnection(url, timeout_s=1)
-
-    shown = str(caught.value)
-    assert not any(part in shown for part in ("ses", "same", "user:"))
-    assert caught.value.__suppress_context__  # a traceback would show the cause
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://user:sesame@host:6379/0", "redis://host:6379/0"),
-        ("redis+cluster://:sesame@host:6379", "redis+cluster://host:6379"),
-        ("unix:///run/redis.sock?db=0&password=sesame", "unix:///run/redis.sock"),
-        ("rediss://host/1", "rediss://host/1"),
-        ("redis:/user:sesame@host", "host"),
-        ("embeded", "embeded"),
-    ],
-)
-def test_a_url_is_shown_without_password_and_options(url: str, shown: str) -> None:
-    assert without_password(url) == shown
 
 
 async def test_a_lost_redis_is_unavailable_until_it_answers_again(tmp_path: Path) -> None:

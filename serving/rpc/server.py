@@ -29,6 +29,7 @@ from serving.state.changelog import BLOCK_S
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
 from serving.state.redis_check import check_redis
+from serving.state.redis_keeper import keep_running
 from serving.state.redis_url import without_password
 from serving.telemetry import MetricsEndpoint, Telemetry
 
@@ -52,6 +53,7 @@ class Service:
         self.telemetry = telemetry
         self.redis: EmbeddedRedis | None = None
         self.metrics: MetricsEndpoint | None = None
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Closed in reverse order, so calls in flight end before the parts that they use.
         self._resources = AsyncExitStack()
 
@@ -84,6 +86,14 @@ class Service:
         await self._resources.aclose()
         logger.info("service stopped")
 
+    async def failure(self) -> None:
+        """Wait until the service cannot work any more, and raise the reason.
+
+        Raises:
+            StateError: If the embedded Redis died and cannot be started again.
+        """
+        await asyncio.shield(self._broken)
+
     async def _start(self, recommender: Recommender, config: ServiceConfig) -> None:
         url = config.redis
         if url == EMBEDDED:
@@ -112,6 +122,8 @@ class Service:
 
         self._resources.push_async_callback(stop)
         await asyncio.shield(starting)
+        self._broken = asyncio.create_task(keep_running(server))
+        self._resources.push_async_callback(_cancel, self._broken)
 
     def _connect(self, url: str, *, timeout_s: float) -> RedisConnection:
         connection = RedisConnection(url, timeout_s=timeout_s)
@@ -163,7 +175,8 @@ def serve(
     Raises:
         ConfigError: If the settings cannot be used; the message lists all problems.
         BundleError: If the bundle is missing, damaged or of another format.
-        StateError: If the state folder cannot be used or Redis does not answer.
+        StateError: If the state folder cannot be used or Redis does not answer, or the embedded
+            Redis dies later and cannot be started again.
     """
     asyncio.run(_serve(bundle_path, build_config(os.environ, **settings), on_ready))
 
@@ -179,8 +192,11 @@ async def _serve(
         service = starting.result()
         if on_ready is not None:
             on_ready(service.address)
-        await signals.get()
+        failing = asyncio.create_task(service.failure())
+        failed = await _unless_signalled(failing, signals)
         await _unless_signalled(asyncio.create_task(service.stop()), signals)
+        if failed:
+            failing.result()
 
 
 async def _unless_signalled(task: asyncio.Task[Any], signals: asyncio.Queue[None]) -> bool:
@@ -193,6 +209,11 @@ async def _unless_signalled(task: asyncio.Task[Any], signals: asyncio.Queue[None
     task.cancel()
     await asyncio.wait({task})
     return False
+
+
+async def _cancel(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _drain(server: grpc.aio.Server, drain_s: float) -> None:

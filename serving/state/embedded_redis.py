@@ -10,10 +10,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
@@ -49,18 +51,30 @@ class EmbeddedRedis:
         self._max_bytes = max_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
+        self._turn = threading.RLock()  # one thread may stop while another starts again
         self._socket = _socket_path(self.folder)
 
     @property
     def url(self) -> str:
         """URL to connect to."""
-        return f"unix://{self._socket}"
+        return f"unix://{quote(str(self._socket))}"
 
     @property
     def pid(self) -> int:
         """Process id of the running server."""
         assert self._process is not None, "the server runs"
         return self._process.pid
+
+    @property
+    def end(self) -> str | None:
+        """How the server ended without being stopped; None while it runs or is stopped."""
+        status = None if self._process is None else self._process.poll()
+        if status is None:
+            return None
+        if status == -signal.SIGKILL:
+            return "was killed, as systems do when memory runs out"
+        cause = f"status {status}" if status > 0 else signal.Signals(-status).name
+        return f"ended with {cause}; its log ends: {self._log_end()}"
 
     def start(self) -> None:
         """Start the server and return once it answers.
@@ -69,47 +83,62 @@ class EmbeddedRedis:
             StateError: If redis-server is not installed or does not start, or the folder cannot be
                 written or is used by another service.
         """
-        binary = find_redis_server()
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = self._take_lock()
-        except OSError as error:
-            raise StateError(
-                f"state folder {self.folder} must be a folder that this user can write: "
-                f"{error.strerror}; set state (RECSYS_STATE or --state) to another"
-            ) from error
-        try:
-            self._stop_orphan()
-            self._own_socket_folder()
-            self._process = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
-                [binary, *self._arguments()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the service, which then stops the server
-            )
-            self._await_answer()
-        except BaseException:
-            self.stop()
-            raise
-        logger.info("embedded Redis %d started in %s", self._process.pid, self.folder)
+        with self._turn:
+            find_redis_server()
+            try:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._lock = self._take_lock()
+            except OSError as error:
+                raise StateError(
+                    f"state folder {self.folder} must be a folder that this user can write: "
+                    f"{error.strerror}; set state (RECSYS_STATE or --state) to another"
+                ) from error
+            try:
+                self._stop_orphan()
+                self._launch()
+            except BaseException:
+                self.stop()
+                raise
+
+    def start_again(self) -> None:
+        """Start the server after it died, with all acknowledged data; after a stop do nothing.
+
+        Raises:
+            StateError: If it does not start.
+        """
+        with self._turn:
+            if self._lock is not None:
+                self._launch()
 
     def stop(self) -> None:
         """Stop the server, if it runs, and release the folder."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(self.timeout_s)
-            except subprocess.TimeoutExpired:  # every acknowledged write is on disk already
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-            if self._is_apart():
-                shutil.rmtree(self._socket.parent, ignore_errors=True)
-            logger.info("embedded Redis in %s stopped", self.folder)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        with self._turn:
+            if self._process is not None:
+                self._process.terminate()
+                try:
+                    self._process.wait(self.timeout_s)
+                except subprocess.TimeoutExpired:  # every acknowledged write is on disk already
+                    self._process.kill()
+                    self._process.wait()
+                self._process = None
+                if self._is_apart():
+                    shutil.rmtree(self._socket.parent, ignore_errors=True)
+                logger.info("embedded Redis in %s stopped", self.folder)
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+
+    def _launch(self) -> None:
+        self._own_socket_folder()
+        self._process = subprocess.Popen(  # noqa: S603 - our own arguments, no shell
+            [find_redis_server(), *self._arguments()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the service, which then stops the server
+        )
+        self._await_answer(self._process)
+        logger.info("embedded Redis %d started in %s", self._process.pid, self.folder)
 
     def __enter__(self) -> Self:
         self.start()
@@ -176,32 +205,38 @@ class EmbeddedRedis:
         if not self._socket.exists():
             return
         orphan = self._connect(timeout_s=self.timeout_s)
+        pid = "unknown"
         try:
-            pid = int(orphan.info("server")["process_id"])
+            pid = str(orphan.info("server")["process_id"])
             orphan.shutdown(nosave=True)
-        except redis.ConnectionError:  # no server: only the socket was left behind
+            deadline = time.monotonic() + self.timeout_s
+            # It closes the socket last, when all its data is on disk. Its process may be in another
+            # container, where its number means another process.
+            while time.monotonic() < deadline:
+                orphan.ping()
+                time.sleep(_POLL_S)
+        except redis.ConnectionError:  # it ended, or there was none and only its socket was left
             self._socket.unlink(missing_ok=True)
             return
+        except redis.RedisError as error:
+            raise StateError(self._still_there(pid, str(error))) from error
         finally:
             orphan.close()
-        logger.info("stopped redis-server %d, left behind in %s", pid, self.folder)
-        deadline = time.monotonic() + self.timeout_s
-        while _is_running(pid):
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(_POLL_S)
+        raise StateError(self._still_there(pid, f"it still answers after {self.timeout_s} s"))
 
-    def _await_answer(self) -> None:
-        assert self._process is not None, "called right after the start"
+    def _still_there(self, pid: str, reason: str) -> str:
+        return (
+            f"state folder {self.folder} has a redis-server, process {pid}, that a killed service "
+            f"left behind and that does not stop: {reason}; end that process"
+        )
+
+    def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
         client = self._connect(timeout_s=1.0)
         deadline = time.monotonic() + self.timeout_s
         try:
             while time.monotonic() < deadline:
-                if self._process.poll() is not None:
-                    raise StateError(
-                        f"redis-server ended with status {self._process.returncode} in "
-                        f"{self.folder}; its log ends: {self._log_end()}"
-                    )
+                if process.poll() is not None:
+                    raise StateError(f"redis-server in {self.folder} {self.end}{self._repair()}")
                 # Fails until the socket is there and the append-only file is loaded.
                 with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
                     client.ping()
@@ -209,9 +244,21 @@ class EmbeddedRedis:
                 time.sleep(_POLL_S)
         finally:
             client.close()
+        process.kill()
+        process.wait()
         raise StateError(
             f"redis-server in {self.folder} must answer within {self.timeout_s} s, but did not; "
             f"its log ends: {self._log_end()}"
+        )
+
+    def _repair(self) -> str:
+        """Return what to do about an append-only file that Redis refuses to read; else nothing."""
+        if "Bad file format" not in self._log_end():
+            return ""
+        file = next(self.folder.rglob("*.manifest"), self.folder / "appendonly.aof")
+        return (
+            f"; copy the folder, then cut {file} where the damage begins: bash -c 'exec -a "
+            f"redis-check-aof {find_redis_server()} --fix {file}'"
         )
 
     def _connect(self, *, timeout_s: float) -> redis.Redis:
@@ -267,13 +314,3 @@ def _socket_path(folder: Path) -> Path:
     # A stable name, so the next service finds a server that was left behind.
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"recsys-{os.getuid()}-{digest}" / "redis.sock"
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A killed child that nobody waited for still has an entry, but holds no files.
-    stat = Path(f"/proc/{pid}/stat")
-    return not (stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z")

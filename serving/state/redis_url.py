@@ -66,7 +66,7 @@ def build_client(url: str, timeout_s: float) -> Any:
         _check_options(parts)
         if parts.scheme.endswith("+cluster"):
             return RedisCluster.from_url(url.replace("+cluster", "", 1), **options)
-        client = redis.asyncio.Redis.from_url(url, **options)
+        client: Any = redis.asyncio.Redis.from_url(url, **options)
         client.connection_pool.make_connection()  # connects to nothing, but reads the options
     except (ValueError, exceptions.RedisError, exceptions.RedisClusterException):
         # The cause is not shown: it may quote part of a password with a slash as the port.

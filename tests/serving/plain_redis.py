@@ -1,4 +1,4 @@
-"""A Redis that the service did not start, with settings of a test."""
+"""A Redis that the service did not start, and one whose data is damaged."""
 
 import contextlib
 import subprocess
@@ -32,6 +32,12 @@ def running_redis(folder: Path, *arguments: str) -> Iterator[str]:
             yield f"unix://{socket}"
         finally:
             process.terminate()
+
+
+def damage(folder: Path) -> None:
+    """Overwrite the beginning of the append-only file in a state folder."""
+    file = next(path for path in folder.rglob("appendonly*") if path.is_file())
+    file.write_bytes(b"no append-only file" + file.read_bytes()[30:])
 
 
 def _answers(socket: Path) -> bool:

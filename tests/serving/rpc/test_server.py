@@ -1,6 +1,7 @@
 """Starting, stopping, dying and coming back; everything real."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from serving.errors import ServingError, StateError, UnavailableError
 from serving.rpc.server import Service, serve
 from serving.state.connection import RedisConnection
 from serving.testing import running_service
+from tests.serving.plain_redis import damage
 from tests.serving.refusals import REFUSALS, Refuse
 from tests.serving.waiting import eventually
 
@@ -210,6 +212,41 @@ async def test_without_redis_answers_are_degraded_and_writes_refused(
             await eventually(is_whole)
             assert (await client.recommend("newcomer", k=1)).results[0].item_id == "blue-lamp"
             await client.add_items([Item("new", title="trumpet")])
+
+
+async def test_a_redis_that_was_killed_is_back_with_its_data(shop: Any, tmp_path: Path) -> None:
+    async with (
+        running_service(shop.path, state=tmp_path) as service,
+        AsyncClient(service.address, timeout_s=5) as client,
+    ):
+        assert service.redis is not None
+        before = Event("newcomer", "blue-lamp", "view", shop.end)
+        await client.record_events([before])
+        os.kill(service.redis.pid, signal.SIGKILL)
+
+        async def takes_writes() -> bool:
+            with contextlib.suppress(UnavailableError):
+                recorded = await client.record_events([before])
+                assert recorded.duplicates == 1  # what was acknowledged is there
+                return True
+            return False
+
+        async def is_whole() -> bool:
+            return not (await client.recommend("newcomer", k=3)).degraded
+
+        await eventually(takes_writes)
+        await eventually(is_whole)
+
+
+def test_a_service_whose_redis_cannot_start_again_ends_with_the_reason(
+    shop: Any, tmp_path: Path
+) -> None:
+    def on_ready(_: str) -> None:
+        damage(tmp_path)
+        os.kill(int((tmp_path / "redis.pid").read_text()), signal.SIGKILL)
+
+    with pytest.raises(StateError, match=r"Bad file format.*redis-check-aof"):
+        serve(shop.path, port=0, state=tmp_path, on_ready=on_ready)
 
 
 @pytest.mark.parametrize("refuse", REFUSALS)

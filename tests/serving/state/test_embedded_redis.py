@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import redis
 
 from serving.errors import StateError
 from serving.state.embedded_redis import EmbeddedRedis, find_redis_server
+from tests.serving.plain_redis import damage
 
 
 @contextlib.contextmanager
@@ -39,6 +41,64 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
 
     with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
         assert client.dbsize() == 50
+
+
+def test_a_server_that_was_killed_starts_again_with_what_was_acknowledged(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
+        client.set("key", "kept")
+        assert server.end is None
+        os.kill(server.pid, signal.SIGKILL)
+        while server.end is None:
+            time.sleep(0.001)
+        assert server.end == "was killed, as systems do when memory runs out"
+        server.start_again()
+
+        assert server.end is None
+        assert client.get("key") == b"kept"
+    server.start_again()  # it was stopped on purpose
+    assert server.end is None
+
+
+def test_a_file_that_power_loss_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
+        client.set("key", "kept")
+        client.set("other", "value")
+    file = next(path for path in tmp_path.rglob("appendonly*") if path.is_file())
+    file.write_bytes(file.read_bytes()[:-3])
+
+    with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
+        assert client.keys() == [b"key"]
+
+
+def test_a_state_folder_that_was_copied_works(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path / "one") as server, client_of(server) as client:
+        client.set("key", "kept")
+        shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=lambda *_: {"redis.sock"})
+    (tmp_path / "two" / "redis.sock").write_text("sockets become files where they are copied")
+
+    with EmbeddedRedis(tmp_path / "two") as server, client_of(server) as client:
+        assert client.get("key") == b"kept"
+
+
+def test_a_server_left_behind_that_hangs_is_named(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            other = EmbeddedRedis(tmp_path, timeout_s=0.1)
+            with pytest.raises(StateError, match=r"has a redis-server, .*end that process"):
+                other._stop_orphan()
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    "name", ["a folder", "größe", 'quo"te', "back\\slash", "new\nline", "a?b#c%20", "x" * 200]
+)
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    with EmbeddedRedis(tmp_path / name) as server, client_of(server) as client:
+        client.set("key", "kept")
+    with EmbeddedRedis(tmp_path / name) as server, client_of(server) as client:
+        assert client.get("key") == b"kept"
 
 
 def test_every_write_is_synced_and_only_cached_rows_may_be_evicted(tmp_path: Path) -> None:
@@ -111,11 +171,14 @@ def test_a_folder_with_a_long_path_works(tmp_path: Path) -> None:
 def test_a_damaged_file_is_reported_with_the_log(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
         client.set("key", "value" * 100)
-    file = next(path for path in tmp_path.rglob("appendonly*") if path.is_file())
-    file.write_bytes(b"no append-only file" + file.read_bytes()[30:])
+    damage(tmp_path)
 
-    with pytest.raises(StateError, match=r"redis-server ended with status 1 in .*Bad file format"):
+    with pytest.raises(StateError, match=r"ended with status 1; .*Bad file format") as caught:
         EmbeddedRedis(tmp_path).start()
+    repair = str(caught.value).rpartition("damage begins: ")[2]
+    subprocess.run(repair, shell=True, input=b"y\n", check=True, capture_output=True)
+    with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
+        assert client.get("key") is None  # what follows the damage is lost
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError, UnknownItemError
-from recsys.schema import ItemSchema
+from recsys.schema import MAX_AMOUNT, ItemSchema
 
 CATEGORY_LEVELS = 4  # features ignore the levels of a path below this depth
 _NEVER_US = np.iinfo(np.int64).min
@@ -235,7 +235,9 @@ class Catalogue:
             self.row_of[item_id] = row
         self._embeddings[rows] = embeddings.to(self.device)
         self._embedded[rows] = embeddings.any(dim=1).numpy()
-        self._prices[rows] = items["price"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+        # Bundles and live records of earlier releases may have larger prices, as placeholders.
+        prices = items.select(pl.when(pl.col("price") <= MAX_AMOUNT).then("price"))["price"]
+        self._prices[rows] = prices.cast(pl.Float32).fill_null(float("nan")).to_numpy()
         created_us = items["created_at"].dt.timestamp("us").fill_null(_NEVER_US)
         self._created_us[rows] = created_us.to_numpy()
         self._available[rows] = items["available"].to_numpy()

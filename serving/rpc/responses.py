@@ -1,5 +1,6 @@
 """From the values of the library to protobuf messages."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -7,21 +8,37 @@ from typing import Any
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.answers import Group, Result, Verdict
 from recsys.data.timestamps import from_us
+from serving.errors import InternalError
 from serving.state.bundled import Judged
 from serving.state.records import ItemRecord
 
 
 def write_results(results: Sequence[Result]) -> list[pb.Result]:
-    """Return results as messages."""
+    """Return results as messages.
+
+    Raises:
+        InternalError: If a score is NaN or infinite, by which no caller could sort.
+    """
     return [
         pb.Result(
             item_id=result.item_id,
-            score=result.score,
+            score=check_finite(f"score of item {result.item_id!r}", result.score),
             source=result.source,
             features=[pb.Feature(name=name, value=value) for name, value in result.features],
         )
         for result in results
     ]
+
+
+def check_finite(name: str, value: float) -> float:
+    """Return a number of an answer, unless it is NaN or infinite.
+
+    Raises:
+        InternalError: If it is.
+    """
+    if not math.isfinite(value):
+        raise InternalError(f"{name} must be finite, got {value}; the bundle's weights may be bad")
+    return value
 
 
 def write_verdict(verdict: Verdict) -> "pb.Verdict.ValueType":

@@ -10,6 +10,7 @@ from recsys.data.timestamps import to_us
 from serving.engine.engine import Engine, Reply
 from serving.rpc import requests
 from serving.rpc.responses import (
+    check_finite,
     write_group,
     write_item,
     write_live_item,
@@ -110,7 +111,7 @@ class RecommenderServicer(rpc.RecommenderServicer):
         return pb.IdentifyResponse(
             info=self._info(reply),
             known=reply.value.known,
-            probability=reply.value.probability,
+            probability=check_finite("probability", reply.value.probability),
             candidates=write_results(reply.value.candidates),
             verdict=write_verdict(reply.value.verdict),
             answer=write_group(reply.value.product_group),

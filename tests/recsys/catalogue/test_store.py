@@ -116,6 +116,13 @@ def test_a_new_item_takes_the_next_row_and_old_rows_stay(catalogue: Catalogue) -
     assert catalogue.prices[before["hat"]] == 5.0
 
 
+def test_a_price_beyond_the_bound_counts_as_unknown(catalogue: Catalogue) -> None:
+    catalogue.upsert(table(HAT | {"price": sys.float_info.max}), embeddings(1))
+
+    assert np.isnan(catalogue.prices[catalogue.row_of["hat"]])
+    assert catalogue.records(["hat"])["price"].item() == sys.float_info.max
+
+
 def test_a_replaced_item_loses_its_old_category_and_attributes(catalogue: Catalogue) -> None:
     catalogue.upsert(table({"item_id": "hat", "category": ["Home"]}), embeddings(1))
     assert answered(catalogue, Filters(category=("Wear",))) == ["shoe"]

@@ -88,7 +88,7 @@ async def test_a_redis_that_wants_a_password_says_where_to_put_it(tmp_path: Path
                 await check(wrong)
 
 
-async def test_a_user_who_lacks_a_command_or_keys_is_told_which(url: str) -> None:
+async def test_the_error_for_a_user_without_rights_names_the_command_or_key(url: str) -> None:
     grants = ("+@all", "-getex", "~*"), ("+@all", "~shop:*")
     for name, grant in zip(("one", "two"), grants, strict=True):
         await configure(url, ("ACL", "SETUSER", name, "on", ">pw", *grant))

@@ -1,11 +1,13 @@
 """Addresses: of a host to listen on, and of a service to call."""
 
+import errno
 import ipaddress
+import os
 import re
 import socket
 from typing import NamedTuple
 
-from recsys.errors import InvalidArgumentError
+from recsys.errors import ConfigError, InvalidArgumentError
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 _HOST_AND_PORT = re.compile(
@@ -14,6 +16,16 @@ _HOST_AND_PORT = re.compile(
 # gRPC's own ways to name a target. The part after the colon is an address, a list, or a path.
 _ADDRESSES = ("dns", "ipv4", "ipv6")
 _SOCKETS = ("unix", "unix-abstract", "vsock")
+
+
+_REASONS = {
+    errno.EADDRINUSE: "another program listens there; stop it, or choose another port (0 takes a "
+    "free one)",
+    errno.EACCES: "this user may not; choose a port from 1024 on (0 takes a free one)",
+    errno.EADDRNOTAVAIL: "this machine has no such address; choose one that it has, or 0.0.0.0 or "
+    ":: for all",
+    errno.EAFNOSUPPORT: "this machine has no such addresses; choose another host",
+}
 
 
 class Target(NamedTuple):
@@ -72,6 +84,35 @@ def read_target(text: str) -> Target:
             f"gRPC's, such as dns:///host:50051 or unix:/path, got {text!r}"
         )
     return Target(name, all(_is_here(one["ip"] or one["name"]) for one in found if one))
+
+
+def check_free(name: str, host: str, port: int) -> None:
+    """Raise if a port cannot be listened on; gRPC would only say that it could not bind.
+
+    Args:
+        name: Setting that has the port, for the error.
+        host: IP address, or a name that is looked up.
+        port: Port; 0 stands for any free one.
+
+    Raises:
+        ConfigError: If the host does not resolve, or the port is taken or forbidden.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"host must be an address of this machine, but {host} does not resolve ({error}); "
+            "choose 127.0.0.1 for this machine only, or 0.0.0.0 for all its addresses"
+        ) from error
+    family, kind, protocol, _, place = found[0]
+    try:
+        with socket.socket(family, kind, protocol) as probe:
+            # As gRPC does it: connections that ended a moment ago do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, os.strerror(error.errno or 0))
+        raise ConfigError(f"{name} {join(host, port)} cannot be listened on: {reason}") from error
 
 
 def is_loopback(host: str) -> bool:

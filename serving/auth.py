@@ -22,8 +22,27 @@ def check_token(metadata: Iterable[tuple[str, str | bytes]], token: str) -> None
     if not isinstance(sent, str) or not sent.startswith(_SCHEME):
         raise UnauthenticatedError(f'metadata must have {HEADER}: "{_SCHEME}<token>", got none')
     # Digests have one length, so the time taken does not show the length of the token.
-    if not hmac.compare_digest(_digest(sent.removeprefix(_SCHEME)), _digest(token)):
+    if not hmac.compare_digest(_digest(sent.removeprefix(_SCHEME).strip()), _digest(token)):
         raise UnauthenticatedError("token is not the one that this service was started with")
+
+
+def read_token(text: str) -> str:
+    """Return a token without the blanks around it, which HTTP would not carry either.
+
+    Raises:
+        ValueError: If it is empty, or has characters that a header cannot carry; the message does
+            not show it.
+    """
+    token = text.strip()
+    if not token:
+        raise ValueError("must not be empty or blank; set a token, or leave it unset for none")
+    wrong = next((at for at, one in enumerate(token) if not " " <= one <= "~"), None)
+    if wrong is not None:
+        raise ValueError(
+            f"must have printable ASCII characters only, but character {wrong + 1} is not; choose "
+            "another, for example with: openssl rand -hex 32"
+        )
+    return token
 
 
 def bearer(token: str) -> tuple[str, str]:

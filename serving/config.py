@@ -1,12 +1,14 @@
 """Settings of a service."""
 
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import (
     BaseModel,
+    ByteSize,
     ConfigDict,
     Field,
     SecretStr,
@@ -18,16 +20,19 @@ from pydantic import (
 from recsys.catalogue.vectors import EXACT_UP_TO
 from recsys.errors import ConfigError
 from serving.addresses import read_host
-from serving.auth import check_binding
+from serving.auth import check_binding, read_token
 from serving.environment import PREFIX, read_environment
 
 MIB = 2**20
+_SECRET = frozenset({"token", "redis"})  # settings whose values no message shows
 
 
 class ServiceConfig(BaseModel):
     """Settings of one service process."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     host: str = Field("127.0.0.1", description="Address that the service listens on.")
     port: int = Field(
@@ -58,18 +63,22 @@ class ServiceConfig(BaseModel):
     namespace: str = Field(
         "recsys", pattern=r"^[\w.-]+$", description="First part of every Redis key."
     )
-    redis_timeout_s: float = Field(0.5, gt=0, description="Longest wait for a Redis command.")
-    redis_bytes: int = Field(
-        1024 * MIB,
+    redis_timeout_s: float = Field(
+        0.5, gt=0, le=3600, description="Longest wait for a Redis command."
+    )
+    redis_bytes: ByteSize = Field(
+        ByteSize(1024 * MIB),
         ge=0,
+        le=2**62,
         description="Memory limit of the embedded Redis, 0 for none; cached embeddings are "
-        "evicted first.",
+        "evicted first. Redis needs about 1 MiB for itself.",
     )
 
     device: str = Field("cpu", description="Torch device of the networks and the item table.")
-    device_table_bytes: int = Field(
-        64 * MIB,
+    device_table_bytes: ByteSize = Field(
+        ByteSize(64 * MIB),
         ge=0,
+        le=2**40,
         description="Memory for the embeddings of recent queries and items on the device.",
     )
     exact_up_to: int = Field(
@@ -79,36 +88,53 @@ class ServiceConfig(BaseModel):
         "approximate index when the service starts.",
     )
     embedding_ttl_s: int = Field(
-        7 * 86400, ge=1, description="Time after which an unused embedding in Redis expires."
+        7 * 86400,
+        ge=1,
+        le=10**9,
+        description="Time after which an unused embedding in Redis expires.",
     )
     history_events: int = Field(
-        500, ge=1, description="Number of latest live events kept for each user."
+        500, ge=1, le=10**6, description="Number of latest live events kept for each user."
     )
     history_ttl_s: int | None = Field(
         None,
         ge=1,
+        le=10**9,
         description="Time after a user's last live event when all of them expire; never if unset. "
         "A full Redis may evict them earlier.",
     )
 
-    max_message_bytes: int = Field(
-        16 * MIB, ge=1024, description="Largest request message, in bytes."
+    max_message_bytes: ByteSize = Field(
+        ByteSize(16 * MIB), ge=1024, le=2**31 - 1, description="Largest request message, in bytes."
     )
-    max_image_bytes: int = Field(8 * MIB, ge=1, description="Largest image in a request, in bytes.")
+    max_image_bytes: ByteSize = Field(
+        ByteSize(8 * MIB), ge=1, description="Largest image in a request, in bytes."
+    )
     max_batch: int = Field(
         16, ge=1, description="Largest number of queries in one run of the towers."
     )
     batch_wait_ms: float = Field(
         2.0,
         ge=0,
+        le=60_000,
         description="Longest wait of a query for others that share its run of the towers.",
     )
     max_queue: int = Field(
         256, ge=1, description="Queue length; further requests get RESOURCE_EXHAUSTED."
     )
     drain_s: float = Field(
-        10.0, ge=0, description="Longest wait of a graceful stop for calls in flight."
+        10.0, ge=0, le=86_400, description="Longest wait of a graceful stop for calls in flight."
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _strip(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        # An empty variable is a value that was not filled in, not a wish for the default.
+        if not value.strip():
+            raise ValueError("must not be empty or blank; set a value, or leave it unset")
+        return value.strip()
 
     @field_validator("host")
     @classmethod
@@ -117,16 +143,25 @@ class ServiceConfig(BaseModel):
 
     @field_validator("token")
     @classmethod
-    def _refuse_blank(cls, token: SecretStr | None) -> SecretStr | None:
-        # An empty variable is a secret that was not filled in, not a wish for no token.
-        if token is not None and not token.get_secret_value().strip():
-            raise ValueError("must not be empty or blank; set a token, or leave it unset for none")
-        return token
+    def _read_token(cls, token: SecretStr | None) -> SecretStr | None:
+        return None if token is None else SecretStr(read_token(token.get_secret_value()))
+
+    @field_validator("tls_certificate", "tls_key")
+    @classmethod
+    def _from_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else Path(os.path.expanduser(path))
 
     @model_validator(mode="after")
-    def _protect(self) -> Self:
+    def _fit_together(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be set together")
+        if self.metrics_port == self.port != 0:
+            raise ValueError(f"metrics_port must be another port than port, got {self.port} twice")
+        if self.max_image_bytes > self.max_message_bytes:
+            raise ValueError(
+                f"max_message_bytes must be at least max_image_bytes, {self.max_image_bytes}, for "
+                f"an image comes in a message; got {self.max_message_bytes}"
+            )
         return self
 
 
@@ -159,12 +194,15 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"])
-        text = f"{name} ({PREFIX}{name.upper()}): {problem['msg']}, got {problem['input']!r}"
-        if not name:  # of several fields; the input would be all of them, the token too
-            text = problem["msg"]
-        if problem["type"] == "extra_forbidden":
+        said = problem["msg"].removeprefix("Value error, ")
+        text = f"{name} ({PREFIX}{name.upper()}): {said}"
+        if not name:  # of several fields
+            text = said
+        elif problem["type"] == "extra_forbidden":
             close = difflib.get_close_matches(name, ServiceConfig.model_fields, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             text = f"{name} ({PREFIX}{name.upper()}) is not a setting of the service{hint}"
+        elif name not in _SECRET:
+            text += f", got {problem['input']!r}"
         lines.append(text)
     return "service configuration: " + "; ".join(lines)

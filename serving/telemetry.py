@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from serving.addresses import check_free
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -95,9 +97,13 @@ class MetricsEndpoint:
         telemetry: Metrics to serve.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
+
+    Raises:
+        ConfigError: If the port cannot be listened on.
     """
 
     def __init__(self, telemetry: Telemetry, *, host: str, port: int) -> None:
+        check_free("metrics_port", host, port)
         self._server, self._thread = start_http_server(port, addr=host, registry=telemetry.registry)
         self.port = int(self._server.server_port)
 

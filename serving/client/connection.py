@@ -8,6 +8,7 @@ import grpc
 
 from serving.addresses import read_target
 from serving.auth import bearer
+from serving.keepalive import CLIENT_OPTIONS
 
 # Every method may be repeated without harm, so a lost connection is no reason to give up at once.
 _RETRIES = json.dumps(
@@ -29,6 +30,7 @@ _RETRIES = json.dumps(
 _OPTIONS = (
     ("grpc.service_config", _RETRIES),
     ("grpc.max_receive_message_length", -1),  # it is our own service that answers
+    *CLIENT_OPTIONS,
 )
 
 

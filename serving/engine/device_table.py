@@ -5,6 +5,23 @@ from collections import OrderedDict
 import torch
 
 from recsys.data.arrays import Floats
+from recsys.errors import ConfigError
+
+
+def check_device(device: str) -> None:
+    """Raise unless torch can compute on a device and read the result.
+
+    Raises:
+        ConfigError: If it cannot; the message has what torch says.
+    """
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        said = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device must be one that torch can use here, such as cpu or cuda, got {device!r}: "
+            f"{said}"
+        ) from error
 
 
 class DeviceTable:
@@ -17,12 +34,20 @@ class DeviceTable:
         max_bytes: Memory for rows; less than one row keeps nothing.
         dim: Embedding size D.
         device: Torch device.
+
+    Raises:
+        ConfigError: If the device does not have that much memory.
     """
 
     def __init__(self, *, max_bytes: int, dim: int, device: str) -> None:
         self._capacity = max_bytes // (4 * dim)
         # Uninitialised, so on the CPU memory is taken only as rows are written.
-        self._rows = torch.empty(self._capacity, dim, dtype=torch.float32, device=device)
+        try:
+            self._rows = torch.empty(self._capacity, dim, dtype=torch.float32, device=device)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"device_table_bytes must fit into the memory of {device}, got {max_bytes}"
+            ) from error
         self._slots: OrderedDict[str, int] = OrderedDict()  # least recently used first
 
     def __len__(self) -> int:

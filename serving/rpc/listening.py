@@ -1,46 +1,102 @@
-"""Whether a port can be listened on, found out before anything else starts."""
+"""What a service listens with: its port, and a certificate that clients will accept."""
 
-import errno
-import os
-import socket
+import contextlib
+import ssl
+from pathlib import Path
+
+import grpc
 
 from recsys.errors import ConfigError
-from serving.addresses import join
+from serving.addresses import check_free, join
+from serving.config import ServiceConfig
 
-_REASONS = {
-    errno.EADDRINUSE: "another program listens there; stop it, or choose another port (0 takes a "
-    "free one)",
-    errno.EACCES: "this user may not; choose a port from 1024 on (0 takes a free one)",
-    errno.EADDRNOTAVAIL: "this machine has no such address; choose one that it has, or 0.0.0.0 or "
-    ":: for all",
-    errno.EAFNOSUPPORT: "this machine has no such addresses; choose another host",
-}
+_ANY_STRENGTH = "DEFAULT:@SECLEVEL=0"  # how long a key must be is for gRPC and clients to say
 
 
-def check_free(name: str, host: str, port: int) -> None:
-    """Raise if a port cannot be listened on; gRPC would only say that it could not bind.
+class Listener:
+    """Opens the port of a service; whatever is wrong with it shows when this is made.
 
     Args:
-        name: Setting that has the port, for the error.
-        host: IP address, or a name that is looked up.
-        port: Port; 0 stands for any free one.
+        config: Settings of the service.
 
     Raises:
-        ConfigError: If the host does not resolve, or the port is taken or forbidden.
+        ConfigError: If the address cannot be listened on, or the certificate cannot be used.
     """
+
+    def __init__(self, config: ServiceConfig) -> None:
+        check_free("address", config.host, config.port)
+        self._host, self._port = config.host, config.port
+        self._credentials: grpc.ServerCredentials | None = None
+        if config.tls_certificate is not None and config.tls_key is not None:
+            self._credentials = read_credentials(config.tls_certificate, config.tls_key)
+
+    def listen(self, server: grpc.aio.Server) -> str:
+        """Add the port to a server and return the address that clients call.
+
+        Raises:
+            ConfigError: If something took the port meanwhile.
+        """
+        address = join(self._host, self._port)
+        try:
+            if self._credentials is None:
+                return join(self._host, server.add_insecure_port(address))
+            return join(self._host, server.add_secure_port(address, self._credentials))
+        except RuntimeError as error:
+            check_free("address", self._host, self._port)
+            raise ConfigError(f"address {address} cannot be listened on: {error}") from error
+
+
+def read_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
+    """Return the credentials of a server, from PEM files.
+
+    Args:
+        certificate: File with the certificate, and with those that signed it.
+        key: File with its private key, which has no password.
+
+    Raises:
+        ConfigError: If a file cannot be read, the key is not the certificate's, or the certificate
+            is not valid now. gRPC would start, and refuse every call.
+    """
+    chain, secret = _read("tls_certificate", certificate), _read("tls_key", key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
+        context.set_ciphers(_ANY_STRENGTH)
+        context.load_cert_chain(certificate, key, password="")
+        reason = _find_fault(context, chain.decode())
+    except (ssl.SSLError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"host must be an address of this machine, but {host} does not resolve ({error}); "
-            "choose 127.0.0.1 for this machine only, or 0.0.0.0 for all its addresses"
+            f"tls_certificate {certificate} and tls_key {key} must be PEM files of a certificate "
+            f"and its private key without a password, but they do not go together: {error}"
         ) from error
-    family, kind, protocol, _, place = found[0]
+    if reason is not None:
+        raise ConfigError(
+            f"tls_certificate {certificate} must be one that clients accept now: {reason}; "
+            "replace it"
+        )
+    return grpc.ssl_server_credentials([(secret, chain)])
+
+
+def _read(name: str, path: Path) -> bytes:
     try:
-        with socket.socket(family, kind, protocol) as probe:
-            # As gRPC does it: connections that ended a moment ago do not count.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
+        return path.read_bytes()
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, os.strerror(error.errno or 0))
-        raise ConfigError(f"{name} {join(host, port)} cannot be listened on: {reason}") from error
+        raise ConfigError(f"{name} {path} must be a readable file: {error.strerror}") from error
+
+
+def _find_fault(server: ssl.SSLContext, chain: str) -> str | None:
+    """Return why a client that trusts the certificate would refuse it now; None if it accepts."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.set_ciphers(_ANY_STRENGTH)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client.load_verify_locations(cadata=chain)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = client.wrap_bio(to_client, to_server)
+    far = server.wrap_bio(to_server, to_client, server_side=True)
+    try:
+        for side in (near, far, near):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    return None

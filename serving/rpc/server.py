@@ -15,27 +15,29 @@ from grpc_reflection.v1alpha import reflection
 
 from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from recsys.bundle import Bundle
-from recsys.errors import ConfigError
 from recsys.recommender import Recommender
-from serving.addresses import join
+from serving.addresses import check_free
 from serving.config import ServiceConfig, build_config
 from serving.engine.assembly import running_engine
+from serving.engine.device_table import check_device
 from serving.engine.engine import Engine
+from serving.keepalive import SERVER_OPTIONS
 from serving.rpc.health import SERVICE, Health
 from serving.rpc.interceptor import Boundary
-from serving.rpc.listening import check_free
+from serving.rpc.listening import Listener
 from serving.rpc.servicer import Limits, RecommenderServicer
 from serving.state.changelog import BLOCK_S
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
 from serving.state.redis_check import check_redis
 from serving.state.redis_keeper import keep_running
-from serving.state.redis_url import without_password
+from serving.state.redis_url import build_client, without_password
 from serving.telemetry import MetricsEndpoint, Telemetry
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
+METRICS_HOST = "127.0.0.1"
 
 
 class Service:
@@ -67,14 +69,14 @@ class Service:
 
         Raises:
             BundleError: If the bundle is missing, damaged or of another format.
-            ConfigError: If the address or the certificate cannot be used.
+            ConfigError: If the address, certificate, device or URL of Redis cannot be used.
             StateError: If the state folder cannot be used or Redis does not answer.
         """
         # Opening a bundle takes seconds, which must not block the event loop.
-        recommender = await asyncio.to_thread(_open_bundle, bundle_path, config)
+        listener, recommender = await asyncio.to_thread(_open, bundle_path, config)
         service = cls(Telemetry(recommender.version))
         try:
-            await service._start(recommender, config)
+            await service._start(listener, recommender, config)
         except BaseException:
             await service._resources.aclose()
             raise
@@ -94,7 +96,9 @@ class Service:
         """
         await asyncio.shield(self._broken)
 
-    async def _start(self, recommender: Recommender, config: ServiceConfig) -> None:
+    async def _start(
+        self, listener: Listener, recommender: Recommender, config: ServiceConfig
+    ) -> None:
         url = config.redis
         if url == EMBEDDED:
             self.redis = EmbeddedRedis(config.state, max_bytes=config.redis_bytes)
@@ -106,10 +110,10 @@ class Service:
         engine = await self._resources.enter_async_context(
             running_engine(recommender, connection, follower, config, self.telemetry)
         )
-        await self._listen(engine, connection, config)
+        await self._listen(listener, engine, connection, config)
         if config.metrics_port is not None:
             self.metrics = MetricsEndpoint(
-                self.telemetry, host="127.0.0.1", port=config.metrics_port
+                self.telemetry, host=METRICS_HOST, port=config.metrics_port
             )
             self._resources.push_async_callback(asyncio.to_thread, self.metrics.close)
 
@@ -131,7 +135,11 @@ class Service:
         return connection
 
     async def _listen(
-        self, engine: Engine, connection: RedisConnection, config: ServiceConfig
+        self,
+        listener: Listener,
+        engine: Engine,
+        connection: RedisConnection,
+        config: ServiceConfig,
     ) -> None:
         token = config.token.get_secret_value() if config.token is not None else None
         server = grpc.aio.server(
@@ -139,6 +147,7 @@ class Service:
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.so_reuseport", 0),  # a second service on the port is refused
+                *SERVER_OPTIONS,
             ],
         )
         limits = Limits(config.max_image_bytes)
@@ -150,7 +159,7 @@ class Service:
         reflection.enable_server_reflection(
             (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
-        address = _bind(server, config)
+        address = listener.listen(server)
         await reporter.start()
         await server.start()
         self._resources.push_async_callback(_drain, server, config.drain_s)
@@ -225,23 +234,13 @@ async def _drain(server: grpc.aio.Server, drain_s: float) -> None:
         raise
 
 
-def _open_bundle(path: str | Path, config: ServiceConfig) -> Recommender:
-    check_free("address", config.host, config.port)
-    return Recommender(Bundle(path), device=config.device, exact_up_to=config.exact_up_to)
-
-
-def _bind(server: grpc.aio.Server, config: ServiceConfig) -> str:
-    """Open the port and return the address that clients call."""
-    address = join(config.host, config.port)
-    try:
-        if config.tls_certificate is None or config.tls_key is None:
-            port = server.add_insecure_port(address)
-        else:
-            credentials = grpc.ssl_server_credentials(
-                [(config.tls_key.read_bytes(), config.tls_certificate.read_bytes())]
-            )
-            port = server.add_secure_port(address, credentials)
-    except (RuntimeError, OSError) as error:
-        check_free("address", config.host, config.port)  # it was free; says what is in the way
-        raise ConfigError(f"address {address} cannot be listened on: {error}") from error
-    return join(config.host, port)
+def _open(bundle_path: str | Path, config: ServiceConfig) -> tuple[Listener, Recommender]:
+    """Check the settings, which takes moments, and open the bundle, which takes seconds."""
+    listener = Listener(config)
+    if config.metrics_port is not None:
+        check_free("metrics_port", METRICS_HOST, config.metrics_port)
+    if config.redis != EMBEDDED:
+        build_client(config.redis, config.redis_timeout_s)
+    check_device(config.device)
+    bundle = Bundle(bundle_path)
+    return listener, Recommender(bundle, device=config.device, exact_up_to=config.exact_up_to)

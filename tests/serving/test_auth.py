@@ -1,7 +1,7 @@
 import pytest
 
 from recsys.errors import ConfigError
-from serving.auth import bearer, check_binding, check_token
+from serving.auth import bearer, check_binding, check_token, read_token
 from serving.errors import UnauthenticatedError
 
 
@@ -29,6 +29,18 @@ def test_another_token_is_refused_without_naming_the_right_one(token: str) -> No
     with pytest.raises(UnauthenticatedError, match="token is not the one") as caught:
         check_token((bearer(token),), "sesame")
     assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["", " \n", "se\nsame", "sésame", "se\x00same", "se\udcffsame"])
+def test_what_a_header_cannot_carry_is_no_token(token: str) -> None:
+    with pytest.raises(ValueError, match=r"must (not be empty|have printable ASCII)") as caught:
+        read_token(token)
+    assert "same" not in str(caught.value)
+
+
+def test_blanks_around_a_token_do_not_count() -> None:
+    assert read_token(" open sesame\n") == "open sesame"
+    check_token((("authorization", "Bearer open sesame "),), "open sesame")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])

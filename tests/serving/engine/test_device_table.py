@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engine.device_table import DeviceTable
+from recsys.errors import ConfigError
+from serving.engine.device_table import DeviceTable, check_device
 
 DIM = 4
 ROW_BYTES = 4 * DIM
@@ -88,3 +89,14 @@ def test_it_is_an_ordered_dictionary_that_forgets(
             assert found[0] == model[key]
             model[key] = model.pop(key)
     assert len(table) == len(model)
+
+
+@pytest.mark.parametrize("device", ["meta", "tpu", "", "auto"])
+def test_a_device_that_cannot_be_used_is_refused_with_what_torch_says(device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"device must be one that .*, got '{device}': \w"):
+        check_device(device)
+
+
+def test_a_table_that_does_not_fit_into_memory_is_refused() -> None:
+    with pytest.raises(ConfigError, match="device_table_bytes must fit into the memory of cpu"):
+        DeviceTable(max_bytes=2**60, dim=DIM, device="cpu")

@@ -1,30 +1,48 @@
-import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recsys.errors import ConfigError
-from serving.rpc.listening import check_free
+from serving.config import build_config
+from serving.rpc.listening import Listener
+
+TLS = Path(__file__).parent / "tls"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::"])
-def test_a_free_port_is_no_error(host: str) -> None:
-    check_free("address", host, 0)
+def listener(**settings: Any) -> Listener:
+    files = {"tls_certificate": TLS / "certificate.pem", "tls_key": TLS / "key.pem"}
+    return Listener(build_config({}, port=0, **(files | settings)))
 
 
-def test_a_taken_port_is_an_error_that_says_so() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        wanted = rf"address 127.0.0.1:{port} cannot be listened on: another program listens there"
-        with pytest.raises(ConfigError, match=wanted):
-            check_free("address", "127.0.0.1", port)
+def test_a_certificate_and_its_key_are_accepted() -> None:
+    listener()
 
 
-def test_an_address_of_another_machine_is_an_error_that_says_so() -> None:
-    with pytest.raises(ConfigError, match=r"\[2001:db8::1\]:0 .*|192.0.2.1:0 .*no such address"):
-        check_free("address", "192.0.2.1", 0)
+@pytest.mark.parametrize("name", ["tls_certificate", "tls_key"])
+def test_a_file_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} .*x.pem must be a readable file: No such file"):
+        listener(**{name: tmp_path / "x.pem"})
 
 
-@pytest.mark.parametrize("host", ["nowhere.invalid", "x" * 64])
-def test_a_name_that_does_not_resolve_is_an_error_that_says_so(host: str) -> None:
-    with pytest.raises(ConfigError, match=f"but {host} does not resolve"):
-        check_free("address", host, 0)
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"no certificate", b""])
+def test_a_file_that_is_no_certificate_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"must be PEM files of a certificate"):
+        listener(tls_certificate=tmp_path / "x.pem")
+
+
+def test_the_key_of_another_certificate_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"but they do not go together: .*mismatch"):
+        listener(tls_key=TLS / "other_key.pem")
+
+
+def test_a_key_with_a_password_is_refused_without_asking_for_it() -> None:
+    with pytest.raises(ConfigError, match="private key without a password"):
+        listener(tls_key=TLS / "locked_key.pem")
+
+
+def test_a_certificate_that_has_expired_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"clients accept now: certificate (has|is)"):
+        listener(tls_certificate=TLS / "expired.pem")

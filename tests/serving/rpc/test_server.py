@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -284,6 +285,21 @@ async def test_a_port_in_use_is_an_error(shop: Any, service: Service, tmp_path: 
     await Service.stop(await Service.start(shop.path, build_config({}, port=0, state=tmp_path)))
 
 
+async def test_settings_that_cannot_work_are_errors_before_the_bundle_is_opened(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for settings, wanted in (
+            ({"metrics_port": port}, f"metrics_port 127.0.0.1:{port} cannot be listened on: anoth"),
+            ({"device": "tpu"}, "device must be one that torch can use here"),
+            ({"redis": "redis://host?protocol=3"}, "redis must be a URL without the option 'proto"),
+            ({"tls_certificate": "/x.pem", "tls_key": "/x.pem"}, "must be a readable file"),
+        ):
+            with pytest.raises(ConfigError, match=wanted):
+                await Service.start(tmp_path / "nothing", build_config({}, port=0, **settings))
+
+
 async def test_the_address_of_a_service_on_ipv6_can_be_called(shop: Any, redis_server: Any) -> None:
     async with (
         running_service(shop.path, host="[::1]", redis=redis_server.url) as service,
@@ -310,6 +326,43 @@ async def test_a_redis_that_does_not_answer_is_an_error_without_its_password(sho
 async def test_a_path_without_a_bundle_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         await Service.start(tmp_path / "nothing", build_config({}, state=tmp_path))
+
+
+@pytest.mark.slow
+async def test_a_client_that_pings_every_second_keeps_its_connection(service: Service) -> None:
+    pinging = [
+        ("grpc.keepalive_time_ms", 1_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    async with grpc.aio.insecure_channel(service.address, options=pinging) as channel:
+        await channel.channel_ready()
+        # gRPC's default ends the connection at the third ping.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(
+                channel.wait_for_state_change(grpc.ChannelConnectivity.READY), timeout=5
+            )
+
+
+async def test_a_client_calls_a_service_again_soon_after_it_was_restarted(
+    shop: Any, redis_server: Any, namespace: str
+) -> None:
+    settings = {"redis": redis_server.url, "namespace": namespace}
+    async with running_service(shop.path, **settings) as service:
+        port = int(service.address.rpartition(":")[2])
+        client = AsyncClient(service.address, timeout_s=5)
+        await client.similar("red-mug", k=1)
+    with pytest.raises(UnavailableError):
+        await client.similar("red-mug", k=1)
+    async with running_service(shop.path, **settings, port=port):
+
+        async def answers() -> bool:
+            with contextlib.suppress(UnavailableError):
+                return bool((await client.similar("red-mug", k=1)).results)
+            return False
+
+        await eventually(answers, within_s=5)
+    await client.close()
 
 
 async def test_metrics_are_served_over_http(shop: Any, redis_server: Any, namespace: str) -> None:

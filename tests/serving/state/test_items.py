@@ -347,7 +347,7 @@ async def test_one_item_twice_in_a_call_is_refused(client: AsyncClient) -> None:
 async def test_a_price_that_is_negative_or_not_finite_is_refused(
     client: AsyncClient, price: float
 ) -> None:
-    with pytest.raises(ValueError, match=r"items\[0\].price must be a finite number >= 0"):
+    with pytest.raises(ValueError, match=r"items\[0\].price must be a number from 0 to"):
         await client.add_items([Item("new", price=price)])
 
 

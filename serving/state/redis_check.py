@@ -56,6 +56,7 @@ def commands(namespace: str) -> list[Command]:
         ("XREVRANGE", stream, "+", "-", "COUNT", 1),
         ("XREAD", "COUNT", 1, "STREAMS", stream, "$"),
         ("ZRANGE", history, 0, -1),
+        ("TIME",),
         ("EVAL", "return 1", 1, epoch),
         ("SET", f"{spare}text", 1, "EX", 60),
         ("INCR", f"{spare}text"),
@@ -72,7 +73,7 @@ def commands(namespace: str) -> list[Command]:
 
 async def _try_commands(client: Any, shown: str, namespace: str) -> None:
     for command, *arguments in commands(namespace):
-        key = next(one for one in arguments if namespace in str(one))
+        key = next((one for one in arguments if namespace in str(one)), f"{namespace}:*")
         try:
             await client.execute_command(command, *arguments)
         except exceptions.NoPermissionError as error:

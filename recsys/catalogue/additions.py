@@ -1,5 +1,7 @@
 """Items that callers add to a catalogue: DataFrames or records, and their pictures."""
 
+import os
+import stat
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +15,7 @@ from recsys.data.frames import Frame, to_polars
 from recsys.data.quarantine import ROW, Quarantine, validate
 from recsys.errors import FileAccessError, InvalidArgumentError, InvalidImageError
 from recsys.schema import ItemSchema, is_first_of_its_id
+from vision.images import MAX_BYTES
 
 Picture = bytes | str | Path
 
@@ -80,7 +83,7 @@ def read_image(image: Picture | None) -> bytes | None:
         image: Bytes or path.
 
     Raises:
-        FileAccessError: If the file cannot be read.
+        FileAccessError: If the file cannot be read, or is a device or a pipe.
         InvalidImageError: If the file is empty.
         InvalidArgumentError: If it is neither bytes nor a path.
     """
@@ -89,8 +92,13 @@ def read_image(image: Picture | None) -> bytes | None:
     if not isinstance(image, str | Path):
         raise InvalidArgumentError(f"an image must be bytes or a path, got {type(image).__name__}")
     try:
-        data = Path(image).read_bytes()
-    except OSError as error:
+        with Path(image).open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # reading it might never end
+                raise FileAccessError(f"image {image} must be a regular file")
+            data = file.read(MAX_BYTES + 1)  # the decoder refuses what is longer
+    except FileAccessError:
+        raise
+    except (OSError, ValueError) as error:
         raise FileAccessError(f"image {image} must be a readable file: {error}") from error
     if not data:
         raise InvalidImageError(f"image {str(image)!r} must not be an empty file, got 0 bytes")

@@ -59,7 +59,8 @@ def find_pool(photos: Path, *, images_root: Path | None = None) -> Pool:
         root = images_root or default_images_root(photos)
         with reading(photos):
             table = scan_table(photos, PhotoSchema).collect()
-        names = table.filter(pl.col("item_id").is_null())["image"].drop_nulls().to_list()
+        images = table.filter(pl.col("item_id").is_null())["image"].drop_nulls()
+        names = _as_on_disk(images, root).to_list()
     if not names:
         raise DataError(f"photos must have one or more without an item, found 0 in {photos}")
     return Pool(names, root)
@@ -140,6 +141,8 @@ def learn(
     root = images_root if images_root is not None else photos.parent
     names = labels["image"].unique(maintain_order=True)
     checked = check_pictures(names, root, check_image=None, progress=None)
+    # One photo may be spelled in two ways, here and in the photos table.
+    labels = labels.with_columns(file=pl.col("image").replace(checked.renamed))
     problems = [
         *_unknown_items(labels, item_ids),
         *_repeated(labels),
@@ -151,12 +154,13 @@ def learn(
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems[:20])
         raise DataError(f"table {labelled} has {len(problems)} problem(s):\n{listed}")
-    labels = labels.with_columns(pl.col("image").replace(checked.renamed))
+    labels = labels.select("item_id", "file").unique(maintain_order=True)
     there = _stored(photos)
-    merged = there.join(labels.rename({"item_id": "label"}), on="image", how="left")
+    there = there.with_columns(_as_on_disk(there["image"], root).alias("file"))
+    merged = there.join(labels.rename({"item_id": "label"}), on="file", how="left")
     changed = merged.filter(pl.col("label") != pl.col("item_id").fill_null(""))
-    new = labels.join(there, on="image", how="anti")
-    kept = merged.with_columns(item_id=pl.coalesce("label", "item_id")).drop("label")
+    new = labels.join(there, on="file", how="anti").rename({"file": "image"})
+    kept = merged.with_columns(item_id=pl.coalesce("label", "item_id")).drop("label", "file")
     write_table(pl.concat([kept, new], how="diagonal"), photos)
     return LabelsAdded(len(new), len(changed), int(table["item_id"].null_count()))
 
@@ -167,7 +171,9 @@ def read_labels(labelled: Path) -> pl.DataFrame:
     Raises:
         DataError: If the table cannot be read, lacks a column, or has a row without an image.
     """
-    (path,) = find_files(labelled)
+    path, *others = find_files(labelled)
+    if others:
+        raise DataError(f"the labels must be one table, {labelled} matches {1 + len(others)}")
     with reading(path):
         table = scan_file(path).collect()
     missing = [name for name in ("image", "item_id") if name not in table.columns]
@@ -177,6 +183,7 @@ def read_labels(labelled: Path) -> pl.DataFrame:
             "fill in the table that `recsys review ask` wrote"
         )
     text = table.select(pl.col("image", "item_id").cast(pl.String).str.strip_chars())
+    text = text.filter(~pl.all_horizontal(pl.all().fill_null("") == ""))  # spreadsheets end so
     if text["image"].fill_null("").eq("").any():
         raise DataError(f"table {path} must name an image in every row, got a row without one")
     return text.with_columns(item_id=pl.when(pl.col("item_id") != "").then("item_id"))
@@ -212,7 +219,8 @@ def _columns() -> dict[str, pl.DataType]:
 def _unknown_items(labels: pl.DataFrame, item_ids: Set[str]) -> list[str]:
     known = sorted(item_ids)
     problems = []
-    for image, item_id in labels.filter(~pl.col("item_id").is_in(known)).iter_rows():
+    unknown = labels.filter(~pl.col("item_id").is_in(known))
+    for image, item_id in unknown.select("image", "item_id").iter_rows():
         near = difflib.get_close_matches(item_id, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         problems.append(f"item_id of {image!r} must be in the catalogue, got {item_id!r}{hint}")
@@ -220,11 +228,17 @@ def _unknown_items(labels: pl.DataFrame, item_ids: Set[str]) -> list[str]:
 
 
 def _repeated(labels: pl.DataFrame) -> Sequence[str]:
-    twice = labels.group_by("image", maintain_order=True).agg("item_id")
+    twice = labels.group_by("file", maintain_order=True).agg("item_id")
     return [
         f"image {image!r} must have one item_id, got {item_ids}"
         for image, item_ids in twice.filter(pl.col("item_id").list.len() > 1).iter_rows()
     ]
+
+
+def _as_on_disk(images: pl.Series, root: Path) -> pl.Series:
+    """Return the names of photos as their files are written; a name without a file stays."""
+    names = images.drop_nulls().unique()
+    return images.replace(check_pictures(names, root, check_image=None, progress=None).renamed)
 
 
 def _stored(photos: Path) -> pl.DataFrame:

@@ -28,7 +28,7 @@ class CheckedPictures(NamedTuple):
     """The outcome of checking the pictures of a table."""
 
     broken: dict[str, Broken]
-    renamed: dict[str, str]  # names whose file is written in another form of Unicode
+    renamed: dict[str, str]  # names whose file is written otherwise: ./a.png, or Unicode's NFD
 
 
 def broken_rule(name: str, root: Path) -> PictureRule | None:
@@ -60,8 +60,8 @@ def check_pictures(
 ) -> CheckedPictures:
     """Return what is wrong with each bad picture; good pictures are left out.
 
-    A name in another form of Unicode than its file (NFC, NFD) is the file's. For any other wrong
-    name, the reason has the nearest file.
+    A name in another form of Unicode than its file (NFC, NFD), or with ``./``, is the file's. For
+    any other wrong name, the reason has the nearest file.
 
     Args:
         names: Distinct paths relative to ``root``.
@@ -89,6 +89,7 @@ def check_pictures(
             name, rule = nearest, None
         if rule is not None:
             return name, Broken(rule, nearest and f"did you mean {nearest!r}?")
+        name = os.path.normpath(name)  # one file has one name
         reason = check_image(resolved / name) if check_image is not None else None
         return name, Broken("image|decodes", reason) if reason is not None else None
 

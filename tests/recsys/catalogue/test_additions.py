@@ -102,6 +102,8 @@ def test_pictures_that_do_not_fit_the_items_are_refused(pictures: Any, message: 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileAccessError, match=r"absent\.jpg"):
         read_image(tmp_path / "absent.jpg")
+    with pytest.raises(FileAccessError, match="must be a regular file"):
+        read_image("/dev/zero")
 
 
 def test_no_bytes_are_no_image() -> None:

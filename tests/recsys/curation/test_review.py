@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,35 @@ def test_a_table_without_the_columns_of_a_review_is_refused(shop: Path) -> None:
             read_labels(shop / "review.csv")
     with pytest.raises(ValueError, match=r"out must end in .parquet or .csv, got 'review.txt'"):
         write_table(pl.DataFrame(), shop / "review.txt")
+
+
+def test_a_photo_that_is_spelled_in_two_ways_stays_one_row(shop: Path) -> None:
+    draw(shop / unicodedata.normalize("NFD", "fot\u00f6.png"))
+    there = pl.DataFrame({"image": ["fot\u00f6.png", "./old.png"], "split": ["val", "train"]})
+    there.write_parquet(shop / "photos.parquet")
+    labels = pl.DataFrame({"image": ["fot\u00f6.png", "old.png"], "item_id": ["milk", "milk"]})
+    labels.write_csv(shop / "review.csv")
+
+    added = learn(shop / "review.csv", shop / "photos.parquet", ITEMS)
+
+    assert (added.n_new, added.n_labelled) == (0, 2)
+    table = pl.read_parquet(shop / "photos.parquet")
+    assert table["image"].to_list() == ["fot\u00f6.png", "./old.png"]
+    assert table["item_id"].to_list() == ["milk", "milk"]
+
+
+def test_the_pool_of_a_table_has_the_names_of_the_files(shop: Path) -> None:
+    name = unicodedata.normalize("NFD", "fot\u00f6.png")
+    draw(shop / name)
+    pl.DataFrame({"image": ["fot\u00f6.png"]}).write_parquet(shop / "photos.parquet")
+
+    assert find_pool(shop / "photos.parquet").names == [name]
+
+
+def test_labels_are_one_table_whose_blank_last_row_is_no_photo(shop: Path) -> None:
+    for n in "12":
+        (shop / f"review-{n}.csv").write_text(f"image,item_id\nnew/{n}.png,milk\n,\n")
+
+    assert len(read_labels(shop / "review-1.csv")) == 1
+    with pytest.raises(DataError, match=r"must be one table, .* matches 2"):
+        read_labels(shop / "review-*.csv")

@@ -39,9 +39,7 @@ def _unknown(page: str, messages: set[str]) -> list[str]:
     """Return the messages quoted in a page that no code has."""
     quoted = [span for row in ROW.findall(page) for span in re.findall(r"`(.+?)`", row)]
     assert quoted, "the page must quote messages in the first cells of its tables"
-    return [
-        span for span in quoted if not any(span.strip(f"{HOLE} ") in text for text in messages)
-    ]
+    return [span for span in quoted if not any(span.strip(f"{HOLE} ") in text for text in messages)]
 
 
 def test_every_quoted_error_is_one_that_the_code_raises() -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, SupportsIndex, overload
+from numbers import Integral
+from typing import Literal, overload
 
 from recsys.errors import InvalidArgumentError
 
@@ -179,10 +180,12 @@ def check_k(k: int) -> None:
     """Raise if ``k`` is not a number of results that can be asked for.
 
     Raises:
-        InvalidArgumentError: If it is out of range; the message has the bounds.
+        InvalidArgumentError: If it is not a whole number, or out of range; the message has the
+            bounds.
     """
-    if not isinstance(k, SupportsIndex) or not 1 <= k <= MAX_K:
-        raise InvalidArgumentError(f"k must be between 1 and {MAX_K}, got {k!r}")
+    whole = isinstance(k, Integral) and not isinstance(k, bool)
+    if not (whole and 1 <= k <= MAX_K):
+        raise InvalidArgumentError(f"k must be a whole number between 1 and {MAX_K}, got {k!r}")
 
 
 def list_ids(name: str, ids: Iterable[str]) -> list[str]:

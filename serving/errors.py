@@ -6,6 +6,7 @@ RecsysError
     ├── UnavailableError      Redis or the service cannot be reached now
     ├── OverloadedError       a queue is full; the caller should slow down
     ├── UnauthenticatedError  the token is missing or wrong
+    ├── ClosedError           the client was closed, or belongs to another process
     ├── DeadlineError         no answer came within the caller's time limit
     └── InternalError         a defect of the service; its log has the request id
 """
@@ -31,6 +32,10 @@ class OverloadedError(ServingError):
 
 class UnauthenticatedError(ServingError):
     """The token is missing or wrong."""
+
+
+class ClosedError(ServingError):
+    """The client was closed, or belongs to another process."""
 
 
 class DeadlineError(ServingError):

@@ -57,6 +57,7 @@ RULES = (
 _WITHOUT_REASON: dict[grpc.StatusCode, type[Exception]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
     grpc.StatusCode.NOT_FOUND: InternalError,
+    grpc.StatusCode.CANCELLED: UnavailableError,  # by a service that stops
 }
 INTERNAL = Rule(InternalError, grpc.StatusCode.INTERNAL, "INTERNAL")
 

@@ -1,15 +1,21 @@
 """How both clients connect: address, token, trust, and the options of the channel."""
 
 import json
+import os
+import ssl
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
+from recsys.errors import FileAccessError, InvalidArgumentError
 from serving.addresses import read_target
-from serving.auth import bearer
+from serving.auth import bearer, read_token
+from serving.errors import ClosedError
 from serving.keepalive import CLIENT_OPTIONS
 
+MAX_TIMEOUT_S = 86_400
 # Every method may be repeated without harm, so a lost connection is no reason to give up at once.
 _RETRIES = json.dumps(
     {
@@ -34,7 +40,8 @@ _OPTIONS = (
 )
 
 
-class Connection(NamedTuple):
+@dataclass
+class Connection:
     """What a client needs to open its channel and to call.
 
     Args:
@@ -43,6 +50,8 @@ class Connection(NamedTuple):
         credentials: Certificates to trust; None for a service without TLS.
         metadata: Metadata of each call.
         timeout_s: Longest wait for an answer, in seconds.
+        is_closed: Whether the client was closed.
+        process: Process that made the client.
     """
 
     target: str
@@ -50,27 +59,68 @@ class Connection(NamedTuple):
     credentials: grpc.ChannelCredentials | None
     metadata: tuple[tuple[str, str], ...]
     timeout_s: float
+    is_closed: bool = False
+    process: int = field(default_factory=os.getpid)
+
+    def check_open(self) -> None:
+        """Raise unless calls can be made.
+
+        Raises:
+            ClosedError: If the client was closed, or came into this process by a fork, in which
+                gRPC's threads are missing and calls would hang.
+        """
+        if self.is_closed:
+            raise ClosedError("the client is closed; make a new one, or close it later")
+        if self.process != os.getpid():
+            raise ClosedError(
+                f"the client was made in process {self.process} and cannot be used in process "
+                f"{os.getpid()}, which was forked from it; make one in each process"
+            )
 
 
 def plan_connection(
-    address: str, *, token: str | None, certificate: Path | None, timeout_s: float
+    address: str, *, token: str | None, certificate: str | Path | None, timeout_s: float
 ) -> Connection:
     """Return how to connect; arguments as those of the clients.
 
     Raises:
         InvalidArgumentError: If an argument cannot be used; the message has its name.
+        FileAccessError: If the certificate cannot be read.
     """
     target = read_target(address)
+    if not 0 < timeout_s <= MAX_TIMEOUT_S:  # false for NaN
+        raise InvalidArgumentError(
+            f"timeout_s must be above 0 and at most {MAX_TIMEOUT_S} (a day), got {timeout_s}"
+        )
     # A proxy is for other machines: what it calls 127.0.0.1 is itself.
     direct = (("grpc.enable_http_proxy", 0),) if target.is_here else ()
     return Connection(
         target=target.name,
         options=(*_OPTIONS, *direct),
         credentials=None if certificate is None else _read_trust(certificate),
-        metadata=(bearer(token),) if token is not None else (),
+        metadata=() if token is None else (_read_bearer(token),),
         timeout_s=timeout_s,
     )
 
 
-def _read_trust(certificate: Path) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(certificate.read_bytes())
+def _read_bearer(token: str) -> tuple[str, str]:
+    try:
+        return bearer(read_token(token))
+    except ValueError as error:
+        raise InvalidArgumentError(f"token {error}") from error
+
+
+def _read_trust(certificate: str | Path) -> grpc.ChannelCredentials:
+    path = Path(os.path.expanduser(certificate))
+    try:
+        trusted = path.read_bytes()
+    except OSError as error:
+        raise FileAccessError(f"certificate {path} cannot be read: {error.strerror}") from error
+    try:
+        # gRPC would find out when it connects, and report a service that cannot be reached.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=trusted.decode())
+    except (ssl.SSLError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"certificate {path} must be a PEM file with the certificates to trust: {error}"
+        ) from error
+    return grpc.ssl_channel_credentials(trusted)

@@ -4,8 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import get_args
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.answers import (
     Added,
@@ -22,6 +20,7 @@ from recsys.answers import (
 )
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError
+from serving.client.fields import build, build_image, build_timestamp
 from serving.client.messages import (
     Forgotten,
     Items,
@@ -33,26 +32,11 @@ from serving.client.messages import (
 )
 
 
-def build_timestamp(name: str, value: datetime | None) -> Timestamp | None:
-    """Return a time as a message.
-
-    Raises:
-        InvalidArgumentError: If it has no time zone: which moment it means would be a guess.
-    """
-    if value is None:
-        return None
-    if value.tzinfo is None:
-        raise InvalidArgumentError(
-            f"{name} must have a time zone, got {value!r}; use datetime.now(UTC)"
-        )
-    message = Timestamp()
-    message.FromDatetime(value.astimezone(UTC))
-    return message
-
-
 def build_filters(filters: Filters) -> pb.Filters:
     """Return filters as a message."""
-    return pb.Filters(
+    return build(
+        pb.Filters,
+        "filters.",
         category=filters.category,
         price_min=filters.price_min,
         price_max=filters.price_max,
@@ -73,9 +57,10 @@ def build_search(
         raise InvalidArgumentError(
             f"mode must be one of {', '.join(get_args(SearchMode))}, got {mode!r}"
         )
-    return pb.SearchRequest(
+    return build(
+        pb.SearchRequest,
         text=text or "",
-        image=image or b"",
+        image=build_image("image", image) or b"",
         k=k,
         filters=build_filters(filters),
         mode=pb.SearchMode.Value(f"SEARCH_MODE_{mode.upper()}"),
@@ -90,17 +75,7 @@ def build_events(events: Sequence[Event], *, now: datetime) -> pb.RecordEventsRe
         now: Taken by events without a time, so that a repeated request repeats the same events.
     """
     return pb.RecordEventsRequest(
-        events=[
-            pb.Event(
-                user_id=event.user_id,
-                item_id=event.item_id,
-                kind=event.kind,
-                timestamp=build_timestamp("timestamp", event.timestamp or now),
-                quantity=event.quantity,
-                value=event.value,
-            )
-            for event in events
-        ]
+        events=[_build_event(f"events[{index}].", one, now) for index, one in enumerate(events)]
     )
 
 
@@ -117,8 +92,11 @@ def build_items(items: Sequence[Item], pictures: Mapping[str, bytes]) -> pb.Upse
         )
     return pb.UpsertItemsRequest(
         items=[
-            pb.ItemUpsert(item=_build_item(item), picture=pictures.get(item.item_id))
-            for item in items
+            pb.ItemUpsert(
+                item=_build_item(f"items[{index}].", item),
+                picture=build_image(f"items[{index}].picture", pictures.get(item.item_id)),
+            )
+            for index, item in enumerate(items)
         ]
     )
 
@@ -130,7 +108,7 @@ def build_forgetting(which: Collection[str] | LiveSelection) -> pb.ForgetLiveIte
         InvalidArgumentError: If ``which`` is a text that names no selection.
     """
     if not isinstance(which, str):
-        return pb.ForgetLiveItemsRequest(item_ids=list_ids("which", which))
+        return build(pb.ForgetLiveItemsRequest, item_ids=list_ids("which", which))
     if which not in get_args(LiveSelection):
         known = " or ".join(repr(one) for one in get_args(LiveSelection))
         raise InvalidArgumentError(f"which must be a list of item ids, {known}, got {which!r}")
@@ -235,8 +213,23 @@ def _read_live_item(message: pb.LiveItem) -> LiveItem:
     )
 
 
-def _build_item(item: Item) -> pb.Item:
-    return pb.Item(
+def _build_event(where: str, event: Event, now: datetime) -> pb.Event:
+    return build(
+        pb.Event,
+        where,
+        user_id=event.user_id,
+        item_id=event.item_id,
+        kind=event.kind,
+        timestamp=build_timestamp(f"{where}timestamp", event.timestamp or now),
+        quantity=event.quantity,
+        value=event.value,
+    )
+
+
+def _build_item(where: str, item: Item) -> pb.Item:
+    return build(
+        pb.Item,
+        where,
         item_id=item.item_id,
         title=item.title,
         description=item.description,
@@ -245,7 +238,7 @@ def _build_item(item: Item) -> pb.Item:
         price=item.price,
         attributes=item.attributes,
         available=item.available,
-        created_at=build_timestamp("created_at", item.created_at),
+        created_at=build_timestamp(f"{where}created_at", item.created_at),
     )
 
 

@@ -23,6 +23,7 @@ from recsys.answers import (
 from recsys.catalogue.filters import Filters
 from serving.client import protobuf as wire
 from serving.client.connection import plan_connection
+from serving.client.fields import build, build_image, build_timestamp
 from serving.client.messages import Forgotten, Items, LiveItems, LiveSelection, Recorded
 from serving.status import read_error
 
@@ -69,13 +70,14 @@ class Client:
         explain: bool = False,
     ) -> Answer:
         """Return the best items for a user; an unknown one gets what is popular or new."""
-        request = pb.RecommendRequest(
+        request = build(
+            pb.RecommendRequest,
             user_id=user,
             k=k,
             filters=wire.build_filters(filters),
             exclude_item_ids=list_ids("exclude", exclude),
             exclude_seen=exclude_seen,
-            now=wire.build_timestamp("now", now),
+            now=build_timestamp("now", now),
             explain=explain,
         )
         return wire.read_answer(self._call(self._stub.Recommend, request))
@@ -89,17 +91,20 @@ class Client:
         explain: bool = False,
     ) -> Answer:
         """Return candidates, best first for a user."""
-        request = pb.RankRequest(
+        request = build(
+            pb.RankRequest,
             user_id=user,
             item_ids=list_ids("item_ids", item_ids),
-            now=wire.build_timestamp("now", now),
+            now=build_timestamp("now", now),
             explain=explain,
         )
         return wire.read_answer(self._call(self._stub.Rank, request))
 
     def similar(self, item_id: str, k: int = 10, *, filters: Filters = Filters()) -> Answer:
         """Return the items closest to an item."""
-        request = pb.SimilarItemsRequest(item_id=item_id, k=k, filters=wire.build_filters(filters))
+        request = build(
+            pb.SimilarItemsRequest, item_id=item_id, k=k, filters=wire.build_filters(filters)
+        )
         return wire.read_answer(self._call(self._stub.SimilarItems, request))
 
     def search(
@@ -126,7 +131,7 @@ class Client:
 
     def identify(self, image: bytes, k: int = 5) -> Identification:
         """Return which product a photo shows."""
-        request = pb.IdentifyRequest(image=image, k=k)
+        request = build(pb.IdentifyRequest, image=build_image("image", image), k=k)
         return wire.read_identification(self._call(self._stub.Identify, request))
 
     def record_events(self, events: Sequence[Event]) -> Recorded:
@@ -147,12 +152,12 @@ class Client:
 
     def delete_items(self, item_ids: Collection[str]) -> Deleted:
         """Remove items from all answers; unknown ids are ignored."""
-        request = pb.DeleteItemsRequest(item_ids=list_ids("item_ids", item_ids))
+        request = build(pb.DeleteItemsRequest, item_ids=list_ids("item_ids", item_ids))
         return wire.read_deleted(self._call(self._stub.DeleteItems, request))
 
     def get_items(self, item_ids: Sequence[str]) -> Items:
         """Return stored records, in the order asked."""
-        request = pb.GetItemsRequest(item_ids=list_ids("item_ids", item_ids))
+        request = build(pb.GetItemsRequest, item_ids=list_ids("item_ids", item_ids))
         return wire.read_items(self._call(self._stub.GetItems, request))
 
     def list_live_items(self, page_token: str = "", *, page_size: int = 100) -> LiveItems:
@@ -162,7 +167,7 @@ class Client:
             page_token: Empty for the first page, else ``next_page_token`` of the page before.
             page_size: About how many items a page has.
         """
-        request = pb.ListLiveItemsRequest(page_token=page_token, page_size=page_size)
+        request = build(pb.ListLiveItemsRequest, page_token=page_token, page_size=page_size)
         return wire.read_live_items(self._call(self._stub.ListLiveItems, request))
 
     def forget_live_items(self, which: Collection[str] | LiveSelection) -> Forgotten:
@@ -177,6 +182,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
+        self._to.is_closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -191,7 +197,11 @@ class Client:
         self.close()
 
     def _call(self, method: Callable[..., Any], request: Any) -> Any:
+        to = self._to
+        to.check_open()
         try:
-            return method(request, timeout=self._to.timeout_s, metadata=self._to.metadata)
+            return method(request, timeout=to.timeout_s, metadata=to.metadata)
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.CANCELLED:  # by closing the client meanwhile
+                to.check_open()
             raise read_error(error.code(), error.details(), error.trailing_metadata()) from error

@@ -53,6 +53,7 @@ def commands(namespace: str) -> list[Command]:
         ("HGET", pictures, ""),
         ("HMGET", records, ""),
         ("HSCAN", records, 0, "COUNT", 1),
+        ("TIME",),
         ("XREVRANGE", stream, "+", "-", "COUNT", 1),
         ("XREAD", "COUNT", 1, "STREAMS", stream, "$"),
         ("ZRANGE", history, 0, -1),

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recsys.answers import Answer, Event, Result, check_k, list_ids
@@ -63,7 +64,12 @@ def test_an_id_that_is_no_text_is_refused() -> None:
         list_ids("exclude", ids)
 
 
-@pytest.mark.parametrize("k", [0, -1, 501, 2.5, "5", None])
-def test_a_number_of_results_that_is_none_is_refused(k: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="k must be between 1 and 500, got"):
+@pytest.mark.parametrize("k", [0, -1, 501, True, 3.0, "3", None, np.float32(3), np.bool_(True)])
+def test_a_number_of_results_is_a_whole_number(k: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"k must be a whole number between 1 and 500"):
         check_k(k)
+
+
+@pytest.mark.parametrize("k", [1, 500, np.int64(3), np.uint8(3)])
+def test_whole_numbers_of_numpy_are_whole_numbers(k: Any) -> None:
+    check_k(k)

@@ -262,7 +262,7 @@ def test_an_unreadable_photo_is_refused_by_its_index(identifier: ProductIdentifi
 
 
 def test_a_k_out_of_range_is_refused_before_a_photo_is_read(identifier: ProductIdentifier) -> None:
-    with pytest.raises(InvalidArgumentError, match="k must be between"):
+    with pytest.raises(InvalidArgumentError, match="k must be a whole number between"):
         identifier.identify(b"not an image", k=0)
 
 

@@ -340,7 +340,7 @@ def test_an_approximate_recommender_answers_nearly_as_the_exact_one(
 
 @pytest.mark.parametrize("k", [0, -1, MAX_K + 1])
 def test_k_out_of_range_is_refused_everywhere(recommender: Recommender, k: int) -> None:
-    message = rf"k must be between 1 and {MAX_K}, got {k}"
+    message = rf"k must be a whole number between 1 and {MAX_K}, got {k}"
     with pytest.raises(ValueError, match=message):
         recommender.recommend("nobody", k=k)
     with pytest.raises(ValueError, match=message):

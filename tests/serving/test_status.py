@@ -61,7 +61,7 @@ def test_a_bad_argument_is_the_callers_mistake() -> None:
     error = caught(check_k, 0)
 
     assert find_rule(error).code is grpc.StatusCode.INVALID_ARGUMENT
-    assert str(travel(error)) == "k must be between 1 and 500, got 0"
+    assert str(travel(error)) == "k must be a whole number between 1 and 500, got 0"
     assert type(travel(error)) is InvalidArgumentError
 
 
@@ -121,6 +121,7 @@ def test_a_status_of_grpc_itself_is_read_by_its_code() -> None:
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidArgumentError),
         (grpc.StatusCode.NOT_FOUND, InternalError),
         (grpc.StatusCode.INTERNAL, InternalError),
+        (grpc.StatusCode.CANCELLED, UnavailableError),
     ],
 )
 def test_a_status_of_a_proxy_blames_neither_an_image_nor_an_item(

@@ -262,7 +262,7 @@ def test_k_out_of_range_is_refused_by_every_query_command(
         ("identify", photo),
     ):
         message = refusal(command, tiny_bundle, asked, "--k", k)
-        assert message == f"k must be between 1 and {MAX_K}, got {k}"
+        assert message == f"k must be a whole number between 1 and {MAX_K}, got {k}"
 
 
 def test_an_unknown_item_is_refused_by_name(tiny_bundle: Path, refusal: Say) -> None:

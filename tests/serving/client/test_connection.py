@@ -1,17 +1,37 @@
+"""What both clients refuse before they connect, and after they were closed."""
+
+import asyncio
+import multiprocessing
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recsys.errors import InvalidArgumentError
+from recsys.errors import FileAccessError, InvalidArgumentError
 from serving.client import AsyncClient, Client
 from serving.client.connection import plan_connection
+from serving.errors import ClosedError
+from serving.keepalive import CLIENT_OPTIONS, SERVER_OPTIONS
 
 Kind = type[Client] | type[AsyncClient]
+TLS = Path(__file__).parents[1] / "rpc" / "tls"
+both = pytest.mark.parametrize("kind", [Client, AsyncClient])
 
 
-def plan(address: str, **changes: Any) -> Any:
+def plan(address: str = "127.0.0.1:1", **changes: Any) -> Any:
     settings: dict[str, Any] = {"token": None, "certificate": None, "timeout_s": 1.0}
     return plan_connection(address, **(settings | changes))
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Yield an address where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:1", "[::1]:1", "0.0.0.0:1"])
@@ -23,7 +43,97 @@ def test_another_machine_is_called_as_grpc_is_set_up() -> None:
     assert "grpc.enable_http_proxy" not in dict(plan("shop.example:1").options)
 
 
-@pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_both_clients_refuse_an_address_without_a_port(kind: Kind) -> None:
-    with pytest.raises(InvalidArgumentError, match="address must be host:port"):
-        kind("localhost")
+def test_clients_ping_no_more_often_than_the_service_allows() -> None:
+    allowed = dict(SERVER_OPTIONS)["grpc.http2.min_ping_interval_without_data_ms"]
+
+    assert dict(CLIENT_OPTIONS)["grpc.keepalive_time_ms"] > allowed
+    assert set(CLIENT_OPTIONS) <= set(plan().options)
+
+
+@both
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"address": "localhost"}, "address must be host:port"),
+        ({"timeout_s": 0}, "timeout_s must be above 0 and at most 86400 .*, got 0"),
+        ({"timeout_s": -1.0}, "timeout_s must be"),
+        ({"timeout_s": float("inf")}, "timeout_s must be .*got inf"),
+        ({"timeout_s": float("nan")}, "timeout_s must be .*got nan"),
+        ({"token": ""}, "token must not be empty"),
+        ({"token": "se\nsame"}, "token must have printable ASCII characters only"),
+        ({"token": "sésame"}, "token must have printable ASCII characters only"),
+        ({"certificate": TLS / "key.pem"}, r"certificate .*key.pem must be a PEM file"),
+    ],
+)
+def test_an_argument_that_cannot_work_is_refused_by_name(
+    kind: Kind, settings: dict[str, Any], wanted: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=wanted):
+        kind(**settings)
+
+
+@both
+def test_a_certificate_that_is_not_there_is_named(kind: Kind, tmp_path: Path) -> None:
+    with pytest.raises(FileAccessError, match=r"certificate .*x.pem cannot be read: No such file"):
+        kind(certificate=tmp_path / "x.pem")
+
+
+def test_blanks_around_a_token_do_not_count() -> None:
+    assert plan(token="sesame\n").metadata == (("authorization", "Bearer sesame"),)
+
+
+def test_a_closed_client_says_so(silent: str) -> None:
+    client = Client(silent)
+    client.close()
+    with pytest.raises(ClosedError, match="the client is closed; make a new one"):
+        client.search("mug")
+
+
+async def test_a_closed_asyncio_client_says_so(silent: str) -> None:
+    client = AsyncClient(silent)
+    await client.close()
+    with pytest.raises(ClosedError, match="the client is closed; make a new one"):
+        await client.search("mug")
+
+
+def test_closing_a_client_ends_its_calls(silent: str) -> None:
+    client = Client(silent)
+    closing = threading.Timer(0.1, client.close)
+    closing.start()
+    with pytest.raises(ClosedError):
+        client.search("mug")
+    closing.join()
+
+
+async def test_closing_an_asyncio_client_ends_its_calls_but_not_their_tasks(silent: str) -> None:
+    client = AsyncClient(silent)
+    calling = asyncio.create_task(client.search("mug"))
+    await asyncio.sleep(0.1)
+    await client.close()
+    with pytest.raises(ClosedError):
+        await calling
+
+
+async def test_a_task_that_is_cancelled_is_cancelled(silent: str) -> None:
+    async with AsyncClient(silent) as client:
+        calling = asyncio.create_task(client.search("mug"))
+        await asyncio.sleep(0.1)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+
+
+def test_a_client_of_the_process_before_a_fork_says_so(silent: str) -> None:
+    client = Client(silent)
+    parent, child = multiprocessing.Pipe()
+    if not os.fork():
+        try:
+            client.search("mug")
+        except ClosedError as error:
+            child.send(str(error))
+        finally:
+            os._exit(0)
+    assert parent.poll(10)
+    assert f"was made in process {os.getpid()} and cannot be used in process" in parent.recv()
+    os.wait()
+    client.close()

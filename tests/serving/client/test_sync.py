@@ -2,11 +2,14 @@
 
 import asyncio
 import inspect
+import math
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recsys.errors import InvalidArgumentError, InvalidImageError, UnknownItemError
@@ -163,6 +166,41 @@ def test_a_time_without_a_zone_is_refused(call: Callable[..., Any]) -> None:
 def test_a_text_that_names_no_live_items_is_refused(call: Callable[..., Any], which: str) -> None:
     with pytest.raises(ValueError, match="list of item ids, 'superseded' or 'all', got "):
         call("forget_live_items", which)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "wanted"),
+    [
+        ("recommend", ["half \ud800"], "user_id must be text without half characters"),
+        ("recommend", ["ann", 3.0], "k must be a whole number"),
+        ("similar", ["red-mug", True], "k must be a whole number"),
+        ("rank", ["ann", ["red-mug", "\ud800"]], r"item_ids\[1\] must be text"),
+        ("search", ["half \ud800"], "text must be text without half"),
+        ("search", [None, "photo.png"], "image must be the bytes of an image file, got str"),
+        ("identify", [Path("photo.png")], "image must be the bytes of an image file, got PosixP"),
+        ("add_items", [[Item("new")], {"new": "a.png"}], r"items\[0\].picture must be the bytes"),
+        ("add_items", [[Item("new", price="12")]], r"items\[0\].price must be a number, got '12'"),
+        ("add_items", [[Item("new", price=math.nan)]], r"items\[0\].price must be a number from 0"),
+        (
+            "record_events",
+            [[Event("ann", "mug", "view", 5)]],
+            r"events\[0\].timestamp must be a dat",
+        ),
+        ("record_events", [[Event(5, "mug", "view")]], r"events\[0\].user_id must be text"),
+    ],
+)
+def test_a_value_that_cannot_be_sent_is_refused_by_name(
+    call: Callable[..., Any], method: str, arguments: list[Any], wanted: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=wanted):
+        call(method, *arguments)
+
+
+def test_numbers_and_bytes_of_other_kinds_are_taken(call: Callable[..., Any], shop: Any) -> None:
+    photo = bytearray(shop.pictures["red-mug"])
+
+    assert len(call("search", "mug", memoryview(photo), np.int64(3))) == 3
+    assert call("identify", photo, np.uint8(1)).candidates[0].item_id == "red-mug"
 
 
 def test_a_picture_of_no_item_is_refused(call: Callable[..., Any]) -> None:

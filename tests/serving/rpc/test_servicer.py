@@ -237,11 +237,11 @@ async def test_items_come_back_as_they_were_stored(client: AsyncClient) -> None:
 
 async def test_the_request_limits_hold(client: AsyncClient) -> None:
     for k in (0, -1, 501):
-        with pytest.raises(ValueError, match=f"k must be between 1 and 500, got {k}"):
+        with pytest.raises(ValueError, match=f"k must be a whole number .*, got {k}"):
             await client.recommend("user-1", k=k)
-        with pytest.raises(ValueError, match="k must be between"):
+        with pytest.raises(ValueError, match="k must be a whole number between"):
             await client.similar("red-mug", k=k)
-        with pytest.raises(ValueError, match="k must be between"):
+        with pytest.raises(ValueError, match="k must be a whole number between"):
             await client.search("mug", k=k)
     with pytest.raises(ValueError, match="item_ids must have 1 to 1000 entries, got 1001"):
         await client.rank("user-1", [str(number) for number in range(1001)])

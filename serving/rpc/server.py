@@ -105,7 +105,12 @@ class Service:
             await self._run_redis(self.redis)
             url = self.redis.url
         connection = self._connect(url, timeout_s=config.redis_timeout_s)
-        await check_redis(connection, shown=without_password(url), namespace=config.namespace)
+        await check_redis(
+            connection,
+            shown=without_password(url),
+            namespace=config.namespace,
+            with_writes=self.redis is None,
+        )
         follower = self._connect(url, timeout_s=config.redis_timeout_s + BLOCK_S)
         engine = await self._resources.enter_async_context(
             running_engine(recommender, connection, follower, config, self.telemetry)

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,9 @@ from serving.errors import StateError
 logger = logging.getLogger(__name__)
 
 _LONGEST_SOCKET_PATH = 100  # operating systems allow 104 to 108 bytes
+_LEAST_SPACE = 2**20  # bytes; a disk with less counts as full
 _POLL_S = 0.02
+_LOG_HEAD = re.compile(r"^\d+:\w \d+ \w+ \d+ [\d:.]+ . ")  # process, role, time and level
 
 
 class EmbeddedRedis:
@@ -75,6 +78,11 @@ class EmbeddedRedis:
             return "was killed, as systems do when memory runs out"
         cause = f"status {status}" if status > 0 else signal.Signals(-status).name
         return f"ended with {cause}; its log ends: {self._log_end()}"
+
+    @property
+    def has_space(self) -> bool:
+        """Whether the disk of the folder has room for more data."""
+        return shutil.disk_usage(self.folder).free > _LEAST_SPACE
 
     def start(self) -> None:
         """Start the server and return once it answers.
@@ -273,7 +281,8 @@ class EmbeddedRedis:
         log = self.folder / "redis.log"
         if not log.exists():
             return "(no log)"
-        return " | ".join(log.read_text(errors="replace").splitlines()[-3:])
+        lines = [_LOG_HEAD.sub("", one) for one in log.read_text(errors="replace").splitlines()]
+        return " | ".join([one for one in lines if not one.startswith("WARNING")][-3:])
 
 
 def find_redis_server() -> str:

@@ -1,6 +1,7 @@
 """Whether a Redis can hold what the service keeps, found out when the service starts."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from redis import exceptions
@@ -13,7 +14,9 @@ logger = logging.getLogger(__name__)
 Command = tuple[str | int, ...]
 
 
-async def check_redis(connection: RedisConnection, *, shown: str, namespace: str) -> None:
+async def check_redis(
+    connection: RedisConnection, *, shown: str, namespace: str, with_writes: bool = True
+) -> None:
     """Raise unless a Redis answers, and has and permits all that the service needs.
 
     A Redis that takes no writes for now, or that may evict what it should keep, is logged: to start
@@ -23,29 +26,26 @@ async def check_redis(connection: RedisConnection, *, shown: str, namespace: str
         connection: Connection to Redis.
         shown: Its URL without the password, for errors.
         namespace: First part of the keys.
+        with_writes: Whether writes are tried, too. An embedded Redis whose disk is full ends at the
+            first one.
 
     Raises:
         StateError: If the service could not work with it; the message says why.
     """
     try:
-        await _try_commands(connection.client, shown, namespace)
+        tried = reads(namespace) + (writes(namespace) if with_writes else [])
+        await _try_commands(connection.client, tried, shown, namespace)
         await _check_eviction(connection.client, shown)
     except (*NOT_NOW, exceptions.ResponseError) as error:
         raise StateError(f"redis {shown} must answer, but {_explain(error)}") from error
 
 
-def commands(namespace: str) -> list[Command]:
-    """Return every command that the service needs, as a harmless call; reads come first.
-
-    The keys of the reads are the service's own, so that data of another program is found. Those of
-    the writes expire or are empty afterwards.
-    """
-    catalogue = f"{{{namespace}:catalogue}}:"
-    number, records, pictures, stream, epoch, spare = (
-        catalogue + name
-        for name in ("number", "records", "pictures", "stream", "epoch", "start-check-")
+def reads(namespace: str) -> list[Command]:
+    """Return the commands by which the service reads, on its own keys."""
+    number, records, pictures, stream, epoch = (
+        f"{{{namespace}:catalogue}}:{name}"
+        for name in ("number", "records", "pictures", "stream", "epoch")
     )
-    history = f"{namespace}:history:"  # no user has the empty id
     return [
         ("GET", number),
         ("GET", epoch),
@@ -56,31 +56,39 @@ def commands(namespace: str) -> list[Command]:
         ("TIME",),
         ("XREVRANGE", stream, "+", "-", "COUNT", 1),
         ("XREAD", "COUNT", 1, "STREAMS", stream, "$"),
-        ("ZRANGE", history, 0, -1),
-        ("TIME",),
+        ("ZRANGE", f"{namespace}:history:", 0, -1),  # no user has the empty id
         ("EVAL", "return 1", 1, epoch),
+        ("GETEX", f"{namespace}:embedding:", "EX", 60),  # of no version, so there is no such key
+    ]
+
+
+def writes(namespace: str) -> list[Command]:
+    """Return the commands by which the service writes; what they write is gone within a minute."""
+    spare, history = f"{{{namespace}:catalogue}}:start-check-", f"{namespace}:history:"
+    return [
         ("SET", f"{spare}text", 1, "EX", 60),
         ("INCR", f"{spare}text"),
-        ("GETEX", f"{spare}text", "EX", 60),
         ("HSET", f"{spare}hash", "field", 1),
         ("HDEL", f"{spare}hash", "field"),
         ("XADD", f"{spare}stream", "MAXLEN", "~", 1, "*", "field", 1),
         ("EXPIRE", f"{spare}stream", 60),
         ("ZADD", history, 1, "event"),
         ("ZREMRANGEBYRANK", history, 0, -1),
-        ("SET", f"{namespace}:embedding:", 1, "EX", 60),
+        ("SET", f"{namespace}:embedding:start-check", 1, "EX", 60),
     ]
 
 
-async def _try_commands(client: Any, shown: str, namespace: str) -> None:
-    for command, *arguments in commands(namespace):
+async def _try_commands(
+    client: Any, commands: Sequence[Command], shown: str, namespace: str
+) -> None:
+    for command, *arguments in commands:
         key = next((one for one in arguments if namespace in str(one)), f"{namespace}:*")
         try:
             await client.execute_command(command, *arguments)
         except exceptions.NoPermissionError as error:
             raise StateError(
                 f"redis {shown} must permit its user {command} on keys like {key}: {error}; grant "
-                f"it the commands {', '.join(sorted({str(one[0]) for one in commands('')}))} and "
+                f"it the commands {', '.join(sorted({str(one[0]) for one in commands}))} and "
                 f"the keys {namespace}:* and {{{namespace}:catalogue}}:*"
             ) from error
         except exceptions.ResponseError as error:

@@ -21,6 +21,8 @@ async def keep_running(
 ) -> None:
     """Start a server again whenever it dies, until cancelled.
 
+    Where the disk of its folder is full, it is started once there is space again.
+
     Args:
         server: A server that was started.
         pauses_s: Pause before each of the starts that follow one another.
@@ -41,5 +43,15 @@ async def keep_running(
         pause_s = pauses_s[deaths - 1]
         logger.error("embedded Redis %s; starting it again in %g s", end, pause_s)
         await asyncio.sleep(pause_s)
+        await _until_space(server)
         await asyncio.to_thread(server.start_again)
         started = time.monotonic()
+
+
+async def _until_space(server: EmbeddedRedis) -> None:
+    """Wait while the disk is full: the first write would end the server again."""
+    if server.has_space:
+        return
+    logger.error("the disk of %s is full; embedded Redis waits for space", server.folder)
+    while not server.has_space:
+        await asyncio.sleep(_POLL_S)

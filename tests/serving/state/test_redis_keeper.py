@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis.asyncio
@@ -81,6 +82,20 @@ async def test_a_server_that_cannot_read_its_data_again_is_given_up_with_the_rem
         os.kill(server.pid, signal.SIGKILL)
         with pytest.raises(StateError, match=r"Bad file format.*redis-check-aof"):
             await keeping
+
+
+async def test_a_server_whose_disk_is_full_waits_for_space(
+    server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept(server, pauses_s=[0]) as keeping:
+        with monkeypatch.context() as full:
+            full.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+            os.kill(server.pid, signal.SIGKILL)
+            await eventually(lambda: "is full; embedded Redis waits for space" in caplog.text)
+            await asyncio.sleep(0.1)
+            assert server.end is not None
+        await eventually(lambda: server.end is None)
+        assert not keeping.done()
 
 
 async def test_a_server_that_was_stopped_stays_stopped(server: EmbeddedRedis) -> None:

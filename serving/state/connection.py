@@ -20,20 +20,20 @@ MAX_COMMANDS = 64
 # wait for a turn it is known whether Redis is away or overloaded.
 _TIMEOUTS_TO_WAIT = 5
 # What Redis says when it refuses writes, and what helps. Errors of scripts and pipelines have these
-# words inside a longer text.
+# words inside a longer text, and redis-py takes the code off some of the others.
 _REFUSALS = {
-    "OOM command not allowed": "Redis is full; raise redis_bytes, or the memory limit of your "
-    "Redis",
+    "command not allowed when used memory": "Redis is full; raise redis_bytes, or the memory limit "
+    "of your Redis",
     "MISCONF": "Redis cannot save to its disk and takes no writes; see its log, then call again",
     "NOREPLICAS": "Redis misses replicas and takes no writes; bring them back, then call again",
     "READONLY": "Redis is a replica by now and takes no writes; call again after the failover",
+    "UNBLOCKED": "Redis became a replica meanwhile; call again after the failover",
 }
 # Errors of a server that is down, starting or failing over.
 NOT_NOW = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
     exceptions.BusyLoadingError,
-    exceptions.ReadOnlyError,
     exceptions.ClusterDownError,
     exceptions.RedisClusterException,
     OSError,

@@ -191,3 +191,21 @@ async def test_a_redis_that_refuses_writes_is_available_and_the_error_says_what_
             assert await get(connection) is None
             assert await connection.probe()
         await connection.close()
+
+
+async def test_a_full_redis_says_so_whatever_kind_of_write_finds_out(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        connection = RedisConnection(server.url, timeout_s=2)
+        await connection.client.config_set("maxmemory", 1)
+        pipeline = connection.client.pipeline(transaction=False).set("key", "SECRET")
+        script = "return redis.call('SET', KEYS[1], ARGV[1])"
+        for write in (
+            lambda: connection.client.set("key", "SECRET"),
+            lambda: pipeline.execute(),
+            lambda: connection.client.eval(script, 1, "key", "SECRET"),
+        ):
+            with pytest.raises(UnavailableError, match="Redis is full; raise redis_bytes"):
+                async with connection.translated():
+                    await write()
+        assert connection.available
+        await connection.close()

@@ -183,6 +183,13 @@ async def test_a_redis_that_refuses_writes_for_now_is_logged(
     assert "takes no writes for now: Redis" in line
 
 
+async def test_a_full_redis_is_logged(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    await configure(url, ("CONFIG", "SET", "maxmemory", 1))
+    await check(url)
+
+    assert "takes no writes for now: Redis is full; raise redis_bytes" in caplog.messages[0]
+
+
 async def test_nobody_there_is_an_error_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"must answer, but does not: .*No such file.*check URL"):
         await check(f"unix://{tmp_path}/nothing.sock")

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 COPIES = (
     "../device.py",
+    "../printable.py",
     "callbacks.py",
     "checkpoints.py",
     "run.py",

@@ -180,7 +180,7 @@ def decode_samples(
     aspects = np.ones(len(samples), dtype=np.float32)
     rejected = _read_all(samples, preprocess, pixels, aspects, progress)
     for image, reason in rejected.values():
-        logger.warning("training continues without %s: %s", image, reason)
+        logger.warning("training continues without %r: %s", str(image), reason)
     if len(rejected) == len(samples):
         reasons = [reason for _, reason in rejected.values()]
         raise TrainingError(

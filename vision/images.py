@@ -178,7 +178,7 @@ def load_each(
             data, min_sides, max_bytes=max_bytes, max_pixels=max_pixels, bands=BANDS
         )
     except (ImageError, OSError) as error:
-        raise ImageError(f"{path}: {error}") from error
+        raise ImageError(f"{str(path)!r}: {error}") from error
 
 
 class _Source(NamedTuple):

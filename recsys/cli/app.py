@@ -1,13 +1,13 @@
 """Put the commands together and show expected errors as one line."""
 
+import io
 import logging
 import sys
 import tempfile
 import traceback
+from typing import Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from recsys.cli import (
     annotation,
@@ -23,9 +23,11 @@ from recsys.cli import (
     training,
     vision,
 )
+from recsys.cli.output import errors
 from recsys.errors import RecsysError
 from text.errors import TextError
 from vision.errors import VisionError
+from vision.printable import one_line, printable
 
 app = typer.Typer(
     name="recsys",
@@ -65,7 +67,7 @@ def main() -> None:
     An expected error is shown as one line on stderr, with exit status 2. Any other error keeps its
     traceback, is followed by a line that says whether it is a defect, and has exit status 1.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _prepare_streams()
     try:
         app()
     except (RecsysError, VisionError, TextError) as error:
@@ -75,7 +77,7 @@ def main() -> None:
         if isinstance(error, FileNotFoundError) and not _has_temporary_folder():
             _say("error", f"{error.strerror}; set TMPDIR to a folder that this user can write")
             sys.exit(2)
-        traceback.print_exc()
+        errors.print(traceback.format_exc(), highlight=False)
         _say("unexpected error", SYSTEM if isinstance(error, OSError) else DEFECT)
         sys.exit(1)
 
@@ -89,6 +91,28 @@ def _has_temporary_folder() -> bool:
     return True
 
 
+def _prepare_streams() -> None:
+    """Let no character end a command: neither where the terminal has no Unicode, nor in a log."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+class OneLine(logging.Formatter):
+    """Writes a message on one line, whatever the names in it hold."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of the base
+        """Return the line of a record."""
+        return one_line(super().formatMessage(record))
+
+    def formatException(self, *error: Any) -> str:  # noqa: N802 - the name of the base
+        """Return the traceback of an error."""
+        return printable(super().formatException(*error))
+
+
 def _say(kind: str, message: str) -> None:
-    line = f"[bold red]{kind}:[/] {escape(message)}"
-    Console(stderr=True).print(line, soft_wrap=True, highlight=False)
+    errors.print(f"{kind}:", style="bold red", end=" ")
+    errors.print(message, highlight=False)

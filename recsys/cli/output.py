@@ -1,4 +1,8 @@
-"""Print results of commands, as tables for people or JSON for programs, and write images."""
+"""Print results of commands, as tables for people or JSON for programs, and write images.
+
+Titles, ids and paths come from suppliers. What commands print goes through ``console`` and
+``errors``, where no text can act on the terminal.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.highlighter import JSONHighlighter
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,8 +21,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from recsys.data.files import whole_file
+from vision.printable import one_line, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,13 +34,27 @@ if TYPE_CHECKING:
     from recsys.evaluation.results import Report
     from recsys.recommender import Recommender
 
-# Titles and paths may contain square brackets, which are not markup; long paths are not wrapped.
-console = Console(markup=False, soft_wrap=True)
+MAX_CELL_CHARACTERS = 200
+
+
+class Terminal(Console):
+    """A console that shows any text as it is: no markup, no codes of emoji, no escape sequences."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, soft_wrap=True)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text to print; every text passes here, also the cells of tables."""
+        return super().render_str(printable(text), **options)
+
+
+console, errors = Terminal(), Terminal(stderr=True)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    console.print_json(json.dumps(value, default=str))
+    """Print one JSON document, in ASCII where the terminal has no Unicode."""
+    text = json.dumps(value, default=str, indent=2, ensure_ascii=console.options.ascii_only)
+    console.print(JSONHighlighter()(printable(text)))  # whose escapes are those of JSON
 
 
 def write_picture(picture: "Image", path: Path) -> None:
@@ -52,7 +73,7 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     """Print a table."""
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(one_line(str(cell), limit=MAX_CELL_CHARACTERS) for cell in row))
     console.print(table, soft_wrap=False)
 
 
@@ -128,7 +149,7 @@ def interval(estimate: "Estimate") -> str:
 def progress_bar(*, visible: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function that shows the progress of a task: its name, steps done, steps in total."""
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),

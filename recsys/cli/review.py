@@ -30,13 +30,13 @@ def ask(
 ) -> None:
     """Write a table of the photos that get no certain answer, the most useful to label first."""
     from recsys import Bundle, ProductIdentifier, Recommender
-    from recsys.curation.review import SUFFIXES, find_pool, write_table
+    from recsys.curation.review import SUFFIXES, find_pool, write_review
     from recsys.curation.review import ask as run
 
     check_suffix(out, *SUFFIXES)
     pool = find_pool(photos, images_root=images_root)
     table = run(ProductIdentifier(Recommender(Bundle(bundle))), pool)
-    write_table(table, out)
+    write_review(table, out)
     if as_json:
         print_json({"photos": len(pool.names), "uncertain": len(table), "file": out})
         return

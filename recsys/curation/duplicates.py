@@ -13,6 +13,7 @@ from recsys.data.arrays import Floats, Ints
 from recsys.data.files import whole_file
 from recsys.errors import FileAccessError, InvalidArgumentError
 from text.tokens.normalize import normalize
+from vision.printable import shown_on_page
 
 THRESHOLD = 0.99
 
@@ -28,7 +29,7 @@ tbody {border-top: 1px solid #bbb}</style>
 <thead><tr><th>group<th>item<th>title<th>linked by<th>cosine to the nearest item</tr></thead>
 {% for group in groups %}<tbody>
 {% for row in group.iter_rows(named=True) %}<tr><td>{{ row.group }}<td>{{ row.item_id }}\
-<td>{{ row.title or "" }}<td>{{ row.reason }}\
+<td>{{ (row.title or "") | truncate(200) }}<td>{{ row.reason }}\
 <td>{{ "" if row.similarity is none else "%.3f" | format(row.similarity) }}</tr>
 {% endfor %}</tbody>
 {% endfor %}</table>
@@ -181,6 +182,8 @@ def write_report(duplicates: pl.DataFrame, titles: pl.DataFrame, path: Path) -> 
             scratch.write_text(duplicates.write_json() + "\n", encoding="utf-8")
         else:
             rows = duplicates.join(titles, on="item_id", how="left", maintain_order="left")
-            environment = Environment(autoescape=True, undefined=StrictUndefined)
+            environment = Environment(
+                autoescape=True, finalize=shown_on_page, undefined=StrictUndefined
+            )
             page = environment.from_string(_PAGE).render(groups=rows.partition_by("group"))
             scratch.write_text(page + "\n", encoding="utf-8")

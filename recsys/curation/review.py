@@ -11,6 +11,7 @@ from recsys.answers import Identification
 from recsys.data.files import whole_file
 from recsys.data.loading import default_images_root, scan_table
 from recsys.data.pictures import check_pictures
+from recsys.data.spreadsheets import mark_formulas, unmark_formulas
 from recsys.data.tables import find_files, reading, scan_file
 from recsys.errors import DataError, InvalidArgumentError
 from recsys.identifier import ProductIdentifier
@@ -105,6 +106,18 @@ def most_useful(names: Sequence[str], answers: Sequence[Identification]) -> pl.D
     return pl.DataFrame(rows, schema=_columns()).sort("margin", maintain_order=True)
 
 
+def write_review(table: pl.DataFrame, out: Path) -> None:
+    """Write the table of ``ask`` for a person to fill in, in the format of the file's suffix.
+
+    In CSV, texts that a spreadsheet would calculate are marked; ``read_labels`` reads them as they
+    were.
+
+    Raises:
+        InvalidArgumentError: If the suffix is not one of ``SUFFIXES``.
+    """
+    write_table(mark_formulas(table) if out.suffix == ".csv" else table, out)
+
+
 def write_table(table: pl.DataFrame, out: Path) -> None:
     """Write a table in the format of the file's suffix; a reader sees the old file or the new one.
 
@@ -184,6 +197,8 @@ def read_labels(labelled: Path) -> pl.DataFrame:
         )
     text = table.select(pl.col("image", "item_id").cast(pl.String).str.strip_chars())
     text = text.filter(~pl.all_horizontal(pl.all().fill_null("") == ""))  # spreadsheets end so
+    if path.name.lower().endswith((".csv", ".csv.gz")):
+        text = text.select(unmark_formulas(pl.all()))
     if text["image"].fill_null("").eq("").any():
         raise DataError(f"table {path} must name an image in every row, got a row without one")
     return text.with_columns(item_id=pl.when(pl.col("item_id") != "").then("item_id"))

@@ -15,6 +15,7 @@ from recsys.data.files import whole_file
 from recsys.evaluation.bootstrap import Estimate
 from recsys.evaluation.results import Report, headline
 from vision.images import ImageError, decode
+from vision.printable import shown_on_page
 
 HTML_NAME = "report.html"
 JSON_NAME = "metrics.json"
@@ -82,7 +83,11 @@ def _plain(value: Any) -> Any:
 def _page(report: Report, budget: int) -> str:
     # Titles come from the shop's tables, so everything is escaped.
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=shown_on_page,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["score"] = _score
     environment.filters["gain"] = lambda value: ("−" if value < 0 else "+") + _score(abs(value))

@@ -87,7 +87,7 @@ def test_the_file_extension_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "really_a_png.jpg").write_bytes(encode(two_colours(), "PNG"))
     assert decode((tmp_path / "really_a_png.jpg").read_bytes()).size == (40, 20)
     (tmp_path / "really_text.png").write_text("not a picture")
-    with pytest.raises(ImageError, match=r"really_text\.png: image cannot be decoded"):
+    with pytest.raises(ImageError, match=r"really_text\.png': image cannot be decoded"):
         load(tmp_path / "really_text.png")
 
 
@@ -325,6 +325,6 @@ def test_load_refuses_folders_pipes_and_missing_files(tmp_path: Path) -> None:
 
 def test_load_refuses_files_with_too_many_bytes(tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(b"x" * 100)
-    with pytest.raises(ImageError, match=r"large\.png: image must be at most 50 bytes"):
+    with pytest.raises(ImageError, match=r"large\.png': image must be at most 50 bytes"):
         load("large.png", tmp_path, max_bytes=50)
     assert MAX_BYTES == 20_000_000

@@ -6,6 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import TypeAdapter, ValidationError
 
 from text.errors import InvalidArgumentError
+from text.printable import shown_on_page
 from text.report.results import TextReport
 
 HTML_NAME = "text.html"
@@ -57,6 +58,7 @@ def _render(report: TextReport, before: TextReport | None) -> str:
     environment = Environment(
         loader=PackageLoader("text.report", "."),
         autoescape=True,
+        finalize=shown_on_page,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

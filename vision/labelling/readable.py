@@ -55,7 +55,7 @@ class Readable:
             while rows := list(islice(upcoming, READ_TOGETHER)):
                 for row, result in zip(rows, threads.map(read, rows), strict=True):
                     if isinstance(result, ImageError):
-                        logger.warning("%s is left out: %s", self.images[row], result)
+                        logger.warning("%r is left out: %s", str(self.images[row]), result)
                         self.rejected.append(Rejected(self.images[row], str(result)))
                     else:
                         self.rows.append(row)

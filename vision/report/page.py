@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vision.errors import InvalidArgumentError
 from vision.hierarchy import SEPARATOR
+from vision.printable import shown_on_page
 from vision.report.results import TargetResult, TowerReport
 
 HTML_NAME = "vision.html"
@@ -98,6 +99,7 @@ def _render(report: TowerReport, before: TowerReport | None) -> str:
     environment = Environment(
         loader=PackageLoader("vision.report", "."),
         autoescape=True,
+        finalize=shown_on_page,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -39,6 +39,7 @@ def select(
 ) -> None:
     """Choose the photos without a label that are most useful to label, the best first."""
     from recsys.config import load_config
+    from recsys.data.spreadsheets import mark_formulas
     from vision.labelling.selection import Pool
     from vision.labelling.selection import select as run
 
@@ -56,7 +57,8 @@ def select(
         target=criterion.target or finest(tower.classes),
         seed=criterion.seed,
     )
-    write = chosen.table.write_parquet if out.suffix == ".parquet" else chosen.table.write_csv
+    table = chosen.table
+    write = table.write_parquet if out.suffix == ".parquet" else mark_formulas(table).write_csv
     with whole_file(out) as scratch:
         write(scratch)
     if as_json:

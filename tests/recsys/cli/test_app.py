@@ -1,3 +1,4 @@
+import logging
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typer.core import TyperCommand as Command
 from typer.core import TyperGroup as Group
 from typer.testing import CliRunner
 
-from recsys.cli.app import DEFECT, SYSTEM, app, main
+from recsys.cli.app import DEFECT, SYSTEM, OneLine, app, main
 
 COMMANDS = [
     "demo",
@@ -146,3 +147,19 @@ def test_a_machine_without_a_folder_for_temporary_files_is_asked_for_one(
     wanted = "error: No usable temporary directory found in ['/nowhere']; set TMPDIR to a folder"
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith(wanted)
+
+
+def test_a_name_in_an_error_or_a_log_cannot_act_on_the_terminal(
+    refusal: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no\\u001b[2J\\u202e.toml" in refusal("check", "no\x1b[2J\u202e.toml")
+    formatter = OneLine("%(levelname)s %(name)s: %(message)s")
+    try:
+        raise ValueError("torn\x1b")
+    except ValueError:
+        record = logging.makeLogRecord(
+            {"name": "vision", "msg": "no %s", "args": ("a\nERROR b",), "exc_info": sys.exc_info()}
+        )
+    lines = formatter.format(record).splitlines()
+    assert lines[0].endswith("vision: no a\\nERROR b")
+    assert lines[-1] == "ValueError: torn\\u001b"

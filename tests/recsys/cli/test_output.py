@@ -1,10 +1,13 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
 from recsys.answers import Result
 from recsys.cli.output import (
     announce_stage,
+    console,
     interval,
     print_json,
     print_report,
@@ -112,3 +115,50 @@ def test_each_task_has_one_progress_bar_unless_bars_are_hidden(capsys: Captured)
     with progress_bar(visible=False) as advance:
         advance("pictures", 1, 2)
     assert words(capsys) == ""
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        ("[red]mug[/] [/] :mug:", "[red]mug[/] [/] :mug:"),
+        ("\x1b[2Jmug\u202e", "\\u001b[2Jmug\\u202e"),
+        ("café 中 \ud800", "café 中 \\ud800"),
+    ],
+)
+def test_no_title_acts_on_the_terminal(capsys: Captured, title: str, shown: str) -> None:
+    console.print(title)
+    assert capsys.readouterr().out == f"{shown}\n"
+    print_rows(title, (title,), [(title,)])
+    assert words(capsys).count(shown) == 3
+    print_json({title: [title]})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {title: [title]}
+    assert not {"\x1b", "\u202e", "\ud800"} & set(printed)
+
+
+def test_a_cell_is_one_line_of_limited_length(capsys: Captured) -> None:
+    print_rows("titles", ("title",), [("mug\nerror: forged",), ("long " * 4_000,)])
+    printed = capsys.readouterr().out
+    assert "mug\\nerror: forged" in printed
+    assert len(printed.splitlines()) < 12
+
+
+def test_a_terminal_without_unicode_ends_no_command() -> None:
+    program = """if True:
+        from recsys.cli.app import _prepare_streams
+        from recsys.cli.output import console, errors, print_json, print_rows
+        _prepare_streams()
+        print_rows("café", ("中",), [("é",)])
+        errors.print("error: 中")
+        print_json({"title": "中 😀"})
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        env={"PYTHONIOENCODING": "ascii"},
+        check=True,
+    )
+    table, brace, document = done.stdout.decode("ascii").partition("{")
+    assert "caf\\xe9" in table
+    assert json.loads(brace + document) == {"title": "中 😀"}
+    assert "error: \\u4e2d" in done.stderr.decode("ascii")

@@ -15,6 +15,7 @@ from recsys.curation.review import (
     learn,
     most_useful,
     read_labels,
+    write_review,
     write_table,
 )
 from recsys.data.loading import load_photos
@@ -125,7 +126,7 @@ def test_labels_of_a_review_are_added_to_the_photos_table(shop: Path, suffix: st
             "margin": [0.1, 0.2, 0.3],
         }
     )
-    write_table(review, shop / f"review.{suffix}")
+    write_review(review, shop / f"review.{suffix}")
     added = learn(shop / f"review.{suffix}", shop / "photos.parquet", ITEMS)
     assert added == (1, 1, 1)
     found = pl.read_parquet(shop / "photos.parquet")
@@ -210,3 +211,15 @@ def test_labels_are_one_table_whose_blank_last_row_is_no_photo(shop: Path) -> No
     assert len(read_labels(shop / "review-1.csv")) == 1
     with pytest.raises(DataError, match=r"must be one table, .* matches 2"):
         read_labels(shop / "review-*.csv")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_no_name_is_a_formula_for_the_person_and_each_is_read_back(
+    tmp_path: Path, suffix: str
+) -> None:
+    table = pl.DataFrame({"image": ["=1+1.png", "'-x.png"], "item_id": ["@milk", "-5"]})
+    path = tmp_path / f"review.{suffix}"
+    write_review(table, path)
+    if suffix == "csv":
+        assert path.read_text().splitlines()[1:] == ["'=1+1.png,'@milk", "''-x.png,'-5"]
+    assert read_labels(path).equals(table)

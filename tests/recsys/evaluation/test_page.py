@@ -90,6 +90,7 @@ def report() -> Report:
         recommended=[
             GalleryItem("<script>alert('x')</script>", picture("blue"), "looks like Steel jug"),
             GalleryItem("Paper lantern", None, "bought again", taken=True),
+            GalleryItem("turned\u202e\x00\x1b[2J", None, "half\ud800"),
         ],
     )
     return Report(
@@ -130,6 +131,7 @@ def test_page_says_everything_that_the_report_holds(page: Page) -> None:
         "vision 2 min 11 s text 0.4 s reused",
         "events item_id must be known 12",
         "Paper lantern bought again taken later",
+        "turned\\u202e\\u0000\\u001b[2J half\\ud800",
     ):
         assert expected in page.text
 

@@ -39,7 +39,7 @@ def test_damaged_and_missing_pictures_are_left_out_and_logged(
     assert pictures.rows == [0, 2, 4]
     assert [image for image, _ in pictures.rejected] == [NAMES[1], NAMES[3]]
     assert "cannot be decoded" in pictures.rejected[0].reason
-    assert "1.png is left out" in caplog.messages[0]
+    assert "1.png' is left out" in caplog.messages[0]
 
 
 def test_iterating_twice_resets_rows_and_rejected(folder: Path) -> None:

@@ -10,6 +10,7 @@ from serving.errors import UnauthenticatedError
 
 HEADER = "authorization"
 _SCHEME = "Bearer "
+MAX_TOKEN_CHARACTERS = 4096  # gRPC takes 8 KiB of headers
 
 
 def check_token(metadata: Iterable[tuple[str, str | bytes]], token: str) -> None:
@@ -30,12 +31,14 @@ def read_token(text: str) -> str:
     """Return a token without the blanks around it, which HTTP would not carry either.
 
     Raises:
-        ValueError: If it is empty, or has characters that a header cannot carry; the message does
-            not show it.
+        ValueError: If it is empty or too long, or has characters that a header cannot carry; the
+            message does not show it.
     """
     token = text.strip()
     if not token:
         raise ValueError("must not be empty or blank; set a token, or leave it unset for none")
+    if len(token) > MAX_TOKEN_CHARACTERS:
+        raise ValueError(f"must have at most {MAX_TOKEN_CHARACTERS} characters, got {len(token)}")
     wrong = next((at for at, one in enumerate(token) if not " " <= one <= "~"), None)
     if wrong is not None:
         raise ValueError(

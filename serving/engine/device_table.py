@@ -16,7 +16,8 @@ def check_device(device: str) -> None:
     """
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+    # The latter two where torch was built without it, or needs a package for it.
+    except (RuntimeError, AssertionError, ImportError) as error:
         said = str(error).partition("\n")[0]
         raise ConfigError(
             f"device must be one that torch can use here, such as cpu or cuda, got {device!r}: "

@@ -39,6 +39,9 @@ def test_what_a_header_cannot_carry_is_no_token(token: str) -> None:
 
 
 def test_blanks_around_a_token_do_not_count() -> None:
+    with pytest.raises(ValueError, match="at most 4096 characters, got 5000"):
+        read_token("x" * 5000)
+
     assert read_token(" open sesame\n") == "open sesame"
     check_token((("authorization", "Bearer open sesame "),), "open sesame")
 

@@ -293,6 +293,7 @@ async def test_settings_that_cannot_work_are_errors_before_the_bundle_is_opened(
         for settings, wanted in (
             ({"metrics_port": port}, f"metrics_port 127.0.0.1:{port} cannot be listened on: anoth"),
             ({"device": "tpu"}, "device must be one that torch can use here"),
+            ({"device": "hpu"}, "device must be one that torch can use here"),
             ({"redis": "redis://host?protocol=3"}, "redis must be a URL without the option 'proto"),
             ({"tls_certificate": "/x.pem", "tls_key": "/x.pem"}, "must be a readable file"),
         ):

@@ -1,5 +1,6 @@
 """Labelled pictures, each decoded once and then read as whole batches."""
 
+import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from vision.arrays import Floats, Ints
 from vision.errors import ImageError, InvalidArgumentError, TrainingError
+from vision.file_states import hash_states
 from vision.squares import ReadSquare, read_square
 from vision.transforms import Preprocess
 
@@ -66,6 +68,18 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def fingerprint(self) -> str:
+        """Return a digest that changes when a picture, a label or a class does.
+
+        Pictures count by name, size and time of change.
+        """
+        classes = [(target, list(names)) for target, names in self.classes.items()]
+        pictures = [hash_states(images, self.root) for images in (self.images, self.unlabelled)]
+        digest = hashlib.sha256(repr((classes, pictures)).encode())
+        for labels in self.targets.values():
+            digest.update(labels.tobytes())
+        return digest.hexdigest()
 
     def take(self, rows: Sequence[int] | Ints) -> "Samples":
         """Return the samples of these rows, with the same classes."""

@@ -15,6 +15,7 @@ from vision.config import VisionConfig
 from vision.dataset import Batch, PictureSet, Rejected, Samples
 from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError
+from vision.file_states import hash_weights
 from vision.networks.backbones import build_backbone, enable_recompute, try_size
 from vision.networks.lora import add_lora, merge_lora
 from vision.pretrain import pretrain_run
@@ -222,13 +223,9 @@ def _fingerprint(
 ) -> str:
     """Return a digest of everything that a run depends on, so that no other run is resumed."""
     described = config.model_dump_json(exclude={"tracking", "cache_gb"})
-    digest = hashlib.sha256(f"{described} {seed}".encode())
-    for part in (samples, validation):
-        if part is not None:
-            digest.update(repr((_names(part), [str(image) for image in part.images])).encode())
-            for labels in part.targets.values():
-                digest.update(labels.tobytes())
-    return digest.hexdigest()
+    parts = [part.fingerprint() for part in (samples, validation) if part is not None]
+    everything = f"{described} {hash_weights(config)} {seed} {parts}"
+    return hashlib.sha256(everything.encode()).hexdigest()
 
 
 def _build_learner(

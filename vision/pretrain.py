@@ -15,6 +15,7 @@ from vision.config import VisionConfig
 from vision.dataset import EpochShuffle, PictureSet, Rejected, Samples, decode_samples
 from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError, TrainingError
+from vision.file_states import hash_states, hash_weights
 from vision.networks.backbones import Backbone, build_backbone
 from vision.squares import stored_preprocess
 from vision.training.callbacks import build_callbacks
@@ -111,7 +112,7 @@ def pretrain_run(
         )
     run.workdir.mkdir(parents=True, exist_ok=True)
     side = plan.size or config.train_size or config.size
-    run = replace(run, fingerprint=_fingerprint(images, config, side, run.seed))
+    run = replace(run, fingerprint=_fingerprint(images, root, config, side, run.seed))
     # Weights, dropout and stochastic depth draw from torch's global generator, whose state is
     # restored afterwards.
     with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
@@ -164,12 +165,14 @@ def _decode(
     return pictures
 
 
-def _fingerprint(images: Sequence[Path], config: VisionConfig, side: int, seed: int) -> str:
+def _fingerprint(
+    images: Sequence[Path], root: Path | None, config: VisionConfig, side: int, seed: int
+) -> str:
     """Return a digest of everything that a run depends on, so that no other run is resumed."""
     fields = {"backbone", "pretrained", "size", "drop_path", "precision", "gradient_clip"}
     described = config.model_dump_json(include={*fields, "pretraining"})
-    names = [str(image) for image in images]
-    return hashlib.sha256(f"{described} {side} {seed} {names}".encode()).hexdigest()
+    files = f"{hash_states(images, root)} {hash_weights(config)}"
+    return hashlib.sha256(f"{described} {side} {seed} {files}".encode()).hexdigest()
 
 
 def _fit(

@@ -1,6 +1,7 @@
 """What a bundle is made of, and how it is written."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +16,10 @@ from torch import nn
 
 import text.checkpoint
 import vision.checkpoint
+from recsys.bundle.finding import find_bundle
 from recsys.bundle.sealing import seal
+from recsys.data.timestamps import from_us
+from recsys.errors import BundleError
 from recsys.identification.stored import IdentificationPart, describe
 from recsys.models.fusion import ItemFusion
 from recsys.models.ranker import Ranker
@@ -24,6 +28,10 @@ from recsys.ranking.features import FEATURES
 from recsys.ranking.statistics import Statistics
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = "bundle.json"
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,32 @@ class Contents:
 
 
 def write_bundle(contents: Contents, root: Path) -> Path:
-    """Write and seal a bundle under ``root`` and return its folder, named by its version."""
-    return seal(root, lambda folder: _write(contents, folder))
+    """Write and seal a bundle under ``root`` and return its folder, named by its version.
+
+    It becomes the latest, even if its items are older than those of the latest before it; then a
+    warning is logged, for that is what two trainings at the same time end in.
+    """
+    before_us, now_us = _latest_as_of_us(root), contents.items_as_of_us
+    bundle = seal(root, lambda folder: _write(contents, folder))
+    if before_us is not None and now_us is not None and now_us < before_us:
+        logger.warning(
+            "the latest bundle is now %s, whose items are as of %s; those of the latest before it "
+            "are as of %s",
+            bundle,
+            from_us(now_us),
+            from_us(before_us),
+        )
+    return bundle
+
+
+def _latest_as_of_us(root: Path) -> int | None:
+    """Return the time of the items in the latest bundle; None without one that can be read."""
+    try:
+        description = json.loads((find_bundle(root) / DESCRIPTION).read_text("utf-8"))
+        time_us: int | None = description.get("items_as_of_us")
+    except (BundleError, OSError, ValueError):
+        return None  # the first bundle here, or the one before it is damaged, as opening it says
+    return time_us
 
 
 def _write(contents: Contents, folder: Path) -> None:
@@ -95,7 +127,7 @@ def _write(contents: Contents, folder: Path) -> None:
         gallery = contents.identification.gallery
         tensors = {name: value.contiguous() for name, value in vars(gallery).items()}
         save_tensors(tensors, folder / "gallery.safetensors")
-    (folder / "bundle.json").write_text(json.dumps(_describe(contents), indent=1))
+    (folder / DESCRIPTION).write_text(json.dumps(_describe(contents), indent=1))
 
 
 def _describe(contents: Contents) -> dict[str, Any]:

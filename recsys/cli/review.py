@@ -30,10 +30,11 @@ def ask(
 ) -> None:
     """Write a table of the photos that get no certain answer, the most useful to label first."""
     from recsys import Bundle, ProductIdentifier, Recommender
-    from recsys.curation.review import SUFFIXES, find_pool, write_review
+    from recsys.curation.review import SUFFIXES, find_pool, refuse_labelled, write_review
     from recsys.curation.review import ask as run
 
     check_suffix(out, *SUFFIXES)
+    refuse_labelled(out)
     pool = find_pool(photos, images_root=images_root)
     table = run(ProductIdentifier(Recommender(Bundle(bundle))), pool)
     write_review(table, out)

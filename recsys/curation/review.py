@@ -118,6 +118,26 @@ def write_review(table: pl.DataFrame, out: Path) -> None:
     write_table(mark_formulas(table) if out.suffix == ".csv" else table, out)
 
 
+def refuse_labelled(out: Path) -> None:
+    """Raise if a file that will be replaced has labels, which nobody could write again.
+
+    Raises:
+        InvalidArgumentError: If a row of the file has an ``item_id``.
+        DataError: If the file is a damaged table.
+    """
+    if not out.exists():
+        return
+    with reading(out):
+        table = scan_file(out)
+        is_review = {"image", "item_id"} <= set(table.collect_schema().names())
+    labels = read_labels(out)["item_id"].count() if is_review else 0
+    if labels:
+        raise InvalidArgumentError(
+            f"out must be a new file, but {out} has {labels} labels; run `recsys review learn` on "
+            "it and remove it, or choose another file"
+        )
+
+
 def write_table(table: pl.DataFrame, out: Path) -> None:
     """Write a table in the format of the file's suffix; a reader sees the old file or the new one.
 

@@ -17,6 +17,7 @@ from recsys.data.quarantine import Quarantine
 from recsys.data.tables import Tables, find_files
 from recsys.data.timestamps import to_us
 from recsys.errors import ConfigError, DataError, InvalidArgumentError
+from vision.file_states import file_state
 
 _ROWS_PER_HASH = 100_000  # limits the memory for text while a table is hashed
 # For shops that have chosen no split. The other tenths are for training.
@@ -69,8 +70,7 @@ class Dataset:
             return
         tables = [table["image"] for table in (self.items, self.photos) if table is not None]
         for image in pl.concat(tables).drop_nulls().unique().sort():
-            state = (self.images_root / image).stat()
-            yield f"{image} {state.st_size} {state.st_mtime_ns}\n"
+            yield f"{image} {file_state(self.images_root / image)}\n"
 
 
 def choose_tables(config: DataConfig, tables: Tables | None) -> Tables:

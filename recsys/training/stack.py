@@ -162,7 +162,9 @@ def fit_ranker(
         _save(ranker, folder)
 
     stage = runtime.workspace.run(
-        f"ranker{suffix}", {"users": users.key, "config": config.model_dump()}, train
+        f"ranker{suffix}",
+        {"users": users.key, "config": config.model_dump(), "features": FEATURES},
+        train,
     )
     return _load(build_ranker(config, len(FEATURES)), stage)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,22 @@ def test_samples_refuse_labels_of_the_wrong_range_shape_or_type() -> None:
         Samples(images, {"colour": np.array([0, 1], dtype=np.int32)}, classes)
     with pytest.raises(ValueError, match=r"same targets in the same order, got \['colour'\] and"):
         Samples(images, labels(0, 1), {"size": ["small"]})
+
+
+def test_the_fingerprint_changes_with_every_part_of_the_samples(
+    planted: Callable[..., Samples],
+) -> None:
+    samples = planted(3)
+    changes = [
+        samples,
+        samples.take([0, 1]),
+        replace(samples, images=samples.images[::-1]),
+        replace(samples, unlabelled=samples.images[:1]),
+        replace(samples, classes={name: [*names, "x"] for name, names in samples.classes.items()}),
+        replace(samples, targets={name: -1 + 0 * rows for name, rows in samples.targets.items()}),
+    ]
+    assert len({one.fingerprint() for one in changes}) == len(changes)
+    assert replace(samples).fingerprint() == samples.fingerprint()
 
 
 def test_decoded_pictures_equal_those_on_disk(planted: Callable[..., Samples]) -> None:

@@ -1,6 +1,7 @@
 """A tower learns planted shapes, and an interrupted run ends as an uninterrupted one."""
 
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,19 @@ def test_the_checkpoint_of_another_run_is_refused(trained: Trained) -> None:
     for config, seed in ((changed(ema=0.9, epochs=7), 0), (changed(ema=0.9), 1)):
         with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other data"):
             finetune(train, config, validation=validation, workdir=workdir, seed=seed)
+
+
+def test_a_run_whose_pictures_were_edited_is_refused(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    samples, config = planted(8), changed(epochs=1)
+    finetune(samples, config, workdir=tmp_path, seed=0)
+    finetune(samples, config, workdir=tmp_path, seed=0)
+    assert samples.root is not None
+    edited = samples.root / samples.images[0]
+    os.utime(edited, ns=(0, edited.stat().st_mtime_ns + 1))  # the same name and size
+    with pytest.raises(TrainingError, match=r"last\.ckpt is of a run with other data"):
+        finetune(samples, config, workdir=tmp_path, seed=0)
 
 
 class Interrupt(Callback):

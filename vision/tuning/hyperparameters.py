@@ -20,6 +20,7 @@ from vision.config import VisionConfig
 from vision.dataset import UNKNOWN, Samples
 from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError, MissingExtraError, TrainingError
+from vision.file_states import hash_weights
 from vision.finetuning import FinetuneResult, finetune_run
 from vision.training.run import TrainingRun
 from vision.tuning.space import Bounds, Resolved, SearchSpace, resolve_space, with_values
@@ -111,7 +112,7 @@ def search_hyperparameters(
     metric = plan.metric or f"accuracy/{list(samples.classes)[-1]}"
     _check_metric(metric, validation)
     distributions = _distributions(resolve_space(plan.space, config))
-    settings = f"{config!r} {plan.space!r} {metric} {plan.seed}"
+    settings = f"{config!r} {hash_weights(config)} {plan.space!r} {metric} {plan.seed}"
     identity = _fingerprint(samples, validation, settings)
     place = resolve_device(device)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -165,12 +166,8 @@ def _distributions(resolved: Resolved) -> "dict[str, BaseDistribution]":
 
 def _fingerprint(samples: Samples, validation: Samples, settings: str) -> str:
     """Return a digest of everything that the result depends on, which identifies the search."""
-    digest = hashlib.sha256(settings.encode())
-    for part in (samples, validation):
-        digest.update(repr((part.classes, [str(image) for image in part.images])).encode())
-        for labels in part.targets.values():
-            digest.update(labels.tobytes())
-    return digest.hexdigest()
+    everything = f"{settings} {samples.fingerprint()} {validation.fingerprint()}"
+    return hashlib.sha256(everything.encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 import torch
 
 from recsys.bundle import Bundle, Contents, write_bundle
@@ -26,6 +27,19 @@ def test_equal_contents_have_one_version_however_they_were_trained(tmp_path: Pat
     one, two = (write_bundle(contents(each), tmp_path / "bundles") for each in (config, other))
     assert one == two
     assert str(tmp_path) not in (one / "bundle.json").read_text()
+
+
+def test_a_latest_with_older_items_than_the_one_before_it_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = contents(FusionConfig(dim=8, hidden=4))
+    for time_us in (5_000_000, 7_000_000, None):
+        write_bundle(replace(plain, items_as_of_us=time_us), tmp_path)
+    assert caplog.text == ""
+    write_bundle(replace(plain, items_as_of_us=7_000_000), tmp_path)
+    older = write_bundle(replace(plain, items_as_of_us=6_000_000), tmp_path)
+    assert f"the latest bundle is now {older}" in caplog.text
+    assert "as of 1970-01-01 00:00:06+00:00; those of the latest before it" in caplog.text
 
 
 def test_the_description_holds_what_building_needs_and_no_more(tiny_bundle: Path) -> None:

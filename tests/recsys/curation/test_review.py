@@ -15,6 +15,7 @@ from recsys.curation.review import (
     learn,
     most_useful,
     read_labels,
+    refuse_labelled,
     write_review,
     write_table,
 )
@@ -223,3 +224,19 @@ def test_no_name_is_a_formula_for_the_person_and_each_is_read_back(
     if suffix == "csv":
         assert path.read_text().splitlines()[1:] == ["'=1+1.png,'@milk", "''-x.png,'-5"]
     assert read_labels(path).equals(table)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_review_with_labels_is_not_replaced(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"review{suffix}"
+    refuse_labelled(out)
+    for labels, is_labelled in (([None, ""], False), ([None, "milk"], True)):
+        table = pl.DataFrame({"image": ["a.png", "b.png"], "item_id": labels})
+        write_table(table, out)
+        if is_labelled:
+            with pytest.raises(ValueError, match=r"has 1 labels; run `recsys review learn`"):
+                refuse_labelled(out)
+        else:
+            refuse_labelled(out)
+    write_table(pl.DataFrame({"another": [1]}), out)
+    refuse_labelled(out)

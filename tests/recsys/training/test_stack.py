@@ -16,6 +16,7 @@ from recsys.data.arrays import Floats
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, build_interactions
 from recsys.data.quarantine import Quarantine
+from recsys.ranking.features import FEATURES
 from recsys.ranking.statistics import build_statistics
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
 from recsys.training.inputs import Material, ShopData
@@ -211,6 +212,13 @@ def test_other_material_and_another_seed_share_no_stage(first: tuple[Stack, Path
     config = CONFIG.model_copy(update={"seed": 2})
     _, skipped = trained(first[1], material(shop(interactions=None)), config)
     assert not any(skipped.values())
+
+
+def test_other_features_train_the_ranker_again(
+    first: tuple[Stack, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.training.stack.FEATURES", (*FEATURES[1:], "another"))
+    assert trained(first[1], material())[1] == {"items": True, "users": True, "ranker": False}
 
 
 def test_without_events_there_is_a_fusion_and_nothing_above_it(tmp_path: Path) -> None:

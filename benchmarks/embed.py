@@ -97,7 +97,9 @@ def _speeds(bundle: Bundle, count: int, rounds: int, folder: Path) -> dict[str, 
     """Return items per second of each contestant, and the ratios to the plain loop."""
     root = imported("myntra", "myntra-small.tar.gz")
     table = folder / "items.parquet"
-    pl.scan_parquet(root / "items.parquet").drop_nulls("image").head(count).sink_parquet(table)
+    pl.scan_parquet(root / "items.parquet", glob=False).drop_nulls("image").head(
+        count
+    ).sink_parquet(table)
     contestants = {
         "loop": _plain_loop(bundle, table, root),
         "float32": _ours(bundle, table, root, "32-true"),
@@ -152,7 +154,7 @@ def _plain_loop(bundle: Bundle, table: Path, root: Path) -> Embed:
     embedder = ItemEmbedder(None, None, copy.fusion)
 
     def run(out: Path) -> None:
-        items = pl.read_parquet(table)
+        items = pl.read_parquet(table, glob=False)
         # Normalised as in training, so that all contestants compute the same.
         words = [normalize(text or "") for text in item_texts(items)]
         text = titles.encode(words, batch_size=BATCH, show_progress_bar=False)
@@ -181,7 +183,7 @@ def _in_turns(contestants: Mapping[str, Embed], rounds: int, folder: Path) -> di
             start = time.perf_counter()
             embed(out)
             seconds = time.perf_counter() - start
-            vectors[name] = pl.read_parquet(out)["embedding"].to_numpy()
+            vectors[name] = pl.read_parquet(out, glob=False)["embedding"].to_numpy()
             speeds[name].append(len(vectors[name]) / seconds)
             print(f"round {turn}: {name} {speeds[name][-1]:.1f} items/s", flush=True)
     for name, found in vectors.items():

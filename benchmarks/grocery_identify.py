@@ -85,7 +85,9 @@ def main() -> None:
     )
     path = parser.parse_args().config
     folder = imported("grocery-store", "grocery-store.tar")
-    items, photos = (pl.read_parquet(folder / f"{name}.parquet") for name in ("items", "photos"))
+    items, photos = (
+        pl.read_parquet(folder / f"{name}.parquet", glob=False) for name in ("items", "photos")
+    )
     tables = Tables(items, photos, folder)
     config, out = load_config(path), OUT / path.stem
     recorded = path == CONFIG

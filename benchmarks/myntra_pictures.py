@@ -27,7 +27,9 @@ class MyntraPictures(NamedTuple):
 def load_myntra() -> MyntraPictures:
     """Return the pictures; labels of rare classes are unknown."""
     folder = imported("myntra", "myntra-small.tar.gz")
-    items = pl.read_parquet(folder / "items.parquet").filter(pl.col("image").is_not_null())
+    items = pl.read_parquet(folder / "items.parquet", glob=False).filter(
+        pl.col("image").is_not_null()
+    )
     images = [folder / image for image in items["image"]]
     groups = group_items(items["title"].to_list(), images, items["item_id"].to_list())
     splits = split_of(groups)

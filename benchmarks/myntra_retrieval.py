@@ -95,7 +95,9 @@ def measure(values: Mapping[str, tuple[Estimate, str]], split: str) -> None:
 def load_shop() -> Shop:
     """Return the items, split as ``load_myntra`` splits them."""
     folder = imported("myntra", "myntra-small.tar.gz")
-    items = pl.read_parquet(folder / "items.parquet").filter(pl.col("image").is_not_null())
+    items = pl.read_parquet(folder / "items.parquet", glob=False).filter(
+        pl.col("image").is_not_null()
+    )
     images = [folder / image for image in items["image"]]
     groups = group_items(items["title"].to_list(), images, items["item_id"].to_list())
     return Shop(items, folder, np.array(groups), split_of(groups))

@@ -102,7 +102,9 @@ def _parse() -> argparse.Namespace:
 def train_photos(count: int | None = None) -> Samples:
     """Return the first ``count`` or all train photos of Grocery Store, with their categories."""
     folder = imported("grocery-store", "grocery-store.tar")
-    photos = pl.read_parquet(folder / "photos.parquet").filter(pl.col("split") == "train")
+    photos = pl.read_parquet(folder / "photos.parquet", glob=False).filter(
+        pl.col("split") == "train"
+    )
     photos = photos.head(len(photos) if count is None else count)
     targets, classes = {}, {}
     for level, names in enumerate(zip(*photos["category"], strict=True), start=1):

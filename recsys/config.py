@@ -375,8 +375,8 @@ def _resolve(table: Table, folder: Path, *names: str) -> Table:
 
 def _locate(folder: Path, name: str) -> Path:
     """Return a path relative to ``folder``; ``~`` is the home folder unless such a name exists."""
-    path = folder / name
-    return path if path.exists() else folder / os.path.expanduser(name)
+    exists = (folder / Path(name).parts[0]).exists() if name else False
+    return folder / (name if exists else os.path.expanduser(name))
 
 
 def _problem(error: Any) -> str:

@@ -29,10 +29,7 @@ EARLIEST_EVENT = datetime(1971, 1, 1, tzinfo=UTC)
 LATEST_ITEM = datetime(2100, 1, 1, tzinfo=UTC)
 
 _Check = dict[str, Callable[[pl.Expr], pl.Expr]]
-_ID_CHECK: _Check = {
-    "id_length": lambda text: text.str.len_chars() <= MAX_ID_CHARACTERS,
-    "printable": lambda text: ~text.str.contains(CONTROL_CHARACTER),
-}
+_ID_CHECK: _Check = {"id_length": lambda text: text.str.len_chars() <= MAX_ID_CHARACTERS}
 _TEXT_CHECK: _Check = {"text_length": lambda text: text.str.len_chars() <= MAX_TEXT_CHARACTERS}
 
 

@@ -16,7 +16,7 @@ from recsys.bundle import Bundle
 from recsys.data.files import whole_file
 from recsys.data.loading import default_images_root
 from recsys.data.progress import Progress
-from recsys.data.quarantine import explain
+from recsys.data.quarantine import describe_rule
 from recsys.data.tables import Source
 from recsys.errors import DataError, InvalidArgumentError
 from vision.precision import Precision
@@ -71,8 +71,8 @@ class Embedded:
     Args:
         n_rows: Number of rows of the table.
         n_items: Number of rows that were embedded.
-        failures: Number of rows that broke each rule, most first. An item with words whose
-            picture is bad is counted here, and embedded from its words.
+        failures: Number of rows that broke each rule, most first. An item with a bad cell or
+            picture is counted here, and embedded from the rest.
         files: Files with the embeddings, in the order of the table.
     """
 
@@ -84,7 +84,7 @@ class Embedded:
     def lines(self) -> list[str]:
         """Return the failures as sentences."""
         return [
-            f"items: {count} of {self.n_rows} rows: {explain(rule)}"
+            describe_rule("items", rule, count, self.n_rows)
             for rule, count in self.failures.items()
         ]
 
@@ -203,7 +203,7 @@ def _finish(parts: Parts, shard: Shard, out: Path) -> Embedded:
     bad = [path for part in numbers if (path := parts.quarantine(part)).exists()]
     embedded = Embedded(
         n_rows=sum(parts.count_rows(part) for part in numbers),
-        n_items=int(pl.scan_parquet(files).select(pl.len()).collect().item()),
+        n_items=int(pl.scan_parquet(files, glob=False).select(pl.len()).collect().item()),
         failures=_count_rules(bad),
         files=files if parts.folder == out else [out],
     )
@@ -226,11 +226,11 @@ def _finish(parts: Parts, shard: Shard, out: Path) -> Embedded:
 
 def _join(files: list[Path], out: Path) -> None:
     with whole_file(out) as scratch:
-        pl.scan_parquet(files).sink_parquet(scratch)
+        pl.scan_parquet(files, glob=False).sink_parquet(scratch)
 
 
 def _count_rules(files: list[Path]) -> dict[str, int]:
     if not files:
         return {}
-    counts = pl.scan_parquet(files).group_by("rule").len()
+    counts = pl.scan_parquet(files, glob=False).group_by("rule").len()
     return dict(counts.sort("len", "rule", descending=[True, False]).collect().iter_rows())

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from recsys.data.files import whole_file
-from recsys.data.loading import scan_table
+from recsys.data.loading import read_table
 from recsys.data.tables import Source, find_files, reading
 from recsys.errors import DataError
 from recsys.schema import ItemSchema
@@ -41,11 +41,14 @@ def copy_table(source: Source, path: Path, rows_per_part: int) -> int:
         DataError: If the table cannot be read or is empty.
         SchemaError: If a column is missing or has a type that cannot be read.
     """
-    rows = scan_table(source, ItemSchema)
     with whole_file(path) as scratch:
-        with reading("items"):
-            rows.sink_parquet(scratch, row_group_size=rows_per_part)
-        n_rows = int(pl.scan_parquet(scratch).select(pl.len()).collect().item())
+
+        def copy(rows: pl.LazyFrame) -> None:
+            with reading("items"):
+                rows.sink_parquet(scratch, row_group_size=rows_per_part)
+
+        read_table(source, ItemSchema, "items", copy)
+        n_rows = int(pl.scan_parquet(scratch, glob=False).select(pl.len()).collect().item())
         if not n_rows:
             raise DataError("table items must hold rows, got none")
     return n_rows
@@ -61,7 +64,7 @@ def repeated_rows(table: Path) -> pl.Series:
         table: Copy that ``copy_table`` made.
     """
     row, item_id = pl.col("row"), pl.col("item_id")
-    rows = pl.scan_parquet(table).select("item_id").with_row_index("row")
+    rows = pl.scan_parquet(table, glob=False).select("item_id").with_row_index("row")
     rows = rows.filter(item_id.is_not_null())
     hashes = rows.select(item_id.hash()).collect(engine="streaming").to_series()
     ordered = np.sort(hashes.to_numpy())  # a hash table of them takes far more memory

@@ -14,7 +14,7 @@ from recsys.catalogue.embedder import ItemEmbedder, Modalities, item_texts, pict
 from recsys.data.files import whole_file
 from recsys.data.loading import check_items
 from recsys.data.pictures import CheckImage
-from recsys.data.quarantine import ROW, Loaded
+from recsys.data.quarantine import ROW, Loaded, add_failures
 from recsys.errors import InvalidImageError
 from vision.precision import Precision
 
@@ -78,7 +78,7 @@ def embed_part(job: Job, embedder: ItemEmbedder, part: int) -> None:
 def _read(job: Job, embedder: ItemEmbedder, part: int) -> tuple[Loaded, Modalities]:
     """Return a part's valid rows and their tower outputs."""
     size = job.parts.rows_per_part
-    table = pl.scan_parquet(job.parts.table).slice(part * size, size)
+    table = pl.scan_parquet(job.parts.table, glob=False).slice(part * size, size)
     repeated = job.repeated.filter(job.repeated // size == part) % size + 1
     rules = {"item_id_is_unique": ~pl.col(ROW).is_in(repeated.to_list())}
 
@@ -98,11 +98,6 @@ def _read(job: Job, embedder: ItemEmbedder, part: int) -> tuple[Loaded, Modaliti
 
 def _failures(loaded: Loaded, usable: NDArray[np.bool_], *, first_row: int) -> pl.DataFrame:
     """Return a part's failures by the row of the table, with the items that have no modality."""
-    failures = loaded.report.failures
-    empty = loaded.frame.filter(~usable).with_columns(
-        pl.lit(None, dtype=pl.String).alias("got"),
-        pl.lit(None, dtype=pl.String).alias("reason"),
-        rule=pl.lit("embeddable"),
-    )
-    failures = pl.concat([failures, empty.select(failures.columns)])
-    return failures.sort(ROW, maintain_order=True).with_columns(pl.col(ROW) + first_row)
+    empty = loaded.frame.filter(~usable).with_columns(rule=pl.lit("embeddable"))
+    failures = add_failures(loaded.report.failures, empty, kept=False)
+    return failures.with_columns(pl.col(ROW) + first_row)

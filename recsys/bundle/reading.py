@@ -89,7 +89,7 @@ class Bundle:
     @cached_property
     def items(self) -> pl.DataFrame:
         """The item table in row order."""
-        return pl.read_parquet(self.path / "items.parquet")
+        return pl.read_parquet(self.path / "items.parquet", glob=False)
 
     @cached_property
     def item_embeddings(self) -> NDArray[np.float32]:
@@ -131,7 +131,7 @@ class Bundle:
     def interactions(self) -> Interactions:
         """All events of the bundle."""
         self.require("ranking")
-        events = pl.read_parquet(self.path / "events.parquet")
+        events = pl.read_parquet(self.path / "events.parquet", glob=False)
         return build_interactions(events, self.items["item_id"].to_list())
 
     @cached_property

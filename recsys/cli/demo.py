@@ -138,7 +138,11 @@ def _regular(shop: "Shop") -> str:
     """Return the user with the median number of events among those with ten or more."""
     import polars as pl
 
-    counts = pl.read_parquet(shop.events)["user_id"].value_counts().filter(pl.col("count") >= 10)
+    counts = (
+        pl.read_parquet(shop.events, glob=False)["user_id"]
+        .value_counts()
+        .filter(pl.col("count") >= 10)
+    )
     return str(counts.sort("count", "user_id")["user_id"][len(counts) // 2])
 
 
@@ -155,7 +159,7 @@ async def _identify(client: "AsyncClient", shop: "Shop") -> None:
     import polars as pl
 
     known, unknown = (
-        pl.read_parquet(table).filter(split="test").select("image", "item_id")
+        pl.read_parquet(table, glob=False).filter(split="test").select("image", "item_id")
         for table in (shop.photos, shop.unknown)
     )
     rows = []
@@ -176,7 +180,7 @@ async def _upsert(client: "AsyncClient", shop: "Shop") -> None:
     from serving.client import Item
 
     # A product of the same brands that is not in the catalogue yet.
-    stranger = pl.read_parquet(shop.unknown).filter(split="val").row(0, named=True)
+    stranger = pl.read_parquet(shop.unknown, glob=False).filter(split="val").row(0, named=True)
     picture = (shop.images / stranger["image"]).read_bytes()
     title = "Solveig aurora nightlight"
     item = Item("new-product", title, category=tuple(stranger["category"]), price=25.0)

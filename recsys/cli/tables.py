@@ -24,7 +24,10 @@ def check(
     strict: Annotated[bool, typer.Option(help="Fail if any row breaks a rule.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the three tables and what they can train, and write the rows that break a rule."""
+    """Check the three tables and what they can train, and write the rows that break a rule.
+
+    A row stays, and its bad cell counts as empty, if the cell may be empty.
+    """
     from recsys.config import load_config
     from recsys.pipeline import check_tables, check_training
 
@@ -46,6 +49,7 @@ def check(
             {
                 "valid": {report.table: report.n_valid for report in quarantine.reports},
                 "failed": quarantine.counts(),
+                "kept": quarantine.kept(),
                 "files": files,
                 "left_out": left_out,
             }

@@ -281,7 +281,7 @@ def _stored(photos: Path) -> pl.DataFrame:
     if not photos.exists():
         return pl.DataFrame(schema={"image": pl.String, "item_id": pl.String})
     with reading(photos):
-        table = scan_file(photos).collect()
+        table = scan_file(photos, by_line=True).collect()  # with all columns of every line
         scan_table(photos, PhotoSchema)  # raises if it is not a photos table
     if "item_id" not in table.columns:
         table = table.with_columns(item_id=pl.lit(None, pl.String))

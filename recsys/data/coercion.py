@@ -2,13 +2,14 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import dataframely as dy
 import polars as pl
 
-from recsys.data.cells import PAIRS, PATH, READERS
+from recsys.data.cells import PAIRS, PATH, Cells, find_reader, without_blank
 from recsys.errors import SchemaError
 from recsys.schema import BLANKS
 
@@ -21,13 +22,6 @@ _DEFAULTS: dict[str, pl.Expr] = {
     "available": pl.lit(True),
     "quantity": pl.lit(1.0),
 }
-# Columns whose values are cut or lowered, so that "u1 " is the user u1, and Purchase a purchase.
-_CLEANED: dict[str, Callable[[pl.Expr], pl.Expr]] = {
-    "user_id": lambda text: text.str.strip_chars(BLANKS),
-    "item_id": lambda text: text.str.strip_chars(BLANKS),
-    "kind": lambda text: text.str.strip_chars(BLANKS).str.to_lowercase(),
-    "split": lambda text: text.str.strip_chars(BLANKS).str.to_lowercase(),
-}
 
 
 def refused(column: str) -> str:
@@ -35,50 +29,69 @@ def refused(column: str) -> str:
     return f"{column}|refused"
 
 
+def default_of(name: str, column: dy.Column) -> pl.Expr | None:
+    """Return the value of an empty cell; None for a column that every row must have."""
+    nothing = pl.lit(None, dtype=column.dtype) if column.nullable else None
+    return _DEFAULTS.get(name, nothing)
+
+
 def coerce(frame: pl.LazyFrame, schema: type[dy.Schema], *, table: str | Path) -> pl.LazyFrame:
     """Return the canonical columns of ``frame``, each with a column of the cells that were refused.
 
     Missing optional columns and empty cells get their defaults, and columns outside the schema are
     dropped. A cell that cannot be read gets its default as well. Its text is kept in the column
-    ``refused(name)``, so that the row can be quarantined. The rows are read later.
+    ``refused(name)``, so that it can be reported. The rows are read later.
 
     Args:
-        frame: Rows as they are stored.
+        frame: Rows as they are stored. Names of columns may differ in case, and have blanks around.
         schema: Schema of ``recsys.schema``.
         table: Name of the table in error messages.
 
     Raises:
-        SchemaError: If a required column is missing or a type cannot be read; lists all of them.
+        SchemaError: If a required column is missing, a type cannot be read, or two columns have one
+            name; lists all of them.
     """
     stored = frame.collect_schema()
     problems: list[str] = []
-    columns: list[pl.Expr] = []
+    values: list[pl.Expr] = []
+    finished: list[pl.Expr] = []
     for name, column in schema.columns().items():
-        default = _DEFAULTS.get(name, pl.lit(None, dtype=column.dtype))
-        if name not in stored:
-            hint = _hint(name, stored, schema)
-            if not column.nullable and name not in _DEFAULTS:
-                problems.append(f"column {name!r} is missing{hint}")
-            elif hint:
-                logger.warning("%s has no column %r%s", table, name, hint)
-            cells = None
-        else:
-            reader = READERS[column.dtype]
-            cells = reader.read(name, stored[name])
-            if cells is None:
-                problems.append(f"column {name!r} must hold {reader.wants}, got {stored[name]}")
-        value = default if cells is None else _clean(name, cells.value).fill_null(default)
-        nothing = pl.lit(None, dtype=pl.String)
-        bad = nothing if cells is None or cells.refused is None else cells.refused
-        columns += [value.alias(name), bad.alias(refused(name))]
+        default = default_of(name, column)
+        cells = Cells(pl.lit(None, dtype=column.dtype))
+        match _stored_names(name, stored):
+            case [found]:
+                reader = find_reader(name, column.dtype)
+                read = reader.read(found, stored[found])
+                if read is None:
+                    problems.append(
+                        f"column {found!r} must hold {reader.wants}, got {stored[found]}"
+                    )
+                cells = read or cells
+            case []:
+                hint = _hint(name, stored, schema)
+                if default is None:
+                    problems.append(f"column {name!r} is missing{hint}")
+                elif hint:
+                    logger.warning("%s has no column %r%s", table, name, hint)
+            case several:
+                problems.append(f"column {name!r} must be there once, got {several}; rename one")
+        text = pl.lit(None, dtype=pl.String) if cells.text is None else cells.text
+        values += [cells.value.alias(name), text.alias(refused(name))]
+        if cells.text is not None:
+            unread = pl.when(pl.col(name).is_null()).then(refused(name))
+            finished.append(without_blank(unread).alias(refused(name)))
+        if name in _DEFAULTS:
+            finished.append(pl.col(name).fill_null(_DEFAULTS[name]))
     if problems:
         raise SchemaError(f"{table}: {'; '.join(problems)}; its columns are {list(stored)}")
-    return frame.select(columns)
+    # In two steps, because what Python reads would be read once for each use.
+    return frame.select(values).with_columns(finished)
 
 
-def _clean(name: str, value: pl.Expr) -> pl.Expr:
-    clean = _CLEANED.get(name)
-    return value if clean is None else clean(value)
+def _stored_names(name: str, stored: Iterable[str]) -> list[str]:
+    """Return the stored columns called ``name``; polars numbers the repeated names of a CSV."""
+    exact = [one for one in stored if re.fullmatch(rf"{name}(_duplicated_\d+)?", one)]
+    return exact or [one for one in stored if one.strip(BLANKS).lower() == name]
 
 
 def _hint(name: str, stored: Iterable[str], schema: type[dy.Schema]) -> str:

@@ -13,7 +13,7 @@ from recsys.data.frames import Frame
 from recsys.data.loading import default_images_root, load_events, load_items, load_photos
 from recsys.data.pictures import CheckImage
 from recsys.data.progress import Progress
-from recsys.data.quarantine import Quarantine
+from recsys.data.quarantine import Loaded, Quarantine, TableReport, add_failures
 from recsys.data.tables import Tables, find_files
 from recsys.data.timestamps import to_us
 from recsys.errors import ConfigError, DataError, InvalidArgumentError
@@ -166,6 +166,7 @@ def _load(
     events = photos = None
     if tables.events is not None:
         events, report = load_events(tables.events, items["item_id"], now=now)
+        items, reports[0] = _with_first_events(items, reports[0], events)
         reports.append(report)
     if tables.photos is not None:
         photos, report = load_photos(
@@ -203,6 +204,26 @@ def _items_as_of_us(tables: Tables, now: datetime) -> int:
         return now_us
     # A file may come from a machine whose clock is ahead.
     return min(now_us, max(path.stat().st_mtime_ns // 1000 for path in find_files(tables.items)))
+
+
+def _with_first_events(items: pl.DataFrame, report: TableReport, events: pl.DataFrame) -> Loaded:
+    """Return items that begin no later than their first event, and a report of those that did.
+
+    A shop that has moved may know only when each item came to the new system.
+    """
+    first = events.group_by("item_id").agg(first=pl.col("timestamp").min())
+    rows = items.with_columns(report.used_rows()).join(
+        first, on="item_id", how="left", maintain_order="left"
+    )
+    is_late = pl.col("created_at") > pl.col("first")
+    late = rows.filter(is_late).with_columns(
+        rule=pl.lit("created_at|first_event"), got=pl.col("created_at").cast(pl.String)
+    )
+    created_at = pl.when(is_late).then("first").otherwise("created_at")
+    return Loaded(
+        rows.with_columns(created_at=created_at).select(items.columns),
+        replace(report, failures=add_failures(report.failures, late, kept=True)),
+    )
 
 
 def _images_root(tables: Tables) -> Path | None:

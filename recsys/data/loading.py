@@ -1,9 +1,10 @@
 """Load and validate each of the three tables."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import dataframely as dy
 import polars as pl
@@ -12,32 +13,71 @@ from recsys.data.coercion import coerce
 from recsys.data.frames import Frame, to_polars
 from recsys.data.pictures import CheckedPictures, CheckImage, check_pictures, failures_with
 from recsys.data.progress import Progress
-from recsys.data.quarantine import ROW, Loaded, validate
+from recsys.data.quarantine import ROW, Loaded, TableReport, validate
 from recsys.data.tables import Source, find_files, scan_file
-from recsys.errors import InvalidArgumentError
+from recsys.errors import DataError, InvalidArgumentError
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema, is_first_of_its_id
 
+T = TypeVar("T")
+_ITEM_RULES = {"item_id_is_unique": is_first_of_its_id(pl.col("item_id"))}
 
-def scan_table(source: Source, schema: type[dy.Schema]) -> pl.LazyFrame:
-    """Return the coerced rows of all files of a table; files may differ in columns and types.
+
+def scan_table(
+    source: Source | Frame, schema: type[dy.Schema], *, table: str = "", by_line: bool = False
+) -> pl.LazyFrame:
+    """Return the coerced rows of a table; its files may differ in columns and types.
 
     Args:
-        source: A path, a glob, or a list of them.
+        source: A path, a glob, a list of them, or a DataFrame.
         schema: Schema of ``recsys.schema``.
+        table: Name of a DataFrame in error messages.
+        by_line: As for ``recsys.data.tables.scan_file``.
 
     Raises:
         DataError: If a file is missing or damaged.
         SchemaError: If a file lacks a required column, or has a type that cannot be read.
     """
-    frames = [coerce(scan_file(path), schema, table=path) for path in find_files(source)]
-    return pl.concat(frames)
-
-
-def _scan(source: Source | Frame, schema: type[dy.Schema], table: str) -> pl.LazyFrame:
-    """Return the coerced rows of a table, be it files or a DataFrame."""
     if isinstance(source, Frame):
         return coerce(to_polars(source, table=table).lazy(), schema, table=f"table {table}")
-    return scan_table(source, schema)
+    names = schema.column_names()
+    return pl.concat(
+        coerce(scan_file(path, names, by_line=by_line), schema, table=path)
+        for path in find_files(source)
+    )
+
+
+def read_table(
+    source: Source | Frame, schema: type[dy.Schema], table: str, read: Callable[[pl.LazyFrame], T]
+) -> T:
+    """Return what ``read`` makes of the coerced rows of a table.
+
+    Text files that polars cannot read are read by line, which reads some of them, and names the
+    line that is wrong in the others.
+
+    Args:
+        source: A path, a glob, a list of them, or a DataFrame.
+        schema: Schema of ``recsys.schema``.
+        table: Name of a DataFrame in error messages.
+        read: Function that reads the rows, inside ``recsys.data.tables.reading``.
+
+    Raises:
+        DataError: As for ``scan_table``, or by ``read``.
+        SchemaError: As for ``scan_table``.
+    """
+    try:
+        return read(scan_table(source, schema, table=table))
+    except DataError as error:
+        if isinstance(source, Frame) or not isinstance(error.__cause__, pl.exceptions.PolarsError):
+            raise
+        return read(scan_table(source, schema, by_line=True))
+
+
+def _validate(
+    source: Source | Frame, schema: type[dy.Schema], table: str, rules: Mapping[str, pl.Expr]
+) -> Loaded:
+    return read_table(
+        source, schema, table, lambda rows: validate(rows, schema, table=table, rules=rules)
+    )
 
 
 def load_items(
@@ -62,8 +102,8 @@ def load_items(
             ``images_root`` is not a folder.
         SchemaError: If a column is missing or has a type that cannot be read.
     """
-    table = _scan(source, ItemSchema, "items")
-    loaded = check_items(table, images_root, rules={}, check_image=check_image, progress=progress)
+    loaded = _validate(source, ItemSchema, "items", _ITEM_RULES)
+    loaded = _with_pictures(loaded, images_root, check_image, progress)
     return loaded._replace(frame=loaded.frame.drop(ROW))
 
 
@@ -73,7 +113,6 @@ def check_items(
     *,
     rules: Mapping[str, pl.Expr],
     check_image: CheckImage | None = None,
-    progress: Progress | None = None,
 ) -> Loaded:
     """Return the valid rows of scanned items, numbered by ROW; pictures as in ``load_items``.
 
@@ -82,16 +121,21 @@ def check_items(
         images_root: Folder that picture paths are relative to; None if no picture can be found.
         rules: Rules over the rows, by name; ``item_id_is_unique`` replaces the usual one.
         check_image: As in ``load_items``.
-        progress: As in ``load_items``.
 
     Raises:
         DataError: If the table cannot be read or is empty, or if pictures are named and
             ``images_root`` is not a folder.
     """
-    rules = {"item_id_is_unique": is_first_of_its_id(pl.col("item_id")), **rules}
-    loaded = validate(table, ItemSchema, table="items", rules=rules)
-    checked = _check_pictures(loaded, images_root, check_image, progress)
-    report = replace(loaded.report, failures=failures_with(loaded, checked.broken))
+    loaded = validate(table, ItemSchema, table="items", rules={**_ITEM_RULES, **rules})
+    return _with_pictures(loaded, images_root, check_image, None)
+
+
+def _with_pictures(
+    loaded: Loaded, root: Path | None, check_image: CheckImage | None, progress: Progress | None
+) -> Loaded:
+    """Return items with those pictures that are good, and the report with the others."""
+    checked = _check_pictures(loaded, root, check_image, progress)
+    report = replace(loaded.report, failures=failures_with(loaded, checked.broken, kept=True))
     image = pl.when(~pl.col("image").is_in(list(checked.broken))).then("image")
     return Loaded(loaded.frame.with_columns(image=image.replace(checked.renamed)), report)
 
@@ -120,10 +164,8 @@ def load_events(source: Source | Frame, item_ids: pl.Series, *, now: datetime) -
         "item_id|known": pl.col("item_id").is_in(item_ids.implode()),
         "timestamp|not_future": pl.col("timestamp") <= now,
     }
-    loaded = validate(
-        _scan(source, EventSchema, "events"), EventSchema, table="events", rules=rules
-    )
-    return Loaded(loaded.frame.drop(ROW), loaded.report)
+    loaded = _validate(source, EventSchema, "events", rules)
+    return Loaded(loaded.frame.drop(ROW), _with_spellings(loaded.report, item_ids))
 
 
 def load_photos(
@@ -149,14 +191,31 @@ def load_photos(
         SchemaError: If a column is missing or has a type that cannot be read.
     """
     rules = {"item_id|known": pl.col("item_id").is_in(item_ids.implode())}
-    loaded = validate(
-        _scan(source, PhotoSchema, "photos"), PhotoSchema, table="photos", rules=rules
-    )
+    loaded = _validate(source, PhotoSchema, "photos", rules)
     checked = _check_pictures(loaded, images_root, check_image, progress)
     photos = loaded.frame.filter(~pl.col("image").is_in(list(checked.broken))).drop(ROW)
     photos = photos.with_columns(pl.col("image").replace(checked.renamed))
-    failures = failures_with(loaded, checked.broken)
-    return Loaded(photos, replace(loaded.report, n_valid=len(photos), failures=failures))
+    failures = failures_with(loaded, checked.broken, kept=False)
+    report = replace(loaded.report, n_valid=len(photos), failures=failures)
+    return Loaded(photos, _with_spellings(report, item_ids))
+
+
+def _with_spellings(report: TableReport, item_ids: pl.Series) -> TableReport:
+    """Return a report that calls unknown items misspelled if another spelling of them is known.
+
+    Spreadsheets make 123 of the id 00123, and programs that read numbers make 17850.0 of 17850.
+    """
+    is_unknown = pl.col("rule") == "item_id|known"
+    if not report.failures.select(is_unknown.any()).item():
+        return report
+    known = pl.DataFrame({"got": item_ids}).select(_plain(pl.col("got"))).to_series().unique()
+    is_misspelled = is_unknown & _plain(pl.col("got")).is_in(known.implode())
+    rule = pl.when(is_misspelled).then(pl.lit("item_id|spelled")).otherwise("rule")
+    return replace(report, failures=report.failures.with_columns(rule=rule))
+
+
+def _plain(item_id: pl.Expr) -> pl.Expr:
+    return item_id.str.to_lowercase().str.strip_suffix(".0").str.strip_chars_start("0")
 
 
 def _check_pictures(

@@ -10,7 +10,7 @@ import polars as pl
 
 from recsys.data.nearest_files import NearestFiles, same_path
 from recsys.data.progress import Progress
-from recsys.data.quarantine import ROW, Loaded
+from recsys.data.quarantine import Loaded, add_failures
 from recsys.errors import DataError
 
 CheckImage = Callable[[Path], str | None]  # says why a file cannot be decoded, None if it can
@@ -105,8 +105,14 @@ def check_pictures(
     return checked
 
 
-def failures_with(loaded: Loaded, broken: Mapping[str, Broken]) -> pl.DataFrame:
-    """Return the failures of a table and those of its pictures, in row order."""
+def failures_with(loaded: Loaded, broken: Mapping[str, Broken], *, kept: bool) -> pl.DataFrame:
+    """Return the failures of a table and those of its pictures, in row order.
+
+    Args:
+        loaded: Valid rows of a table, and its report.
+        broken: What is wrong with each bad picture.
+        kept: Whether rows are used without their picture.
+    """
     columns = {
         "image": list(broken),
         "rule": [one.rule for one in broken.values()],
@@ -114,5 +120,4 @@ def failures_with(loaded: Loaded, broken: Mapping[str, Broken]) -> pl.DataFrame:
     }
     pictures = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
     rows = loaded.frame.join(pictures, on="image").with_columns(got="image")
-    failures = loaded.report.failures
-    return pl.concat([failures, rows.select(failures.columns)]).sort(ROW, maintain_order=True)
+    return add_failures(loaded.report.failures, rows, kept=kept)

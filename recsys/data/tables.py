@@ -1,10 +1,11 @@
 """Where tables are: DataFrames, or Parquet, CSV and NDJSON files, which are read lazily."""
 
 import csv
+import difflib
 import glob
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import polars as pl
 
+from recsys.data.delimited import read_csv_by_line, scan_csv
 from recsys.data.frames import Frame, describe_type
+from recsys.data.ndjson import read_ndjson_by_line, scan_ndjson
 from recsys.errors import DataError, InvalidArgumentError
 
 Source = str | Path | Sequence[str | Path]  # a path, a glob, or a list of them
@@ -57,14 +60,8 @@ class Tables:
                 )
 
 
-def _scan_csv(path: Path) -> pl.LazyFrame:
-    # Every column stays text: inference would turn the item id "00123" into the number 123.
-    return pl.scan_csv(path, infer_schema=False)
-
-
-def _scan_ndjson(path: Path) -> pl.LazyFrame:
-    # The schema comes from all lines, because a late line may have an attribute of its own.
-    return pl.scan_ndjson(path, infer_schema_length=None)
+def _scan_parquet(path: Path, names: Collection[str]) -> pl.LazyFrame:
+    return pl.scan_parquet(path.absolute(), glob=False)
 
 
 _DAMAGE = (
@@ -75,18 +72,26 @@ _DAMAGE = (
     csv.Error,
     zlib.error,
 )
-_READERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
-    ".parquet": pl.scan_parquet,
-    ".pq": pl.scan_parquet,
-    ".csv": _scan_csv,
-    ".csv.gz": _scan_csv,
-    ".ndjson": _scan_ndjson,
-    ".jsonl": _scan_ndjson,
+_Reader = Callable[[Path, Collection[str]], pl.LazyFrame]
+_READERS: dict[str, _Reader] = {
+    ".parquet": _scan_parquet,
+    ".pq": _scan_parquet,
+    ".csv": scan_csv,
+    ".csv.gz": scan_csv,
+    ".ndjson": scan_ndjson,
+    ".jsonl": scan_ndjson,
+}
+_BY_LINE: dict[_Reader, _Reader] = {
+    scan_csv: read_csv_by_line,
+    scan_ndjson: lambda path, names: read_ndjson_by_line(path),
 }
 
 
 def find_files(source: Source) -> list[Path]:
     """Return the files that ``source`` names; the files of a glob are sorted.
+
+    A name that exists is a name, also with brackets, stars or a tilde. Otherwise a leading ``~`` is
+    the home folder, and what follows the last folder that exists is a pattern.
 
     Raises:
         DataError: If a name matches no file, or the list is empty.
@@ -95,23 +100,45 @@ def find_files(source: Source) -> list[Path]:
         if not source:
             raise DataError("a table must have at least one file, got an empty list")
         return [path for one in source for path in find_files(one)]
-    path = Path(os.path.expanduser(source))
-    if path.is_dir():
-        raise DataError(
-            f"a table must be a file or a glob, got folder {path}; try {path}/*.parquet"
-        )
-    paths = [path] if path.is_file() else [Path(name) for name in sorted(_glob(path))]
-    if not paths:
-        raise DataError(f"a table must be an existing file or a glob, nothing matches {path}")
-    return paths
+    with reading(source):  # a folder on the way may be forbidden
+        path = Path(source)
+        if path.parts and not Path(path.parts[0]).exists():
+            path = Path(os.path.expanduser(source))
+        if path.is_dir():
+            raise DataError(
+                f"a table must be a file or a glob, got folder {path}; try {path}/*.parquet"
+            )
+        paths = [path] if path.is_file() else _glob(path)
+        if not paths:
+            hint = _nearest(path)
+            raise DataError(
+                f"a table must be an existing file or a glob, nothing matches {path}{hint}"
+            )
+        return paths
 
 
-def _glob(path: Path) -> list[str]:
-    return [name for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+def _glob(path: Path) -> list[Path]:
+    folder = next(one for one in [*path.parents, Path()] if one.is_dir())
+    names = glob.glob(str(path.relative_to(folder)), root_dir=folder, recursive=True)
+    return [file for name in sorted(names) if (file := folder / name).is_file()]
 
 
-def scan_file(path: Path) -> pl.LazyFrame:
-    """Return the rows of one file as they are stored. Every column of a CSV is text.
+def _nearest(path: Path) -> str:
+    """Return a hint at the name in the same folder that is most like the one of ``path``."""
+    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(path.name.lower(), lower, n=1, cutoff=0.8)
+    return f"; did you mean {lower[near[0]]}?" if near else ""
+
+
+def scan_file(path: Path, names: Collection[str] = (), *, by_line: bool = False) -> pl.LazyFrame:
+    """Return the rows of one file as they are stored. Every column of CSV and NDJSON is text.
+
+    Args:
+        path: Parquet, CSV or NDJSON file.
+        names: Names of the columns that will be read.
+        by_line: Whether to read CSV and NDJSON line by line, which is slow, reads more than polars
+            does, and names the line that cannot be read.
 
     Raises:
         DataError: If the format is unknown or the file is damaged.
@@ -125,7 +152,9 @@ def scan_file(path: Path) -> pl.LazyFrame:
             raise DataError(f"a table must end in one of {', '.join(_READERS)}, got {path}")
         if path.stat().st_size == 0:
             raise DataError(f"table {path} must hold rows, but the file is empty")
-        frame = reader(path)
+        if by_line:
+            reader = _BY_LINE.get(reader, reader)
+        frame = reader(path, names)
         frame.collect_schema()  # opens the file: damage shows here, with its name
         return frame
 

@@ -101,11 +101,12 @@ class StageTiming:
 
 @dataclass(frozen=True)
 class QuarantineRow:
-    """How many rows of a table were left out for breaking a rule."""
+    """How many rows of a table broke a rule, and how many of them are used without the bad cell."""
 
     table: str
     rule: str
     n_rows: int
+    n_kept: int
 
 
 @dataclass(frozen=True)

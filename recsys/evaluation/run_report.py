@@ -159,9 +159,9 @@ def _quarantine(dataset: Dataset | None) -> list[QuarantineRow]:
     if dataset is None:
         return []
     return [
-        QuarantineRow(table, rule, count)
-        for table, rules in dataset.quarantine.counts().items()
-        for rule, count in rules.items()
+        QuarantineRow(report.table, rule, count, report.kept().get(rule, 0))
+        for report in dataset.quarantine.reports
+        for rule, count in report.counts().items()
     ]
 
 

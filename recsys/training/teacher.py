@@ -74,9 +74,11 @@ def _matched(
 
 def _read(path: Path) -> pl.DataFrame:
     """Return the columns ``id`` and ``embedding`` of a Parquet file or of a folder's parts."""
-    source = path / "part-*.parquet" if path.is_dir() else path
+    files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"teacher must be a folder with part-*.parquet, {path} has none")
     try:
-        table = pl.scan_parquet(source)
+        table = pl.scan_parquet(files, glob=False)
         columns = table.collect_schema()
         missing = [name for name in ("id", "embedding") if name not in columns]
         if missing:

@@ -40,9 +40,9 @@ def test_the_home_of_a_user_who_has_none_is_a_folder_that_is_not_there(
 
 def test_a_name_with_a_tilde_that_exists_is_that_name(tmp_path: Path) -> None:
     (tmp_path / "~root").mkdir()
-    text = '[data]\nitems = "~root"\nevents = "~no-such-user/events.csv"\n'
+    text = '[data]\nitems = "~root/*.csv"\nevents = "~no-such-user/events.csv"\n'
     config = load_config(write(tmp_path, text))
-    assert config.data.items == str(tmp_path / "~root")
+    assert config.data.items == str(tmp_path / "~root/*.csv")
     assert config.data.events == str(tmp_path / "~no-such-user/events.csv")
 
 

@@ -13,7 +13,7 @@ from recsys.bundle import Bundle
 from recsys.catalogue.embedder import picture_fault
 from recsys.curation.annotation.pictures import annotate
 from recsys.data.files import make_folder, whole_file
-from recsys.data.loading import default_images_root, scan_table
+from recsys.data.loading import default_images_root, read_table
 from recsys.data.pictures import Broken, check_pictures, failures_with
 from recsys.data.progress import Progress
 from recsys.data.quarantine import ROW, TableReport, validate
@@ -89,7 +89,12 @@ def annotate_table(
     if out.suffix != ".parquet":
         raise InvalidArgumentError(f"out must end in .parquet, got {out.name!r}")
     root = options.images_root or default_images_root(table)
-    loaded = validate(scan_table(table, PictureSchema), PictureSchema, table="pictures", rules={})
+    loaded = read_table(
+        table,
+        PictureSchema,
+        "pictures",
+        lambda rows: validate(rows, PictureSchema, table="pictures", rules={}),
+    )
     checked = check_pictures(set(loaded.frame["image"]), root, check_image=None, progress=None)
     broken = checked.broken
     rows = loaded.frame.filter(~pl.col("image").is_in(list(broken)))
@@ -110,7 +115,7 @@ def annotate_table(
             broken |= torn
             if progress is not None:
                 progress("pictures", start + len(part), len(rows))
-        failures = failures_with(loaded, broken)
+        failures = failures_with(loaded, broken, kept=False)
         n_valid = len(loaded.frame.filter(~pl.col("image").is_in(list(broken))))
         report = replace(loaded.report, n_valid=n_valid, failures=failures)
         _join(Path(folder), out, report)
@@ -127,7 +132,7 @@ def _join(parts: Path, out: Path, report: TableReport) -> None:
         reasons = "\n  ".join(report.lines())
         raise DataError(f"table must have a readable picture, but every row failed\n  {reasons}")
     with whole_file(out) as scratch:
-        pl.scan_parquet(sorted(parts.iterdir())).sink_parquet(scratch)
+        pl.scan_parquet(sorted(parts.iterdir()), glob=False).sink_parquet(scratch)
     quarantine = out.with_suffix(".quarantine.parquet")
     quarantine.unlink(missing_ok=True)  # an earlier run may have left one
     if len(report.failures):

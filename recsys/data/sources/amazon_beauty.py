@@ -39,7 +39,7 @@ def import_amazon_beauty(src: Path, out: Path, *, progress: Progress | None = No
 
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     with reading(path):
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(path, glob=False)
     require_columns(table, columns, src=path)
     return table
 

@@ -59,7 +59,7 @@ def _read_classes(original: Original) -> pl.DataFrame:
     """Return the items and their class ``code``."""
     path = original.folder / _CLASSES
     with reading(path):
-        table = pl.read_csv(path, infer_schema=False)
+        table = pl.read_csv(path, infer_schema=False, glob=False)
     require_columns(table, _COLUMNS.values(), src=path)
     table = table.select(pl.col(stored).alias(name) for name, stored in _COLUMNS.items())
     image = pl.col("image").str.strip_prefix("/")

@@ -171,8 +171,8 @@ def test_bad_rows_are_kept_apart_with_their_reasons_and_counted(
         price=[1.0, 1.0, 1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
     )
     done = embed(bundle, items, tmp_path / "out")
-    assert read(tmp_path / "out")["id"].to_list() == ["a", "b", "e", "f"]
-    assert done.n_items == 4
+    assert read(tmp_path / "out")["id"].to_list() == ["a", "b", "c", "e", "f"]
+    assert done.n_items == 5
     assert done.failures == {
         "embeddable": 2,
         "image|decodes": 2,
@@ -185,6 +185,7 @@ def test_bad_rows_are_kept_apart_with_their_reasons_and_counted(
     failed = pl.read_parquet(tmp_path / "out" / "quarantine-*.parquet")
     assert failed.filter(rule="item_id_is_unique")["row"].to_list() == [4, 10]
     assert failed.filter(rule="embeddable")["row"].to_list() == [6, 9]
+    assert failed.filter("kept")["row"].to_list() == [2, 5, 7, 8]
     assert failed.filter(rule="image|decodes")["got"].to_list() == ["torn.jpg"] * 2
     assert "items: 2 of 10 rows: item_id must not repeat an earlier row's" in done.lines()
     assert "items: 2 of 10 rows: must have words or a picture that" in "\n".join(done.lines())

@@ -55,6 +55,7 @@ def test_valid_tables_are_counted_and_leave_no_file(config: Path, tmp_path: Path
     assert ask("check", config, "--out", tmp_path / "bad", "--strict") == {
         "valid": {"items": 3, "events": 2, "photos": 1},
         "failed": {"items": {}, "events": {}, "photos": {}},
+        "kept": {"items": {}, "events": {}, "photos": {}},
         "files": [],
         "left_out": [
             "vision: two different pictures are needed to learn from, got 3 alike",
@@ -95,6 +96,19 @@ def test_check_prints_and_writes_the_rows_that_the_library_finds(
     printed = say("check", config, "--out", tmp_path / "bad")
     assert all(line in printed for line in quarantine.lines())
     assert "items: 2 of 3 rows are used" in printed
+
+
+def test_an_item_with_an_unreadable_price_stays_without_it(
+    config: Path, tmp_path: Path, ask: Ask, say: Say
+) -> None:
+    table = config.with_name("items.parquet")
+    pl.read_parquet(table).with_columns(price=pl.lit("N/A")).write_parquet(table)
+    answer = ask("check", config, "--out", tmp_path / "bad")
+    assert answer["valid"]["items"] == 3
+    assert answer["failed"]["items"] == answer["kept"]["items"] == {"price|unreadable": 3}
+    printed = say("check", config, "--out", tmp_path / "bad")
+    assert "price must be a number, and not two at once" in printed
+    assert "row 1 has 'N/A'; they stay" in printed
 
 
 BAD_ROWS = [
@@ -140,9 +154,9 @@ def test_a_missing_column_is_refused_with_the_similar_one_that_is_there(
     config: Path, refusal: Say
 ) -> None:
     table = config.with_name("items.parquet")
-    pl.read_parquet(table).rename({"item_id": "Item_ID"}).write_parquet(table)
+    pl.read_parquet(table).rename({"item_id": "item-id"}).write_parquet(table)
     message = refusal("check", config)
-    assert "column 'item_id' is missing, 'Item_ID' looks like it: rename it" in message
+    assert "column 'item_id' is missing, 'item-id' looks like it: rename it" in message
 
 
 def test_a_column_of_another_type_is_refused_with_the_type_it_must_have(

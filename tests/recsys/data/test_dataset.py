@@ -22,7 +22,7 @@ def shop(tmp_path: Path) -> Path:
     shop.mkdir()
     for name in ("a.jpg", "photo.jpg"):
         (shop / name).write_bytes(b"picture")
-    (shop / "items.csv").write_text("item_id,title,image,price\na,Mug,a.jpg,2\nb,Cup,,-1\n")
+    (shop / "items.csv").write_text("item_id,title,image\na,Mug,a.jpg\n,Cup,\n")
     (shop / "events.csv").write_text(
         "user_id,item_id,kind,timestamp\nu,a,view,2026-01-01\nu,b,view,2026-01-02\n"
     )
@@ -42,7 +42,7 @@ def test_events_of_an_item_that_was_quarantined_are_quarantined_too(shop: Path) 
     assert dataset.events is not None
     assert dataset.events["item_id"].to_list() == ["a"]
     assert dataset.quarantine.counts() == {
-        "items": {"price|min": 1},
+        "items": {"item_id|nullability": 1},
         "events": {"item_id|known": 1},
         "photos": {},
     }
@@ -188,6 +188,29 @@ def test_where_a_photo_has_a_split_the_others_are_for_training(shop: Path) -> No
     assert photos["split"].to_list() == ["val", *["train"] * 38]
 
 
+def test_an_event_before_created_at_outvotes_it(shop: Path) -> None:
+    (shop / "items.csv").write_text(
+        "item_id,created_at\n,2020-01-01\na,2026-02-01\nb,2026-02-01\nc,2026-02-01\nd,2025-01-01\n"
+    )
+    (shop / "events.csv").write_text(
+        "user_id,item_id,kind,timestamp\n"
+        "u,a,view,2026-01-02\nu,a,view,2026-01-01\nu,b,view,2026-02-02\nu,d,view,2026-01-01\n"
+    )
+
+    dataset = load(shop)
+
+    assert dataset.items["created_at"].dt.to_string("%F").to_list() == [
+        "2026-01-01",
+        "2026-02-01",
+        "2026-02-01",
+        "2025-01-01",
+    ]
+    report = dataset.quarantine.reports[0]
+    assert report.kept() == {"created_at|first_event": 1}
+    assert report.failures.filter("kept").select("row", "item_id").row(0) == (2, "a")
+    assert report.n_valid == 4
+
+
 def test_strictness_raises_with_all_counts(shop: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)items: 1 of 2 rows.*events: 1 of 2 rows"):
         load(shop, strict=True)
@@ -215,7 +238,7 @@ def test_a_missing_column_is_a_schema_error(shop: Path) -> None:
 def test_all_pictures_are_checked_with_the_callers_check(shop: Path) -> None:
     dataset = load(shop, check_image=lambda path: "torn" if path.name == "a.jpg" else None)
 
-    assert dataset.quarantine.counts()["items"] == {"image|decodes": 1, "price|min": 1}
+    assert dataset.quarantine.counts()["items"] == {"image|decodes": 1, "item_id|nullability": 1}
     assert dataset.items["image"].to_list() == [None]
 
 

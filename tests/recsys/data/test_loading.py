@@ -73,7 +73,7 @@ def test_a_picture_that_two_items_share_is_checked_once_and_reported_for_both(
     assert report.failures["reason"].to_list() == ["it is a page"] * 2
     assert report.lines() == [
         "items: 2 of 2 rows: image must be a picture that can be decoded; "
-        "2 like 'x.jpg': it is a page"
+        "2 like 'x.jpg': it is a page; they stay"
     ]
 
 
@@ -84,7 +84,8 @@ def test_the_report_says_how_many_rows_another_spelling_would_mend(tmp_path: Pat
     report = load_items(table, images_root=tmp_path).report
 
     assert report.lines() == [
-        "items: 3 of 3 rows: image must be an existing file; 2 like 'x.JPG': did you mean 'x.jpg'?"
+        "items: 3 of 3 rows: image must be an existing file; "
+        "2 like 'x.JPG': did you mean 'x.jpg'?; they stay"
     ]
 
 
@@ -107,7 +108,7 @@ def test_bad_rows_and_bad_pictures_are_reported_in_row_order(tmp_path: Path) -> 
     report = load_items(table, images_root=tmp_path).report
 
     assert report.failures["row"].to_list() == [1, 2, 3]
-    assert (report.n_rows, report.n_valid) == (3, 2)
+    assert (report.n_rows, report.n_valid) == (3, 3)
 
 
 def test_picture_paths_are_relative_to_the_given_root(tmp_path: Path) -> None:
@@ -178,17 +179,115 @@ def test_bad_photos_are_removed(tmp_path: Path) -> None:
 def test_damage_that_shows_only_while_reading_is_a_data_error(tmp_path: Path) -> None:
     table = write(tmp_path / "items.csv", "item_id,title", "a,Mug", "b,Cup,extra,fields")
 
-    with pytest.raises(DataError, match=r"table items cannot be read \(found more fields"):
+    with pytest.raises(
+        DataError, match=r"items.csv cannot be read: line 3 has 4 cells, the header"
+    ):
         load_items(table, images_root=tmp_path)
 
 
 def test_text_that_is_not_utf8_is_a_data_error(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_bytes(b"item_id,title\na,caf\xe9\n")
 
-    with pytest.raises(DataError, match=r"table items cannot be read \(invalid utf-8"):
+    with pytest.raises(
+        DataError, match=r"items.csv must be UTF-8, .* 0xe9 in line 2.*iconv -f WIN"
+    ):
         load_items(tmp_path / "items.csv")
 
 
 def test_a_table_with_a_header_only_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="table items must hold rows, got none"):
         load_items(write(tmp_path / "items.csv", "item_id,title"))
+
+
+def test_types_may_differ_between_the_lines_of_ndjson(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "items.ndjson",
+        '{"item_id": 12, "price": "12", "category": ["Kitchen", "Mugs"], "available": true,'
+        ' "attributes": {"size": 3}, "created_at": 1767225600}',
+        '{"item_id": "012", "price": 12, "category": "Home > Vases", "available": "no",'
+        ' "attributes": [{"key": "size", "value": "3"}], "created_at": "2026-01-01"}',
+        '{"item_id": "c", "price": [1], "category": {"id": 1}, "available": 1, "title": ["x"],'
+        ' "attributes": "{\\"size\\": 3}", "created_at": [1]}',
+    )
+
+    items, report = load_items(table)
+
+    assert items["item_id"].to_list() == ["12", "012", "c"]
+    assert items["price"].to_list() == [12.0, 12.0, None]
+    assert items["category"].to_list() == [["Kitchen", "Mugs"], ["Home", "Vases"], []]
+    assert items["available"].to_list() == [True, False, True]
+    assert items["attributes"].to_list() == [[{"key": "size", "value": "3"}]] * 3
+    assert items["created_at"].to_list() == [datetime(2026, 1, 1, tzinfo=UTC)] * 2 + [None]
+    assert report.kept() == dict.fromkeys(
+        (f"{name}|unreadable" for name in ("category", "created_at", "price", "title")), 1
+    )
+
+
+def test_what_polars_cannot_read_is_read_by_line(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "items.ndjson",
+        *['{"item_id": "a", "price": 1}'] * 2,
+        '\n{"item_id": "b", "price": NaN}',
+    )
+
+    items, report = load_items([table])
+
+    assert items["price"].to_list() == [1.0, None]
+    assert report.counts() == {"item_id_is_unique": 1}
+
+
+def test_a_damaged_line_is_named_with_its_file(tmp_path: Path) -> None:
+    good = write(tmp_path / "1.csv", "item_id", "a")
+    lines = ['{"item_id": "b"}'] * 1_500
+    bad = write(tmp_path / "2.ndjson", *lines, "[]")
+
+    with pytest.raises(DataError, match=r"2\.ndjson cannot be read: line 1501 must be a JSON obj"):
+        load_items([good, bad])
+
+
+def test_an_id_that_another_program_has_changed_is_reported_as_such(tmp_path: Path) -> None:
+    ids = pl.Series(["00123", "17850", "Abc"])
+    table = write(
+        tmp_path / "events.csv",
+        "user_id,item_id,kind,timestamp",
+        *(f"u,{item_id},view,2026-02-01" for item_id in ("123", "17850.0", "ABC", "00123", "7")),
+    )
+
+    report = load_events(table, ids, now=NOW).report
+
+    assert report.failures.select("row", "rule", "got").rows() == [
+        (1, "item_id|spelled", "123"),
+        (2, "item_id|spelled", "17850.0"),
+        (3, "item_id|spelled", "ABC"),
+        (5, "item_id|known", "7"),
+    ]
+    assert "must be written as in the items table" in report.lines()[0]
+
+
+def test_kinds_that_differ_in_case_are_one_kind(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "events.csv",
+        "user_id,item_id,kind,timestamp",
+        "u ,a, Purchase,2026-02-01",
+        "u,a ,purchase,2026-02-01",
+    )
+
+    events = load_events(table, IDS, now=NOW).frame
+
+    assert events.n_unique() == 1
+
+
+def test_an_optional_cell_that_breaks_a_rule_is_empty_and_its_row_stays(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "events.csv",
+        "user_id,item_id,kind,timestamp,quantity,value",
+        "u,a,view,2026-02-01,-1,1e308",
+        "u,a,view,1769904000,2,N/A",
+        "u,a,view,1970-01-20,2,3",
+    )
+
+    events, report = load_events(table, IDS, now=NOW)
+
+    assert events.select("quantity", "value").rows() == [(1.0, None), (2.0, None)]
+    assert report.kept() == {"quantity|min": 1, "value|max": 1, "value|unreadable": 1}
+    assert report.failures.filter(~pl.col("kept"))["rule"].to_list() == ["timestamp|min"]

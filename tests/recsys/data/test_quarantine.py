@@ -22,21 +22,51 @@ def check(columns: Mapping[str, Sequence[str | None]], **rules: pl.Expr) -> Load
     return validate(frame, ItemSchema, table="items", rules=unique | rules)
 
 
-def test_each_bad_row_is_kept_once_per_rule_with_its_number_and_its_cell() -> None:
+def test_each_bad_cell_is_reported_with_its_row_and_whether_the_row_stays() -> None:
     valid, report = check(BAD_ITEMS)
 
-    assert valid["item_id"].to_list() == ["a"]
+    assert valid["item_id"].to_list() == ["a", "b", "c", "d"]
+    assert valid["price"].to_list() == [1.0, None, None, None]
+    assert valid["available"].to_list() == [True] * 4
     assert valid.columns == [ROW, *ItemSchema.column_names()]
-    assert (report.table, report.n_rows, report.n_valid) == ("items", 6, 1)
-    assert report.failures.select("row", "rule", "got").rows() == [
-        (2, "price|min", "-2.0"),
-        (3, "item_id_is_unique", "a"),
-        (4, "item_id|nullability", None),
-        (5, "price|unreadable", "five"),
-        (5, "available|unreadable", "perhaps"),
-        (6, "price|max", "NaN"),
+    assert (report.table, report.n_rows, report.n_valid) == ("items", 6, 4)
+    assert report.failures.select("row", "rule", "got", "kept").rows() == [
+        (2, "price|min", "-2.0", True),
+        (3, "item_id_is_unique", "a", False),
+        (4, "item_id|nullability", None, False),
+        (5, "price|unreadable", "five", True),
+        (5, "available|unreadable", "perhaps", True),
+        (6, "price|max", "NaN", True),
     ]
-    assert report.failures.columns == ["rule", "row", "got", "reason", *ItemSchema.column_names()]
+    assert report.failures.columns == [
+        *("rule", "row", "got", "reason", "kept"),
+        *ItemSchema.column_names(),
+    ]
+    assert report.used_rows().to_list() == valid[ROW].to_list() == [1, 2, 5, 6]
+
+
+def test_a_bad_cell_of_a_row_that_is_left_out_is_reported_as_well() -> None:
+    report = check({"item_id": [None, "a"], "price": ["N/A", "N/A"]}).report
+
+    assert report.failures.select("row", "rule", "kept").rows() == [
+        (1, "item_id|nullability", False),
+        (1, "price|unreadable", False),
+        (2, "price|unreadable", True),
+    ]
+    assert report.kept() == {"price|unreadable": 1}
+    assert "price must be a number" in report.lines()[0]
+    assert report.lines()[0].endswith("; row 1 has 'N/A'; 1 of them stay")
+
+
+def test_a_photo_of_an_unknown_split_is_left_out() -> None:
+    frame = pl.LazyFrame({"image": ["a", "b"], "split": [" Test ", "holdout"]})
+
+    photos, report = validate(
+        coerce(frame, PhotoSchema, table="photos"), PhotoSchema, table="photos", rules={}
+    )
+
+    assert photos["split"].to_list() == ["test"]
+    assert report.counts() == {"split|check__known": 1}
 
 
 def test_a_table_without_bad_rows_has_an_empty_report_of_the_same_columns() -> None:
@@ -48,15 +78,14 @@ def test_a_table_without_bad_rows_has_an_empty_report_of_the_same_columns() -> N
 
 
 def test_valid_rows_keep_their_order_and_numbers() -> None:
-    ids = [str(i) for i in range(100_000)]
-    prices = ["-1" if i % 3 == 0 else "1" for i in range(100_000)]
+    ids = [None if i % 3 == 0 else str(i) for i in range(100_000)]
 
-    valid, report = check({"item_id": ids, "price": prices})
+    valid, report = check({"item_id": ids})
 
     numbers = [i + 1 for i in range(100_000) if i % 3]
     assert valid[ROW].to_list() == numbers
     assert valid["item_id"].to_list() == [str(number - 1) for number in numbers]
-    assert report.counts() == {"price|min": 33_334}
+    assert report.counts() == {"item_id|nullability": 33_334}
 
 
 def test_rules_beyond_the_schema_count_and_null_passes() -> None:
@@ -106,9 +135,15 @@ def test_counts_are_also_sentences_most_first() -> None:
     report = check({"item_id": ["a", "a", "a", "b"], "price": ["1", "1", "1", "-1"]}).report
 
     assert report.lines() == [
-        "items: 2 of 4 rows: item_id must not repeat an earlier row's",
-        "items: 1 of 4 rows: price must not be negative",
+        "items: 2 of 4 rows: item_id must not repeat an earlier row's; row 2 has 'a'",
+        "items: 1 of 4 rows: price must not be negative; row 4 has '-1.0'; the row stays",
     ]
+
+
+def test_an_example_is_short_and_harmless_on_a_terminal() -> None:
+    (line,) = check({"item_id": ["a"], "price": ["\x1b[31m" + "x" * 99]}).report.lines()
+
+    assert line.endswith("; row 1 has '\\x1b[31m" + "x" * 55 + "…'; the row stays")
 
 
 def test_quarantine_is_written_as_one_file_per_table_that_has_failures(tmp_path: Path) -> None:

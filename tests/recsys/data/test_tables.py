@@ -76,6 +76,76 @@ def test_a_file_with_a_star_in_its_name_is_that_file(tmp_path: Path) -> None:
     assert find_files(tmp_path / "[a]*.csv") == [tmp_path / "[a]*.csv"]
 
 
+def test_a_name_that_exists_is_a_name_and_its_neighbours_are_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "shop [2026]"
+    folder.mkdir()
+    for suffix in ("parquet", "csv", "ndjson"):
+        for name, item_id in (("items[1]", "right"), ("items1", "wrong")):
+            path = folder / f"{name}.{suffix}"
+            frame = pl.DataFrame({"item_id": [item_id]})
+            writers = {"parquet": frame.write_parquet, "csv": frame.write_csv}
+            writers.get(suffix, frame.write_ndjson)(path)
+
+        assert read(folder / f"items[1].{suffix}") == [("right", None)]
+        assert read(str(folder / f"items*.{suffix}")) == [("wrong", None), ("right", None)]
+        assert read(str(folder / f"items[1-3].{suffix}")) == [("wrong", None)]
+
+
+@pytest.mark.parametrize(
+    "name", ["~root", "~", "a*b", "what?", "$HOME", "50%20", "#1", "-x", "a b"]
+)
+def test_names_with_special_characters_are_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    for suffix in ("csv", "ndjson"):
+        text = CSV if suffix == "csv" else '{"item_id": "001", "price": 2.5}\n{"item_id": "002"}\n'
+        Path(name, f"{name}.{suffix}").write_text(text)
+
+        assert read(f"{name}/{name}.{suffix}") == [("001", 2.5), ("002", None)]
+        assert read(f"{name}/*.{suffix}") == [("001", 2.5), ("002", None)]
+
+
+def test_a_tilde_is_the_home_folder_where_no_such_name_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "items.csv").write_text(CSV)
+
+    assert find_files("~/items.csv") == find_files("~/item?.csv") == [tmp_path / "items.csv"]
+
+
+def test_the_nearest_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "items.parquet").touch()
+
+    with pytest.raises(DataError, match=r"nothing matches .*Item.parquet; did you mean items.par"):
+        find_files(tmp_path / "Item.parquet")
+
+
+def test_a_folder_that_may_not_be_read_is_a_data_error() -> None:
+    with pytest.raises(DataError, match=r"cannot be read .*too long"):
+        find_files("x" * 300)
+    with pytest.raises(DataError, match="nothing matches"):
+        find_files("a\0b.csv")
+
+
+def test_names_of_columns_may_differ_in_case_and_have_blanks_around(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(" Item_ID ,PRICE,title\n1,2,Mug\n")
+
+    assert read(path) == [("1", 2.0)]
+
+
+@pytest.mark.parametrize("header", ["item_id,price,item_id", "Item_ID,price,item_id "])
+def test_two_columns_of_one_name_are_a_schema_error(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(header + "\n1,2,3\n")
+
+    with pytest.raises(SchemaError, match="column 'item_id' must be there once, got"):
+        scan_table(path, ItemSchema)
+
+
 def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("\ufeff" + CSV, encoding="utf-8")
 
@@ -96,7 +166,9 @@ def test_attributes_that_only_late_lines_have_are_found(tmp_path: Path) -> None:
     [
         ("items.csv", b"", "the file is empty"),
         ("items.parquet", b"PAR1 but not really", r"items.parquet cannot be read \(.*PAR1"),
-        ("items.ndjson", b'{"item_id": 1}\n{"item_id":\n', "items.ndjson cannot be read"),
+        ("items.ndjson", b'{"item_id": 1}\n{"item_id":\n', "items.ndjson cannot be read: line 2"),
+        ("items.csv", "item_id\n1\n".encode("utf-16"), "items.csv must be UTF-8, got UTF-16"),
+        ("items.ndjson", '{"item_id": 1}'.encode("utf-16"), "items.ndjson must be UTF-8, got UTF"),
         ("items.csv.gz", b"\x1f\x8b broken", r"items.csv.gz cannot be read"),
         ("items.xlsx", b"PK", r"must end in one of .parquet, .*got .*items.xlsx"),
     ],

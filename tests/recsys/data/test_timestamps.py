@@ -58,6 +58,11 @@ def test_it_never_raises_and_reads_only_what_the_standard_library_reads(text: st
         ("2026-03-01T00:30:00 +05:30", datetime(2026, 2, 28, 19, 0, tzinfo=UTC)),
         ("2026-03-01T00:00:00,25", datetime(2026, 3, 1, 0, 0, 0, 250_000, tzinfo=UTC)),
         ("2026-03-01T00:00:00.123456789", datetime(2026, 3, 1, 0, 0, 0, 123_456, tzinfo=UTC)),
+        ("1772323200", datetime(2026, 3, 1, tzinfo=UTC)),
+        ("1772323200.25", datetime(2026, 3, 1, 0, 0, 0, 250_000, tzinfo=UTC)),
+        (" 1772323200123 ", datetime(2026, 3, 1, 0, 0, 0, 123_000, tzinfo=UTC)),
+        ("1772323200123456", datetime(2026, 3, 1, 0, 0, 0, 123_456, tzinfo=UTC)),
+        ("1772323200123456789", datetime(2026, 3, 1, 0, 0, 0, 123_456, tzinfo=UTC)),
     ],
 )
 def test_common_spellings(text: str, wanted: datetime) -> None:
@@ -75,7 +80,10 @@ def test_common_spellings(text: str, wanted: datetime) -> None:
         "2026-03-01T25:00",
         "2026-03-01+01:00",
         "2026-03-01T00:00+24:00",
-        "1772323200",
+        "1772323",
+        "20260301",
+        "1e400",
+        "nan",
         None,
     ],
 )

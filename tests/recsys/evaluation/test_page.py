@@ -106,7 +106,7 @@ def report() -> Report:
         ],
         classification=[ClassificationRow("fine", 40, 81, Estimate(0.61, 0.5, 0.7), 0.1)],
         timings=[StageTiming("vision", 131.0), StageTiming("text", 0.4, reused=True)],
-        quarantine=[QuarantineRow("events", "item_id must be known", 12)],
+        quarantine=[QuarantineRow("events", "item_id must be known", 12, 0)],
         gallery=[gallery],
     )
 
@@ -186,7 +186,7 @@ def test_picture_that_cannot_be_read_is_counted_and_not_shown(
 
 def test_empty_report_is_a_page_without_empty_sections(tmp_path: Path) -> None:
     page = Page(write_report(Report("Shop", "now"), tmp_path).read_text("utf-8"))
-    assert "Rows left out of the tables None: every row passed." in page.text
+    assert "Rows that broke a rule None: every row passed." in page.text
     for section in ("Recommendations", "Search and identification", "Categories", "A few users"):
         assert section not in page.text
 

@@ -189,7 +189,7 @@ def test_rows_that_were_left_out_are_counted_by_table_and_rule(
     data = tiny_config.data.model_copy(update={"events": str(tmp_path / "events.parquet")})
     dataset = load_tables(tiny_config.model_copy(update={"data": data}))
     report = evaluate(bundle, QUICK, title="x", dataset=dataset)
-    assert list(report.quarantine) == [QuarantineRow("events", "item_id|known", 2)]
+    assert list(report.quarantine) == [QuarantineRow("events", "item_id|known", 2, 0)]
 
 
 def test_without_tables_only_the_events_of_the_bundle_are_measured(alone: Report) -> None:

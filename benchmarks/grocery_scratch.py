@@ -64,7 +64,7 @@ def load_grocery(config_path: Path) -> tuple[PictureSamples, VisionConfig]:
 
 def train(samples: PictureSamples, config: VisionConfig, folder: Path, seed: int) -> VisionTower:
     """Return the tower of a seed, trained now or read from the folder."""
-    if not (folder / "tower").exists():
+    if not (folder / "tower" / "config.json").exists():
         start = time.perf_counter()
         result = finetune(
             samples.train,

@@ -28,7 +28,7 @@ TARGET = "article_type"
 def main() -> None:
     """Train unless there is a tower, and record its figures on the test pictures."""
     pictures = load_myntra()
-    if not TOWER.exists():
+    if not (TOWER / "config.json").exists():
         start = time.perf_counter()
         result = finetune(
             pictures.train,

@@ -53,7 +53,7 @@ def probabilities(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return a method's probabilities (n, C) on val and on test, training it if needed."""
     folder = OUT / name
-    if not (folder / "tower").exists():
+    if not (folder / "tower" / "config.json").exists():
         values = {
             **load_config(CONFIG).vision.model_dump(),
             "pretrained": str(TOWER),

@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recsys.data.files import whole_file
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -103,12 +104,11 @@ def _read(path: Path) -> Iterator[Result]:
 
 
 def _replace(path: Path, results: list[Result]) -> None:
-    # Readers see either the old file or the new one, because the replacement is atomic.
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        for result in results:
-            file.write(json.dumps(result.model_dump(mode="json"), ensure_ascii=False) + "\n")
-    Path(file.name).chmod(0o644)
-    os.replace(file.name, path)
+    lines = [
+        json.dumps(result.model_dump(mode="json"), ensure_ascii=False) + "\n" for result in results
+    ]
+    with whole_file(path) as scratch:
+        scratch.write_text("".join(lines), encoding="utf-8")
 
 
 @contextmanager

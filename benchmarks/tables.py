@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.record import Result, latest
+from recsys.data.files import whole_file
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -306,7 +307,8 @@ def main() -> None:
         text = page.read_text("utf-8")
         wanted = render(text, results)
         if write:
-            page.write_text(wanted, "utf-8")
+            with whole_file(page) as scratch:
+                scratch.write_text(wanted, "utf-8")
         elif text != wanted:
             sys.exit(
                 f"the tables of {page.relative_to(ROOT)} differ from benchmarks/results: "

@@ -19,6 +19,8 @@ RecsysError
 Any other exception is a defect of this library and keeps its traceback.
 """
 
+from pathlib import Path
+
 
 class RecsysError(Exception):
     """Root of every error raised on purpose."""
@@ -65,7 +67,16 @@ class InvalidArgumentError(RecsysError, ValueError):
 
 
 class FileAccessError(RecsysError, OSError):
-    """A file or folder that was named cannot be read or written."""
+    """A file or folder that was named cannot be read or written.
+
+    Args:
+        message: Description of the problem.
+        path: Path that cannot be written, if that is the problem.
+    """
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class MissingExtraError(RecsysError, ImportError):

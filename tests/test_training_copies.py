@@ -1,4 +1,4 @@
-"""The training loops of vision and text, which may not share a package, stay alike."""
+"""What vision and text both have, since they may not share a package, stays alike."""
 
 import ast
 from pathlib import Path
@@ -7,20 +7,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 COPIES = (
-    "../device.py",
-    "../printable.py",
-    "callbacks.py",
-    "checkpoints.py",
-    "run.py",
-    "schedule.py",
-    "seeds.py",
-    "silence.py",
+    "device.py",
+    "files.py",
+    "printable.py",
+    "training/callbacks.py",
+    "training/checkpoints.py",
+    "training/run.py",
+    "training/schedule.py",
+    "training/seeds.py",
+    "training/silence.py",
 )
 
 
 def definitions(package: str, file: str) -> dict[str, str]:
     """Return the source of each class, function and constant, and of all imports together."""
-    source = (ROOT / package / "training" / file).read_text().replace(f"{package}.", "PACKAGE.")
+    source = (ROOT / package / file).read_text().replace(f"{package}.", "PACKAGE.")
     found = {"imports": ""}
     for node in ast.parse(source).body:
         match node:
@@ -42,6 +43,7 @@ def test_a_copied_file_is_the_same_in_both_packages(file: str) -> None:
 
 def test_both_packages_choose_in_the_same_way_what_a_run_keeps() -> None:
     first, second = (
-        definitions(package, "trainer.py")["fit_settings"] for package in ("vision", "text")
+        definitions(package, "training/trainer.py")["fit_settings"]
+        for package in ("vision", "text")
     )
     assert first.replace("VisionConfig", "Config") == second.replace("TextConfig", "Config")

@@ -22,6 +22,7 @@ from transformers import (
 
 from text.encoder import TextEncoder
 from text.errors import CheckpointError
+from text.files import whole_files
 from text.networks.projection import Dense
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,15 @@ def save(encoder: TextEncoder, folder: Path) -> None:
     Args:
         encoder: Encoder to save.
         folder: Folder to write to, created if missing; files of the same names are replaced.
+
+    Raises:
+        FileAccessError: If a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with whole_files(folder, last="config.json") as scratch:
+        _write(encoder, scratch)
+
+
+def _write(encoder: TextEncoder, folder: Path) -> None:
     with _quiet_transformers():
         encoder.backbone.save_pretrained(folder)
         encoder.tokenizer.save_pretrained(folder)

@@ -4,11 +4,14 @@ TextError
 ├── WeightsError          a named checkpoint cannot be found or fetched
 ├── CheckpointError       a saved encoder is damaged, incomplete or of another format
 ├── InvalidArgumentError  an argument that the caller must change (also a ValueError)
+├── FileAccessError       a file or folder cannot be written (also an OSError)
 ├── MissingExtraError     an optional package is not installed (also an ImportError)
 └── TrainingError         training cannot continue, or cannot be resumed
 
 Any other exception is a defect of this library.
 """
+
+from pathlib import Path
 
 
 class TextError(Exception):
@@ -25,6 +28,19 @@ class CheckpointError(TextError):
 
 class InvalidArgumentError(TextError, ValueError):
     """An argument that the caller must change; the message has its name, value and bounds."""
+
+
+class FileAccessError(TextError, OSError):
+    """A file or folder cannot be written.
+
+    Args:
+        message: Description of the problem.
+        path: Path that cannot be written.
+    """
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class MissingExtraError(TextError, ImportError):

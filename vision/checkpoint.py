@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vision.errors import CheckpointError
+from vision.files import whole_files
 from vision.networks.backbones import BackboneSpec, restore_backbone
 from vision.tower import VisionTower
 from vision.transforms import Preprocess
@@ -43,13 +44,16 @@ def describe(tower: VisionTower) -> TowerConfig:
 
 
 def save(tower: VisionTower, folder: str | Path) -> None:
-    """Write the tower's weights and configuration into a folder, which is created if missing."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the tower's weights and configuration into a folder, which is created if missing.
+
+    Raises:
+        FileAccessError: If a file cannot be written.
+    """
     weights = {name: value.cpu().contiguous() for name, value in tower.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_FILE)
     config = describe(tower).model_dump_json(indent=2)
-    (folder / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
+    with whole_files(Path(folder), last=CONFIG_FILE) as scratch:
+        save_file(weights, scratch / WEIGHTS_FILE)
+        (scratch / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
 
 
 def load(folder: str | Path) -> VisionTower:

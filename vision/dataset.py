@@ -2,6 +2,9 @@
 
 import hashlib
 import logging
+import math
+import os
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +22,7 @@ from torch.utils.data import Dataset, Sampler
 from vision.arrays import Floats, Ints
 from vision.errors import ImageError, InvalidArgumentError, TrainingError
 from vision.file_states import hash_states
+from vision.files import writing
 from vision.squares import ReadSquare, read_square
 from vision.transforms import Preprocess
 
@@ -180,17 +184,15 @@ def decode_samples(
     Args:
         samples: Pictures to read, with their labels.
         preprocess: Size, fit and filter of the stored pictures.
-        spill: File to keep the pixels in. None keeps them in memory.
+        spill: Folder for a temporary file with the pixels. None keeps them in memory.
         progress: Whether to show Lightning's progress bar.
 
     Raises:
         TrainingError: If no picture can be read.
+        FileAccessError: If there is no room for the file.
     """
     shape = (len(samples), 3, preprocess.size, preprocess.size)
-    if spill is None:
-        pixels: NDArray[np.uint8] = np.empty(shape, dtype=np.uint8)
-    else:
-        pixels = np.memmap(spill, dtype=np.uint8, mode="w+", shape=shape)
+    pixels = np.empty(shape, dtype=np.uint8) if spill is None else _mapped(spill, shape)
     aspects = np.ones(len(samples), dtype=np.float32)
     rejected = _read_all(samples, preprocess, pixels, aspects, progress)
     for image, reason in rejected.values():
@@ -210,6 +212,18 @@ def decode_samples(
         torch.from_numpy(labels),
         rejected,
     )
+
+
+def _mapped(folder: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return an array of bytes in a temporary file, with room for all of it.
+
+    The file has no name, so it goes with the array, or with the process, however that ends.
+    """
+    n_bytes = math.prod(shape)
+    with writing(folder, needed=n_bytes), tempfile.TemporaryFile(dir=folder) as file:
+        # Without room for a mapped page, the system would end the process when it is written.
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
+        return np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
 
 
 def _read_all(

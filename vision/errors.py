@@ -5,11 +5,14 @@ VisionError
 ├── WeightsError          named weights are not on this machine, or do not fit the network
 ├── CheckpointError       a saved tower is missing, damaged or of another format
 ├── InvalidArgumentError  an argument that the caller must change (also a ValueError)
+├── FileAccessError       a file or folder cannot be written (also an OSError)
 ├── MissingExtraError     an optional package is not installed (also an ImportError)
 └── TrainingError         training cannot continue, or cannot be resumed
 
 Any other exception is a defect of this library.
 """
+
+from pathlib import Path
 
 
 class VisionError(Exception):
@@ -39,6 +42,19 @@ class CheckpointError(VisionError):
 
 class InvalidArgumentError(VisionError, ValueError):
     """An argument that the caller must change; the message has its name, value and bounds."""
+
+
+class FileAccessError(VisionError, OSError):
+    """A file or folder cannot be written.
+
+    Args:
+        message: Description of the problem.
+        path: Path that cannot be written.
+    """
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class MissingExtraError(VisionError, ImportError):

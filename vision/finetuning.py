@@ -1,6 +1,5 @@
 """Fine-tune a vision tower on labelled pictures."""
 
-import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,6 @@ from vision.tower import VisionTower
 from vision.training.callbacks import build_callbacks
 from vision.training.checkpoints import load_kept, read_last
 from vision.training.data import (
-    SpillFolder,
     TrainingData,
     build_order,
     class_counts,
@@ -116,13 +114,10 @@ def finetune_run(
         config = _pretrained(samples, config, run)
     # Weights, dropout and stochastic depth draw from torch's global generator, whose state is
     # restored afterwards.
-    with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
+    with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(run.seed)
         tower = _prepared(build_tower(samples.classes, config), config)
-        spill = SpillFolder(run.workdir, current_shard(), cleanup)
-        data = decode_data(
-            samples, validation, tower.preprocess, config, spill=spill, progress=run.progress
-        )
+        data = decode_data(samples, validation, tower.preprocess, config, run)
         learner = _build_learner(tower, config, data, run)
         epochs = _fit(learner, data, run, callbacks)
         metrics = _validate(learner, data, run)
@@ -248,7 +243,7 @@ def _fit(
     """Train, from the last checkpoint if there is one, and return the number of epochs."""
     config, shard = learner.config, learner.shard
     settings = fit_settings(config)
-    found = read_last(run)
+    found = read_last(run, settings.keep)
     if found is None or not found["finished"]:
         every = build_callbacks(settings, run, learner.name_samples)
         together = [*callbacks, *average_weights(config.ema), *every]

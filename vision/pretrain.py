@@ -1,6 +1,5 @@
 """Pretrain a backbone on pictures without labels."""
 
-import contextlib
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from vision.dataset import EpochShuffle, PictureSet, Rejected, Samples, decode_s
 from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError, TrainingError
 from vision.file_states import hash_states, hash_weights
+from vision.files import whole_files
 from vision.networks.backbones import Backbone, build_backbone
 from vision.squares import stored_preprocess
 from vision.training.callbacks import build_callbacks
@@ -115,7 +115,7 @@ def pretrain_run(
     run = replace(run, fingerprint=_fingerprint(images, root, config, side, run.seed))
     # Weights, dropout and stochastic depth draw from torch's global generator, whose state is
     # restored afterwards.
-    with torch.random.fork_rng(), quiet_lightning(), contextlib.ExitStack() as cleanup:
+    with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(run.seed)
         backbone = build_backbone(
             config.backbone,
@@ -125,7 +125,7 @@ def pretrain_run(
         )
         views = backbone.preprocess.model_copy(update={"size": side})
         samples = Samples(images, {}, {}, root=root)
-        pictures = _decode(samples, views, config.cache_gb, run, cleanup)
+        pictures = _decode(samples, views, config.cache_gb, run)
         learner = SelfSupervised(
             build_method(backbone.network, backbone.dim, plan),
             plan,
@@ -146,19 +146,10 @@ def pretrain_run(
     return PretrainResult(folder, losses, spreads, len(losses), pictures.rejected)
 
 
-def _decode(
-    samples: Samples,
-    views: Preprocess,
-    cache_gb: float,
-    run: TrainingRun,
-    cleanup: contextlib.ExitStack,
-) -> PictureSet:
+def _decode(samples: Samples, views: Preprocess, cache_gb: float, run: TrainingRun) -> PictureSet:
     """Return decoded pictures, in memory, or in a temporary file if they take over cache_gb."""
     stored = stored_preprocess(views, views.size)
-    spill = None
-    if 3 * len(samples) * stored.size**2 > cache_gb * 1e9:
-        spill = run.workdir / "pretrain.pixels"
-        cleanup.callback(spill.unlink, missing_ok=True)
+    spill = run.workdir if 3 * len(samples) * stored.size**2 > cache_gb * 1e9 else None
     pictures = decode_samples(samples, stored, spill=spill, progress=run.progress)
     if len(pictures) < 2:
         raise TrainingError(f"pretraining needs at least 2 readable pictures, got {len(pictures)}")
@@ -206,8 +197,6 @@ def _write(backbone: Backbone, folder: Path) -> Path:
     inner = backbone.spec.architecture is not None
     network = backbone.network.get_submodule("network") if inner else backbone.network
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-    folder.mkdir(exist_ok=True)
-    part = folder / f"{WEIGHTS_FILE}.part"
-    save_file(weights, part, metadata={"format": "pt"})
-    part.replace(folder / WEIGHTS_FILE)
+    with whole_files(folder, last=WEIGHTS_FILE) as scratch:
+        save_file(weights, scratch / WEIGHTS_FILE, metadata={"format": "pt"})
     return folder

@@ -3,9 +3,9 @@
 import os
 import shutil
 from pathlib import Path, PureWindowsPath
-from uuid import uuid4
 
 from recsys.bundle.manifest import MANIFEST, bundle_version
+from recsys.data.files import flush, scratch_folder
 from recsys.errors import BundleError
 
 LATEST = "latest"
@@ -87,11 +87,13 @@ def _advice(folder: Path) -> str:
 def point_to(bundle: Path) -> None:
     """Make a bundle the latest of its folder, in one step where ``latest`` is not a folder."""
     latest = bundle.with_name(LATEST)
-    scratch = latest.with_name(f".{LATEST}.{uuid4().hex}")
-    try:
-        scratch.symlink_to(bundle.name)
-    except OSError:  # a file system without links
-        scratch.write_text(f"{bundle.name}\n", encoding="utf-8")
-    if latest.is_dir() and not latest.is_symlink():  # a copy made it one
-        shutil.rmtree(latest)
-    scratch.replace(latest)
+    with scratch_folder(latest, about=bundle.parent) as folder:
+        scratch = folder / LATEST
+        try:
+            scratch.symlink_to(bundle.name)
+        except OSError:  # a file system without links
+            scratch.write_text(f"{bundle.name}\n", encoding="utf-8")
+        if latest.is_dir() and not latest.is_symlink():  # a copy made it one
+            shutil.rmtree(latest)
+        scratch.replace(latest)
+        flush(bundle.parent)

@@ -3,16 +3,17 @@
 import errno
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from recsys.bundle.finding import point_to
 from recsys.bundle.manifest import MANIFEST, manifest_text, text_version, verify
-from recsys.data.files import flush_folder, writing
+from recsys.data.files import flush, flush_all, scratch_folder
 from recsys.errors import BundleError
 
 logger = logging.getLogger(__name__)
+
+SCRATCH = "bundle"
 
 
 def seal(root: Path, fill: Callable[[Path], None]) -> Path:
@@ -27,35 +28,32 @@ def seal(root: Path, fill: Callable[[Path], None]) -> Path:
     Raises:
         FileAccessError: If a file cannot be written.
     """
-    with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".unsealed-", dir=root))
-        try:
-            fill(scratch)
-            text = manifest_text(scratch)
-            (scratch / MANIFEST).write_bytes(text.encode())
-            bundle = root / text_version(text)
-            _move(scratch, bundle)
-            point_to(bundle)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with scratch_folder(root / SCRATCH, about=root) as scratch:
+        folder = scratch / SCRATCH
+        folder.mkdir()
+        fill(folder)
+        text = manifest_text(folder)
+        (folder / MANIFEST).write_text(text)
+        bundle = root / text_version(text)
+        _move(folder, bundle)
+        point_to(bundle)
     return bundle
 
 
-def _move(scratch: Path, final: Path) -> None:
+def _move(folder: Path, final: Path) -> None:
     """Give a filled folder its final name, unless the same contents are there and whole."""
     if final.exists():
         if _is_whole(final):
             return
         shutil.rmtree(final)
-    flush_folder(scratch)
-    scratch.chmod(0o755)  # mkdtemp makes it readable by its owner only
+    flush_all(folder)
     try:
-        scratch.rename(final)
+        folder.rename(final)
     except OSError as error:
         # Another process may have sealed the same contents in the meantime.
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or not _is_whole(final):
             raise
+    flush(final.parent)
 
 
 def _is_whole(bundle: Path) -> bool:

@@ -1,14 +1,27 @@
-"""Write a whole file or a whole folder, or nothing."""
+"""Write a whole file or a whole folder, or nothing.
 
-import os
-import shutil
-import tempfile
+The functions are those of ``vision.files``; their errors are errors of this package.
+"""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
+import text.errors
+import vision.errors
+import vision.files
 from recsys.errors import FileAccessError
+from vision.files import flush, flush_all
+
+__all__ = [
+    "flush",
+    "flush_all",
+    "make_folder",
+    "scratch_folder",
+    "whole_file",
+    "whole_folder",
+    "writing",
+]
 
 
 @contextmanager
@@ -24,15 +37,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         FileAccessError: If the file cannot be written.
     """
-    scratch = _scratch(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield scratch
-            _flush(scratch)
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+    with _translated(), vision.files.whole_file(path) as scratch:
+        yield scratch
 
 
 @contextmanager
@@ -45,17 +51,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         FileAccessError: If the folder cannot be written.
     """
-    scratch = _scratch(path)
-    with writing(path):
-        scratch.mkdir(parents=True)
-        try:
-            yield scratch
-            flush_folder(scratch)
-            if path.exists():
-                path.rmdir()
-            scratch.rename(path)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with _translated(), vision.files.whole_folder(path) as scratch:
+        yield scratch
+
+
+@contextmanager
+def scratch_folder(path: Path, *, about: Path | None = None) -> Iterator[Path]:
+    """Yield a new hidden folder beside a path, on the same disk, which is removed at the end.
+
+    Args:
+        path: Path of a finished file or folder, whose own folder is made if needed.
+        about: Path that errors name; None is the same path.
+
+    Raises:
+        FileAccessError: If the folder, or a file in it, cannot be written.
+    """
+    with _translated(), vision.files.scratch_folder(path, about=about) as folder:
+        yield folder
 
 
 def make_folder(folder: Path) -> None:
@@ -66,12 +78,8 @@ def make_folder(folder: Path) -> None:
     Raises:
         FileAccessError: If the folder cannot be made or written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise _refusal(folder, error) from error
+    with _translated():
+        vision.files.make_folder(folder)
 
 
 @contextmanager
@@ -84,46 +92,13 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         FileAccessError: If the file or folder cannot be written.
     """
+    with _translated(), vision.files.writing(path):
+        yield
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
     try:
         yield
-    except FileAccessError:
-        raise
-    except OSError as error:
-        place = None if error.filename is None else Path(error.filename)
-        if place is not None and not _is_about(place, path):
-            raise
-        # Only a folder that cannot be made is missing; a missing file is a defect of the writer.
-        if isinstance(error, FileNotFoundError) and place not in path.parents:
-            raise
-        raise _refusal(path, error) from error
-
-
-def _refusal(path: Path, error: OSError) -> FileAccessError:
-    return FileAccessError(
-        f"{path} cannot be written ({error.strerror or error}); choose another place, or make "
-        "room and give access there"
-    )
-
-
-def _is_about(place: Path, path: Path) -> bool:
-    """Return whether a place is the path, one of its folders, or inside it or its scratch."""
-    prefix = f".{path.name}."
-    scratch = any(one.name.startswith(prefix) for one in (place, *place.parents))
-    return scratch or place == path or place in path.parents or path in place.parents
-
-
-def _scratch(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid4().hex}")
-
-
-def flush_folder(folder: Path) -> None:
-    """Wait until the content of every file in a folder is on the disk."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            _flush(file)
-
-
-def _flush(path: Path) -> None:
-    """Wait until the content of a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    except (vision.errors.FileAccessError, text.errors.FileAccessError) as error:
+        raise FileAccessError(str(error), error.path) from error.__cause__

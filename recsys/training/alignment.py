@@ -1,7 +1,6 @@
 """Train both towers and a fusion together, so that pictures and titles of an item meet."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,35 +129,31 @@ def align(
     Raises:
         InvalidArgumentError: If there is not one text and group for each picture, there are fewer
             than two pictures, or their classes are not those of the tower.
-        TrainingError: If no picture can be read, the loss is not finite, or the checkpoint is
-            damaged or of another run.
+        TrainingError: If no picture can be read, the loss is not finite, or the checkpoint is of
+            another run.
+        FileAccessError: If a file cannot be written.
     """
     _check(captioned, towers.vision)
-    with _decoded(captioned.pictures, towers.vision, config, run, cache_gb) as pictures:
-        _fit(pictures, captioned, towers, fusion, config, run)
+    pictures = _decoded(captioned.pictures, towers.vision, config, run, cache_gb)
+    _fit(pictures, captioned, towers, fusion, config, run)
     for part in (*towers, fusion):
         part.cpu().eval()
 
 
-@contextmanager
 def _decoded(
     samples: Samples,
     tower: VisionTower,
     config: AlignmentConfig,
     run: TrainingRun,
     cache_gb: float,
-) -> Iterator[PictureSet]:
-    """Yield decoded pictures, in memory, or in a temporary file if they take over cache_gb."""
+) -> PictureSet:
+    """Return decoded pictures, in memory, or in a temporary file if they take over cache_gb."""
     stored = stored_preprocess(tower.preprocess, config.train_size or tower.preprocess.size)
     spill = None
     if 3 * len(samples) * stored.size**2 > cache_gb * 1e9:
         run.workdir.mkdir(parents=True, exist_ok=True)
-        spill = run.workdir / "alignment.pixels"
-    try:
-        yield decode_samples(samples, stored, spill=spill, progress=run.progress)
-    finally:
-        if spill is not None:
-            spill.unlink(missing_ok=True)
+        spill = run.workdir
+    return decode_samples(samples, stored, spill=spill, progress=run.progress)
 
 
 def _fit(

@@ -44,10 +44,11 @@ def fit(
         run: Folder of the checkpoints, seed and device; the fingerprint is computed here.
 
     Raises:
-        TrainingError: If the loss is not finite, or the checkpoint is damaged or of another run.
+        TrainingError: If the loss is not finite, or the checkpoint is of another run.
+        FileAccessError: If a checkpoint cannot be written.
     """
     run = replace(run, fingerprint=_fingerprint(module, settings, run))
-    found = read_last(run)
+    found = read_last(run, settings.keep)
     with quiet_lightning(), isolate_rng():
         if found is None or not found["finished"]:
             callbacks = build_callbacks(settings, run, _name_rows)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,12 +13,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from recsys.data.files import make_folder, whole_file
+from recsys.data.files import flush, make_folder, whole_file, writing
 from vision.device import Device
 from vision.squares import ReadSquare, read_square
 from vision.training.run import TrainingRun
 
-DONE = "done.json"
+logger = logging.getLogger(__name__)
+
+DONE, CHECKPOINTS = "done.json", "checkpoints"  # in the folder of a stage
 KEY_LENGTH = 12  # hexadecimal digits
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -70,7 +73,8 @@ def hash_files(path: bool | str | None) -> str:
 class Workspace:
     """Folders of stages under one root, each named by its stage and the hash of its inputs.
 
-    An interrupted stage keeps its folder, and finds its checkpoint there when it runs again.
+    An interrupted stage keeps its folder, and finds its checkpoint there when it runs again. A
+    finished one runs again if a file of its results is missing or has another size.
 
     Args:
         root: Folder of the stages; created by the first stage.
@@ -89,24 +93,69 @@ class Workspace:
             name: Name of the stage, a plain word.
             inputs: Everything that the result depends on, as JSON values.
             action: Function that writes the results into the folder it is called with.
+
+        Raises:
+            FileAccessError: If a result cannot be written.
         """
         text = json.dumps(inputs, sort_keys=True)
         key = hashlib.sha256(f"{name} {text}".encode()).hexdigest()[:KEY_LENGTH]
         folder = self.root / f"{name}-{key}"
-        done = folder / DONE
-        skipped = done.exists()
-        if not skipped:
-            self._announce(name)
-            make_folder(folder)
-            start = time.perf_counter()
-            action(folder)
-            seconds = time.perf_counter() - start
-            with whole_file(done) as path:
-                path.write_text(json.dumps({"seconds": seconds, "inputs": inputs}, indent=1))
-        seconds = float(json.loads(done.read_text())["seconds"])
-        stage = Stage(name, folder, key, seconds, skipped)
+        found = _read_done(folder)
+        seconds = self._execute(name, folder, inputs, action) if found is None else found
+        stage = Stage(name, folder, key, seconds, skipped=found is not None)
         self.stages.append(stage)
         return stage
+
+    def _execute(
+        self, name: str, folder: Path, inputs: Mapping[str, Any], action: Callable[[Path], None]
+    ) -> float:
+        """Run a stage, record its results once they are whole, and return its seconds."""
+        self._announce(name)
+        make_folder(folder)
+        (folder / DONE).unlink(missing_ok=True)
+        start = time.perf_counter()
+        with writing(folder):
+            action(folder)
+            sizes = _sizes(folder)
+            for file in sizes:
+                flush(folder / file)
+        seconds = time.perf_counter() - start
+        record = {"seconds": seconds, "inputs": inputs, "files": sizes}
+        with whole_file(folder / DONE) as path:
+            path.write_text(json.dumps(record, indent=1))
+        return seconds
+
+
+def _read_done(folder: Path) -> float | None:
+    """Return the duration of a finished stage; None if it has to run."""
+    done = folder / DONE
+    if not done.exists():
+        return None
+    try:
+        record = json.loads(done.read_text())
+        seconds, files = float(record["seconds"]), dict(record.get("files", {}))
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("the stage runs again: %s is damaged (%r)", done, error)
+        return None
+    found = _sizes(folder)
+    for file, size in files.items():
+        if found.get(file) != size:
+            got = "it is missing" if file not in found else f"got {found[file]}"
+            logger.warning(
+                "the stage runs again: %s must have %s bytes, %s", folder / file, size, got
+            )
+            return None
+    return seconds
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size in bytes of each file of a stage's results, by path in the folder."""
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {
+        file.as_posix(): (folder / file).stat().st_size
+        for file in files
+        if file.parts[0] not in {DONE, CHECKPOINTS}
+    }
 
 
 @dataclass(frozen=True)
@@ -135,4 +184,4 @@ class Runtime:
             device: Device to train on; None is that of the other networks.
         """
         chosen = torch.device(device or self.device)
-        return TrainingRun(folder / "checkpoints", self.seed, chosen, self.progress)
+        return TrainingRun(folder / CHECKPOINTS, self.seed, chosen, self.progress)

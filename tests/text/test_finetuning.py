@@ -17,6 +17,7 @@ from text.errors import TrainingError
 from text.finetuning import FinetuneResult, finetune
 from text.networks.build import build_encoder
 from text.retrieval import word_query_hit_rate
+from text.training.checkpoints import read_checkpoint
 from text.training.learner import Learner
 
 Planted = Callable[..., Samples]
@@ -330,12 +331,13 @@ def test_the_checkpoint_of_another_run_is_refused(
         finetune(samples, other, workdir=tmp_path, seed=int(changed == "seed"))
 
 
-def test_a_damaged_checkpoint_is_refused(
+def test_a_damaged_checkpoint_is_replaced(
     planted: Planted, small_config: TextConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"not a checkpoint")
-    with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read; delete it"):
-        finetune(planted(64), small_config, workdir=tmp_path, seed=0)
+    result = finetune(planted(64), small_config, workdir=tmp_path, seed=0)
+    assert result.epochs == small_config.epochs
+    assert read_checkpoint(tmp_path / "last.ckpt")["finished"]
 
 
 def _refused(samples: Samples, config: TextConfig, message: str, **arguments: Any) -> None:

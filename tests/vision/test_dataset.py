@@ -11,11 +11,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.counting import count_decodes
+from tests.full_disk import files_up_to
 from tests.odd_pictures import broken, readable
 from tests.planted import plain_picture
 from vision.arrays import Ints
 from vision.dataset import EpochShuffle, Samples, decode_samples
-from vision.errors import TrainingError
+from vision.errors import FileAccessError, TrainingError
 from vision.images import load
 from vision.transforms import Preprocess, build_reader
 
@@ -75,9 +76,18 @@ def test_pixels_in_a_file_equal_those_in_memory(
 ) -> None:
     samples = planted(6)
     in_memory = decode_samples(samples, PREPROCESS, spill=None, progress=False)
-    on_disk = decode_samples(samples, PREPROCESS, spill=tmp_path / "pixels", progress=False)
-    assert (tmp_path / "pixels").stat().st_size == 6 * 3 * 24 * 24
+    on_disk = decode_samples(samples, PREPROCESS, spill=tmp_path, progress=False)
+    assert on_disk.pictures.numpy().base is not None
+    assert not [*tmp_path.iterdir()], "a killed process leaves nothing"
     torch.testing.assert_close(on_disk.pictures, in_memory.pictures)
+
+
+def test_pixels_that_have_no_room_are_refused_before_anything_is_decoded(
+    planted: Callable[..., Samples], tmp_path: Path
+) -> None:
+    samples, wanted = planted(6), rf"{tmp_path} cannot be written \(File too large\)"
+    with pytest.raises(FileAccessError, match=wanted), files_up_to(1_000):
+        decode_samples(samples, PREPROCESS, spill=tmp_path, progress=False)
 
 
 def test_unreadable_pictures_are_left_out_and_reported(

@@ -6,6 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import TypeAdapter, ValidationError
 
 from text.errors import InvalidArgumentError
+from text.files import whole_file
 from text.printable import shown_on_page
 from text.report.results import TextReport
 
@@ -31,10 +32,11 @@ def write_report(report: TextReport, folder: Path, *, before: TextReport | None 
         raise InvalidArgumentError(
             f"before must have the same {report.n_texts} texts as the report, got {before.n_texts}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     page = folder / HTML_NAME
-    page.write_text(_render(report, before), encoding="utf-8")
-    (folder / JSON_NAME).write_bytes(TypeAdapter(TextReport).dump_json(report, indent=2) + b"\n")
+    with whole_file(page) as scratch:
+        scratch.write_text(_render(report, before), encoding="utf-8")
+    with whole_file(folder / JSON_NAME) as scratch:
+        scratch.write_bytes(TypeAdapter(TextReport).dump_json(report, indent=2) + b"\n")
     return page
 
 

@@ -9,7 +9,7 @@ from text.config import TextConfig
 from text.dataset import Batch, EpochShuffle, TextSet
 from text.precision import resolve_precision
 from text.training.callbacks import build_callbacks
-from text.training.checkpoints import load_kept, read_last
+from text.training.checkpoints import WholeCheckpoints, load_kept, read_last
 from text.training.run import FitSettings, TrainingRun
 
 
@@ -37,9 +37,9 @@ def fit(
     The module ends with the weights that the settings keep.
 
     Raises:
-        TrainingError: If the loss is not finite, or the checkpoint is damaged or of another run.
+        TrainingError: If the loss is not finite, or the checkpoint is of another run.
     """
-    found = read_last(run)
+    found = read_last(run, settings.keep)
     if found is None or not found["finished"]:
         callbacks = build_callbacks(settings, run, _name_rows)
         build_trainer(settings, run, callbacks).fit(
@@ -67,6 +67,7 @@ def build_trainer(settings: FitSettings, run: TrainingRun, callbacks: list[Callb
         gradient_clip_val=settings.gradient_clip,
         callbacks=callbacks,
         enable_checkpointing=bool(callbacks),
+        plugins=[WholeCheckpoints()],
         enable_progress_bar=run.progress,
         enable_model_summary=False,
         logger=False,

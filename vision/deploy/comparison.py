@@ -17,6 +17,7 @@ from vision.deploy.compress import factorise, prune
 from vision.deploy.export import INT8_FILE, MODEL_FILE, export_onnx
 from vision.deploy.onnx_tower import OnnxTower
 from vision.errors import InvalidArgumentError
+from vision.files import writing
 from vision.precision import Precision, autocast
 from vision.tower import TowerOutput, VisionTower
 from vision.transforms import Preprocess, normalise
@@ -75,7 +76,7 @@ def compare_variants(
         raise InvalidArgumentError("samples must have the targets and classes of the tower")
     pictures = decode_samples(samples, tower.preprocess, spill=None, progress=False)
     tower = copy.deepcopy(tower).cpu().eval()
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    with tempfile.TemporaryDirectory() as folder, writing(Path(folder)), torch.inference_mode():
         export_onnx(tower, folder, int8_calibration=calibration)
         variants = {
             "float32": _eager(tower, "32-true"),

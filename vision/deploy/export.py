@@ -11,6 +11,7 @@ from vision.batches import ImageSource, prepared_batches
 from vision.checkpoint import CONFIG_FILE, describe
 from vision.deploy.quantise import quantise
 from vision.errors import InvalidArgumentError, MissingExtraError
+from vision.files import whole_files
 from vision.tower import VisionTower
 
 MODEL_FILE = "model.onnx"
@@ -45,22 +46,25 @@ def export_onnx(
         MissingExtraError: If the extra ``onnx`` is not installed.
         InvalidArgumentError: If the calibration pictures are an empty list.
         ImageError: If a calibration picture cannot be read. The message has its position.
+        FileAccessError: If a file cannot be written.
     """
     if int8_calibration is not None and not int8_calibration:
         raise InvalidArgumentError(
             "int8_calibration must have at least 1 picture, got none; None skips int8"
         )
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # An int8 file of an earlier export would belong to another tower.
-    (folder / INT8_FILE).unlink(missing_ok=True)
-    _write_graph(tower, folder / MODEL_FILE)
     config = describe(tower).model_dump_json(indent=2)
-    (folder / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
-    if int8_calibration is not None:
-        batches = prepared_batches(int8_calibration, tower.preprocess, batch_size=CALIBRATION_BATCH)
-        feeds = ({INPUT: batch.numpy()} for batch in batches)
-        quantise(folder / MODEL_FILE, folder / INT8_FILE, feeds)
+    with whole_files(folder, last=CONFIG_FILE) as scratch:
+        _write_graph(tower, scratch / MODEL_FILE)
+        if int8_calibration is not None:
+            batches = prepared_batches(
+                int8_calibration, tower.preprocess, batch_size=CALIBRATION_BATCH
+            )
+            feeds = ({INPUT: batch.numpy()} for batch in batches)
+            quantise(scratch / MODEL_FILE, scratch / INT8_FILE, feeds)
+        (scratch / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
+        # An int8 file of an earlier export would belong to another tower.
+        (folder / INT8_FILE).unlink(missing_ok=True)
 
 
 class _Graph(nn.Module):

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.errors import MissingExtraError
+from vision.files import scratch_folder
 
 Feed = dict[str, NDArray[np.float32]]  # input name -> batch
 
@@ -35,6 +37,7 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
 
     Raises:
         MissingExtraError: If the extra ``onnx`` is not installed.
+        FileAccessError: If a file cannot be written.
     """
     try:
         import onnx
@@ -44,8 +47,8 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
         raise MissingExtraError(
             "int8 needs onnx and onnxruntime: pip install 'vitrine-recsys[onnx]'"
         ) from error
-    with tempfile.TemporaryDirectory() as folder:
-        folded, quantised = Path(folder, "folded.onnx"), Path(folder, "quantised.onnx")
+    with _temporary_files_beside(out) as folder:
+        folded, quantised = folder / "folded.onnx", folder / "quantised.onnx"
         # This folds constants. The exporter has written all shapes, and the symbolic shape
         # inference of ONNX Runtime fails for some of them.
         quant_pre_process(model, folded, skip_symbolic_shape=True)
@@ -67,6 +70,18 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
         graph = onnx.load(quantised)
     graph.metadata_props.add(key=WEIGHT_BITS, value=str(EXACT_BITS))
     onnx.save(graph, out)
+
+
+@contextmanager
+def _temporary_files_beside(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside a file, where ONNX Runtime makes its temporary files, too."""
+    before = tempfile.tempdir
+    with scratch_folder(out) as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before
 
 
 def saturates(metadata: Mapping[str, str], capabilities: Mapping[str, Any]) -> bool:

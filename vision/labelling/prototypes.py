@@ -20,6 +20,7 @@ from vision.arrays import Floats, Ints
 from vision.batches import ImageSource
 from vision.dataset import UNKNOWN, Samples
 from vision.errors import CheckpointError, InvalidArgumentError, TrainingError
+from vision.files import whole_files
 from vision.labelling.readable import Readable
 from vision.tower import VisionTower, most_probable_classes
 
@@ -111,9 +112,11 @@ class Prototypes:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write everything except the tower into a folder, which is created if missing."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write everything except the tower into a folder, which is created if missing.
+
+        Raises:
+            FileAccessError: If a file cannot be written.
+        """
         config = PrototypesConfig(
             format_version=FORMAT_VERSION,
             tower=_digest(self.tower),
@@ -122,8 +125,10 @@ class Prototypes:
             shots=self.shots,
             temperature=self.temperature,
         )
-        save_file({"vectors": self.vectors}, folder / VECTORS_FILE)
-        (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        text = config.model_dump_json(indent=2) + "\n"
+        with whole_files(Path(folder), last=CONFIG_FILE) as scratch:
+            save_file({"vectors": self.vectors}, scratch / VECTORS_FILE)
+            (scratch / CONFIG_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, tower: VisionTower) -> "Prototypes":

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import TypeAdapter, ValidationError
 
 from vision.errors import InvalidArgumentError
+from vision.files import whole_file
 from vision.hierarchy import SEPARATOR
 from vision.printable import shown_on_page
 from vision.report.results import TargetResult, TowerReport
@@ -39,10 +40,11 @@ def write_report(report: TowerReport, folder: Path, *, before: TowerReport | Non
             f"before must share a target with the report ({', '.join(report.targets)}), "
             f"got {', '.join(before.targets)}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     page = folder / HTML_NAME
-    page.write_text(_render(report, before), encoding="utf-8")
-    (folder / JSON_NAME).write_bytes(TypeAdapter(TowerReport).dump_json(report, indent=2) + b"\n")
+    with whole_file(page) as scratch:
+        scratch.write_text(_render(report, before), encoding="utf-8")
+    with whole_file(folder / JSON_NAME) as scratch:
+        scratch.write_bytes(TypeAdapter(TowerReport).dump_json(report, indent=2) + b"\n")
     return page
 
 

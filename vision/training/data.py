@@ -1,8 +1,6 @@
 """The data of a fine-tuning run: decoded pictures, their order, and the number in each class."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +11,8 @@ from vision.dataset import EpochShuffle, PictureSet, Samples, decode_samples
 from vision.errors import TrainingError
 from vision.squares import stored_preprocess
 from vision.training.imbalance import EpochDraw, count_classes, sampling_weights
-from vision.training.processes import Order, Shard
+from vision.training.processes import Order
+from vision.training.run import TrainingRun
 from vision.transforms import Preprocess
 
 
@@ -24,56 +23,38 @@ class TrainingData(NamedTuple):
     validation: PictureSet | None
 
 
-class SpillFolder(NamedTuple):
-    """Folder for pictures that do not fit into memory; its files are deleted when the run ends."""
-
-    folder: Path
-    shard: Shard  # every process keeps its own
-    cleanup: contextlib.ExitStack
-
-    def new_file(self, name: str) -> Path:
-        """Return the path of a file that is deleted at the end of the run."""
-        path = self.folder / f"{name}-{self.shard.rank}.pixels"
-        self.cleanup.callback(path.unlink, missing_ok=True)
-        return path
-
-
 def decode_data(
     samples: Samples,
     validation: Samples | None,
     preprocess: Preprocess,
     config: VisionConfig,
-    *,
-    spill: SpillFolder,
-    progress: bool,
+    run: TrainingRun,
 ) -> TrainingData:
-    """Return decoded pictures, in memory, or in files if they take more than cache_gb.
+    """Return decoded pictures, in memory, or in temporary files if they take more than cache_gb.
 
     Args:
         samples: Training pictures; they are stored a little larger than the crops.
         validation: Validation pictures; they are stored at the tower's size.
         preprocess: Size, fit and normalisation of the tower's pictures.
         config: Sizes and cache_gb.
-        spill: Folder of the files.
-        progress: Whether to show a progress bar.
+        run: Folder of the temporary files, and whether to show progress.
 
     Raises:
         TrainingError: If fewer than two training pictures can be read.
+        FileAccessError: If there is no room for the files.
     """
     stored = stored_preprocess(preprocess, config.train_size or config.size)
     count = 0 if validation is None else len(validation)
     spilled = 3 * (len(samples) * stored.size**2 + count * config.size**2) > config.cache_gb * 1e9
 
-    def decode(part: Samples, name: str, size: Preprocess) -> PictureSet:
-        file = spill.new_file(name) if spilled else None
-        return decode_samples(part, size, spill=file, progress=progress)
+    def decode(part: Samples, size: Preprocess) -> PictureSet:
+        spill = run.workdir if spilled else None
+        return decode_samples(part, size, spill=spill, progress=run.progress)
 
-    train = decode(samples, "train", stored)
+    train = decode(samples, stored)
     if len(train) < 2:
         raise TrainingError(f"training needs at least 2 readable pictures, got {len(train)}")
-    return TrainingData(
-        train, None if validation is None else decode(validation, "validation", preprocess)
-    )
+    return TrainingData(train, None if validation is None else decode(validation, preprocess))
 
 
 def steps_per_epoch(train: PictureSet, config: VisionConfig) -> int:

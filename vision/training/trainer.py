@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from vision.config import VisionConfig
 from vision.dataset import Batch, PictureSet
 from vision.precision import resolve_precision
+from vision.training.checkpoints import WholeCheckpoints
 from vision.training.processes import WHOLE, Order, Shard, ShardedOrder, processes_here
 from vision.training.run import FitSettings, TrainingRun
 
@@ -85,6 +86,7 @@ def build_trainer(
         gradient_clip_val=settings.gradient_clip,
         callbacks=callbacks,
         enable_checkpointing=bool(callbacks),
+        plugins=[WholeCheckpoints()],
         enable_progress_bar=run.progress,
         enable_model_summary=False,
         logger=logger or False,

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import dataframely as dy
 import polars as pl
@@ -12,7 +11,7 @@ import polars as pl
 from recsys.bundle import Bundle
 from recsys.catalogue.embedder import picture_fault
 from recsys.curation.annotation.pictures import annotate
-from recsys.data.files import make_folder, whole_file
+from recsys.data.files import scratch_folder, whole_file
 from recsys.data.loading import default_images_root, read_table
 from recsys.data.pictures import Broken, check_pictures, failures_with
 from recsys.data.progress import Progress
@@ -106,19 +105,18 @@ def annotate_table(
         temperatures=options.temperatures,
         device=options.device,
     )
-    make_folder(out.parent)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+    with scratch_folder(out) as folder:
         for start in range(0, len(rows), options.rows_per_part):
             part = rows[start : start + options.rows_per_part]
             annotated, torn = _annotate_part(part, root, describe)
-            annotated.write_parquet(Path(folder) / f"{start:012}.parquet")
+            annotated.write_parquet(folder / f"{start:012}.parquet")
             broken |= torn
             if progress is not None:
                 progress("pictures", start + len(part), len(rows))
         failures = failures_with(loaded, broken, kept=False)
         n_valid = len(loaded.frame.filter(~pl.col("image").is_in(list(broken))))
         report = replace(loaded.report, n_valid=n_valid, failures=failures)
-        _join(Path(folder), out, report)
+        _join(folder, out, report)
     return report
 
 

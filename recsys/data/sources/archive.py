@@ -79,6 +79,9 @@ def _extract(src: Path, target: Path, progress: Progress | None) -> None:
                 if progress is not None:
                     progress("unpacking", file.tell(), size)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        # An error with a number is of the system: a file that is unpacked cannot be written.
+        if isinstance(error, OSError) and error.errno and error.filename != str(src):
+            raise
         raise DataError(
             f"src must be a folder or a tar archive, got {src} ({error}); download it again"
         ) from error

@@ -1,5 +1,6 @@
-"""Checkpoints are marked, and refused if damaged; text has a copy of the tested module."""
+"""Checkpoints are marked, whole, and replaced if damaged; text has a copy of the module."""
 
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,12 @@ import pytest
 import torch
 
 from vision.errors import TrainingError
-from vision.training.checkpoints import MarkCheckpoint, read_last
+from vision.training.checkpoints import (
+    MarkCheckpoint,
+    WholeCheckpoints,
+    read_checkpoint,
+    read_last,
+)
 from vision.training.run import TrainingRun
 
 
@@ -49,10 +55,35 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-def test_a_truncated_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
+def test_after_a_truncated_checkpoint_training_starts_again(
+    tmp_path: Path, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
     run = run_in(tmp_path)
     save_last(run, epoch=0)
     whole = run.checkpoint("last").read_bytes()
     run.checkpoint("last").write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read; delete it"):
-        read_last(run)
+    assert read_last(run) is None
+    assert f"training starts again: checkpoint {run.checkpoint('last')}" in caplog.text
+    assert caplog.text.count("\n") == 1
+
+
+def test_a_run_that_keeps_its_best_epoch_needs_that_checkpoint_too(tmp_path: Path) -> None:
+    run = run_in(tmp_path)
+    save_last(run, epoch=0)
+    assert read_last(run, "best") is None
+    run.checkpoint("last").rename(run.checkpoint("best"))
+    save_last(run, epoch=0)
+    assert read_last(run, "best") is not None
+
+
+def test_a_checkpoint_is_written_beside_its_name_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/missing")
+    monkeypatch.setattr(tempfile, "tempdir", "/missing")
+    last = tmp_path / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"epoch": 1}, last)
+    with pytest.raises(AttributeError):
+        WholeCheckpoints().save_checkpoint({"epoch": lambda: 2}, last)
+    assert read_checkpoint(last) == {"epoch": 1}
+    assert [*tmp_path.iterdir()] == [last]

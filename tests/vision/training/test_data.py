@@ -1,17 +1,16 @@
 """What a run reads: pictures at two sizes, the classes' counts, the order of rows."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from vision.config import ImbalanceConfig, VisionConfig
 from vision.dataset import EpochShuffle, Samples
 from vision.errors import TrainingError
 from vision.training.data import (
-    SpillFolder,
     TrainingData,
     build_order,
     class_counts,
@@ -19,7 +18,7 @@ from vision.training.data import (
     steps_per_epoch,
 )
 from vision.training.imbalance import EpochDraw
-from vision.training.processes import WHOLE
+from vision.training.run import TrainingRun
 from vision.transforms import Preprocess
 
 CONFIG = VisionConfig(size=32, train_size=20, batch_size=4)
@@ -29,11 +28,9 @@ def decoded(
     samples: Samples, validation: Samples | None, folder: Path, **changes: float
 ) -> tuple[TrainingData, list[Path]]:
     config = CONFIG.model_copy(update=changes)
-    with contextlib.ExitStack() as cleanup:
-        spill = SpillFolder(folder, WHOLE, cleanup)
-        preprocess = Preprocess(size=32)
-        data = decode_data(samples, validation, preprocess, config, spill=spill, progress=False)
-        return data, sorted(folder.iterdir())
+    run = TrainingRun(folder, 0, torch.device("cpu"))
+    data = decode_data(samples, validation, Preprocess(size=32), config, run)
+    return data, sorted(folder.iterdir())
 
 
 def test_training_pictures_are_stored_larger_than_crops_and_validation_at_its_size(
@@ -46,12 +43,14 @@ def test_training_pictures_are_stored_larger_than_crops_and_validation_at_its_si
     assert files == []
 
 
-def test_pictures_beyond_the_cache_are_in_files_deleted_after_the_run(
+def test_pictures_beyond_the_cache_are_in_files_without_a_name(
     planted: Callable[..., Samples], tmp_path: Path
 ) -> None:
-    _, files = decoded(planted(8), planted(4), tmp_path, cache_gb=0.0)
-    assert [file.name for file in files] == ["train-0.pixels", "validation-0.pixels"]
-    assert list(tmp_path.iterdir()) == []
+    in_memory, _ = decoded(planted(8), planted(4), tmp_path)
+    data, files = decoded(planted(8), planted(4), tmp_path, cache_gb=0.0)
+    assert torch.equal(data.train.pictures, in_memory.train.pictures)
+    assert str(tmp_path) in Path("/proc/self/maps").read_text()
+    assert files == []
 
 
 def test_classes_are_counted_over_readable_pictures_with_a_label(

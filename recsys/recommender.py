@@ -102,9 +102,7 @@ class Recommender:
         return self._histories.kind_names
 
     def history(self, user_id: str, events: Iterable[Event] = ()) -> History:
-        """Return the user's events of the bundle and of ``events``, oldest first.
-
-        An event already in the bundle, or passed twice, counts once.
+        """Return the user's events of the bundle and of ``events``, each once, oldest first.
 
         >>> seen = [Event("user-17", "item-0042", "view")]
         >>> recommender.recommend(recommender.history("user-17", seen))
@@ -189,7 +187,7 @@ class Recommender:
         """
         check_k(k)
         user_ids, now_us = list_ids("users", users), to_us("now", now)
-        histories = [self._histories.find(user) for user in user_ids]
+        histories = self._histories.find_each(user_ids)
         mask = self._mask(filters, exclude, now_us)
         table = self._ranker.best_table(
             histories, k, now_us=now_us, mask=mask, exclude_seen=exclude_seen, block_size=block_size
@@ -230,23 +228,16 @@ class Recommender:
     def scores(
         self, users: Iterable[str | History], *, now: datetime | None = None
     ) -> NDArray[np.float32]:
-        """Return the score of every item of the catalogue for each user (U, N), in row order.
-
-        Errors as for ``recommend``.
+        """Return each item's score for each user (U, N), in row order; errors as ``recommend``.
 
         Args:
             users: User ids, or histories from ``history``.
             now: Moment of all the requests; the time now if None.
         """
-        if isinstance(users, str):
-            raise InvalidArgumentError(f"users must be a list, got the text {users!r}")
-        histories = [self._histories.find(user) for user in users]
-        return self._ranker.scores(histories, to_us("now", now))
+        return self._ranker.scores(self._histories.find_each(users), to_us("now", now))
 
     def similar(self, item_id: str, k: int = 10, *, filters: Filters = Filters()) -> Answer:
-        """Return the ``k`` items closest to an item, which is itself left out.
-
-        Empty for an item with neither title nor picture.
+        """Return the ``k`` items closest to an item, but not itself; none if it has no embedding.
 
         >>> recommender.similar("item-0042", k=3)
 
@@ -383,13 +374,9 @@ class Recommender:
             interactions = interactions.before(as_of_us)
             statistics = build_statistics(interactions, as_of_us)
         self._histories = UserHistories(self.catalogue, interactions)
-        kinds = [name in self.bundle.target_kinds for name in interactions.kind_names]
+        kinds = torch.tensor([one in self.bundle.target_kinds for one in interactions.kind_names])
         self._loaded_ranker = CatalogueRanker(
-            self.catalogue,
-            self.bundle.user_ranker,
-            self._candidates,
-            statistics,
-            torch.tensor(kinds),
+            self.catalogue, self.bundle.user_ranker, self._candidates, statistics, kinds
         )
 
     @property
@@ -405,13 +392,9 @@ class Recommender:
         return mask
 
     def _found(self, found: Nearest, source: str) -> Answer:
-        ids = self.catalogue.item_ids
-        return self._answer(
-            [
-                Result(ids[row], score, source)
-                for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True)
-            ]
-        )
+        ids, rows = self.catalogue.item_ids, found.rows.tolist()
+        pairs = zip(rows, found.scores.tolist(), strict=True)
+        return self._answer(Result(ids[row], score, source) for row, score in pairs)
 
     def _answer(self, results: Iterable[Result]) -> Answer:
         return Answer(results=tuple(results), bundle_version=self.version)

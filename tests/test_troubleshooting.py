@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "troubleshooting.md"
 HOLE = "…"  # stands for a value, in the page and in the code's f-strings
-# First cell of a row: one or more messages of ours in code spans.
-ROW = re.compile(r"^\| (`.+?`) \|", re.MULTILINE)
+# First cell of a row that begins with a code span: messages of ours.
+ROW = re.compile(r"^\| (`[^|]+) \|", re.MULTILINE)
 
 
 def _wording(node: ast.expr) -> str:

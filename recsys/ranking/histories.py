@@ -25,7 +25,8 @@ class UserHistories:
         self._bundled: dict[str, History] = {}
         self.kind_names: Sequence[str] = ()
         if interactions is not None:
-            self.kind_names = interactions.kind_names
+            # Bundles of earlier releases may have kinds in upper case; events no longer do.
+            self.kind_names = [name.lower() for name in interactions.kind_names]
             self._bundled = dict(zip(interactions.user_ids, interactions.histories(), strict=True))
 
     def find(self, user: str | History) -> History:
@@ -44,6 +45,16 @@ class UserHistories:
         if not user.strip():
             raise InvalidArgumentError(f"a user id must not be empty, got {user!r}")
         return self._bundled.get(user, EMPTY_HISTORY)
+
+    def find_each(self, users: Iterable[str | History]) -> list[History]:
+        """Return what ``find`` does for each user.
+
+        Raises:
+            InvalidArgumentError: If ``users`` is a text, or as for ``find``.
+        """
+        if isinstance(users, str):
+            raise InvalidArgumentError(f"users must be a list, got the text {users!r}")
+        return [self.find(user) for user in users]
 
     def with_events(self, user_id: str, events: Iterable[Event]) -> History:
         """Return the user's bundled events and those of ``events``, merged.

@@ -76,3 +76,13 @@ def test_without_a_bundles_events_every_kind_is_unknown(catalogue: Catalogue) ->
     histories = UserHistories(catalogue, None)
     event = Event("ann", "mug", "view", MOMENT)
     assert rows_and_kinds(histories.with_events("ann", [event])) == []
+
+
+def test_an_older_bundle_with_kinds_in_upper_case_knows_the_events_of_today(
+    catalogue: Catalogue,
+) -> None:
+    events = table(("ann", "mug", "View", MOMENT), ("bob", "lamp", "Buy", MOMENT))
+    older = UserHistories(catalogue, build_interactions(events, ["mug", "lamp"]))
+
+    later = Event("ann", "lamp", "Buy", MOMENT + timedelta(days=1))
+    assert rows_and_kinds(older.with_events("ann", [later])) == [(0, 1), (1, 0)]

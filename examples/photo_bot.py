@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving.client import Client, Identification
+from vision.printable import printable
 
 
 def main(address: str, photo: str) -> None:
@@ -20,7 +21,8 @@ def main(address: str, photo: str) -> None:
         group, candidates = answer.product_group, answer.candidates
         shown = group.item_ids if group else [candidate.item_id for candidate in candidates]
         items = client.get_items(shown).items
-        print(sentence(answer, [item.title or item.item_id for item in items]))
+        names = [item.title or item.item_id for item in items]
+        print(printable(sentence(answer, names)))  # titles are a supplier's
 
 
 def sentence(answer: Identification, names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Ask people about uncertain photos: write a table of them, and read it back with labels."""
 
 import difflib
+import logging
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from recsys.errors import DataError, InvalidArgumentError
 from recsys.identifier import ProductIdentifier
 from recsys.schema import PhotoSchema
 from vision.labelling.readable import Readable
+
+logger = logging.getLogger(__name__)
 
 N_CANDIDATES = 3
 SUFFIXES = (".parquet", ".csv")  # formats that write_table knows
@@ -40,6 +43,8 @@ class LabelsAdded(NamedTuple):
 def find_pool(photos: Path, *, images_root: Path | None = None) -> Pool:
     """Return the files of a folder, or the photos of a table that have no item.
 
+    Files whose name is not UTF-8 are left out, with a warning in the log: no table can hold it.
+
     Args:
         photos: Folder, or table of ``PhotoSchema``.
         images_root: Folder that names are relative to. If None, it is the folder itself or that of
@@ -56,6 +61,7 @@ def find_pool(photos: Path, *, images_root: Path | None = None) -> Pool:
             raise DataError(f"photos must be inside images_root {root}, got {photos}")
         files = sorted(path for path in photos.resolve().rglob("*") if path.is_file())
         names = [str(path.relative_to(root.resolve())) for path in files]
+        names = [name for name in names if _is_utf8(name)]
     else:
         root = images_root or default_images_root(photos)
         with reading(photos):
@@ -65,6 +71,16 @@ def find_pool(photos: Path, *, images_root: Path | None = None) -> Pool:
     if not names:
         raise DataError(f"photos must have one or more without an item, found 0 in {photos}")
     return Pool(names, root)
+
+
+def _is_utf8(name: str) -> bool:
+    """Return whether a table can hold a file's name; log a warning if not."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        logger.warning("%r is left out: its name is not UTF-8; rename it", name)
+        return False
+    return True
 
 
 def ask(identifier: ProductIdentifier, pool: Pool) -> pl.DataFrame:

@@ -240,3 +240,11 @@ def test_a_review_with_labels_is_not_replaced(tmp_path: Path, suffix: str) -> No
             refuse_labelled(out)
     write_table(pl.DataFrame({"another": [1]}), out)
     refuse_labelled(out)
+
+def test_a_file_whose_name_no_table_can_hold_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.png", "\udcff.png"):  # the byte 0xff, as Python reads it
+        (tmp_path / name).write_bytes(b"")
+    assert find_pool(tmp_path).names == ["a.png"]
+    assert caplog.messages == ["'\\udcff.png' is left out: its name is not UTF-8; rename it"]

@@ -189,7 +189,7 @@ def decode_samples(
 
     Raises:
         TrainingError: If no picture can be read.
-        FileAccessError: If there is no room for the file.
+        FileAccessError: If the file does not fit on the disk.
     """
     shape = (len(samples), 3, preprocess.size, preprocess.size)
     pixels = np.empty(shape, dtype=np.uint8) if spill is None else _mapped(spill, shape)

@@ -114,7 +114,8 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
     labels, pairs = item_labels(dataset.items), item_pairs(past, seed=config.seed)
     pictures = picture_samples(dataset, label_pictures(dataset))
     texts = text_samples(dataset.items, labels, pairs)
-    left_out = why_left_out(dataset, pictures, texts, config)
+    groups = title_groups(dataset.items)
+    left_out = why_left_out(dataset, pictures, texts, groups, config)
     if "vision" not in left_out:
         vision.finetuning.check_samples(pictures.train, config.vision, pictures.validation)
     if not {"text", TEXT_TRAINING} & {*left_out}:
@@ -122,7 +123,7 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
     return ShopData(
         dataset=dataset,
         labels=labels,
-        title_groups=title_groups(dataset.items),
+        title_groups=groups,
         teacher=Teacher(config.fusion.teacher, dataset.items["item_id"].to_list()),
         interactions=interactions,
         target_kinds=targets,

@@ -11,10 +11,10 @@ import text.dataset
 import vision.dataset
 from recsys.catalogue.embedder import item_texts
 from recsys.config import TrainConfig
+from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
 from recsys.errors import DataError
-from recsys.training.labels import title_groups
 from recsys.training.samples import (
     PictureSamples,
     captioned_pictures,
@@ -29,7 +29,11 @@ MIN_EVENT_TIMES = 3  # of a history, of what the ranker learns from, and of its 
 
 
 def why_left_out(
-    dataset: Dataset, pictures: PictureSamples, texts: text.dataset.Samples, config: TrainConfig
+    dataset: Dataset,
+    pictures: PictureSamples,
+    texts: text.dataset.Samples,
+    title_groups: Ints,
+    config: TrainConfig,
 ) -> dict[str, str]:
     """Return what of towers, fusion and identification is not trained, each with the reason.
 
@@ -37,6 +41,7 @@ def why_left_out(
         dataset: Validated tables.
         pictures: Pictures of the items and photos.
         texts: Titles and descriptions of the items that have one.
+        title_groups: Group of each item, int64 (N,); items of one title share it.
         config: Settings.
 
     Raises:
@@ -59,7 +64,9 @@ def why_left_out(
     }
     if config.alignment.epochs:
         both = has_vision and has_text
-        reasons["alignment"] = _why_no_alignment(dataset) if both else "it needs both towers"
+        reasons["alignment"] = (
+            _why_no_alignment(dataset, title_groups) if both else "it needs both towers"
+        )
     reasons["identification"] = _why_no_identification(dataset, has_vision=has_vision)
     return {part: reason for part, reason in reasons.items() if reason}
 
@@ -119,8 +126,8 @@ def _why_no_fusion(items: pl.DataFrame, *, has_vision: bool, has_text: bool) -> 
     return None if count > 1 else f"two items with a title or picture are needed, got {count}"
 
 
-def _why_no_alignment(dataset: Dataset) -> str | None:
-    captioned = captioned_pictures(dataset, label_pictures(dataset), title_groups(dataset.items))
+def _why_no_alignment(dataset: Dataset, title_groups: Ints) -> str | None:
+    captioned = captioned_pictures(dataset, label_pictures(dataset), title_groups)
     if _differ(captioned.groups):
         return None
     return f"pictures of two titles are needed, got {len(captioned.texts)}"

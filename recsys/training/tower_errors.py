@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import text.errors
 import vision.errors
 from recsys.errors import (
+    FileAccessError,
     InvalidArgumentError,
     InvalidImageError,
     MissingExtraError,
@@ -20,11 +21,13 @@ TRANSLATIONS: dict[type[Exception], type[RecsysError]] = {
     vision.errors.CheckpointError: WeightsError,
     vision.errors.InvalidArgumentError: InvalidArgumentError,
     vision.errors.MissingExtraError: MissingExtraError,
+    vision.errors.FileAccessError: FileAccessError,
     vision.errors.TrainingError: TrainingError,
     text.errors.WeightsError: WeightsError,
     text.errors.CheckpointError: WeightsError,
     text.errors.InvalidArgumentError: InvalidArgumentError,
     text.errors.MissingExtraError: MissingExtraError,
+    text.errors.FileAccessError: FileAccessError,
     text.errors.TrainingError: TrainingError,
 }
 

@@ -16,6 +16,7 @@ from recsys.training.pairs import item_pairs
 from tests.counting import count_calls, count_decodes
 from tests.recsys.training.mug_shop import IMAGES, PHOTOS, draw_pictures, mug_shop
 
+EXPORTED = datetime(2025, 6, 1, tzinfo=UTC)
 CHECK, TOWER = 1, 1  # decodings of a picture, for each of the two
 CONFIG = TrainConfig.model_validate(
     {
@@ -79,7 +80,8 @@ def counted(images: Path, out: Path) -> Counted:
             build(self, *arguments, **options)
 
         patch.setattr(Catalogue, "__init__", built)
-        run = train(CONFIG, out, tables=Tables(shop.items, events(), shop.photos, images))
+        tables = Tables(shop.items, events(), shop.photos, images, as_of=EXPORTED)
+        run = train(CONFIG, out, tables=tables)
     name_of = {path.read_bytes(): path.name for path in images.iterdir()}
     return Counted(
         run,

@@ -236,9 +236,9 @@ def test_a_teacher_is_read_once_a_run_and_not_when_its_stages_are_skipped(
     reads: list[Path] = []
     scan = pl.scan_parquet
 
-    def counted(path: Path, **options: Any) -> pl.LazyFrame:
-        reads.append(path)
-        return scan(path, **options)
+    def counted(files: Path | list[Path], **options: Any) -> pl.LazyFrame:
+        reads.extend(files if isinstance(files, list) else [files])
+        return scan(files, **options)
 
     monkeypatch.setattr(pl, "scan_parquet", counted)
 

@@ -41,7 +41,7 @@ def decode_data(
 
     Raises:
         TrainingError: If fewer than two training pictures can be read.
-        FileAccessError: If there is no room for the files.
+        FileAccessError: If the files do not fit on the disk.
     """
     stored = stored_preprocess(preprocess, config.train_size or config.size)
     count = 0 if validation is None else len(validation)

@@ -87,5 +87,5 @@ def test_a_folder_that_cannot_be_made_is_refused_by_every_command_that_writes(
     message = refusal(*words)
 
     assert str(out.parent) in message
-    assert "cannot be written" in message or "cannot be used" in message
+    assert "cannot be written" in message or "must be a folder that this user can write" in message
     assert "\n" not in message

@@ -241,6 +241,7 @@ def test_a_review_with_labels_is_not_replaced(tmp_path: Path, suffix: str) -> No
     write_table(pl.DataFrame({"another": [1]}), out)
     refuse_labelled(out)
 
+
 def test_a_file_whose_name_no_table_can_hold_is_left_out_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

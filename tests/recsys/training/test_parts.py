@@ -11,7 +11,7 @@ from recsys.config import TrainConfig
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions, build_interactions
 from recsys.errors import DataError
-from recsys.training.labels import item_labels
+from recsys.training.labels import item_labels, title_groups
 from recsys.training.parts import (
     ITEMS_TRAINING,
     TEXT_TRAINING,
@@ -30,7 +30,8 @@ START = datetime(2025, 1, 1, tzinfo=UTC)
 def left_out(dataset: Dataset, **config: object) -> dict[str, str]:
     pictures = picture_samples(dataset, label_pictures(dataset))
     texts = text_samples(dataset.items, item_labels(dataset.items), NO_PAIRS)
-    return why_left_out(dataset, pictures, texts, TrainConfig.model_validate(config))
+    settings = TrainConfig.model_validate(config)
+    return why_left_out(dataset, pictures, texts, title_groups(dataset.items), settings)
 
 
 def changed(dataset: Dataset, **columns: pl.Expr) -> Dataset:

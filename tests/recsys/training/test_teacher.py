@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -37,7 +38,12 @@ def test_the_table_is_read_once_and_not_for_the_key(
 ) -> None:
     reads: list[Path] = []
     scan = pl.scan_parquet
-    monkeypatch.setattr(pl, "scan_parquet", lambda path: reads.append(path) or scan(path))
+
+    def counted(files: list[Path], **options: Any) -> pl.LazyFrame:
+        reads.extend(files)
+        return scan(files, **options)
+
+    monkeypatch.setattr(pl, "scan_parquet", counted)
     path = written(tmp_path / "teacher.parquet", ["a"], [[1, 2]])
     teacher = Teacher(path, ["a"])
     assert teacher.key

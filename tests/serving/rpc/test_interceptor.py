@@ -132,7 +132,7 @@ async def test_a_defect_in_redis_is_logged_without_the_user(
 
 
 async def test_without_the_token_nothing_is_answered(guarded: Service) -> None:
-    for token in (None, "wrong", "sesame "):
+    for token in (None, "wrong", "sesame!"):
         async with AsyncClient(guarded.address, token=token) as client:
             with pytest.raises(UnauthenticatedError):
                 await client.search("mug")

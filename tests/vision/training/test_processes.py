@@ -133,6 +133,7 @@ def test_cards_together_train_the_network_with_its_activations(
 
     monkeypatch.setattr("vision.finetuning.current_shard", lambda: Shard(0, 2))
     monkeypatch.setattr("vision.training.trainer.Trainer", Trainer)
+    monkeypatch.setattr("vision.finetuning.resolve_device", torch.device)
     monkeypatch.setattr("vision.training.trainer.resolve_precision", lambda *_: "32-true")
     config = VisionConfig(
         backbone="test_efficientnet", size=32, dim=8, batch_size=8, augmentation="none"

@@ -80,7 +80,7 @@ def test_a_missing_or_unreadable_photo_is_refused(
     assert f"image '{photo}' cannot be found" in refusal(*command)
     photo.write_bytes(b"not a picture")
     said = refusal(*command)
-    assert said.startswith(f"{photo}: image cannot be decoded: got 13 bytes")
+    assert said.startswith(f"{str(photo)!r}: image cannot be decoded: got 13 bytes")
     assert not out.exists()
 
 

@@ -129,7 +129,7 @@ def write_review(table: pl.DataFrame, out: Path) -> None:
     were.
 
     Raises:
-        InvalidArgumentError: If the suffix is not one of ``SUFFIXES``.
+        InvalidArgumentError: If the suffix is not in ``SUFFIXES``.
     """
     write_table(mark_formulas(table) if out.suffix == ".csv" else table, out)
 
@@ -158,7 +158,7 @@ def write_table(table: pl.DataFrame, out: Path) -> None:
     """Write a table in the format of the file's suffix; a reader sees the old file or the new one.
 
     Raises:
-        InvalidArgumentError: If the suffix is not one of ``SUFFIXES``.
+        InvalidArgumentError: If the suffix is not in ``SUFFIXES``.
     """
     if out.suffix not in SUFFIXES:
         raise InvalidArgumentError(f"out must end in {' or '.join(SUFFIXES)}, got {out.name!r}")

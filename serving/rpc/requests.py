@@ -201,7 +201,7 @@ def read_page(message: pb.ListLiveItemsRequest) -> tuple[int, int]:
     """Return the cursor and the size of a page.
 
     Raises:
-        InvalidArgumentError: If the token is not one that the service gave, or the size is out of
+        InvalidArgumentError: If the service did not give the token, or the size is out of
             range.
     """
     token = message.page_token

@@ -30,7 +30,7 @@ Kind = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(_Model):
@@ -235,7 +235,7 @@ class UserConfig(_Model):
         20, ge=1, description="Latest events of a user that the transformer reads."
     )
     horizon_days: float = Field(
-        14.0, ge=0, description="Days from which targets are drawn; 0 is the next moment only."
+        14.0, ge=0, le=36_500, description="Days in which targets lie; 0 is the next moment only."
     )
     n_targets: int = Field(4, ge=1, description="Targets drawn for each history in each epoch.")
     histories_per_user: int = Field(

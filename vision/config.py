@@ -13,7 +13,7 @@ MetricLoss = Literal["arcface", "proxy_anchor", "supcon", "multi_similarity", "t
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TransferConfig(_Table):

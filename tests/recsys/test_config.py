@@ -142,3 +142,11 @@ def test_descriptions_of_all_fields_stand_alone() -> None:
             assert not text.startswith("Of "), f"{where}: {text}"
             described[text] = where
     assert len(described) > 150
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "1e300"])
+def test_numbers_that_training_cannot_compute_with_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "shop.toml"
+    path.write_text(f'name = "shop"\n[users]\nhorizon_days = {text}\n')
+    with pytest.raises(ConfigError, match=r"users\.horizon_days"):
+        load_config(path)

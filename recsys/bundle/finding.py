@@ -51,9 +51,10 @@ def _follow(latest: Path) -> Path:
     # The last part alone: a link may be absolute and from another machine, or from Windows.
     name = PureWindowsPath(text.strip()).name
     if not name or not (root / name / MANIFEST).is_file():
+        got = f"{text.strip()!r}, which is not there" if text.strip() else "nothing"
         raise BundleError(
-            f"{latest} must name a bundle in {root}, got {text.strip()!r}, which is not there; "
-            f"{_advice(root)}"
+            f"{latest} must name a bundle in {root}, got {got}; copy the one that it should name "
+            f"again, or {_advice(root)}"
         )
     return (root / name).resolve()
 

@@ -11,11 +11,11 @@ from recsys.errors import BundleError
 MANIFEST = "manifest.json"
 FORMAT = 1  # raised when older releases would misread a folder; lower formats are still read
 VERSION_LENGTH = 16  # hexadecimal digits of the manifest's SHA-256
-# What file managers, network file systems and object stores leave in a folder. Nothing reads it.
-FOREIGN = (
-    *(".ds_store", "._*", "thumbs.db", "desktop.ini"),
-    *(".nfs*", ".fuse_hidden*", "*_$folder$", "@eadir"),
-)
+# What desktops, editors, copying tools and object stores leave in a folder: hidden files, backups
+# and a few known names. No part of a bundle is read from a file of such a name. Any other file
+# that was added could be: transformers, for one, looks for optional files beside its weights.
+FOREIGN = (".*", "*~", "*.bak", "thumbs.db", "ehthumbs*.db", "desktop.ini", "*_$folder$", "@eadir")
+_MEND = "copy the original bundle again, or train again"
 
 
 def manifest_text(folder: Path) -> str:
@@ -40,7 +40,7 @@ def text_version(text: str) -> str:
 def verify(folder: Path, *, copied_as: str | None = None) -> str:
     """Return the version of a sealed folder after checking every byte of it.
 
-    Files that a system leaves in every folder, such as ``.DS_Store``, are ignored.
+    Hidden files, backups and what systems leave in every folder are ignored (``FOREIGN``).
 
     Args:
         folder: Folder of a bundle.
@@ -51,36 +51,34 @@ def verify(folder: Path, *, copied_as: str | None = None) -> str:
             manifest.
     """
     text = _read(folder)
-    version = text_version(text)
+    wanted, version = _parse(folder, text), text_version(text)
     if folder.resolve().name not in {version, copied_as}:
         raise BundleError(
             f"bundle {folder} must be named by its manifest's hash {version}; rename the folder "
             "to it, or copy the original again if its manifest was changed"
         )
-    wanted = _parse(folder, text)
     found = _hashes(folder)
-    for kind, names in (
-        ("is missing from", wanted.keys() - found.keys()),
-        ("was added to", found.keys() - wanted.keys()),
-        ("was changed in", {name for name in wanted.keys() & found if wanted[name] != found[name]}),
+    changed = {name for name in wanted.keys() & found if wanted[name] != found[name]}
+    again = "copy the original bundle again"
+    for names, kind, fix in (
+        (wanted.keys() - found.keys(), "is missing from", again),
+        (changed, "was changed in", again),
+        (found.keys() - wanted.keys(), "was added to", f"remove it, or {again}"),
     ):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise BundleError(
-                f"file {sorted(names)[0]}{more} {kind} bundle {folder}; copy the original bundle "
-                "again"
-            )
+            raise BundleError(f"file {min(names)}{more} {kind} bundle {folder}; {fix}")
     return version
 
 
 def _read(folder: Path) -> str:
     path = folder / MANIFEST
     if not path.is_file():
-        raise BundleError(f"{folder} must be a bundle, but has no {MANIFEST}")
+        raise BundleError(f"{folder} must be a bundle, but has no {MANIFEST}; {_MEND}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BundleError(f"{path} is damaged: {error}") from error
+        raise BundleError(f"{path} is damaged ({error}); {_MEND}") from error
 
 
 def _parse(folder: Path, text: str) -> dict[str, str]:
@@ -88,7 +86,8 @@ def _parse(folder: Path, text: str) -> dict[str, str]:
         manifest: dict[str, Any] = json.loads(text)
         form, files = int(manifest["format"]), dict(manifest["files"])
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{folder / MANIFEST} is damaged: {error!r}") from error
+        what = f"{error!r}" if text.strip() else "it is empty"
+        raise BundleError(f"{folder / MANIFEST} is damaged ({what}); {_MEND}") from error
     if form > FORMAT:
         raise BundleError(
             f"bundle {folder} has format {form}, this release reads up to {FORMAT}; upgrade"

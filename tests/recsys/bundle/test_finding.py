@@ -130,7 +130,7 @@ def test_a_latest_whose_bundle_was_removed_names_those_that_are_there(root: Path
     shutil.rmtree(root / gone)
     (kept,) = (path for path in root.iterdir() if path.name != LATEST)
     for path in (root, root / LATEST):
-        with pytest.raises(BundleError, match=f"got '{gone}', which is not there; open .*{kept}"):
+        with pytest.raises(BundleError, match=f"got '{gone}', which is not there; copy .*{kept}"):
             find_bundle(path)
 
 
@@ -144,7 +144,7 @@ def test_several_bundles_without_a_latest_are_ambiguous(root: Path) -> None:
 def test_a_latest_that_names_nothing_is_refused(text: str, root: Path) -> None:
     (root / LATEST).unlink()
     (root / LATEST).write_text(text)
-    with pytest.raises(BundleError, match="must name a bundle in"):
+    with pytest.raises(BundleError, match=r"must name a bundle in .*, got .*; copy .*open one of"):
         find_bundle(root)
 
 

@@ -33,6 +33,19 @@ _OF_TLS = frozenset(
     }
 )
 _FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+_FROM_0, _FROM_1 = (r"\d{1,9}", "a whole number from 0"), (r"[1-9]\d{0,8}", "a whole number from 1")
+_YES_OR_NO = (r"(?i:true|false|yes|no|1|0)", "true or false")
+# What the values of options look like, and in words. redis-py takes others, and then replaces them
+# by a default of its own, or fails at the first command.
+_VALUES: Mapping[str, tuple[str, str]] = {
+    "db": _FROM_0,
+    "health_check_interval": _FROM_0,
+    "max_connections": _FROM_1,
+    "client_name": (r"[!-~]+", "printable ASCII characters without blanks"),
+    "socket_keepalive": _YES_OR_NO,
+    "ssl_check_hostname": _YES_OR_NO,
+    "ssl_min_version": (r"77[12]", "771 (TLS 1.2) or 772 (TLS 1.3)"),
+}
 _KNOWN: Mapping[str, frozenset[str]] = {
     "redis": _OF_TCP,
     "rediss": _OF_TCP | _OF_TLS,
@@ -51,7 +64,7 @@ def build_client(url: str, timeout_s: float) -> Any:
         timeout_s: Longest wait for a command, and for a connection.
 
     Raises:
-        ConfigError: If the URL cannot be read, or has an option that it must not have.
+        ConfigError: If the URL cannot be read, or has an option or a value that it must not have.
     """
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
@@ -95,13 +108,15 @@ def _check_place(parts: SplitResult) -> None:
         raise ValueError("place")
     if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
         raise ValueError("database")
+    if parts.port == 0:
+        raise ValueError("port")
 
 
 def _check_options(parts: SplitResult) -> None:
     """Raise unless the options of a URL are such as may be set there.
 
     Raises:
-        ConfigError: If one may not; the message has its name, never its value.
+        ConfigError: If one may not, or has a value that it cannot have; the message has its name.
         ValueError: If what looks like an option may be part of a password.
     """
     known, options = _KNOWN[parts.scheme], parse_qs(parts.query, keep_blank_values=True)
@@ -114,6 +129,15 @@ def _check_options(parts: SplitResult) -> None:
             f"redis must be a URL without the option {name!r}, which is unknown for "
             f"{parts.scheme}:// or for the service to set; {hint}"
         )
+    for name, (pattern, wanted) in _VALUES.items():
+        value = options[name][0] if name in options else None
+        if value is not None and not re.fullmatch(pattern, value, re.ASCII):
+            if "@" in parts.query:
+                raise ValueError("password")
+            raise ConfigError(
+                f"redis must have {wanted} as the option {name} of its URL, got {value!r}; "
+                "correct it or leave it out"
+            )
     for name in _FILES & options.keys():
         if not os.access(options[name][0], os.R_OK):
             raise ConfigError(f"redis must name a readable file in the option {name} of its URL")

@@ -21,13 +21,14 @@ def settings_of(url: str) -> dict[str, Any]:
         "http://host",
         "redis://host:port",
         "redis://host:99999",
+        "redis://host:0",
+        "rediss+cluster://host:0",
         "redis://",
         "redis://:6379/0",
         "unix://",
         "redis://host/shop",
         "redis://host/0/1",
         "redis://host#fragment",
-        "redis://host?db=first",
         "redis+cluster://host/1",
         "rediss://host?ssl_cert_reqs=maybe",
     ],
@@ -53,6 +54,8 @@ def test_the_error_for_a_bad_url_shows_a_good_one(url: str) -> None:
         "redis://:sesame?sesame@host:port",
         "redis://user:sesame?sesame@host",
         "redis://host/0?sesame=sesame@host",
+        "redis://:12?db=sesame@host",
+        "redis://user:0?sesame@host",
     ],
 )
 def test_the_password_of_a_url_that_cannot_be_read_is_never_shown(url: str) -> None:
@@ -98,6 +101,28 @@ def test_an_option_that_would_change_replies_or_waits_is_refused_by_name(option:
         build_client(f"redis://host/0?{option}", 1)
 
 
+@pytest.mark.parametrize(
+    ("option", "wanted"),
+    [
+        ("db=-1", "a whole number from 0 as the option db of its URL, got '-1'"),
+        ("db=first", "a whole number from 0 as the option db of its URL, got 'first'"),
+        ("db=", "a whole number from 0 as the option db of its URL, got ''"),
+        ("health_check_interval=-1", "a whole number from 0 as the option health_check_interval"),
+        ("max_connections=0", "a whole number from 1 as the option max_connections"),
+        ("client_name=my%20shop", "without blanks as the option client_name .*, got 'my shop'"),
+        ("client_name=shop%0A", "without blanks as the option client_name"),
+        ("socket_keepalive=maybe", "true or false as the option socket_keepalive"),
+        ("ssl_check_hostname=off", "true or false as the option ssl_check_hostname"),
+        ("ssl_min_version=3", "771 .* as the option ssl_min_version"),
+    ],
+)
+def test_a_value_that_an_option_cannot_have_is_refused_with_what_it_can(
+    option: str, wanted: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"redis must have .*{wanted}"):
+        build_client(f"rediss://host/0?{option}", 1)
+
+
 def test_a_certificate_that_cannot_be_read_is_named_by_its_option() -> None:
     with pytest.raises(ConfigError, match="must name a readable file in the option ssl_ca_certs"):
         build_client("rediss://host?ssl_ca_certs=/nowhere/ca.pem", 1)
@@ -115,7 +140,10 @@ def test_a_misspelt_option_gets_a_suggestion() -> None:
         ("redis://[::1]:7/?db=2", {"host": "::1", "port": 7, "db": 2}),
         ("redis://user:p%40s%2Fs%23%3F@host", {"username": "user", "password": "p@s/s#?"}),
         ("unix:///run/my%20redis.sock?db=2", {"path": "/run/my redis.sock", "db": 2}),
-        ("redis://host?health_check_interval=30", {"health_check_interval": 30}),
+        (
+            "redis://host?health_check_interval=30&client_name=shop@eu&socket_keepalive=Yes",
+            {"health_check_interval": 30, "client_name": "shop@eu", "socket_keepalive": True},
+        ),
         (
             "rediss://host?ssl_min_version=771&ssl_check_hostname=false",
             {"ssl_min_version": 771, "ssl_check_hostname": False},

@@ -56,6 +56,7 @@ class EmbeddedRedis:
         self._lock: IO[str] | None = None
         self._turn = threading.RLock()  # one thread may stop while another starts again
         self._socket = _socket_path(self.folder)
+        self._log = self.folder / "redis.log"
 
     @property
     def url(self) -> str:
@@ -88,22 +89,24 @@ class EmbeddedRedis:
         """Start the server and return once it answers.
 
         Raises:
-            StateError: If redis-server is not installed or does not start, or the folder cannot be
-                written or is used by another service.
+            StateError: If redis-server is not installed or does not start, or the folder or a file
+                in it cannot be written, or another service uses it.
         """
         with self._turn:
             find_redis_server()
             try:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._lock = self._take_lock()
-            except OSError as error:
-                raise StateError(
-                    f"state folder {self.folder} must be a folder that this user can write: "
-                    f"{error.strerror}; set state (RECSYS_STATE or --state) to another"
-                ) from error
-            try:
+                self._log.open("a+").close()  # Redis could not say why it does not start without
                 self._stop_orphan()
                 self._launch()
+            except OSError as error:
+                self.stop()
+                raise StateError(
+                    f"state folder {self.folder} must be a folder that this user can write: "
+                    f"{error.filename}: {error.strerror}; remove what is in the way, or set state "
+                    "(RECSYS_STATE or --state) to another folder"
+                ) from error
             except BaseException:
                 self.stop()
                 raise
@@ -180,7 +183,7 @@ class EmbeddedRedis:
             "unixsocket": str(self._socket),
             "unixsocketperm": "700",
             "dir": str(self.folder),
-            "logfile": "redis.log",
+            "logfile": self._log.name,
             "pidfile": str(self.folder / "redis.pid"),
             "daemonize": "no",
             "save": "",  # the append-only file is the one copy
@@ -278,10 +281,8 @@ class EmbeddedRedis:
         )
 
     def _log_end(self) -> str:
-        log = self.folder / "redis.log"
-        if not log.exists():
-            return "(no log)"
-        lines = [_LOG_HEAD.sub("", one) for one in log.read_text(errors="replace").splitlines()]
+        text = self._log.read_text(errors="replace") if self._log.exists() else "(no log)"
+        lines = [_LOG_HEAD.sub("", one) for one in text.splitlines()]
         return " | ".join([one for one in lines if not one.startswith("WARNING")][-3:])
 
 

@@ -190,6 +190,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         EmbeddedRedis(tmp_path / "file" / "state").start()
 
 
+@pytest.mark.parametrize("name", ["lock", "redis.log", "redis.sock"])
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+
+    with pytest.raises(StateError, match=rf"/{name}: Is a directory; remove what is in the way"):
+        EmbeddedRedis(tmp_path).start()
+
+    (tmp_path / name).rmdir()
+    with EmbeddedRedis(tmp_path) as server:
+        assert server.end is None
+
+
 def test_a_user_without_a_home_is_asked_for_a_folder(homeless: None) -> None:
     with pytest.raises(StateError, match=r"state folder ~/state cannot be found .*set state"):
         EmbeddedRedis(Path("~/state"))

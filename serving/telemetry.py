@@ -41,6 +41,12 @@ class Telemetry:
             "Cached embeddings that were damaged or of another kind.",
             registry=self.registry,
         )
+        self._unreadable = Counter(
+            "recsys_unreadable",
+            "Live items and events in Redis that could not be read.",
+            ["kind"],
+            registry=self.registry,
+        )
         self._refused_rows = Counter(
             "recsys_refused_rows",
             "Reads and writes of cached embeddings that Redis refused.",
@@ -76,6 +82,10 @@ class Telemetry:
     def bad_row(self) -> None:
         """Count a cached row that was damaged or of another kind."""
         self._bad_rows.inc()
+
+    def unreadable(self, kind: str) -> None:
+        """Count a live item or event that could not be read."""
+        self._unreadable.labels(kind).inc()
 
     def refused_row(self) -> None:
         """Count a read or write of a cached row that Redis refused."""

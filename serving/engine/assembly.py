@@ -20,6 +20,7 @@ from serving.state.connection import RedisConnection
 from serving.state.histories import LiveHistories
 from serving.state.items import LiveItems
 from serving.state.served_items import ServedItems
+from serving.state.unreadable import Unreadable
 from serving.telemetry import Telemetry
 
 
@@ -54,12 +55,14 @@ async def running_engine(
         resources.push_async_callback(batcher.close)
         identifies = "identification" in recommender.parts
         identifier = ProductIdentifier(recommender) if identifies else None
+        unreadable = Unreadable(telemetry.unreadable)
         items = LiveItems(
             ServedItems(recommender, identifier, compute=compute, bundled=bundled),
             tiers,
             connection,
             follower,
             namespace=config.namespace,
+            unreadable=unreadable,
         )
         resources.push_async_callback(items.stop)
         try:
@@ -79,6 +82,7 @@ async def running_engine(
                 namespace=config.namespace,
                 max_events=config.history_events,
                 ttl_s=config.history_ttl_s,
+                unreadable=unreadable,
             ),
             items=items,
         )

@@ -63,6 +63,8 @@ class BundledItems:
 
     def judge(self, record: ItemRecord) -> Judged:
         """Return what is served of a live record: of each value the newer, its or the table's."""
+        if not record.is_readable:
+            return Judged(self.stand_in(record.item_id), {}, counts=False)
         written, table = record.written or Written(0), self.record(record.item_id)
         counting = {
             name: time_us for name, time_us in written.changed_us.items() if self._is_newer(time_us)

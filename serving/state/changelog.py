@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from serving.state.changes import (
 )
 from serving.state.connection import RedisConnection
 from serving.state.records import ItemRecord, decode_record
+from serving.state.unreadable import Unreadable, UnreadableError
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class LiveCatalogue:
         namespace: First part of the keys.
         apply: Function that puts records into effect in this replica; a later call wins.
         revert: Function that gives items back the state that they have in the bundle.
+        unreadable: What takes note of records that cannot be read.
         read_count: Number of records or changes in one read.
     """
 
@@ -72,12 +75,14 @@ class LiveCatalogue:
         namespace: str,
         apply: Callable[[Sequence[ItemRecord]], Awaitable[None]],
         revert: Callable[[Sequence[str]], Awaitable[None]],
+        unreadable: Unreadable,
         read_count: int = READ_COUNT,
     ) -> None:
         self._connection = connection
         self._follower = follower
         self._apply = apply
         self._revert = revert
+        self._unreadable = unreadable
         self._read_count = read_count
         # The braces put all keys of the catalogue on one node of a cluster: the script needs it.
         prefix = f"{{{namespace}:catalogue}}"
@@ -140,7 +145,10 @@ class LiveCatalogue:
             )
         return LookedUp(
             int(seconds) * 1_000_000 + int(microseconds),
-            [None if one is None else self._dated(decode_record(one)) for one in found],
+            [
+                None if text is None else self._dated(self._decode(item_id, text))
+                for item_id, text in zip(item_ids, found, strict=True)
+            ],
         )
 
     async def scan(self, cursor: int, count: int) -> tuple[int, list[Stored]]:
@@ -157,7 +165,11 @@ class LiveCatalogue:
         """
         async with self._connection.translated():
             cursor, found = await self._connection.client.hscan(self._records, cursor, count=count)
-        return cursor, [Stored(self._dated(decode_record(one)), one) for one in found.values()]
+        records = self._decode_all(found)
+        return cursor, [
+            Stored(self._dated(record), text)
+            for record, text in zip(records, found.values(), strict=True)
+        ]
 
     async def picture(self, item_id: str) -> bytes | None:
         """Return the stored picture of an item.
@@ -194,7 +206,7 @@ class LiveCatalogue:
                 cursor, found = await self._follower.client.hscan(
                     self._records, cursor or 0, count=self._read_count
                 )
-            records = [decode_record(record) for record in found.values()]
+            records = self._decode_all(found)
             if not is_dated and any(record.written is None for record in records):
                 is_dated = await self._read_dates()
             stored |= await self._take([self._dated(record) for record in records])
@@ -223,11 +235,23 @@ class LiveCatalogue:
                 return True
             entries = streams[0][1]
             for entry in entries:
-                self._record_of(entry)
+                with suppress(UnreadableError):
+                    self._record_of(entry)
             position = entries[-1][0]
 
+    def _decode_all(self, found: Mapping[bytes, bytes]) -> list[ItemRecord]:
+        return [self._decode(key.decode(errors="replace"), text) for key, text in found.items()]
+
+    def _decode(self, item_id: str, text: bytes) -> ItemRecord:
+        """Return the record of an item, or one that stands for a text that cannot be read."""
+        try:
+            return decode_record(text)
+        except UnreadableError as error:
+            self._unreadable.note("item", error)
+            return ItemRecord(item_id, is_readable=False)
+
     def _record_of(self, entry: Any) -> ItemRecord:
-        """Return the record in an entry of the stream."""
+        """Return the record in an entry of the stream; raise UnreadableError if there is none."""
         entry_id, fields = entry
         record = decode_record(fields[b"r"])
         if record.written is None:
@@ -262,7 +286,8 @@ class LiveCatalogue:
                 else:
                     position = await self._read_on(position)
                 self.stale = position is None
-            except UnavailableError:
+            except (UnavailableError, UnreadableError):
+                # An unreadable entry does not even say of which item it is; records do.
                 self.stale, position = True, None
             except Exception:
                 # A change that cannot be applied must not end the following of all others.

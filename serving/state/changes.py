@@ -19,7 +19,7 @@ _STREAM_LENGTH = 10_000  # a replica that falls further behind loads everything 
 # are compared, because a change replaces everything else.
 # A change with `forget` removes the record, and 'f' marks its entry; earlier releases read the
 # record of that entry, which is the item as the writer's bundle has it. Such a change may have been
-# decided on a record, `seen_record`; the call is refused if there is another by now.
+# decided on a record, `seen_argument`; the call is refused if there is another by now.
 WRITE = """
 local number_key, records_key, pictures_key, stream_key, epoch_key = unpack(KEYS)
 local order = cjson.decode(ARGV[1])
@@ -37,7 +37,7 @@ for _, change in ipairs(order.changes) do
   if change.seen_picture and change.seen_picture ~= picture_of(stored) then
     return false
   end
-  if change.seen_record and change.seen_record ~= stored then
+  if change.seen_argument and ARGV[change.seen_argument] ~= stored then
     return false
   end
 end
@@ -123,25 +123,25 @@ class Point(NamedTuple):
 
 
 def write_arguments(changes: Sequence[Change | Forgetting], applied: Point) -> list[str | bytes]:
-    """Return the arguments of ``WRITE``: an order in JSON, then the pictures that it stores.
+    """Return the arguments of ``WRITE``: an order in JSON, then the bytes that it mentions.
 
     Args:
         changes: Changes to write, in their order.
         applied: State of the catalogue in the writing replica.
     """
-    pictures: list[bytes] = []
-    entries = [_entry(change, pictures) for change in changes]
+    mentioned: list[bytes] = []  # JSON holds no bytes
+    entries = [_entry(change, mentioned) for change in changes]
     order = {
         "changes": entries,
         "applied": applied._asdict(),
         "new_epoch": uuid.uuid4().hex,
         "stream_length": _STREAM_LENGTH,
     }
-    return [json.dumps(order, ensure_ascii=False), *pictures]
+    return [json.dumps(order, ensure_ascii=False), *mentioned]
 
 
-def _entry(change: Change | Forgetting, pictures: list[bytes]) -> dict[str, Any]:
-    """Return a change in the words of the script; its picture goes to the end of ``pictures``."""
+def _entry(change: Change | Forgetting, mentioned: list[bytes]) -> dict[str, Any]:
+    """Return a change in the words of the script; its bytes go to the end of ``mentioned``."""
     record = change.record
     entry: dict[str, Any] = {
         "item_id": record.item_id,
@@ -149,17 +149,23 @@ def _entry(change: Change | Forgetting, pictures: list[bytes]) -> dict[str, Any]
         "picture": "drop",
     }
     if isinstance(change, Forgetting):
-        seen = {} if change.seen is None else {"seen_record": change.seen.decode()}
-        return entry | {"forget": True} | seen
+        entry["forget"] = True
+        if change.seen is not None:
+            entry["seen_argument"] = _mention(change.seen, mentioned)
+        return entry
     if change.picture == "same":
         entry["picture"] = "keep"
     elif change.picture:
-        pictures.append(change.picture)
-        # JSON holds no bytes; Lua counts arguments from 1, which is the order itself.
-        entry |= {"picture": "store", "picture_argument": 1 + len(pictures)}
+        entry |= {"picture": "store", "picture_argument": _mention(change.picture, mentioned)}
     if change.seen != "any":
         entry["seen_picture"] = _picture_of(change.seen)
     return entry
+
+
+def _mention(data: bytes, mentioned: list[bytes]) -> int:
+    """Return the number of the argument that bytes become; Lua counts from 1, the order itself."""
+    mentioned.append(data)
+    return 1 + len(mentioned)
 
 
 def _picture_of(record: ItemRecord | None) -> str:

@@ -3,9 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 
+from redis import exceptions
+
 from recsys.answers import Event
 from recsys.data.timestamps import from_us, to_us
 from serving.state.connection import RedisConnection
+from serving.state.unreadable import Unreadable, UnreadableError
 
 # Adds a user's events, drops the oldest ones beyond the limit and renews the time to live.
 # Redis runs a script as a whole, so a lost connection never leaves half of it done.
@@ -34,15 +37,23 @@ class LiveHistories:
         namespace: First part of the keys.
         max_events: Number of events kept of each user, the last ones.
         ttl_s: Seconds after the last recorded event when a user is forgotten; None keeps users.
+        unreadable: What takes note of events that cannot be read; they are left out.
     """
 
     def __init__(
-        self, connection: RedisConnection, *, namespace: str, max_events: int, ttl_s: int | None
+        self,
+        connection: RedisConnection,
+        *,
+        namespace: str,
+        max_events: int,
+        ttl_s: int | None,
+        unreadable: Unreadable,
     ) -> None:
         self._connection = connection
         self._namespace = namespace
         self._max_events = max_events
         self._ttl_s = ttl_s
+        self._unreadable = unreadable
 
     async def record(self, events: Sequence[Event]) -> int:
         """Store events and return how many were new; the others were there already.
@@ -65,7 +76,7 @@ class LiveHistories:
             return sum(await pipeline.execute())
 
     async def read(self, user_id: str) -> list[Event]:
-        """Return a user's live events, oldest first.
+        """Return a user's live events, oldest first, without those that cannot be read.
 
         An event that an earlier release stored with several quantities or values comes as often;
         ``recsys.data.interactions.merge_histories`` counts it once.
@@ -73,9 +84,26 @@ class LiveHistories:
         Raises:
             UnavailableError: If Redis is away.
         """
+        events: list[Event] = []
+        for text in await self._stored(user_id):
+            try:
+                events.append(_decode(user_id, text))
+            except UnreadableError as error:
+                self._unreadable.note("event", error)
+        return events
+
+    async def _stored(self, user_id: str) -> Sequence[bytes]:
         async with self._connection.translated():
-            stored = await self._connection.client.zrange(self._key(user_id), 0, -1)
-        return [_decode(user_id, event) for event in stored]
+            try:
+                stored: list[bytes] = await self._connection.client.zrange(
+                    self._key(user_id), 0, -1
+                )
+            except exceptions.ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                self._unreadable.note("event", UnreadableError("its key has another type"))
+                return []
+        return stored
 
     def _order(self, events: Sequence[Event]) -> Mapping[str, object]:
         """Return the argument of the script that records events."""
@@ -98,6 +126,11 @@ def _encode(event: Event) -> Mapping[str, object]:
 
 
 def _decode(user_id: str, stored: bytes) -> Event:
-    # Earlier releases stored quantity and value after these.
-    timestamp_us, kind, item_id, *_ = json.loads(stored)
-    return Event(user_id, item_id, kind, from_us(timestamp_us))
+    try:
+        # Earlier releases stored quantity and value after these.
+        timestamp_us, kind, item_id, *_ = json.loads(stored)
+        if not (isinstance(kind, str) and isinstance(item_id, str)):
+            raise TypeError("its kind and its item must be text")
+        return Event(user_id, item_id, kind, from_us(timestamp_us))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise UnreadableError(str(error)) from error

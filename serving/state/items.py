@@ -17,8 +17,12 @@ from serving.state.connection import RedisConnection
 from serving.state.record_embedder import RecordEmbedder
 from serving.state.records import PICTURE, ItemRecord, Written, fields_of
 from serving.state.served_items import ServedItems
+from serving.state.unreadable import Unreadable
 
 logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 10  # of an upsert, while others change its pictures
+_APPLY_TIMEOUT_S = 10.0  # longest wait of a write until it is in effect here
 
 
 class NewItem(NamedTuple):
@@ -49,8 +53,7 @@ class LiveItems:
         connection: Connection to Redis.
         follower: Second connection, whose reads block.
         namespace: First part of the keys.
-        attempts: Number of times an upsert is tried while others change its pictures.
-        apply_timeout_s: Longest wait of a write until it is in effect here.
+        unreadable: What takes note of records that cannot be read.
     """
 
     def __init__(
@@ -61,15 +64,17 @@ class LiveItems:
         follower: RedisConnection,
         *,
         namespace: str,
-        attempts: int = 10,
-        apply_timeout_s: float = 10.0,
+        unreadable: Unreadable,
     ) -> None:
         self._served = served
         self._bundled = served.bundled
-        self._attempts = attempts
-        self._apply_timeout_s = apply_timeout_s
         self._live = LiveCatalogue(
-            connection, follower, namespace=namespace, apply=self._apply, revert=served.revert
+            connection,
+            follower,
+            namespace=namespace,
+            apply=self._apply,
+            revert=served.revert,
+            unreadable=unreadable,
         )
         self._embedder = RecordEmbedder(
             tiers, served.bundled, self._live, identifies=served.identifies
@@ -105,7 +110,7 @@ class LiveItems:
             InvalidArgumentError: If an item's words change while its picture is only in the bundle.
             UnavailableError: If Redis is away, or others keep changing the pictures.
         """
-        for _ in range(self._attempts):
+        for _ in range(_ATTEMPTS):
             try:
                 await self._upsert_once(items)
             except SupersededError:
@@ -113,7 +118,7 @@ class LiveItems:
             return
         raise UnavailableError(
             "items sent without pictures must keep theirs while they are embedded, but others "
-            f"changed one in each of {self._attempts} attempts; send the pictures along, or call "
+            f"changed one in each of {_ATTEMPTS} attempts; send the pictures along, or call "
             "again"
         )
 
@@ -128,7 +133,7 @@ class LiveItems:
             return 0
         written = self._written(await self._now_us())
         changes = [Change(ItemRecord(one, deleted=True, written=written)) for one in known]
-        await self._live.write(changes, timeout_s=self._apply_timeout_s)
+        await self._live.write(changes, timeout_s=_APPLY_TIMEOUT_S)
         return len(known)
 
     async def scan(self, cursor: int, count: int) -> tuple[int, list[LiveItem]]:
@@ -171,7 +176,7 @@ class LiveItems:
         return forgotten
 
     async def _forget(self, forgettings: Sequence[Forgetting]) -> int:
-        await self._live.write(forgettings, timeout_s=self._apply_timeout_s)
+        await self._live.write(forgettings, timeout_s=_APPLY_TIMEOUT_S)
         return len(forgettings)
 
     async def _upsert_once(self, items: Sequence[NewItem]) -> None:
@@ -188,7 +193,7 @@ class LiveItems:
                 for change, item in zip(changes, items, strict=True)
             )
         )
-        await self._live.write(changes, timeout_s=self._apply_timeout_s)
+        await self._live.write(changes, timeout_s=_APPLY_TIMEOUT_S)
 
     async def _now_us(self) -> int:
         return (await self._live.look_up([])).time_us
@@ -215,6 +220,8 @@ class LiveItems:
                 f"item {record.item_id!r} has new words, and its picture is known to the bundle "
                 "only; send the picture along, or empty bytes to go without"
             )
+        if stored is not None and not stored.is_readable:
+            return Change(record)  # it was made from the bundle's item alone
         # Embedding it takes a while, in which others may replace the picture that it names.
         return Change(record, "same" if record.picture == "stored" else None, seen=stored)
 

@@ -4,13 +4,61 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import polars as pl
 from polars.datatypes import DataType, DataTypeClass
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from recsys.data.timestamps import to_us
+from serving.state.unreadable import UnreadableError
 
 PICTURE = "picture"  # the picture among the fields that change
 _WRITTEN = "written"
+
+Picture = Literal["stored", "bundle", "none"]
+_Time = Annotated[int, Field(ge=0, le=to_us("time", datetime.max.replace(tzinfo=UTC)))]
+
+
+class _Checked(BaseModel):
+    """What a record in Redis must be; fields that a later release added are not looked at."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _StoredPair(_Checked):
+    key: str
+    value: str
+
+
+class _StoredTimes(_Checked):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    at_us: _Time
+    version: str = ""
+    changed_us: dict[str, _Time] = {}
+
+
+class _StoredFields(_Checked):
+    title: str | None = None
+    description: str | None = None
+    image: str | None = None
+    category: list[str] = []
+    price: FiniteFloat | None = None
+    attributes: list[_StoredPair] = []
+    available: bool = True
+    created_at: AwareDatetime | None = None
+    written: _StoredTimes | None = None
+
+
+class _Stored(_Checked):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    item_id: str = Field(min_length=1)
+    deleted: bool = False
+    picture: Picture = "none"
+    picture_digest: str | None = None
+    fields: _StoredFields | None = None
 
 
 @dataclass(frozen=True)
@@ -41,14 +89,16 @@ class ItemRecord:
         picture_digest: Name of the stored picture, from ``picture_digest``.
         fields: Other columns of ``ItemSchema``, as JSON can hold them.
         written: When it was written; None for a record of an earlier release.
+        is_readable: Whether what is stored is a record; else this stands for it, with the id alone.
     """
 
     item_id: str
     deleted: bool = False
-    picture: Literal["stored", "bundle", "none"] = "none"
+    picture: Picture = "none"
     picture_digest: str | None = None
     fields: dict[str, Any] | None = None
     written: Written | None = None
+    is_readable: bool = True
 
     def without_picture(self) -> "ItemRecord":
         """Return the same item without a picture."""
@@ -62,7 +112,7 @@ class ItemRecord:
 
 def encode_record(record: ItemRecord) -> str:
     """Return a record as text."""
-    values = {name: value for name, value in vars(record).items() if name != _WRITTEN}
+    values = {name: getattr(record, name) for name in _Stored.model_fields}
     if record.written is not None:
         # Earlier releases refuse keys that they do not know, but not inside the fields.
         values["fields"] = {**(record.fields or {}), _WRITTEN: vars(record.written)}
@@ -70,14 +120,25 @@ def encode_record(record: ItemRecord) -> str:
 
 
 def decode_record(stored: bytes) -> ItemRecord:
-    """Return a record from its text."""
+    """Return a record from its text.
+
+    Raises:
+        UnreadableError: If the text is not one that ``encode_record`` returns.
+    """
+    try:
+        _Stored.model_validate_json(stored)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the text"
+        raise UnreadableError(f"{place}: {first['msg']}") from error
     values = json.loads(stored)
     fields = values.get("fields") or {}
-    written = fields.pop(_WRITTEN, None)
-    return ItemRecord(
-        **(values | {"fields": fields or None}),
-        written=Written(**written) if written is not None else None,
-    )
+    times = fields.pop(_WRITTEN, None)
+    written = None if times is None else Written(**times)
+    absent = written.changed_us.keys() - {PICTURE, *fields} if written else ()
+    if absent:
+        raise UnreadableError(f"fields: {min(absent)} has the time of a change and no value")
+    return ItemRecord(**(values | {"fields": fields or None}), written=written)
 
 
 def fields_of(row: Mapping[str, Any]) -> dict[str, Any]:

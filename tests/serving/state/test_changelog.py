@@ -13,6 +13,7 @@ from serving.state.changes import Change, SupersededError
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
 from serving.state.records import ItemRecord, Written
+from serving.state.unreadable import Unreadable
 from tests.serving.waiting import eventually
 
 record_of = partial(ItemRecord, written=Written(at_us=1))
@@ -27,6 +28,7 @@ class Replica:
         self.applied: list[str] = []
         self.loads = 0
         self.failures = 0
+        self.noted: list[str] = []
         self.connection = RedisConnection(url, timeout_s=2)
         self.follower = RedisConnection(url, timeout_s=3)
         self.live = LiveCatalogue(
@@ -36,6 +38,7 @@ class Replica:
             apply=self.apply,
             revert=self.revert,
             read_count=read_count,
+            unreadable=Unreadable(self.noted.append),
         )
 
     async def apply(self, records: Sequence[ItemRecord]) -> None:
@@ -226,6 +229,24 @@ async def test_a_change_that_cannot_be_applied_is_tried_again(
         assert replica.title("mug") == "Mug"
         assert "planted failure" in caplog.text
         await eventually(lambda: not replica.live.stale)
+
+
+async def test_an_entry_that_cannot_be_read_makes_replicas_load_what_is_stored(
+    redis_server: EmbeddedRedis, namespace: str
+) -> None:
+    async with running(redis_server, namespace) as replica:
+        await replica.upsert("mug", "Mug")
+        client, prefix = replica.connection.client, f"{{{namespace}:catalogue}}"
+        await client.hset(f"{prefix}:records", "lamp", b'{"item_id": "lamp"}')
+        await client.hset(f"{prefix}:records", "chair", b"\xff")
+        entry = {"n": await client.incr(f"{prefix}:number"), "r": b"{"}
+        await client.xadd(f"{prefix}:stream", entry | {"e": await client.get(f"{prefix}:epoch")})
+
+        await eventually(lambda: "lamp" in replica.items)
+        assert not replica.items["chair"].is_readable
+        assert replica.noted == ["item"]
+        await replica.upsert("mug", "Blue mug")
+        assert replica.title("mug") == "Blue mug"
 
 
 async def test_a_write_that_does_not_take_effect_in_time_says_so(

@@ -22,8 +22,10 @@ from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import find_redis_server
 from serving.state.histories import LiveHistories
 from serving.state.records import ItemRecord, Written
+from serving.state.unreadable import Unreadable
 
 record_of = partial(ItemRecord, written=Written(at_us=1))
+NOTED = Unreadable(lambda kind: None)
 
 
 def free_port() -> int:
@@ -95,7 +97,7 @@ async def connection(cluster: str) -> AsyncIterator[RedisConnection]:
 
 
 async def test_histories_of_users_on_all_nodes(connection: RedisConnection) -> None:
-    live = LiveHistories(connection, namespace="shop", max_events=5, ttl_s=60)
+    live = LiveHistories(connection, namespace="shop", max_events=5, ttl_s=60, unreadable=NOTED)
     events = [Event(f"user-{user}", "mug", "view", from_us(user)) for user in range(30)]
 
     assert await live.record(events) == 30
@@ -107,7 +109,7 @@ async def test_histories_of_users_on_all_nodes(connection: RedisConnection) -> N
 
 
 async def test_a_burst_at_one_node_waits_for_its_turn(connection: RedisConnection) -> None:
-    live = LiveHistories(connection, namespace="shop", max_events=5, ttl_s=60)
+    live = LiveHistories(connection, namespace="shop", max_events=5, ttl_s=60, unreadable=NOTED)
 
     assert await asyncio.gather(*(live.read("nobody") for _ in range(256))) == [[]] * 256
 
@@ -142,7 +144,9 @@ async def test_the_live_catalogue_and_its_followers(
         pytest.fail(f"nothing was lost, got {item_ids}")
 
     follower = RedisConnection(cluster, timeout_s=2)
-    live = LiveCatalogue(connection, follower, namespace="shop", apply=apply, revert=revert)
+    live = LiveCatalogue(
+        connection, follower, namespace="shop", apply=apply, revert=revert, unreadable=NOTED
+    )
     await live.start()
     await live.write([Change(record_of("mug"), b"picture"), Change(record_of("lamp"))], timeout_s=2)
 
@@ -152,7 +156,9 @@ async def test_the_live_catalogue_and_its_followers(
     await live.stop()
 
     seen.clear()
-    again = LiveCatalogue(connection, follower, namespace="shop", apply=apply, revert=revert)
+    again = LiveCatalogue(
+        connection, follower, namespace="shop", apply=apply, revert=revert, unreadable=NOTED
+    )
     await again.start()
     assert sorted(seen) == ["lamp", "mug"]
     await again.stop()

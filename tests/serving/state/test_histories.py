@@ -14,6 +14,7 @@ from serving.errors import UnavailableError
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
 from serving.state.histories import LiveHistories
+from serving.state.unreadable import Unreadable
 from tests.serving.cutting_proxy import running_proxy
 
 
@@ -22,9 +23,17 @@ def event(item_id: str, second: int, user_id: str = "ann", kind: str = "view") -
 
 
 def histories(
-    connection: RedisConnection, namespace: str, *, max_events: int = 5, ttl_s: int | None = None
+    connection: RedisConnection,
+    namespace: str,
+    *,
+    max_events: int = 5,
+    ttl_s: int | None = None,
+    noted: list[str] | None = None,
 ) -> LiveHistories:
-    return LiveHistories(connection, namespace=namespace, max_events=max_events, ttl_s=ttl_s)
+    unreadable = Unreadable(([] if noted is None else noted).append)
+    return LiveHistories(
+        connection, namespace=namespace, max_events=max_events, ttl_s=ttl_s, unreadable=unreadable
+    )
 
 
 async def test_events_come_back_in_time_order_whatever_order_they_arrived_in(
@@ -94,6 +103,48 @@ async def test_an_event_that_an_earlier_release_stored_with_quantity_and_value_i
     await live.record([event("b", 2)])
 
     assert await live.read("ann") == [event("a", 1), event("b", 2)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            b"",
+            b"\xff",
+            b"{",
+            b"null",
+            b"[1]",
+            b'["1","view","a"]',
+            b"[1,2,3]",
+            b'[1,"view",["a"]]',
+        ),
+        *(b'[1e99,"view","a"]', b'[99999999999999999999,"view","a"]', b"[" * 9_999),
+    ],
+)
+async def test_an_event_that_cannot_be_read_is_left_out_counted_and_logged_without_its_user(
+    connection: RedisConnection, namespace: str, text: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    noted: list[str] = []
+    live = histories(connection, namespace, noted=noted)
+    await live.record([event("a", 1), event("b", 3)])
+    await connection.client.zadd(f"{namespace}:history:ann", {text: 2_000_000})
+
+    for _ in range(2):
+        assert await live.read("ann") == [event("a", 1), event("b", 3)]
+    assert noted == ["event", "event"]
+    (line,) = caplog.messages
+    assert line.startswith("a live event in Redis cannot be read (")
+    assert "ann" not in line.replace("cannot", "")
+
+
+async def test_a_history_of_another_type_counts_as_empty(
+    connection: RedisConnection, namespace: str
+) -> None:
+    noted: list[str] = []
+    await connection.client.set(f"{namespace}:history:ann", "no sorted set")
+
+    assert await histories(connection, namespace, noted=noted).read("ann") == []
+    assert noted == ["event"]
 
 
 async def test_a_connection_that_is_cut_anywhere_leaves_each_user_whole_or_untouched(

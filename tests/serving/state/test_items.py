@@ -360,7 +360,8 @@ async def test_a_record_that_cannot_be_served_does_not_stop_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await client.add_items([Item("good", title="golden trumpet")])
-    poison = ItemRecord("bad", fields={"price": "much"}, written=Written(at_us=2**52))
+    early = {"created_at": "0001-01-01T00:00:00+05:00"}  # not a time in UTC
+    poison = ItemRecord("bad", fields=early, written=Written(at_us=2**52))
     records = f"{{{namespace}:catalogue}}:records"
     await connection.client.hset(records, "bad", encode_record(poison))
 

@@ -18,6 +18,7 @@ from serving.engine.embeddings import picture_digest
 from serving.state.changelog import LiveCatalogue
 from serving.state.connection import RedisConnection
 from serving.state.records import ItemRecord
+from serving.state.unreadable import Unreadable
 from serving.testing import running_service
 from tests.serving.conftest import draw
 
@@ -72,7 +73,14 @@ async def stored(
 
     async def ignore(_: object) -> None: ...
 
-    live = LiveCatalogue(connection, connection, namespace=namespace, apply=ignore, revert=ignore)
+    live = LiveCatalogue(
+        connection,
+        connection,
+        namespace=namespace,
+        apply=ignore,
+        revert=ignore,
+        unreadable=Unreadable(lambda kind: None),
+    )
     record = (await live.look_up([item_id])).records[0]
     assert record is not None
     return record, await live.picture(item_id)

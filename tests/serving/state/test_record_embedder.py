@@ -26,6 +26,7 @@ from serving.state.changes import Change, SupersededError
 from serving.state.connection import RedisConnection
 from serving.state.record_embedder import RecordEmbedder
 from serving.state.records import ItemRecord, Written, fields_of
+from serving.state.unreadable import Unreadable
 
 DIM = 2
 ROW = {
@@ -62,7 +63,12 @@ class Shelf:
     def __init__(self, connection: RedisConnection, namespace: str) -> None:
         self.towers = Towers()
         self.live = LiveCatalogue(
-            connection, connection, namespace=namespace, apply=self._ignore, revert=self._ignore
+            connection,
+            connection,
+            namespace=namespace,
+            apply=self._ignore,
+            revert=self._ignore,
+            unreadable=Unreadable(lambda kind: None),
         )
         bundled = BundledItems(ItemSchema.validate(pl.DataFrame([ROW]), cast=True))
         tiers = EmbeddingTiers(

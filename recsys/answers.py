@@ -35,6 +35,8 @@ class Event:
     value: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.kind, str):
+            raise InvalidArgumentError(f"kind must be text, such as 'view', got {self.kind!r}")
         object.__setattr__(self, "kind", self.kind.strip().lower())
 
 
@@ -203,6 +205,8 @@ def list_ids(name: str, ids: Iterable[str]) -> list[str]:
         raise InvalidArgumentError(
             f"{name} must be a list of ids, got the text {ids!r}; pass [{ids!r}]"
         )
+    if not isinstance(ids, Iterable):
+        raise InvalidArgumentError(f"{name} must be a list of ids (text), got {ids!r}")
     listed = list(ids)
     for one in listed:
         if not isinstance(one, str):
@@ -217,6 +221,15 @@ def read_path(category: str | Iterable[str]) -> tuple[str, ...]:
 
     Args:
         category: Levels of the path, or its text form: "Kitchen" or "Kitchen > Mugs".
+
+    Raises:
+        InvalidArgumentError: If it is neither.
     """
     levels = category.split(">") if isinstance(category, str) else category
-    return tuple(level.strip() for level in levels if level.strip())
+    listed = list(levels) if isinstance(levels, Iterable) else [None]
+    if not all(isinstance(level, str) for level in listed):
+        raise InvalidArgumentError(
+            f"category must be text such as 'Kitchen > Mugs', or a list of its levels, got "
+            f"{category!r}"
+        )
+    return tuple(level.strip() for level in listed if level.strip())

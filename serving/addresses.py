@@ -69,7 +69,7 @@ def read_target(text: str) -> Target:
     Raises:
         InvalidArgumentError: If it is neither.
     """
-    name = text.strip()
+    name = text.strip() if isinstance(text, str) else ""
     scheme, _, rest = name.partition(":")
     if scheme in _SOCKETS and rest:
         return Target(name, is_here=True)

@@ -13,7 +13,9 @@ def serve(
     bundle: BundlePath,
     redis: Annotated[
         str | None,
-        typer.Option(help="Redis to use: embedded, or a URL (redis://, rediss://, unix://)."),
+        typer.Option(
+            help="Redis to use: embedded, or a URL (redis://, rediss://, unix://, redis+cluster://)."
+        ),
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on; this machine only if unset.")

@@ -4,6 +4,7 @@ import json
 import os
 import ssl
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,10 @@ def plan_connection(
         FileAccessError: If the certificate cannot be read.
     """
     target = read_target(address)
-    if not 0 < timeout_s <= MAX_TIMEOUT_S:  # false for NaN
+    is_number = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool)
+    if not (is_number and 0 < timeout_s <= MAX_TIMEOUT_S):  # false for NaN
         raise InvalidArgumentError(
-            f"timeout_s must be above 0 and at most {MAX_TIMEOUT_S} (a day), got {timeout_s}"
+            f"timeout_s must be above 0 and at most {MAX_TIMEOUT_S} (a day), got {timeout_s!r}"
         )
     # A proxy is for other machines: what it calls 127.0.0.1 is itself.
     direct = (("grpc.enable_http_proxy", 0),) if target.is_here else ()
@@ -104,6 +106,8 @@ def plan_connection(
 
 
 def _read_bearer(token: str) -> tuple[str, str]:
+    if not isinstance(token, str):
+        raise InvalidArgumentError(f"token must be text, got one of type {type(token).__name__}")
     try:
         return bearer(read_token(token))
     except ValueError as error:
@@ -111,6 +115,10 @@ def _read_bearer(token: str) -> tuple[str, str]:
 
 
 def _read_trust(certificate: str | Path) -> grpc.ChannelCredentials:
+    if not isinstance(certificate, str | os.PathLike):
+        raise InvalidArgumentError(
+            f"certificate must be the path of a PEM file, got {type(certificate).__name__}"
+        )
     path = Path(os.path.expanduser(certificate))
     try:
         trusted = path.read_bytes()

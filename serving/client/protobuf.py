@@ -20,7 +20,7 @@ from recsys.answers import (
 )
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError
-from serving.client.fields import build, build_image, build_timestamp
+from serving.client.fields import build, build_image, build_timestamp, list_of
 from serving.client.messages import (
     Forgotten,
     Items,
@@ -33,7 +33,15 @@ from serving.client.messages import (
 
 
 def build_filters(filters: Filters) -> pb.Filters:
-    """Return filters as a message."""
+    """Return filters as a message.
+
+    Raises:
+        InvalidArgumentError: If they are anything but ``Filters``.
+    """
+    if not isinstance(filters, Filters):
+        raise InvalidArgumentError(
+            f"filters must be Filters, such as Filters(price_max=50), got {filters!r}"
+        )
     return build(
         pb.Filters,
         "filters.",
@@ -59,7 +67,7 @@ def build_search(
         )
     return build(
         pb.SearchRequest,
-        text=text or "",
+        text="" if text is None else text,
         image=build_image("image", image) or b"",
         k=k,
         filters=build_filters(filters),
@@ -73,7 +81,11 @@ def build_events(events: Sequence[Event], *, now: datetime) -> pb.RecordEventsRe
     Args:
         events: What happened.
         now: Taken by events without a time, so that a repeated request repeats the same events.
+
+    Raises:
+        InvalidArgumentError: If one is anything but an ``Event``.
     """
+    events = list_of("events", Event, events)
     return pb.RecordEventsRequest(
         events=[_build_event(f"events[{index}].", one, now) for index, one in enumerate(events)]
     )
@@ -83,9 +95,15 @@ def build_items(items: Sequence[Item], pictures: Mapping[str, bytes]) -> pb.Upse
     """Return a request to store items.
 
     Raises:
-        InvalidArgumentError: If there is a picture for none of the items.
+        InvalidArgumentError: If one is anything but an ``Item``, or a picture is of none of them.
     """
-    strays = sorted(pictures.keys() - {item.item_id for item in items})
+    items = list_of("items", Item, items)
+    if not isinstance(pictures, Mapping):
+        raise InvalidArgumentError(
+            "pictures must map item ids to the bytes of image files, got a "
+            f"{type(pictures).__name__}"
+        )
+    strays = sorted(pictures.keys() - {item.item_id for item in items}, key=str)
     if strays:
         raise InvalidArgumentError(
             f"pictures must be of items in the same call, got others: {strays[:5]}"

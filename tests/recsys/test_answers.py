@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.answers import Answer, Event, Result, check_k, list_ids
+from recsys.answers import Answer, Event, Item, Result, check_k, list_ids
 from recsys.errors import InvalidArgumentError
 
 RESULTS = tuple(Result(item_id, score, "taste") for item_id, score in (("mug", 0.9), ("lamp", 0.1)))
@@ -56,6 +56,24 @@ def test_one_text_is_not_taken_for_ids_of_one_letter(ids: Any) -> None:
         InvalidArgumentError, match=r"exclude must be a list of ids, got the text .*; pass"
     ):
         list_ids("exclude", ids)
+
+
+@pytest.mark.parametrize("ids", [None, 7])
+def test_what_is_no_list_of_ids_is_refused(ids: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=rf"exclude must be a list of ids .*, got {ids}"):
+        list_ids("exclude", ids)
+
+
+@pytest.mark.parametrize("category", [None, 7, ["Kitchen", None], b"Kitchen"])
+def test_a_category_is_text(category: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"category must be text such as .*, got "):
+        Item("mug", category=category)
+
+
+def test_an_event_kind_is_text() -> None:
+    kind: Any = None
+    with pytest.raises(InvalidArgumentError, match="kind must be text, such as 'view', got None"):
+        Event("ann", "mug", kind)
 
 
 def test_an_id_that_is_no_text_is_refused() -> None:

@@ -176,6 +176,23 @@ def test_a_text_that_names_no_live_items_is_refused(call: Callable[..., Any], wh
         ("similar", ["red-mug", True], "k must be a whole number"),
         ("rank", ["ann", ["red-mug", "\ud800"]], r"item_ids\[1\] must be text"),
         ("search", ["half \ud800"], "text must be text without half"),
+        ("search", [5], "text must be text .*, got 5"),
+        ("search", [0], "text must be text .*, got 0"),
+        ("search", [b"mug"], "text must be text .*, got b'mug'"),
+        ("search", ["mug", None, True], "k must be a whole number .*, got True"),
+        ("recommend", ["ann", True], "k must be a whole number .*, got True"),
+        ("recommend", [None], "user_id must be text .*, got None"),
+        ("recommend", ["ann", None], "k must be a whole number .*, got None"),
+        ("identify", [None], "image must be the bytes of an image file, got None"),
+        ("identify", [b"image", True], "k must be a whole number .*, got True"),
+        ("list_live_items", [5], "page_token must be text .*, got 5"),
+        ("rank", ["ann", None], r"item_ids must be a list of ids \(text\), got None"),
+        ("forget_live_items", [None], r"which must be a list of ids \(text\), got None"),
+        ("record_events", [Event("ann", "mug", "view")], "events must be a list of .* Event, got"),
+        ("record_events", [[None]], r"events\[0\] must be of type Event, got None"),
+        ("add_items", [{"new": Item("new")}], "items must be a list of values of type Item, got"),
+        ("add_items", [[Item("new")], [b"image"]], "pictures must map item ids to .*, got a list"),
+        ("add_items", [[Item("new", price=True)]], r"items\[0\].price must be a number, got True"),
         ("search", [None, "photo.png"], "image must be the bytes of an image file, got str"),
         ("identify", [Path("photo.png")], "image must be the bytes of an image file, got PosixP"),
         ("add_items", [[Item("new")], {"new": "a.png"}], r"items\[0\].picture must be the bytes"),
@@ -194,6 +211,12 @@ def test_a_value_that_cannot_be_sent_is_refused_by_name(
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=wanted):
         call(method, *arguments)
+
+
+@pytest.mark.parametrize("method", ["recommend", "similar", "search"])
+def test_filters_of_another_type_are_refused(call: Callable[..., Any], method: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"filters must be Filters, .*got \{'price_max'"):
+        call(method, "red-mug", filters={"price_max": 5})
 
 
 def test_numbers_and_bytes_of_other_kinds_are_taken(call: Callable[..., Any], shop: Any) -> None:

@@ -132,6 +132,12 @@ def read_csv_by_line(path: Path, names: Collection[str]) -> pl.LazyFrame:
     """
     separator, _, n_skipped = find_dialect(path, names)
     lines = list(decode_lines(path))[n_skipped:]
+    escaped = _find_backslash(lines, separator)
+    if escaped is not None:
+        raise DataError(
+            f"table {path} cannot be read: line {escaped + n_skipped + 1} has a quote after a "
+            'backslash inside a quoted cell; double the quote instead: "24"" shelf"'
+        )
     try:
         rows = _quoted_rows(lines, separator)
     except _LineError as error:
@@ -151,6 +157,19 @@ class _LineError(Exception):
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(reason)
         self.number = number
+
+
+def _find_backslash(lines: Iterable[str], separator: str) -> int | None:
+    """Return the index of a line with a quoted cell that goes on after a backslash and a quote.
+
+    In CSV a backslash is a character like any other (RFC 4180, pandas, Excel), so the quote after
+    it ends the cell. Whoever wrote more behind it meant a quote of the text.
+    """
+    comma = re.escape(separator)
+    goes_on = re.compile(
+        rf'(?:^|{comma})"(?:[^"]|"")*?\\"(?:[^"{comma}\r\n]|{comma}[^"]*"(?:{comma}|[\r\n]|$))'
+    )
+    return next((index for index, line in enumerate(lines) if goes_on.search(line)), None)
 
 
 def _quoted_rows(lines: Iterable[str], separator: str) -> list[list[str]]:

@@ -63,6 +63,14 @@ def test_inch_marks_stand_for_themselves(
     assert f"{name} has quotes inside cells; they are read as they stand" in caplog.text
 
 
+def test_a_backslash_is_a_character_like_any_other(tmp_path: Path) -> None:
+    text = 'item_id,title,price\n1,"C:\\",5\n2,"24\\"" shelf",6\n3,"a\\","7"\n'
+    rows = [("1", "C:\\", "5"), ("2", '24\\" shelf', "6"), ("3", "a\\", "7")]
+
+    assert read(write(tmp_path, text)) == rows
+    assert read(write(tmp_path, text + '4,24\\" wide,8\n')) == [*rows, ("4", '24\\" wide', "8")]
+
+
 def test_no_row_is_swallowed_between_two_odd_quotes(tmp_path: Path) -> None:
     text = 'item_id,title,price\n0,"Classic" 24" mug,5\n1,shelf wide 24",5\n2,"red",6\n'
 
@@ -85,6 +93,8 @@ def test_no_row_is_swallowed_between_two_odd_quotes(tmp_path: Path) -> None:
             "line 3 has 4 cells, the header has 3; put cells that contain ','",
         ),
         ('1,"a\nb",5\n2,b, blue,6\n', "line 4 has 4 cells"),
+        ('1,a,5\n2,"24\\" shelf",6\n', "line 3 has a quote after a backslash .*double the quote"),
+        ('1,"24\\", wide"\n', "line 2 has a quote after a backslash"),
     ],
 )
 def test_a_line_that_could_be_read_in_two_ways_is_named(

@@ -26,7 +26,7 @@ from vision.errors import ImageError
 from vision.file_formats import Format, describe, recognise
 from vision.metadata import strip_metadata
 from vision.orientation import exif_orientation
-from vision.rgb import BANDS, Bands, to_rgb, to_rgb_in_bands, turn_upright
+from vision.rgb import BANDS, Bands, drop_empty_alpha, to_rgb, to_rgb_in_bands, turn_upright
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "ImageError", "decode", "load", "load_each"]
 
@@ -255,10 +255,11 @@ def _choose_scale(picture: Image.Image, min_side: int | None, bands: Bands) -> _
 def _read(picture: Image.Image, source: _Source, scale: _Scale, bands: Bands) -> Image.Image:
     """Return an opened image in 8-bit RGB and upright."""
     picture.load()
+    opened = picture if source.file_format != "BMP" else drop_empty_alpha(picture)
     if scale.factor is None:
-        rgb = to_rgb(picture)
+        rgb = to_rgb(opened)
     else:
-        rgb = to_rgb_in_bands(picture, scale.factor, bands.pixels)
+        rgb = to_rgb_in_bands(opened, scale.factor, bands.pixels)
     if source.rows < 1:
         rgb = rgb.crop((0, 0, rgb.width, max(1, round(source.rows * rgb.height))))
     orientation = source.orientation

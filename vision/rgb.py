@@ -38,6 +38,15 @@ def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def drop_empty_alpha(picture: Image.Image) -> Image.Image:
+    """Return an image without its alpha channel where that is 0 everywhere, as browsers read BMP.
+
+    Programs that know no transparency leave the fourth byte of a BMP's pixels at 0.
+    """
+    is_empty = picture.mode == "RGBA" and picture.getchannel("A").getbbox() is None
+    return picture.convert("RGB") if is_empty else picture
+
+
 def to_rgb_in_bands(picture: Image.Image, factor: int, band_pixels: int) -> Image.Image:
     """Return 8-bit RGB with sides reduced by ``factor``, without a second copy at full size."""
     width, height = picture.size

@@ -2,6 +2,7 @@
 
 import os
 import random
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,19 @@ def two_colours(width: int = 40, height: int = 20) -> Image.Image:
 
 def is_close(got: Any, wanted: tuple[int, int, int], tolerance: int = 12) -> bool:
     return bool(np.abs(np.asarray(got, dtype=int) - np.asarray(wanted)).max() <= tolerance)
+
+
+@pytest.mark.parametrize(("alphas", "second"), [((0, 0), GREEN), ((255, 0), (255, 255, 255))])
+def test_a_bmp_of_which_no_pixel_is_visible_is_opaque(
+    alphas: tuple[int, int], second: tuple[int, int, int]
+) -> None:
+    pixels = bytes([*RED[::-1], alphas[0], *GREEN[::-1], alphas[1]])
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    info = struct.pack("<IiiHHIIiiII", 124, 2, 1, 1, 32, 3, len(pixels), 0, 0, 0, 0) + masks
+    header = info.ljust(124, b"\0")  # the one of version 5
+    start = struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(pixels), 0, 0, 14 + len(header))
+    picture = decode(start + header + pixels)
+    assert [picture.getpixel((0, 0)), picture.getpixel((1, 0))] == [RED, second]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])

@@ -23,6 +23,7 @@ from recsys.cli import (
     training,
     vision,
 )
+from recsys.cli.options import DashedArguments
 from recsys.cli.output import errors
 from recsys.errors import RecsysError
 from text.errors import TextError
@@ -41,9 +42,9 @@ app.command("check")(tables.check)
 app.command("import")(tables.import_source)
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
-app.command("recommend")(queries.recommend)
-app.command("similar")(queries.similar)
-app.command("search")(queries.search)
+app.command("recommend", cls=DashedArguments)(queries.recommend)
+app.command("similar", cls=DashedArguments)(queries.similar)
+app.command("search", cls=DashedArguments)(queries.search)
 app.command("identify")(queries.identify)
 app.command("embed")(embedding.embed)
 app.command("duplicates")(duplicates.duplicates)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from recsys.cli.options import Json, read_file, with_options
+from recsys.cli.options import DashedArguments, Json, read_file, with_options
 from recsys.cli.output import console, print_json, print_rows
 from recsys.errors import ConfigError, InvalidArgumentError
 
@@ -27,7 +27,7 @@ def build_app() -> typer.Typer:
         no_args_is_help=True,
     )
     app.command("list")(list_items)
-    app.command("forget")(forget)
+    app.command("forget", cls=DashedArguments)(forget)
     return app
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from recsys.errors import FileAccessError, InvalidArgumentError, InvalidImageError
 
@@ -21,6 +22,21 @@ ImagesRoot = Annotated[
     typer.Option(help="Folder that image paths are relative to; the table's folder if unset."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class DashedArguments(TyperCommand):
+    """A command with an argument that may begin with a dash, as ids and words may."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Return what is left to parse; the error for an unknown option says what to write."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            wrong: Any = error
+            # Of the error's class, typer has a copy of its own from some release on.
+            if type(error).__name__ == "NoSuchOption":
+                wrong.message += "; an argument that begins with - is written after --"
+            raise
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.data.files import whole_file
+from recsys.errors import FileAccessError
 from vision.printable import one_line, printable
 
 if TYPE_CHECKING:
@@ -42,6 +43,20 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, soft_wrap=True)
+
+    def __exit__(self, *error: Any) -> None:
+        """Write what was printed, which is when a full disk shows.
+
+        Raises:
+            FileAccessError: If the stream cannot be written.
+        """
+        try:
+            super().__exit__(*error)
+        except OSError as problem:
+            stream = "error" if self.stderr else "output"
+            raise FileAccessError(
+                f"standard {stream} cannot be written: {problem.strerror}"
+            ) from problem
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a text to print; every text passes here, also the cells of tables."""

@@ -90,6 +90,14 @@ def test_an_expected_error_is_one_line_on_stderr(refusal: Callable[..., str]) ->
     assert message == ("bundle must be a folder, got no-such-bundle; train one with `recsys train`")
 
 
+@pytest.mark.parametrize("words", [("similar", "b"), ("recommend", "b"), ("live", "forget")])
+def test_an_argument_that_begins_with_a_dash_gets_a_hint(words: tuple[str, ...]) -> None:
+    answer = CliRunner().invoke(app, [*words, "-x1"])
+    assert answer.exit_code == 2
+    said = " ".join(answer.stderr.replace("│", " ").split())
+    assert "No such option: -x; an argument that begins with - is written after --" in said
+
+
 def test_brackets_in_an_error_are_printed_as_they_are(
     refusal: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -1,11 +1,14 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from recsys.answers import Result
 from recsys.cli.output import (
+    Terminal,
     announce_stage,
     console,
     interval,
@@ -15,6 +18,7 @@ from recsys.cli.output import (
     progress_bar,
     why,
 )
+from recsys.errors import FileAccessError
 from recsys.evaluation.bootstrap import Estimate
 from recsys.evaluation.results import (
     ClassificationRow,
@@ -141,6 +145,13 @@ def test_a_cell_is_one_line_of_limited_length(capsys: Captured) -> None:
     printed = capsys.readouterr().out
     assert "mug\\nerror: forged" in printed
     assert len(printed.splitlines()) < 12
+
+
+def test_a_full_disk_behind_a_stream_is_an_expected_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with suppress(OSError), Path("/dev/full").open("w") as full:  # closing it may try again
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(FileAccessError, match="output cannot be written: No space left"):
+            Terminal().print("mug")
 
 
 def test_a_terminal_without_unicode_ends_no_command() -> None:

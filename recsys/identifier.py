@@ -81,7 +81,7 @@ class ProductIdentifier:
 
         Raises:
             InvalidImageError: If the photo is not a readable image.
-            InvalidArgumentError: If ``k`` is out of range.
+            InvalidArgumentError: If ``image`` is of another type, or ``k`` is out of range.
         """
         return self.identify_many([image], k)[0]
 
@@ -134,7 +134,7 @@ class ProductIdentifier:
     def add_items(
         self,
         items: Frame | Sequence[Item],
-        pictures: Mapping[str, Picture] | Sequence[Picture | None] = {},
+        pictures: Mapping[str, Picture | None] | Sequence[Picture | None] = {},
     ) -> Added:
         """Add or replace items in the recommender, and identify them by their pictures at once.
 
@@ -142,11 +142,10 @@ class ProductIdentifier:
         photos.
         """
         table = read_items(items)
-        item_ids = table["item_id"].to_list()
         embedder = self.recommender.embedder
-        modalities = embedder.item_modalities(table, read_pictures(pictures, item_ids))
+        modalities = embedder.item_modalities(table, read_pictures(pictures, table))
         self.recommender.add_embedded(table, embedder.fuse(modalities))
-        self.set_pictures(item_ids, embedder.fuse(modalities.only("image")))
+        self.set_pictures(table["item_id"].to_list(), embedder.fuse(modalities.only("image")))
         return Added(added=len(table), bundle_version=self.recommender.version)
 
     def set_pictures(self, item_ids: Sequence[str], pictures: NDArray[np.float32]) -> None:

@@ -109,8 +109,8 @@ class Recommender:
 
         Args:
             user_id: The caller's id; an unknown user has the passed events alone.
-            events: Events since the bundle was trained. Those of other users, of unknown items and
-                of unknown kinds are left out; an event without a timestamp happens now.
+            events: Events since the bundle was trained; without a timestamp they happen now. Those
+                of other users, and of unknown items and kinds (logged once), are left out.
         """
         return self._histories.with_events(user_id, events)
 
@@ -317,7 +317,7 @@ class Recommender:
     def add_items(
         self,
         items: Frame | Sequence[Item],
-        pictures: Mapping[str, Picture] | Sequence[Picture | None] = {},
+        pictures: Mapping[str, Picture | None] | Sequence[Picture | None] = {},
     ) -> Added:
         """Add items, or replace those of the same id; they can be found at once.
 
@@ -332,7 +332,8 @@ class Recommender:
                 columns of ``ItemSchema``, or ``Item`` records.
             pictures: Picture of each item by item id, or one entry per item in their order: bytes
                 or path of an image. An item without an entry, with None or with empty bytes is
-                embedded by its words alone.
+                embedded by its words alone. The column ``image`` is stored and not read, so an item
+                that has one needs an entry.
 
         Raises:
             DataError: If a row or column of the table is not what ``ItemSchema`` wants.
@@ -341,8 +342,7 @@ class Recommender:
             FileAccessError: If a picture's file cannot be read.
         """
         table = read_items(items)
-        images = read_pictures(pictures, table["item_id"].to_list())
-        self.add_embedded(table, self.embedder.items(table, images))
+        self.add_embedded(table, self.embedder.items(table, read_pictures(pictures, table)))
         return Added(added=len(table), bundle_version=self.version)
 
     def add_embedded(self, items: pl.DataFrame, embeddings: NDArray[np.float32]) -> None:
@@ -362,11 +362,11 @@ class Recommender:
 
         >>> recommender.delete_items(["item-0042"]).deleted
         """
-        listed = list_ids("item_ids", item_ids)
-        rows = self.catalogue.rows(item_id for item_id in set(listed) if item_id in self.catalogue)
-        self.catalogue.delete(listed)
-        self._search.update(rows.tolist())
-        return Deleted(deleted=len(rows), bundle_version=self.version)
+        listed = [one for one in list_ids("item_ids", item_ids) if one in self.catalogue]
+        rows = self.catalogue.rows(listed).tolist()
+        deleted = self.catalogue.delete(listed)
+        self._search.update(set(rows))
+        return Deleted(deleted=deleted, bundle_version=self.version)
 
     def _load_ranking(self, as_of_us: int | None) -> None:
         interactions, statistics = self.bundle.interactions, self.bundle.statistics
@@ -387,8 +387,8 @@ class Recommender:
 
     def _mask(self, filters: Filters, exclude: Collection[str], now_us: int) -> NDArray[np.bool_]:
         mask = self.catalogue.mask(filters, now_us=now_us)
-        left_out = [one for one in list_ids("exclude", exclude) if one in self.catalogue]
-        mask[[self.catalogue.row_of[one] for one in left_out]] = False
+        left_out = [self.catalogue.find(one) for one in list_ids("exclude", exclude)]
+        mask[[row for row in left_out if row is not None]] = False
         return mask
 
     def _found(self, found: Nearest, source: str) -> Answer:

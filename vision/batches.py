@@ -71,9 +71,17 @@ def open_picture(image: ImageSource, size: int) -> Image.Image:
     """Return the image, RGB and upright, reduced to no less than ``2 * size`` pixels a side.
 
     Twice the size leaves enough pixels for the resampling filter. Smaller images keep their size.
+
+    Raises:
+        InvalidArgumentError: If it is of another type.
+        ImageError: If it cannot be read.
     """
     if isinstance(image, Image.Image):
         return image if image.mode == "RGB" else image.convert("RGB")
     if isinstance(image, bytes):
         return decode(image, min_side=2 * size)
+    if not isinstance(image, str | Path):
+        raise InvalidArgumentError(
+            f"an image must be bytes, a path or an opened image, got {type(image).__name__}"
+        )
     return load(image, min_side=2 * size)

@@ -12,6 +12,7 @@ import polars as pl
 from recsys.answers import Item
 from recsys.data.coercion import coerce
 from recsys.data.frames import Frame, to_polars
+from recsys.data.ids import trim_id
 from recsys.data.quarantine import ROW, Quarantine, validate
 from recsys.errors import FileAccessError, InvalidArgumentError, InvalidImageError
 from recsys.schema import ItemSchema, is_first_of_its_id
@@ -46,26 +47,36 @@ def read_items(items: Frame | Sequence[Item]) -> pl.DataFrame:
 
 
 def read_pictures(
-    pictures: Mapping[str, Picture] | Sequence[Picture | None], item_ids: Sequence[str]
+    pictures: Mapping[str, Picture | None] | Sequence[Picture | None], items: pl.DataFrame
 ) -> list[bytes | None]:
     """Return the bytes of each item's picture (B entries), None for items without a picture.
 
     Args:
         pictures: Pictures by item id, or one entry per item.
-        item_ids: Ids of the items (B).
+        items: Table of ``ItemSchema`` (B rows), whose column ``image`` is not read.
 
     Raises:
-        InvalidArgumentError: If ``pictures`` is of another type, a picture belongs to no item, or
-            the lengths disagree.
+        InvalidArgumentError: If ``pictures`` is of another type, a picture belongs to no item, an
+            item names an image and has no entry, or the lengths disagree.
         FileAccessError: If a picture's file cannot be read.
     """
+    item_ids = items["item_id"].to_list()
     if isinstance(pictures, Mapping):
-        strays = sorted(pictures.keys() - set(item_ids))
+        of_item = {trim_id(str(item_id)): picture for item_id, picture in pictures.items()}
+        strays = sorted(of_item.keys() - set(item_ids))
         if strays:
             raise InvalidArgumentError(
                 f"pictures must be of items in the same call, got others: {strays[:5]}"
             )
-        return [read_image(pictures.get(item_id)) for item_id in item_ids]
+        named = items.filter(pl.col("image").is_not_null())["item_id"]
+        unread = [item_id for item_id in named if item_id not in of_item]
+        if unread:
+            raise InvalidArgumentError(
+                "pictures must have an entry for every item with an image, which is stored and "
+                f"not read, got none for {unread[:5]}; pass the bytes or path by item_id, or None "
+                "to embed the words alone"
+            )
+        return [read_image(of_item.get(item_id)) for item_id in item_ids]
     # A column of a DataFrame is fine, too; a set has no order.
     is_list = isinstance(pictures, Collection) and not isinstance(pictures, bytes | str | Set)
     if not is_list or len(pictures) != len(item_ids):

@@ -135,9 +135,11 @@ def query_parts(
         mode: Search by embedding, by words, or by both.
 
     Raises:
-        InvalidArgumentError: If the mode is unknown, or is lexical for a query with an image or
-            without words.
+        InvalidArgumentError: If ``text`` is of another type, or the mode unknown, or lexical for a
+            query with an image or without words.
     """
+    if not isinstance(text, str | None):
+        raise InvalidArgumentError(f"query text must be text or None, got {text!r}")
     if mode not in get_args(SearchMode):
         raise InvalidArgumentError(
             f"mode must be one of {', '.join(get_args(SearchMode))}, got {mode!r}"

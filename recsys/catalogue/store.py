@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.catalogue.filters import Filters
+from recsys.data.ids import trim_id
 from recsys.errors import InvalidArgumentError, UnknownItemError
 from recsys.schema import MAX_AMOUNT, ItemSchema
 
@@ -83,8 +84,18 @@ class Catalogue:
         return len(self.item_ids)
 
     def __contains__(self, item_id: object) -> bool:
-        row = self.row_of.get(item_id) if isinstance(item_id, str) else None
+        row = self.find(item_id)
         return row is not None and not self._deleted[row]
+
+    def find(self, item_id: object) -> int | None:
+        """Return the row of an item, also of a deleted one; None if it was never there.
+
+        Blanks around an id are cut off, as they are in tables.
+        """
+        if not isinstance(item_id, str):
+            return None
+        row = self.row_of.get(item_id)
+        return self.row_of.get(trim_id(item_id)) if row is None else row
 
     @property
     def dim(self) -> int:
@@ -134,7 +145,7 @@ class Catalogue:
                 f"item_id must be in the catalogue of {len(self)} items, got unknown "
                 f"{unknown[:5]}; add an item before using it"
             )
-        return np.array([self.row_of[item_id] for item_id in item_ids], dtype=np.int64)
+        return np.array([self.find(item_id) for item_id in item_ids], dtype=np.int64)
 
     def mask(self, filters: Filters, *, now_us: int | None = None) -> NDArray[np.bool_]:
         """Return which rows pass the filters and are not deleted, bool (N,).
@@ -177,7 +188,7 @@ class Catalogue:
         bundled = self._items[[row for row in rows if row not in self._live]]
         found = pl.concat([bundled, pl.DataFrame(live, schema=self._items.schema)])
         place = {item_id: place for place, item_id in enumerate(found["item_id"])}
-        return found[[place[item_id] for item_id in item_ids]]
+        return found[[place[self.item_ids[row]] for row in rows]]
 
     def upsert(self, items: pl.DataFrame, embeddings: NDArray[np.float32]) -> None:
         """Add or replace items.
@@ -206,7 +217,8 @@ class Catalogue:
 
     def delete(self, item_ids: Iterable[str]) -> int:
         """Delete items and return how many were there; unknown ids are ignored."""
-        rows = [self.row_of[item_id] for item_id in set(item_ids) if item_id in self]
+        found = {self.find(item_id) for item_id in item_ids}
+        rows = [row for row in found if row is not None and not self._deleted[row]]
         self._deleted[rows] = True
         self._embedded[rows] = False
         return len(rows)

@@ -13,6 +13,11 @@ _PLAIN = "".join(
 ).encode()
 
 
+def trim_id(text: str) -> str:
+    """Return an id without the blanks around it, as ``clean_ids`` makes those of tables."""
+    return text.strip(BLANKS)
+
+
 def clean_ids(text: pl.Expr) -> pl.Expr:
     """Return ids without blanks around them, null where that leaves nothing or no id.
 

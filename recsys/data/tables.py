@@ -51,13 +51,23 @@ class Tables:
     def __post_init__(self) -> None:
         for name in ("items", "events", "photos"):
             table = getattr(self, name)
-            optional = table is None and name != "items"
-            if not optional and not isinstance(table, str | Path | Sequence | Frame):
+            if isinstance(table, Frame) or (table is None and name != "items"):
+                continue
+            wrong = [one for one in _listed(table) if not isinstance(one, str | Path)]
+            if wrong:
+                place = "" if wrong[0] is table else " in a list"
                 raise InvalidArgumentError(
                     f"{name} must be a path, a glob, a list of them, or a DataFrame of polars, "
                     "pandas or another library with the Arrow interface, got "
-                    f"{describe_type(table)}"
+                    f"{describe_type(wrong[0])}{place}"
                 )
+
+
+def _listed(table: object) -> list[object]:
+    """Return what a list holds, and the lists in it; anything else as the only entry of one."""
+    if isinstance(table, str | bytes) or not isinstance(table, Sequence):
+        return [table]
+    return [file for one in table for file in _listed(one)]
 
 
 def _scan_parquet(path: Path, names: Collection[str]) -> pl.LazyFrame:

@@ -1,5 +1,6 @@
 """Histories of users by their id: events of the bundle, and events that callers pass."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -7,9 +8,12 @@ import numpy as np
 
 from recsys.answers import Event
 from recsys.catalogue.store import Catalogue
+from recsys.data.ids import trim_id
 from recsys.data.interactions import EMPTY_HISTORY, History, Interactions, merge_histories
 from recsys.data.timestamps import to_us
 from recsys.errors import InvalidArgumentError
+
+logger = logging.getLogger(__name__)
 
 
 class UserHistories:
@@ -23,6 +27,7 @@ class UserHistories:
     def __init__(self, catalogue: Catalogue, interactions: Interactions | None) -> None:
         self._catalogue = catalogue
         self._bundled: dict[str, History] = {}
+        self._has_logged = False
         self.kind_names: Sequence[str] = ()
         if interactions is not None:
             # Bundles of earlier releases may have kinds in upper case; events no longer do.
@@ -42,9 +47,10 @@ class UserHistories:
                 f"a user must be a user id (text) or a History, got {user!r} of type "
                 f"{type(user).__name__}"
             )
-        if not user.strip():
+        user_id = trim_id(user)
+        if not user_id:
             raise InvalidArgumentError(f"a user id must not be empty, got {user!r}")
-        return self._bundled.get(user, EMPTY_HISTORY)
+        return self._bundled.get(user_id, EMPTY_HISTORY)
 
     def find_each(self, users: Iterable[str | History]) -> list[History]:
         """Return what ``find`` does for each user.
@@ -62,18 +68,29 @@ class UserHistories:
         Args:
             user_id: The caller's id.
             events: Events in any order; those of other users, of unknown items and of unknown kinds
-                are left out, and an event without a timestamp happens now.
+                are left out, and an event without a timestamp happens now. The first call that
+                leaves out some of the user's own logs how many.
 
         Raises:
             InvalidArgumentError: If a timestamp has no time zone.
         """
+        bundled = self.find(user_id)
         now = datetime.now(UTC)
-        row_of = self._catalogue.row_of
         kinds = {name: code for code, name in enumerate(self.kind_names)}
+        own = [event for event in events if trim_id(str(event.user_id)) == trim_id(user_id)]
         live = [
-            (row_of[event.item_id], kinds[event.kind], to_us("timestamp", event.timestamp or now))
-            for event in events
-            if event.user_id == user_id and event.item_id in row_of and event.kind in kinds
+            (row, kinds[event.kind], to_us("timestamp", event.timestamp or now))
+            for event in own
+            if (row := self._catalogue.find(event.item_id)) is not None and event.kind in kinds
         ]
+        if len(live) < len(own) and not self._has_logged:
+            self._has_logged = True
+            logger.warning(
+                "%d of %d events of a user are left out, as the bundle does not know their items "
+                "or kinds (%s); this is logged once",
+                len(own) - len(live),
+                len(own),
+                ", ".join(self.kind_names) or "none",
+            )
         columns = np.array(live, dtype=np.int64).reshape(-1, 3).T
-        return merge_histories(self.find(user_id), History(*columns), self._catalogue.item_ids)
+        return merge_histories(bundled, History(*columns), self._catalogue.item_ids)

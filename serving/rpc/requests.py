@@ -10,10 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.answers import Event, SearchMode, check_k
 from recsys.catalogue.filters import Filters
+from recsys.data.ids import trim_id
 from recsys.data.timestamps import from_us, to_us
 from recsys.errors import InvalidArgumentError, InvalidImageError
 from recsys.schema import (
-    BLANKS,
     CONTROL_CHARACTER,
     LATEST_ITEM,
     MAX_AMOUNT,
@@ -48,7 +48,7 @@ def read_id(name: str, value: str) -> str:
     Raises:
         InvalidArgumentError: If the id is empty or too long, or contains a control character.
     """
-    value = value.strip(BLANKS)
+    value = trim_id(value)
     if not 1 <= len(value) <= MAX_ID_CHARACTERS:
         raise InvalidArgumentError(
             f"{name} must have 1 to {MAX_ID_CHARACTERS} characters, got {len(value)}"

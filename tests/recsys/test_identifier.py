@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -264,6 +265,12 @@ def test_an_unreadable_photo_is_refused_by_its_index(identifier: ProductIdentifi
 def test_a_k_out_of_range_is_refused_before_a_photo_is_read(identifier: ProductIdentifier) -> None:
     with pytest.raises(InvalidArgumentError, match="k must be a whole number between"):
         identifier.identify(b"not an image", k=0)
+
+
+def test_what_is_no_photo_is_refused(identifier: ProductIdentifier) -> None:
+    nothing: Any = None
+    with pytest.raises(InvalidArgumentError, match="bytes, a path or an opened image, got None"):
+        identifier.identify(nothing)
 
 
 def test_labelled_photos_of_unknown_items_are_refused(identifier: ProductIdentifier) -> None:

@@ -195,6 +195,16 @@ def test_nothing_is_similar_to_an_item_without_title_and_picture(recommender: Re
     assert recommender.similar("bare", k=5).results == ()
 
 
+def test_blanks_around_an_id_are_cut_off_everywhere(recommender: Recommender, user: str) -> None:
+    item = recommender.catalogue.item_ids[3]
+    assert recommender.similar(f" {item} ") == recommender.similar(item)
+    assert recommender.recommend(f"{user} ", now=NOW) == recommender.recommend(user, now=NOW)
+    assert ids(recommender.rank(user, [f" {item}"], now=NOW)) == [item]
+    left = recommender.recommend(user, k=MAX_K, now=NOW, exclude=[f"{item} "])
+    assert item not in ids(left)
+    assert recommender.delete_items([f" {item}", item]).deleted == 1
+
+
 def test_similar_items_leave_out_the_item_itself(recommender: Recommender) -> None:
     item = recommender.catalogue.item_ids[3]
     results = recommender.similar(item, k=5)

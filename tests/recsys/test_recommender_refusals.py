@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,12 @@ def test_a_query_that_is_too_long_is_refused(recommender: Recommender) -> None:
 def test_bytes_that_are_no_picture_are_refused(recommender: Recommender) -> None:
     with pytest.raises(InvalidImageError):
         recommender.search(image=b"not a picture", k=1)
+
+
+def test_a_query_that_is_no_text_is_refused(recommender: Recommender) -> None:
+    query: Any = 5
+    with pytest.raises(InvalidArgumentError, match="query text must be text or None, got 5"):
+        recommender.search(query)
 
 
 def test_no_candidates_are_refused(recommender: Recommender) -> None:

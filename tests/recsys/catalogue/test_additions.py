@@ -72,13 +72,21 @@ def test_items_that_cannot_be_used_are_refused(
 def test_pictures_are_bytes_or_paths_by_item_or_in_order(tmp_path: Path) -> None:
     path = tmp_path / "mug.jpg"
     path.write_bytes(b"of the mug")
-    item_ids = ["mug", "lamp", "bare"]
+    items = read_items([Item("mug"), Item("lamp"), Item("bare")])
     wanted = [b"of the mug", b"of the lamp", None]
-    assert read_pictures({"lamp": b"of the lamp", "mug": path}, item_ids) == wanted
-    assert read_pictures([str(path), b"of the lamp", None], item_ids) == wanted
+    assert read_pictures({" lamp": b"of the lamp", "mug": path}, items) == wanted
+    assert read_pictures([str(path), b"of the lamp", None], items) == wanted
     column: Any = pl.Series([path.read_bytes(), b"of the lamp", None])
-    assert read_pictures(column, item_ids) == wanted
-    assert read_pictures({}, item_ids) == [None] * 3
+    assert read_pictures(column, items) == wanted
+    assert read_pictures({}, items) == [None] * 3
+
+
+def test_an_item_that_names_an_image_needs_an_entry_for_its_picture() -> None:
+    items = read_items(pl.DataFrame({"item_id": ["mug", "bare"], "image": ["mug.jpg", None]}))
+    with pytest.raises(InvalidArgumentError, match=r"got none for \['mug'\]; pass .* by item_id"):
+        read_pictures({}, items)
+    assert read_pictures({"mug": b"of the mug"}, items) == [b"of the mug", None]
+    assert read_pictures({"mug": None}, items) == read_pictures([None, None], items) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +104,7 @@ def test_pictures_are_bytes_or_paths_by_item_or_in_order(tmp_path: Path) -> None
 )
 def test_pictures_that_do_not_fit_the_items_are_refused(pictures: Any, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
-        read_pictures(pictures, ["a", "b"])
+        read_pictures(pictures, read_items([Item("a"), Item("b")]))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -205,6 +205,17 @@ def test_records_come_back_as_they_went_in(catalogue: Catalogue) -> None:
     assert records.row(1) == table(LAMP).row(0)
 
 
+def test_blanks_around_an_id_are_cut_off_as_in_tables(catalogue: Catalogue) -> None:
+    row = catalogue.row_of["hat"]
+    assert " hat\u200b" in catalogue
+    assert catalogue.rows(["hat ", "\that"]).tolist() == [row, row]
+    assert catalogue.records([" hat", "lamp"])["item_id"].to_list() == ["hat", "lamp"]
+    assert catalogue.delete(["hat", "hat "]) == 1
+    assert "hat " not in catalogue
+    assert catalogue.find("hat ") == row
+    assert catalogue.find(5) is None
+
+
 def test_a_deleted_item_is_gone_until_it_is_added_again(catalogue: Catalogue) -> None:
     assert catalogue.delete(["hat", "hat", "nothing"]) == 1
     assert "hat" not in catalogue

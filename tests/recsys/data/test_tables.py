@@ -1,12 +1,13 @@
 import gzip
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from recsys.data.loading import scan_table
-from recsys.data.tables import find_files, scan_file
-from recsys.errors import DataError, SchemaError
+from recsys.data.tables import Tables, find_files, scan_file
+from recsys.errors import DataError, InvalidArgumentError, SchemaError
 from recsys.schema import ItemSchema
 
 CSV = "item_id,price\n001,2.5\n002,\n"
@@ -180,6 +181,17 @@ def test_a_file_that_is_not_a_table_is_a_data_error(
 
     with pytest.raises(DataError, match=message):
         scan_file(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("table", "got"),
+    [([1], "int in a list"), (["a.csv", [None]], "NoneType in a list"), (b"a.csv", "bytes")],
+)
+def test_what_names_no_file_is_refused(table: Any, got: str) -> None:
+    for name, tables in (("items", {"items": table}), ("photos", {"items": "a", "photos": table})):
+        with pytest.raises(InvalidArgumentError, match=f"{name} must be a path, .* got {got}$"):
+            Tables(**tables)
+    Tables(items=["a.csv", Path("b.csv"), ["c.csv"]])
 
 
 def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:

@@ -56,6 +56,28 @@ def test_events_of_an_item_added_later_count(
     assert rows_and_kinds(histories.with_events("ann", [later])) == [(0, 1), (2, 0)]
 
 
+def test_blanks_around_ids_are_cut_off_as_in_tables(histories: UserHistories) -> None:
+    assert rows_and_kinds(histories.find(" ann ")) == [(0, 1)]
+    later = Event("ann ", " lamp", "buy", MOMENT + timedelta(days=1))
+    assert rows_and_kinds(histories.with_events(" ann", [later])) == [(0, 1), (1, 0)]
+
+
+def test_left_out_events_are_counted_once_in_the_log(
+    histories: UserHistories, caplog: pytest.LogCaptureFixture
+) -> None:
+    of_others = Event("bob", "vase", "buy", MOMENT)
+    assert rows_and_kinds(histories.with_events("ann", [of_others])) == [(0, 1)]
+    assert not caplog.records
+    own = [
+        Event("ann", *what, MOMENT) for what in (("vase", "buy"), ("mug", "gift"), ("lamp", "buy"))
+    ]
+    for _ in range(2):
+        assert rows_and_kinds(histories.with_events("ann", own)) == [(1, 0), (0, 1)]
+    (record,) = caplog.records
+    assert "2 of 3 events of a user are left out" in record.getMessage()
+    assert "kinds (buy, view)" in record.getMessage()
+
+
 def test_events_without_a_timestamp_happen_at_the_same_moment(histories: UserHistories) -> None:
     event = Event("ann", "lamp", "buy")
     assert rows_and_kinds(histories.with_events("ann", [event, event])) == [(0, 1), (1, 0)]

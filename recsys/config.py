@@ -5,7 +5,7 @@ import os
 import tomllib
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AwareDatetime,
@@ -14,14 +14,14 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
-    field_validator,
+    model_validator,
 )
 
 from recsys.errors import ConfigError
 from text.config import TextConfig
 from vision.config import VisionConfig
 from vision.test_time import Views
-from vision.training.presets import get_augmentation
+from vision.training.presets import Preset
 from vision.tuning.space import SearchSpace
 
 Table = TypeVar("Table", bound=BaseModel)
@@ -138,7 +138,7 @@ class AlignmentConfig(_Model):
     word_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of a title's words left out at random."
     )
-    augmentation: str = Field(
+    augmentation: Preset = Field(
         "light",
         description="Preset of random changes to pictures during alignment; keep the colours.",
     )
@@ -157,12 +157,6 @@ class AlignmentConfig(_Model):
         "auto",
         description="Number format of alignment; auto is bf16-mixed where the hardware has it.",
     )
-
-    @field_validator("augmentation")
-    @classmethod
-    def _known(cls, preset: str) -> str:
-        get_augmentation(preset)
-        return preset
 
 
 class FusionConfig(_Model):
@@ -241,7 +235,7 @@ class UserConfig(_Model):
     histories_per_user: int = Field(
         4, ge=1, description="Histories drawn for each user in each epoch, however active."
     )
-    kind_weights: dict[Kind, float] = Field(
+    kind_weights: dict[Kind, Annotated[float, Field(ge=0)]] = Field(
         {"view": 0.3, "click": 0.3, "cart": 0.6},
         description="Weight of a target by its event kind; other kinds weigh 1.",
     )
@@ -272,6 +266,12 @@ class UserConfig(_Model):
         description="Number format of the user encoder's training; auto is bf16-mixed where the "
         "hardware has it.",
     )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
+        return self
 
 
 class IdentificationConfig(_Model):

@@ -219,8 +219,10 @@ def check_training(dataset: Dataset, config: TrainConfig) -> tuple[str, ...]:
         config: Settings, as ``load_config`` returns them.
 
     Raises:
-        RecsysError: If training would refuse the tables or the settings.
+        RecsysError: If training would refuse the tables or the settings, or this machine lacks the
+            configured device.
     """
+    resolve_device(config.device)
     return _sentences(read_shop(dataset, config))
 
 

@@ -14,6 +14,7 @@ from text.device import Device, resolve_device
 from text.encoder import TextEncoder
 from text.errors import InvalidArgumentError
 from text.networks.build import build_encoder
+from text.networks.hub import is_hub_id
 from text.networks.transfer import merge_lora, restrict_learning
 from text.retrieval import word_query_hit_rate
 from text.training.learner import Learner
@@ -163,6 +164,24 @@ def check_samples(samples: Samples, config: TextConfig, validation: Samples | No
         raise InvalidArgumentError(
             f"patience = {config.patience} needs validation samples, got none; leave it unset"
         )
+
+
+def check_start(config: TextConfig) -> None:
+    """Raise unless a checkpoint on this machine can be loaded and trained as configured.
+
+    What a hub has is left to training, which may download it.
+
+    Raises:
+        WeightsError: If the checkpoint is neither a folder nor a hub id.
+        CheckpointError: If it is damaged or not supported.
+        InvalidArgumentError: If it does not have the layers to train.
+        MissingExtraError: If low-rank updates are configured, but peft is not installed.
+    """
+    if config.checkpoint is None or is_hub_id(config.checkpoint):
+        return
+    encoder = build_encoder(config, [], seed=0)
+    if config.epochs > 0:
+        restrict_learning(encoder, config.transfer)
 
 
 def _steps_per_epoch(count: int, config: TextConfig) -> int:

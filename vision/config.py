@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from vision.training.presets import get_augmentation
+from vision.training.presets import Preset
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Side = Annotated[int, Field(ge=16, le=1024)]
@@ -149,7 +149,7 @@ class PretrainingConfig(_Table):
         default=None,
         description="Height and width of the views in pixels. Unset takes the size of training.",
     )
-    augmentation: str = Field(
+    augmentation: Preset = Field(
         default="views", description="Preset of random changes that makes the views."
     )
     learning_rate: float = Field(
@@ -173,12 +173,6 @@ class PretrainingConfig(_Table):
         default=512, ge=1, description="Width of the projection MLP in pretraining."
     )
     dim: int = Field(default=128, ge=2, description="Size of the projection in pretraining.")
-
-    @field_validator("augmentation")
-    @classmethod
-    def _known_preset(cls, preset: str) -> str:
-        get_augmentation(preset)
-        return preset
 
 
 class TrackingConfig(_Table):
@@ -230,7 +224,7 @@ class VisionConfig(_Table):
     dim: int = Field(
         default=128, ge=2, le=4096, description="Size D of the vision tower's embedding."
     )
-    augmentation: str = Field(
+    augmentation: Preset = Field(
         default="photo",
         description="Preset of random changes to training pictures: none, light, photo, strong "
         "or views.",
@@ -331,12 +325,6 @@ class VisionConfig(_Table):
     tracking: TrackingConfig = Field(
         default=TrackingConfig(), description="Where training curves are written."
     )
-
-    @field_validator("augmentation")
-    @classmethod
-    def _known_preset(cls, preset: str) -> str:
-        get_augmentation(preset)
-        return preset
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:

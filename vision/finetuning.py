@@ -17,6 +17,7 @@ from vision.errors import InvalidArgumentError
 from vision.file_states import hash_weights
 from vision.networks.backbones import build_backbone, enable_recompute, try_size
 from vision.networks.lora import add_lora, merge_lora
+from vision.networks.weights import find_local
 from vision.pretrain import pretrain_run
 from vision.tower import VisionTower
 from vision.training.callbacks import build_callbacks
@@ -186,6 +187,30 @@ def check_samples(samples: Samples, config: VisionConfig, validation: Samples | 
         raise InvalidArgumentError(
             f"patience = {config.patience} needs validation samples, got none; leave it unset"
         )
+
+
+def check_start(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> None:
+    """Raise unless the tower that training starts from can be built; nothing is downloaded.
+
+    What a hub has is left to training, which may download it.
+
+    Args:
+        classes: Class names of every target.
+        config: Backbone, its weights and which of them are trained.
+
+    Raises:
+        InvalidArgumentError: As for :func:`build_tower`.
+        WeightsError: If weights on this machine are missing, damaged or of another network.
+    """
+    library, _, source = config.backbone.partition("/")
+    is_local = find_local(config.pretrained) is not None
+    if library == "transformers":
+        if source and not source.startswith((".", "~", "/")) and not Path(source).is_dir():
+            return
+        is_local = is_local or config.pretrained is True
+    known = config if is_local else config.model_copy(update={"pretrained": False})
+    with torch.random.fork_rng():
+        _prepared(build_tower(classes, known), known)
 
 
 def _names(samples: Samples) -> list[tuple[str, list[str]]]:

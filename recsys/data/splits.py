@@ -12,7 +12,12 @@ from recsys.data.interactions import Interactions
 from recsys.errors import DataError, InvalidArgumentError, LeakageError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DURATION_TERM = re.compile(r"(\d+)(us|ms|mo|s|m|h|d|w|q|y)")
+_DURATION_TERM = re.compile(r"(\d{1,18})(us|ms|mo|s|m|h|d|w|q|y)")
+_DAYS = {
+    **{"us": 1e-6 / 86_400, "ms": 1e-3 / 86_400, "s": 1 / 86_400, "m": 1 / 1_440, "h": 1 / 24},
+    **{"d": 1, "w": 7, "mo": 31, "q": 92, "y": 366},
+}
+_MAX_DAYS = 366_000  # a millennium, after which dates leave the calendar
 
 
 class TimeSplit(NamedTuple):
@@ -131,7 +136,8 @@ def cut_times(split_us: int, horizon: str, n: int) -> tuple[int, ...]:
         n: Number of moments.
 
     Raises:
-        InvalidArgumentError: If ``horizon`` is not a duration above zero, or ``n`` is below 1.
+        InvalidArgumentError: If ``horizon`` is not a duration above zero, ``n`` horizons are longer
+            than a millennium, or ``n`` is below 1.
     """
     terms = _DURATION_TERM.findall(horizon)
     written = "".join(count + unit for count, unit in terms)
@@ -141,6 +147,10 @@ def cut_times(split_us: int, horizon: str, n: int) -> tuple[int, ...]:
         )
     if n < 1:
         raise InvalidArgumentError(f"n must be at least 1, got {n}")
+    if n * sum(int(count) * _DAYS[unit] for count, unit in terms) > _MAX_DAYS:
+        raise InvalidArgumentError(
+            f'horizon must be at most "{_MAX_DAYS // n}d" for {n} of them, got {horizon!r}'
+        )
     split = pl.Series([split_us]).cast(pl.Datetime("us", "UTC"))
     offsets = (
         "-" + "".join(f"{int(count) * step}{unit}" for count, unit in terms)

@@ -32,7 +32,7 @@ from recsys.training.samples import (
     text_samples,
 )
 from recsys.training.teacher import Teacher
-from recsys.training.users import split_visits
+from recsys.training.users import split_visits, warn_of_unknown_kinds
 from recsys.training.visits import order_events
 
 # Columns that the towers depend on, so that new events and other prices train no tower again.
@@ -98,7 +98,9 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
     Raises:
         InvalidArgumentError: If a wanted event kind does not occur.
         DataError: If there are neither titles nor pictures to learn from, the ranker has nothing
-            to learn from before or between the cuts, or the teacher does not exist.
+            to learn from before or between the cuts, or the teacher cannot be used.
+        VisionError: If the vision tower cannot be built as configured.
+        TextError: If the checkpoint of the text encoder cannot be used.
         TrainingError: If the user encoder has nothing to learn from before the first cut.
     """
     interactions = dataset_interactions(dataset)
@@ -111,6 +113,7 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
     if interactions is not None and past is not None:
         check_windows(dataset.items, interactions, targets, cuts_us)
         split_visits(order_events(past), config.users, config.seed)
+        warn_of_unknown_kinds(config.users, interactions.kind_names)
     labels, pairs = item_labels(dataset.items), item_pairs(past, seed=config.seed)
     pictures = picture_samples(dataset, label_pictures(dataset))
     texts = text_samples(dataset.items, labels, pairs)
@@ -118,8 +121,11 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
     left_out = why_left_out(dataset, pictures, texts, groups, config)
     if "vision" not in left_out:
         vision.finetuning.check_samples(pictures.train, config.vision, pictures.validation)
+        vision.finetuning.check_start(pictures.train.classes, config.vision)
     if not {"text", TEXT_TRAINING} & {*left_out}:
         text.finetuning.check_samples(texts, config.text, None)
+    if "text" not in left_out:
+        text.finetuning.check_start(config.text)
     return ShopData(
         dataset=dataset,
         labels=labels,

@@ -1,6 +1,7 @@
 """The embeddings of another model, for the fusion to learn similarities from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -22,14 +23,13 @@ class Teacher:
         item_ids: Ids of the catalogue's N items, in row order.
 
     Raises:
-        DataError: If the path does not exist.
+        DataError: If the path does not exist, is not Parquet or lacks a column.
     """
 
     def __init__(self, path: str | Path | None, item_ids: Sequence[str]) -> None:
         self._path = None if path is None else Path(path)
-        # The hash of a missing file is that of no teacher, so it would be ignored.
-        if self._path is not None and not self._path.exists():
-            raise DataError(f"teacher must be an existing file or folder, got {self._path}")
+        if self._path is not None:
+            _check_columns(self._path)
         self._item_ids = item_ids
 
     @cached_property
@@ -72,20 +72,39 @@ def _matched(
     return found["row"].to_numpy(), vectors
 
 
+def _check_columns(path: Path) -> None:
+    """Raise unless there is a table with the columns ``id`` and ``embedding``."""
+    # The hash of a missing file is that of no teacher, so it would be ignored.
+    if not path.exists():
+        raise DataError(f"teacher must be an existing file or folder, got {path}")
+    with _reading(path):
+        columns = pl.read_parquet_schema(_files(path)[0])
+    missing = [name for name in ("id", "embedding") if name not in columns]
+    if missing:
+        raise DataError(f"teacher must have columns id and embedding, {path} lacks {missing}")
+
+
 def _read(path: Path) -> pl.DataFrame:
     """Return the columns ``id`` and ``embedding`` of a Parquet file or of a folder's parts."""
+    with _reading(path):
+        return (
+            pl.scan_parquet(_files(path), glob=False)
+            .select(pl.col("id").cast(pl.String), pl.col("embedding").cast(pl.List(pl.Float32)))
+            .collect()
+        )
+
+
+def _files(path: Path) -> list[Path]:
     files = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"teacher must be a folder with part-*.parquet, {path} has none")
+    return files
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        table = pl.scan_parquet(files, glob=False)
-        columns = table.collect_schema()
-        missing = [name for name in ("id", "embedding") if name not in columns]
-        if missing:
-            raise DataError(f"teacher must have columns id and embedding, {path} lacks {missing}")
-        return table.select(
-            pl.col("id").cast(pl.String), pl.col("embedding").cast(pl.List(pl.Float32))
-        ).collect()
+        yield
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"teacher must be Parquet of id and embedding, got {path}: {error}"

@@ -1,5 +1,6 @@
 """Train the user encoder: its vectors should score highest the items that users take next."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ from recsys.training.visits import (
 )
 from vision.training.callbacks import VALIDATION_LOSS
 from vision.training.run import FitSettings, TrainingRun
+
+logger = logging.getLogger(__name__)
 
 START_TEMPERATURE = 0.1
 MIN_TEMPERATURE = 0.01  # as in CLIP; below it single items dominate the loss
@@ -95,6 +98,18 @@ def train_users(
     settings = FitSettings(config.epochs, config.patience, "best", config.precision)
     fit(module, batches, row_batches(validation_rows, config.batch_size), settings, run)
     return module.encoder
+
+
+def warn_of_unknown_kinds(config: UserConfig, kind_names: Sequence[str]) -> None:
+    """Log which kinds the configuration weighs that no event has; the defaults may have such."""
+    weighed = config.kind_weights if "kind_weights" in config.model_fields_set else {}
+    unknown = sorted(weighed.keys() - set(kind_names))
+    if unknown:
+        logger.warning(
+            "[users] kind_weights should name kinds of the events (%s), got %s, which no event has",
+            ", ".join(kind_names),
+            ", ".join(unknown),
+        )
 
 
 def split_visits(events: OrderedEvents, config: UserConfig, seed: int) -> tuple[Visits, Visits]:

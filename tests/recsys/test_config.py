@@ -109,6 +109,20 @@ def test_cut_offs_of_metrics_must_be_positive_and_there(tmp_path: Path) -> None:
             load_config(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("width = 30\nheads = 4", "heads must divide width, got 4 and 30"),
+        ("kind_weights = { view = -0.5 }", r"users\.kind_weights\.view: .*equal to 0, got -0.5"),
+    ],
+)
+def test_numbers_that_the_user_encoder_cannot_be_built_with_are_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, f"[users]\n{text}\n"))
+
+
 def inner_models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import polars as pl
 import pytest
 
+import vision.errors
+from recsys import pipeline
 from recsys.bundle import Bundle
 from recsys.config import TrainConfig
 from recsys.data.tables import Tables
-from recsys.errors import MissingPartError, RecsysError
+from recsys.errors import InvalidArgumentError, MissingPartError, RecsysError
 from recsys.evaluation.run_report import report_run
 from recsys.identifier import ProductIdentifier
 from recsys.pipeline import check_training, load_tables, train
@@ -178,6 +180,33 @@ REFUSED = {
     ),
     "target kind": (settings(data={"target_kinds": ["sale"]}), r"kinds must be among \['view'\]"),
     "patience": (settings(text={"patience": 2}), "patience = 2 needs validation samples"),
+    "a horizon of millennia": (
+        settings(split={"horizon": "10000000d"}),
+        r'horizon must be at most "366000d" for 1 of them, got \'10000000d\'',
+    ),
+    "backbone": (
+        settings(vision={"backbone": "resnet19"}),
+        "got 'resnet19'; similar timm names: resnet18",
+    ),
+    "no backbone": (settings(vision={"backbone": ""}), "backbone must be a timm name, .* got ''"),
+    "architecture": (settings(vision={"backbone": "transformers//nowhere"}), "not on this machine"),
+    "weights": (
+        settings(vision={"pretrained": "nowhere/model.safetensors"}),
+        "neither a .safetensors file, a folder with model.safetensors, nor a hub id",
+    ),
+    "weights of another kind": (
+        settings(vision={"pretrained": __file__}),
+        "pretrained must be a .safetensors file",
+    ),
+    "checkpoint": (
+        settings(text={"checkpoint": "./nowhere"}),
+        "checkpoint must be an existing folder or a hub id",
+    ),
+    "checkpoint without a model": (
+        settings(text={"checkpoint": str(Path(__file__).parent)}),
+        "must be a transformers or sentence-transformers folder",
+    ),
+    "teacher": (settings(fusion={"teacher": __file__}), "must be Parquet of id and embedding"),
     "vision target": (
         settings(vision={"target_weights": {"colour": 2.0}}),
         "target_weights must name targets of the samples",
@@ -197,3 +226,28 @@ def test_what_the_tables_cannot_give_is_refused_before_a_stage_runs(
     with pytest.raises(RecsysError, match=message):
         train(config, tmp_path, tables=tables, announce=stages.append)
     assert stages == ["check"]
+
+
+def test_a_device_that_is_not_there_is_refused_by_the_check(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(device: str) -> None:
+        raise vision.errors.InvalidArgumentError(f"device must be auto, got {device!r}")
+
+    monkeypatch.setattr(pipeline, "resolve_device", missing)
+    config = settings().model_copy(update={"device": "cuda"})
+    dataset = load_tables(config, Tables(items(), None, None, images))
+    with pytest.raises(InvalidArgumentError, match="got 'cuda'"):
+        check_training(dataset, config)
+
+
+def test_weights_of_kinds_that_no_event_has_are_logged_unless_they_are_the_defaults(
+    images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tables = Tables(items(), events(), None, images)
+    check_training(load_tables(settings(), tables), settings())
+    assert not caplog.records
+    config = settings(users={"kind_weights": {"view": 1.0, "sale": 2.0}})
+    check_training(load_tables(config, tables), config)
+    (record,) = caplog.records
+    assert "kinds of the events (view), got sale, which no event has" in record.getMessage()

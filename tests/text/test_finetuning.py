@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from text.checkpoint import load, save
-from text.config import TextConfig
+from text.config import TextConfig, TransferConfig
 from text.dataset import Samples
 from text.encoder import TextEncoder
-from text.errors import TrainingError
-from text.finetuning import FinetuneResult, finetune
+from text.errors import CheckpointError, TrainingError, WeightsError
+from text.finetuning import FinetuneResult, check_start, finetune
 from text.networks.build import build_encoder
 from text.retrieval import word_query_hit_rate
 from text.training.checkpoints import read_checkpoint
@@ -344,6 +344,24 @@ def _refused(samples: Samples, config: TextConfig, message: str, **arguments: An
     with pytest.raises(ValueError, match=message):
         finetune(samples, config, workdir=Path("never-made"), seed=0, **arguments)
     assert not Path("never-made").exists()
+
+
+def test_a_checkpoint_on_this_machine_is_looked_at_before_training(
+    planted: Planted, small_config: TextConfig, tmp_path: Path
+) -> None:
+    change = small_config.model_copy
+    check_start(small_config)
+    check_start(change(update={"checkpoint": "owner/name"}))  # the hub's
+    with pytest.raises(WeightsError, match=r"existing folder or a hub id, got '\./nowhere'"):
+        check_start(change(update={"checkpoint": "./nowhere"}))
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        check_start(change(update={"checkpoint": str(tmp_path)}))
+    save(build_encoder(small_config, planted(8).texts, seed=0), tmp_path)
+    given = change(update={"checkpoint": str(tmp_path)})
+    check_start(given)
+    deep = given.model_copy(update={"transfer": TransferConfig(frozen_stages=9)})
+    with pytest.raises(ValueError, match="frozen_stages must be at most"):
+        check_start(deep)
 
 
 def test_arguments_that_cannot_be_used_are_refused(

@@ -15,8 +15,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from vision.checkpoint import save
 from vision.config import VisionConfig
 from vision.dataset import Samples
-from vision.errors import TrainingError
-from vision.finetuning import FinetuneResult, finetune, finetune_run
+from vision.errors import TrainingError, WeightsError
+from vision.finetuning import FinetuneResult, check_start, finetune, finetune_run
 from vision.training.run import TrainingRun
 
 CONFIG = VisionConfig(
@@ -279,6 +279,25 @@ def test_arguments_that_do_not_fit_are_an_error(
         finetune(train, changed(target_weights={"size": 1.0}), workdir=tmp_path, seed=0)
     with pytest.raises(ValueError, match="patience = 3 needs validation samples"):
         finetune(train, changed(patience=3), workdir=tmp_path, seed=0)
+
+
+def test_a_start_that_cannot_be_built_is_refused_without_a_download(tmp_path: Path) -> None:
+    classes = {"colour": ["red", "blue"]}
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"backbone": "resnet19"}, ValueError, "similar timm names: resnet18"),
+        ({"pretrained": "nowhere/model.safetensors"}, WeightsError, "nor a hub id OWNER/NAME"),
+        ({"pretrained": str(tmp_path / "torn.safetensors")}, WeightsError, "cannot be read"),
+        ({"transfer": {"lora_rank": 2}}, ValueError, "lora_rank"),
+    ]
+    for changes, error, message in wrong:
+        with pytest.raises(error, match=message):
+            check_start(classes, changed(**changes))
+    state = torch.get_rng_state()
+    for fetched in (True, "owner/name"):
+        check_start(classes, changed(pretrained=fetched))
+    check_start(classes, changed(backbone="transformers/owner/name"))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(

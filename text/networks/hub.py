@@ -13,6 +13,11 @@ _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
+def is_hub_id(name: str) -> bool:
+    """Return whether a name is no folder here, and may be that of a model on the hub."""
+    return not Path(name).is_dir() and _HUB_ID.fullmatch(name) is not None
+
+
 def find_checkpoint(name: str) -> Path:
     """Return the local folder of a checkpoint, which is fetched from the hub if need be.
 
@@ -24,7 +29,7 @@ def find_checkpoint(name: str) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
-    if not _HUB_ID.fullmatch(name):
+    if not is_hub_id(name):
         raise WeightsError(f"checkpoint must be an existing folder or a hub id, got {name!r}")
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES))

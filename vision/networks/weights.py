@@ -40,7 +40,8 @@ def find_local(pretrained: bool | str) -> Path | None:
             raise WeightsError(f"pretrained must be a .safetensors file, got {pretrained!r}")
         return file
     # A hub id is OWNER/NAME, so anything else is meant as a path.
-    if path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") != 1:
+    is_path = path.is_absolute() or pretrained.startswith((".", "~"))
+    if is_path or path.suffix == ".safetensors" or pretrained.count("/") != 1:
         raise WeightsError(
             f"pretrained {pretrained!r} is neither a .safetensors file, a folder with "
             "model.safetensors, nor a hub id OWNER/NAME"

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from vision.errors import InvalidArgumentError
 
@@ -83,3 +83,11 @@ def get_augmentation(preset: str) -> Augmentation:
             f"augmentation must be one of {', '.join(PRESETS)}, got {preset!r}"
         )
     return PRESETS[preset]
+
+
+def _known(preset: str) -> str:
+    get_augmentation(preset)
+    return preset
+
+
+Preset = Annotated[str, AfterValidator(_known)]  # the type of a configuration's field

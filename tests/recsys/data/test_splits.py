@@ -161,6 +161,13 @@ def test_a_horizon_that_is_no_duration_is_an_error(horizon: str) -> None:
         cut_times(0, horizon, 1)
 
 
+@pytest.mark.parametrize("horizon", ["10000000d", "400y", "999999999999999999us1w50000000h"])
+def test_horizons_of_more_than_a_millennium_are_an_error(horizon: str) -> None:
+    assert len(cut_times(us(2026, 3, 31), "120000d", 3)) == 3
+    with pytest.raises(ValueError, match=rf'at most "122000d" for 3 of them, got .{horizon}'):
+        cut_times(us(2026, 3, 31), horizon, 3)
+
+
 def test_at_least_one_cut_is_asked_for() -> None:
     with pytest.raises(ValueError, match="n must be at least 1, got 0"):
         cut_times(0, "1d", 0)

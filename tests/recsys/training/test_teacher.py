@@ -86,3 +86,15 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_teacher_that_does_not_exist_is_refused_and_not_taken_for_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"teacher must be an existing file or folder, got .*typo"):
         Teacher(tmp_path / "typo.parquet", ["a"])
+
+
+def test_a_teacher_without_its_columns_is_refused_before_it_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.parquet"
+    pl.DataFrame({"item": ["a"]}).write_parquet(path)
+    with pytest.raises(
+        DataError, match=r"columns id and embedding, .* lacks \['id', 'embedding'\]"
+    ):
+        Teacher(path, ["a"])
+    path.write_bytes(b"not a table")
+    with pytest.raises(DataError, match="must be Parquet of id and embedding"):
+        Teacher(path, ["a"])

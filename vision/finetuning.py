@@ -209,7 +209,7 @@ def check_start(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> N
             return
         is_local = is_local or config.pretrained is True
     known = config if is_local else config.model_copy(update={"pretrained": False})
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         _prepared(build_tower(classes, known), known)
 
 

@@ -18,6 +18,7 @@ from recsys.data.interactions import (
 from recsys.data.splits import cut_times
 from recsys.data.timestamps import from_us
 from recsys.errors import DataError
+from recsys.schema import EARLIEST_EVENT
 
 HOUR_US = 3_600_000_000
 WITHOUT_RANKING = "leave the events out to train without ranking"
@@ -52,6 +53,7 @@ def choose_cuts(interactions: Interactions | None, split: SplitConfig) -> tuple[
     Empty without events.
 
     Raises:
+        InvalidArgumentError: If the horizon is not a duration, or longer than the calendar.
         DataError: If no event is before the first snapshot.
     """
     if interactions is None:
@@ -62,6 +64,11 @@ def choose_cuts(interactions: Interactions | None, split: SplitConfig) -> tuple[
     ) * MICROSECONDS_PER_DAY
     if split.at is not None:
         at = split.at if split.at.tzinfo else split.at.replace(tzinfo=UTC)
+        if at < EARLIEST_EVENT:
+            raise DataError(
+                f"[split] at must not be before {EARLIEST_EVENT.year}, when the earliest events "
+                f"that are read happen, got {at}; set a later at"
+            )
         split_us = round(at.timestamp() * 1e6)
     else:
         split_us = cut_times(end_us, split.horizon, 1)[0]

@@ -62,6 +62,14 @@ def test_a_split_before_all_events_names_no_horizon() -> None:
     assert "at most" not in str(caught.value)
 
 
+def test_a_split_before_the_earliest_event_that_is_read_is_refused() -> None:
+    for at in (datetime(1, 1, 1), datetime(1970, 12, 31, tzinfo=UTC)):
+        with pytest.raises(
+            DataError, match=r"at must not be before 1971, .* got .*; set a later at"
+        ):
+            choose_cuts(events([0, 1]), SplitConfig(at=at))
+
+
 def test_an_item_is_on_offer_from_its_creation_or_once_somebody_has_met_it() -> None:
     interactions = events([1.0, 3.0], "cb")
     assert on_offer(items(2, None, None), interactions, at_us(2)).tolist() == [True, False, True]

@@ -42,7 +42,8 @@ def prepared_batches(
     """
     if batch_size < 1:
         raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
-    if isinstance(images, str | bytes | Path | Image.Image):  # letters and bytes are no images
+    one = isinstance(images, str | bytes | Path | Image.Image)  # letters and bytes are no images
+    if one or not isinstance(images, Iterable):
         raise InvalidArgumentError(
             f"images must be a list of images, got one {type(images).__name__}; pass [image]"
         )

@@ -123,6 +123,17 @@ def _from_records(items: Sequence[Item]) -> pl.DataFrame:
             raise InvalidArgumentError(
                 f"items must be a DataFrame or Item records, got {type(item).__name__}"
             )
+        if not isinstance(item.attributes, Mapping):
+            raise InvalidArgumentError(
+                f"attributes of item {item.item_id!r} must be a mapping of names to values, got "
+                f"{item.attributes!r}"
+            )
         pairs = [{"key": key, "value": value} for key, value in item.attributes.items()]
         rows.append(asdict(item) | {"category": list(item.category), "attributes": pairs})
-    return pl.DataFrame(rows, schema=dict(ItemSchema.create_empty().schema))
+    try:
+        return pl.DataFrame(rows, schema=dict(ItemSchema.create_empty().schema))
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidArgumentError(
+            f"items must have fields of the types that Item declares: {reason}"
+        ) from error

@@ -56,10 +56,11 @@ class UserHistories:
         """Return what ``find`` does for each user.
 
         Raises:
-            InvalidArgumentError: If ``users`` is a text, or as for ``find``.
+            InvalidArgumentError: If ``users`` is not a list, or as for ``find``.
         """
-        if isinstance(users, str):
-            raise InvalidArgumentError(f"users must be a list, got the text {users!r}")
+        if isinstance(users, str) or not isinstance(users, Iterable):
+            kind = "the text " if isinstance(users, str) else ""
+            raise InvalidArgumentError(f"users must be a list, got {kind}{users!r}")
         return [self.find(user) for user in users]
 
     def with_events(self, user_id: str, events: Iterable[Event]) -> History:
@@ -72,12 +73,12 @@ class UserHistories:
                 leaves out some of the user's own logs how many.
 
         Raises:
-            InvalidArgumentError: If a timestamp has no time zone.
+            InvalidArgumentError: If ``events`` are not events, or a timestamp has no time zone.
         """
         bundled = self.find(user_id)
         now = datetime.now(UTC)
         kinds = {name: code for code, name in enumerate(self.kind_names)}
-        own = [event for event in events if trim_id(str(event.user_id)) == trim_id(user_id)]
+        own = _events_of(user_id, events)
         live = [
             (row, kinds[event.kind], to_us("timestamp", event.timestamp or now))
             for event in own
@@ -94,3 +95,13 @@ class UserHistories:
             )
         columns = np.array(live, dtype=np.int64).reshape(-1, 3).T
         return merge_histories(bundled, History(*columns), self._catalogue.item_ids)
+
+
+def _events_of(user_id: str, events: Iterable[Event]) -> list[Event]:
+    """Return the events of one user; blanks around ids do not count."""
+    passed = list(events) if isinstance(events, Iterable) else []
+    wrong = [one for one in passed if not isinstance(one, Event)]
+    if wrong or not isinstance(events, Iterable):
+        got = type(wrong[0] if wrong else events).__name__
+        raise InvalidArgumentError(f"events must be a list of Event records, got {got}")
+    return [event for event in passed if trim_id(str(event.user_id)) == trim_id(user_id)]

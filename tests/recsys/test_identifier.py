@@ -271,6 +271,8 @@ def test_what_is_no_photo_is_refused(identifier: ProductIdentifier) -> None:
     nothing: Any = None
     with pytest.raises(InvalidArgumentError, match="bytes, a path or an opened image, got None"):
         identifier.identify(nothing)
+    with pytest.raises(InvalidArgumentError, match="must be a list of images, got one NoneType"):
+        identifier.identify_many(nothing)
 
 
 def test_labelled_photos_of_unknown_items_are_refused(identifier: ProductIdentifier) -> None:

@@ -18,6 +18,8 @@ MUG = Item(
     attributes={"colour": "blue"},
     created_at=datetime(2025, 1, 1, tzinfo=UTC),
 )
+WRONG: Any = {"attributes": None}, {"price": "dear"}
+NO_MAPPING, NO_PRICE = (Item("a", **fields) for fields in WRONG)
 
 
 def test_records_and_a_data_frame_of_the_same_items_are_one_table() -> None:
@@ -59,6 +61,8 @@ def test_a_pandas_frame_is_read() -> None:
             r"LazyFrame; call .collect\(\) first",
         ),
         (5, InvalidArgumentError, "must be a DataFrame .*got int"),
+        ([NO_MAPPING], InvalidArgumentError, "attributes of item 'a' must be a mapping .*None"),
+        ([NO_PRICE], InvalidArgumentError, 'types that Item declares: .*"dear"'),
         ("items.csv", InvalidArgumentError, "must be a DataFrame .*got str"),
     ],
 )

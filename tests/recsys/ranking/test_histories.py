@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ from recsys.answers import Event
 from recsys.catalogue.store import Catalogue
 from recsys.data.interactions import History, build_interactions
 from recsys.data.timestamps import to_us
+from recsys.errors import InvalidArgumentError
 from recsys.ranking.histories import UserHistories
 from recsys.schema import ItemSchema
 
@@ -60,6 +62,12 @@ def test_blanks_around_ids_are_cut_off_as_in_tables(histories: UserHistories) ->
     assert rows_and_kinds(histories.find(" ann ")) == [(0, 1)]
     later = Event("ann ", " lamp", "buy", MOMENT + timedelta(days=1))
     assert rows_and_kinds(histories.with_events(" ann", [later])) == [(0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("events", [None, 5, [{"user_id": "ann"}], Event("ann", "mug", "view")])
+def test_what_is_not_a_list_of_events_is_refused(histories: UserHistories, events: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="must be a list of Event records, got"):
+        histories.with_events("ann", events)
 
 
 def test_left_out_events_are_counted_once_in_the_log(

@@ -149,7 +149,8 @@ def cut_times(split_us: int, horizon: str, n: int) -> tuple[int, ...]:
         raise InvalidArgumentError(f"n must be at least 1, got {n}")
     if n * sum(int(count) * _DAYS[unit] for count, unit in terms) > _MAX_DAYS:
         raise InvalidArgumentError(
-            f'horizon must be at most "{_MAX_DAYS // n}d" for {n} of them, got {horizon!r}'
+            f'horizon must be at most "{_MAX_DAYS // n}d", so that {n} fit into a millennium, got '
+            f"{horizon!r}"
         )
     split = pl.Series([split_us]).cast(pl.Datetime("us", "UTC"))
     offsets = (

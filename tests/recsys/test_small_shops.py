@@ -182,7 +182,7 @@ REFUSED = {
     "patience": (settings(text={"patience": 2}), "patience = 2 needs validation samples"),
     "a horizon of millennia": (
         settings(split={"horizon": "10000000d"}),
-        r'horizon must be at most "366000d" for 1 of them, got \'10000000d\'',
+        r'horizon must be at most "366000d", so that 1 fit into a millennium, got \'10000000d\'',
     ),
     "backbone": (
         settings(vision={"backbone": "resnet19"}),

@@ -1,5 +1,7 @@
 """Put the commands together and show expected errors as one line."""
 
+import atexit
+import gc
 import io
 import logging
 import sys
@@ -69,6 +71,9 @@ def main() -> None:
     traceback, is followed by a line that says whether it is a defect, and has exit status 1.
     """
     _prepare_streams()
+    # At its end, Python would look through all objects of torch and transformers for garbage, again
+    # and again: 2 s in which a stopped service seems to hang.
+    atexit.register(gc.freeze)
     try:
         app()
     except (RecsysError, VisionError, TextError) as error:

@@ -105,6 +105,17 @@ def test_brackets_in_an_error_are_printed_as_they_are(
     assert str(path) in refusal("check", path)
 
 
+def test_a_command_ends_without_a_search_for_garbage() -> None:
+    code = (
+        "import atexit, gc, sys; atexit.register(lambda: print('frozen', gc.get_freeze_count()))\n"
+        "from recsys.cli.app import main; sys.argv = ['recsys', 'no-such-command']; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    word, count = result.stdout.split()  # what was registered first is called last
+    assert (word, int(count) > 10_000) == ("frozen", True)
+
+
 def test_an_unknown_command_is_a_usage_error() -> None:
     answer = CliRunner().invoke(app, ["recomend"])
     assert answer.exit_code == 2

@@ -69,12 +69,15 @@ def check_binding(host: str, *, has_token: bool, has_tls: bool, allow_insecure: 
         return
     missing = [
         name
-        for name, there in (("token", has_token), ("tls_certificate and tls_key", has_tls))
+        for name, there in (
+            ("token (RECSYS_TOKEN)", has_token),
+            ("tls_certificate and tls_key (RECSYS_TLS_CERTIFICATE, RECSYS_TLS_KEY)", has_tls),
+        )
         if not there
     ]
     raise ConfigError(
         f"host {host} is reachable from other machines and needs {' and '.join(missing)}; set "
-        "them, listen on 127.0.0.1, or set allow_insecure on a network that you trust"
+        "them, listen on 127.0.0.1, or set RECSYS_ALLOW_INSECURE=true on a network that you trust"
     )
 
 

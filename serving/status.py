@@ -104,6 +104,11 @@ def read_error(
     for rule in (*RULES, INTERNAL):
         if rule.reason == reason:
             return rule.error(message)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        message = (
+            f"the service cannot be reached: {message}; check address and certificate, and call "
+            "again once it runs"
+        )
     error = _WITHOUT_REASON.get(code) or next(
         (rule.error for rule in RULES if rule.code is code), InternalError
     )

@@ -165,7 +165,8 @@ class ItemEmbedder:
             progress: Whether to show a progress bar for pictures.
 
         Raises:
-            InvalidImageError: If a picture is not a readable image; the message has its index.
+            InvalidImageError: If a picture is not a readable image; of several, the message has its
+                index.
         """
         embeddings, present = {}, {}
         if self.text is not None:
@@ -182,7 +183,8 @@ class ItemEmbedder:
                 if error.position is None or pictures is None:
                     raise InvalidImageError(str(error)) from error
                 position = pictures.index(seen[error.position])
-                raise InvalidImageError(f"image {position}: {error.__cause__}") from error
+                which = f"image {position}: " if len(pictures) > 1 else ""
+                raise InvalidImageError(f"{which}{error.__cause__}") from error
             embeddings["image"], present["image"] = _spread(vectors, seen, pictures, texts)
         return Modalities(embeddings, present)
 

@@ -132,7 +132,7 @@ def _explain(error: BaseException) -> str:
     while isinstance(error.__cause__, exceptions.RedisError):
         error = error.__cause__
     # What Redis says of an unknown command quotes its arguments: of AUTH, the password.
-    said = str(error).partition(", with args")[0]
+    said = str(error).partition(", with args")[0].rstrip(".")
     match error:
         case exceptions.AuthenticationError():
             return (

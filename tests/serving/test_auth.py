@@ -54,9 +54,9 @@ def test_loopback_needs_no_protection(host: str) -> None:
 @pytest.mark.parametrize(
     ("has_token", "has_tls", "missing"),
     [
-        (False, False, "token and tls_certificate"),
+        (False, False, r"token \(RECSYS_TOKEN\) and tls_certificate"),
         (True, False, "needs tls_certificate"),
-        (False, True, "needs token;"),
+        (False, True, r"needs token \(RECSYS_TOKEN\); set them"),
     ],
 )
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "shop.example"])

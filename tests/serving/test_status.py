@@ -109,6 +109,7 @@ def test_a_status_names_domain_reason_and_request() -> None:
 def test_a_status_of_grpc_itself_is_read_by_its_code() -> None:
     error = read_error(grpc.StatusCode.UNAVAILABLE, "failed to connect", None)
     assert isinstance(error, UnavailableError)
+    assert "the service cannot be reached: failed to connect; check address" in str(error)
 
     error = read_error(grpc.StatusCode.DATA_LOSS, "gone", ())
     assert isinstance(error, InternalError)

@@ -298,6 +298,10 @@ class EvaluationConfig(_Model):
         ("all", "new", "cold"),
         description="Answers that count: all, items new to the user, or items without events.",
     )
+    exposure_by: tuple[str, ...] = Field(
+        ("category",),
+        description="Item columns or attributes by which it is counted what is shown.",
+    )
     ablations: bool = Field(
         True, description="Whether to train variants of titles only and pictures only, too."
     )

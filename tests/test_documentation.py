@@ -46,7 +46,7 @@ with_blocks = [page for page in PAGES if executed_blocks([page])]
 def shop_folder(
     tiny_shop: Shop, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A folder with what the pages assume: tables, pictures, runs/shop, a photo and an inbox."""
+    """A folder with what the pages assume: tables, a list, pictures, runs/shop, photos."""
     for table in ("items", "events", "photos"):
         shutil.copy(tiny_shop.folder / f"{table}.parquet", tmp_path)
     os.symlink(tiny_shop.images, tmp_path / "images")
@@ -61,6 +61,11 @@ def shop_folder(
     (runs / "latest").symlink_to(tiny_run.bundle.name)
     for name in ("new", "items-2026"):
         shutil.copy(tmp_path / "items.parquet", tmp_path / f"{name}.parquet")
+    events = pl.read_parquet(tmp_path / "events.parquet")
+    best = events["item_id"].value_counts(sort=True).head(20).select("item_id", score="count")
+    events.select("user_id").unique().join(best, how="cross").write_csv(
+        tmp_path / "bestsellers.csv"
+    )
     photos = pl.read_parquet(tmp_path / "photos.parquet")["image"]
     for folder in ("inbox", "photos"):
         (tmp_path / folder).mkdir()

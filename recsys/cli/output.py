@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from recsys.answers import Result
     from recsys.evaluation.bootstrap import Estimate
-    from recsys.evaluation.results import Report
+    from recsys.evaluation.probabilities import Probabilities
+    from recsys.evaluation.results import RankingTable, Report, SystemRow
     from recsys.recommender import Recommender
 
 MAX_CELL_CHARACTERS = 200
@@ -132,9 +133,28 @@ def print_report(report: "Report") -> None:
         names = headline(table.systems[0].metrics)
         print_rows(
             f"scope {table.scope}: {table.n_users:,} users, {table.n_candidates:,} items",
-            ("system", *(f"{name} [95 %]" for name in names)),
-            [(row.name, *(interval(row.metrics[name]) for name in names)) for row in table.systems],
+            (
+                "system",
+                *(f"{name} [95 %]" for name in names),
+                f"ours ahead by, {names[0]}",
+                "p (Holm)",
+                "found from",
+            ),
+            [
+                (
+                    row.name,
+                    *(interval(row.metrics[name]) for name in names),
+                    *_comparison(row, names[0]),
+                )
+                for row in table.systems
+            ],
         )
+        _print_shown(table)
+        for row in table.systems:
+            if row.counts is not None:
+                console.print(f"{row.name}: {row.counts.sentence()}", highlight=False)
+            if row.probabilities is not None:
+                console.print(f"{row.name}: {_calibration(row.probabilities)}", highlight=False)
     if report.classification:
         print_rows(
             "photo categories",
@@ -155,9 +175,47 @@ def print_report(report: "Report") -> None:
         )
 
 
-def interval(estimate: "Estimate") -> str:
-    """Return a mean and its interval, such as ``0.512 [0.480, 0.544]``."""
-    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+def _comparison(row: "SystemRow", metric: str) -> tuple[str, str, str]:
+    """Return how far ours is ahead, whether chance explains it, and what would be found."""
+    if not row.behind:
+        return "", "", ""
+    test = row.tests[metric]
+    return interval(row.behind[metric], sign="+"), f"{test.p_holm:.4f}", f"{test.detectable:.3f}"
+
+
+def _print_shown(table: "RankingTable") -> None:
+    rows = []
+    for system in table.systems:
+        if system.shown is not None:
+            k = min(system.coverage)
+            shown = (system.shown.novelty, system.shown.diversity, system.shown.popularity)
+            means = ("" if (one := by_k[k]) is None else f"{one.mean:.3f}" for by_k in shown)
+            share = f"{system.coverage[k]:.3f}"
+            rows.append((system.name, *means, f"{system.shown.gini[k]:.3f}", share))
+    if rows:
+        taken = table.popularity_taken
+        wanted = f" (taken: {taken.mean:.3f})" if taken is not None else ""
+        columns = ("novelty, bits", "diversity", f"popularity{wanted}", "Gini", "coverage")
+        title = f"scope {table.scope}: what is shown in the first {min(table.systems[0].coverage)}"
+        print_rows(title, ("system", *columns), rows)
+
+
+def _calibration(stated: "Probabilities") -> str:
+    return (
+        f"log-loss {interval(stated.log_loss)} and calibration error "
+        f"{stated.calibration_error:.3f} over {stated.n_pairs:,} listed pairs"
+    )
+
+
+def interval(estimate: "Estimate", *, sign: Literal["", "+"] = "") -> str:
+    """Return a mean and its interval, such as ``0.512 [0.480, 0.544]``.
+
+    Args:
+        estimate: Mean and interval.
+        sign: "+" writes the sign of positive numbers, too.
+    """
+    mean, low, high = (f"{number:{sign}.3f}" for number in estimate)
+    return f"{mean} [{low}, {high}]"
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """Commands that train and evaluate a bundle: train, evaluate."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recsys.cli.options import BundlePath, Config, Json
+from recsys.cli.options import Config, Json
 from recsys.cli.output import (
     announce_stage,
     console,
@@ -127,7 +128,20 @@ def _check_picture_name(out: Path) -> None:
 
 
 def evaluate(
-    bundle: BundlePath,
+    bundles: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder of a bundle, or of several bundles (the latest is used). Further ones "
+            "are compared with the first; they must have the same events after the split."
+        ),
+    ],
+    lists: Annotated[
+        list[str],
+        typer.Option(
+            help="Recommendations of another system to compare with, a Parquet, CSV or NDJSON "
+            "file with user_id, item_id, and score or rank; may be repeated."
+        ),
+    ] = [],  # noqa: B006 - typer reads it and nobody writes to it
     config: Annotated[
         Path | None,
         typer.Option(help="Configuration file; its test photos are then evaluated too."),
@@ -137,7 +151,10 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a bundle on the events after its split, beside the baselines."""
+    """Evaluate a bundle on the events after its split, beside the baselines.
+
+    Other bundles and lists of recommendations are compared with it on the same users.
+    """
     from recsys import Bundle
     from recsys.config import EvaluationConfig, load_config
     from recsys.evaluation.page import metrics, write_report
@@ -145,14 +162,17 @@ def evaluate(
     from recsys.pipeline import load_tables
 
     settings = load_config(config) if config else None
-    opened = Bundle(bundle)
+    first, *others = bundles
+    opened = Bundle(first)
     if out is not None:
         make_folder(out)
     with progress_bar(visible=not as_json) as advance:
         report = run(
             opened,
             settings.evaluation if settings else EvaluationConfig(),
-            title=settings.name if settings else bundle.name,
+            title=settings.name if settings else first.name,
+            bundles=_by_name("bundle", [str(one) for one in others]),
+            lists=_by_name("list", lists),
             dataset=load_tables(settings) if settings else None,
             progress=advance,
         )
@@ -163,3 +183,15 @@ def evaluate(
     print_report(report)
     if page is not None:
         console.print(f"report {page}")
+
+
+def _by_name(what: str, paths: Sequence[str]) -> dict[str, str]:
+    """Return paths under the names that tables show: the paths themselves.
+
+    Raises:
+        InvalidArgumentError: If a path is given twice.
+    """
+    named = dict(zip(paths, paths, strict=True))
+    if len(named) < len(paths):
+        raise InvalidArgumentError(f"every {what} must be given once, got {list(paths)}")
+    return named

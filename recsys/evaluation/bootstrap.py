@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from recsys.errors import InvalidArgumentError
 
+NUMBERS_AT_ONCE = 4_000_000
+
 
 class Estimate(NamedTuple):
     """A mean over users with its interval."""
@@ -23,7 +25,7 @@ def estimates(
     level: float = 0.95,
     resamples: int = 1_000,
     seed: int = 0,
-    numbers_at_once: int = 4_000_000,
+    numbers_at_once: int = NUMBERS_AT_ONCE,
 ) -> list[Estimate]:
     """Return the mean of every column with its percentile bootstrap interval (M entries).
 
@@ -41,16 +43,8 @@ def estimates(
         InvalidArgumentError: If ``values`` is empty, a value is not finite, or a number is out of
             range.
     """
-    if values.ndim != 2 or len(values) == 0:
-        raise InvalidArgumentError(f"values must have shape (U, M) with U >= 1, got {values.shape}")
-    if not np.isfinite(values).all():
-        raise InvalidArgumentError("values must be finite, got NaN or infinity")
-    if not 0.0 < level < 1.0:
-        raise InvalidArgumentError(f"level must be between 0 and 1, got {level}")
-    if resamples < 1:
-        raise InvalidArgumentError(f"resamples must be at least 1, got {resamples}")
-    blocks = _draws(len(values), resamples, seed, numbers_at_once)
-    means = np.concatenate([weights @ values / len(values) for weights in blocks])  # (resamples, M)
+    _check(values, level, resamples)
+    means = _means(values, resamples, seed, numbers_at_once)
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail], axis=0)
     return [
@@ -64,6 +58,42 @@ def estimate(
 ) -> Estimate:
     """Return the mean of one number per user (U,) with its interval; see ``estimates``."""
     return estimates(values[:, None], level=level, resamples=resamples, seed=seed)[0]
+
+
+def ratio(
+    numerators: NDArray[np.float64],
+    denominators: NDArray[np.float64],
+    *,
+    level: float = 0.95,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> Estimate:
+    """Return the sum of one column over the sum of another with its interval; both (U,).
+
+    Users are resampled, and the ratio of each resample is taken: the bootstrap of a weighted mean
+    whose weights are drawn with the users.
+
+    Args:
+        numerators: Weighted values of each user.
+        denominators: Weights of each user, at least 0 and not all 0.
+        level: Share of the resampled ratios inside the interval.
+        resamples: Number of resamples of the users.
+        seed: Random seed for the draws.
+
+    Raises:
+        InvalidArgumentError: As for ``estimates``, or if the weights are negative or all 0.
+    """
+    values = np.stack([numerators, denominators], axis=1)
+    _check(values, level, resamples)
+    if denominators.min() < 0 or not denominators.any():
+        raise InvalidArgumentError(
+            f"denominators must be at least 0 and not all 0, got {denominators.min():g} to "
+            f"{denominators.max():g}"
+        )
+    top, bottom = _means(values, resamples, seed, NUMBERS_AT_ONCE).T
+    drawn = bottom > 0  # a resample may miss every user with a weight
+    low, high = np.quantile(top[drawn] / bottom[drawn], [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(numerators.sum() / denominators.sum()), float(low), float(high))
 
 
 def difference(
@@ -87,6 +117,25 @@ def difference(
             f"theirs must have shape {ours.shape} to match ours, got {theirs.shape}"
         )
     return estimate(ours - theirs, level=level, resamples=resamples, seed=seed)
+
+
+def _check(values: NDArray[np.float64], level: float, resamples: int) -> None:
+    if values.ndim != 2 or len(values) == 0:
+        raise InvalidArgumentError(f"values must have shape (U, M) with U >= 1, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise InvalidArgumentError("values must be finite, got NaN or infinity")
+    if not 0.0 < level < 1.0:
+        raise InvalidArgumentError(f"level must be between 0 and 1, got {level}")
+    if resamples < 1:
+        raise InvalidArgumentError(f"resamples must be at least 1, got {resamples}")
+
+
+def _means(
+    values: NDArray[np.float64], resamples: int, seed: int, numbers_at_once: int
+) -> NDArray[np.float64]:
+    """Return the means of the columns in every resample (resamples, M)."""
+    blocks = _draws(len(values), resamples, seed, numbers_at_once)
+    return np.concatenate([weights @ values / len(values) for weights in blocks])
 
 
 def _draws(

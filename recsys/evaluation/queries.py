@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,12 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.user_rows)
+
+    @cached_property
+    def n_ranked(self) -> Ints:
+        """Number of items that are ranked for each user (U,)."""
+        out = [int(self.candidates[rows].sum()) for rows in self.excluded]
+        return int(self.candidates.sum()) - np.array(out, dtype=np.int64)
 
 
 def build_queries(

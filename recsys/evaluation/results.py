@@ -4,12 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from recsys.errors import InvalidArgumentError
 from recsys.evaluation.bootstrap import Estimate
-from recsys.evaluation.protocol import SystemResult, compare
-from recsys.evaluation.queries import Queries, Scope
+from recsys.evaluation.lists import ListCounts
+from recsys.evaluation.probabilities import Probabilities
+from recsys.evaluation.queries import Scope
+from recsys.evaluation.significance import PairedTest
 
-Role = Literal["ours", "ablation", "baseline"]
+Role = Literal["ours", "bundle", "list", "ablation", "baseline"]
 
 
 def headline(metrics: Collection[str]) -> list[str]:
@@ -17,9 +18,26 @@ def headline(metrics: Collection[str]) -> list[str]:
 
     Recall is shown at the largest k that was measured, the others at the smallest.
     """
-    ks = sorted({int(name.partition("@")[2]) for name in metrics})
+    ks = sorted({int(name.partition("@")[2]) for name in metrics if "@" in name})
     wanted = f"ndcg@{ks[0]}", f"recall@{ks[-1]}", f"hit_rate@{ks[0]}"
     return [name for name in wanted if name in metrics]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a system shows, whether right or wrong; None where nobody is shown enough to say.
+
+    Args:
+        novelty: Mean self-information of the first k items in bits, by k.
+        diversity: 1 - the mean cosine of the pairs among them, by k.
+        popularity: Mean popularity percentile of them, from 0 to 1, by k.
+        gini: How unequally the candidates are shown, from 0 to 1, by k.
+    """
+
+    novelty: Mapping[int, Estimate | None]
+    diversity: Mapping[int, Estimate | None]
+    popularity: Mapping[int, Estimate | None]
+    gini: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -28,10 +46,15 @@ class SystemRow:
 
     Args:
         name: The system.
-        role: Whether it is the bundle, an ablation of it, or a baseline.
+        role: Whether it is the bundle, another bundle, a list that was made elsewhere, an ablation
+            of the bundle, or a baseline.
         metrics: Means over users with 95 % intervals, under names like ``ndcg@10``.
         behind: Ours minus this system, paired by user; empty for ours.
         coverage: Share of the candidates that at least one user was shown, by k.
+        tests: Tests of those differences, corrected for the systems of the table; empty for ours.
+        shown: What it shows; None if that was not measured.
+        counts: What was removed from a list that was made elsewhere; None for other systems.
+        probabilities: How good its probabilities are; None for a system that states none.
     """
 
     name: str
@@ -39,16 +62,71 @@ class SystemRow:
     metrics: Mapping[str, Estimate]
     behind: Mapping[str, Estimate]
     coverage: Mapping[int, float]
+    tests: Mapping[str, PairedTest] = field(default_factory=dict)
+    shown: Shown | None = None
+    counts: ListCounts | None = None
+    probabilities: Probabilities | None = None
+
+
+@dataclass(frozen=True)
+class ExposureTable:
+    """To which values of an item column the first k places go.
+
+    Args:
+        column: Column or attribute of the items.
+        k: Number of places of each user.
+        on_offer: Share of the candidates with each value.
+        taken: Share of the answers with each value.
+        shown: Share of the places with each value, by system.
+    """
+
+    column: str
+    k: int
+    on_offer: Mapping[str, float]
+    taken: Mapping[str, float]
+    shown: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """One metric of every system for one group of users.
+
+    Args:
+        grouping: What users are grouped by, such as "activity".
+        label: The group, such as "low".
+        n_users: Number of users in it.
+        metric: The metric.
+        systems: Mean of each system with its interval.
+    """
+
+    grouping: str
+    label: str
+    n_users: int
+    metric: str
+    systems: Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
 class RankingTable:
-    """Metrics of every system on the queries of one scope, ours first."""
+    """Metrics of every system on the queries of one scope, ours first.
+
+    Args:
+        scope: Scope of the queries.
+        n_users: Number of users who were asked for.
+        n_candidates: Number of items that were ranked.
+        systems: The systems, ours first and then by NDCG.
+        popularity_taken: Mean popularity percentile of what users took; None if not measured.
+        exposure: What is shown and taken, by columns of the items.
+        slices: Quality by groups of users.
+    """
 
     scope: Scope
     n_users: int
     n_candidates: int
     systems: Sequence[SystemRow]
+    popularity_taken: Estimate | None = None
+    exposure: Sequence[ExposureTable] = ()
+    slices: Sequence[SliceRow] = ()
 
 
 @dataclass(frozen=True)
@@ -166,35 +244,3 @@ class Report:
     timings: Sequence[StageTiming] = ()
     quarantine: Sequence[QuarantineRow] = ()
     gallery: Sequence[GalleryUser] = ()
-
-
-def ranking_table(queries: Queries, systems: Sequence[tuple[Role, SystemResult]]) -> RankingTable:
-    """Return the table of systems that answered the same queries, best NDCG first after ours.
-
-    Args:
-        queries: Queries that all systems answered.
-        systems: Results with their roles; exactly one is ours.
-
-    Raises:
-        InvalidArgumentError: If not exactly one system is ours, or one answered other queries.
-    """
-    ours = [result for role, result in systems if role == "ours"]
-    if len(ours) != 1:
-        raise InvalidArgumentError(
-            f"systems must have exactly one with the role 'ours', got {len(ours)}"
-        )
-    rows = [
-        SystemRow(
-            name=result.name,
-            role=role,
-            metrics=result.estimates,
-            behind={}
-            if role == "ours"
-            else {metric: compare(ours[0], result, metric) for metric in result.estimates},
-            coverage=result.coverage,
-        )
-        for role, result in systems
-    ]
-    first = headline(rows[0].metrics)[0]
-    rows.sort(key=lambda row: (row.role != "ours", -row.metrics[first].mean))
-    return RankingTable(queries.scope, len(queries), int(queries.candidates.sum()), rows)

@@ -1,6 +1,7 @@
 """Evaluate a bundle: everything that can be measured on it, as one report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +13,12 @@ from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig
 from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
+from recsys.data.frames import Frame
 from recsys.data.progress import Progress
+from recsys.data.tables import Source
 from recsys.data.timestamps import from_us
 from recsys.errors import DataError, LeakageError
+from recsys.evaluation.others import bundle_system, other_systems
 from recsys.evaluation.results import (
     ClassificationRow,
     GalleryItem,
@@ -25,14 +29,9 @@ from recsys.evaluation.results import (
     RetrievalRow,
     StageTiming,
 )
-from recsys.evaluation.systems import (
-    classify_photos,
-    identify_photos,
-    rank_systems,
-)
+from recsys.evaluation.systems import System, classify_photos, identify_photos, rank_systems
 from recsys.pipeline import Run
 from recsys.recommender import Recommender
-from recsys.training.stages import Stage
 
 GALLERY_USERS = 3
 GALLERY_ITEMS = 6
@@ -42,15 +41,15 @@ def report_run(
     run: Run, config: EvaluationConfig, *, title: str, progress: Progress | None = None
 ) -> Report:
     """Return the report of a training run: what its bundle scores, and how the run went."""
-    return evaluate(
-        run.bundle,
-        config,
-        title=title,
-        ablations={name: Bundle(path) for name, path in run.ablations.items()},
-        dataset=run.dataset,
-        stages=run.stages,
-        progress=progress,
-    )
+    bundle = Bundle(run.bundle)
+    others = [
+        bundle_system("ablation", name, Bundle(path), bundle)
+        for name, path in run.ablations.items()
+        if "ranking" in bundle.parts
+    ]
+    report = _report(bundle, config, title, others, run.dataset, progress)
+    timings = [StageTiming(stage.name, stage.seconds, stage.skipped) for stage in run.stages]
+    return replace(report, timings=timings)
 
 
 def evaluate(
@@ -58,14 +57,14 @@ def evaluate(
     config: EvaluationConfig = EvaluationConfig(),
     *,
     title: str | None = None,
-    ablations: Mapping[str, Bundle] | None = None,
+    bundles: Mapping[str, Bundle | str | Path] = {},
+    lists: Mapping[str, Source | Frame] = {},
     dataset: Dataset | None = None,
-    stages: Sequence[Stage] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Return what a bundle scores on the events after its split, beside the baselines.
 
-    >>> report = evaluate("runs/shop")
+    >>> report = evaluate("runs/shop", lists={"matrix factorisation": recommendations})
     >>> for row in report.rankings[0].systems:
     ...     print(row.name, row.metrics["ndcg@10"])
 
@@ -73,16 +72,33 @@ def evaluate(
         bundle: A bundle, its folder, or a folder of bundles.
         config: Scopes and cut-offs.
         title: Heading of the report; the bundle's version if None.
-        ablations: Bundles of the same tables, trained on less, by name.
+        bundles: Bundles to compare with, by name, with the same events after the split.
+        lists: Recommendations of other systems to compare with, by name: tables with the columns
+            user_id, item_id, and score or rank, as files or DataFrames.
         dataset: Tables of the shop, whose test photos are scored, too; a bundle keeps no photos.
-        stages: Stages of the training run, to show how long each took.
         progress: Called with a system's name, the number of users it has scored, and of all users.
 
     Raises:
         LeakageError: If the events before the split contain later ones.
+        MissingPartError: If there is something to compare, and a bundle was trained without events.
+        DataError: If another bundle has another split or other events after it, or a list cannot
+            be used; see ``recsys.evaluation.lists.read_list``.
+        InvalidArgumentError: If two systems have one name.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-    ranking = _score_ranking(bundle, ablations or {}, config, progress)
+    others = other_systems(bundle, bundles=bundles, lists=lists) if bundles or lists else []
+    return _report(bundle, config, title, others, dataset, progress)
+
+
+def _report(
+    bundle: Bundle,
+    config: EvaluationConfig,
+    title: str | None,
+    others: Sequence[System],
+    dataset: Dataset | None,
+    progress: Progress | None,
+) -> Report:
+    ranking = _score_ranking(bundle, others, config, progress)
     photos = _score_photos(bundle, dataset)
     split_us = bundle.split_us if "ranking" in bundle.parts else None
     split_time = datetime.fromtimestamp(split_us / 1e6, UTC).isoformat() if split_us else None
@@ -96,7 +112,6 @@ def evaluate(
         rankings=ranking.tables,
         retrieval=photos.retrieval,
         classification=photos.classification,
-        timings=[StageTiming(stage.name, stage.seconds, stage.skipped) for stage in stages],
         quarantine=_quarantine(dataset),
         gallery=_gallery(bundle, dataset) if dataset and split_us else (),
     )
@@ -112,7 +127,7 @@ class _Ranking(NamedTuple):
 
 def _score_ranking(
     bundle: Bundle,
-    ablations: Mapping[str, Bundle],
+    others: Sequence[System],
     config: EvaluationConfig,
     progress: Progress | None,
 ) -> _Ranking:
@@ -120,9 +135,7 @@ def _score_ranking(
         return _Ranking()
     sizes = {"users": bundle.interactions.n_users, "events": len(bundle.interactions)}
     try:
-        ranked = rank_systems(
-            bundle, ablations, scopes=config.scopes, ks=config.k, progress=progress
-        )
+        ranked = rank_systems(bundle, others, scopes=config.scopes, ks=config.k, progress=progress)
     except LeakageError:
         raise
     except DataError as error:  # without anybody to score, the rest of the report still stands

@@ -1,6 +1,7 @@
 """Score a bundle offline: ranking beside baselines and ablations, and photos."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 from recsys.bundle import Bundle
 from recsys.data.arrays import Ints
 from recsys.data.progress import Progress
-from recsys.data.splits import split_by_time
+from recsys.data.splits import TimeSplit, split_by_time
 from recsys.data.timestamps import from_us
-from recsys.errors import DataError
+from recsys.errors import DataError, InvalidArgumentError
 from recsys.evaluation.bootstrap import estimate
+from recsys.evaluation.facts import item_facts
+from recsys.evaluation.lists import ForeignList
+from recsys.evaluation.probabilities import score_probabilities
 from recsys.evaluation.protocol import Scorer, SystemResult, rank_queries, score_ranking
 from recsys.evaluation.queries import Queries, Scope, build_queries
 from recsys.evaluation.results import (
@@ -23,8 +27,9 @@ from recsys.evaluation.results import (
     RankingTable,
     RetrievalRow,
     Role,
-    ranking_table,
 )
+from recsys.evaluation.slices import label_users
+from recsys.evaluation.tables import ranking_table
 from recsys.identifier import ProductIdentifier
 from recsys.ranking.baselines import (
     EASE,
@@ -57,14 +62,16 @@ class System(NamedTuple):
     role: Role
     name: str
     scorer: Scorer
+    list: ForeignList | None = None  # where the scores are the places of a list
 
 
 def rank_systems(
     bundle: Bundle,
-    ablations: Mapping[str, Bundle],
+    others: Sequence[System] = (),
     *,
     scopes: Sequence[Scope] = ("all", "new", "cold"),
     ks: Sequence[int] = (10, 20),
+    exposure_by: Sequence[str] = (),
     ease_max_items: int = EASE_MAX_ITEMS,
     progress: Progress | None = None,
 ) -> Ranked:
@@ -75,9 +82,10 @@ def rank_systems(
 
     Args:
         bundle: A bundle with its ranking part.
-        ablations: Bundles of the same tables, trained on less, by name.
+        others: Systems to compare with, beside the baselines; see ``recsys.evaluation.others``.
         scopes: Scopes of the queries.
         ks: Cut-offs of the metrics.
+        exposure_by: Item columns or attributes by which it is counted what is shown.
         ease_max_items: Largest number of items with events for which EASE, whose time grows with
             the cube of it, is among the baselines.
         progress: Called with the system, the users that are done, and all users.
@@ -85,24 +93,55 @@ def rank_systems(
     Raises:
         MissingPartError: If the bundle was trained without events.
         DataError: If no scope has a query.
+        InvalidArgumentError: If two systems have one name, or ``exposure_by`` names a column that
+            the items lack.
     """
     bundle.require("ranking")
     query_sets = bundle_queries(bundle, scopes)
     results: list[list[tuple[Role, SystemResult]]] = [[] for _ in query_sets]
     with_ease = len(np.unique(bundle.interactions.item_rows)) <= ease_max_items
-    for system in _systems(bundle, ablations, with_ease=with_ease):
+    systems = _systems(bundle, others, with_ease=with_ease)
+    _check_names(systems)
+    for system in systems:
         report = partial(progress, system.name) if progress else None
         rankings = rank_queries(system.scorer, query_sets, ks=ks, progress=report)
-        for queries, ranked, of_scope in zip(query_sets, rankings, results, strict=True):
-            of_scope.append((system.role, score_ranking(system.name, ranked, queries, ks=ks)))
+        for queries, found, of_scope in zip(query_sets, rankings, results, strict=True):
+            result = score_ranking(system.name, found.rows, queries, ks=ks, areas=found.areas)
+            if system.list is not None:
+                result = replace(
+                    result,
+                    counts=system.list.counts(queries, max(ks)),
+                    probabilities=score_probabilities(system.list, queries),
+                )
+            of_scope.append((system.role, result))
+    before = bundle_split(bundle).train
+    taken = before.of_kinds(bundle.target_kinds)
+    facts = item_facts(bundle, taken, exposure_by)
     return Ranked(
-        [ranking_table(*both) for both in zip(query_sets, results, strict=True)],
+        [
+            ranking_table(
+                queries,
+                answered,
+                facts=facts,
+                user_labels=label_users(queries, before, taken, facts),
+            )
+            for queries, answered in zip(query_sets, results, strict=True)
+        ],
         [] if with_ease else [f"the EASE baseline: more than {ease_max_items:,} items have events"],
     )
 
 
-def _systems(bundle: Bundle, ablations: Mapping[str, Bundle], *, with_ease: bool) -> list[System]:
-    train = split_by_time(bundle.interactions, _split_us(bundle)).train
+def _check_names(systems: Sequence[System]) -> None:
+    names = [system.name for system in systems]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InvalidArgumentError(
+            f"every system must have a name of its own, got several called {repeated}; rename one"
+        )
+
+
+def _systems(bundle: Bundle, others: Sequence[System], *, with_ease: bool) -> list[System]:
+    train = bundle_split(bundle).train
     taken = train.of_kinds(bundle.target_kinds)
     baselines: list[Baseline] = [
         Popularity(),
@@ -116,7 +155,7 @@ def _systems(bundle: Bundle, ablations: Mapping[str, Bundle], *, with_ease: bool
     fitted = [baseline.fit(taken, now_us=_split_us(bundle)) for baseline in baselines]
     return [
         System("ours", OURS, recommender_scorer(bundle)),
-        *(System("ablation", name, recommender_scorer(one)) for name, one in ablations.items()),
+        *others,
         *(System("baseline", baseline.name, baseline.scores) for baseline in fitted),
     ]
 
@@ -141,7 +180,7 @@ def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
     Raises:
         DataError: If no scope has a query.
     """
-    split = split_by_time(bundle.interactions, _split_us(bundle))
+    split = bundle_split(bundle)
     query_sets, reasons = [], []
     for scope in scopes:
         try:
@@ -160,6 +199,11 @@ def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
     if not query_sets:
         raise DataError("; ".join(reasons))
     return query_sets
+
+
+def bundle_split(bundle: Bundle) -> TimeSplit:
+    """Return the events that the bundle was trained on, and those that it is tested by."""
+    return split_by_time(bundle.interactions, _split_us(bundle))
 
 
 def _split_us(bundle: Bundle) -> int:

@@ -173,6 +173,40 @@ def test_evaluate_writes_the_page_into_the_folder_of_out(
     assert f"{ours['mean']:.3f}" in shown
 
 
+@pytest.fixture
+def top_sellers(tiny_shop: Shop, tmp_path: Path) -> Path:
+    """A list from elsewhere: the same items for everybody, one of which is not in the shop."""
+    events = pl.read_parquet(tiny_shop.events)
+    best = events["item_id"].value_counts(sort=True)["item_id"].head(5).to_list()
+    items = pl.DataFrame({"item_id": ["no-such-item", *best], "rank": range(6)})
+    events.select("user_id").unique().join(items, how="cross").write_csv(tmp_path / "top.csv")
+    return tmp_path / "top.csv"
+
+
+def test_other_bundles_and_lists_are_in_the_same_tables(
+    tiny_run: Run, config: Path, top_sellers: Path, ask: Ask, say: Say
+) -> None:
+    asked = ("evaluate", tiny_run.bundle, tiny_run.ablations["text-only"], "--lists", top_sellers)
+    (table,) = ask(*asked, "--config", config)["rankings"]
+    found = {row["name"]: row for row in table["systems"]}
+    assert found[str(tiny_run.ablations["text-only"])]["role"] == "bundle"
+    listed = found[str(top_sellers)]
+    assert listed["role"] == "list"
+    assert listed["counts"]["unknown_items"] * 6 == listed["counts"]["rows"]
+    shown = say(*asked, "--config", config)
+    assert "removed" in shown
+    assert "rows of unknown items" in shown
+
+
+def test_a_list_or_a_bundle_that_is_given_twice_is_refused(
+    tiny_bundle: Path, top_sellers: Path, refusal: Say
+) -> None:
+    twice = ["--lists", top_sellers, "--lists", top_sellers]
+    assert refusal("evaluate", tiny_bundle, *twice).startswith("every list must be given once")
+    both = refusal("evaluate", tiny_bundle, tiny_bundle, tiny_bundle)
+    assert both.startswith("every bundle must be given once")
+
+
 def test_training_on_a_missing_table_leaves_no_bundle(
     config: Path, tmp_path: Path, refusal: Say, tiny_shop: Shop
 ) -> None:

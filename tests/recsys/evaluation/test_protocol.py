@@ -1,91 +1,13 @@
-"""Full rankings against sorting as a loop, and evaluation of systems with a known answer."""
-
-from typing import Any
+"""Evaluation of systems with a known answer."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
 
 from recsys.data.arrays import Floats, Ints
-from recsys.evaluation.protocol import (
-    compare,
-    evaluate,
-    rank_queries,
-    rank_scores,
-    score_ranking,
-)
+from recsys.evaluation.protocol import compare, evaluate, rank_queries, score_ranking
 from recsys.evaluation.queries import Queries
 
-N_ITEMS = 9
-TINY = float(np.float32(1e-45))  # the smallest float32 above 0
-
-
-def loop_ranking(
-    scores: Floats, excluded: set[int], candidates: NDArray[np.bool_], k: int, seed: int
-) -> list[int]:
-    """Sort one user's candidates by falling score, then by place in the permutation."""
-    place = np.argsort(np.random.default_rng(seed).permutation(len(scores)))
-    rows = [
-        row
-        for row in range(len(scores))
-        if candidates[row] and row not in excluded and scores[row] != -np.inf
-    ]
-    rows.sort(key=lambda row: (-scores[row], place[row]))
-    return (rows + [-1] * k)[:k]
-
-
-@given(
-    scores=hnp.arrays(
-        np.float32,
-        st.tuples(st.integers(1, 4), st.just(N_ITEMS)),
-        # Few distinct values make ties; the rest are the places where float order goes wrong.
-        elements=st.one_of(
-            st.sampled_from([0.0, -0.0, 1.0, -1.0, TINY, -TINY, -np.inf]),
-            st.floats(-3, 3, width=32),
-        ),
-    ),
-    candidates=hnp.arrays(np.bool_, N_ITEMS),
-    excluded=st.sets(st.integers(0, N_ITEMS - 1)),
-    k=st.integers(1, N_ITEMS + 3),
-    seed=st.integers(0, 50),
-)
-def test_ranking_equals_a_sort_as_a_loop(
-    scores: Floats, candidates: NDArray[np.bool_], excluded: set[int], k: int, seed: int
-) -> None:
-    rows = np.array(sorted(excluded), dtype=np.int64)
-    ranked = rank_scores(
-        scores, excluded=[rows] * len(scores), candidates=candidates, k=k, seed=seed
-    )
-    expected = [loop_ranking(row, excluded, candidates, k, seed) for row in scores]
-    np.testing.assert_array_equal(ranked, expected)
-
-
-@given(
-    st.floats(width=32, allow_nan=False, allow_infinity=False),
-    st.floats(width=32, allow_nan=False, allow_infinity=False),
-)
-def test_any_two_scores_are_ranked_as_numbers_are(first: float, second: float) -> None:
-    scores = np.array([[first, second]], dtype=np.float32)
-    ranked = rank_scores(scores, excluded=[NONE], candidates=np.ones(2, dtype=bool), k=1)
-    if first != second:
-        assert ranked[0, 0] == int(second > first)
-
-
 NONE = np.empty(0, dtype=np.int64)
-
-
-def test_equal_scores_come_in_an_order_that_is_neither_the_catalogues_nor_the_batchs() -> None:
-    scores = np.zeros((3, 1_000), dtype=np.float32)
-    every = np.ones(1_000, dtype=bool)
-    ranked = rank_scores(scores, excluded=[NONE] * 3, candidates=every, k=1_000)
-    assert abs(np.corrcoef(ranked[0], np.arange(1_000))[0, 1]) < 0.1
-    alone = rank_scores(scores[:1], excluded=[NONE], candidates=every, k=10)
-    np.testing.assert_array_equal(ranked[2, :10], alone[0])
-    other = rank_scores(scores[:1], excluded=[NONE], candidates=every, k=10, seed=1)
-    assert not np.array_equal(alone, other)
 
 
 def planted_queries(n_users: int = 40, n_items: int = 30) -> Queries:
@@ -149,9 +71,9 @@ def test_users_of_several_sets_of_queries_are_scored_once() -> None:
 
     found = rank_queries(scorer, [some, all_of_them], ks=(3,), batch_size=7)
     assert sorted(asked) == sorted(all_of_them.user_rows)
-    for queries, ranked in zip((some, all_of_them), found, strict=True):
+    for queries, one in zip((some, all_of_them), found, strict=True):
         np.testing.assert_array_equal(
-            ranked, evaluate("oracle", oracle_scorer, queries, ks=(3,)).ranked
+            one.rows, evaluate("oracle", oracle_scorer, queries, ks=(3,)).ranked
         )
 
 
@@ -194,32 +116,32 @@ def test_comparison_by_an_unknown_metric_is_an_error() -> None:
 def test_ranking_made_elsewhere_scores_like_the_same_ranking_made_here() -> None:
     queries = planted_queries()
     made = evaluate("oracle", oracle_scorer, queries)
-    assert score_ranking("oracle", made.ranked, queries).estimates == made.estimates
+    again = score_ranking("oracle", made.ranked, queries, areas=made.per_user["auc"])
+    assert again.estimates == made.estimates
+    without = score_ranking("oracle", made.ranked, queries).estimates
+    assert set(made.estimates) - set(without) == {"auc", "group_auc"}
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_score_that_is_not_finite_is_an_error(bad: float) -> None:
-    scores = np.array([[0.0, bad]], dtype=np.float32)
-    with pytest.raises(ValueError, match="scores must be finite or minus infinity"):
-        rank_scores(scores, excluded=[NONE], candidates=np.ones(2, dtype=bool), k=1)
+def test_group_auc_counts_a_user_as_often_as_they_have_answers() -> None:
+    queries = Queries(
+        scope="all",
+        now_us=0,
+        user_rows=np.arange(2),
+        relevant=[np.array([0]), np.array([0, 1, 2])],
+        excluded=[NONE] * 2,
+        candidates=np.ones(5, dtype=bool),
+    )
+
+    def scorer(user_rows: Ints) -> Floats:
+        return np.tile(np.float32([1, 2, 3, 0, 0]), (len(user_rows), 1))
+
+    found = evaluate("rising", scorer, queries, ks=[1]).estimates
+    assert found["auc"].mean == pytest.approx((2 / 4 + 1) / 2)
+    assert found["group_auc"].mean == pytest.approx((2 / 4 + 3 * 1) / 4)
 
 
-def test_scores_of_another_shape_are_an_error() -> None:
-    scores = np.zeros((1, 3), dtype=np.float32)
-    with pytest.raises(ValueError, match=r"scores must have shape \(1, 2\) .* got \(1, 3\)"):
-        rank_scores(scores, excluded=[NONE], candidates=np.ones(2, dtype=bool), k=1)
-
-
-def test_scores_of_another_type_are_an_error() -> None:
-    doubles: Any = np.zeros((1, 2))
-    with pytest.raises(ValueError, match="scores must be float32, got float64"):
-        rank_scores(doubles, excluded=[NONE], candidates=np.ones(2, dtype=bool), k=1)
-
-
-def test_k_below_one_is_an_error() -> None:
-    scores = np.zeros((1, 2), dtype=np.float32)
-    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
-        rank_scores(scores, excluded=[NONE], candidates=np.ones(2, dtype=bool), k=0)
+def test_a_silent_system_has_an_area_of_one_half() -> None:
+    assert evaluate("silent", silent_scorer, planted_queries()).estimates["auc"] == (0.5, 0.5, 0.5)
 
 
 def test_evaluation_without_a_cut_off_or_with_an_empty_batch_is_an_error() -> None:

@@ -9,6 +9,7 @@ from recsys.config import EvaluationConfig
 from recsys.data.synthetic import Shop
 from recsys.data.timestamps import from_us
 from recsys.errors import MissingPartError
+from recsys.evaluation.others import bundle_system
 from recsys.evaluation.run_report import evaluate, report_run
 from recsys.evaluation.systems import (
     OURS,
@@ -24,8 +25,12 @@ from recsys.recommender import Recommender
 
 @pytest.fixture(scope="module")
 def tables(tiny_run: Run) -> dict:
-    ablations = {name: Bundle(path) for name, path in tiny_run.ablations.items()}
-    return {one.scope: one for one in rank_systems(Bundle(tiny_run.bundle), ablations).tables}
+    bundle = Bundle(tiny_run.bundle)
+    others = [
+        bundle_system("ablation", name, Bundle(path), bundle)
+        for name, path in tiny_run.ablations.items()
+    ]
+    return {one.scope: one for one in rank_systems(bundle, others).tables}
 
 
 def test_every_scope_has_ours_the_ablations_and_the_baselines(tables: dict) -> None:
@@ -94,13 +99,13 @@ def test_a_bundle_without_ranking_cannot_be_ranked(tiny_run: Run) -> None:
         parts = frozenset()
 
     with pytest.raises(MissingPartError):
-        rank_systems(Bare(tiny_run.bundle), {})
+        rank_systems(Bare(tiny_run.bundle))
 
 
 def test_a_shop_too_large_for_ease_is_ranked_without_it_and_the_reason_is_given(
     tiny_bundle: Path,
 ) -> None:
-    ranked = rank_systems(Bundle(tiny_bundle), {}, scopes=("all",), ease_max_items=5)
+    ranked = rank_systems(Bundle(tiny_bundle), scopes=("all",), ease_max_items=5)
     assert not any(row.name.startswith("EASE") for row in ranked.tables[0].systems)
     assert ranked.left_out == ["the EASE baseline: more than 5 items have events"]
 

@@ -1,0 +1,169 @@
+"""From the scores of a whole catalogue to each user's best items, and to the area under the curve.
+
+Users are looked at one by one, so that a block of them needs no more memory than its scores.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.arrays import Floats, Ints
+from recsys.errors import InvalidArgumentError
+
+OUT = np.float32(-np.inf)  # score of an item that is not recommended
+BLOCK = 64  # items of which only the best score is looked at first
+
+
+def rank_scores(
+    scores: Floats,
+    *,
+    excluded: Sequence[Ints],
+    candidates: NDArray[np.bool_],
+    k: int,
+    seed: int = 0,
+) -> Ints:
+    """Return each user's k best candidates, best first, int64 (B, k); -1 where there are fewer.
+
+    Args:
+        scores: Higher is better, (B, N); minus infinity keeps an item out.
+        excluded: Per user, item rows to keep out.
+        candidates: Which items may be ranked, bool (N,).
+        k: Length of each ranking.
+        seed: Random seed for the order of ties; see ``order_of_ties``.
+
+    Raises:
+        InvalidArgumentError: If the shapes disagree, k < 1, or a score is not float32, NaN or plus
+            infinity.
+    """
+    if k < 1:
+        raise InvalidArgumentError(f"k must be at least 1, got {k}")
+    order = order_of_ties(len(candidates), seed)
+    ranked = np.full((len(scores), k), -1, dtype=np.int64)
+    rows = allowed_rows(scores, excluded=excluded, candidates=candidates)
+    for row, into in zip(rows, ranked, strict=True):
+        best = best_rows(row, k, order)
+        into[: len(best)] = best
+    return ranked
+
+
+def allowed_rows(
+    scores: Floats,
+    *,
+    excluded: Sequence[Ints],
+    candidates: NDArray[np.bool_],
+    positions: Ints | None = None,
+) -> Iterator[Floats]:
+    """Yield each user's scores (N,), with minus infinity for items that are not to be ranked.
+
+    All of them are one array, which is overwritten for the next user: to fill new memory takes
+    longer than to rank what is in it.
+
+    Args:
+        scores: Higher is better, (B, N).
+        excluded: Per user, item rows to keep out.
+        candidates: Which items may be ranked, bool (N,).
+        positions: Row of ``scores`` of each user; None if each has their own.
+
+    Raises:
+        InvalidArgumentError: If the shapes disagree, or a score is not float32, NaN or plus
+            infinity.
+    """
+    n_users = len(scores) if positions is not None else len(excluded)
+    if scores.dtype != np.float32:
+        raise InvalidArgumentError(f"scores must be float32, got {scores.dtype}")
+    if scores.shape != (n_users, len(candidates)):
+        raise InvalidArgumentError(
+            f"scores must have shape {(n_users, len(candidates))} (users, catalogue), "
+            f"got {scores.shape}"
+        )
+    # The maximum of an array with a NaN is NaN, which is not below anything.
+    if not scores.max(initial=OUT) < np.inf:
+        raise InvalidArgumentError(
+            "scores must be finite or minus infinity, got NaN or plus infinity"
+        )
+    row, outside = np.empty(len(candidates), dtype=np.float32), np.flatnonzero(~candidates)
+    positions = np.arange(n_users) if positions is None else positions
+    for position, out in zip(positions, excluded, strict=True):
+        row[:] = scores[position]
+        row[outside] = OUT
+        row[out] = OUT
+        yield row
+
+
+class TieOrder(NamedTuple):
+    """One order of the catalogue, by which equal scores are ranked.
+
+    Args:
+        rows: Item rows in this order (N,).
+        places: Place of each item in it (N,).
+    """
+
+    rows: Ints
+    places: Ints
+
+
+def order_of_ties(n_items: int, seed: int) -> TieOrder:
+    """Return a seeded permutation of the catalogue.
+
+    A system that scores all items alike is then as good as chance, not as good as the catalogue's
+    order. The order of two items depends on nothing else, so it is the same for every user.
+    """
+    rows = np.random.default_rng(seed).permutation(n_items)
+    return TieOrder(rows, np.argsort(rows))
+
+
+def best_rows(scores: Floats, k: int, order: TieOrder) -> Ints:
+    """Return the item rows of one user's k best scores, best first; fewer where fewer are allowed.
+
+    Args:
+        scores: Higher is better, (N,); minus infinity keeps an item out.
+        k: Length of the ranking, at least 1.
+        order: Order of equal scores.
+    """
+    if not len(scores):
+        return np.empty(0, dtype=np.int64)
+    # The k best blocks have k items of at least the bar, and only they have items above it.
+    tops = np.maximum.reduceat(scores, np.arange(0, len(scores), BLOCK))
+    split = len(tops) - k
+    bar = np.partition(tops, split)[split] if split >= 0 else OUT
+    best = np.flatnonzero(scores > bar)
+    if len(best) < k and bar > OUT:
+        best = np.append(best, _first_tied(scores, bar, k - len(best), order))
+    return best[np.lexsort((order.places[best], -scores[best]))][:k]
+
+
+def _first_tied(scores: Floats, bar: np.float32, count: int, order: TieOrder) -> Ints:
+    """Return the first ``count`` items, as ties are ordered, of those whose score is ``bar``."""
+    # Where most items are tied, as those that nobody bought are, the first few places are enough.
+    early = order.rows[: 8 * count]
+    tied: Ints = early[scores[early] == bar]
+    if len(tied) < count:
+        tied = np.flatnonzero(scores == bar)
+        tied = tied[np.argsort(order.places[tied])]
+    return tied[:count]
+
+
+def area_under_curve(scores: Floats, relevant: Ints, n_allowed: int) -> float:
+    """Return one user's area under the ROC curve over all allowed items.
+
+    It is the share of the pairs of a right and another item in which the right one has the higher
+    score (Rendle et al., 2009, https://arxiv.org/abs/1205.2618); a tie counts half. Items with a
+    score of minus infinity are tied below all others. Where every item is right, it is 0.5.
+
+    Args:
+        scores: Scores of ``allowed_rows`` (N,).
+        relevant: Distinct rows that are right.
+        n_allowed: Number of items that are ranked for the user.
+    """
+    n_right, n_other = len(relevant), n_allowed - len(relevant)
+    if not n_right or not n_other:
+        return 0.5
+    behind = 0.0
+    for score in scores[relevant]:
+        above = np.count_nonzero(scores > score)
+        tied = n_allowed - above if score == OUT else np.count_nonzero(scores == score)
+        behind += n_allowed - above - tied + (tied - 1) / 2
+    # Among themselves the right items have n (n - 1) / 2 pairs, whatever their scores.
+    return (behind - n_right * (n_right - 1) / 2) / (n_right * n_other)

@@ -298,13 +298,8 @@ class EvaluationConfig(_Model):
         ("all", "new", "cold"),
         description="Answers that count: all, items new to the user, or items without events.",
     )
-    exposure_by: tuple[str, ...] = Field(
-        ("category",),
-        description="Item columns or attributes by which it is counted what is shown.",
-    )
-    ablations: bool = Field(
-        True, description="Whether to train variants of titles only and pictures only, too."
-    )
+    exposure_by: tuple[str, ...] = Field(("category",), description="Item columns of exposure.")
+    ablations: bool = Field(True, description="Whether to train on titles or pictures only, too.")
 
 
 class TrainConfig(_Model):

@@ -130,31 +130,7 @@ def print_report(report: "Report") -> None:
     from recsys.evaluation.results import headline
 
     for table in report.rankings:
-        names = headline(table.systems[0].metrics)
-        print_rows(
-            f"scope {table.scope}: {table.n_users:,} users, {table.n_candidates:,} items",
-            (
-                "system",
-                *(f"{name} [95 %]" for name in names),
-                f"ours ahead by, {names[0]}",
-                "p (Holm)",
-                "found from",
-            ),
-            [
-                (
-                    row.name,
-                    *(interval(row.metrics[name]) for name in names),
-                    *_comparison(row, names[0]),
-                )
-                for row in table.systems
-            ],
-        )
-        _print_shown(table)
-        for row in table.systems:
-            if row.counts is not None:
-                console.print(f"{row.name}: {row.counts.sentence()}", highlight=False)
-            if row.probabilities is not None:
-                console.print(f"{row.name}: {_calibration(row.probabilities)}", highlight=False)
+        _print_ranking(table, headline(table.systems[0].metrics))
     if report.classification:
         print_rows(
             "photo categories",
@@ -173,6 +149,34 @@ def print_report(report: "Report") -> None:
                 for row in report.retrieval
             ],
         )
+
+
+def _print_ranking(table: "RankingTable", names: Sequence[str]) -> None:
+    """Print a table of systems with the named metrics, and what is to be known about its lists."""
+    print_rows(
+        f"scope {table.scope}: {table.n_users:,} users, {table.n_candidates:,} items",
+        (
+            "system",
+            *(f"{name} [95 %]" for name in names),
+            f"ours ahead by, {names[0]}",
+            "p (Holm)",
+            "found from",
+        ),
+        [
+            (
+                row.name,
+                *(interval(row.metrics[name]) for name in names),
+                *_comparison(row, names[0]),
+            )
+            for row in table.systems
+        ],
+    )
+    _print_shown(table)
+    for row in table.systems:
+        if row.counts is not None:
+            console.print(f"{row.name}: {row.counts.sentence()}", highlight=False)
+        if row.probabilities is not None:
+            console.print(f"{row.name}: {_calibration(row.probabilities)}", highlight=False)
 
 
 def _comparison(row: "SystemRow", metric: str) -> tuple[str, str, str]:

@@ -61,39 +61,51 @@ def estimate(
 
 
 def ratio(
+    numerators: NDArray[np.float64], denominators: NDArray[np.float64], *, seed: int = 0
+) -> Estimate:
+    """Return the sum of one column over that of another, both (U,); see ``ratios``."""
+    return ratios(numerators[:, None], denominators[:, None], seed=seed)[0]
+
+
+def ratios(
     numerators: NDArray[np.float64],
     denominators: NDArray[np.float64],
     *,
     level: float = 0.95,
     resamples: int = 1_000,
     seed: int = 0,
-) -> Estimate:
-    """Return the sum of one column over the sum of another with its interval; both (U,).
+) -> list[Estimate]:
+    """Return the sums of columns over the sums of others with their intervals (M entries).
 
     Users are resampled, and the ratio of each resample is taken: the bootstrap of a weighted mean
     whose weights are drawn with the users.
 
     Args:
-        numerators: Weighted values of each user.
-        denominators: Weights of each user, at least 0 and not all 0.
+        numerators: Weighted values of each user (U, M).
+        denominators: Weights of each user (U, M), at least 0 and not all 0.
         level: Share of the resampled ratios inside the interval.
         resamples: Number of resamples of the users.
         seed: Random seed for the draws.
 
     Raises:
-        InvalidArgumentError: As for ``estimates``, or if the weights are negative or all 0.
+        InvalidArgumentError: As for ``estimates``, or if weights are negative or all 0.
     """
-    values = np.stack([numerators, denominators], axis=1)
+    values = np.concatenate([numerators, denominators], axis=1)
     _check(values, level, resamples)
-    if denominators.min() < 0 or not denominators.any():
+    if denominators.min() < 0 or not denominators.any(axis=0).all():
         raise InvalidArgumentError(
             f"denominators must be at least 0 and not all 0, got {denominators.min():g} to "
             f"{denominators.max():g}"
         )
-    top, bottom = _means(values, resamples, seed, NUMBERS_AT_ONCE).T
-    drawn = bottom > 0  # a resample may miss every user with a weight
-    low, high = np.quantile(top[drawn] / bottom[drawn], [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(numerators.sum() / denominators.sum()), float(low), float(high))
+    means = _means(values, resamples, seed, NUMBERS_AT_ONCE)
+    found = []
+    for column, (top, bottom) in enumerate(zip(*np.split(means.T, 2), strict=True)):
+        drawn = bottom > 0  # a resample may miss every user with a weight
+        tail = (1.0 - level) / 2.0
+        low, high = np.quantile(top[drawn] / bottom[drawn], [tail, 1.0 - tail])
+        whole = numerators[:, column].sum() / denominators[:, column].sum()
+        found.append(Estimate(float(whole), float(low), float(high)))
+    return found
 
 
 def difference(

@@ -44,7 +44,7 @@ def item_facts(bundle: Bundle, taken: Interactions, columns: Sequence[str]) -> I
             one value is left out.
 
     Raises:
-        InvalidArgumentError: If there is no such column or attribute.
+        InvalidArgumentError: If the items lack a column or attribute.
     """
     labels = {column: label_items(bundle.items, column) for column in columns}
     return ItemFacts(

@@ -9,11 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.data.arrays import Doubles, Floats, Ints
-from recsys.data.coercion import refused
 from recsys.data.frames import Frame
-from recsys.data.loading import read_table
-from recsys.data.tables import Source, reading
+from recsys.data.tables import Source
 from recsys.errors import DataError
+from recsys.evaluation.foreign import is_given, read_rows, require_rows
 from recsys.evaluation.queries import Queries
 
 
@@ -163,14 +162,8 @@ def read_list(
             number, or a probability is outside 0 and 1.
         SchemaError: If a column is missing or has a type that cannot be read.
     """
-    table = f"list {name}"
-
-    def collect(rows: pl.LazyFrame) -> pl.DataFrame:
-        with reading(table):
-            return rows.collect()
-
-    read = read_table(source, ListSchema, table, collect)
-    order = _check(read, table)
+    read = read_rows(source, ListSchema, table=f"list {name}")
+    order = _check(read, f"list {name}")
     columns = read.select("user_id", "item_id", "probability", key=order)
     known = _with_rows(columns, user_ids, item_ids)
     ranked = known.drop_nulls(["user", "item"]).sort("user", "key", maintain_order=True)
@@ -193,33 +186,19 @@ def read_list(
 
 def _check(read: pl.DataFrame, table: str) -> pl.Expr:
     """Raise on a bad cell; return the expression by which rising rows of a list are ordered."""
-    if not len(read):
-        raise DataError(f"{table} must hold rows, got none")
-    for column in ("user_id", "item_id"):
-        _require(read, pl.col(column).is_not_null(), column, "must be an id", table)
-    written = [c for name in ("score", "rank") for c in (name, refused(name))]
-    by = next((one for one in written if read[one].null_count() < len(read)), None)
+    by = next((one for one in ("score", "rank") if is_given(read, one)), None)
     if by is None:
         raise DataError(f"{table} must have a column 'score' or 'rank' with numbers, got neither")
-    by = by.partition("|")[0]
-    _require(read, pl.col(by).is_finite().fill_null(False), by, "must be a finite number", table)
-    certain = pl.col("probability").is_between(0, 1)
-    if read["probability"].null_count() < len(read):
-        wanted = "must be a number from 0 to 1"
-        _require(read, certain.fill_null(False), "probability", wanted, table)
+    rules = {
+        "user_id": (pl.col("user_id").is_not_null(), "must be an id"),
+        "item_id": (pl.col("item_id").is_not_null(), "must be an id"),
+        by: (pl.col(by).is_finite(), "must be a finite number"),
+    }
+    if is_given(read, "probability"):
+        rules["probability"] = pl.col("probability").is_between(0, 1), "must be from 0 to 1"
+    for column, (valid, wanted) in rules.items():
+        require_rows(read, valid, column=column, wanted=wanted, table=table)
     return -pl.col("score") if by == "score" else pl.col("rank")
-
-
-def _require(read: pl.DataFrame, valid: pl.Expr, column: str, wanted: str, table: str) -> None:
-    """Raise if a row breaks a rule; the message has the number of such rows and the first."""
-    bad = read.with_row_index("row", offset=1).filter(~valid)
-    if len(bad):
-        got = bad[refused(column)][0]
-        got = bad[column][0] if got is None else got
-        raise DataError(
-            f"{table}: {column} {wanted}, got {'an empty cell' if got is None else repr(got)} in "
-            f"row {bad['row'][0]}, and {len(bad):,} such rows of {len(read):,}; remove or mend them"
-        )
 
 
 def _with_rows(

@@ -95,15 +95,22 @@ def detectable_differences(
     return np.asarray((norm.ppf(1 - alpha / (2 * family)) + norm.ppf(power)) * errors)
 
 
-def _all_signs(n_users: int) -> Iterator[NDArray[np.float64]]:
-    patterns = (np.arange(2**n_users)[:, None] >> np.arange(n_users)) & 1
-    yield patterns * 2.0 - 1.0
+def _all_signs(n_users: int) -> Iterator[Doubles]:
+    bits = (np.arange(2**n_users)[:, None] >> np.arange(n_users)) & 1
+    yield _signs(bits)
 
 
-def _random_signs(n_users: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+def _random_signs(n_users: int, resamples: int, seed: int) -> Iterator[Doubles]:
     generator = np.random.default_rng(seed)
     at_once = max(1, SIGNS_AT_ONCE // n_users)
     for start in range(0, resamples, at_once):
         block = min(at_once, resamples - start)
-        bits = generator.integers(0, 2, size=(block, n_users), dtype=np.int8)
-        yield bits.astype(np.float64) * 2 - 1
+        yield _signs(generator.integers(0, 2, size=(block, n_users), dtype=np.int8))
+
+
+def _signs(bits: NDArray[np.integer]) -> Doubles:
+    """Return -1 for each 0 and 1 for each 1."""
+    signs: Doubles = bits.astype(np.float64)
+    signs *= 2.0
+    signs -= 1.0
+    return signs

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from recsys.evaluation.bootstrap import Estimate, difference, estimate, estimates
+from recsys.evaluation.bootstrap import Estimate, difference, estimate, estimates, ratio
 
 Values = NDArray[np.float64]
 
@@ -72,6 +72,27 @@ def test_paired_difference_sees_a_gain_that_the_single_intervals_hide(values: Va
 
 def test_difference_of_a_system_and_itself_is_exactly_zero(values: Values) -> None:
     assert difference(values, values) == Estimate(0.0, 0.0, 0.0)
+
+
+def test_ratio_of_equal_weights_is_the_mean(values: Values) -> None:
+    got = ratio(values * 3, np.full(len(values), 3.0))
+    assert got == pytest.approx(estimate(values))
+
+
+def test_ratio_equals_the_loop_over_resamples(values: Values) -> None:
+    weights = np.random.default_rng(6).integers(0, 4, size=len(values)).astype(np.float64)
+    got = ratio(values * weights, weights, seed=2)
+    generator = np.random.default_rng(2)
+    draws = (generator.integers(0, len(values), len(values)) for _ in range(1_000))
+    ratios = [(values * weights)[draw].sum() / weights[draw].sum() for draw in draws]
+    np.testing.assert_allclose([got.low, got.high], np.quantile(ratios, [0.025, 0.975]))
+    assert got.mean == pytest.approx((values * weights).sum() / weights.sum())
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0])
+def test_ratio_over_nothing_or_less_is_an_error(bad: float) -> None:
+    with pytest.raises(ValueError, match="denominators must be at least 0 and not all 0"):
+        ratio(np.ones(3), np.full(3, bad))
 
 
 def test_one_user_has_an_interval_of_no_width() -> None:

@@ -184,5 +184,5 @@ def test_probability_outside_zero_and_one_is_an_error(bad: float | None) -> None
         "rank": [1, 2],
         "probability": [0.5, bad],
     }
-    with pytest.raises(DataError, match=r"probability must be a number from 0 to 1, got .* row 2"):
+    with pytest.raises(DataError, match=r"probability must be from 0 to 1, got .* row 2"):
         read(rows)

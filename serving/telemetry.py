@@ -16,55 +16,51 @@ class Telemetry:
     """
 
     def __init__(self, version: str) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self._requests = Counter(
-            "recsys_requests", "Calls answered.", ["method", "code"], registry=self.registry
+            "recsys_requests", "Calls answered.", ["method", "code"], registry=registry
         )
         self._seconds = Histogram(
             "recsys_request_seconds",
             "Time to answer a call.",
             ["method"],
             buckets=_SECONDS,
-            registry=self.registry,
+            registry=registry,
         )
         self._degraded = Counter(
-            "recsys_degraded", "Answers that were degraded.", ["reason"], registry=self.registry
+            "recsys_degraded", "Answers that were degraded.", ["reason"], registry=registry
         )
         self._lookups = Counter(
             "recsys_embedding_lookups",
             "Embeddings of queries and live items, by the tier that had them.",
             ["tier"],
-            registry=self.registry,
+            registry=registry,
         )
         self._bad_rows = Counter(
             "recsys_bad_rows",
             "Cached embeddings that were damaged or of another kind.",
-            registry=self.registry,
+            registry=registry,
         )
         self._unreadable = Counter(
             "recsys_unreadable",
             "Live items and events in Redis that could not be read.",
             ["kind"],
-            registry=self.registry,
+            registry=registry,
         )
         self._refused_rows = Counter(
             "recsys_refused_rows",
             "Reads and writes of cached embeddings that Redis refused.",
-            registry=self.registry,
+            registry=registry,
         )
         self._batches = Histogram(
             "recsys_tower_batch_size",
             "Queries in one run of the towers.",
             buckets=_BATCHES,
-            registry=self.registry,
+            registry=registry,
         )
-        bundle = Gauge(
-            "recsys_bundle_info",
-            "Version of the served bundle.",
-            ["version"],
-            registry=self.registry,
-        )
-        bundle.labels(version).set(1)
+        Gauge(
+            "recsys_bundle_info", "Version of the served bundle.", ["version"], registry=registry
+        ).labels(version).set(1)
 
     def request(self, method: str, code: str, seconds: float) -> None:
         """Count a call."""

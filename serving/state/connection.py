@@ -145,9 +145,13 @@ def _translate(error: exceptions.RedisError) -> ServingError:
     said = text.rpartition("caused error: ")[2]
     code = re.match(r"[('\"]*(?:Error running script .*?: @user_script:\d+: )?([A-Z]+) ", said)
     named = f"{type(error).__name__}{f' {code[1]}' if code else ''}"
-    return InternalError(
-        f"Redis refused a command of the service: {named}; report this as a defect"
-    )
+    advice = "report this as a defect"
+    if code is not None and code[1] == "WRONGTYPE":
+        advice = (
+            "a key of the service has a value that is not ours: delete it, or choose another "
+            "namespace (RECSYS_NAMESPACE)"
+        )
+    return InternalError(f"Redis refused a command of the service: {named}; {advice}")
 
 
 def _quotable(error: Exception) -> Exception | None:

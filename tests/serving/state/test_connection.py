@@ -143,7 +143,7 @@ async def test_an_error_of_a_pipeline_names_its_code_and_never_its_command(
     pipeline = connection.client.pipeline(transaction=False)
     pipeline.zadd(key, {"SECRET event": 1.0})
 
-    with pytest.raises(InternalError, match="ResponseError WRONGTYPE; report this") as caught:
+    with pytest.raises(InternalError, match=r"ResponseError WRONGTYPE; .* delete it") as caught:
         async with connection.translated():
             await pipeline.execute()
     assert "SECRET" not in "".join(traceback.format_exception(caught.value))
@@ -162,7 +162,7 @@ async def test_an_error_inside_a_script_names_its_code(
             await client.eval(script, 1, namespace)
             await client.execute()
 
-    with pytest.raises(InternalError, match="ResponseError WRONGTYPE; report this") as caught:
+    with pytest.raises(InternalError, match=r"ResponseError WRONGTYPE; .* delete it") as caught:
         await run()
     assert "SECRET" not in "".join(traceback.format_exception(caught.value))
 

@@ -128,6 +128,15 @@ def test_a_record_of_an_earlier_release_is_older_than_any_table_unless_its_time_
     assert bundled().judge(record.dated(AFTER)).served.fields == record.fields
 
 
+@pytest.mark.parametrize("as_of_us", [AS_OF, None])
+def test_a_record_that_cannot_be_read_changes_nothing(as_of_us: int | None) -> None:
+    items = bundled(as_of_us)
+
+    for item_id in ("mug", "lost"):
+        judged = items.judge(ItemRecord(item_id, is_readable=False))
+        assert judged == (items.stand_in(item_id), {}, False)
+
+
 def test_a_change_made_now_is_newer_than_the_table_though_the_clock_of_redis_is_behind() -> None:
     assert bundled().write_time_us(AS_OF + 50) == AS_OF + 50
     assert bundled().write_time_us(AS_OF - 50) == AFTER

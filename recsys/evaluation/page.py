@@ -3,8 +3,9 @@
 import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from recsys.data.files import whole_file
 from recsys.evaluation.bootstrap import Estimate
 from recsys.evaluation.results import Report, headline
+from recsys.evaluation.significance import PairedTest
 from vision.images import ImageError, decode
 from vision.printable import shown_on_page
 
@@ -62,14 +64,14 @@ def write_report(
 
 
 def metrics(report: Report) -> dict[str, Any]:
-    """Return the report as JSON values, without the gallery; an estimate has mean, low, high."""
-    values = _plain(report)
-    del values["gallery"]
+    """Return the report as JSON values, without single users; an estimate has mean, low, high."""
+    values = _plain(replace(report, gallery=(), failures=()))
+    del values["gallery"], values["failures"]
     return {"format": 1, **values}
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Estimate):
+    if isinstance(value, Estimate | PairedTest):
         return value._asdict()
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
@@ -124,24 +126,24 @@ class _Pictures(NamedTuple):
 
 
 def _pictures(report: Report, budget: int) -> _Pictures:
-    """Return the gallery's thumbnails; each distinct picture counts once."""
-    shown: dict[bytes, None] = {}
-    for user in report.gallery:
-        for item in (*user.history, *user.recommended):
-            if item.picture is not None:
-                shown[item.picture] = None
+    """Return the thumbnails of all items on the page, which has each as often as it is shown."""
+    rows = [row for user in report.gallery for row in (user.history, user.recommended)]
+    for one in report.failures:
+        rows += [one.history, one.right, one.our_list, one.their_list]
+    items = (item for row in rows for item in row)
+    shown = Counter(item.picture for item in items if item.picture is not None)
     sources: dict[bytes, str] = {}
     left_out, unreadable = 0, 0
-    for data in shown:
+    for data, times in shown.items():
         try:
             thumbnail = _thumbnail(data)
         except ImageError:
             unreadable += 1
             continue
-        if len(thumbnail) > budget:
+        if len(thumbnail) * times > budget:
             left_out += 1
             continue
-        budget -= len(thumbnail)
+        budget -= len(thumbnail) * times
         sources[data] = thumbnail
     return _Pictures(sources, left_out, unreadable)
 

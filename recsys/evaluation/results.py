@@ -214,6 +214,33 @@ class GalleryUser:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A user for whom ours is behind the best baseline.
+
+    Args:
+        user_id: The user.
+        metric: Metric by which ours is behind.
+        ours: What ours scores for the user.
+        theirs: What the baseline scores.
+        system: The baseline.
+        history: What the user did last before the split, newest first.
+        right: What the user took after it.
+        our_list: What ours recommends, best first.
+        their_list: What the baseline recommends, best first.
+    """
+
+    user_id: str
+    metric: str
+    ours: float
+    theirs: float
+    system: str
+    history: Sequence[GalleryItem]
+    right: Sequence[GalleryItem]
+    our_list: Sequence[GalleryItem]
+    their_list: Sequence[GalleryItem]
+
+
+@dataclass(frozen=True)
 class Report:
     """One training run's results.
 
@@ -230,6 +257,7 @@ class Report:
         timings: Duration of each stage, in the order in which they ran.
         quarantine: Counts of the rows that were left out.
         gallery: A few users with what they did and what is recommended.
+        failures: The users for whom ours falls furthest behind the best baseline.
     """
 
     title: str
@@ -244,3 +272,4 @@ class Report:
     timings: Sequence[StageTiming] = ()
     quarantine: Sequence[QuarantineRow] = ()
     gallery: Sequence[GalleryUser] = ()
+    failures: Sequence[Failure] = ()

@@ -6,23 +6,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from recsys.answers import Result
 from recsys.bundle import Bundle
 from recsys.config import EvaluationConfig
-from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
 from recsys.data.frames import Frame
 from recsys.data.progress import Progress
 from recsys.data.tables import Source
-from recsys.data.timestamps import from_us
 from recsys.errors import DataError, LeakageError
+from recsys.evaluation.gallery import failures, regular_users
 from recsys.evaluation.others import bundle_system, other_systems
+from recsys.evaluation.queries import Queries
 from recsys.evaluation.results import (
     ClassificationRow,
-    GalleryItem,
-    GalleryUser,
     QuarantineRow,
     RankingTable,
     Report,
@@ -30,11 +25,8 @@ from recsys.evaluation.results import (
     StageTiming,
 )
 from recsys.evaluation.systems import System, classify_photos, identify_photos, rank_systems
+from recsys.evaluation.tables import Answered
 from recsys.pipeline import Run
-from recsys.recommender import Recommender
-
-GALLERY_USERS = 3
-GALLERY_ITEMS = 6
 
 
 def report_run(
@@ -99,6 +91,7 @@ def _report(
     progress: Progress | None,
 ) -> Report:
     ranking = _score_ranking(bundle, others, config, progress)
+    images_root = dataset.images_root if dataset else None
     photos = _score_photos(bundle, dataset)
     split_us = bundle.split_us if "ranking" in bundle.parts else None
     split_time = datetime.fromtimestamp(split_us / 1e6, UTC).isoformat() if split_us else None
@@ -113,7 +106,12 @@ def _report(
         retrieval=photos.retrieval,
         classification=photos.classification,
         quarantine=_quarantine(dataset),
-        gallery=_gallery(bundle, dataset) if dataset and split_us else (),
+        gallery=regular_users(bundle, images_root) if dataset and split_us else (),
+        failures=[
+            failure
+            for queries, answered in ranking.answers[:1]
+            for failure in failures(bundle, queries, answered, images_root)
+        ],
     )
 
 
@@ -121,6 +119,7 @@ class _Ranking(NamedTuple):
     """Ranking figures, and what of them is missing and why."""
 
     tables: Sequence[RankingTable] = ()
+    answers: Sequence[tuple[Queries, Answered]] = ()
     sizes: Mapping[str, int] = {}
     left_out: Sequence[str] = ()
 
@@ -135,12 +134,19 @@ def _score_ranking(
         return _Ranking()
     sizes = {"users": bundle.interactions.n_users, "events": len(bundle.interactions)}
     try:
-        ranked = rank_systems(bundle, others, scopes=config.scopes, ks=config.k, progress=progress)
+        ranked = rank_systems(
+            bundle,
+            others,
+            scopes=config.scopes,
+            ks=config.k,
+            exposure_by=config.exposure_by,
+            progress=progress,
+        )
     except LeakageError:
         raise
     except DataError as error:  # without anybody to score, the rest of the report still stands
         return _Ranking(sizes=sizes, left_out=[f"ranking's figures: {error}"])
-    return _Ranking(ranked.tables, sizes, ranked.left_out)
+    return _Ranking(ranked.tables, ranked.answers, sizes, ranked.left_out)
 
 
 class _Photos(NamedTuple):
@@ -176,55 +182,3 @@ def _quarantine(dataset: Dataset | None) -> list[QuarantineRow]:
         for report in dataset.quarantine.reports
         for rule, count in report.counts().items()
     ]
-
-
-def _gallery(bundle: Bundle, dataset: Dataset) -> list[GalleryUser]:
-    """Return what a few users did before the split, what is recommended, and what they took."""
-    assert bundle.split_us is not None, "a bundle with a ranking part has a split"
-    recommender = Recommender(bundle, as_of_us=bundle.split_us)
-    interactions = bundle.interactions
-    taken = interactions.of_kinds(bundle.target_kinds)
-    later = taken.between(bundle.split_us, int(interactions.timestamps_us[-1]) + 1).histories()
-    users = []
-    for user in _regulars(bundle):
-        user_id = interactions.user_ids[user]
-        history = recommender.history(user_id)
-        last = list(dict.fromkeys(history.item_rows[::-1].tolist()))[:GALLERY_ITEMS]
-        results = recommender.recommend(
-            history, k=GALLERY_ITEMS, now=from_us(bundle.split_us), explain=True
-        )
-        rows = [recommender.catalogue.row_of[result.item_id] for result in results]
-        recommended = [
-            _item(bundle, dataset, row, _reason(result), row in later[user].item_rows)
-            for row, result in zip(rows, results, strict=True)
-        ]
-        users.append(
-            GalleryUser(user_id, [_item(bundle, dataset, row) for row in last], recommended)
-        )
-    return users
-
-
-def _regulars(bundle: Bundle) -> Ints:
-    """Return a few user rows, spread over the users with events on both sides of the split."""
-    interactions = bundle.interactions
-    assert bundle.split_us is not None, "a bundle with a ranking part has a split"
-    before = np.unique(interactions.before(bundle.split_us).user_rows)
-    after = np.unique(interactions.user_rows[interactions.timestamps_us >= bundle.split_us])
-    both = np.intersect1d(before, after)
-    return both[np.linspace(0, len(both) - 1, min(GALLERY_USERS, len(both))).astype(np.int64)]
-
-
-def _reason(result: Result) -> str:
-    return ", ".join([result.source, *(name for name, _ in result.features)])
-
-
-def _item(
-    bundle: Bundle, dataset: Dataset, row: int, note: str = "", taken: bool = False
-) -> GalleryItem:
-    # The bundle's own table, for the dataset may be a later one with other rows.
-    item = bundle.items.row(row, named=True)
-    picture = None
-    if item["image"] is not None and dataset.images_root is not None:
-        file = Path(dataset.images_root / item["image"])
-        picture = file.read_bytes() if file.is_file() else None
-    return GalleryItem(item["title"] or item["item_id"], picture, note, taken)

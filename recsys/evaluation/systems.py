@@ -29,7 +29,7 @@ from recsys.evaluation.results import (
     Role,
 )
 from recsys.evaluation.slices import label_users
-from recsys.evaluation.tables import ranking_table
+from recsys.evaluation.tables import Answered, ranking_table
 from recsys.identifier import ProductIdentifier
 from recsys.ranking.baselines import (
     EASE,
@@ -53,6 +53,7 @@ class Ranked(NamedTuple):
     """Tables of the systems' scores, and what they leave out."""
 
     tables: list[RankingTable]
+    answers: list[tuple[Queries, Answered]]  # what each table is made of
     left_out: list[str]  # sentences for the report
 
 
@@ -98,6 +99,9 @@ def rank_systems(
     """
     bundle.require("ranking")
     query_sets = bundle_queries(bundle, scopes)
+    before = bundle_split(bundle).train
+    taken = before.of_kinds(bundle.target_kinds)
+    facts = item_facts(bundle, taken, exposure_by)
     results: list[list[tuple[Role, SystemResult]]] = [[] for _ in query_sets]
     with_ease = len(np.unique(bundle.interactions.item_rows)) <= ease_max_items
     systems = _systems(bundle, others, with_ease=with_ease)
@@ -114,9 +118,6 @@ def rank_systems(
                     probabilities=score_probabilities(system.list, queries),
                 )
             of_scope.append((system.role, result))
-    before = bundle_split(bundle).train
-    taken = before.of_kinds(bundle.target_kinds)
-    facts = item_facts(bundle, taken, exposure_by)
     return Ranked(
         [
             ranking_table(
@@ -127,6 +128,7 @@ def rank_systems(
             )
             for queries, answered in zip(query_sets, results, strict=True)
         ],
+        list(zip(query_sets, results, strict=True)),
         [] if with_ease else [f"the EASE baseline: more than {ease_max_items:,} items have events"],
     )
 

@@ -15,6 +15,8 @@ from recsys.evaluation.bootstrap import Estimate
 from recsys.evaluation.page import write_report
 from recsys.evaluation.results import (
     ClassificationRow,
+    ExposureTable,
+    Failure,
     GalleryItem,
     GalleryUser,
     QuarantineRow,
@@ -22,12 +24,15 @@ from recsys.evaluation.results import (
     Report,
     RetrievalRow,
     Role,
+    Shown,
+    SliceRow,
     StageTiming,
     SystemRow,
 )
+from recsys.evaluation.significance import PairedTest
 
 Attributes = list[tuple[str, str | None]]
-VOID = {"meta", "img", "br", "line", "rect", "path"}
+VOID = {"meta", "img", "br", "line", "rect", "path", "circle"}
 
 
 class Page(HTMLParser):
@@ -76,7 +81,21 @@ def row(name: str, role: Role, mean: float, gain: Estimate | None = None) -> Sys
         for metric in ("ndcg@10", "recall@20", "hit_rate@10", "mrr@10")
     }
     behind = {} if gain is None else dict.fromkeys(metrics, gain)
-    return SystemRow(name, role, metrics, behind, {10: 0.25, 20: 0.5})
+    tests = dict.fromkeys(behind, PairedTest(0.001, 0.0042, 0.023))
+    some = {k: Estimate(0.7, 0.6, 0.8) for k in (10, 20)}
+    shown = Shown(
+        {10: Estimate(7.25, 7, 8), 20: None}, {10: None, 20: None}, some, {10: 0.9, 20: 1}
+    )
+    return SystemRow(name, role, metrics, behind, {10: 0.25, 20: 0.5}, tests, shown)
+
+
+def slice_row(label: str, ours: float) -> SliceRow:
+    systems = {
+        "full model": Estimate(ours, ours - 0.1, ours + 0.1),
+        "EASE (λ = 200)": Estimate(0.2, 0.1, 0.25),
+        "text only": Estimate(0.9, 0.9, 0.9),
+    }
+    return SliceRow("activity", label, 464, "ndcg@10", systems)
 
 
 @pytest.fixture
@@ -93,6 +112,17 @@ def report() -> Report:
             GalleryItem("turned\u202e\x00\x1b[2J", None, "half\ud800"),
         ],
     )
+    failure = Failure(
+        user_id="u8",
+        metric="ndcg@10",
+        ours=0.0,
+        theirs=1.0,
+        system="EASE (λ = 200)",
+        history=[],
+        right=[GalleryItem("Tin whistle", picture("red"))],
+        our_list=[GalleryItem("Wooden spoon", None)],
+        their_list=[GalleryItem("Tin whistle", picture("red"), taken=True)],
+    )
     return Report(
         title="Corner shop & sons",
         created_at="2026-01-02T03:04:05+00:00",
@@ -100,7 +130,25 @@ def report() -> Report:
         split_time="2025-11-09T00:00:00+00:00",
         sizes={"items": 12345, "users": 678},
         left_out=["Image tower: no item has a picture."],
-        rankings=[RankingTable("all", 1394, 3618, [ours, better, worse])],
+        rankings=[
+            RankingTable(
+                "all",
+                1394,
+                3618,
+                [ours, better, worse],
+                popularity_taken=Estimate(0.61, 0.6, 0.62),
+                exposure=[
+                    ExposureTable(
+                        "brand",
+                        10,
+                        on_offer={"Acme": 0.25},
+                        taken={"Acme": 0.5},
+                        shown={row.name: {"Acme": 0.75} for row in (ours, better, worse)},
+                    )
+                ],
+                slices=[slice_row("low", 0.3), slice_row("high", 0.5)],
+            )
+        ],
         retrieval=[
             RetrievalRow("photo → item", 40, 81, Estimate(0.5, 0.4, 0.6), Estimate(0.8, 0.7, 0.9))
         ],
@@ -108,6 +156,7 @@ def report() -> Report:
         timings=[StageTiming("vision", 131.0), StageTiming("text", 0.4, reused=True)],
         quarantine=[QuarantineRow("events", "item_id must be known", 12, 0)],
         gallery=[gallery],
+        failures=[failure],
     )
 
 
@@ -132,6 +181,13 @@ def test_page_says_everything_that_the_report_holds(page: Page) -> None:
         "events item_id must be known 12",
         "Paper lantern bought again taken later",
         "turned\\u202e\\u0000\\u001b[2J half\\ud800",
+        "+.080 +.060 to +.100 p = 0.0042 found from .023",
+        "● full model, ● EASE (λ = 200), the best baseline",
+        "activity low 464 .300 .200 high 464 .500 .200",
+        "(what users took: .610)",
+        "full model 7.2 – 0.700 .900",
+        "Acme 25.0 % 50.0 % 75.0 % 75.0 %",
+        "User u8: NDCG@10 .000, EASE (λ = 200) 1.000 Did last Nothing. Took later Tin whistle Ours",
     ):
         assert expected in page.text
 
@@ -155,8 +211,14 @@ def test_page_loads_nothing_from_anywhere(page: Page, report: Report, tmp_path: 
     html = write_report(report, tmp_path).read_text("utf-8")
     assert not re.search(r"https?://|@import|url\(|<script|<link|<iframe", html)
     sources = page.values("img", "src")
-    assert len(sources) == 2
+    assert len(sources) == 4
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+
+
+def test_slices_are_drawn_to_one_scale_and_leave_no_dot_outside(page: Page) -> None:
+    places = [float(x) for x in page.values("circle", "cx")]
+    # Ours, theirs, ours, theirs; the highest end of an interval is 0.6.
+    np.testing.assert_allclose(places, [4 + 300 * x / 0.6 for x in (0.3, 0.2, 0.5, 0.2)], atol=0.1)
 
 
 def test_pictures_are_embedded_as_small_thumbnails(page: Page) -> None:
@@ -203,4 +265,15 @@ def test_metrics_file_has_every_number_and_no_picture(report: Report, tmp_path: 
     assert values["retrieval"][0]["top5"]["mean"] == 0.8
     assert values["timings"][1] == {"stage": "text", "seconds": 0.4, "reused": True}
     assert values["format"] == 1
-    assert "gallery" not in values
+    assert not {"gallery", "failures"} & set(values)
+    assert table["systems"][1]["tests"]["mrr@10"] == {
+        "p": 0.001,
+        "p_holm": 0.0042,
+        "detectable": 0.023,
+    }
+    assert table["systems"][0]["shown"]["novelty"] == {
+        "10": {"mean": 7.25, "low": 7, "high": 8},
+        "20": None,
+    }
+    assert table["exposure"][0]["shown"]["text only"] == {"Acme": 0.75}
+    assert table["slices"][1]["systems"]["full model"]["mean"] == 0.5

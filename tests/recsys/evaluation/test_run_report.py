@@ -11,9 +11,11 @@ from recsys.config import EvaluationConfig, TrainConfig
 from recsys.data.interactions import Interactions
 from recsys.data.synthetic import Shop
 from recsys.data.timestamps import from_us
-from recsys.errors import LeakageError
+from recsys.errors import InvalidArgumentError, LeakageError
+from recsys.evaluation.gallery import GALLERY_ITEMS, GALLERY_USERS
 from recsys.evaluation.results import QuarantineRow, Report
-from recsys.evaluation.run_report import GALLERY_ITEMS, GALLERY_USERS, evaluate, report_run
+from recsys.evaluation.run_report import evaluate, report_run
+from recsys.evaluation.systems import rank_systems
 from recsys.pipeline import Run, load_tables
 from recsys.recommender import Recommender
 
@@ -238,6 +240,40 @@ def test_progress_names_every_system_and_ends_with_every_user(bundle: Bundle) ->
     table = report.rankings[0]
     assert set(seen) == {row.name for row in table.systems}
     assert set(seen.values()) == {(table.n_users, table.n_users)}
+
+
+def test_the_worst_failures_are_users_for_whom_the_best_baseline_is_further_ahead(
+    report: Report, bundle: Bundle, tiny_shop: Shop
+) -> None:
+    answers = rank_systems(bundle, scopes=("all",)).answers
+    ((queries, answered),) = answers
+    ours = answered[0][1]
+    best = max(
+        (one for role, one in answered if role == "baseline"),
+        key=lambda one: one.estimates["ndcg@10"].mean,
+    )
+    losses = best.per_user["ndcg@10"] - ours.per_user["ndcg@10"]
+    found = [one.theirs - one.ours for one in report.failures]
+    assert found == pytest.approx(sorted(losses, reverse=True)[: len(found)])
+    assert 0 < len(found) <= GALLERY_USERS
+    for one in report.failures:
+        assert one.system == best.name
+        place = list(queries.user_rows).index(bundle.interactions.user_ids.index(one.user_id))
+        rows = best.ranked[place][:GALLERY_ITEMS]
+        ids = bundle.items["item_id"][rows.tolist()].to_list()
+        assert [item.title for item in one.their_list] == titles(tiny_shop, ids)
+        right = [row in queries.relevant[place] for row in rows]
+        assert [item.taken for item in one.their_list] == right
+        assert one.history
+        assert one.right
+
+
+def test_columns_to_count_what_is_shown_by_come_from_the_configuration(bundle: Bundle) -> None:
+    config = EvaluationConfig(scopes=("all",), exposure_by=("price",))
+    (table,) = evaluate(bundle, config).rankings
+    assert [one.column for one in table.exposure] == ["price"]
+    with pytest.raises(InvalidArgumentError, match="exposure_by must name columns"):
+        evaluate(bundle, EvaluationConfig(scopes=("all",), exposure_by=("colour of the moon",)))
 
 
 def test_a_shop_in_which_nobody_can_be_asked_gets_a_report_that_says_so(bundle: Bundle) -> None:

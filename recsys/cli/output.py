@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from recsys.answers import Result
     from recsys.evaluation.bootstrap import Estimate
     from recsys.evaluation.probabilities import Probabilities
-    from recsys.evaluation.results import RankingTable, Report, SystemRow
+    from recsys.evaluation.results import RankingTable, Report
     from recsys.recommender import Recommender
 
 MAX_CELL_CHARACTERS = 200
@@ -155,22 +155,10 @@ def _print_ranking(table: "RankingTable", names: Sequence[str]) -> None:
     """Print a table of systems with the named metrics, and what is to be known about its lists."""
     print_rows(
         f"scope {table.scope}: {table.n_users:,} users, {table.n_candidates:,} items",
-        (
-            "system",
-            *(f"{name} [95 %]" for name in names),
-            f"ours ahead by, {names[0]}",
-            "p (Holm)",
-            "found from",
-        ),
-        [
-            (
-                row.name,
-                *(interval(row.metrics[name]) for name in names),
-                *_comparison(row, names[0]),
-            )
-            for row in table.systems
-        ],
+        ("system", *(f"{name} [95 %]" for name in names)),
+        [(row.name, *(interval(row.metrics[name]) for name in names)) for row in table.systems],
     )
+    _print_comparisons(table, names[0])
     _print_shown(table)
     for row in table.systems:
         if row.counts is not None:
@@ -179,12 +167,21 @@ def _print_ranking(table: "RankingTable", names: Sequence[str]) -> None:
             console.print(f"{row.name}: {_calibration(row.probabilities)}", highlight=False)
 
 
-def _comparison(row: "SystemRow", metric: str) -> tuple[str, str, str]:
-    """Return how far ours is ahead, whether chance explains it, and what would be found."""
-    if not row.behind:
-        return "", "", ""
-    test = row.tests[metric]
-    return interval(row.behind[metric], sign="+"), f"{test.p_holm:.4f}", f"{test.detectable:.3f}"
+def _print_comparisons(table: "RankingTable", metric: str) -> None:
+    """Print how far ours is ahead, whether chance explains it, and what would be found."""
+    rows = [
+        (
+            row.name,
+            interval(row.behind[metric], sign="+"),
+            f"{row.tests[metric].p_holm:.4f}",
+            f"{row.tests[metric].detectable:.3f}",
+        )
+        for row in table.systems
+        if row.behind
+    ]
+    if rows:
+        columns = ("ours against", f"ahead by, {metric} [95 %]", "p (Holm)", "found from")
+        print_rows(f"scope {table.scope}: differences", columns, rows)
 
 
 def _print_shown(table: "RankingTable") -> None:
@@ -199,7 +196,7 @@ def _print_shown(table: "RankingTable") -> None:
     if rows:
         taken = table.popularity_taken
         wanted = f" (taken: {taken.mean:.3f})" if taken is not None else ""
-        columns = ("novelty, bits", "diversity", f"popularity{wanted}", "Gini", "coverage")
+        columns = ("novelty", "diversity", f"popularity{wanted}", "Gini", "coverage")
         title = f"scope {table.scope}: what is shown in the first {min(table.systems[0].coverage)}"
         print_rows(title, ("system", *columns), rows)
 

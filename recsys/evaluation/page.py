@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from recsys.data.files import whole_file
 from recsys.evaluation.bootstrap import Estimate
 from recsys.evaluation.results import Report, headline
-from recsys.evaluation.significance import PairedTest
+from recsys.evaluation.significance import ALPHA, PairedTest
 from vision.images import ImageError, decode
 from vision.printable import shown_on_page
 
@@ -100,7 +100,11 @@ def _page(report: Report, budget: int) -> str:
     template = files("recsys.evaluation").joinpath("page.html.j2").read_text(encoding="utf-8")
     shown = headline(report.rankings[0].systems[0].metrics) if report.rankings else ()
     return environment.from_string(template).render(
-        report=report, headline=shown, scopes=_SCOPES, pictures=_pictures(report, budget)
+        report=report,
+        headline=shown,
+        scopes=_SCOPES,
+        alpha=ALPHA,
+        pictures=_pictures(report, budget),
     )
 
 

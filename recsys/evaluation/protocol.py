@@ -18,7 +18,7 @@ from recsys.evaluation.rankings import (
     allowed_rows,
     area_under_curve,
     best_rows,
-    order_of_ties,
+    tie_orders,
 )
 
 # Given user rows (B,), the scores of the whole catalogue (B, N); higher ranks first.
@@ -137,8 +137,8 @@ def rank_queries(
         Ranking(np.full((len(queries), max(ks)), -1, dtype=np.int64), np.empty(len(queries)))
         for queries in query_sets
     ]
-    order = order_of_ties(n_items, seed)
     users: Ints = np.unique(np.concatenate([queries.user_rows for queries in query_sets]))
+    orders = tie_orders(n_items, int(users.max()) + 1, seed)
     for start in range(0, len(users), batch_size):
         batch = users[start : start + batch_size]
         scores = scorer(batch)
@@ -151,7 +151,7 @@ def rank_queries(
                 positions=np.searchsorted(batch, queries.user_rows[asked]),
             )
             for query, row in zip(asked, allowed, strict=True):
-                best = best_rows(row, max(ks), order)
+                best = best_rows(row, max(ks), orders[queries.user_rows[query]])
                 into.rows[query, : len(best)] = best
                 right, n_ranked = queries.relevant[query], int(queries.n_ranked[query])
                 into.areas[query] = area_under_curve(row, right, n_ranked)

@@ -16,38 +16,6 @@ OUT = np.float32(-np.inf)  # score of an item that is not recommended
 BLOCK = 64  # items of which only the best score is looked at first
 
 
-def rank_scores(
-    scores: Floats,
-    *,
-    excluded: Sequence[Ints],
-    candidates: NDArray[np.bool_],
-    k: int,
-    seed: int = 0,
-) -> Ints:
-    """Return each user's k best candidates, best first, int64 (B, k); -1 where there are fewer.
-
-    Args:
-        scores: Higher is better, (B, N); minus infinity keeps an item out.
-        excluded: Per user, item rows to keep out.
-        candidates: Which items may be ranked, bool (N,).
-        k: Length of each ranking.
-        seed: Random seed for the order of ties; see ``order_of_ties``.
-
-    Raises:
-        InvalidArgumentError: If the shapes disagree, k < 1, or a score is not float32, NaN or plus
-            infinity.
-    """
-    if k < 1:
-        raise InvalidArgumentError(f"k must be at least 1, got {k}")
-    order = order_of_ties(len(candidates), seed)
-    ranked = np.full((len(scores), k), -1, dtype=np.int64)
-    rows = allowed_rows(scores, excluded=excluded, candidates=candidates)
-    for row, into in zip(rows, ranked, strict=True):
-        best = best_rows(row, k, order)
-        into[: len(best)] = best
-    return ranked
-
-
 def allowed_rows(
     scores: Floats,
     *,
@@ -93,25 +61,39 @@ def allowed_rows(
 
 
 class TieOrder(NamedTuple):
-    """One order of the catalogue, by which equal scores are ranked.
-
-    Args:
-        rows: Item rows in this order (N,).
-        places: Place of each item in it (N,).
-    """
-
-    rows: Ints
-    places: Ints
-
-
-def order_of_ties(n_items: int, seed: int) -> TieOrder:
-    """Return a seeded permutation of the catalogue.
+    """The order in which one user's equal scores are ranked, by numbers that are as good as random.
 
     A system that scores all items alike is then as good as chance, not as good as the catalogue's
-    order. The order of two items depends on nothing else, so it is the same for every user.
+    order. Each user has an order of their own: otherwise all would be shown the same tied items,
+    which are lucky or unlucky together, and no interval over users would show that.
+
+    Args:
+        numbers: A random number for each item, uint64 (N,).
+        key: A random number for the user.
     """
-    rows = np.random.default_rng(seed).permutation(n_items)
-    return TieOrder(rows, np.argsort(rows))
+
+    numbers: NDArray[np.uint64]
+    key: np.uint64
+
+    def places(self, rows: Ints) -> NDArray[np.uint64]:
+        """Return a number for each item row; lower ones come first."""
+        mixed = self.numbers[rows] ^ self.key
+        for factor in _FACTORS:  # the steps of splitmix64 (Steele et al., 2014)
+            mixed *= factor
+            mixed ^= mixed >> np.uint64(31)
+        return mixed
+
+
+_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_PLACES = 2**64
+
+
+def tie_orders(n_items: int, n_users: int, seed: int) -> list[TieOrder]:
+    """Return the orders of ties of users 0, 1, … of a catalogue, which depend on the seed alone."""
+    generator = np.random.default_rng(seed)
+    numbers = generator.integers(0, _PLACES, size=n_items, dtype=np.uint64)
+    keys = generator.integers(0, _PLACES, size=n_users, dtype=np.uint64)
+    return [TieOrder(numbers, key) for key in keys]
 
 
 def best_rows(scores: Floats, k: int, order: TieOrder) -> Ints:
@@ -131,18 +113,18 @@ def best_rows(scores: Floats, k: int, order: TieOrder) -> Ints:
     best = np.flatnonzero(scores > bar)
     if len(best) < k and bar > OUT:
         best = np.append(best, _first_tied(scores, bar, k - len(best), order))
-    return best[np.lexsort((order.places[best], -scores[best]))][:k]
+    return best[np.lexsort((order.places(best), -scores[best]))][:k]
 
 
 def _first_tied(scores: Floats, bar: np.float32, count: int, order: TieOrder) -> Ints:
     """Return the first ``count`` items, as ties are ordered, of those whose score is ``bar``."""
-    # Where most items are tied, as those that nobody bought are, the first few places are enough.
-    early = order.rows[: 8 * count]
-    tied: Ints = early[scores[early] == bar]
-    if len(tied) < count:
-        tied = np.flatnonzero(scores == bar)
-        tied = tied[np.argsort(order.places[tied])]
-    return tied[:count]
+    tied = np.flatnonzero(scores == bar)
+    places = order.places(tied)
+    if len(tied) > 16 * count:  # to sort those of the lowest numbers is enough
+        near = places < np.uint64(8 * count * (_PLACES // len(tied)))
+        if np.count_nonzero(near) >= count:
+            tied, places = tied[near], places[near]
+    return tied[np.argsort(places)[:count]]
 
 
 def area_under_curve(scores: Floats, relevant: Ints, n_allowed: int) -> float:

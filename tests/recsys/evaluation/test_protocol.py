@@ -53,6 +53,20 @@ def test_system_that_says_nothing_is_as_good_as_chance() -> None:
     assert np.mean(recalls) == pytest.approx(4 / 20, abs=0.02)
 
 
+def test_a_system_that_says_nothing_is_as_good_as_chance_for_one_seed_and_few_candidates() -> None:
+    users = np.arange(2_000)
+    queries = Queries(
+        scope="cold",
+        now_us=0,
+        user_rows=users,
+        relevant=[np.array([7])] * 2_000,  # everybody wants one item, which a tie may favour
+        excluded=[NONE] * 2_000,
+        candidates=np.isin(np.arange(30), [2, 3, 7, 20]),
+    )
+    found = evaluate("silent", silent_scorer, queries, ks=(1,)).estimates["recall@1"]
+    assert found.low < 1 / 4 < found.high
+
+
 def test_batch_size_does_not_change_the_result() -> None:
     queries = planted_queries()
     whole = evaluate("oracle", oracle_scorer, queries)

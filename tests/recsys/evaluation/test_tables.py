@@ -60,9 +60,9 @@ def test_differences_are_tested_and_corrected_for_the_number_of_systems(queries:
     )
     table = ranking_table(queries, [("ours", ours), ("baseline", near), ("baseline", weak)])
     assert table.systems[0].tests == {}
-    tests = {row.name: row.tests["recall@10"] for row in table.systems[1:]}
+    tests = {row.name: row.tests["mrr@10"] for row in table.systems[1:]}
     alone = {
-        name: paired_p_values((ours.per_user["recall@10"] - one.per_user["recall@10"])[:, None])[0]
+        name: paired_p_values((ours.per_user["mrr@10"] - one.per_user["mrr@10"])[:, None])[0]
         for name, one in (("near", near), ("weak", weak))
     }
     for name, test in tests.items():

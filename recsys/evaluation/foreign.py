@@ -1,13 +1,16 @@
 """Read tables that other systems made, and refuse bad cells in words that name them."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import dataframely as dy
 import polars as pl
 
 from recsys.data.coercion import refused
-from recsys.data.frames import Frame
+from recsys.data.frames import Frame, describe_type
 from recsys.data.loading import read_table
 from recsys.data.tables import Source, reading
-from recsys.errors import DataError
+from recsys.errors import DataError, InvalidArgumentError
 
 
 def read_rows(source: Source | Frame, schema: type[dy.Schema], *, table: str) -> pl.DataFrame:
@@ -21,7 +24,13 @@ def read_rows(source: Source | Frame, schema: type[dy.Schema], *, table: str) ->
     Raises:
         DataError: If the table cannot be read or has no rows.
         SchemaError: If a column is missing or has a type that cannot be read.
+        InvalidArgumentError: If the source is neither files nor a DataFrame.
     """
+    if not isinstance(source, str | Path | Sequence | Frame):
+        raise InvalidArgumentError(
+            f"{table} must be a path, a glob, a list of them, or a DataFrame of polars, pandas or "
+            f"another library with the Arrow interface, got {describe_type(source)}"
+        )
 
     def collect(rows: pl.LazyFrame) -> pl.DataFrame:
         with reading(table):

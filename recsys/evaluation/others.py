@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
 from recsys.data.arrays import Ints
-from recsys.data.frames import Frame
+from recsys.data.frames import Frame, describe_type
 from recsys.data.tables import Source
 from recsys.data.timestamps import from_us
-from recsys.errors import DataError
+from recsys.errors import DataError, InvalidArgumentError
 from recsys.evaluation.lists import read_list
 from recsys.evaluation.protocol import Scorer
 from recsys.evaluation.results import Role
@@ -39,7 +39,17 @@ def other_systems(
     Raises:
         MissingPartError: If a bundle was trained without events.
         DataError: If a bundle has another split or other events after it, or a list cannot be used.
+        InvalidArgumentError: If ``bundles`` or ``lists`` is not a mapping, or a list not a table.
     """
+    for what, given in (("bundles", bundles), ("lists", lists)):
+        if not isinstance(given, Mapping):
+            raise InvalidArgumentError(
+                f"{what} must be a mapping from names, such as {what}={{'other': …}}, got "
+                f"{describe_type(given)}"
+            )
+    if not bundles and not lists:
+        return []
+    bundle.require("ranking")
     found = [
         bundle_system("bundle", name, one if isinstance(one, Bundle) else Bundle(one), bundle)
         for name, one in bundles.items()

@@ -15,10 +15,11 @@ from recsys.evaluation.metrics import METRICS, coverage_at_k
 from recsys.evaluation.probabilities import Probabilities
 from recsys.evaluation.queries import Queries, Scope
 from recsys.evaluation.rankings import (
+    TieOrder,
     allowed_rows,
     area_under_curve,
     best_rows,
-    tie_orders,
+    tie_numbers,
 )
 
 # Given user rows (B,), the scores of the whole catalogue (B, N); higher ranks first.
@@ -138,7 +139,7 @@ def rank_queries(
         for queries in query_sets
     ]
     users: Ints = np.unique(np.concatenate([queries.user_rows for queries in query_sets]))
-    orders = tie_orders(n_items, int(users.max()) + 1, seed)
+    numbers, keys = tie_numbers(n_items, int(users.max()) + 1, seed)
     for start in range(0, len(users), batch_size):
         batch = users[start : start + batch_size]
         scores = scorer(batch)
@@ -151,7 +152,7 @@ def rank_queries(
                 positions=np.searchsorted(batch, queries.user_rows[asked]),
             )
             for query, row in zip(asked, allowed, strict=True):
-                best = best_rows(row, max(ks), orders[queries.user_rows[query]])
+                best = best_rows(row, max(ks), TieOrder(numbers, keys[queries.user_rows[query]]))
                 into.rows[query, : len(best)] = best
                 right, n_ranked = queries.relevant[query], int(queries.n_ranked[query])
                 into.areas[query] = area_under_curve(row, right, n_ranked)

@@ -88,12 +88,14 @@ _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _PLACES = 2**64
 
 
-def tie_orders(n_items: int, n_users: int, seed: int) -> list[TieOrder]:
-    """Return the orders of ties of users 0, 1, … of a catalogue, which depend on the seed alone."""
+def tie_numbers(
+    n_items: int, n_users: int, seed: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return a random number for each item (N,) and user (U,), of which orders of ties are made."""
     generator = np.random.default_rng(seed)
     numbers = generator.integers(0, _PLACES, size=n_items, dtype=np.uint64)
     keys = generator.integers(0, _PLACES, size=n_users, dtype=np.uint64)
-    return [TieOrder(numbers, key) for key in keys]
+    return numbers, keys
 
 
 def best_rows(scores: Floats, k: int, order: TieOrder) -> Ints:

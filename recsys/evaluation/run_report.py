@@ -75,10 +75,11 @@ def evaluate(
         MissingPartError: If there is something to compare, and a bundle was trained without events.
         DataError: If another bundle has another split or other events after it, or a list cannot
             be used; see ``recsys.evaluation.lists.read_list``.
-        InvalidArgumentError: If two systems have one name.
+        InvalidArgumentError: If two systems have one name, or ``bundles`` or ``lists`` is not a
+            mapping.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-    others = other_systems(bundle, bundles=bundles, lists=lists) if bundles or lists else []
+    others = other_systems(bundle, bundles=bundles, lists=lists)
     return _report(bundle, config, title, others, dataset, progress)
 
 

@@ -57,7 +57,8 @@ def ranking_table(
         user_labels: Groups of users by which quality is shown.
 
     Raises:
-        InvalidArgumentError: If not exactly one system is ours, or one answered other queries.
+        InvalidArgumentError: If not exactly one system is ours, one answered other queries, or the
+            labels are not one for each user.
     """
     ours = [result for role, result in systems if role == "ours"]
     if len(ours) != 1:
@@ -66,6 +67,12 @@ def ranking_table(
         )
     for _, result in systems:
         check_same_queries(ours[0], result)
+    for grouping, labels in user_labels.items():
+        if len(labels) != len(queries):
+            raise InvalidArgumentError(
+                f"user_labels[{grouping!r}] must have a label for each of the {len(queries):,} "
+                f"users of the queries, got {len(labels):,}"
+            )
     first = headline(ours[0].per_user)[0]
     systems = sorted(systems, key=lambda one: (one[0] != "ours", -one[1].estimates[first].mean))
     table = RankingTable(

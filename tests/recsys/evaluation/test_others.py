@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -137,6 +138,29 @@ def test_a_bundle_with_other_events_before_the_split_is_compared(
 def test_two_systems_of_one_name_are_an_error(bundle: Bundle, own_list: pl.DataFrame) -> None:
     with pytest.raises(InvalidArgumentError, match=r"several called \['popularity'\]; rename one"):
         evaluate(bundle, QUICK, lists={"popularity": own_list})
+
+
+def test_what_is_not_a_mapping_or_not_a_table_is_refused_by_name(
+    bundle: Bundle, own_list: pl.DataFrame, tiny_bundle: Path
+) -> None:
+    wrong: Any = own_list
+    with pytest.raises(InvalidArgumentError, match=r"lists must be a mapping .* got DataFrame"):
+        evaluate(bundle, QUICK, lists=wrong)
+    paths: Any = [tiny_bundle]
+    with pytest.raises(InvalidArgumentError, match=r"bundles must be a mapping .* got list"):
+        evaluate(bundle, QUICK, bundles=paths)
+    lazy: Any = own_list.lazy()
+    with pytest.raises(InvalidArgumentError, match=r"list als must be a path, .* call .collect"):
+        evaluate(bundle, QUICK, lists={"als": lazy})
+
+
+def test_what_recommend_many_returns_is_such_a_list(bundle: Bundle) -> None:
+    recommender = Recommender(bundle, as_of_us=bundle.split_us)
+    now = from_us(bundle.split_us or 0)
+    table = recommender.recommend_many(bundle.interactions.user_ids, 20, now=now)
+    rows = rows_of(evaluate(bundle, QUICK, lists={"table": table}))
+    for metric in ("ndcg@10", "recall@20"):
+        assert rows["table"].metrics[metric] == pytest.approx(rows[OURS].metrics[metric])
 
 
 def test_a_bundle_without_ranking_cannot_be_compared(bundle: Bundle, tiny_run: Run) -> None:

@@ -16,12 +16,17 @@ from recsys.evaluation.rankings import (
     allowed_rows,
     area_under_curve,
     best_rows,
-    tie_orders,
+    tie_numbers,
 )
 
 NONE = np.empty(0, dtype=np.int64)
 N_ITEMS = 9
 TINY = float(np.float32(1e-45))  # the smallest float32 above 0
+
+
+def tie_orders(n_items: int, n_users: int, seed: int) -> list[TieOrder]:
+    numbers, keys = tie_numbers(n_items, n_users, seed)
+    return [TieOrder(numbers, key) for key in keys]
 
 
 def loop_ranking(

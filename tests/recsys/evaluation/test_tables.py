@@ -84,6 +84,14 @@ def test_slices_have_every_system_and_their_means_make_up_the_whole(queries: Que
         assert whole == pytest.approx(result.estimates["ndcg@10"].mean)
 
 
+def test_labels_of_other_users_are_an_error(queries: Queries) -> None:
+    ours = system("full model", queries, 0.6)
+    with pytest.raises(
+        ValueError, match=r"user_labels\['age'\] must have a label for each of the 30"
+    ):
+        ranking_table(queries, [("ours", ours)], user_labels={"age": ["old"]})
+
+
 def test_what_is_shown_is_measured_by_the_functions_of_exposure(queries: Queries) -> None:
     ours, weak = system("full model", queries, 0.6), system("weak", queries, 0.2)
     facts = ItemFacts(

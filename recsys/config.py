@@ -298,7 +298,7 @@ class EvaluationConfig(_Model):
         ("all", "new", "cold"),
         description="Answers that count: all, items new to the user, or items without events.",
     )
-    exposure_by: tuple[str, ...] = Field(("category",), description="Item columns of exposure.")
+    exposure_by: tuple[str, ...] = Field(("category",), description="Columns to count exposure by.")
     ablations: bool = Field(True, description="Whether to train on titles or pictures only, too.")
 
 

@@ -94,6 +94,8 @@ def test_the_same_policy_earns_what_was_logged() -> None:
 def test_the_effective_sample_size_of_unequal_weights_by_hand() -> None:
     found = evaluate_policy(log(propensity=[0.5, 0.5, 0.1], target_propensity=[0.5, 0.0, 0.3]))
     assert found.effective_sample_size == pytest.approx((1 + 3) ** 2 / (1 + 9))
+    assert found.ips.mean == pytest.approx((1 + 3) / 3)
+    assert found.snips.mean == pytest.approx((1 + 3) / (1 + 3))
     assert found.largest_weight == pytest.approx(3)
 
 

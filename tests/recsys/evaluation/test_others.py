@@ -124,6 +124,11 @@ def test_a_bundle_of_other_events_after_the_split_is_an_error(
     other.interactions = events.where(np.arange(len(events)) < len(events) - 2)
     with pytest.raises(DataError, match=r"must have the events of the first after the split, .*"):
         bundle_system("bundle", "new", other, bundle)
+    items = events.item_rows.copy()
+    items[-1] = (items[-1] + 1) % events.n_items  # as many events, one of another item
+    other.interactions = replace(events, item_rows=items)
+    with pytest.raises(DataError, match=r"got [\d,]+, of which [\d,]+ are the same; train both"):
+        bundle_system("bundle", "new", other, bundle)
 
 
 def test_a_bundle_with_other_events_before_the_split_is_compared(

@@ -1,5 +1,7 @@
 """Evaluation of systems with a known answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,22 @@ def test_a_system_that_says_nothing_is_as_good_as_chance_for_one_seed_and_few_ca
     )
     found = evaluate("silent", silent_scorer, queries, ks=(1,)).estimates["recall@1"]
     assert found.low < 1 / 4 < found.high
+
+
+def test_a_users_ties_are_in_the_same_order_whoever_else_is_asked() -> None:
+    every = planted_queries()
+    some = replace(
+        every,
+        user_rows=every.user_rows[[5, 9]],
+        **{
+            name: [getattr(every, name)[place] for place in (5, 9)]
+            for name in ("relevant", "excluded")
+        },
+    )
+    np.testing.assert_array_equal(
+        evaluate("silent", silent_scorer, some).ranked,
+        evaluate("silent", silent_scorer, every).ranked[[5, 9]],
+    )
 
 
 def test_batch_size_does_not_change_the_result() -> None:

@@ -114,6 +114,8 @@ def test_every_tied_item_is_shown_to_as_many_users() -> None:
     tied[:, ::4] = -1.0  # gaps between the tied items favour none of them
     times = np.bincount(np.ravel(rank(tied, 1)), minlength=30)[tied[0] == 0]
     assert abs(times / (20_000 / 22) - 1).max() < 0.15
+    many = rank(np.zeros((20_000, 100), dtype=np.float32), 1)
+    assert all(len(one) == 1 for one in many)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -22,6 +22,15 @@ def test_few_users_get_the_exact_p_value_of_scipy() -> None:
     np.testing.assert_allclose(paired_p_values(differences), expected, atol=1e-12)
 
 
+def test_the_observed_signs_and_their_mirror_always_count() -> None:
+    differences = np.random.default_rng(6).random(size=(12, 500))  # whose sum is the largest
+    assert (paired_p_values(differences) == 2 / 2**12).all()
+
+
+def test_random_signs_never_make_a_p_value_of_zero() -> None:
+    assert paired_p_values(np.ones((60, 1)), resamples=99).tolist() == [1 / 100]
+
+
 def test_many_users_get_about_the_p_value_of_the_t_test() -> None:
     differences = np.random.default_rng(1).normal(0.1, 1.0, size=(500, 1))
     expected = ttest_1samp(differences[:, 0], 0).pvalue

@@ -1,5 +1,7 @@
 """Tables of systems: their order, and the comparison with ours."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,13 @@ def test_what_is_shown_is_measured_by_the_functions_of_exposure(queries: Queries
     (colours,) = table.exposure
     assert colours.on_offer == colours.taken == {"blue": 18 / 30, "red": 12 / 30}
     assert sum(colours.shown["weak"].values()) == pytest.approx(1)
+
+
+def test_what_is_on_offer_is_a_share_of_the_candidates(queries: Queries) -> None:
+    some = replace(queries, candidates=np.arange(30) >= 10)
+    facts = ItemFacts(1, np.zeros(30), np.ones((30, 2), np.float32), {"c": ["x"] * 12 + ["y"] * 18})
+    (one,) = ranking_table(some, [("ours", system("ours", some, 0))], facts=facts).exposure
+    assert one.on_offer == {"x": 0.1, "y": 0.9}
 
 
 def test_table_without_ours_is_an_error(queries: Queries) -> None:

@@ -12,6 +12,7 @@ from recsys.evaluation.exposure import (
     diversity,
     gini,
     mean_of,
+    means_of,
     novelty,
     popularity,
     popularity_percentiles,
@@ -85,7 +86,7 @@ def ranking_table(
     if facts is None:
         return table
     percentiles = popularity_percentiles(facts.buyers, queries.candidates)
-    shown = [_shown(result, queries, facts, percentiles) for _, result in systems]
+    shown = _shown(queries, systems, facts, percentiles)
     return replace(
         table,
         systems=[replace(row, shown=one) for row, one in zip(table.systems, shown, strict=True)],
@@ -139,15 +140,31 @@ def _columns(result: SystemResult, names: Sequence[str]) -> Doubles:
     return np.stack([result.per_user[name] for name in names], axis=1)
 
 
-def _shown(result: SystemResult, queries: Queries, facts: ItemFacts, percentiles: Doubles) -> Shown:
-    """Return what a system shows, at every k."""
-    ranked, ks = result.ranked, list(result.coverage)
-    return Shown(
-        novelty={k: mean_of(novelty(ranked, facts.buyers, facts.n_users, k)) for k in ks},
-        diversity={k: mean_of(diversity(ranked, facts.embeddings, k)) for k in ks},
-        popularity={k: mean_of(popularity(ranked, percentiles, k)) for k in ks},
-        gini={k: gini(ranked, queries.candidates, k) for k in ks},
-    )
+def _shown(
+    queries: Queries, systems: Answered, facts: ItemFacts, percentiles: Doubles
+) -> list[Shown]:
+    """Return what each system shows, at every k."""
+    ks = list(systems[0][1].coverage)
+    rankings = [result.ranked for _, result in systems]
+    columns = [
+        values
+        for ranked in rankings
+        for values in (
+            *(novelty(ranked, facts.buyers, facts.n_users, k) for k in ks),
+            *(diversity(ranked, facts.embeddings, k) for k in ks),
+            *(popularity(ranked, percentiles, k) for k in ks),
+        )
+    ]
+    means = iter(means_of(columns))
+    return [
+        Shown(
+            novelty={k: next(means) for k in ks},
+            diversity={k: next(means) for k in ks},
+            popularity={k: next(means) for k in ks},
+            gini={k: gini(ranked, queries.candidates, k) for k in ks},
+        )
+        for ranked in rankings
+    ]
 
 
 def _exposure(queries: Queries, systems: Answered, facts: ItemFacts) -> list[ExposureTable]:

@@ -14,6 +14,7 @@ from recsys.evaluation.exposure import (
     diversity,
     gini,
     mean_of,
+    means_of,
     novelty,
     popularity,
     popularity_percentiles,
@@ -112,3 +113,13 @@ def test_the_mean_is_over_the_users_who_have_a_number() -> None:
     assert found is not None
     assert found.mean == 1.5
     assert mean_of(np.array([np.nan])) is None
+
+
+def test_means_of_several_columns_are_those_of_each() -> None:
+    columns = [np.random.default_rng(4).random(50) for _ in range(3)]
+    columns[1][::7] = np.nan
+    columns.append(np.full(50, np.nan))
+    for got, values in zip(means_of(columns), columns, strict=True):
+        expected = mean_of(values)
+        assert (got is None) == (expected is None)
+        assert got is None or got == pytest.approx(expected)

@@ -52,21 +52,21 @@ class ListCounts:
     users_short: int
 
     def sentence(self) -> str:
-        """Return what a reader of the scores must know, such as ``removed 3 repeated rows``."""
+        """Return what a reader of the scores must know, such as ``removed rows: 3 repeated``."""
         removed = {
-            "repeated rows": self.repeated,
-            "rows of unknown users": self.unknown_users,
-            "rows of unknown items": self.unknown_items,
-            "rows of items that were not on offer": self.not_on_offer,
-            "rows of items taken before": self.taken_before,
-        }
-        users = {
-            "users without a list score 0": self.users_without,
-            "users have fewer than k items": self.users_short,
+            "repeated": self.repeated,
+            "of unknown users": self.unknown_users,
+            "of unknown items": self.unknown_items,
+            "not on offer": self.not_on_offer,
+            "taken before": self.taken_before,
         }
         parts = [f"{count:,} {what}" for what, count in removed.items() if count]
-        said = [f"removed {', '.join(parts)}"] if parts else ["no row removed"]
-        return "; ".join(said + [f"{count:,} {what}" for what, count in users.items() if count])
+        users = {
+            "users without a list, who score 0": self.users_without,
+            "users with fewer than k items": self.users_short,
+        }
+        said = [f"removed rows: {', '.join(parts) or 'none'}"]
+        return "; ".join(said + [f"{what}: {count:,}" for what, count in users.items() if count])
 
 
 @dataclass(frozen=True, eq=False)

@@ -123,10 +123,10 @@ def test_what_the_user_had_taken_or_was_not_on_offer_is_removed_and_counted() ->
 def test_the_counts_are_said_in_a_sentence_and_only_those_that_are_not_zero() -> None:
     rows = {"user_id": ["ann", "ann", "who"], "item_id": ["a", "a", "a"], "score": [1.0, 2.0, 3.0]}
     assert read(rows).counts(queries(), k=1).sentence() == (
-        "removed 1 repeated rows, 1 rows of unknown users; 2 users without a list score 0"
+        "removed rows: 1 repeated, 1 of unknown users; users without a list, who score 0: 2"
     )
     everyone = {"user_id": USERS, "item_id": ["a"] * 3, "score": [1.0] * 3}
-    assert read(everyone).counts(queries(), k=1).sentence() == "no row removed"
+    assert read(everyone).counts(queries(), k=1).sentence() == "removed rows: none"
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "ndjson"])

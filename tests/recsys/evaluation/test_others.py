@@ -10,11 +10,13 @@ import pytest
 
 from recsys import evaluate
 from recsys.bundle import Bundle
+from recsys.cli.output import print_report
 from recsys.config import EvaluationConfig
 from recsys.data.arrays import Floats, Ints
 from recsys.data.timestamps import from_us
 from recsys.errors import DataError, InvalidArgumentError, MissingPartError
 from recsys.evaluation.others import bundle_system, other_systems
+from recsys.evaluation.page import write_report
 from recsys.evaluation.results import Report, SystemRow
 from recsys.evaluation.systems import OURS, bundle_queries
 from recsys.pipeline import Run
@@ -166,6 +168,24 @@ def test_what_recommend_many_returns_is_such_a_list(bundle: Bundle) -> None:
     rows = rows_of(evaluate(bundle, QUICK, lists={"table": table}))
     for metric in ("ndcg@10", "recall@20"):
         assert rows["table"].metrics[metric] == pytest.approx(rows[OURS].metrics[metric])
+
+
+def test_a_list_that_serves_nobody_scores_zero_on_the_page_and_in_the_terminal(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nobody = pl.DataFrame({"user_id": ["who"], "item_id": ["what"], "rank": [1]})
+    report = evaluate(bundle, QUICK, lists={"nobody": nobody})
+    row = rows_of(report)["nobody"]
+    assert row.metrics["ndcg@10"] == (0, 0, 0)
+    assert row.metrics["auc"].mean == 0.5  # every item is tied
+    assert row.counts is not None
+    assert (row.counts.unknown_users, row.counts.unknown_items) == (1, 0)
+    assert row.counts.users_without == report.rankings[0].n_users
+    assert row.shown is not None
+    assert row.shown.novelty == {10: None, 20: None}
+    assert "users without a list, who score 0" in write_report(report, tmp_path).read_text("utf-8")
+    print_report(report)
+    assert "nobody: removed rows: 1 of unknown users" in capsys.readouterr().out
 
 
 def test_a_bundle_without_ranking_cannot_be_compared(bundle: Bundle, tiny_run: Run) -> None:

@@ -82,12 +82,13 @@ def label_items(items: pl.DataFrame, column: str) -> list[str]:
 
 
 def _values(items: pl.DataFrame, column: str) -> pl.Series:
-    if column in items.columns:
+    columns = [name for name in items.columns if name != "attributes"]
+    if column in columns:
         values = items[column]
         return values.list.first() if isinstance(values.dtype, pl.List) else values
     keys = items["attributes"].list.eval(pl.element().struct.field("key")).explode().unique()
     if column not in keys:
-        known = [*items.columns, *sorted(keys.drop_nulls().to_list())]
+        known = [*columns, *sorted(keys.drop_nulls().to_list())]
         raise InvalidArgumentError(
             f"exposure_by must name columns or attributes of the items, {known[:30]}, "
             f"got {column!r}"

@@ -42,9 +42,14 @@ def test_rare_values_are_put_together() -> None:
     assert found[-1] == "other"
 
 
-def test_a_column_that_the_items_lack_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"exposure_by must name .*'brand'.*, got 'colour'"):
-        label_items(ITEMS, "colour")
+@pytest.mark.parametrize("column", ["colour", "attributes"])
+def test_a_column_that_the_items_lack_is_an_error(column: str) -> None:
+    with pytest.raises(ValueError, match=rf"exposure_by must name .*'brand'.*, got '{column}'"):
+        label_items(ITEMS, column)
+
+
+def test_a_flag_is_labelled_by_its_value() -> None:
+    assert label_items(pl.DataFrame({"available": [True, False]}), "available") == ["true", "false"]
 
 
 def test_thirds_have_equal_sizes_and_equal_numbers_share_one() -> None:

@@ -33,11 +33,16 @@ def measure(
         resume: Whether to keep the finished stages of an earlier run; if not, ``out`` is emptied.
         seed: Random seed to use in place of the configuration's.
     """
-    if not resume:
-        shutil.rmtree(out, ignore_errors=True)
     config: TrainConfig = load_config(config_path)
     if seed is not None:
         config = config.model_copy(update={"seed": seed})
+    return train_and_report(config, out, resume=resume)
+
+
+def train_and_report(config: TrainConfig, out: Path, *, resume: bool = False) -> Measured:
+    """Train and evaluate a configuration; see :func:`measure`."""
+    if not resume:
+        shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
     run = train(
         config,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys import Bundle
 from recsys.evaluation.protocol import compare, evaluate
-from recsys.evaluation.systems import bundle_queries, recommender_scorer
+from recsys.evaluation.systems import bundle_queries, recommender_scorers
 
 
 def main(path: str) -> None:
@@ -25,7 +25,7 @@ def main(path: str) -> None:
     def newest_first(user_rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.tile(age.astype(np.float32), (len(user_rows), 1))  # (users, N)
 
-    ours = evaluate("bundle", recommender_scorer(bundle), queries)
+    ours = evaluate("bundle", recommender_scorers(bundle).scorer, queries)
     theirs = evaluate("newest first", newest_first, queries)
     for result in (ours, theirs):
         mean, low, high = result.estimates["ndcg@10"]

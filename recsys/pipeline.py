@@ -20,6 +20,7 @@ from recsys.data.progress import Progress
 from recsys.data.tables import Tables
 from recsys.identification.stored import IdentificationPart
 from recsys.ranking.statistics import build_statistics
+from recsys.training.cuts import window_days
 from recsys.training.identification import (
     LabelledPhotos,
     calibrate,
@@ -252,7 +253,14 @@ def _ranking(shop: ShopData, stack: Stack) -> RankingPart | None:
         events=events,
         user_encoder=stack.ranking.user_encoder,
         ranker=stack.ranking.ranker,
-        statistics=build_statistics(interactions, end_us),
+        discovery=stack.ranking.discovery,
+        choice=stack.ranking.choice.to_json(),
+        statistics=build_statistics(
+            interactions,
+            end_us,
+            target_kinds=shop.target_kinds,
+            window_days=window_days(interactions, shop.cuts_us),
+        ),
         target_kinds=shop.target_kinds,
         split_us=shop.cuts_us[-1],
     )

@@ -28,14 +28,14 @@ from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import CatalogueSearch, query_parts
 from recsys.catalogue.store import Catalogue
 from recsys.catalogue.vectors import EXACT_UP_TO, Nearest
+from recsys.data.arrays import Ints
 from recsys.data.frames import Frame
-from recsys.data.interactions import History
+from recsys.data.interactions import History, Moment
 from recsys.data.timestamps import to_us
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.candidates import OFFERS_PER_SOURCE, RANK_ALL_ITEMS, CandidateSource
 from recsys.ranking.catalogue_ranker import CatalogueRanker
 from recsys.ranking.histories import UserHistories
-from recsys.ranking.statistics import build_statistics
 
 
 class Recommender:
@@ -51,9 +51,8 @@ class Recommender:
         bundle: A verified bundle.
         device: Torch device of the embedding table and the networks, such as "cpu" or "cuda:1";
             "auto" is a card where there is one.
-        as_of_us: Moment from which on events are forgotten, microseconds UTC.
-        exact_up_to: Catalogues up to this size are searched exactly, larger ones by a graph once
-            ``prepare_search`` has built it (``recsys.catalogue.vectors``).
+        as_of: Moment from which on events are forgotten, or that of each user; microseconds UTC.
+        exact_up_to: Largest catalogue that is searched exactly (``recsys.catalogue.vectors``).
         rank_all_up_to: Number of allowed items up to which ``recommend`` ranks all of them.
         offers_per_source: Number of items that each source of candidates offers beyond that.
 
@@ -66,25 +65,24 @@ class Recommender:
         bundle: Bundle,
         *,
         device: str = "cpu",
-        as_of_us: int | None = None,
+        as_of: Moment | None = None,
         exact_up_to: int = EXACT_UP_TO,
         rank_all_up_to: int = RANK_ALL_ITEMS,
         offers_per_source: int = OFFERS_PER_SOURCE,
     ) -> None:
         self.bundle = bundle
-        self.version = bundle.version
-        self.parts = bundle.parts
+        self.version, self.parts = bundle.version, bundle.parts
         self.device = check_device(device)
         self.catalogue = Catalogue(bundle.items, bundle.item_embeddings, device=self.device)
         self.embedder = bundle.embedder(device=self.device)
         self._search = CatalogueSearch(self.catalogue, exact_up_to=exact_up_to)
         self._candidates = CandidateSource(
-            self._search, rank_all_up_to=rank_all_up_to, offers_per_source=offers_per_source
+            rank_all_up_to=rank_all_up_to, offers_per_source=offers_per_source
         )
         self._histories = UserHistories(self.catalogue, None)
         self._loaded_ranker: CatalogueRanker | None = None
         if "ranking" in self.parts:
-            self._load_ranking(as_of_us)
+            self._load_ranking(as_of)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> Self:
@@ -147,9 +145,9 @@ class Recommender:
         """
         check_k(k)
         history, now_us = self._histories.find(user), to_us("now", now)
-        mask = self._mask(filters, exclude, now_us)
+        mask = self.catalogue.mask(filters, now_us=now_us, exclude=list_ids("exclude", exclude))
         best = self._ranker.best([history], k, now_us=now_us, mask=mask, exclude_seen=exclude_seen)
-        return self._answer(self._ranker.results(history, best, explain=explain))
+        return self._answer(self._ranker.results(best, explain=explain))
 
     def recommend_many(
         self,
@@ -188,7 +186,7 @@ class Recommender:
         check_k(k)
         user_ids, now_us = list_ids("users", users), to_us("now", now)
         histories = self._histories.find_each(user_ids)
-        mask = self._mask(filters, exclude, now_us)
+        mask = self.catalogue.mask(filters, now_us=now_us, exclude=list_ids("exclude", exclude))
         table = self._ranker.best_table(
             histories, k, now_us=now_us, mask=mask, exclude_seen=exclude_seen, block_size=block_size
         )
@@ -223,18 +221,29 @@ class Recommender:
             raise InvalidArgumentError("item_ids must name at least one candidate, got none")
         history, rows = self._histories.find(user), self.catalogue.rows(candidates)
         ranked = self._ranker.rank(history, rows, to_us("now", now))
-        return self._answer(self._ranker.results(history, ranked, explain=explain))
+        return self._answer(self._ranker.results(ranked, explain=explain))
 
     def scores(
-        self, users: Iterable[str | History], *, now: datetime | None = None
+        self,
+        users: Iterable[str | History],
+        *,
+        now: datetime | Ints | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        discovery: bool = False,
     ) -> NDArray[np.float32]:
         """Return each item's score for each user (U, N), in row order; errors as ``recommend``.
 
+        Items that ``recommend`` would not rank have minus infinity.
+
         Args:
             users: User ids, or histories from ``history``.
-            now: Moment of all the requests; the time now if None.
+            now: Moment of all the requests, or of each in microseconds UTC (U,); None is now.
+            mask: Which rows of the catalogue may be ranked (N,); all if None.
+            discovery: Whether the scores are for answers without the user's own items.
         """
-        return self._ranker.scores(self._histories.find_each(users), to_us("now", now))
+        histories = self._histories.find_each(users)
+        now_us = now if isinstance(now, np.ndarray) else to_us("now", now)
+        return self._ranker.scores(histories, now_us, mask=mask, discovery=discovery)
 
     def similar(self, item_id: str, k: int = 10, *, filters: Filters = Filters()) -> Answer:
         """Return the ``k`` items closest to an item, but not itself; none if it has no embedding.
@@ -368,11 +377,8 @@ class Recommender:
         self._search.update(set(rows))
         return Deleted(deleted=deleted, bundle_version=self.version)
 
-    def _load_ranking(self, as_of_us: int | None) -> None:
-        interactions, statistics = self.bundle.interactions, self.bundle.statistics
-        if as_of_us is not None:
-            interactions = interactions.before(as_of_us)
-            statistics = build_statistics(interactions, as_of_us)
+    def _load_ranking(self, as_of: Moment | None) -> None:
+        interactions, statistics = self.bundle.known_at(as_of)
         self._histories = UserHistories(self.catalogue, interactions)
         kinds = torch.tensor([one in self.bundle.target_kinds for one in interactions.kind_names])
         self._loaded_ranker = CatalogueRanker(
@@ -384,12 +390,6 @@ class Recommender:
         self.bundle.require("ranking")
         assert self._loaded_ranker is not None, "it is loaded wherever the bundle has the part"
         return self._loaded_ranker
-
-    def _mask(self, filters: Filters, exclude: Collection[str], now_us: int) -> NDArray[np.bool_]:
-        mask = self.catalogue.mask(filters, now_us=now_us)
-        left_out = [self.catalogue.find(one) for one in list_ids("exclude", exclude)]
-        mask[[row for row in left_out if row is not None]] = False
-        return mask
 
     def _found(self, found: Nearest, source: str) -> Answer:
         ids, rows = self.catalogue.item_ids, found.rows.tolist()

@@ -52,9 +52,9 @@ history_length = 16
 histories_per_user = 2
 epochs = 2
 [ranker]
-hidden = 16
+kind = "trees"
 n_candidates = 50
-epochs = 3
+trees = { trees = 20, min_candidates = 5 }
 """
 
 

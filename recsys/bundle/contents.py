@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,23 @@ import text.checkpoint
 import vision.checkpoint
 from recsys.bundle.finding import find_bundle
 from recsys.bundle.sealing import seal
+from recsys.data.interactions import Moment
 from recsys.data.timestamps import from_us
 from recsys.errors import BundleError
 from recsys.identification.stored import IdentificationPart, describe
 from recsys.models.fusion import ItemFusion
-from recsys.models.ranker import Ranker
 from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.features import FEATURES
+from recsys.ranking.rankers import Ranker
 from recsys.ranking.statistics import Statistics
+from recsys.ranking.stored import describe_rankers, save_ranker
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = "bundle.json"
+SPLIT = "split.npy"  # moment of each user, where they differ
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,13 @@ class RankingPart:
     Args:
         events: All events of the shop, table of ``EventSchema``.
         user_encoder: Encoder from a history to a user vector.
-        ranker: Network from features to a logit.
+        ranker: Ranker of the whole catalogue.
+        discovery: Ranker where the user's own items are left out.
+        choice: Why they were chosen, as JSON values.
         statistics: Item statistics as of the end of the events.
         target_kinds: Event kinds that ranking aims at.
-        split_us: Moment at which the test events begin, microseconds UTC; training saw only
-            earlier events.
+        split_us: Moment at which the test events begin, or that of each user, microseconds UTC;
+            training saw only earlier events.
     """
 
     events: pl.DataFrame
@@ -53,7 +58,9 @@ class RankingPart:
     ranker: Ranker
     statistics: Statistics
     target_kinds: tuple[str, ...]
-    split_us: int
+    split_us: Moment
+    discovery: Ranker | None = None
+    choice: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,22 +144,32 @@ def _describe(contents: Contents) -> dict[str, Any]:
         "fusion": contents.fusion.spec._asdict(),
         "modalities": dict(contents.fusion.dims),
         "users": ranking.user_encoder.spec._asdict() if ranking else None,
-        "ranker": ranking.ranker.spec._asdict() if ranking else None,
+        "rankers": describe_rankers(ranking.ranker, ranking.discovery) if ranking else None,
+        "choice": dict(ranking.choice) if ranking else None,
+        "tempo": ranking.statistics.tempo._asdict() if ranking else None,
         "features": list(FEATURES),
         "identification": describe(identification) if identification else None,
         "target_kinds": list(ranking.target_kinds) if ranking else [],
-        "split_us": ranking.split_us if ranking else None,
+        "split_us": _split_us(ranking) if ranking else None,
         "as_of_us": ranking.statistics.as_of_us if ranking else None,
         "left_out": list(contents.left_out),
         "items_as_of_us": contents.items_as_of_us,
     }
 
 
+def _split_us(ranking: RankingPart) -> int | None:
+    """Return the moment of the split; None where each user has one, which a file holds."""
+    return ranking.split_us if isinstance(ranking.split_us, int) else None
+
+
 def _save_ranking(ranking: RankingPart, folder: Path) -> None:
     ranking.events.write_parquet(folder / "events.parquet")
+    if not isinstance(ranking.split_us, int):
+        np.save(folder / SPLIT, ranking.split_us)
     _save_statistics(ranking.statistics, folder / "statistics.safetensors")
     _save_module(ranking.user_encoder, folder / "user_encoder.safetensors")
-    _save_module(ranking.ranker, folder / "ranker.safetensors")
+    for ranker in {id(one): one for one in (ranking.ranker, ranking.discovery) if one}.values():
+        save_ranker(ranker, folder)
 
 
 def _save_module(module: nn.Module, path: Path) -> None:
@@ -161,8 +178,8 @@ def _save_module(module: nn.Module, path: Path) -> None:
 
 def _save_statistics(statistics: Statistics, path: Path) -> None:
     arrays: Mapping[str, Any] = {
-        field.name: np.ascontiguousarray(getattr(statistics, field.name))
-        for field in fields(statistics)
-        if field.name != "as_of_us"
+        one.name: np.ascontiguousarray(getattr(statistics, one.name))
+        for one in fields(statistics)
+        if one.name not in ("as_of_us", "tempo")
     }
     save_arrays(dict(arrays), path)

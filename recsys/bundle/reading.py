@@ -15,18 +15,20 @@ from torch import nn
 
 import text.checkpoint
 import vision.checkpoint
+from recsys.bundle.contents import SPLIT
 from recsys.bundle.finding import LATEST, find_bundle
 from recsys.bundle.manifest import verify
 from recsys.catalogue.embedder import ItemEmbedder
-from recsys.data.interactions import Interactions, build_interactions
+from recsys.data.interactions import Interactions, Moment, build_interactions
 from recsys.errors import BundleError, MissingPartError
 from recsys.identification.stored import IdentificationPart, restore, restore_prototypes
 from recsys.models.fusion import FusionSpec, ItemFusion
-from recsys.models.ranker import Ranker, RankerSpec
 from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
 from recsys.ranking.features import FEATURES
 from recsys.ranking.scoring import UserRanker
-from recsys.ranking.statistics import Statistics
+from recsys.ranking.statistics import Statistics, build_statistics
+from recsys.ranking.stored import load_rankers
+from recsys.ranking.tempo import Tempo
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
@@ -56,7 +58,9 @@ class Bundle:
             ) from error
         self._description: dict[str, Any] = json.loads((self.path / "bundle.json").read_text())
         self.target_kinds: tuple[str, ...] = tuple(self._description["target_kinds"])
-        self.split_us: int | None = self._description["split_us"]
+        self.split_us: Moment | None = self._description["split_us"]
+        if (self.path / SPLIT).exists():
+            self.split_us = np.load(self.path / SPLIT, allow_pickle=False)
         self.as_of_us: int | None = self._description["as_of_us"]
         self.left_out: tuple[str, ...] = tuple(self._description["left_out"])
         # Bundles of earlier releases lack it.
@@ -68,7 +72,7 @@ class Bundle:
         files = {
             "vision": "vision",
             "text": "text",
-            "ranking": "ranker.safetensors",
+            "ranking": "user_encoder.safetensors",
             "identification": "gallery.safetensors",
         }
         return frozenset(part for part, name in files.items() if (self.path / name).exists())
@@ -136,10 +140,25 @@ class Bundle:
 
     @cached_property
     def statistics(self) -> Statistics:
-        """Item statistics as of the end of the events."""
-        self.require("ranking")
+        """Item statistics as of the end of the events.
+
+        Raises:
+            BundleError: If this release computes other features than the ranker was trained on.
+        """
+        self._require_features()
         arrays = load_arrays(self.path / "statistics.safetensors")
-        return Statistics(as_of_us=self._description["as_of_us"], **arrays)
+        tempo = Tempo(**self._description["tempo"])
+        return Statistics(as_of_us=self._description["as_of_us"], tempo=tempo, **arrays)
+
+    def known_at(self, as_of: Moment | None) -> tuple[Interactions, Statistics]:
+        """Return the events before a moment and their statistics; all of them if None."""
+        if as_of is None:
+            return self.interactions, self.statistics
+        past = self.interactions.before(as_of)
+        window_days = self.statistics.tempo.window_days
+        return past, build_statistics(
+            past, as_of, target_kinds=self.target_kinds, window_days=window_days
+        )
 
     @cached_property
     def user_ranker(self) -> UserRanker:
@@ -148,22 +167,25 @@ class Bundle:
         Raises:
             BundleError: If this release computes other features than the ranker was trained on.
         """
+        self._require_features()
+        encoder = UserEncoder(
+            self.item_embeddings.shape[1],
+            n_kinds=len(self.interactions.kind_names),
+            spec=UserEncoderSpec(**_spec(UserEncoderSpec, self._description["users"])),
+        )
+        return UserRanker(
+            _load_module(encoder, self.path / "user_encoder.safetensors"),
+            *load_rankers(self._description["rankers"], self.path),
+        )
+
+    def _require_features(self) -> None:
+        """Raise if the ranking part is of a release with other features and statistics."""
         self.require("ranking")
         if self._description["features"] != list(FEATURES):
             raise BundleError(
                 f"bundle {self.version} ranks by the features {self._description['features']}, "
                 f"this release computes {list(FEATURES)}; train again"
             )
-        encoder = UserEncoder(
-            self.item_embeddings.shape[1],
-            n_kinds=len(self.interactions.kind_names),
-            spec=UserEncoderSpec(**_spec(UserEncoderSpec, self._description["users"])),
-        )
-        ranker = Ranker(len(FEATURES), **_spec(RankerSpec, self._description["ranker"]))
-        return UserRanker(
-            _load_module(encoder, self.path / "user_encoder.safetensors"),
-            _load_module(ranker, self.path / "ranker.safetensors"),
-        )
 
     @cached_property
     def identification(self) -> IdentificationPart:
@@ -180,9 +202,7 @@ def _load_module(module: M, path: Path) -> M:
     return module.eval()
 
 
-def _spec(
-    kind: type[FusionSpec | UserEncoderSpec | RankerSpec], stored: Mapping[str, Any]
-) -> dict[str, Any]:
+def _spec(kind: type[FusionSpec | UserEncoderSpec], stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a spec, by name.
 
     Bundles of earlier releases hold the whole configuration of the training; the rest of it is

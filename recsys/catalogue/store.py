@@ -147,15 +147,20 @@ class Catalogue:
             )
         return np.array([self.find(item_id) for item_id in item_ids], dtype=np.int64)
 
-    def mask(self, filters: Filters, *, now_us: int | None = None) -> NDArray[np.bool_]:
+    def mask(
+        self, filters: Filters, *, now_us: int | None = None, exclude: Iterable[str] = ()
+    ) -> NDArray[np.bool_]:
         """Return which rows pass the filters and are not deleted, bool (N,).
 
         Args:
             filters: Conditions on the items.
             now_us: Moment in microseconds UTC after which created items are left out; None keeps
                 them.
+            exclude: Ids of items to leave out; unknown ones are ignored.
         """
         mask = ~self._deleted[: len(self)]
+        left_out = [self.find(item_id) for item_id in exclude]
+        mask[[row for row in left_out if row is not None]] = False
         if filters.available_only:
             mask &= self._available[: len(self)]
         if now_us is not None:

@@ -78,8 +78,7 @@ def _samples(bundle: "Bundle") -> "Samples":
 
     held_out = None
     if bundle.split_us is not None:
-        events = bundle.interactions
-        held_out = events.between(bundle.split_us, int(events.timestamps_us[-1]) + 1)
+        held_out = bundle.interactions.since(bundle.split_us)
     return text_samples(bundle.items, item_labels(bundle.items), item_pairs(held_out, seed=0))
 
 

@@ -24,6 +24,9 @@ class History(NamedTuple):
     timestamps_us: Ints
 
 
+# A moment of all users, or one of each user (U,), in microseconds UTC.
+Moment = int | Ints
+
 EMPTY_HISTORY = History(*(np.empty(0, dtype=np.int64) for _ in range(3)))
 
 
@@ -70,13 +73,20 @@ class Interactions:
             quantities=self.quantities[mask],
         )
 
-    def before(self, time_us: int) -> "Interactions":
-        """Return the events strictly before ``time_us``."""
-        return self.where(self.timestamps_us < time_us)
+    def before(self, moment: Moment) -> "Interactions":
+        """Return the events strictly before a moment, or before their user's moment."""
+        return self.where(self.timestamps_us < self._of_events(moment))
 
-    def between(self, start_us: int, end_us: int) -> "Interactions":
-        """Return the events in [start_us, end_us)."""
-        return self.where((self.timestamps_us >= start_us) & (self.timestamps_us < end_us))
+    def since(self, moment: Moment) -> "Interactions":
+        """Return the events at or after a moment, or their user's moment."""
+        return self.where(self.timestamps_us >= self._of_events(moment))
+
+    def between(self, start: Moment, end: Moment) -> "Interactions":
+        """Return the events in [start, end)."""
+        return self.since(start).before(end)
+
+    def _of_events(self, moment: Moment) -> Moment:
+        return moment[self.user_rows] if isinstance(moment, np.ndarray) else moment
 
     def of_kinds(self, names: Sequence[str]) -> "Interactions":
         """Return the events of the named kinds.
@@ -108,6 +118,16 @@ class Interactions:
         return [
             History(*(column[start:end] for column in columns)) for start, end in pairwise(bounds)
         ]
+
+
+def last_moment(moment: Moment, past: Interactions) -> int:
+    """Return a moment that is the same for all users, else the one after the last past event.
+
+    Args:
+        moment: Moment of the requests.
+        past: Events before it.
+    """
+    return moment if isinstance(moment, int) else int(past.timestamps_us.max(initial=0)) + 1
 
 
 def merge_histories(bundled: History, live: History, item_ids: Sequence[str]) -> History:

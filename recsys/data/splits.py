@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.data.interactions import Interactions
+from recsys.data.interactions import Interactions, Moment
 from recsys.errors import DataError, InvalidArgumentError, LeakageError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,26 +35,24 @@ class LeaveLastOut(NamedTuple):
     test: Interactions
 
 
-def split_by_time(interactions: Interactions, at_us: int) -> TimeSplit:
+def split_by_time(interactions: Interactions, at: Moment) -> TimeSplit:
     """Return the events before a moment, and the events at or after it.
 
-    The moment is the same for all users, so that training never sees later events of other users
-    (Meng et al., 2020, https://arxiv.org/abs/2007.13237).
+    Where the moment is the same for all users, training never sees later events of other users
+    (Meng et al., 2020, https://arxiv.org/abs/2007.13237). Where each user has a moment, it does.
 
     Args:
         interactions: All events.
-        at_us: Moment of the split, in microseconds UTC.
+        at: Moment of the split, in microseconds UTC.
 
     Raises:
         DataError: If one side is empty.
     """
-    train = interactions.before(at_us)
-    test = interactions.where(interactions.timestamps_us >= at_us)
+    train, test = interactions.before(at), interactions.since(at)
     if not len(train) or not len(test):
-        raise DataError(
-            f"split must lie inside the events, {_span(interactions)}, got {_time(at_us)}"
-        )
-    check_no_leak(train, test, at_us=at_us)
+        moment = _time(at) if isinstance(at, int) else "a moment of each user"
+        raise DataError(f"split must lie inside the events, {_span(interactions)}, got {moment}")
+    check_no_leak(train, test, at_us=at if isinstance(at, int) else None)
     return TimeSplit(train, test)
 
 

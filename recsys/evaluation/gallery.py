@@ -7,10 +7,11 @@ import numpy as np
 from recsys.answers import Result
 from recsys.bundle import Bundle
 from recsys.data.arrays import Ints
+from recsys.data.interactions import last_moment
 from recsys.data.timestamps import from_us
 from recsys.evaluation.queries import Queries
 from recsys.evaluation.results import Failure, GalleryItem, GalleryUser, headline
-from recsys.evaluation.systems import bundle_split
+from recsys.evaluation.systems import bundle_split, split_moment
 from recsys.evaluation.tables import Answered
 from recsys.recommender import Recommender
 
@@ -25,19 +26,16 @@ def regular_users(bundle: Bundle, images_root: Path | None) -> list[GalleryUser]
         bundle: A bundle with its ranking part.
         images_root: Folder that picture paths are relative to; None shows no picture.
     """
-    assert bundle.split_us is not None, "a bundle with a ranking part has a split"
-    recommender = Recommender(bundle, as_of_us=bundle.split_us)
-    interactions = bundle.interactions
-    taken = interactions.of_kinds(bundle.target_kinds)
-    later = taken.between(bundle.split_us, int(interactions.timestamps_us[-1]) + 1).histories()
+    interactions, split = bundle.interactions, split_moment(bundle)
+    recommender = Recommender(bundle, as_of=split)
+    now = from_us(last_moment(split, interactions.before(split)))
+    later = interactions.of_kinds(bundle.target_kinds).since(split).histories()
     users = []
     for user in _regulars(bundle):
         user_id = interactions.user_ids[user]
         history = recommender.history(user_id)
         last = list(dict.fromkeys(history.item_rows[::-1].tolist()))[:GALLERY_ITEMS]
-        results = recommender.recommend(
-            history, k=GALLERY_ITEMS, now=from_us(bundle.split_us), explain=True
-        )
+        results = recommender.recommend(history, k=GALLERY_ITEMS, now=now, explain=True)
         rows = [recommender.catalogue.row_of[result.item_id] for result in results]
         recommended = [
             _item(bundle, images_root, row, _reason(result), row in later[user].item_rows)
@@ -95,10 +93,9 @@ def failures(
 
 def _regulars(bundle: Bundle) -> Ints:
     """Return a few user rows, spread over the users with events on both sides of the split."""
-    interactions = bundle.interactions
-    assert bundle.split_us is not None, "a bundle with a ranking part has a split"
-    before = np.unique(interactions.before(bundle.split_us).user_rows)
-    after = np.unique(interactions.user_rows[interactions.timestamps_us >= bundle.split_us])
+    interactions, split = bundle.interactions, split_moment(bundle)
+    before = np.unique(interactions.before(split).user_rows)
+    after = np.unique(interactions.since(split).user_rows)
     both = np.intersect1d(before, after)
     return both[np.linspace(0, len(both) - 1, min(GALLERY_USERS, len(both))).astype(np.int64)]
 

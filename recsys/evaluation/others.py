@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from recsys.bundle import Bundle
 from recsys.data.arrays import Ints
 from recsys.data.frames import Frame, describe_type
+from recsys.data.interactions import Moment
 from recsys.data.tables import Source
 from recsys.data.timestamps import from_us
 from recsys.errors import DataError, InvalidArgumentError
 from recsys.evaluation.lists import read_list
 from recsys.evaluation.protocol import Scorer
 from recsys.evaluation.results import Role
-from recsys.evaluation.systems import System, recommender_scorer
+from recsys.evaluation.systems import System, recommender_scorers, split_moment
 
 _EVENT = ("user_id", "item_id", "kind", "timestamp")
 
@@ -80,7 +81,12 @@ def bundle_system(role: Role, name: str, other: Bundle, bundle: Bundle) -> Syste
     _check_same_test(name, other, bundle)
     users = _rows_in(other.interactions.user_ids, bundle.interactions.user_ids)
     items = _rows_in(other.items["item_id"], bundle.items["item_id"])
-    return System(role, name, partial(_translated, recommender_scorer(other), users, items))
+    scorer, discovery = (
+        None if one is None else partial(_translated, one, users, items)
+        for one in recommender_scorers(other)
+    )
+    assert scorer is not None, "only the discovery may be the same"
+    return System(role, name, scorer, discovery=discovery)
 
 
 def _translated(scorer: Scorer, users: Ints, items: Ints, user_rows: Ints) -> NDArray[np.float32]:
@@ -104,8 +110,8 @@ def _check_same_test(name: str, other: Bundle, bundle: Bundle) -> None:
     Raises:
         DataError: If they are not.
     """
-    if other.split_us != bundle.split_us:
-        moments = [from_us(one.split_us or 0).isoformat() for one in (bundle, other)]
+    if not np.array_equal(split_moment(other), split_moment(bundle)):
+        moments = [_words(split_moment(one)) for one in (bundle, other)]
         raise DataError(
             f"bundle {name} must have the split of the first, {moments[0]}, got {moments[1]}; "
             "train both on the same tables with the same [split]"
@@ -119,16 +125,20 @@ def _check_same_test(name: str, other: Bundle, bundle: Bundle) -> None:
         )
 
 
+def _words(moment: Moment) -> str:
+    return from_us(moment).isoformat() if isinstance(moment, int) else "a moment of each user"
+
+
 def _later_events(bundle: Bundle) -> pl.DataFrame:
     """Return the events that a bundle is tested by, in an order that depends on nothing else."""
     events = bundle.interactions
-    later = np.flatnonzero(events.timestamps_us >= (bundle.split_us or 0))
+    events = events.since(split_moment(bundle))
     items = bundle.items["item_id"]
     table = {
-        "user_id": pl.Series(events.user_ids, dtype=pl.String).gather(events.user_rows[later]),
-        "item_id": items.gather(events.item_rows[later]),
-        "kind": pl.Series(events.kind_names, dtype=pl.String).gather(events.kinds[later]),
-        "timestamp": events.timestamps_us[later],
+        "user_id": pl.Series(events.user_ids, dtype=pl.String).gather(events.user_rows),
+        "item_id": items.gather(events.item_rows),
+        "kind": pl.Series(events.kind_names, dtype=pl.String).gather(events.kinds),
+        "timestamp": events.timestamps_us,
     }
     return pl.DataFrame(table).sort(_EVENT)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.data.arrays import Ints
-from recsys.data.interactions import Interactions
+from recsys.data.interactions import Interactions, Moment
 from recsys.data.splits import check_no_leak
 from recsys.errors import DataError, InvalidArgumentError
 
@@ -24,7 +24,8 @@ class Queries:
 
     Args:
         scope: What counts as an answer; see ``build_queries``.
-        now_us: The moment, microseconds UTC. A system may know every event before it, none after.
+        now_us: The moment, or that of each user, microseconds UTC. A system may know every event
+            before it, none after.
         user_rows: Users to rank for (U,).
         relevant: Per user, the item rows that are right, ascending; never empty.
         excluded: Per user, the item rows that are taken out of the ranking, ascending.
@@ -32,7 +33,7 @@ class Queries:
     """
 
     scope: Scope
-    now_us: int
+    now_us: Moment
     user_rows: Ints
     relevant: Sequence[Ints]
     excluded: Sequence[Ints]
@@ -52,7 +53,7 @@ def build_queries(
     train: Interactions,
     test: Interactions,
     *,
-    now_us: int,
+    now_us: Moment,
     scope: Scope,
     target_kinds: Sequence[str] | None = None,
     candidates: NDArray[np.bool_] | None = None,
@@ -70,7 +71,7 @@ def build_queries(
     Args:
         train: Events before ``now_us``.
         test: Events from ``now_us`` on, with the same user and item rows.
-        now_us: The moment of the split, microseconds UTC.
+        now_us: The moment of the split, or that of each user, microseconds UTC.
         scope: What is ranked and what is right.
         target_kinds: Event kinds that count as taking an item; all kinds where not given. The
             history that a user needs, and that an item must or must not have, is of any kind.
@@ -81,7 +82,7 @@ def build_queries(
         DataError: If no user has both.
         InvalidArgumentError: If the scope is unknown or the rows of the two do not correspond.
     """
-    check_no_leak(train, test, at_us=now_us)
+    check_no_leak(train, test, at_us=now_us if isinstance(now_us, int) else None)
     if scope not in SCOPES:
         raise InvalidArgumentError(f"scope must be one of {list(SCOPES)}, got {scope!r}")
     if candidates is not None and candidates.shape != (train.n_items,):

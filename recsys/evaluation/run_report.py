@@ -12,6 +12,7 @@ from recsys.data.dataset import Dataset
 from recsys.data.frames import Frame
 from recsys.data.progress import Progress
 from recsys.data.tables import Source
+from recsys.data.timestamps import from_us
 from recsys.errors import DataError, LeakageError
 from recsys.evaluation.gallery import failures, regular_users
 from recsys.evaluation.others import bundle_system, other_systems
@@ -94,8 +95,8 @@ def _report(
     ranking = _score_ranking(bundle, others, config, progress)
     images_root = dataset.images_root if dataset else None
     photos = _score_photos(bundle, dataset)
-    split_us = bundle.split_us if "ranking" in bundle.parts else None
-    split_time = datetime.fromtimestamp(split_us / 1e6, UTC).isoformat() if split_us else None
+    split = bundle.split_us if "ranking" in bundle.parts else None
+    split_time = from_us(split).isoformat() if isinstance(split, int) else None
     return Report(
         title=bundle.version if title is None else title,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -107,7 +108,7 @@ def _report(
         retrieval=photos.retrieval,
         classification=photos.classification,
         quarantine=_quarantine(dataset),
-        gallery=regular_users(bundle, images_root) if dataset and split_us else (),
+        gallery=regular_users(bundle, images_root) if dataset and split is not None else (),
         failures=[
             failure
             for queries, answered in ranking.answers[:1]

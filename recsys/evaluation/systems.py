@@ -12,15 +12,22 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
 from recsys.data.arrays import Ints
+from recsys.data.interactions import Moment, last_moment
 from recsys.data.progress import Progress
 from recsys.data.splits import TimeSplit, split_by_time
-from recsys.data.timestamps import from_us
 from recsys.errors import DataError, InvalidArgumentError
 from recsys.evaluation.bootstrap import estimate
 from recsys.evaluation.facts import item_facts
 from recsys.evaluation.lists import ForeignList
 from recsys.evaluation.probabilities import score_probabilities
-from recsys.evaluation.protocol import Scorer, SystemResult, rank_queries, score_ranking
+from recsys.evaluation.protocol import (
+    Ranking,
+    Scorer,
+    SystemResult,
+    UsersDone,
+    rank_queries,
+    score_ranking,
+)
 from recsys.evaluation.queries import Queries, Scope, build_queries
 from recsys.evaluation.results import (
     ClassificationRow,
@@ -58,12 +65,20 @@ class Ranked(NamedTuple):
 
 
 class System(NamedTuple):
-    """Something that ranks."""
+    """Something that ranks.
+
+    Args:
+        role: What it is compared as.
+        name: Name in tables.
+        scorer: Scores of the whole catalogue.
+        discovery: Scores where the user's own items are left out; None takes the same.
+    """
 
     role: Role
     name: str
     scorer: Scorer
     list: ForeignList | None = None  # where the scores are the places of a list
+    discovery: Scorer | None = None  # where the user's own items are left out; else ``scorer``
 
 
 def rank_systems(
@@ -108,7 +123,7 @@ def rank_systems(
     _check_names(systems)
     for system in systems:
         report = partial(progress, system.name) if progress else None
-        rankings = rank_queries(system.scorer, query_sets, ks=ks, progress=report)
+        rankings = _rankings(system, query_sets, ks, report)
         for queries, found, of_scope in zip(query_sets, rankings, results, strict=True):
             result = score_ranking(system.name, found.rows, queries, ks=ks, areas=found.areas)
             if system.list is not None:
@@ -133,6 +148,25 @@ def rank_systems(
     )
 
 
+def _rankings(
+    system: System, query_sets: list[Queries], ks: Sequence[int], progress: UsersDone | None
+) -> list[Ranking]:
+    """Return the rankings of each set of queries, by the scorer of its scope."""
+    discovering = [system.discovery is not None and one.scope == "new" for one in query_sets]
+    found: dict[int, Ranking] = {}
+    for scorer, new in ((system.scorer, False), (system.discovery, True)):
+        chosen = [number for number, one in enumerate(discovering) if one is new]
+        if scorer is not None and chosen:
+            sets = [query_sets[number] for number in chosen]
+            ranked = rank_queries(scorer, sets, ks=ks, progress=progress)
+            found |= dict(zip(chosen, ranked, strict=True))
+    return [found[number] for number in range(len(query_sets))]
+
+
+def _system(role: Role, name: str, scorers: "Scorers") -> System:
+    return System(role, name, scorers.scorer, discovery=scorers.discovery)
+
+
 def _check_names(systems: Sequence[System]) -> None:
     names = [system.name for system in systems]
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -153,25 +187,42 @@ def _systems(bundle: Bundle, others: Sequence[System], *, with_ease: bool) -> li
         OwnPurchases(),
     ]
     if with_ease:
-        baselines.append(EASE())
-    fitted = [baseline.fit(taken, now_us=_split_us(bundle)) for baseline in baselines]
+        baselines.append(EASE(max_items=EASE_MAX_ITEMS))
+    now_us = last_moment(split_moment(bundle), train)
+    fitted = [baseline.fit(taken, now_us=now_us) for baseline in baselines]
     return [
-        System("ours", OURS, recommender_scorer(bundle)),
+        _system("ours", OURS, recommender_scorers(bundle)),
         *others,
         *(System("baseline", baseline.name, baseline.scores) for baseline in fitted),
     ]
 
 
-def recommender_scorer(bundle: Bundle) -> Scorer:
-    """Return a scorer by the recommender as of the split, as the service would score then."""
-    split_us = _split_us(bundle)
-    recommender = Recommender(bundle, as_of_us=split_us)
+class Scorers(NamedTuple):
+    """What scores the whole catalogue, and what does where the user's own items are left out.
+
+    The second is None if it is the same.
+    """
+
+    scorer: Scorer
+    discovery: Scorer | None
+
+
+def recommender_scorers(bundle: Bundle) -> Scorers:
+    """Return the scores of the recommender as of the split, as the service would score then."""
+    split = split_moment(bundle)
+    recommender = Recommender(bundle, as_of=split)
+    moments = np.broadcast_to(np.asarray(split), (bundle.interactions.n_users,))
     user_ids = bundle.interactions.user_ids
+    offered = on_offer(bundle.items, bundle.interactions, split)
 
-    def scores(user_rows: Ints) -> NDArray[np.float32]:
-        return recommender.scores([user_ids[row] for row in user_rows], now=from_us(split_us))
+    def scores(user_rows: Ints, *, discovery: bool = False) -> NDArray[np.float32]:
+        users = [user_ids[row] for row in user_rows]
+        now = moments[user_rows]
+        return recommender.scores(users, now=now, mask=offered, discovery=discovery)
 
-    return scores
+    ranker = bundle.user_ranker
+    same = ranker.discovery is ranker.ranker
+    return Scorers(scores, None if same else partial(scores, discovery=True))
 
 
 def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
@@ -189,10 +240,10 @@ def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
             queries = build_queries(
                 split.train,
                 split.test,
-                now_us=_split_us(bundle),
+                now_us=split_moment(bundle),
                 scope=scope,
                 target_kinds=bundle.target_kinds,
-                candidates=on_offer(bundle.items, split.train, _split_us(bundle)),
+                candidates=on_offer(bundle.items, split.train, split_moment(bundle)),
             )
         except DataError as error:
             reasons.append(str(error))
@@ -205,10 +256,11 @@ def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
 
 def bundle_split(bundle: Bundle) -> TimeSplit:
     """Return the events that the bundle was trained on, and those that it is tested by."""
-    return split_by_time(bundle.interactions, _split_us(bundle))
+    return split_by_time(bundle.interactions, split_moment(bundle))
 
 
-def _split_us(bundle: Bundle) -> int:
+def split_moment(bundle: Bundle) -> Moment:
+    """Return the moment of the split of a bundle with a ranking part."""
     assert bundle.split_us is not None, "a bundle with a ranking part has a split"
     return bundle.split_us
 

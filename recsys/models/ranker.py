@@ -78,6 +78,16 @@ class Ranker(nn.Module):
             )
         return ((features - self.mean) / self.deviation).clamp(-LIMIT, LIMIT)
 
+    def contributions(self, features: Tensor) -> Tensor:
+        """Return the contribution of each feature (C, F) to each candidate's logit, (C, F).
+
+        It is the gradient times the standardised feature, which is exact for the linear part and a
+        first-order approximation of the rest.
+        """
+        inputs = self.standardise(features).requires_grad_()  # (C, F)
+        gradient = torch.autograd.grad(self.score(inputs).sum(), inputs)[0]
+        return (gradient * inputs).detach()
+
     def score(self, standardised: Tensor) -> Tensor:
         """Return logits (...) for standardised features (..., F)."""
         logits: Tensor = (self.wide(standardised) + self.deep(standardised)).squeeze(-1)

@@ -1,17 +1,14 @@
 """Which items are worth ranking for a user: the whole catalogue, or the best of each source."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from recsys.catalogue.search import CatalogueSearch
-from recsys.data.interactions import History
-from recsys.ranking.features import ItemTable
+from recsys.ranking.item_table import ItemTable
+from recsys.ranking.profiles import UserProfiles
 
 # A catalogue up to this size is ranked whole. Beyond it each source offers its best rows.
 RANK_ALL_ITEMS = 5_000
@@ -34,26 +31,22 @@ class CandidateSource:
     """Chooses the items to rank.
 
     Args:
-        search: Search over the catalogue.
         rank_all_up_to: Number of allowed items up to which all of them are ranked.
         offers_per_source: Number of items that each source offers beyond that.
     """
 
     def __init__(
         self,
-        search: CatalogueSearch,
         *,
         rank_all_up_to: int = RANK_ALL_ITEMS,
         offers_per_source: int = OFFERS_PER_SOURCE,
     ) -> None:
-        self._search = search
         self._rank_all_up_to = rank_all_up_to
         self._n_offers = offers_per_source
 
     def choose(
         self,
-        histories: Sequence[History],
-        user_vectors: Tensor,
+        profiles: UserProfiles,
         mask: NDArray[np.bool_],
         table: ItemTable,
         *,
@@ -62,58 +55,48 @@ class CandidateSource:
         """Return the candidates of each user, on the device of the table.
 
         Args:
-            histories: Events of each user (B entries).
-            user_vectors: Output of the user encoder for them (B, D).
+            profiles: Histories and simple scores of B users.
             mask: Which rows may be returned (N,).
             table: What is known of the items.
             exclude_seen: Whether items of the user's own history are left out.
         """
         device = table.embeddings.device
-        seen = seen_items(histories, len(mask)) if exclude_seen else None
-        rows = np.flatnonzero(mask)
+        allowed = torch.from_numpy(mask).to(device).expand(len(profiles), -1)  # (B, N)
+        if exclude_seen:
+            allowed = allowed & ~profiles.seen
+        rows = torch.from_numpy(np.flatnonzero(mask)).to(device)
         if len(rows) <= self._rank_all_up_to:
-            allowed = np.ones((len(histories), len(rows)), dtype=np.bool_)
-            if seen is not None:
-                allowed = ~seen[:, rows]
-            return Candidates(torch.from_numpy(rows).to(device), torch.from_numpy(allowed))
-        each = [
-            self._of_user(history, vector, mask & ~seen[n] if seen is not None else mask, table)
-            for n, (history, vector) in enumerate(zip(histories, user_vectors, strict=True))
-        ]
-        padded = pad_sequence(each, batch_first=True, padding_value=-1)  # (B, C)
-        return Candidates(padded.clamp(min=0).to(device), padded >= 0)
-
-    def _of_user(
-        self, history: History, user_vector: Tensor, mask: NDArray[np.bool_], table: ItemTable
-    ) -> Tensor:
-        """Return the rows worth ranking (C,): all under the mask, or the best of each source."""
-        rows = torch.from_numpy(np.flatnonzero(mask))
-        if len(rows) <= self._rank_all_up_to:
-            return rows
-        neighbours, _ = table.neighbours(torch.from_numpy(np.unique(history.item_rows)))
-        allowed = rows.to(table.embeddings.device)
-
-        def first(values: Tensor) -> Tensor:
-            n_offers = min(self._n_offers, len(allowed))
-            return allowed[values[allowed].topk(n_offers).indices].cpu()
-
-        near = self._search.by_vector(user_vector, mask, self._n_offers).rows
-        offered = torch.cat(
-            [
-                near.cpu(),
-                neighbours[neighbours >= 0].cpu(),
-                torch.from_numpy(history.item_rows),
-                first(table.popularity[:, 1]),
-                first(table.created_us),
-            ]
-        ).unique()
-        allowed_offers: Tensor = offered[torch.from_numpy(mask)[offered]]
-        return allowed_offers
+            return Candidates(rows, allowed[:, rows])
+        offered = torch.zeros_like(allowed)
+        n_offers = min(self._n_offers, len(rows))
+        for scores in source_scores(profiles, table).values():
+            top = scores.expand(len(profiles), -1).masked_fill(~allowed, -torch.inf)
+            offered.scatter_(1, top.topk(n_offers, dim=1).indices, True)
+        if not exclude_seen:
+            offered |= profiles.seen
+        return _pack(offered & allowed)
 
 
-def seen_items(histories: Sequence[History], n_items: int) -> NDArray[np.bool_]:
-    """Return which items each history has, (B, N)."""
-    seen = np.zeros((len(histories), n_items), dtype=np.bool_)
-    users = np.repeat(np.arange(len(histories)), [len(one.item_rows) for one in histories])
-    seen[users, np.concatenate([one.item_rows for one in histories])] = True
-    return seen
+def source_scores(profiles: UserProfiles, table: ItemTable) -> dict[str, Tensor]:
+    """Return what each source scores the items by, (B, N) or (1, N), by the source's name."""
+    return {
+        "taste": profiles.vectors @ table.embeddings.T,
+        "together": profiles.scores["ease"] + 1e-6 * profiles.scores["item_knn"],
+        "together_recent": profiles.scores["item_knn_recent"],
+        "next_visit": profiles.scores["next_visit"],
+        "similar_users": profiles.scores["ials"],
+        "popular": table.users[None, :, -1] + 1e-3 * table.users[None, :, 0],
+        "new": table.created_us[None].to(torch.float64),
+    }
+
+
+def _pack(offered: Tensor) -> Candidates:
+    """Return the marked items (B, N) as padded rows (B, C)."""
+    counts = offered.sum(dim=1)
+    users, items = offered.nonzero(as_tuple=True)
+    places = torch.arange(len(users), device=users.device)
+    places = places - (counts.cumsum(0) - counts)[users]
+    width = max(1, int(counts.max()))
+    rows = torch.zeros(len(offered), width, dtype=torch.int64, device=users.device)
+    rows[users, places] = items
+    return Candidates(rows, torch.arange(width, device=users.device) < counts[:, None])

@@ -12,10 +12,11 @@ from torch import Tensor
 from recsys.answers import Result
 from recsys.catalogue.store import Catalogue
 from recsys.data.arrays import Ints
-from recsys.data.interactions import History
+from recsys.data.interactions import History, Moment
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.candidates import CandidateSource, seen_items
-from recsys.ranking.features import build_item_table, refresh_item_table
+from recsys.ranking.candidates import CandidateSource
+from recsys.ranking.features import FEATURES
+from recsys.ranking.item_table import build_item_table, refresh_item_table
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
 
@@ -40,13 +41,17 @@ class Best(NamedTuple):
         rows: Item rows (B, K).
         scores: Scores (B, K).
         features: Features that the scores come from (B, K, F).
+        own: Which of them the user's history has, bool (B, K).
         counts: Number of the K that may be shown to each user, int64 (B,); the rest is padding.
+        exclude_seen: Whether items of the users' own histories were left out.
     """
 
     rows: Tensor
     scores: Tensor
     features: Tensor
+    own: Tensor
     counts: Tensor
+    exclude_seen: bool
 
 
 class CatalogueRanker:
@@ -54,7 +59,7 @@ class CatalogueRanker:
 
     Args:
         catalogue: Items; its first rows are those of the statistics.
-        ranker: User encoder and ranking network, moved to the catalogue's device.
+        ranker: User encoder and rankers, moved to the catalogue's device.
         candidates: Which items are ranked.
         statistics: What the events say of the items.
         target_kinds: Which event kinds count as a purchase, bool (kinds,).
@@ -95,22 +100,23 @@ class CatalogueRanker:
             mask: Which rows may be returned (N,).
             exclude_seen: Whether items of the user's own history are left out.
         """
-        vectors = self._ranker.user_vectors(histories, now_us, self._table)
+        profiles = self._ranker.profiles(histories, now_us, self._table)
         rows, allowed = self._candidates.choose(
-            histories, vectors, mask, self._table, exclude_seen=exclude_seen
+            profiles, mask, self._table, exclude_seen=exclude_seen
         )
         scores, features = self._ranker.score(
-            histories, rows, now_us, self._table, user_vectors=vectors
+            profiles, rows, self._table, exclude_seen=exclude_seen
         )
-        allowed = allowed.to(scores.device)
-        scores = scores.masked_fill(~allowed, -torch.inf)
-        top = scores.topk(min(k, scores.shape[1]), dim=1)
+        top = scores.masked_fill(~allowed, -torch.inf).topk(min(k, scores.shape[1]), dim=1)
         places = top.indices  # (B, K)
+        chosen = rows.expand(scores.shape).gather(1, places)
         return Best(
-            rows=rows.expand(scores.shape).gather(1, places),
+            rows=chosen,
             scores=top.values,
             features=features.gather(1, places[..., None].expand(-1, -1, features.shape[2])),
+            own=profiles.seen.gather(1, chosen),
             counts=allowed.sum(dim=1).clamp(max=k),
+            exclude_seen=exclude_seen,
         )
 
     def best_table(
@@ -141,39 +147,75 @@ class CatalogueRanker:
         for users in self._blocks(histories, block_size):
             some = [histories[user] for user in users]
             best = self.best(some, k, now_us=now_us, mask=mask, exclude_seen=exclude_seen)
-            blocks.append(self._results(users, some, best))
+            blocks.append(self._results(users, best))
         return pl.concat(blocks).sort("user", "rank")
 
     def rank(self, history: History, rows: Ints, now_us: int) -> Best:
         """Return some item rows (C,) as the best of one user: all of them, in order."""
+        profiles = self._ranker.profiles([history], now_us, self._table)
         candidates = torch.from_numpy(rows).to(self._catalogue.device)
-        scores, features = self._ranker.score([history], candidates, now_us, self._table)
+        scores, features = self._ranker.score(profiles, candidates, self._table)
         order = scores[0].argsort(descending=True, stable=True)
-        counts = torch.tensor([len(rows)])
-        return Best(candidates[None, order], scores[:, order], features[:, order], counts)
+        chosen = candidates[None, order]
+        return Best(
+            rows=chosen,
+            scores=scores[:, order],
+            features=features[:, order],
+            own=profiles.seen.gather(1, chosen),
+            counts=torch.tensor([len(rows)]),
+            exclude_seen=False,
+        )
 
-    def scores(self, histories: Sequence[History], now_us: int) -> NDArray[np.float32]:
-        """Return the score of every item for each user (U, N), in row order."""
-        every = torch.arange(len(self._catalogue), device=self._catalogue.device)
-        scores = np.empty((len(histories), len(every)), dtype=np.float32)
+    def scores(
+        self,
+        histories: Sequence[History],
+        now_us: Moment,
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        discovery: bool = False,
+    ) -> NDArray[np.float32]:
+        """Return the score of every item for each user (U, N), in row order.
+
+        An item has minus infinity if ``best`` would not rank it: it is outside the mask, or no
+        source offers it.
+
+        Args:
+            histories: Events of each user (U entries).
+            now_us: Moment of all requests, or of each (U,), microseconds UTC.
+            mask: Which rows may be ranked (N,); all if None.
+            discovery: Whether the scores are for answers from which callers leave out the user's
+                own items.
+        """
+        n_items = len(self._catalogue)
+        mask = np.ones(n_items, dtype=np.bool_) if mask is None else mask
+        scores = np.full((len(histories), n_items), -np.inf, dtype=np.float32)
         for users in self._blocks(histories, None):
             some = [histories[user] for user in users]
-            found = self._ranker.score(some, every, now_us, self._table)
-            scores[users] = found.scores.cpu().numpy()
+            moments = now_us if isinstance(now_us, int) else now_us[users]
+            profiles = self._ranker.profiles(some, moments, self._table)
+            rows, allowed = self._candidates.choose(profiles, mask, self._table, exclude_seen=False)
+            found = self._ranker.score(profiles, rows, self._table, exclude_seen=discovery)
+            kept = found.scores.masked_fill(~allowed, -torch.inf).cpu().numpy()
+            each = np.broadcast_to(rows.cpu().numpy(), kept.shape)
+            block = np.full((len(users), n_items), -np.inf, dtype=np.float32)
+            # Padding repeats row 0 with minus infinity, so the largest score of a row counts.
+            np.maximum.at(block, (np.arange(len(users))[:, None], each), kept)
+            scores[users] = block
         return scores
 
-    def results(self, history: History, best: Best, *, explain: bool) -> list[Result]:
+    def results(self, best: Best, *, explain: bool) -> list[Result]:
         """Return the best of one user as results.
 
         Args:
-            history: The user's events.
-            best: What ``best`` or ``rank`` returned for this user alone.
+            best: What ``best`` or ``rank`` returned for one user alone.
             explain: Whether results name the features that raised their scores most.
         """
         n_results = int(best.counts[0])
         rows, scores, features = (part[0, :n_results] for part in best[:3])
-        reasons = self._ranker.top_features(features) if explain else [()] * n_results
-        sources = self._sources([history], rows[None])[0]
+        reasons: Sequence[tuple[tuple[str, float], ...]] = [()] * n_results
+        if explain:
+            reasons = self._ranker.top_features(features, exclude_seen=best.exclude_seen)
+        sources = _sources(features, best.own[0, :n_results])
         return [
             Result(self._catalogue.item_ids[row], *others)
             for row, *others in zip(
@@ -181,16 +223,7 @@ class CatalogueRanker:
             )
         ]
 
-    def _sources(self, histories: Sequence[History], rows: Tensor) -> NDArray[np.str_]:
-        """Return what speaks for the items (B, K) of each user, in one word."""
-        has_events = (self._table.popularity[rows, 0] > 0).cpu().numpy()
-        seen = seen_items(histories, len(self._catalogue))
-        own = np.take_along_axis(seen, rows.cpu().numpy(), axis=1)
-        newcomer = np.array([len(history.item_rows) == 0 for history in histories])[:, None]
-        known = np.where(own, "own_history", np.where(has_events, "taste", "new"))
-        return np.where(newcomer, np.where(has_events, "popular", "new"), known)
-
-    def _results(self, users: Ints, histories: Sequence[History], best: Best) -> pl.DataFrame:
+    def _results(self, users: Ints, best: Best) -> pl.DataFrame:
         ranks = np.broadcast_to(np.arange(1, best.rows.shape[1] + 1), best.rows.shape)
         kept = ranks <= best.counts[:, None].cpu().numpy()
         rows = best.rows.cpu().numpy()[kept]
@@ -199,7 +232,7 @@ class CatalogueRanker:
             "rank": ranks[kept],
             "item_id": [self._catalogue.item_ids[row] for row in rows.tolist()],
             "score": best.scores.cpu().numpy()[kept].astype(np.float64),
-            "source": self._sources(histories, best.rows)[kept].tolist(),
+            "source": _sources(best.features, best.own)[kept].tolist(),
         }
         return pl.DataFrame(columns, schema=_RESULTS)
 
@@ -212,3 +245,16 @@ class CatalogueRanker:
         order = np.argsort(lengths, kind="stable")
         for start in range(0, len(order), size):
             yield order[start : start + size]
+
+
+def _sources(features: Tensor, own: Tensor) -> NDArray[np.str_]:
+    """Return what speaks for candidates, in one word (...).
+
+    Args:
+        features: Features of the candidates (..., F).
+        own: Which of them the user's history has (...).
+    """
+    has_events = (features[..., FEATURES.index("no_events")] == 0).cpu().numpy()
+    newcomer = (features[..., FEATURES.index("history_length")] == 0).cpu().numpy()
+    known = np.where(own.cpu().numpy(), "own_history", np.where(has_events, "taste", "new"))
+    return np.where(newcomer, np.where(has_events, "popular", "new"), known)

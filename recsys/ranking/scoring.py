@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from recsys.data.interactions import History
-from recsys.models.ranker import Ranker
+from recsys.data.arrays import Ints
+from recsys.data.interactions import History, Moment
 from recsys.models.user_encoder import UserEncoder, pad_histories
-from recsys.ranking.features import FEATURES, ItemTable, ranking_features
+from recsys.ranking.features import FEATURES, ranking_features
+from recsys.ranking.item_table import ItemTable
+from recsys.ranking.profiles import UserProfiles, read_profiles
+from recsys.ranking.rankers import Ranker
 
 
 class Scores(NamedTuple):
@@ -24,63 +27,71 @@ class UserRanker:
     """Ranks candidates by a user's history, in offline evaluation and in the service.
 
     Args:
-        encoder: Network from a history to a user vector.
-        ranker: Network from features to a logit.
+        encoder: Network from a history to a user vector; put in evaluation mode, as are rankers.
+        ranker: Ranker of all items.
+        discovery: Ranker where items of the user's own history are left out; None takes the same.
     """
 
-    def __init__(self, encoder: UserEncoder, ranker: Ranker) -> None:
+    def __init__(
+        self, encoder: UserEncoder, ranker: Ranker, discovery: Ranker | None = None
+    ) -> None:
         self.encoder = encoder.eval()
-        self.ranker = ranker.eval()
+        self.ranker = ranker
+        self.discovery = ranker if discovery is None else discovery
+        for one in (self.ranker, self.discovery):
+            if isinstance(one, nn.Module):
+                one.eval()
 
     def to(self, device: str) -> "UserRanker":
-        """Move both networks to a device and return this ranker."""
+        """Move the networks to a device and return this ranker."""
         self.encoder.to(device)
         self.ranker.to(device)
+        self.discovery.to(device)
         return self
 
     @torch.inference_mode()
-    def user_vectors(self, histories: Sequence[History], now_us: int, table: ItemTable) -> Tensor:
-        """Return user vectors (B, D) for the events of each history before ``now_us``."""
-        moments = np.full(len(histories), now_us, dtype=np.int64)
-        return encode_users(self.encoder, histories, moments, table.embeddings)
+    def profiles(
+        self, histories: Sequence[History], now_us: Moment, table: ItemTable
+    ) -> UserProfiles:
+        """Return the profiles of users by the events before each one's moment.
+
+        Args:
+            histories: Events of each user (B entries).
+            now_us: Moment of each request, microseconds UTC, (B,) or one for all.
+            table: Values of every item.
+        """
+        moments = np.broadcast_to(np.asarray(now_us, dtype=np.int64), (len(histories),)).copy()
+        vectors = encode_users(self.encoder, histories, moments, table.embeddings)
+        return read_profiles(histories, moments, table, vectors)
 
     @torch.inference_mode()
     def score(
         self,
-        histories: Sequence[History],
+        profiles: UserProfiles,
         candidates: Tensor,
-        now_us: int,
         table: ItemTable,
         *,
-        user_vectors: Tensor | None = None,
+        exclude_seen: bool = False,
     ) -> Scores:
         """Return scores and features of each user's candidates.
 
         Args:
-            histories: Events of each user (B entries).
+            profiles: Result of ``profiles`` for B users.
             candidates: Item rows, int64 (B, C), or (C,) where all users have the same.
-            now_us: Moment of the request, microseconds UTC.
             table: Values of every item.
-            user_vectors: Result of ``user_vectors`` (B, D); computed here if None.
+            exclude_seen: Whether the user's own items are left out of the answer, which may have a
+                ranker of its own.
         """
-        if user_vectors is None:
-            user_vectors = self.user_vectors(histories, now_us, table)
-        features = ranking_features(histories, candidates, now_us, table, user_vectors)
-        return Scores(self.ranker(features), features)
+        features = ranking_features(profiles, candidates, table)
+        ranker = self.discovery if exclude_seen else self.ranker
+        return Scores(ranker(features), features)
 
-    def contributions(self, features: Tensor) -> Tensor:
-        """Return the contribution of each feature (C, F) to each candidate's logit, (C, F).
-
-        It is the gradient times the standardised feature, which is exact for the linear part of the
-        ranker and a first-order approximation of the rest.
-        """
-        inputs = self.ranker.standardise(features).requires_grad_()  # (C, F)
-        gradient = torch.autograd.grad(self.ranker.score(inputs).sum(), inputs)[0]
-        return (gradient * inputs).detach()
-
-    def top_features(self, features: Tensor, n: int = 3) -> list[tuple[tuple[str, float], ...]]:
+    def top_features(
+        self, features: Tensor, n: int = 3, *, exclude_seen: bool = False
+    ) -> list[tuple[tuple[str, float], ...]]:
         """Return up to ``n`` features that raised the score of each candidate, largest first."""
-        values, columns = self.contributions(features).topk(n, dim=1)
+        ranker = self.discovery if exclude_seen else self.ranker
+        values, columns = ranker.contributions(features).topk(n, dim=1)
         return [
             tuple(
                 (FEATURES[column], value) for column, value in zip(*pair, strict=True) if value > 0
@@ -90,10 +101,7 @@ class UserRanker:
 
 
 def encode_users(
-    encoder: UserEncoder,
-    histories: Sequence[History],
-    now_us: np.ndarray[tuple[int], np.dtype[np.int64]],
-    embeddings: Tensor,
+    encoder: UserEncoder, histories: Sequence[History], now_us: Ints, embeddings: Tensor
 ) -> Tensor:
     """Return user vectors (B, D) for the events of each history before its ``now_us`` (B,)."""
     padded = pad_histories(histories, encoder.history_length, now_us)

@@ -1,114 +1,186 @@
-"""Statistics of each item as of one moment: popularity, season and neighbours."""
+"""What the events say of each item as of one moment: popularity, neighbours and factors."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.data.arrays import Floats, Ints
-from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
-from recsys.ranking.baselines import cosine_neighbours, distinct_users, ease_weights
+from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Moment, last_moment
+from recsys.ranking.baselines import IALS, cosine_neighbours, distinct_users, ease_weights
+from recsys.ranking.tempo import Tempo, measure_tempo, visit_numbers
 
-RECENT_DAYS = 30
-SEASON_DAYS = 30  # the window after the same day one year ago
+# Periods in which buyers are counted, in windows; infinity is ever.
+PERIODS = (np.inf, 3.0, 1.0, 0.5, 0.25)
 YEAR_DAYS = 365
-# EASE inverts an N x N matrix, which takes seconds at this size and minutes well beyond it.
-EASE_MAX_ITEMS = 10_000
-SHRINKAGE = 10.0  # for item-kNN, so that pairs with few common users weigh less
+# EASE inverts an N x N matrix, which takes seconds at this size and minutes well beyond it. In a
+# larger catalogue it is solved for the items with most users.
+EASE_MAX_ITEMS = 12_500
+EASE_NEIGHBOURS, COSINE_NEIGHBOURS, NEXT_NEIGHBOURS = 500, 100, 100
+SHRINKAGE = 10.0  # for cosines, so that pairs with few common users weigh less
+N_FACTORS = 64
+VISIT_ITEMS = 50  # items of a very large visit beyond this are not paired
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Statistics of every item as of a moment, from the events before it.
 
+    The three kinds of neighbours have K columns each, strongest first: item rows, of which -1 is
+    padding, and weights, 0 on padding.
+
     Args:
         as_of_us: Moment of the statistics, microseconds UTC.
-        buyers: Number of distinct users of each item, (N,).
-        recent_buyers: Number of distinct users over the last ``RECENT_DAYS``, (N,).
-        season_buyers: Number of distinct users over the ``SEASON_DAYS`` that began one year before
-            the moment, (N,).
-        neighbour_rows: Items that go with each item, strongest first, (N, K); -1 pads.
-        neighbour_weights: Strength of each neighbour, (N, K); 0 on pads.
+        tempo: Time scales of the log.
+        users: Number of distinct users of each item in each of ``PERIODS``, (N, P).
+        buyers: The same, counting events of the target kinds only (N, P).
+        season_users: Number of distinct users over one window that began a year before the moment,
+            (N,).
+        ease_rows: Neighbours by EASE (N, K).
+        ease_weights: Their weights.
+        cosine_rows: Neighbours by the cosine of item-kNN (N, K).
+        cosine_weights: Their weights.
+        next_rows: Items of the visit after that of the item (N, K).
+        next_weights: Their weights.
+        item_factors: Item factors of iALS (N, D), zero without events.
     """
 
     as_of_us: int
+    tempo: Tempo
+    users: Floats
     buyers: Floats
-    recent_buyers: Floats
-    season_buyers: Floats
-    neighbour_rows: NDArray[np.int32]
-    neighbour_weights: Floats
+    season_users: Floats
+    ease_rows: NDArray[np.int32]
+    ease_weights: Floats
+    cosine_rows: NDArray[np.int32]
+    cosine_weights: Floats
+    next_rows: NDArray[np.int32]
+    next_weights: Floats
+    item_factors: Floats
 
 
 def build_statistics(
     interactions: Interactions,
-    as_of_us: int,
+    as_of: Moment,
     *,
-    n_neighbours: int = 200,
+    target_kinds: Sequence[str],
+    window_days: float = 30.0,
     ridge: float = 200.0,
     ease_max_items: int = EASE_MAX_ITEMS,
 ) -> Statistics:
-    """Return the statistics of all events before ``as_of_us``.
+    """Return the statistics of all events before a moment.
 
-    Neighbours are the rows of EASE (Steck, 2019, https://arxiv.org/abs/1905.03375), cut to the
-    largest weights. A large catalogue has the cosines of item-kNN instead.
+    Where each user has a moment of their own, periods end with the last event of them all.
 
     Args:
         interactions: Events; those at or after the moment are ignored.
-        as_of_us: Moment of the statistics, microseconds UTC.
-        n_neighbours: Number K of neighbours kept for each item.
+        as_of: Moment of the statistics.
+        target_kinds: Event kinds that ranking aims at.
+        window_days: Period that ranking looks ahead.
         ridge: Regularisation of EASE, in numbers of users.
-        ease_max_items: Largest number of items with events for which EASE is solved.
+        ease_max_items: Largest number of items for which EASE is solved.
     """
-    past = interactions.before(as_of_us)
-    day = MICROSECONDS_PER_DAY
-    season_start = as_of_us - YEAR_DAYS * day
-    n_neighbours = min(n_neighbours, max(interactions.n_items - 1, 1))
-    rows, weights = _neighbours(past, n_neighbours, ridge, ease_max_items)
+    past = interactions.before(as_of)
+    as_of_us = last_moment(as_of, past)
+    matrix = past.matrix()
+    year_us, window_us = (round(days * MICROSECONDS_PER_DAY) for days in (YEAR_DAYS, window_days))
+    season = past.between(as_of_us - year_us, as_of_us - year_us + window_us)
+    ease = _ease(matrix, ridge, ease_max_items)
+    cosine = _strongest(
+        cosine_neighbours(matrix, n_neighbours=COSINE_NEIGHBOURS, shrinkage=SHRINKAGE).T.tocsr(),
+        COSINE_NEIGHBOURS,
+    )
+    following = _strongest(_next_items(past), NEXT_NEIGHBOURS)
     return Statistics(
         as_of_us=as_of_us,
-        buyers=distinct_users(past),
-        recent_buyers=distinct_users(past.between(as_of_us - RECENT_DAYS * day, as_of_us)),
-        season_buyers=distinct_users(past.between(season_start, season_start + SEASON_DAYS * day)),
-        neighbour_rows=rows,
-        neighbour_weights=weights,
+        tempo=measure_tempo(past, window_days),
+        users=_users_by_period(past, as_of_us, window_us),
+        buyers=_users_by_period(past.of_kinds(target_kinds), as_of_us, window_us),
+        season_users=distinct_users(season),
+        ease_rows=ease[0],
+        ease_weights=ease[1],
+        cosine_rows=cosine[0],
+        cosine_weights=cosine[1],
+        next_rows=following[0],
+        next_weights=following[1],
+        item_factors=IALS(N_FACTORS).fit(past, now_us=as_of_us).factors.items,
     )
 
 
-def _neighbours(
-    past: Interactions, n_neighbours: int, ridge: float, ease_max_items: int
+def _users_by_period(past: Interactions, as_of_us: int, window_us: int) -> Floats:
+    columns = [
+        distinct_users(
+            past
+            if np.isinf(period)
+            else past.between(as_of_us - round(period * window_us), as_of_us)
+        )
+        for period in PERIODS
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _ease(
+    matrix: "sparse.csr_matrix", ridge: float, max_items: int
 ) -> tuple[NDArray[np.int32], Floats]:
-    """Return the rows (N, K) and weights (N, K) of each item's neighbours."""
-    rows = np.full((past.n_items, n_neighbours), -1, dtype=np.int32)
-    weights = np.zeros((past.n_items, n_neighbours), dtype=np.float32)
-    known: Ints = np.unique(past.item_rows)  # items without events have no neighbours
-    if len(known) < 2:
-        return rows, weights
-    matrix = past.matrix()[:, known]
-    if len(known) <= ease_max_items:
-        similarity = ease_weights(matrix, ridge=ridge)  # (n, n), from history to candidate
-    else:
-        near = cosine_neighbours(matrix, n_neighbours=n_neighbours, shrinkage=SHRINKAGE)
-        # A transposed CSR matrix is CSC, where reading one row reads the whole matrix.
-        similarity = near.T.tocsr()
-    for row, (columns, line) in zip(known, entries_by_row(similarity), strict=True):
-        top = np.argsort(-np.abs(line), kind="stable")[:n_neighbours]
-        top = top[np.argsort(-line[top], kind="stable")]
-        rows[row, : len(top)] = np.where(line[top] != 0, known[columns[top]], -1)
-        weights[row, : len(top)] = line[top]
-    return rows, weights
+    """Return the rows and weights of each item's neighbours by EASE.
 
-
-def entries_by_row(matrix: "Floats | sparse.csr_matrix") -> Iterator[tuple[Ints, Floats]]:
-    """Yield the columns (C,) and values (C,) of each row.
-
-    A sparse matrix yields the entries that it stores, a dense one all of them.
+    EASE is that of Steck (2019, https://arxiv.org/abs/1905.03375), cut to the largest weights.
     """
-    if isinstance(matrix, np.ndarray):
-        everything = np.arange(matrix.shape[1])
-        yield from ((everything, row) for row in matrix)
-        return
-    for start, end in pairwise(matrix.indptr):
-        yield matrix.indices[start:end], matrix.data[start:end]
+    n_users = matrix.getnnz(axis=0)
+    known: Ints = np.flatnonzero(n_users)
+    if len(known) > max_items:
+        known = np.sort(np.argsort(-n_users, kind="stable")[:max_items])
+    if len(known) < 2:
+        return _strongest(sparse.csr_matrix(2 * (matrix.shape[1],), dtype=np.float32), 1)
+    weights = ease_weights(matrix[:, known], ridge=ridge)
+    count = min(EASE_NEIGHBOURS, len(known) - 1)
+    top = np.argpartition(-np.abs(weights), count - 1, axis=1)[:, :count]
+    values = np.take_along_axis(weights, top, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    rows = np.full((matrix.shape[1], count), -1, dtype=np.int32)
+    strengths = np.zeros((matrix.shape[1], count), dtype=np.float32)
+    rows[known] = known[np.take_along_axis(top, order, axis=1)]
+    strengths[known] = np.take_along_axis(values, order, axis=1)
+    return rows, strengths
+
+
+def _next_items(past: Interactions) -> "sparse.csr_matrix":
+    """Return how often an item of one visit is followed by another in the next visit (N, N).
+
+    Counts are divided by the square root of both items' counts, shrunk as cosines are.
+    """
+    order = np.argsort(past.user_rows, kind="stable")
+    users, items = past.user_rows[order], past.item_rows[order]
+    visits = visit_numbers(users, past.timestamps_us[order])
+    if not len(visits):
+        return sparse.csr_matrix((past.n_items, past.n_items), dtype=np.float32)
+    starts = np.flatnonzero(np.diff(visits, prepend=-1))
+    kept = np.arange(len(visits)) - starts[visits] < VISIT_ITEMS
+    shape = (len(starts), past.n_items)
+    ones = np.ones(int(kept.sum()), dtype=np.float32)
+    taken = sparse.csr_matrix((ones, (visits[kept], items[kept])), shape=shape)
+    taken.data[:] = 1.0
+    followed = np.flatnonzero(np.diff(users[starts]) == 0)
+    counts = (taken[followed].T @ taken[followed + 1]).tocoo()
+    norms = np.sqrt(np.asarray(taken.sum(axis=0), dtype=np.float32).ravel())
+    other = counts.row != counts.col
+    row, column = counts.row[other], counts.col[other]
+    values = counts.data[other] / (norms[row] * norms[column] + np.float32(SHRINKAGE))
+    return sparse.csr_matrix((values, (row, column)), shape=counts.shape)
+
+
+def _strongest(matrix: "sparse.csr_matrix", count: int) -> tuple[NDArray[np.int32], Floats]:
+    """Return the columns and values (N, K) of the largest entries of each row, padded."""
+    lengths = np.diff(matrix.indptr)
+    count = max(1, min(count, int(lengths.max(initial=0))))
+    rows = np.repeat(np.arange(matrix.shape[0]), lengths)
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    places = np.arange(len(rows)) - np.repeat(matrix.indptr[:-1], lengths)
+    kept = places < count
+    columns = np.full((matrix.shape[0], count), -1, dtype=np.int32)
+    values = np.zeros((matrix.shape[0], count), dtype=np.float32)
+    columns[rows[kept], places[kept]] = matrix.indices[order][kept]
+    values[rows[kept], places[kept]] = matrix.data[order][kept]
+    return columns, values

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.data.arrays import Ints
 from recsys.data.interactions import MICROSECONDS_PER_DAY, History
+from recsys.ranking.tempo import visit_numbers
 
 HISTORY_EVENTS = 1_000  # older events of a very long history are not read
 SIMILAR_EVENTS = 50  # how many of the last events a candidate is compared with one by one
@@ -21,6 +23,9 @@ class UserEvents(NamedTuple):
         rows: Item rows, int64 (E,).
         kinds: Kind codes, int64 (E,).
         ages_days: Age of each event at the moment of the request, float32 (E,).
+        lags_days: Time from each event to the user's latest one, float32 (E,). Old histories have
+            large ages and, as all histories, a lag of 0 at their end.
+        visits: Number of the event's visit, counted back from the user's latest, int64 (E,).
         counts: Events of each user, float32 (B,).
         latest: Item rows of each user's last events, int64 (B, S) with S up to
             ``SIMILAR_EVENTS``; -1 pads at the front.
@@ -30,6 +35,8 @@ class UserEvents(NamedTuple):
     rows: Tensor
     kinds: Tensor
     ages_days: Tensor
+    lags_days: Tensor
+    visits: Tensor
     counts: Tensor
     latest: Tensor
 
@@ -38,35 +45,48 @@ class UserEvents(NamedTuple):
         sums = values.new_zeros(len(self.counts), *values.shape[1:])
         return sums.index_add_(0, self.users, values)
 
+    def latest_by_user(self, values: Tensor) -> Tensor:
+        """Return the value (E,) of each user's last event, 0 without events, (B,)."""
+        last = self.counts.long().cumsum(0) - 1
+        known = self.counts > 0
+        return values.new_zeros(len(self.counts)).masked_scatter(known, values[last[known]])
+
 
 def collect_events(
-    histories: Sequence[History], now_us: int, device: torch.device | str
+    histories: Sequence[History], now_us: Ints, device: torch.device | str
 ) -> UserEvents:
-    """Return the events of each history before ``now_us``, the last ``HISTORY_EVENTS`` of them.
+    """Return the events of each history before its moment, the last ``HISTORY_EVENTS`` of them.
 
     Args:
         histories: One per user, oldest event first (B entries).
-        now_us: Moment of the request, microseconds UTC.
+        now_us: Moment of each request, microseconds UTC (B,).
         device: Where the tensors live.
     """
-    past = [_before(history, now_us) for history in histories]
+    past = [_before(*one) for one in zip(histories, now_us.tolist(), strict=True)]
     counts = np.array([len(history.item_rows) for history in past], dtype=np.int64)
     users = np.repeat(np.arange(len(past)), counts)
     rows, kinds, times_us = (np.concatenate(column) for column in zip(*past, strict=True))
-    from_end = np.repeat(counts.cumsum(), counts) - np.arange(len(users)) - 1
+    ends = np.repeat(counts.cumsum(), counts)  # one past the last event of the event's user
+    from_end = ends - np.arange(len(users)) - 1
     n_latest = min(SIMILAR_EVENTS, int(counts.max()))
     latest = np.full((len(past), n_latest), -1, dtype=np.int64)
     late = from_end < n_latest
     latest[users[late], n_latest - 1 - from_end[late]] = rows[late]
-    ages_us = now_us - torch.from_numpy(times_us).to(device)
+    visits = visit_numbers(users, times_us)
     return UserEvents(
         users=torch.from_numpy(users).to(device),
         rows=torch.from_numpy(rows).to(device),
         kinds=torch.from_numpy(kinds).to(device),
-        ages_days=ages_us.to(torch.float32) / MICROSECONDS_PER_DAY,
+        ages_days=_days(now_us[users] - times_us).to(device),
+        lags_days=_days(times_us[ends - 1] - times_us).to(device),
+        visits=torch.from_numpy(visits[ends - 1] - visits).to(device),
         counts=torch.from_numpy(counts).to(device, torch.float32),
         latest=torch.from_numpy(latest).to(device),
     )
+
+
+def _days(microseconds: Ints) -> Tensor:
+    return torch.from_numpy((microseconds / MICROSECONDS_PER_DAY).astype(np.float32))
 
 
 def _before(history: History, now_us: int) -> History:

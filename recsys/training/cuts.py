@@ -1,5 +1,6 @@
 """The events that training reads, and the moments at which it cuts them."""
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC
 from itertools import pairwise
@@ -9,18 +10,30 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.config import SplitConfig
+from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import (
     MICROSECONDS_PER_DAY,
     Interactions,
+    Moment,
     build_interactions,
+    last_moment,
 )
 from recsys.data.splits import cut_times
 from recsys.data.timestamps import from_us
 from recsys.errors import DataError
+from recsys.ranking.tempo import visit_numbers
 from recsys.schema import EARLIEST_EVENT
 
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
 HOUR_US = 3_600_000_000
+FOREVER_US = int(np.iinfo(np.int64).max)
+HELD_OUT = 5  # one of so many times of a user is held out
+TEST_SHARE = 0.1  # of the target events, by which the horizon is chosen
+MOST_VISITS = 10  # of a user, on average, in one horizon
+LEAST_ASKED = 0.1  # of the users whom a split by user would ask
 WITHOUT_RANKING = "leave the events out to train without ranking"
 
 
@@ -47,10 +60,19 @@ def choose_targets(interactions: Interactions | None, wanted: tuple[str, ...]) -
     )
 
 
-def choose_cuts(interactions: Interactions | None, split: SplitConfig) -> tuple[int, ...]:
+def choose_cuts(
+    interactions: Interactions | None, target_kinds: Sequence[str], split: SplitConfig
+) -> tuple[Moment, ...]:
     """Return the moments of the snapshots, earliest first, and then the split.
 
-    Empty without events.
+    By the protocol of time they are the same for all users. By the others each user has moments of
+    their own; a user without enough events to hold out has moments after all of them. Without
+    events, the tuple is empty.
+
+    Args:
+        interactions: All events.
+        target_kinds: Event kinds to recommend for.
+        split: What is held out.
 
     Raises:
         InvalidArgumentError: If the horizon is not a duration, or longer than the calendar.
@@ -58,6 +80,24 @@ def choose_cuts(interactions: Interactions | None, split: SplitConfig) -> tuple[
     """
     if interactions is None:
         return ()
+    targets = interactions.of_kinds(target_kinds)
+    if split.protocol in ("user_time", "leave_one_out"):
+        return user_cuts(targets, split)
+    if split.protocol == "time" or split.at is not None or split.horizon != AUTO:
+        return time_cuts(interactions, _with_horizon(interactions, targets, split))
+    by_user = user_cuts(targets, split)
+    by_time = _time_cuts_if_any(interactions, targets, split)
+    if by_time is None or _too_few(interactions, targets, by_time, by_user):
+        logger.warning(
+            "the last fifth of each user's events is held out, not the last events of all: hardly "
+            "anybody who was there before came back at the end; set [split] protocol to choose"
+        )
+        return by_user
+    return by_time
+
+
+def time_cuts(interactions: Interactions, split: SplitConfig) -> tuple[int, ...]:
+    """Return the moments of the protocol of time; see :func:`choose_cuts`."""
     # Midnight after the last event, so that the windows between cuts are whole days.
     end_us = (
         int(interactions.timestamps_us[-1]) // MICROSECONDS_PER_DAY + 1
@@ -85,11 +125,86 @@ def choose_cuts(interactions: Interactions | None, split: SplitConfig) -> tuple[
     return (*cuts, split_us)
 
 
+def user_cuts(targets: Interactions, split: SplitConfig) -> tuple[Ints, ...]:
+    """Return the moments of each user by a protocol of users; see :func:`choose_cuts`.
+
+    A user's times are counted once each. Every snapshot holds out as many of them: the last, or a
+    fifth. One time always remains before the first.
+    """
+    pairs = np.unique(np.stack([targets.user_rows, targets.timestamps_us], axis=1), axis=0)
+    users, times_us = pairs.T
+    counts = np.bincount(users, minlength=targets.n_users)
+    starts = np.cumsum(counts) - counts
+    last = split.protocol == "leave_one_out"
+    held = np.ones_like(counts) if last else -(-counts // HELD_OUT)
+    moments = [np.full(targets.n_users, np.iinfo(np.int64).max)]
+    for step in range(1, split.n_cuts + 2):
+        place = counts - step * held
+        # Without a time before it, a user has the next moment again, and no answers in between.
+        enough = place >= 1
+        found = times_us[np.where(enough, starts + place, 0)] if len(times_us) else moments[0]
+        moments.append(np.where(enough, found, moments[-1]))
+    return tuple(moments[:0:-1])
+
+
+def _with_horizon(
+    interactions: Interactions, targets: Interactions, split: SplitConfig
+) -> SplitConfig:
+    """Return the settings with a horizon: the time in which the last tenth of targets happened.
+
+    It is shorter where that would hold so many visits of a user that nobody predicts them.
+    """
+    if split.horizon != AUTO:
+        return split
+    end_us = int(interactions.timestamps_us[-1]) + 1
+    if split.at is not None:
+        at = split.at if split.at.tzinfo else split.at.replace(tzinfo=UTC)
+        targets, end_us = targets.before(round(at.timestamp() * 1e6)), round(at.timestamp() * 1e6)
+    if not len(targets):
+        return split.model_copy(update={"horizon": "30d"})
+    start_us = int(targets.timestamps_us[int(len(targets) * (1 - TEST_SHARE))])
+    last = targets.since(start_us)
+    order = np.argsort(last.user_rows, kind="stable")
+    users = last.user_rows[order]
+    visits = visit_numbers(users, last.timestamps_us[order])
+    n_visits = len(np.unique(visits)) / len(np.unique(users))
+    window_us = (end_us - start_us) * min(1.0, MOST_VISITS / n_visits)
+    hours = max(1, round(window_us / HOUR_US))
+    horizon = f"{hours}h" if hours < 48 else f"{round(hours / 24)}d"
+    return split.model_copy(update={"horizon": horizon})
+
+
+def _time_cuts_if_any(
+    interactions: Interactions, targets: Interactions, split: SplitConfig
+) -> tuple[int, ...] | None:
+    try:
+        return time_cuts(interactions, _with_horizon(interactions, targets, split))
+    except DataError:
+        return None
+
+
+def _too_few(
+    interactions: Interactions,
+    targets: Interactions,
+    by_time: Sequence[Moment],
+    by_user: Sequence[Moment],
+) -> bool:
+    """Return whether any window by time asks far fewer users than the windows by user do."""
+
+    def n_asked(moment: Moment, end: Moment) -> int:
+        known = np.unique(interactions.before(moment).user_rows)
+        return len(np.intersect1d(known, targets.between(moment, end).user_rows))
+
+    ends = [*by_time[1:], FOREVER_US]
+    asked = min(n_asked(*pair) for pair in zip(by_time, ends, strict=True))
+    return asked < LEAST_ASKED * n_asked(by_user[-1], FOREVER_US)
+
+
 def check_windows(
     items: pl.DataFrame,
     interactions: Interactions,
     target_kinds: Sequence[str],
-    cuts_us: Sequence[int],
+    cuts_us: Sequence[Moment],
 ) -> None:
     """Raise unless the ranker can learn something in every window between two cuts.
 
@@ -104,28 +219,57 @@ def check_windows(
             start, beside another item.
     """
     targets = interactions.of_kinds(target_kinds)
-    for start_us, end_us in pairwise(cuts_us):
-        offered = on_offer(items, interactions, start_us)
-        if offered.sum() < 2 or not offered[targets.between(start_us, end_us).item_rows].any():
+    for start, end in pairwise(cuts_us):
+        offered = on_offer(items, interactions, start)
+        if offered.sum() < 2 or not offered[targets.between(start, end).item_rows].any():
+            by_time = isinstance(start, int)
+            other = (
+                "a longer [split] horizon, an earlier at or fewer n_cuts"
+                if by_time
+                else ('fewer [split] n_cuts, or protocol = "time"')
+            )
             raise DataError(
                 "the ranker must have events to learn from in every window between two cuts, got "
-                f"none of {', '.join(target_kinds)} from {from_us(start_us)} to "
-                f"{from_us(end_us)} on the {offered.sum()} items on offer at its start; set a "
-                f"longer [split] horizon, an earlier at or fewer n_cuts, or {WITHOUT_RANKING}"
+                f"none of {', '.join(target_kinds)} {_period(start, end)} on the "
+                f"{offered.sum()} items on offer at its start; set {other}, or {WITHOUT_RANKING}"
             )
 
 
-def on_offer(items: pl.DataFrame, interactions: Interactions, now_us: int) -> NDArray[np.bool_]:
+def _period(start: Moment, end: Moment) -> str:
+    if isinstance(start, int) and isinstance(end, int):
+        return f"from {from_us(start)} to {from_us(end)}"
+    return "between two moments of a user"
+
+
+def window_days(interactions: Interactions, cuts_us: Sequence[Moment]) -> float:
+    """Return the period that ranking looks ahead, in days.
+
+    It is the last window between two cuts. Where each user has cuts of their own, it is the time in
+    which the last tenth of the events happened.
+    """
+    start, end = cuts_us[-2:]
+    if not isinstance(start, int) or not isinstance(end, int):
+        times_us = interactions.timestamps_us
+        start, end = (
+            int(times_us[int(len(times_us) * (1 - TEST_SHARE))]),
+            int(times_us[-1]) + HOUR_US,
+        )
+    return (end - start) / MICROSECONDS_PER_DAY
+
+
+def on_offer(items: pl.DataFrame, interactions: Interactions, moment: Moment) -> NDArray[np.bool_]:
     """Return which items were on offer at a moment, bool (N,).
 
-    An item is on offer from its creation; one of unknown age once somebody has met it.
+    An item is on offer from its creation; one of unknown age once somebody has met it. Where each
+    user has a moment of their own, the moment is that of the last event before them all.
 
     Args:
         items: Table of ``ItemSchema``.
         interactions: Events, of which those before the moment count.
-        now_us: Moment, microseconds UTC.
+        moment: Moment of the requests.
     """
-    past = interactions.before(now_us)
+    past = interactions.before(moment)
+    now_us = last_moment(moment, past)
     met = np.bincount(past.item_rows, minlength=past.n_items) > 0
     created = items["created_at"]
     by_age = (created.dt.timestamp("us") <= now_us).fill_null(False).to_numpy()

@@ -13,7 +13,7 @@ from recsys.catalogue.embedder import Modalities
 from recsys.config import TrainConfig
 from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
-from recsys.data.interactions import Interactions
+from recsys.data.interactions import Interactions, Moment
 from recsys.models.fusion import ItemFusion
 from recsys.training.cuts import (
     check_windows,
@@ -64,7 +64,7 @@ class ShopData:
     teacher: Teacher
     interactions: Interactions | None
     target_kinds: tuple[str, ...]
-    cuts_us: tuple[int, ...]
+    cuts_us: tuple[Moment, ...]
     pairs: Ints
     pictures: PictureSamples
     texts: text.dataset.Samples
@@ -88,7 +88,8 @@ class ShopData:
     @cached_property
     def key(self) -> str:
         """Hash of everything that is read from the tables."""
-        chosen = json.dumps([self.dataset.fingerprint(), self.target_kinds, self.cuts_us])
+        cuts = [one if isinstance(one, int) else one.tolist() for one in self.cuts_us]
+        chosen = json.dumps([self.dataset.fingerprint(), self.target_kinds, cuts])
         return hashlib.sha256(chosen.encode()).hexdigest()
 
 
@@ -108,7 +109,7 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
     if no_ranking is not None:
         interactions = None
     targets = choose_targets(interactions, config.data.target_kinds)
-    cuts_us = choose_cuts(interactions, config.split)
+    cuts_us = choose_cuts(interactions, targets, config.split)
     past = None if interactions is None else interactions.before(cuts_us[0])
     if interactions is not None and past is not None:
         check_windows(dataset.items, interactions, targets, cuts_us)

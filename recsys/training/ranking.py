@@ -1,6 +1,6 @@
-"""Train the ranker on snapshots: what was known at a past moment, and what was bought after it."""
+"""Train the rankers on snapshots: what was known at past moments, and what was bought after."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,43 +9,43 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.seed import isolate_rng
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.config import RankerConfig
 from recsys.data.arrays import Ints
-from recsys.data.interactions import History, Interactions
+from recsys.data.interactions import History, Interactions, Moment
 from recsys.errors import TrainingError
 from recsys.models.losses import listwise_softmax_loss
 from recsys.models.ranker import Ranker, build_ranker
+from recsys.models.trees import TreeQueries, TreeRanker, train_trees
 from recsys.models.user_encoder import UserEncoder
-from recsys.ranking.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
+from recsys.ranking.features import COLD_VALUES, FEATURES, ranking_features
+from recsys.ranking.item_table import ItemTable
+from recsys.ranking.profiles import UserProfiles, read_profiles
 from recsys.ranking.scoring import encode_users
 from recsys.training.loop import adamw, fit
 from recsys.training.rows import EpochSampler, row_batches
 from vision.training.callbacks import VALIDATION_LOSS
 from vision.training.run import FitSettings, TrainingRun
 
-# Features whose top candidates become hard negatives, since retrieval would offer them.
-HARD_BY = ("user_affinity", "bought_together", "recent_popularity", "profile_similarity")
-ENCODED_AT_ONCE = 256  # users
+CELLS_AT_ONCE = 400_000  # users times items whose scores are in memory together
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was known at one past moment, the cut, and what users bought after it.
+    """What was known of the items at one past moment, and what users took after moments of theirs.
 
     Args:
-        cut_us: Time of the cut, microseconds UTC.
-        table: Items as they were known at the cut.
-        histories: Histories of all users (U); events after the cut are ignored.
-        answers: Item rows that each user bought in the window after the cut (U).
-        candidates: Item rows on offer at the cut, int64 (N_c,).
+        table: Items as they were known.
+        histories: Histories of all users (U); each counts up to the user's moment.
+        moments_us: Moment of each user's request, microseconds UTC (U,).
+        answers: Item rows that each user took after the moment (U).
+        candidates: Item rows on offer, int64 (N_c,).
     """
 
-    cut_us: int
     table: ItemTable
     histories: Sequence[History]
+    moments_us: Ints
     answers: Sequence[Ints]
     candidates: Ints
 
@@ -64,34 +64,34 @@ class RankingExamples:
     relevance: Tensor
 
 
-def answers_between(targets: Interactions, start_us: int, end_us: int) -> list[Ints]:
-    """Return the distinct item rows of each of the U users from start_us until before end_us."""
-    window = targets.between(start_us, end_us)
+def answers_between(targets: Interactions, start: Moment, end: Moment) -> list[Ints]:
+    """Return the distinct item rows of each of the U users from start until before end."""
+    window = targets.between(start, end)
     return [np.unique(history.item_rows) for history in window.histories()]
 
 
 def sample_examples(
     snapshot: Snapshot, encoder: UserEncoder, *, n_queries: int, n_candidates: int, seed: int
 ) -> RankingExamples:
-    """Return queries of random users with an answer: their answers, hard and random negatives.
+    """Return queries of random users with an answer: their answers, and random other items.
 
-    Half of the negatives are top candidates by the features in ``HARD_BY``, the others are uniform.
+    The other items are uniform. Where half of them were top candidates of some features, training
+    met other distributions of those features than a ranking of the catalogue does, and ranked it
+    far worse.
 
     Args:
-        snapshot: What was known at a cut, and what was bought after it.
-        encoder: User encoder that was trained on events before the cut only.
+        snapshot: What was known at past moments, and what was taken after them.
+        encoder: User encoder that was trained on events before the moments only.
         n_queries: Maximum number of queries Q, each of another user.
         n_candidates: Maximum number of candidates C of a query.
         seed: Random seed of the sampling.
 
     Raises:
-        TrainingError: If no user has an answer that was on offer at the cut.
+        TrainingError: If no user has an answer that was on offer.
     """
     generator = np.random.default_rng(seed)
     on_offer = snapshot.candidates
-    is_on_offer = np.zeros(len(snapshot.table), dtype=np.bool_)
-    is_on_offer[on_offer] = True
-    answers_of = [rows[is_on_offer[rows]] for rows in snapshot.answers]
+    answers_of = offered_answers(snapshot)
     asked = np.flatnonzero([len(rows) for rows in answers_of])
     if len(asked) == 0:
         raise TrainingError(
@@ -99,55 +99,78 @@ def sample_examples(
             "use a longer [split] horizon or fewer cuts"
         )
     asked = np.sort(generator.permutation(asked)[:n_queries])
-    vectors = _user_vectors(snapshot, asked, encoder)
     n_candidates = min(n_candidates, len(on_offer))
+    candidates = np.empty((len(asked), n_candidates), dtype=np.int64)
+    relevance = np.empty((len(asked), n_candidates), dtype=np.float32)
+    for query, user in enumerate(asked.tolist()):
+        picked = _pick(on_offer, answers_of[user], n_candidates, generator)
+        candidates[query] = picked
+        relevance[query] = np.isin(picked, answers_of[user])
     features = torch.empty(len(asked), n_candidates, len(FEATURES))
-    relevance = torch.zeros(len(asked), n_candidates)
-    rows_on_offer = torch.from_numpy(on_offer)
-    for index, user in enumerate(asked.tolist()):
-        every = ranking_features(
-            [snapshot.histories[user]],
-            rows_on_offer,
-            snapshot.cut_us,
-            snapshot.table,
-            vectors[index : index + 1],
-        )[0]  # (N, F)
-        is_answer = np.isin(on_offer, answers_of[user])
-        picked = _pick(every, is_answer, n_candidates, generator)
-        features[index] = every[torch.from_numpy(picked)]
-        relevance[index] = torch.from_numpy(is_answer[picked])
-    return RankingExamples(features, relevance)
+    for some, profiles in profile_blocks(snapshot, asked, encoder):
+        rows = torch.from_numpy(candidates[some]).to(profiles.vectors.device)
+        features[some] = ranking_features(profiles, rows, snapshot.table).cpu()
+    return RankingExamples(features, torch.from_numpy(relevance))
+
+
+def offered_answers(snapshot: Snapshot) -> list[Ints]:
+    """Return each user's answers that were on offer (U)."""
+    is_on_offer = np.zeros(len(snapshot.table), dtype=np.bool_)
+    is_on_offer[snapshot.candidates] = True
+    return [rows[is_on_offer[rows]] for rows in snapshot.answers]
 
 
 @torch.inference_mode()
-def _user_vectors(snapshot: Snapshot, users: Ints, encoder: UserEncoder) -> Tensor:
-    """Return the vectors (Q, D) of these users at the cut."""
-    vectors = []
-    for start in range(0, len(users), ENCODED_AT_ONCE):
-        histories = [
-            snapshot.histories[user] for user in users[start : start + ENCODED_AT_ONCE].tolist()
-        ]
-        now_us = np.full(len(histories), snapshot.cut_us)
-        vectors.append(encode_users(encoder, histories, now_us, snapshot.table.embeddings))
-    return torch.cat(vectors)
+def profile_blocks(
+    snapshot: Snapshot, users: Ints, encoder: UserEncoder
+) -> Iterator[tuple[slice, UserProfiles]]:
+    """Yield the profiles of some users at their moments, block by block, with their positions."""
+    size = max(1, CELLS_AT_ONCE // len(snapshot.table))
+    for start in range(0, len(users), size):
+        some = slice(start, min(start + size, len(users)))
+        histories = [snapshot.histories[user] for user in users[some].tolist()]
+        now_us = snapshot.moments_us[users[some]]
+        vectors = encode_users(encoder, histories, now_us, snapshot.table.embeddings)
+        yield some, read_profiles(histories, now_us, snapshot.table, vectors)
 
 
-def _pick(
-    features: Tensor,
-    is_answer: NDArray[np.bool_],
-    n_candidates: int,
-    generator: np.random.Generator,
-) -> Ints:
-    """Return the positions (C,) of one query's candidates: answers first, then negatives."""
-    answers = generator.permutation(np.flatnonzero(is_answer))[: n_candidates // 2]
-    n_hard = (n_candidates - len(answers)) // 2
-    per_feature = -(-n_hard // len(HARD_BY))
-    columns = [FEATURES.index(name) for name in HARD_BY]
-    top = features[:, columns].topk(min(2 * per_feature, len(features)), dim=0).indices
-    hard = np.setdiff1d(top.numpy(), np.flatnonzero(is_answer))
-    hard = generator.permutation(hard)[:n_hard]
-    rest = np.setdiff1d(np.arange(len(features)), np.concatenate([answers, hard]))
-    return np.concatenate([answers, hard, generator.permutation(rest)])[:n_candidates]
+def _pick(on_offer: Ints, answers: Ints, n_candidates: int, generator: np.random.Generator) -> Ints:
+    """Return the item rows (C,) of one query's candidates: answers first, then other items."""
+    answers = generator.permutation(answers)[: max(1, n_candidates // 2)]
+    others = np.setdiff1d(on_offer, answers, assume_unique=True)
+    others = generator.choice(others, n_candidates - len(answers), replace=False)
+    return np.concatenate([answers, others])
+
+
+def fit_trees(
+    examples: Sequence[RankingExamples], config: RankerConfig, *, seed: int
+) -> TreeRanker:
+    """Return trees that were trained on all queries.
+
+    The events of some candidates are hidden, so that the trees learn to judge new items.
+
+    Args:
+        examples: Queries, one entry a snapshot.
+        config: Sizes and schedule.
+        seed: Random seed.
+    """
+    parts = [
+        _tree_queries(one, hide=config.hide_events, seed=seed + n) for n, one in enumerate(examples)
+    ]
+    queries = TreeQueries(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return train_trees(queries, config.trees, FEATURES, seed=seed, threads=torch.get_num_threads())
+
+
+def _tree_queries(examples: RankingExamples, *, hide: float, seed: int) -> TreeQueries:
+    present = examples.relevance >= 0
+    features = examples.features[present]  # (n, F), a copy
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.rand(len(features), generator=generator) < hide
+    for name, value in COLD_VALUES.items():
+        features[hidden, FEATURES.index(name)] = value
+    return TreeQueries(
+        features.numpy(), examples.relevance[present].numpy(), present.sum(dim=1).numpy()
+    )
 
 
 def train_ranker(

@@ -1,36 +1,22 @@
 """The networks above the towers, each a stage: item fusion, user encoder, ranker."""
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import torch
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from recsys.catalogue.embedder import ItemEmbedder
-from recsys.catalogue.store import Catalogue
-from recsys.config import FusionConfig, RankerConfig, TrainConfig, UserConfig
+from recsys.config import FusionConfig, TrainConfig, UserConfig
 from recsys.data.arrays import Floats, Ints
 from recsys.data.interactions import Interactions
 from recsys.models.fusion import ItemFusion, build_fusion
-from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
-from recsys.ranking.features import FEATURES, build_item_table
-from recsys.ranking.statistics import build_statistics
-from recsys.training.cuts import on_offer
 from recsys.training.inputs import Material, ShopData
 from recsys.training.items import ItemClasses, ItemTrainingData, train_items
-from recsys.training.ranking import (
-    RankingExamples,
-    Snapshot,
-    answers_between,
-    sample_examples,
-    train_ranker,
-)
+from recsys.training.rankers import FittedRanking, fit_ranking
 from recsys.training.stages import Runtime, Stage, Trained
 from recsys.training.users import train_users
 
@@ -47,18 +33,11 @@ class FusedItems(NamedTuple):
     key: str  # of the stage
 
 
-class RankingNetworks(NamedTuple):
-    """The networks that rank items for a user."""
-
-    user_encoder: UserEncoder
-    ranker: Ranker
-
-
 class Stack(NamedTuple):
     """The trained networks above the towers."""
 
     fused: FusedItems
-    ranking: RankingNetworks | None  # None without events
+    ranking: FittedRanking | None  # None without events
 
 
 def train_stack(
@@ -77,8 +56,8 @@ def train_stack(
         return Stack(fused, None)
     shop = material.shop
     users = fit_user_encoder(shop, fused, config.users, runtime, suffix=suffix)
-    ranker = fit_ranker(shop, fused, users, config.ranker, runtime, suffix=suffix)
-    return Stack(fused, RankingNetworks(users.network, ranker))
+    ranking = fit_ranking(shop, fused.embeddings, users, config.ranker, runtime, suffix=suffix)
+    return Stack(fused, ranking)
 
 
 def fuse_items(
@@ -133,66 +112,6 @@ def fit_user_encoder(
     return Trained(_load(encoder, stage), stage.key)
 
 
-def fit_ranker(
-    shop: ShopData,
-    fused: FusedItems,
-    users: Trained[UserEncoder],
-    config: RankerConfig,
-    runtime: Runtime,
-    *,
-    suffix: str = "",
-) -> Ranker:
-    """Return the ranker of the stage "ranker"; arguments as for :func:`train_stack`."""
-
-    def train(folder: Path) -> None:
-        windows = take_snapshots(shop, fused.embeddings)
-        shown = Tqdm(
-            windows,
-            desc="snapshots",
-            total=len(shop.cuts_us) - 1,
-            disable=not runtime.progress,
-        )
-        examples = [_examples(one, users.network, config, runtime.seed) for one in shown]
-        ranker = train_ranker(
-            examples[:-1],
-            examples[-1],
-            config,
-            runtime.training_run(folder, "cpu"),
-        )
-        _save(ranker, folder)
-
-    stage = runtime.workspace.run(
-        f"ranker{suffix}",
-        {"users": users.key, "config": config.model_dump(), "features": FEATURES},
-        train,
-    )
-    return _load(build_ranker(config, len(FEATURES)), stage)
-
-
-def take_snapshots(shop: ShopData, embeddings: Floats) -> Iterator[Snapshot]:
-    """Yield for each cut what was known then, and what was bought from then until the next.
-
-    Args:
-        shop: Tables with events.
-        embeddings: Item embeddings (N, D).
-    """
-    interactions = shop.interactions
-    assert interactions is not None, "callers check for events"
-    catalogue = Catalogue(shop.dataset.items, embeddings)
-    targets = interactions.of_kinds(shop.target_kinds)
-    target_kinds = torch.tensor([name in shop.target_kinds for name in interactions.kind_names])
-    histories = interactions.histories()
-    for cut_us, next_us in pairwise(shop.cuts_us):
-        statistics = build_statistics(interactions, cut_us)
-        yield Snapshot(
-            cut_us=cut_us,
-            table=build_item_table(catalogue, statistics, target_kinds),
-            histories=histories,
-            answers=answers_between(targets, cut_us, next_us),
-            candidates=np.flatnonzero(on_offer(shop.dataset.items, interactions, cut_us)),
-        )
-
-
 def _train_fusion(
     material: Material, without: Sequence[int], config: FusionConfig, folder: Path, runtime: Runtime
 ) -> ItemFusion:
@@ -238,18 +157,6 @@ def _available_from(shop: ShopData, past: Interactions) -> Ints:
     created = shop.dataset.items["created_at"].dt.timestamp("us")
     known = created.is_not_null().to_numpy()
     return np.where(known, np.minimum(created.fill_null(0).to_numpy(), first), first)
-
-
-def _examples(
-    snapshot: Snapshot, encoder: UserEncoder, config: RankerConfig, seed: int
-) -> RankingExamples:
-    return sample_examples(
-        snapshot,
-        encoder,
-        n_queries=config.n_queries,
-        n_candidates=config.n_candidates,
-        seed=seed,
-    )
 
 
 def _save(module: nn.Module, folder: Path) -> None:

@@ -8,10 +8,7 @@ from numpy.typing import NDArray
 
 from recsys.data.arrays import Ints
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
-
-# Inside a visit the next event mostly repeats the last, as a cart follows the view of the same
-# item. An encoder that learned from every event would learn to repeat the last one.
-VISIT_PAUSE_US = 60 * 60 * 1_000_000
+from recsys.ranking.tempo import VISIT_PAUSE_US
 
 
 class OrderedEvents(NamedTuple):
@@ -75,6 +72,9 @@ def order_events(interactions: Interactions) -> OrderedEvents:
 
 def build_visits(events: OrderedEvents, horizon_days: float, *, until_us: int) -> Visits:
     """Return every visit that began before ``until_us``.
+
+    Inside a visit the next event mostly repeats the last, as a cart follows the view of the same
+    item. An encoder that learned from every event would learn to repeat the last one.
 
     Args:
         events: Events sorted by user, then time.

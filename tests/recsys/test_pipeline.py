@@ -88,7 +88,8 @@ def test_tables_are_either_passed_or_configured(tiny_config: TrainConfig, tiny_s
 def test_a_change_of_the_ranker_trains_the_ranker_alone(
     tiny_run: Run, tiny_config: TrainConfig
 ) -> None:
-    ranker = tiny_config.ranker.model_copy(update={"hidden": 8})
+    trees = tiny_config.ranker.trees.model_copy(update={"leaves": 4})
+    ranker = tiny_config.ranker.model_copy(update={"trees": trees})
     evaluation = tiny_config.evaluation.model_copy(update={"ablations": False})
     changed = tiny_config.model_copy(update={"ranker": ranker, "evaluation": evaluation})
     run = train(changed, tiny_run.bundle.parent)

@@ -107,7 +107,7 @@ def plant(
             events=events,
             user_encoder=user_encoder,
             ranker=_ranker(ranking),
-            statistics=build_statistics(interactions, end_us),
+            statistics=build_statistics(interactions, end_us, target_kinds=("purchase",)),
             target_kinds=("purchase",),
             split_us=end_us,
         ),
@@ -221,5 +221,5 @@ def _ranker(config: RankerConfig) -> Ranker:
         for parameter in ranker.parameters():
             parameter.zero_()
         ranker.wide.weight[0, FEATURES.index("max_similarity")] = 1.0
-        ranker.wide.weight[0, FEATURES.index("popularity")] = 0.01
+        ranker.wide.weight[0, FEATURES.index("users_ever")] = 0.01
     return ranker

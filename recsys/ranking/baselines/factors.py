@@ -13,6 +13,7 @@ from recsys.data.interactions import Interactions
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
 
+CONFIDENCE, RIDGE = 10.0, 10.0
 _INITIAL_SIZE = 0.01  # standard deviation of the first item factors
 
 
@@ -38,8 +39,8 @@ class IALS:
         self,
         n_factors: int = 64,
         *,
-        confidence: float = 10.0,
-        ridge: float = 10.0,
+        confidence: float = CONFIDENCE,
+        ridge: float = RIDGE,
         n_sweeps: int = 15,
         seed: int = 0,
         cells_at_once: int = 50_000,
@@ -109,6 +110,40 @@ class IALS:
             right = self._confidence * met.sum(dim=1)  # (b, D)
             solved = torch.cholesky_solve(right[..., None], torch.linalg.cholesky(normal))
             unknown[batch.rows] = solved.squeeze(-1)
+
+
+def fold_in(
+    item_factors: Tensor,
+    users: Tensor,
+    rows: Tensor,
+    n_users: int,
+    *,
+    confidence: float = CONFIDENCE,
+    ridge: float = RIDGE,
+) -> Tensor:
+    """Return the factors (B, D) of users who were not fitted, from the items they have.
+
+    This is the user's half of one sweep of :class:`IALS`; zero for a user without items.
+
+    Args:
+        item_factors: Fitted item factors (N, D).
+        users: User of each pair, ascending, int64 (R,).
+        rows: Item of each pair, distinct within a user, int64 (R,).
+        n_users: Number of users B.
+        confidence: As for :class:`IALS`.
+        ridge: As for :class:`IALS`.
+    """
+    size = item_factors.shape[1]
+    met = item_factors[rows]  # (R, D)
+    identity = torch.eye(size, dtype=met.dtype, device=met.device)
+    gram = item_factors.T @ item_factors + ridge * identity
+    right = met.new_zeros(n_users, size).index_add_(0, users, met)
+    outer = met.new_zeros(n_users, size, size)
+    for user, part in enumerate(met.split(torch.bincount(users, minlength=n_users).tolist())):
+        outer[user] = part.T @ part
+    normal = gram + (confidence - 1.0) * outer
+    solved = torch.cholesky_solve(confidence * right[..., None], torch.linalg.cholesky(normal))
+    return solved.squeeze(-1)
 
 
 class Factors(NamedTuple):

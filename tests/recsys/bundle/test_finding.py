@@ -13,7 +13,10 @@ from recsys.errors import BundleError
 
 
 def sealed(root: Path, text: str = "weights") -> Path:
-    return seal(root, lambda folder: (folder / "file.txt").write_text(text) and None)
+    def fill(folder: Path) -> None:
+        (folder / "file.txt").write_text(text)
+
+    return seal(root, fill)
 
 
 @pytest.fixture

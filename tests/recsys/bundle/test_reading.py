@@ -27,7 +27,7 @@ def test_a_folder_of_bundles_opens_the_latest(tiny_bundle: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_bundle_that_may_not_be_read_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
-    weights = copy_of(tiny_bundle, tmp_path) / "ranker.safetensors"
+    weights = copy_of(tiny_bundle, tmp_path) / "user_encoder.safetensors"
     weights.chmod(0)
     with pytest.raises(BundleError, match=f"{weights}: Permission denied; give access"):
         Bundle(weights.parent)
@@ -47,11 +47,11 @@ def test_item_embeddings_are_mapped_and_read_only(tiny_bundle: Path) -> None:
 
 def test_one_flipped_bit_of_the_weights_is_noticed(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = copy_of(tiny_bundle, tmp_path)
-    weights = folder / "ranker.safetensors"
+    weights = folder / "user_encoder.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    with pytest.raises(BundleError, match=r"ranker.safetensors was changed"):
+    with pytest.raises(BundleError, match=r"user_encoder.safetensors was changed"):
         Bundle(folder)
 
 
@@ -60,12 +60,21 @@ def test_a_missing_folder_says_how_to_get_a_bundle(tmp_path: Path) -> None:
         Bundle(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("part", ["user_ranker", "statistics"])
 def test_a_ranker_of_other_features_asks_for_training(
-    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, tmp_path: Path, part: str
 ) -> None:
-    monkeypatch.setattr("recsys.bundle.reading.FEATURES", ("another",))
-    with pytest.raises(BundleError, match="train again"):
-        _ = Bundle(tiny_bundle).user_ranker
+    def as_before(description: dict[str, Any]) -> None:
+        description["features"] = ["popularity"]
+        description["ranker"] = {"hidden": 8, "dropout": 0.0}
+        for name in ("rankers", "choice", "tempo"):
+            del description[name]
+
+    bundle = Bundle(rewritten(tiny_bundle, tmp_path, as_before))
+    with pytest.raises(BundleError, match=r"ranks by the features \['popularity'\].*train again"):
+        getattr(bundle, part)
+    assert bundle.fusion
+    assert len(bundle.interactions)
 
 
 def test_an_ablation_says_which_parts_it_lacks(tiny_run: Run) -> None:
@@ -100,14 +109,13 @@ def rewritten(bundle: Path, root: Path, change: Callable[[dict[str, Any]], None]
     return seal(root, fill)
 
 
-def test_a_bundle_of_an_earlier_release_holds_whole_configurations_and_loads(
+def test_a_bundle_that_holds_whole_configurations_loads(
     tiny_bundle: Path, tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
     def as_before(description: dict[str, Any]) -> None:
         fusion = tiny_config.fusion.model_copy(update={"teacher": "/home/somebody/teacher.parquet"})
         description["fusion"] = fusion.model_dump(mode="json")
         description["users"] = tiny_config.users.model_dump(mode="json")
-        description["ranker"] = tiny_config.ranker.model_dump(mode="json")
         del description["items_as_of_us"]
 
     old = Bundle(rewritten(tiny_bundle, tmp_path, as_before))
@@ -117,7 +125,6 @@ def test_a_bundle_of_an_earlier_release_holds_whole_configurations_and_loads(
     for one, other in (
         (old.fusion, new.fusion),
         (old.user_ranker.encoder, new.user_ranker.encoder),
-        (old.user_ranker.ranker, new.user_ranker.ranker),
     ):
         assert one.spec == other.spec
         state = other.state_dict()

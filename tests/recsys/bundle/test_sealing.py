@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,9 @@ def rewrite_manifest(folder: Path) -> None:
         (rewrite_manifest, "must be named by its manifest's hash"),
     ],
 )
-def test_any_change_after_sealing_is_noticed(tmp_path: Path, tamper, message: str) -> None:
+def test_any_change_after_sealing_is_noticed(
+    tmp_path: Path, tamper: Callable[[Path], None], message: str
+) -> None:
     folder = seal(tmp_path)
     tamper(folder)
     with pytest.raises(BundleError, match=message):

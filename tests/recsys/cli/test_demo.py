@@ -42,9 +42,9 @@ heads = 2
 depth = 1
 epochs = 1
 [ranker]
-hidden = 16
+kind = "trees"  # so few users may get popularity, which follows nobody
 n_candidates = 50
-epochs = 3
+trees = { trees = 20, min_candidates = 5 }
 """
 
 

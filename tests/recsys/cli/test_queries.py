@@ -2,7 +2,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from recsys.catalogue.filters import Filters
 from recsys.cli.app import main
 from recsys.cli.queries import describe
 from recsys.data.synthetic import Shop
+from recsys.data.timestamps import from_us
 from recsys.identifier import ProductIdentifier
 from recsys.pipeline import Run
 from recsys.recommender import Recommender
@@ -303,11 +304,11 @@ def test_a_tampered_bundle_is_refused_by_every_command(
     tiny_bundle: Path, tmp_path: Path, refusal: Say, command: str
 ) -> None:
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / tiny_bundle.name))
-    weights = folder / "ranker.safetensors"
+    weights = folder / "ranker_trees.txt"
     weights.write_bytes(weights.read_bytes()[:-1])
     asked = [] if command == "evaluate" else ["anything"]
     message = refusal(command, folder, *asked)
-    assert message.startswith("file ranker.safetensors was changed in bundle")
+    assert message.startswith("file ranker_trees.txt was changed in bundle")
     assert message.endswith("copy the original bundle again")
 
 
@@ -326,9 +327,13 @@ def test_searching_by_words_without_a_text_encoder_is_refused(tiny_run: Run, ref
 
 
 def test_a_time_with_an_offset_is_converted_to_utc(tiny_bundle: Path, user: str, ask: Ask) -> None:
+    events = Bundle(tiny_bundle).interactions
+    last = events.histories()[events.user_ids.index(user)].timestamps_us[-1]
+    before = from_us(int(last) - 3_600_000_000).replace(microsecond=0, tzinfo=None)
+    local = (before + timedelta(hours=5)).isoformat()  # after the event, if the offset is ignored
     utc, offset, other = (
         ask("recommend", tiny_bundle, user, "--at", at)
-        for at in ("2025-12-01T00:00:00", "2025-12-01T05:00:00+05:00", "2025-12-01T05:00:00")
+        for at in (before.isoformat(), f"{local}+05:00", local)
     )
     assert utc == offset
     assert utc != other

@@ -76,6 +76,8 @@ def test_what_training_would_refuse_is_refused_after_the_rows_are_counted(
         for day in (1, 2, 3)
     ]
     pl.DataFrame(events).write_parquet(config.with_name("events.parquet"))
+    assert "the ranker must have events to learn from" in refusal("check", config)
+    config.write_text(config.read_text() + '[split]\nhorizon = "30d"\n')
     assert "events must begin before the first of 3 cuts" in refusal("check", config)
 
 

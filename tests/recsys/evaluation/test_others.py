@@ -18,7 +18,7 @@ from recsys.errors import DataError, InvalidArgumentError, MissingPartError
 from recsys.evaluation.others import bundle_system, other_systems
 from recsys.evaluation.page import write_report
 from recsys.evaluation.results import Report, SystemRow
-from recsys.evaluation.systems import OURS, bundle_queries
+from recsys.evaluation.systems import OURS, Scorers, bundle_queries
 from recsys.pipeline import Run
 from recsys.recommender import Recommender
 
@@ -34,7 +34,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
 def own_list(tiny_bundle: Path) -> pl.DataFrame:
     """What the bundle recommends to every user it is asked for, as a table."""
     bundle = Bundle(tiny_bundle)
-    recommender = Recommender(bundle, as_of_us=bundle.split_us)
+    recommender = Recommender(bundle, as_of=bundle.split_us)
     (queries,) = bundle_queries(bundle, ["all"])
     ids = [bundle.interactions.user_ids[row] for row in queries.user_rows]
     scores = recommender.scores(ids, now=from_us(bundle.split_us or 0))
@@ -103,7 +103,9 @@ def test_another_bundle_is_asked_by_ids_whatever_rows_it_gives_them(
     def scorer(user_rows: Ints) -> Floats:  # in the rows of the other: user times a thousand + item
         return np.float32(1000 * user_rows[:, None] + np.arange(n_items - 1))
 
-    monkeypatch.setattr("recsys.evaluation.others.recommender_scorer", lambda bundle: scorer)
+    monkeypatch.setattr(
+        "recsys.evaluation.others.recommender_scorers", lambda bundle: Scorers(scorer, None)
+    )
     found = bundle_system("bundle", "other", other, bundle).scorer(np.array([3, 1]))
     assert np.isneginf(found[:, lacking]).all()
     users = events.n_users - 1 - np.array([3, 1])
@@ -162,7 +164,7 @@ def test_what_is_not_a_mapping_or_not_a_table_is_refused_by_name(
 
 
 def test_what_recommend_many_returns_is_such_a_list(bundle: Bundle) -> None:
-    recommender = Recommender(bundle, as_of_us=bundle.split_us)
+    recommender = Recommender(bundle, as_of=bundle.split_us)
     now = from_us(bundle.split_us or 0)
     table = recommender.recommend_many(bundle.interactions.user_ids, 20, now=now)
     rows = rows_of(evaluate(bundle, QUICK, lists={"table": table}))

@@ -133,7 +133,7 @@ def test_a_history_is_the_last_distinct_items_before_the_split_latest_first(
 def test_recommendations_are_those_of_the_split_and_marked_where_taken_later(
     report: Report, bundle: Bundle, tiny_shop: Shop
 ) -> None:
-    recommender = Recommender(bundle, as_of_us=bundle.split_us)
+    recommender = Recommender(bundle, as_of=bundle.split_us)
     later = pl.read_parquet(tiny_shop.events).filter(
         pl.col("timestamp") >= tiny_shop.split, pl.col("kind").is_in(["purchase", "cart"])
     )

@@ -16,10 +16,12 @@ from recsys.evaluation.systems import (
     classify_photos,
     identify_photos,
     rank_systems,
-    recommender_scorer,
+    recommender_scorers,
 )
 from recsys.identifier import ProductIdentifier
 from recsys.pipeline import Run
+from recsys.ranking.rankers import SimpleRanker
+from recsys.ranking.scoring import UserRanker
 from recsys.recommender import Recommender
 
 
@@ -45,8 +47,8 @@ def test_every_scope_has_ours_the_ablations_and_the_baselines(tables: dict) -> N
 
 def test_the_scorer_is_the_recommender_asked_at_the_split(tiny_bundle: Path) -> None:
     bundle = Bundle(tiny_bundle)
-    recommender = Recommender(bundle, as_of_us=bundle.split_us)
-    scores = recommender_scorer(bundle)(np.array([4, 2]))
+    recommender = Recommender(bundle, as_of=bundle.split_us)
+    scores = recommender_scorers(bundle).scorer(np.array([4, 2]))
     assert scores.shape == (2, len(bundle.items))
     user, split = bundle.interactions.user_ids[2], from_us(bundle.split_us)
     assert np.allclose(scores[1], recommender.scores([user], now=split)[0], atol=1e-5)
@@ -56,7 +58,40 @@ def test_the_score_at_the_split_knows_nothing_of_what_came_later(tiny_bundle: Pa
     bundle, shortened = Bundle(tiny_bundle), Bundle(tiny_bundle)
     shortened.interactions = bundle.interactions.before(bundle.split_us)
     rows = np.arange(5)
-    assert np.array_equal(recommender_scorer(bundle)(rows), recommender_scorer(shortened)(rows))
+    scores, same = (recommender_scorers(one).scorer(rows) for one in (bundle, shortened))
+    assert np.array_equal(scores, same)
+
+
+def with_rankers(path: Path, ranker: str, discovery: str | None) -> Bundle:
+    bundle = Bundle(path)
+    simple = None if discovery is None else SimpleRanker(discovery)
+    bundle.user_ranker = UserRanker(bundle.user_ranker.encoder, SimpleRanker(ranker), simple)
+    return bundle
+
+
+def test_items_new_to_the_user_are_ranked_by_the_ranker_of_that_scope(tiny_bundle: Path) -> None:
+    def ndcg(bundle: Bundle) -> dict[str, float]:
+        tables = rank_systems(bundle, scopes=("all", "new", "cold")).tables
+        return {one.scope: one.systems[0].metrics["ndcg@10"].mean for one in tables}
+
+    kept, swapped, alone = (
+        ndcg(with_rankers(tiny_bundle, *names))
+        for names in (("popularity", "content"), ("content", "popularity"), ("content", None))
+    )
+    assert kept["new"] == alone["new"] != swapped["new"]
+    assert swapped["all"] == alone["all"] != kept["all"]
+    assert swapped["cold"] == alone["cold"]
+
+
+def test_a_bundle_with_one_ranker_is_scored_once(tiny_bundle: Path) -> None:
+    assert recommender_scorers(with_rankers(tiny_bundle, "EASE", None)).discovery is None
+    two = recommender_scorers(with_rankers(tiny_bundle, "EASE", "popularity"))
+    assert two.discovery is not None
+    rows = np.array([4, 2])
+    popular = recommender_scorers(with_rankers(tiny_bundle, "popularity", None)).scorer(rows)
+    discovered = two.discovery(rows)
+    np.testing.assert_array_equal(discovered, popular)
+    assert not np.array_equal(two.scorer(rows), popular)
 
 
 def test_training_photos_are_classified_and_identified_as_by_the_identifier(

@@ -135,6 +135,71 @@ def test_dropout_is_for_training_only() -> None:
     assert not torch.equal(module(features()), module(features()))
 
 
-def test_another_number_of_features_is_refused() -> None:
+@pytest.mark.parametrize("method", ["forward", "contributions"])
+def test_another_number_of_features_is_refused(method: str) -> None:
     with pytest.raises(ValueError, match=r"features must have 4 columns, got \(2, 5\)"):
-        ranker()(torch.zeros(2, 5))
+        getattr(ranker(), method)(torch.zeros(2, 5))
+
+
+def linear(network: Ranker) -> None:
+    """Leave the linear part of a ranker alone."""
+    with torch.no_grad():
+        for parameter in network.deep[-1].parameters():
+            parameter.zero_()
+
+
+def test_contributions_of_a_linear_ranker_add_up_to_the_logit() -> None:
+    network = ranker()
+    linear(network)
+    values = features()
+    found = network.contributions(values)
+    weights = network.wide.weight[0].detach()
+    wanted = weights * (values - network.mean) / network.deviation
+    torch.testing.assert_close(found, wanted)
+    logits = network(values).detach()
+    torch.testing.assert_close(found.sum(dim=1) + network.wide.bias.detach(), logits)
+
+
+def test_contributions_are_first_order() -> None:
+    values = features(6).double()
+    network = ranker().double()
+    found = network.contributions(values)
+    step = 1e-6
+    for column in range(F):
+        nudged = values.clone()
+        nudged[:, column] += step
+        with torch.no_grad():
+            slope = (network(nudged) - network(values)) / step
+        wanted = slope * (values[:, column] - network.mean[column])
+        torch.testing.assert_close(found[:, column], wanted, rtol=1e-3, atol=1e-6)
+
+
+def test_a_constant_feature_contributes_zero() -> None:
+    network = ranker()
+    network.deviation[3] = torch.inf
+    values = features()
+    values[:, 3] = 1e3
+    found = network.contributions(values)
+    assert not found[:, 3].any()
+    assert found.isfinite().all()
+    assert found[:, 2].any()
+
+
+def test_a_feature_beyond_the_limit_contributes_what_the_limit_does() -> None:
+    network = ranker()
+    linear(network)
+    values = features()
+    values[:, 2] = 1e6
+    found = network.contributions(values)
+    wanted = LIMIT * network.wide.weight[0, 2].detach()
+    torch.testing.assert_close(found[:, 2], wanted.expand(len(found)))
+
+
+def test_contributions_leave_the_features_unchanged() -> None:
+    network = ranker()
+    values = features()
+    before = values.clone()
+    network.contributions(values)
+    assert torch.equal(values, before)
+    assert not values.requires_grad
+    assert all(parameter.grad is None for parameter in network.parameters())

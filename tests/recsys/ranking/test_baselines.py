@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import ArrayLike
 from scipy import sparse
 
@@ -20,7 +21,7 @@ from recsys.ranking.baselines import (
     cosine_neighbours,
     ease_weights,
 )
-from recsys.ranking.baselines.factors import Factors
+from recsys.ranking.baselines.factors import CONFIDENCE, RIDGE, Factors, _batches, fold_in
 
 DAY = MICROSECONDS_PER_DAY
 NOW_US = 1_000 * DAY
@@ -310,3 +311,44 @@ def test_number_out_of_range_is_an_error(make: Callable[[], Baseline], message: 
 def test_matrix_without_any_pair_has_no_neighbours() -> None:
     empty = sparse.csr_matrix((3, 4), dtype=np.float32)
     assert cosine_neighbours(empty, n_neighbours=2).nnz == 0
+
+
+@pytest.mark.parametrize(("confidence", "ridge"), [(CONFIDENCE, RIDGE), (3.0, 0.5)])
+def test_folding_in_is_the_dense_solution_for_each_user(confidence: float, ridge: float) -> None:
+    generator = np.random.default_rng(0)
+    factors = generator.normal(size=(9, 4))
+    has = generator.random((6, 9)) < 0.4
+    has[[2, 5]] = False  # newcomers, one of them last
+    users, rows = (torch.from_numpy(one) for one in has.nonzero())
+    found = fold_in(
+        torch.from_numpy(factors), users, rows, len(has), confidence=confidence, ridge=ridge
+    )
+    weights = np.where(has, confidence, 1.0)
+    for user in range(len(has)):
+        normal = factors.T @ (weights[user, :, None] * factors) + ridge * np.eye(4)
+        wanted = np.linalg.solve(normal, factors.T @ (weights[user] * has[user]))
+        np.testing.assert_allclose(found[user], wanted, rtol=1e-8, atol=1e-12)
+    assert not found[[2, 5]].any()
+
+
+def test_folding_in_fitted_users_is_the_next_half_sweep(clusters: Interactions) -> None:
+    items = IALS(2, n_sweeps=3).fit(clusters, now_us=NOW_US).factors.items
+    users, rows = (torch.from_numpy(one.astype(np.int64)) for one in clusters.matrix().nonzero())
+    found = fold_in(torch.from_numpy(items), users, rows, clusters.n_users)
+    model = IALS(2)
+    wanted = torch.zeros(clusters.n_users, 2)
+    model._solve(wanted, torch.from_numpy(items), _batches(clusters.matrix(), 50_000))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_user_is_folded_in_alike_alone_and_among_others() -> None:
+    factors = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    together = fold_in(factors, torch.tensor([0, 0, 2]), torch.tensor([4, 1, 6]), 3)
+    alone = fold_in(factors, torch.tensor([0]), torch.tensor([6]), 1)
+    torch.testing.assert_close(together[2], alone[0])
+
+
+def test_folding_in_nobody_is_empty() -> None:
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert fold_in(torch.ones(7, 3), nothing, nothing, 0).shape == (0, 3)
+    assert fold_in(torch.ones(7, 3), nothing, nothing, 2).tolist() == [[0.0] * 3] * 2

@@ -1,154 +1,215 @@
 import math
-from dataclasses import fields, replace
+import time
+import warnings
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from recsys.catalogue.store import Catalogue
-from recsys.data.interactions import EMPTY_HISTORY, MICROSECONDS_PER_DAY, History
-from recsys.ranking.features import (
-    COLD_VALUES,
-    DECAY_DAYS,
-    FEATURES,
-    SHORT_DECAY_DAYS,
-    ItemTable,
-    build_item_table,
-    ranking_features,
-    refresh_item_table,
+from recsys.data.interactions import EMPTY_HISTORY, History
+from recsys.ranking.features import COLD_VALUES, FEATURES, ranking_features
+from recsys.ranking.item_table import ItemTable, Neighbours
+from recsys.ranking.profiles import HALF_LIVES, UserProfiles
+from recsys.ranking.user_events import HISTORY_EVENTS, SIMILAR_EVENTS
+from tests.recsys.ranking.planted_tables import (
+    DAY,
+    NOW,
+    PURCHASE,
+    VIEW,
+    Event,
+    history,
+    item_table,
+    profiles_of,
 )
-from recsys.ranking.statistics import Statistics
-from recsys.schema import ItemSchema
 
-DAY = MICROSECONDS_PER_DAY
-NOW = 1_000 * DAY
 N_ITEMS, DIM = 12, 6
-PURCHASE, VIEW = 0, 1
+EVERYTHING = torch.arange(N_ITEMS)
+PERIOD_NAMES = ["ever", "triple", "window", "half", "quarter"]
 
 
 @pytest.fixture
 def table() -> ItemTable:
-    generator = np.random.default_rng(0)
-    embeddings = generator.normal(size=(N_ITEMS, DIM)).astype(np.float32)
-    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    prices = generator.uniform(1, 100, N_ITEMS).astype(np.float32)
-    prices[[2, 7]] = np.nan
-    neighbour_rows = generator.integers(0, N_ITEMS, (N_ITEMS, 4))
-    neighbour_rows[5] = -1
-    neighbour_weights = generator.normal(size=(N_ITEMS, 4)).astype(np.float32)
-    neighbour_weights[5] = 0
-    categories = np.stack([np.arange(N_ITEMS) % 2, 2 + np.arange(N_ITEMS) % 4], axis=1)
-    categories = np.pad(categories, ((0, 0), (0, 2)), constant_values=-1)
-    created_us = NOW - np.arange(N_ITEMS) * 10 * DAY
-    created_us[3] = np.iinfo(np.int64).min
-    return ItemTable(
-        embeddings=torch.from_numpy(embeddings),
-        log_prices=torch.from_numpy(np.log1p(prices)),
-        categories=torch.from_numpy(categories.astype(np.int64)),
-        n_categories=6,
-        created_us=torch.from_numpy(created_us.astype(np.int64)),
-        popularity=torch.from_numpy(np.log1p(generator.integers(0, 9, (N_ITEMS, 3))).astype("f4")),
-        neighbour_rows=torch.from_numpy(neighbour_rows.astype(np.int64)),
-        neighbour_weights=torch.from_numpy(neighbour_weights),
-        target_kinds=torch.tensor([True, False]),
-    )
+    return item_table(N_ITEMS, DIM)
 
 
-@pytest.fixture
-def user_vector() -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.arange(1.0, DIM + 1), dim=0)
+VECTOR = torch.nn.functional.normalize(torch.arange(1.0, DIM + 1), dim=0)
 
-
-def history(*events: tuple[int, int, float]) -> History:
-    """Events as (item row, kind, days before NOW), oldest first."""
-    rows, kinds, ages = zip(*events, strict=True)
-    times = [round(NOW - age * DAY) for age in ages]
-    return History(*(np.array(column, dtype=np.int64) for column in (rows, kinds, times)))
-
-
-EVENTS = [
+EVENTS: list[Event] = [
     (5, PURCHASE, 200.0),
     (1, VIEW, 40.0),
+    (1, PURCHASE, 39.99),
+    (1, PURCHASE, 39.98),  # in one visit: a view and two purchases
     (2, PURCHASE, 30.0),
+    (6, PURCHASE, 30.0),
     (1, PURCHASE, 8.0),
-    (4, VIEW, 1.0),
+    (5, PURCHASE, 3.0),
+    (4, VIEW, 1.02),
+    (3, VIEW, 1.0),
 ]
+VISITS_BACK = [5, 4, 4, 4, 3, 3, 2, 1, 0, 0]
+UNTIL = 1.0  # days from the last event to the request
 
 
 def features_of(
-    met: History, candidates: torch.Tensor, table: ItemTable, user_vector: torch.Tensor
+    met: History, candidates: torch.Tensor, table: ItemTable, now_us: int = NOW
 ) -> torch.Tensor:
     """Return the features of each candidate (C, F) for one user alone."""
-    return ranking_features([met], candidates, NOW, table, user_vector[None])[0]
+    profiles = profiles_of([met], table, now_us=now_us, vectors=VECTOR[None])
+    return ranking_features(profiles, candidates, table)[0]
 
 
-def by_definition(table: ItemTable, user_vector: torch.Tensor, item: int) -> dict[str, float]:
-    """Every feature of one candidate, as loops over the history."""
-    vector = table.embeddings.double().numpy()
-    wanted = dict.fromkeys(FEATURES, 0.0)
-    wanted["user_affinity"] = float(vector[item] @ user_vector.double().numpy())
-    profile = sum(math.exp(-age / DECAY_DAYS) * vector[row] for row, _, age in EVENTS)
-    wanted["profile_similarity"] = float(vector[item] @ profile / np.linalg.norm(profile))
-    wanted["max_similarity"] = max(float(vector[item] @ vector[row]) for row, _, _ in EVENTS)
-    wanted["last_similarity"] = float(vector[item] @ vector[EVENTS[-1][0]])
-    latest = {row: age for row, _, age in EVENTS}  # the last of each item wins
-    for row, age in latest.items():
-        for near, weight in zip(
-            table.neighbour_rows[row], table.neighbour_weights[row], strict=True
-        ):
-            if int(near) == item:
-                wanted["bought_together"] += float(weight)
-                wanted["bought_together_recently"] += float(weight) * math.exp(
-                    -age / SHORT_DECAY_DAYS
-                )
+def decay(age: float, table: ItemTable, half_life: str) -> float:
+    return float(0.5 ** ((age - UNTIL) / (HALF_LIVES[half_life] * table.tempo.pause_days)))
+
+
+def total_weights(neighbours: Neighbours, item: int, weights: dict[int, float]) -> float:
+    """Return what some items with their weights say of one item."""
+    total = 0.0
+    for row, weight in weights.items():
+        for near, strength in zip(neighbours.rows[row], neighbours.weights[row], strict=True):
+            total += weight * float(strength) * (int(near) == item)
+    return total
+
+
+def by_ials(table: ItemTable, item: int) -> float:
+    """Return the score by the user factors that minimise the loss of iALS, by a dense solve."""
+    factors = table.factors.double().numpy()
+    has = np.isin(np.arange(N_ITEMS), [row for row, *_ in EVENTS])
+    confidence = np.where(has, 10.0, 1.0)
+    normal = factors.T @ (confidence[:, None] * factors) + 10.0 * np.eye(factors.shape[1])
+    user = np.linalg.solve(normal, factors.T @ (confidence * has))
+    return float(factors[item] @ user)
+
+
+def of_content(table: ItemTable, item: int) -> dict[str, float]:
+    vector: NDArray[np.float64] = table.embeddings.double().numpy()
+    profile = np.sum([decay(age, table, "middle") * vector[row] for row, _, age in EVENTS], axis=0)
+    similarities = [float(vector[item] @ vector[row]) for row, *_ in EVENTS]
+    return {
+        "user_affinity": float(vector[item] @ VECTOR.double().numpy()),
+        "profile_similarity": float(vector[item] @ profile / np.linalg.norm(profile)),
+        "max_similarity": max(similarities),
+        "last_similarity": similarities[-1],
+    }
+
+
+def of_neighbours(table: ItemTable, item: int) -> dict[str, float]:
+    once = {row: 1.0 for row, *_ in EVENTS}
+    recent = {row: decay(age, table, "middle") for row, _, age in EVENTS}  # the latest wins
+    last = {row: 1.0 for (row, *_), back in zip(EVENTS, VISITS_BACK, strict=True) if back == 0}
+    return {
+        "ease": total_weights(table.ease, item, once),
+        "ease_recent": total_weights(table.ease, item, recent),
+        "item_knn": total_weights(table.cosine, item, once),
+        "item_knn_recent": total_weights(table.cosine, item, recent),
+        "next_visit": total_weights(table.following, item, last),
+        "ials": by_ials(table, item),
+    }
+
+
+def of_own_events(table: ItemTable, item: int) -> dict[str, float]:
+    pause = table.tempo.pause_days
     bought = [age for row, kind, age in EVENTS if row == item and kind == PURCHASE]
-    seen = [age for row, kind, age in EVENTS if row == item and kind == VIEW]
-    wanted["own_purchases"] = math.log1p(len(bought))
-    wanted["own_purchases_decayed"] = math.log1p(sum(math.exp(-a / DECAY_DAYS) for a in bought))
-    wanted["own_interest_decayed"] = math.log1p(sum(math.exp(-a / SHORT_DECAY_DAYS) for a in seen))
-    wanted["own_recency"] = max((math.exp(-age / DECAY_DAYS) for age in bought), default=0.0)
-    ever, recent, season = table.popularity[item].tolist()
-    wanted |= {"popularity": ever, "recent_popularity": recent, "season_popularity": season}
-    wanted |= {"trend": recent - ever, "no_events": float(ever == 0)}
+    viewed = [age for row, kind, age in EVENTS if row == item and kind == VIEW]
+    visits = {
+        back
+        for (row, kind, _), back in zip(EVENTS, VISITS_BACK, strict=True)
+        if row == item and kind == PURCHASE
+    }
+    interval = (max(bought) - min(bought)) / (len(bought) - 1) if len(bought) > 1 else 0.0
+    faded = {
+        f"own_{name}": math.log1p(sum(decay(age, table, name) for age in bought))
+        for name in HALF_LIVES
+    }
+    return faded | {
+        "own_purchases": math.log1p(len(bought)),
+        "own_interest": math.log1p(sum(decay(age, table, "short") for age in viewed)),
+        "own_recency": 1 / (1 + min(bought) / pause) if bought else 0.0,
+        "own_interval": math.log1p(interval / pause),
+        "own_due": math.log1p(min(bought) / interval) if interval else 0.0,
+        "own_visit_share": len(visits) / len(set(VISITS_BACK)),
+    }
+
+
+def of_popularity(table: ItemTable, item: int) -> dict[str, float]:
+    users, buyers = table.users[item].tolist(), table.buyers[item].tolist()
+    return {
+        **{f"users_{name}": value for name, value in zip(PERIOD_NAMES, users, strict=True)},
+        **{f"buyers_{name}": value for name, value in zip(PERIOD_NAMES, buyers, strict=True)},
+        "season_users": float(table.season_users[item]),
+        "trend": users[4] - users[1],
+        "no_events": float(users[0] == 0),
+    }
+
+
+def of_price_and_category(table: ItemTable, item: int) -> dict[str, float]:
     prices = table.log_prices.tolist()
-    paid = [(math.exp(-age / DECAY_DAYS), prices[row]) for row, _, age in EVENTS]
+    paid = [(decay(age, table, "long"), prices[row]) for row, _, age in EVENTS]
     paid = [(weight, price) for weight, price in paid if not math.isnan(price)]
-    usual = sum(w * p for w, p in paid) / sum(w for w, _ in paid)
-    wanted["price_unknown"] = float(math.isnan(prices[item]))
-    if not math.isnan(prices[item]):
-        wanted["price_above_usual"] = prices[item] - usual
-        wanted["price_gap"] = abs(prices[item] - usual)
-    for level in range(2):
-        code = int(table.categories[item, level])
-        shares = [
-            (math.exp(-a / DECAY_DAYS), int(table.categories[r, level])) for r, _, a in EVENTS
-        ]
-        share = sum(w for w, c in shares if c == code) / sum(w for w, _ in shares)
-        wanted[f"category_share_{level + 1}"] = share
-    wanted["age"] = math.log1p(0.0 if item == 3 else 10.0 * item)
-    wanted["age_unknown"] = float(item == 3)
-    wanted["history_length"] = math.log1p(len(EVENTS))
-    return wanted
+    usual = sum(weight * price for weight, price in paid) / sum(weight for weight, _ in paid)
+    unknown = math.isnan(prices[item])
+    above = 0.0 if unknown else prices[item] - usual
+    found = {
+        "price_gap": abs(above),
+        "price_above_usual": above,
+        "price_unknown": float(unknown),
+    }
+    for level in range(3):
+        codes = table.categories[:, level].tolist()
+        weights = [(codes[row], decay(age, table, "middle")) for row, _, age in EVENTS]
+        known = sum(weight for code, weight in weights if code >= 0)
+        same = sum(weight for code, weight in weights if code == codes[item] and code >= 0)
+        found[f"category_share_{level + 1}"] = same / known
+    return found
+
+
+def by_definition(table: ItemTable, item: int) -> dict[str, float]:
+    """Return every feature of one candidate, as loops over the history."""
+    return {
+        **of_content(table, item),
+        **of_neighbours(table, item),
+        **of_own_events(table, item),
+        **of_popularity(table, item),
+        **of_price_and_category(table, item),
+        "age": math.log1p(0.0 if item == 3 else 10.0 * item / table.tempo.window_days),
+        "age_unknown": float(item == 3),
+        "history_length": math.log1p(len(EVENTS)),
+        "n_visits": math.log1p(len(set(VISITS_BACK))),
+        "days_away": math.log1p(UNTIL / table.tempo.pause_days),
+    }
 
 
 @pytest.mark.parametrize("item", range(N_ITEMS))
-def test_every_feature_equals_its_definition(
-    table: ItemTable, user_vector: torch.Tensor, item: int
-) -> None:
-    found = features_of(history(*EVENTS), torch.tensor([item]), table, user_vector)[0]
-    wanted = by_definition(table, user_vector, item)
+def test_every_feature_equals_its_definition(table: ItemTable, item: int) -> None:
+    found = features_of(history(*EVENTS), torch.tensor([item]), table)[0]
+    wanted = by_definition(table, item)
+    assert set(wanted) == set(FEATURES)
     for name, value in zip(FEATURES, found.tolist(), strict=True):
         assert value == pytest.approx(wanted[name], abs=1e-5), name
 
 
-def test_the_features_of_a_candidate_do_not_depend_on_the_others(
-    table: ItemTable, user_vector: torch.Tensor
-) -> None:
-    everything = torch.arange(N_ITEMS)
-    whole = features_of(history(*EVENTS), everything, table, user_vector)
-    part = features_of(history(*EVENTS), torch.tensor([7, 2]), table, user_vector)
-    assert torch.allclose(part, whole[[7, 2]], atol=1e-6)
+def test_every_feature_differs_between_users_or_between_items(table: ItemTable) -> None:
+    found = ranking_features(profiles_of(USERS, table), EVERYTHING, table).reshape(
+        -1, len(FEATURES)
+    )
+    constant = [
+        name for name, values in zip(FEATURES, found.unbind(dim=1), strict=True) if not values.std()
+    ]
+    assert constant == ([] if (table.users[:, 0] == 0).any() else ["no_events"])
+
+
+def test_features_have_one_name_each() -> None:
+    assert [name for name, count in Counter(FEATURES).items() if count > 1] == []
+    assert set(COLD_VALUES) < set(FEATURES)
+
+
+def test_the_features_of_a_candidate_do_not_depend_on_the_others(table: ItemTable) -> None:
+    whole = features_of(history(*EVENTS), EVERYTHING, table)
+    part = features_of(history(*EVENTS), torch.tensor([7, 2]), table)
+    torch.testing.assert_close(part, whole[[7, 2]])
 
 
 USERS = [
@@ -157,108 +218,163 @@ USERS = [
     history((9, PURCHASE, 3.0), (9, PURCHASE, 2.0), (3, VIEW, -1.0)),
     history(*((n * 7 % N_ITEMS, n % 2, 400.0 - n) for n in range(130))),
 ]
+VECTORS = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
+MOMENTS = [NOW, NOW - DAY, NOW - 5 * DAY // 2, NOW - 300 * DAY]
 
 
 @pytest.mark.parametrize("spread_at_once", [1, 3, 8_000])
+@pytest.mark.parametrize("moments", [[NOW] * 4, MOMENTS])
 def test_users_together_have_the_features_that_each_has_alone(
-    table: ItemTable, spread_at_once: int
+    table: ItemTable, moments: list[int], spread_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vectors_of = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
-    everything = torch.arange(N_ITEMS)
-    found = ranking_features(USERS, everything, NOW, table, vectors_of, spread_at_once)
+    monkeypatch.setattr("recsys.ranking.item_table.SPREAD_AT_ONCE", spread_at_once)
+    profiles = profiles_of(USERS, table, now_us=moments, vectors=VECTORS)
+    found = ranking_features(profiles, EVERYTHING, table)
     for user, met in enumerate(USERS):
-        alone = features_of(met, everything, table, vectors_of[user])
-        torch.testing.assert_close(found[user], alone, atol=1e-6, rtol=1e-5)
+        one = profiles_of([met], table, now_us=moments[user], vectors=VECTORS[user, None])
+        alone = ranking_features(one, EVERYTHING, table)[0]
+        torch.testing.assert_close(found[user], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_each_user_may_have_candidates_of_their_own(table: ItemTable) -> None:
-    vectors_of = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
     own = torch.tensor([[3, 9, 0], [5, 5, 1], [9, 3, 2], [11, 0, 7]])
-    found = ranking_features(USERS, own, NOW, table, vectors_of)
-    for user, met in enumerate(USERS):
-        alone = features_of(met, own[user], table, vectors_of[user])
-        torch.testing.assert_close(found[user], alone, atol=1e-6, rtol=1e-5)
+    profiles = profiles_of(USERS, table, now_us=MOMENTS, vectors=VECTORS)
+    whole = ranking_features(profiles, EVERYTHING, table)
+    found = ranking_features(profiles, own, table)
+    for user, rows in enumerate(own):
+        torch.testing.assert_close(found[user], whole[user, rows])
 
 
-def test_events_at_or_after_now_are_ignored(table: ItemTable, user_vector: torch.Tensor) -> None:
-    later = history(*EVENTS, (9, PURCHASE, 0.0), (3, PURCHASE, -5.0))
-    everything = torch.arange(N_ITEMS)
-    assert torch.equal(
-        features_of(later, everything, table, user_vector),
-        features_of(history(*EVENTS), everything, table, user_vector),
+def test_each_user_is_read_up_to_a_moment_of_their_own(table: ItemTable) -> None:
+    profiles = profiles_of([history(*EVENTS)] * 2, table, now_us=[NOW, NOW - 5 * DAY])
+    found = ranking_features(profiles, EVERYTHING, table)
+    earlier = profiles_of(
+        [history(*EVENTS[:-3])] * 2, table, now_us=NOW - 5 * DAY, vectors=profiles.vectors
     )
+    torch.testing.assert_close(found[1], ranking_features(earlier, EVERYTHING, table)[1])
+    assert not torch.equal(found[0], found[1])
 
 
-def test_a_newcomer_has_finite_features(table: ItemTable, user_vector: torch.Tensor) -> None:
-    found = features_of(EMPTY_HISTORY, torch.arange(N_ITEMS), table, user_vector)
+def test_events_at_or_after_the_moment_are_ignored(table: ItemTable) -> None:
+    later = history(*EVENTS, (9, PURCHASE, 0.0), (3, PURCHASE, -5.0))
+    wanted = features_of(history(*EVENTS), EVERYTHING, table)
+    assert torch.equal(features_of(later, EVERYTHING, table), wanted)
+
+
+# What changes while a user is away; all else counts from the user's latest event.
+OF_THE_MOMENT = {"own_recency", "own_due", "age", "days_away"}
+
+
+@pytest.mark.parametrize("years", [1, 40])
+def test_a_history_that_ended_long_ago_keeps_its_features(table: ItemTable, years: int) -> None:
+    found = features_of(history(*EVENTS), EVERYTHING, table, NOW + years * 365 * DAY)
+    wanted = features_of(history(*EVENTS), EVERYTHING, table)
     assert found.isfinite().all()
-    assert (found[:, FEATURES.index("own_purchases")] == 0).all()
+    for name, now, then in zip(FEATURES, found.unbind(dim=1), wanted.unbind(dim=1), strict=True):
+        if name in OF_THE_MOMENT:
+            assert not torch.equal(now, then), name
+        else:
+            torch.testing.assert_close(now, then, msg=name)
 
 
-def test_an_item_without_events_has_the_values_that_training_hides_with(
-    table: ItemTable, user_vector: torch.Tensor
-) -> None:
-    table.popularity[8] = 0
-    table.neighbour_rows[table.neighbour_rows == 8] = 0
-    found = features_of(history(*EVENTS), torch.tensor([8]), table, user_vector)[0]
+def test_time_counts_in_units_of_the_shop(table: ItemTable) -> None:
+    """A shop where all takes twice as long has the same features."""
+    slow_tempo = table.tempo._replace(pause_days=12.0, window_days=40.0)
+    known = table.created_us != torch.iinfo(torch.int64).min
+    created_us = torch.where(known, NOW - 2 * (NOW - table.created_us), table.created_us)
+    slow = replace(table, tempo=slow_tempo, created_us=created_us)
+    slowly = history(*((row, kind, 2 * age) for row, kind, age in EVENTS))
+    found, wanted = features_of(slowly, EVERYTHING, slow), features_of(USERS[0], EVERYTHING, table)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_newcomer_has_finite_features_and_none_of_a_history(table: ItemTable) -> None:
+    found = features_of(EMPTY_HISTORY, EVERYTHING, table)
+    assert found.isfinite().all()
+    of_users = [
+        name
+        for name in FEATURES
+        if name.startswith(("own", "ease", "item_knn", "next", "ials", "category", "history"))
+        or name.endswith("similarity")
+    ]
+    for name in of_users:
+        assert not found[:, FEATURES.index(name)].any(), name
+
+
+def test_no_candidates_are_no_features(table: ItemTable) -> None:
+    for nothing in (torch.empty(0, dtype=torch.int64), torch.empty(4, 0, dtype=torch.int64)):
+        found = ranking_features(profiles_of(USERS, table), nothing, table)
+        assert found.shape == (4, 0, len(FEATURES))
+
+
+def test_an_item_without_events_has_the_values_that_training_hides_with(table: ItemTable) -> None:
+    for values in (table.users, table.buyers, table.season_users, table.factors):
+        values[8] = 0
+    for neighbours in (table.ease, table.cosine, table.following):
+        neighbours.weights[neighbours.rows == 8] = 0
+    found = features_of(history(*EVENTS), torch.tensor([8]), table)[0]
     for name, value in COLD_VALUES.items():
         assert found[FEATURES.index(name)] == value, name
+    others = features_of(history(*EVENTS), EVERYTHING[:8], table)
+    for name, value in COLD_VALUES.items():
+        assert (others[:, FEATURES.index(name)] != value).any(), name
 
 
-def items(*names: str, price: float) -> pl.DataFrame:
-    """Items of a category of their own."""
-    known = pl.DataFrame(
-        {"item_id": names, "category": [[name] for name in names], "attributes": [[]] * len(names)}
-    )
-    known = known.with_columns(price=price, available=True)
-    empty = ItemSchema.create_empty()
-    return ItemSchema.cast(pl.concat([empty, known], how="diagonal_relaxed"))
+def test_only_the_last_events_of_a_very_long_history_are_read(table: ItemTable) -> None:
+    long = [(n % 5, PURCHASE, 900.0 - n / 2) for n in range(HISTORY_EVENTS)]
+    short = features_of(history(*long), EVERYTHING, table)
+    longer = history((9, PURCHASE, 950.0), (8, VIEW, 940.0), *long)
+    assert torch.equal(features_of(longer, EVERYTHING, table), short)
 
 
-@pytest.fixture
-def statistics() -> Statistics:
-    return Statistics(
-        as_of_us=NOW,
-        buyers=np.array([3, 0, 5], dtype=np.float32),
-        recent_buyers=np.array([1, 0, 2], dtype=np.float32),
-        season_buyers=np.array([0, 0, 1], dtype=np.float32),
-        neighbour_rows=np.array([[2, 1], [0, 2], [0, -1]], dtype=np.int32),
-        neighbour_weights=np.array([[0.5, -0.25], [1.5, 0.125], [0.75, 0]], dtype=np.float32),
-    )
+def test_a_candidate_is_compared_with_the_last_events_alone(table: ItemTable) -> None:
+    others = [(n % 4, VIEW, 100.0 - n) for n in range(SIMILAR_EVENTS)]
+    column = FEATURES.index("max_similarity")
+    found = features_of(history((9, VIEW, 101.0), *others), torch.tensor([9]), table)
+    assert found[0, column] < 0.999
+    found = features_of(history((9, VIEW, 101.0), *others[1:]), torch.tensor([9]), table)
+    assert found[0, column] == pytest.approx(1.0)
 
 
-def vectors(count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
+def visit_share(table: ItemTable, *events: Event) -> list[float]:
+    found = features_of(history(*events), torch.tensor([1, 4]), table)
+    return [float(one) for one in found[:, FEATURES.index("own_visit_share")]]
 
 
-def test_a_refreshed_table_equals_one_built_anew(statistics: Statistics) -> None:
-    catalogue, kinds = Catalogue(items(*"abc", price=1.0), vectors(3, 0)), torch.tensor([True])
-    table = build_item_table(catalogue, statistics, kinds)
-    for seed, names in enumerate(("b", "d", "efghi", "aj", "d"), start=1):
-        catalogue.upsert(items(*names, price=float(seed)), vectors(len(names), seed))
-        refreshed = refresh_item_table(table, catalogue)
-        built = build_item_table(catalogue, statistics, kinds)
-        for field in fields(ItemTable):
-            found, wanted = (getattr(one, field.name) for one in (refreshed, built))
-            assert torch.equal(torch.as_tensor(found), torch.as_tensor(wanted)), field.name
-        assert refreshed.neighbour_rows is table.neighbour_rows, "what is large is not copied"
-        assert refreshed.neighbour_weights is table.neighbour_weights
-        table = refreshed
-
-
-def test_an_item_newer_than_the_statistics_has_no_neighbours(
-    statistics: Statistics, user_vector: torch.Tensor
+def test_a_view_before_the_purchase_does_not_hide_it_from_the_visit_share(
+    table: ItemTable,
 ) -> None:
-    catalogue = Catalogue(items(*"abc", price=1.0), vectors(3, 0))
-    table = build_item_table(catalogue, statistics, torch.tensor([True]))
-    catalogue.upsert(items(*"de", price=2.0), vectors(2, 1))
-    table = refresh_item_table(table, catalogue)
-    padded = replace(
-        table,
-        neighbour_rows=torch.tensor([*statistics.neighbour_rows.tolist(), [-1, -1], [-1, -1]]),
-        neighbour_weights=torch.tensor([*statistics.neighbour_weights.tolist(), [0, 0], [0, 0]]),
-    )
-    met = history((0, PURCHASE, 9.0), (4, PURCHASE, 3.0), (3, PURCHASE, 2.0), (2, PURCHASE, 1.0))
-    found, wanted = (features_of(met, torch.arange(5), one, user_vector) for one in (table, padded))
-    assert torch.equal(found, wanted)
-    assert table.neighbours(torch.tensor([4, 1]))[0].tolist() == [[-1, -1], [0, 2]]
+    assert visit_share(table, (1, VIEW, 5.01), (1, PURCHASE, 5.0)) == [1.0, 0.0]
+    twice = [(1, PURCHASE, 5.02), (4, VIEW, 5.01), (1, PURCHASE, 5.0), (4, PURCHASE, 2.0)]
+    assert visit_share(table, *twice) == [0.5, 0.5]
+    assert visit_share(table, (1, VIEW, 5.0), (4, VIEW, 2.0)) == [0.0, 0.0]
+
+
+def many_profiles(table: ItemTable, n_users: int, n_events: int) -> UserProfiles:
+    generator = np.random.default_rng(0)
+    histories = [
+        history(
+            *zip(
+                generator.integers(0, len(table), n_events).tolist(),
+                generator.integers(0, 2, n_events).tolist(),
+                sorted(generator.uniform(0, 300, n_events).tolist(), reverse=True),
+                strict=True,
+            )
+        )
+        for _ in range(n_users)
+    ]
+    return profiles_of(histories, table)
+
+
+def test_features_of_many_users_take_microseconds_a_pair_and_raise_no_warning() -> None:
+    table = item_table(1_200, 32, n_factors=16)
+    seconds = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            start = time.perf_counter()
+            profiles = many_profiles(table, 16, 60)
+            found = ranking_features(profiles, torch.arange(len(table)), table)
+            seconds.append(time.perf_counter() - start)
+    assert found.isfinite().all()
+    assert min(seconds) / (16 * len(table)) < 20e-6

@@ -8,10 +8,12 @@ import pytest
 from recsys.config import SplitConfig
 from recsys.data.interactions import Interactions, build_interactions
 from recsys.errors import DataError
-from recsys.training.cuts import check_windows, choose_cuts, on_offer
+from recsys.training.cuts import check_windows, choose_cuts, on_offer, window_days
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 IDS = ("a", "b", "c")
+VIEWS = ("view",)
+FOREVER = int(np.iinfo(np.int64).max)
 
 
 def at_us(day: float) -> int:
@@ -31,6 +33,17 @@ def events(days: list[float], item_ids: str = "abc", kind: str = "view") -> Inte
     return build_interactions(table, IDS)
 
 
+def of_users(*days: list[float]) -> Interactions:
+    """Return views by the users u00, u01, ... on these days."""
+    rows = [
+        {"user_id": f"u{user:02}", "item_id": IDS[n % 3], "timestamp": START + timedelta(days=day)}
+        for user, own in enumerate(days)
+        for n, day in enumerate(own)
+    ]
+    table = pl.DataFrame(rows).with_columns(kind=pl.lit("view"), quantity=pl.lit(1.0))
+    return build_interactions(table, IDS)
+
+
 def items(*created: int | None) -> pl.DataFrame:
     """Return the three items, created on these days."""
     times = [None if day is None else START + timedelta(days=day) for day in created]
@@ -41,7 +54,7 @@ def items(*created: int | None) -> pl.DataFrame:
 
 
 def test_cuts_are_whole_horizons_before_the_split() -> None:
-    cuts = choose_cuts(events([0.0, 29.5]), SplitConfig(horizon="5d", n_cuts=3))
+    cuts = choose_cuts(events([0.0, 29.5]), VIEWS, SplitConfig(horizon="5d", n_cuts=3))
     assert cuts == tuple(at_us(day) for day in (10, 15, 20, 25))
 
 
@@ -49,16 +62,19 @@ def test_events_that_begin_too_late_are_refused_with_the_longest_horizon_that_fi
     interactions = events([0.0, 29.5])
     for split in (SplitConfig(horizon="10d"), SplitConfig(horizon="10d", at=START + timedelta(30))):
         with pytest.raises(DataError, match=r"first of 3 cuts of 10d, .* as the first") as caught:
-            choose_cuts(interactions, split)
+            choose_cuts(interactions, VIEWS, split)
         longest = str(caught.value).partition("at most ")[2].partition(",")[0]
-        assert len(choose_cuts(interactions, split.model_copy(update={"horizon": longest}))) == 4
+        assert (
+            len(choose_cuts(interactions, VIEWS, split.model_copy(update={"horizon": longest})))
+            == 4
+        )
     with pytest.raises(DataError, match="at most 5h, lower n_cuts"):
-        choose_cuts(events([0.0, 0.5]), SplitConfig(horizon="10d"))
+        choose_cuts(events([0.0, 0.5]), VIEWS, SplitConfig(horizon="10d"))
 
 
 def test_a_split_before_all_events_names_no_horizon() -> None:
     with pytest.raises(DataError, match="as the first; lower n_cuts, set a later at") as caught:
-        choose_cuts(events([0.0, 29.5]), SplitConfig(at=START - timedelta(1)))
+        choose_cuts(events([0.0, 29.5]), VIEWS, SplitConfig(at=START - timedelta(1)))
     assert "at most" not in str(caught.value)
 
 
@@ -67,7 +83,7 @@ def test_a_split_before_the_earliest_event_that_is_read_is_refused() -> None:
         with pytest.raises(
             DataError, match=r"at must not be before 1971, .* got .*; set a later at"
         ):
-            choose_cuts(events([0, 1]), SplitConfig(at=at))
+            choose_cuts(events([0, 1]), VIEWS, SplitConfig(at=at))
 
 
 def test_an_item_is_on_offer_from_its_creation_or_once_somebody_has_met_it() -> None:
@@ -94,6 +110,54 @@ def test_a_window_in_which_a_single_item_is_on_offer_teaches_nothing() -> None:
 
 
 def test_windows_follow_each_other() -> None:
-    cuts = choose_cuts(events([0.0, 29.5]), SplitConfig(horizon="5d", n_cuts=2))
+    cuts = choose_cuts(events([0.0, 29.5]), VIEWS, SplitConfig(horizon="5d", n_cuts=2))
     assert {end - start for start, end in pairwise(cuts)} == {at_us(5) - at_us(0)}
     assert np.all(np.diff(cuts) > 0)
+
+
+def test_leave_one_out_cuts_each_user_before_the_last_times_of_their_own() -> None:
+    """The first user has four times, as the last two events are of one moment; the second two."""
+    interactions = of_users([0, 1, 2, 5, 5], [3, 8], [4])
+    split = SplitConfig(protocol="leave_one_out", n_cuts=2)
+    cuts = np.stack([np.asarray(one) for one in choose_cuts(interactions, VIEWS, split)])
+    assert cuts[:, 0].tolist() == [at_us(1), at_us(2), at_us(5)]
+    assert cuts[:, 1].tolist() == [at_us(8)] * 3  # one time remains before the first cut
+    assert cuts[:, 2].tolist() == [FOREVER] * 3
+
+
+def test_by_users_a_fifth_of_the_times_of_each_is_held_out() -> None:
+    interactions = of_users([float(day) for day in range(10)], [float(day) for day in range(11)])
+    split = SplitConfig(protocol="user_time", n_cuts=2)
+    cuts = np.stack([np.asarray(one) for one in choose_cuts(interactions, VIEWS, split)])
+    assert cuts[:, 0].tolist() == [at_us(day) for day in (4, 6, 8)]
+    assert cuts[:, 1].tolist() == [at_us(day) for day in (2, 5, 8)]
+
+
+def test_the_automatic_horizon_holds_the_last_tenth_of_the_events() -> None:
+    """The last 20 of 200 views begin on day 90, 9 days and 6 hours before the last of them."""
+    slow = [float(day) for day in range(100)]
+    interactions = of_users(slow, [day + 0.25 for day in slow])
+    cuts = choose_cuts(interactions, VIEWS, SplitConfig(protocol="time"))
+    assert {end - start for start, end in pairwise(cuts)} == {at_us(9) - at_us(0)}
+    assert cuts[-1] == at_us(91)
+    assert window_days(interactions, cuts) == 9.0
+
+
+def test_where_nobody_comes_back_a_fifth_of_each_user_is_held_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each of 40 users comes for one day, one after the other."""
+    visits = [[user + n / 10 for n in range(5)] for user in range(40)]
+    cuts = choose_cuts(of_users(*visits), VIEWS, SplitConfig())
+    assert "the last fifth of each user's events is held out" in caplog.text
+    (split,) = cuts[-1:]
+    assert np.asarray(split).tolist() == [at_us(user + 0.4) for user in range(40)]
+
+
+def test_where_people_come_back_the_last_events_of_all_are_held_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    days = [float(day) for day in range(100)]
+    cuts = choose_cuts(of_users(days, days, days), VIEWS, SplitConfig())
+    assert all(isinstance(cut, int) for cut in cuts)
+    assert not caplog.records

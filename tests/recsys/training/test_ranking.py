@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,87 +6,43 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.config import RankerConfig
-from recsys.data.arrays import Ints
-from recsys.data.interactions import EMPTY_HISTORY, MICROSECONDS_PER_DAY, History, Interactions
+from recsys.config import RankerConfig, TreesConfig
+from recsys.data.interactions import History, Interactions
 from recsys.errors import TrainingError
 from recsys.models.ranker import Ranker, build_ranker
-from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
-from recsys.ranking.features import COLD_VALUES, FEATURES, ItemTable, ranking_features
-from recsys.ranking.scoring import encode_users
+from recsys.models.trees import TreeRanker
+from recsys.ranking.features import COLD_VALUES, FEATURES
 from recsys.training.ranking import (
-    HARD_BY,
     RankingExamples,
-    Snapshot,
     _RankerModule,
+    _tree_queries,
     answers_between,
+    fit_trees,
     sample_examples,
     train_ranker,
 )
+from tests.recsys.training.snapshots import (
+    CUT,
+    DAY,
+    items_of,
+    purchases,
+    served_features,
+    snapshot,
+    snapshot_of,
+    untrained_encoder,
+)
 from vision.training.run import TrainingRun
 
-DAY = MICROSECONDS_PER_DAY
-CUT = 1_000 * DAY
-N_ITEMS, DIM, N_USERS = 120, 6, 12
-AGE = FEATURES.index("age")
 CONFIG = RankerConfig(
-    hidden=8, epochs=6, batch_size=20, learning_rate=2e-2, patience=None, hide_events=0.0
+    hidden=8,
+    epochs=12,
+    batch_size=20,
+    learning_rate=2e-2,
+    patience=None,
+    hide_events=0.0,
+    trees=TreesConfig(trees=25, min_candidates=5),
 )
-
-
-def table() -> ItemTable:
-    """Return items whose age in days is their row, so that features reveal their item."""
-    rng = np.random.default_rng(0)
-    embeddings = torch.from_numpy(rng.normal(size=(N_ITEMS, DIM)).astype(np.float32))
-    return ItemTable(
-        embeddings=torch.nn.functional.normalize(embeddings, dim=1),
-        log_prices=torch.full((N_ITEMS,), torch.nan),
-        categories=torch.full((N_ITEMS, 4), -1),
-        n_categories=0,
-        created_us=CUT - torch.arange(N_ITEMS) * DAY,
-        popularity=torch.from_numpy(rng.uniform(0, 3, (N_ITEMS, 3)).astype(np.float32)),
-        neighbour_rows=torch.from_numpy(rng.integers(0, N_ITEMS, (N_ITEMS, 5))),
-        neighbour_weights=torch.from_numpy(rng.uniform(0, 1, (N_ITEMS, 5)).astype(np.float32)),
-        target_kinds=torch.tensor([True]),
-    )
-
-
-def history(rows: list[int], days_before: list[float]) -> History:
-    times_us = [round(CUT - days * DAY) for days in days_before]
-    return History(np.array(rows), np.zeros(len(rows), dtype=np.int64), np.array(times_us))
-
-
-def snapshot() -> Snapshot:
-    """Return 12 users; the last has no answer, and the 11th only an answer that is not on offer."""
-    rng = np.random.default_rng(1)
-    histories = [history(rng.integers(0, N_ITEMS, 4).tolist(), [9, 5, 2, 1]) for _ in range(11)]
-    answers: list[Ints] = [np.sort(rng.choice(100, 1 + user % 3, False)) for user in range(10)]
-    return Snapshot(
-        cut_us=CUT,
-        table=table(),
-        histories=[*histories, EMPTY_HISTORY],
-        answers=[*answers, np.array([110]), np.empty(0, dtype=np.int64)],
-        candidates=np.arange(100),
-    )
-
-
-def encoder() -> UserEncoder:
-    torch.manual_seed(0)
-    return UserEncoder(DIM, n_kinds=1, spec=UserEncoderSpec()).eval()
-
-
-def items_of(features: Tensor) -> Ints:
-    return np.asarray(features[..., AGE].expm1().round().long().numpy())
-
-
-def features_of_all(shot: Snapshot, user: int) -> Tensor:
-    """Return the features that the service computes for every candidate of a user."""
-    candidates = torch.from_numpy(shot.candidates)
-    with torch.no_grad():
-        vector = encode_users(
-            encoder(), [shot.histories[user]], np.array([CUT]), shot.table.embeddings
-        )
-        return ranking_features([shot.histories[user]], candidates, CUT, shot.table, vector)[0]
+VALIDATION = ("last_similarity", "user_affinity", "users_ever")  # signals of the validation queries
 
 
 def test_answers_are_distinct_items_from_the_start_until_before_the_end() -> None:
@@ -99,7 +56,7 @@ def test_answers_are_distinct_items_from_the_start_until_before_the_end() -> Non
 
 def test_no_answer_is_labelled_a_negative() -> None:
     shot = snapshot()
-    examples = sample_examples(shot, encoder(), n_queries=99, n_candidates=20, seed=0)
+    examples = sample_examples(shot, untrained_encoder(), n_queries=99, n_candidates=20, seed=0)
     assert examples.features.shape == (10, 20, len(FEATURES))
     for user, (items, relevance) in enumerate(
         zip(items_of(examples.features), examples.relevance, strict=True)
@@ -111,8 +68,8 @@ def test_no_answer_is_labelled_a_negative() -> None:
 
 def test_answers_beyond_half_of_the_candidates_are_labelled_where_they_are_drawn() -> None:
     shot = snapshot()
-    greedy = Snapshot(CUT, shot.table, shot.histories[:1], [np.arange(95)], shot.candidates)
-    examples = sample_examples(greedy, encoder(), n_queries=1, n_candidates=20, seed=0)
+    greedy = snapshot_of(list(shot.histories[:1]), [np.arange(95)])
+    examples = sample_examples(greedy, untrained_encoder(), n_queries=1, n_candidates=20, seed=0)
     np.testing.assert_array_equal(
         examples.relevance[0].numpy(), items_of(examples.features)[0] < 95
     )
@@ -120,9 +77,9 @@ def test_answers_beyond_half_of_the_candidates_are_labelled_where_they_are_drawn
 
 def test_features_are_those_that_the_service_computes() -> None:
     shot = snapshot()
-    examples = sample_examples(shot, encoder(), n_queries=99, n_candidates=20, seed=0)
+    examples = sample_examples(shot, untrained_encoder(), n_queries=99, n_candidates=20, seed=0)
     for user, features in enumerate(examples.features):
-        wanted = features_of_all(shot, user)[items_of(features)]
+        wanted = served_features(shot, user)[items_of(features)]
         torch.testing.assert_close(features, wanted)
 
 
@@ -132,35 +89,55 @@ def test_events_after_the_cut_change_nothing() -> None:
         History(*(np.append(column, more) for column, more in zip(one, (7, 0, CUT), strict=True)))
         for one in shot.histories
     ]
-    knowing = Snapshot(CUT, shot.table, later, shot.answers, shot.candidates)
+    knowing = replace(shot, histories=later)
     one, other = (
-        sample_examples(s, encoder(), n_queries=9, n_candidates=20, seed=0) for s in (shot, knowing)
+        sample_examples(s, untrained_encoder(), n_queries=9, n_candidates=20, seed=0)
+        for s in (shot, knowing)
     )
     torch.testing.assert_close(one.features, other.features)
     assert torch.equal(one.relevance, other.relevance)
 
 
-def test_half_of_the_negatives_are_what_retrieval_would_offer() -> None:
+def test_each_user_is_asked_at_a_moment_of_their_own() -> None:
+    met = purchases([3, 4], [9, 5])
+    shot = snapshot_of([met, met, purchases([3], [9])], [np.array([7])] * 3)
+    shot = replace(shot, moments_us=np.array([CUT, CUT + 2 * DAY, CUT - 7 * DAY]))
+    features = sample_examples(
+        shot, untrained_encoder(), n_queries=9, n_candidates=100, seed=0
+    ).features
+    ages = features[..., FEATURES.index("age")].expm1()
+    for user, days in enumerate((0, 2)):
+        np.testing.assert_allclose(np.sort(ages[user]), np.arange(100) + days, rtol=1e-4, atol=1e-4)
+    # The third user's moment is before the second event of the first two: they know no more.
+    away = features[..., FEATURES.index("days_away")].expm1() * shot.table.tempo.pause_days
+    torch.testing.assert_close(away[:, 0], torch.tensor([5.0, 7.0, 2.0]))
+
+
+def test_negatives_are_uniform_whatever_their_features() -> None:
+    """An order statistic of any feature would show as a share far from that of the others."""
     shot = snapshot()
-    examples = sample_examples(shot, encoder(), n_queries=99, n_candidates=17, seed=0)
-    shares = []
-    for user, items in enumerate(items_of(examples.features)):
-        n_negatives = 17 - len(shot.answers[user])
-        every = features_of_all(shot, user)
-        top: set[int] = set()
-        for name in HARD_BY:
-            order = every[:, FEATURES.index(name)].argsort(descending=True)
-            top |= set(order[:4].tolist())  # two each would make eight; twice that, to draw from
-        negatives = set(items.tolist()) - set(shot.answers[user].tolist())
-        shares.append(len(negatives & top) / n_negatives)
-        assert shares[-1] >= 0.43  # 7 of 16, 7 of 15, 7 of 14
-    assert np.mean(shares) < 0.75
+    answers = shot.answers[0]
+    one = snapshot_of(list(shot.histories[:1]), [answers])
+    drawn = np.zeros(100, dtype=np.int64)
+    for seed in range(300):
+        examples = sample_examples(
+            one, untrained_encoder(), n_queries=1, n_candidates=34, seed=seed
+        )
+        drawn[items_of(examples.features[0])] += 1
+    assert drawn[answers].tolist() == [300] * len(answers)
+    others = np.delete(drawn, answers)
+    wanted = 300 * (34 - len(answers)) / len(others)  # 100 of 300, by 8 standard deviations
+    assert np.abs(others - wanted).max() < 5 * np.sqrt(wanted * 2 / 3)
+    for name in ("user_affinity", "ease", "users_ever", "max_similarity"):
+        values = served_features(one, 0)[:, FEATURES.index(name)].numpy()
+        top = np.setdiff1d(np.argsort(-values)[:20], answers)
+        assert drawn[top].mean() == pytest.approx(wanted, rel=0.06)
 
 
 def test_the_number_of_queries_is_limited_and_the_seed_chooses_them() -> None:
     shot = snapshot()
     drawn = [
-        sample_examples(shot, encoder(), n_queries=3, n_candidates=20, seed=seed)
+        sample_examples(shot, untrained_encoder(), n_queries=3, n_candidates=20, seed=seed)
         for seed in (0, 0, 1)
     ]
     assert drawn[0].features.shape == (3, 20, len(FEATURES))
@@ -169,15 +146,17 @@ def test_the_number_of_queries_is_limited_and_the_seed_chooses_them() -> None:
 
 
 def test_in_a_small_shop_all_items_are_candidates() -> None:
-    examples = sample_examples(snapshot(), encoder(), n_queries=3, n_candidates=500, seed=0)
+    examples = sample_examples(
+        snapshot(), untrained_encoder(), n_queries=3, n_candidates=500, seed=0
+    )
     assert np.sort(items_of(examples.features), axis=1).tolist() == [list(range(100))] * 3
 
 
 def test_a_window_without_answers_on_offer_is_an_error() -> None:
     shot = snapshot()
-    idle = Snapshot(CUT, shot.table, shot.histories[10:], shot.answers[10:], shot.candidates)
+    idle = snapshot_of(list(shot.histories[10:]), list(shot.answers[10:]))
     with pytest.raises(TrainingError, match="users with events of the target kinds after a cut"):
-        sample_examples(idle, encoder(), n_queries=3, n_candidates=20, seed=0)
+        sample_examples(idle, untrained_encoder(), n_queries=3, n_candidates=20, seed=0)
 
 
 def planted(seed: int, *, signals: tuple[str, ...], n_queries: int = 40) -> RankingExamples:
@@ -196,7 +175,7 @@ def planted(seed: int, *, signals: tuple[str, ...], n_queries: int = 40) -> Rank
 def fitted(
     folder: Path, examples: RankingExamples, config: RankerConfig = CONFIG, seed: int = 0
 ) -> Ranker:
-    validation = planted(9, signals=("user_affinity", "popularity"))
+    validation = planted(9, signals=VALIDATION)
     parts = [
         RankingExamples(examples.features[part], examples.relevance[part])
         for part in (slice(0, 15), slice(15, None))
@@ -204,7 +183,7 @@ def fitted(
     return train_ranker(parts, validation, config, TrainingRun(folder, seed, torch.device("cpu")))
 
 
-def hit_rate(ranker: Ranker, examples: RankingExamples) -> float:
+def hit_rate(ranker: Ranker | TreeRanker, examples: RankingExamples) -> float:
     with torch.no_grad():
         first = ranker(examples.features).argmax(dim=1)
     return float(examples.relevance[torch.arange(len(first)), first].mean())
@@ -233,8 +212,8 @@ def test_features_are_standardised_by_all_training_queries(tmp_path: Path) -> No
 
 def test_padding_of_cuts_with_fewer_candidates_is_ignored(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"epochs": 1, "batch_size": 64, "hide_events": 0.0})
-    validation = planted(9, signals=("popularity",))
-    many, few = planted(0, signals=("popularity",)), planted(1, signals=("popularity",))
+    validation = planted(9, signals=("users_ever",))
+    many, few = planted(0, signals=("users_ever",)), planted(1, signals=("users_ever",))
     few = RankingExamples(few.features[:, :7], few.relevance[:, :7])
     ranker = train_ranker(
         [many, few], validation, config, TrainingRun(tmp_path, 0, torch.device("cpu"))
@@ -256,14 +235,14 @@ def test_padding_of_cuts_with_fewer_candidates_is_ignored(tmp_path: Path) -> Non
 
 
 def test_with_all_events_hidden_a_ranker_learns_from_features_of_new_items(tmp_path: Path) -> None:
-    examples = planted(0, signals=("popularity", "user_affinity"), n_queries=120)
+    examples = planted(0, signals=("users_ever", "user_affinity"), n_queries=120)
     config = CONFIG.model_copy(update={"hide_events": 0.999, "epochs": 12})
     hiding = fitted(tmp_path / "a", examples, config)
-    seeing = fitted(tmp_path / "b", planted(0, signals=("popularity",), n_queries=120))
-    only = {name: planted(3, signals=(name,)) for name in ("popularity", "user_affinity")}
+    seeing = fitted(tmp_path / "b", planted(0, signals=("users_ever",), n_queries=120))
+    only = {name: planted(3, signals=(name,)) for name in ("users_ever", "user_affinity")}
     assert hit_rate(hiding, only["user_affinity"]) > 0.7  # chance is 0.1
-    assert hit_rate(hiding, only["popularity"]) < 0.4
-    assert hit_rate(seeing, only["popularity"]) > 0.9
+    assert hit_rate(hiding, only["users_ever"]) < 0.4
+    assert hit_rate(seeing, only["users_ever"]) > 0.9
 
 
 def listwise(logits: Tensor, relevance: Tensor, mask: Tensor) -> float:
@@ -289,7 +268,7 @@ def loss_by_loops(ranker: Ranker, features: Tensor, relevance: Tensor, discovery
 def test_hiding_events_changes_only_the_features_that_need_events(
     hide_events: float,
 ) -> None:
-    examples = planted(0, signals=("popularity", "user_affinity"))
+    examples = planted(0, signals=("users_ever", "user_affinity"))
     config = CONFIG.model_copy(update={"hide_events": hide_events})
     torch.manual_seed(0)
     ranker = build_ranker(config, len(FEATURES)).eval()
@@ -310,8 +289,8 @@ def test_the_loss_adds_that_of_all_candidates_and_that_of_new_candidates(
     config = CONFIG.model_copy(
         update={"epochs": 1, "batch_size": 64, "discovery_weight": discovery_weight}
     )
-    ranker = fitted(tmp_path, planted(0, signals=("popularity",)), config)
-    validation = planted(9, signals=("user_affinity", "popularity"))
+    ranker = fitted(tmp_path, planted(0, signals=("users_ever",)), config)
+    validation = planted(9, signals=VALIDATION)
     wanted = loss_by_loops(ranker, validation.features, validation.relevance, discovery_weight)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
     (best,) = (state["best_model_score"] for key, state in saved.items() if "'validation" in key)
@@ -319,7 +298,7 @@ def test_the_loss_adds_that_of_all_candidates_and_that_of_new_candidates(
 
 
 def test_discovery_adds_nothing_if_all_answers_were_taken_before(tmp_path: Path) -> None:
-    examples = planted(0, signals=("popularity",))
+    examples = planted(0, signals=("users_ever",))
     features = examples.features.clone()
     features[..., FEATURES.index("own_purchases")] = examples.relevance
     configs = [
@@ -339,7 +318,7 @@ def test_discovery_adds_nothing_if_all_answers_were_taken_before(tmp_path: Path)
 def test_the_ranker_depends_on_its_seed_and_leaves_the_global_generator_alone(
     tmp_path: Path,
 ) -> None:
-    examples = planted(0, signals=("popularity",))
+    examples = planted(0, signals=("users_ever",))
     config = CONFIG.model_copy(update={"epochs": 1, "hide_events": 0.5})
     before = torch.get_rng_state()
     one, same, other = (
@@ -352,7 +331,68 @@ def test_the_ranker_depends_on_its_seed_and_leaves_the_global_generator_alone(
 
 
 def test_training_leaves_the_examples_as_they_were(tmp_path: Path) -> None:
-    examples = planted(0, signals=("popularity",))
+    examples = planted(0, signals=("users_ever",))
     before = examples.features.clone()
     fitted(tmp_path, examples, CONFIG.model_copy(update={"epochs": 1, "hide_events": 0.5}))
     assert torch.equal(examples.features, before)
+
+
+def fitted_trees(
+    examples: RankingExamples, config: RankerConfig = CONFIG, *, seed: int = 0
+) -> TreeRanker:
+    parts = [
+        RankingExamples(examples.features[part], examples.relevance[part])
+        for part in (slice(0, 15), slice(15, None))
+    ]
+    return fit_trees(parts, config, seed=seed)
+
+
+def test_trees_learn_a_planted_feature_and_rank_new_queries() -> None:
+    trees = fitted_trees(planted(0, signals=("last_similarity",), n_queries=120))
+    unseen = planted(1, signals=("last_similarity",), n_queries=200)
+    assert hit_rate(trees, unseen) > 0.9  # chance is 0.1
+    assert next(iter(trees.importance())) == "last_similarity"
+
+
+def test_trees_with_events_hidden_learn_from_features_of_new_items() -> None:
+    examples = planted(0, signals=("users_ever", "user_affinity"), n_queries=120)
+    hiding = fitted_trees(examples, CONFIG.model_copy(update={"hide_events": 0.999}))
+    only = {name: planted(3, signals=(name,), n_queries=200) for name in ("users_ever", "ials")}
+    affine = planted(3, signals=("user_affinity",), n_queries=200)
+    assert hit_rate(hiding, affine) > 0.7
+    assert max(hit_rate(hiding, one) for one in only.values()) < 0.3
+    assert hit_rate(fitted_trees(planted(0, signals=("users_ever",))), only["users_ever"]) > 0.9
+
+
+def test_trees_read_every_candidate_but_padding_and_hide_the_events_of_some() -> None:
+    examples = planted(0, signals=("users_ever",), n_queries=400)
+    features = torch.cat([examples.features, torch.full((400, 2, len(FEATURES)), 9.0)], dim=1)
+    relevance = torch.cat([examples.relevance, torch.full((400, 2), -1.0)], dim=1)
+    queries = _tree_queries(RankingExamples(features, relevance), hide=0.25, seed=0)
+    assert queries.counts.tolist() == [10] * 400
+    np.testing.assert_array_equal(queries.relevance, examples.relevance.ravel().numpy())
+    seen = examples.features.reshape(-1, len(FEATURES)).numpy()
+    cold = seen.copy()
+    for name, value in COLD_VALUES.items():
+        cold[:, FEATURES.index(name)] = value
+    hidden = (queries.features != seen).any(axis=1)
+    assert hidden.mean() == pytest.approx(0.25, abs=0.03)
+    np.testing.assert_array_equal(queries.features, np.where(hidden[:, None], cold, seen))
+
+
+def test_trees_depend_on_their_seed_and_leave_the_examples_as_they_were() -> None:
+    examples = planted(0, signals=("users_ever",))
+    before = examples.features.clone()
+    config = CONFIG.model_copy(update={"hide_events": 0.5})
+    one, same, other = (
+        fitted_trees(examples, config, seed=seed)(examples.features) for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(examples.features, before)
+
+
+def test_the_seed_of_trees_hides_other_candidates_in_each_snapshot() -> None:
+    examples = planted(0, signals=("users_ever",))
+    one, other = (_tree_queries(examples, hide=0.5, seed=seed).features for seed in (0, 1))
+    assert not np.array_equal(one, other)

@@ -1,11 +1,7 @@
-"""The training configuration: one TOML file, all of its problems reported at once."""
+"""The tables of a training configuration that are recsys's own."""
 
-import difflib
-import os
-import tomllib
 from datetime import datetime
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AwareDatetime,
@@ -13,27 +9,23 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
 
-from recsys.errors import ConfigError
-from text.config import TextConfig
-from vision.config import VisionConfig
 from vision.test_time import Views
 from vision.training.presets import Preset
-from vision.tuning.space import SearchSpace
 
-Table = TypeVar("Table", bound=BaseModel)
 # An event kind as the events table is read: in lower case, without blanks around it.
 Kind = Annotated[str, StringConstraints(strip_whitespace=True, to_lower=True)]
 
 
-class _Model(BaseModel):
+class Section(BaseModel):
+    """A table of the configuration; unknown keys are errors."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DataConfig(_Model):
+class DataConfig(Section):
     """Where the three tables are. Paths are relative to the configuration file."""
 
     items: str | None = Field(
@@ -57,16 +49,23 @@ class DataConfig(_Model):
     )
 
 
-class SplitConfig(_Model):
-    """Which events are held out, by their time."""
+class SplitConfig(Section):
+    """Which events are held out to test on, and which past moments the ranker learns from."""
 
+    protocol: Literal["auto", "time", "user_time", "leave_one_out"] = Field(
+        "auto",
+        description="What is held out: the events from one moment on (time), the last fifth of "
+        "each user's (user_time) or the last of each user's (leave_one_out); auto is time, or "
+        "user_time where nobody who was there before comes back.",
+    )
     at: datetime | None = Field(
         None,
         description="Time from which events are the test set; unset is one horizon before the end.",
     )
     horizon: str = Field(
-        "30d",
-        description="Period that the ranker learns to predict, such as 30d or 1mo.",
+        "auto",
+        description="Period that the ranker learns to predict, such as 30d or 1mo; auto holds the "
+        "last tenth of the target events.",
     )
     n_cuts: int = Field(
         3,
@@ -76,42 +75,65 @@ class SplitConfig(_Model):
     )
 
 
-class RankerConfig(_Model):
-    """The ranking network and its training."""
+class TreesConfig(Section):
+    """The trees that rank (LambdaMART) and their training."""
 
-    hidden: int = Field(16, ge=1, description="Width of the ranker's hidden layers.")
+    trees: int = Field(200, ge=1, le=10_000, description="Number of trees.")
+    leaves: int = Field(31, ge=2, le=1_024, description="Largest number of leaves of a tree.")
+    learning_rate: float = Field(0.07, gt=0, le=1, description="Weight of each new tree.")
+    truncation: int = Field(30, ge=1, description="Ranks at the top that training looks at.")
+    min_candidates: int = Field(50, ge=1, description="Smallest number of candidates in a leaf.")
+    feature_share: float = Field(
+        0.7, gt=0, le=1, description="Share of the features that each tree may read."
+    )
+
+
+class RankerConfig(Section):
+    """The rankers, of which validation chooses one, and their training."""
+
+    kind: Literal["auto", "trees", "network"] = Field(
+        "auto",
+        description="What ranks; auto is whatever is best on validation, a simple baseline "
+        "included.",
+    )
+    trees: TreesConfig = Field(TreesConfig(), description="The trees and their training.")
+    hidden: int = Field(16, ge=1, description="Width of the network's hidden layers.")
     dropout: float = Field(
-        0.2, ge=0, lt=1, description="Dropout rate of the ranker's hidden layers."
+        0.2, ge=0, lt=1, description="Dropout rate of the network's hidden layers."
     )
     n_queries: int = Field(
-        5_000, ge=1, description="Maximum number of users to rank for at each past moment."
+        2_000, ge=1, description="Maximum number of users to rank for at each past moment."
     )
     n_candidates: int = Field(
-        600, ge=2, description="Number of candidates to rank for each training query."
+        400, ge=2, description="Number of candidates to rank for each training query."
     )
-    epochs: int = Field(20, ge=1, description="Maximum number of passes over the ranker's queries.")
+    epochs: int = Field(
+        20, ge=1, description="Maximum number of passes over the network's queries."
+    )
     patience: int | None = Field(
-        4, ge=1, description="Epochs without progress after which the ranker stops; unset is never."
+        4,
+        ge=1,
+        description="Epochs without progress after which the network stops; unset is never.",
     )
-    batch_size: int = Field(64, ge=1, description="Queries in one training step of the ranker.")
+    batch_size: int = Field(64, ge=1, description="Queries in one training step of the network.")
     learning_rate: float = Field(
-        3e-3, gt=0, description="Highest AdamW learning rate of the ranker."
+        3e-3, gt=0, description="Highest AdamW learning rate of the network."
     )
-    weight_decay: float = Field(1e-3, ge=0, description="AdamW weight decay of the ranker.")
+    weight_decay: float = Field(1e-3, ge=0, description="AdamW weight decay of the network.")
     discovery_weight: float = Field(
         1.0,
         ge=0,
         description="Weight of the loss over items new to the user, beside that over all.",
     )
     hide_events: float = Field(
-        0.1,
+        0.03,
         ge=0,
         lt=1,
         description="Share of candidates shown to training as if they had no events.",
     )
 
 
-class AlignmentConfig(_Model):
+class AlignmentConfig(Section):
     """Training of both towers together, on pictures and their titles, before the fusion."""
 
     epochs: int = Field(
@@ -159,7 +181,7 @@ class AlignmentConfig(_Model):
     )
 
 
-class FusionConfig(_Model):
+class FusionConfig(Section):
     """The item fusion and its training; the weights multiply mean losses of order 1."""
 
     kind: Literal["gated", "concat", "attention"] = Field(
@@ -211,7 +233,7 @@ class FusionConfig(_Model):
     )
 
 
-class UserConfig(_Model):
+class UserConfig(Section):
     """The user encoder and its training."""
 
     width: int = Field(
@@ -274,7 +296,7 @@ class UserConfig(_Model):
         return self
 
 
-class IdentificationConfig(_Model):
+class IdentificationConfig(Section):
     """How photos are embedded, and when a product is named."""
 
     precision: float = Field(
@@ -288,7 +310,7 @@ class IdentificationConfig(_Model):
     )
 
 
-class EvaluationConfig(_Model):
+class EvaluationConfig(Section):
     """Metrics that `recsys evaluate` and the report compute."""
 
     k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -300,100 +322,3 @@ class EvaluationConfig(_Model):
     )
     exposure_by: tuple[str, ...] = Field(("category",), description="Columns to count exposure by.")
     ablations: bool = Field(True, description="Whether to train on titles or pictures only, too.")
-
-
-class TrainConfig(_Model):
-    """One training run, as read from a TOML file."""
-
-    name: str = Field("shop", description="Name of this run in reports.")
-    seed: int = Field(0, ge=0, description="Random seed of the whole run.")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Device to train on; auto is CUDA where there is a card."
-    )
-    data: DataConfig = Field(DataConfig(), description="Tables of the shop.")
-    split: SplitConfig = Field(SplitConfig(), description="Events to hold out.")
-    vision: VisionConfig = Field(
-        VisionConfig(), description="Network and training of the vision tower."
-    )
-    text: TextConfig = Field(TextConfig(), description="Network and training of the text encoder.")
-    alignment: AlignmentConfig = Field(
-        AlignmentConfig(), description="Training of both towers together."
-    )
-    fusion: FusionConfig = Field(FusionConfig(), description="Item fusion and its training.")
-    users: UserConfig = Field(UserConfig(), description="User encoder and its training.")
-    ranker: RankerConfig = Field(RankerConfig(), description="Ranker and its training.")
-    identification: IdentificationConfig = Field(
-        IdentificationConfig(), description="Identification of products on photos."
-    )
-    evaluation: EvaluationConfig = Field(
-        EvaluationConfig(), description="Metrics and comparisons of the report."
-    )
-    search: SearchSpace | None = Field(
-        None, description="Fields of [vision] that `recsys vision tune` tries, with their values."
-    )
-
-
-def load_config(path: str | Path) -> TrainConfig:
-    """Return the configuration in a TOML file, the paths of tables made absolute.
-
-    Raises:
-        ConfigError: If the file cannot be read, or lists every key and value that is wrong, with
-            the nearest known key for each unknown one.
-    """
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text("utf-8-sig"))  # editors of Windows write the mark
-    except OSError as error:
-        raise ConfigError(f"configuration {path} must be a readable file: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path} must be TOML: {error}") from error
-    try:
-        config = TrainConfig.model_validate(values)
-    except ValidationError as error:
-        problems = "\n".join(f"  {_problem(one)}" for one in error.errors())
-        raise ConfigError(
-            f"configuration {path} has {error.error_count()} problem(s):\n{problems}"
-        ) from error
-    folder = path.resolve().parent
-    return config.model_copy(
-        update={
-            "data": _resolve(config.data, folder, "items", "events", "photos", "images_root"),
-            "fusion": _resolve(config.fusion, folder, "teacher"),
-        }
-    )
-
-
-def _resolve(table: Table, folder: Path, *names: str) -> Table:
-    paths = {
-        name: str(_locate(folder, value))
-        for name in names
-        if (value := getattr(table, name)) is not None
-    }
-    return table.model_copy(update=paths)
-
-
-def _locate(folder: Path, name: str) -> Path:
-    """Return a path relative to ``folder``; ``~`` is the home folder unless such a name exists."""
-    exists = (folder / Path(name).parts[0]).exists() if name else False
-    return folder / (name if exists else os.path.expanduser(name))
-
-
-def _problem(error: Any) -> str:
-    """Return one line for one of pydantic's errors."""
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg']}, got {error['input']!r}"
-    *sections, key = error["loc"]
-    near = difflib.get_close_matches(str(key), _known_keys(sections), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_known_keys(sections))}"
-    return f"{where}: unknown key; {hint}"
-
-
-def _known_keys(sections: list[str]) -> list[str]:
-    model: type[BaseModel] = TrainConfig
-    for section in sections:
-        field = model.model_fields.get(section)
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        model = field.annotation
-    return sorted(model.model_fields)

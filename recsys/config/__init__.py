@@ -1,0 +1,30 @@
+"""The training configuration: one TOML file, all of its problems reported at once."""
+
+from recsys.config.loading import TrainConfig, load_config
+from recsys.config.sections import (
+    AlignmentConfig,
+    DataConfig,
+    EvaluationConfig,
+    FusionConfig,
+    IdentificationConfig,
+    Kind,
+    RankerConfig,
+    SplitConfig,
+    TreesConfig,
+    UserConfig,
+)
+
+__all__ = [
+    "AlignmentConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "FusionConfig",
+    "IdentificationConfig",
+    "Kind",
+    "RankerConfig",
+    "SplitConfig",
+    "TrainConfig",
+    "TreesConfig",
+    "UserConfig",
+    "load_config",
+]

@@ -1,0 +1,251 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.config import SplitConfig
+from recsys.data.interactions import Moment
+from recsys.models.ranker import Ranker as Network
+from recsys.models.trees import TreeRanker
+from recsys.ranking.features import FEATURES
+from recsys.ranking.rankers import SIMPLE, Blend, SimpleRanker
+from recsys.ranking.statistics import build_statistics
+from recsys.ranking.stored import NETWORK_FILE, TREES_FILE
+from recsys.training.cuts import choose_cuts
+from recsys.training.inputs import ShopData
+from recsys.training.rankers import CHOICE, RANKERS, take_snapshots
+from recsys.training.ranking import Snapshot
+from recsys.training.selection import Choice, Trial
+from recsys.training.stack import Stack, train_stack
+from tests.recsys.training.stack_material import (
+    CUTS_US,
+    N_ITEMS,
+    N_USERS,
+    below,
+    known,
+    made_runtime,
+    material,
+    of_kind,
+    ranking_of,
+    shop,
+    trained,
+    weights,
+    with_changed,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a workspace in which the stack was trained."""
+    folder = tmp_path_factory.mktemp("stages")
+    trained(folder, material())
+    return folder
+
+
+def random_features() -> torch.Tensor:
+    return torch.randn(50, len(FEATURES), generator=torch.Generator().manual_seed(0))
+
+
+def ranked(stack: Stack) -> torch.Tensor:
+    """Return what both rankers give some random features, (2, 50)."""
+    ranking, features = ranking_of(stack), random_features()
+    with torch.no_grad():
+        return torch.stack([ranking.ranker(features), ranking.discovery(features)])
+
+
+def test_other_features_train_the_ranker_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.training.rankers.FEATURES", (*FEATURES[1:], "another"))
+    assert trained(folder, material())[1] == {"items": True, "users": True, "ranker": False}
+
+
+@pytest.mark.parametrize("kind", ["network", "trees"])
+def test_what_happens_after_the_split_reaches_nothing(
+    kind: Literal["trees", "network"], folder: Path, tmp_path: Path
+) -> None:
+    one = trained(folder, material(), of_kind(kind))[0]
+    other = trained(tmp_path, with_changed(CUTS_US[-1]), of_kind(kind))[0]
+    for mine, theirs in zip(below(one), below(other), strict=True):
+        assert torch.equal(weights(mine), weights(theirs))
+    assert torch.equal(ranked(one), ranked(other))
+    assert ranking_of(one).choice == ranking_of(other).choice
+
+
+def test_trees_learn_from_the_last_window_and_the_network_is_validated_on_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    """After one epoch, validation can choose nothing, and the last window changes no weight."""
+    changed = with_changed(CUTS_US[-2])
+    before = {kind: trained(folder, material(), of_kind(kind))[0] for kind in ("network", "trees")}
+    after = {kind: trained(tmp_path, changed, of_kind(kind))[0] for kind in ("network", "trees")}
+    assert torch.equal(ranked(before["network"]), ranked(after["network"]))
+    assert not torch.equal(ranked(before["trees"]), ranked(after["trees"]))
+
+
+def test_a_kind_of_ranker_ranks_in_both_scopes(folder: Path) -> None:
+    network, trees = (
+        ranking_of(trained(folder, material(), of_kind(kind))[0]) for kind in ("network", "trees")
+    )
+    assert isinstance(network.ranker, Network)
+    assert isinstance(network.discovery, Network)
+    assert isinstance(trees.ranker, TreeRanker)
+    assert isinstance(trees.discovery, TreeRanker)
+    assert network.choice[:2] == ("network", "network")
+    assert {one.name for one in network.choice.trials} == {*SIMPLE, "network"}
+    assert {one.name for one in trees.choice.trials} == {*SIMPLE, "trees"}
+
+
+def test_by_default_the_last_window_compares_every_ranker(folder: Path) -> None:
+    ranking = ranking_of(trained(folder, material(), of_kind("auto"))[0])
+    for scope in ("all", "new"):
+        found = {one.name for one in ranking.choice.trials if one.scope == scope}
+        assert found == {*SIMPLE, "network", "trees", "blend"}
+
+
+def test_chosen_trees_are_the_same_alone_and_in_a_blend(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both learn from all windows once the choice is made."""
+    monkeypatch.setattr(
+        "recsys.training.rankers.choose_ranker", lambda *_, **__: Choice("blend", "trees", ())
+    )
+    both = ranking_of(trained(folder, material(), of_kind("auto"), suffix="-both")[0])
+    alone = ranked(trained(folder, material(), of_kind("trees"))[0])
+    blend = both.ranker
+    assert isinstance(blend, Blend)
+    features = random_features()
+    network, trees = blend.rankers
+    with torch.no_grad():
+        scores = network(features), trees(features)
+        wanted = sum(weight * one for weight, one in zip(blend.weights, scores, strict=True))
+        torch.testing.assert_close(blend(features), wanted)
+    assert torch.equal(scores[1], alone[0])
+    assert torch.equal(both.discovery(features), alone[1])
+
+
+@pytest.mark.parametrize("kind", ["auto", "trees"])
+def test_a_choice_is_made_once_and_read_back_the_next_time(
+    kind: Literal["auto", "trees"], folder: Path
+) -> None:
+    one, skipped = trained(folder, material(), of_kind(kind), suffix="-once")
+    assert not skipped["ranker-once"]
+    same, skipped = trained(folder, material(), of_kind(kind), suffix="-once")
+    assert skipped["ranker-once"]
+    assert ranking_of(one).choice == ranking_of(same).choice
+    assert torch.equal(ranked(one), ranked(same))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "files"),
+    [
+        (("trees", "network"), {CHOICE, RANKERS, TREES_FILE, NETWORK_FILE}),
+        (("blend", "trees"), {CHOICE, RANKERS, TREES_FILE, NETWORK_FILE}),
+        (("iALS", "blend"), {CHOICE, RANKERS, TREES_FILE, NETWORK_FILE}),
+        (("EASE", "trees"), {CHOICE, RANKERS, TREES_FILE}),
+        (("network", "popularity"), {CHOICE, RANKERS, NETWORK_FILE}),
+        (("own purchases", "EASE"), {CHOICE, RANKERS}),
+    ],
+)
+def test_each_scope_gets_the_ranker_that_was_chosen_for_it(
+    chosen: tuple[str, str],
+    files: set[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choice = Choice(*chosen, (Trial("all", chosen[0], 0.5),))
+    monkeypatch.setattr("recsys.training.rankers.choose_ranker", lambda *_, **__: choice)
+    suffix = f"-{chosen[0]}-{chosen[1]}".replace(" ", "-")
+    runtime = made_runtime(folder)
+    ranking = ranking_of(train_stack(material(), of_kind("auto"), runtime, suffix=suffix))
+    assert ranking.choice == choice
+    kinds = {"trees": TreeRanker, "network": Network, "blend": Blend}
+    for name, ranker in zip(chosen, (ranking.ranker, ranking.discovery), strict=True):
+        assert isinstance(ranker, kinds.get(name, SimpleRanker))
+        if isinstance(ranker, SimpleRanker):
+            assert ranker.name == name
+    (written,) = (one.folder for one in runtime.workspace.stages if one.name == f"ranker{suffix}")
+    assert files <= {path.name for path in written.iterdir()}
+    assert not {TREES_FILE, NETWORK_FILE} - files & {path.name for path in written.iterdir()}
+
+
+def snapshots(of: ShopData) -> list[Snapshot]:
+    return list(take_snapshots(of, np.eye(N_ITEMS, dtype=np.float32)))
+
+
+def test_a_snapshot_knows_what_lay_before_its_cut() -> None:
+    one, other = (snapshots(chosen)[0] for chosen in (shop(), with_changed(CUTS_US[0]).shop))
+    for name in ("users", "buyers", "season_users", "factors", "created_us", "embeddings"):
+        assert torch.equal(getattr(one.table, name), getattr(other.table, name))
+    for name in ("ease", "cosine", "following"):
+        mine, theirs = getattr(one.table, name), getattr(other.table, name)
+        assert torch.equal(mine.rows, theirs.rows)
+        assert torch.equal(mine.weights, theirs.weights)
+    assert one.table.tempo == other.table.tempo
+    assert one.table.tempo.window_days == 10
+    assert one.moments_us.tolist() == [CUTS_US[0]] * N_USERS
+    statistics = build_statistics(known(), CUTS_US[0], target_kinds=("buy",), window_days=10.0)
+    assert not np.array_equal(statistics.users, statistics.buyers)
+    for name in ("users", "buyers"):
+        wanted = torch.from_numpy(np.log1p(getattr(statistics, name)))
+        torch.testing.assert_close(getattr(one.table, name), wanted)
+    assert one.table.target_kinds.tolist() == [True, False]
+
+
+def test_a_snapshot_answers_with_what_was_bought_until_the_next() -> None:
+    shot = snapshots(shop())[0]
+    past = known()
+    wanted: list[set[int]] = [set() for _ in range(N_USERS)]
+    for user, row, kind, time in zip(
+        past.user_rows, past.item_rows, past.kinds, past.timestamps_us, strict=True
+    ):
+        if past.kind_names[kind] == "buy" and CUTS_US[0] <= time < CUTS_US[1]:
+            wanted[user].add(int(row))
+    assert any(wanted)
+    assert [set(rows.tolist()) for rows in shot.answers] == wanted
+
+
+@pytest.mark.parametrize(("cut", "there"), [(0, []), (1, [125, 127])])
+def test_items_come_on_offer_when_created_or_when_first_met(cut: int, there: list[int]) -> None:
+    """Item 125 is met on day 45, 126 never, 127 is created on day 45; 0 can no longer be bought."""
+    shot = snapshots(shop())[cut]
+    assert shot.candidates.tolist() == [*range(125), *there]
+
+
+def own_cuts() -> tuple[Moment, ...]:
+    """Return cuts of each user, by the times of what they bought."""
+    return choose_cuts(known(), ("buy",), SplitConfig(protocol="user_time", n_cuts=2))
+
+
+def test_where_users_have_cuts_of_their_own_each_answers_with_what_came_between_them() -> None:
+    cuts, past = own_cuts(), known()
+    shots = snapshots(shop(cuts_us=cuts))
+    for shot, start, end in zip(shots, cuts, cuts[1:], strict=False):
+        start, end = np.asarray(start), np.asarray(end)
+        np.testing.assert_array_equal(shot.moments_us, start)
+        wanted: list[set[int]] = [set() for _ in range(N_USERS)]
+        for user, row, kind, time in zip(
+            past.user_rows, past.item_rows, past.kinds, past.timestamps_us, strict=True
+        ):
+            if past.kind_names[kind] == "buy" and start[user] <= time < end[user]:
+                wanted[user].add(int(row))
+        assert [set(rows.tolist()) for rows in shot.answers] == wanted
+        assert all(wanted)
+
+
+@pytest.mark.parametrize("kind", ["network", "trees"])
+def test_what_each_user_does_after_their_own_split_reaches_nothing(
+    kind: Literal["network", "trees"], tmp_path: Path
+) -> None:
+    cuts, past = own_cuts(), known()
+    split = np.asarray(cuts[-1])[past.user_rows]
+    rows = np.where(past.timestamps_us < split, past.item_rows, (past.item_rows + 5) % 125)
+    one, other = (
+        trained(tmp_path / name, material(shop(cuts_us=cuts, interactions=of)), of_kind(kind))[0]
+        for name, of in (("a", past), ("b", replace(past, item_rows=rows)))
+    )
+    assert torch.equal(ranked(one), ranked(other))
+    assert ranking_of(one).choice == ranking_of(other).choice

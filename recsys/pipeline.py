@@ -19,6 +19,7 @@ from recsys.data.files import make_folder
 from recsys.data.progress import Progress
 from recsys.data.tables import Tables
 from recsys.identification.stored import IdentificationPart
+from recsys.ranking.rankers import NETWORK, TREES
 from recsys.ranking.statistics import build_statistics
 from recsys.training.cuts import window_days
 from recsys.training.identification import (
@@ -113,7 +114,7 @@ def train(
             identification=identification,
         )
         bundle = write_bundle(contents, out)
-        ablations = _ablations(material, config, runtime, left_out)
+        ablations = _ablations(material, _same_ranker(config, stack), runtime, left_out)
     return Run(bundle, ablations, dataset, tuple(runtime.workspace.stages), left_out)
 
 
@@ -148,6 +149,15 @@ def _ablations(
         contents = _contents(alone, stack, left_out)
         bundles[f"{modality}-only"] = write_bundle(contents, runtime.workspace.root / modality)
     return bundles
+
+
+def _same_ranker(config: TrainConfig, stack: Stack) -> TrainConfig:
+    """Return the settings by which an ablation ranks as the whole does, with nothing to choose."""
+    chosen = stack.ranking.choice.all if stack.ranking is not None else None
+    if chosen not in (TREES, NETWORK):
+        return config
+    ranker = config.ranker.model_copy(update={"kind": chosen})
+    return config.model_copy(update={"ranker": ranker})
 
 
 @contextmanager

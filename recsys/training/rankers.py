@@ -91,11 +91,15 @@ def _fit(
 ) -> None:
     """Write the chosen rankers and the choice into the folder of the stage."""
     encoder.to(runtime.device)
-    windows = list(take_snapshots(shop, embeddings, device=runtime.device))
-    shown = Tqdm(windows, desc="snapshots", disable=not runtime.progress)
-    examples = [_examples(one, encoder, config, runtime.seed) for one in shown]
+    windows = take_snapshots(shop, embeddings, device=runtime.device)
+    n_windows = len(shop.cuts_us) - 1
+    examples = []
+    for window in Tqdm(
+        windows, desc="snapshots", total=n_windows, disable=not runtime.progress
+    ):  # in a large catalogue the table of one window takes much memory
+        examples.append(_examples(window, encoder, config, runtime.seed))
     trained = _train(examples, config, folder, runtime)
-    choice = choose_ranker(windows[-1], encoder, trained, config, seed=runtime.seed)
+    choice = choose_ranker(window, encoder, trained, config, seed=runtime.seed)
     encoder.to("cpu")
     if {TREES, BLEND} & {*choice[:2]}:
         trained[TREES] = fit_trees(examples, config, seed=runtime.seed)

@@ -19,9 +19,8 @@ from recsys.training.ranking import Snapshot, offered_answers, profile_blocks
 Scope = Literal["all", "new"]
 SCOPES: tuple[Scope, ...] = ("all", "new")
 VALIDATION_USERS = 1_000
-VALIDATION_ITEMS = (
-    5_000  # items of a larger catalogue beyond these, other than answers, are left out
-)
+# Items of a larger catalogue beyond these are left out, but for answers.
+VALIDATION_ITEMS = 5_000
 K = 10
 TIE = 0.02  # a smaller loss, relative to the best, is a tie if it is within the noise, too
 

@@ -8,6 +8,7 @@ figure of a set is NDCG@10 on all pairs over that of the best baseline on the sa
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.generated_logs import SPECS, generate_log
 from benchmarks.published import imported
@@ -45,12 +46,25 @@ def config_of(name: str, *, seed: int = 0) -> TrainConfig:
     )
 
 
-def ratio_to_best(one: RankingTable) -> float:
-    """Return NDCG@10 of our system over that of the best baseline."""
-    ndcg = {row.name: row.metrics["ndcg@10"].mean for row in one.systems}
-    roles = {row.name: row.role for row in one.systems}
-    best = max(value for name, value in ndcg.items() if roles[name] == "baseline")
-    return next(ndcg[name] for name in ndcg if roles[name] == "ours") / best
+class Figures(NamedTuple):
+    """NDCG@10 of our system and of the best baseline, on the same users."""
+
+    ours: float
+    best_baseline: float
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the best baseline."""
+        return self.ours / self.best_baseline
+
+
+def figures_of(one: RankingTable) -> Figures:
+    """Return the figures of a table."""
+    ndcg = [(row.role, row.metrics["ndcg@10"].mean) for row in one.systems]
+    return Figures(
+        next(mean for role, mean in ndcg if role == "ours"),
+        max(mean for role, mean in ndcg if role == "baseline"),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,11 +82,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for row in table(measured.report, scope).systems:
                 shown = {key: row.metrics[key] for key in ("ndcg@10", "recall@20")}
                 print(name, scope, row.role, row.name, shown, flush=True)
-        ratio = ratio_to_best(table(measured.report, "all"))
-        print(f"defaults.{name}.ratio_to_best_baseline = {ratio:.3f} ({measured.seconds:.0f} s)")
+        figures = figures_of(table(measured.report, "all"))
+        print(
+            f"{name}: {figures}, ratio {figures.ratio:.3f} ({measured.seconds:.0f} s)", flush=True
+        )
         if not options.no_record:
-            key = f"defaults.{name}.ratio_to_best_baseline"
-            record("defaults", key, round(ratio, 4), "ratio", COMMAND)
+            _record(name, figures)
+
+
+def _record(name: str, figures: Figures) -> None:
+    again = f"{COMMAND} {name}"
+    values = {
+        "ndcg@10": figures.ours,
+        "best_baseline.ndcg@10": figures.best_baseline,
+        "ratio_to_best_baseline": figures.ratio,
+    }
+    for key, value in values.items():
+        unit = "ratio" if key.startswith("ratio") else "ndcg@10"
+        record("defaults", f"defaults.{name}.{key}", round(value, 4), unit, again)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ class Bundle:
             self.split_us = np.load(self.path / SPLIT, allow_pickle=False)
         self.as_of_us: int | None = self._description["as_of_us"]
         self.left_out: tuple[str, ...] = tuple(self._description["left_out"])
-        # Bundles of earlier releases lack it.
+        # Bundles of earlier releases lack the rest.
+        self.choice: Mapping[str, Any] = self._description.get("choice") or {}
         self.items_as_of_us: int | None = self._description.get("items_as_of_us")
 
     @cached_property

@@ -149,6 +149,8 @@ def print_report(report: "Report") -> None:
                 for row in report.retrieval
             ],
         )
+    for sentence in report.ranks_by:
+        console.print(f"ranking of {sentence}")
 
 
 def _print_ranking(table: "RankingTable", names: Sequence[str]) -> None:

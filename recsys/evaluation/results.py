@@ -251,6 +251,7 @@ class Report:
         split_time: Moment between training and test, ISO 8601; None without events.
         sizes: Number of items, users, events and so on.
         left_out: Parts that were not trained or measured, one sentence each with the reason.
+        ranks_by: What was chosen to rank, and by how much, one sentence per scope.
         rankings: One table per scope.
         retrieval: Results of identification.
         classification: Results of the category classifiers.
@@ -266,6 +267,7 @@ class Report:
     split_time: str | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     left_out: Sequence[str] = ()
+    ranks_by: Sequence[str] = ()
     rankings: Sequence[RankingTable] = ()
     retrieval: Sequence[RetrievalRow] = ()
     classification: Sequence[ClassificationRow] = ()

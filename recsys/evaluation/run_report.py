@@ -28,6 +28,7 @@ from recsys.evaluation.results import (
 from recsys.evaluation.systems import System, classify_photos, identify_photos, rank_systems
 from recsys.evaluation.tables import Answered
 from recsys.pipeline import Run
+from recsys.ranking.rankers import SIMPLE
 
 
 def report_run(
@@ -104,6 +105,7 @@ def _report(
         split_time=split_time,
         sizes={"items": len(bundle.items), **ranking.sizes, **photos.sizes},
         left_out=(*bundle.left_out, *ranking.left_out),
+        ranks_by=ranks_by(bundle),
         rankings=ranking.tables,
         retrieval=photos.retrieval,
         classification=photos.classification,
@@ -115,6 +117,26 @@ def _report(
             for failure in failures(bundle, queries, answered, images_root)
         ],
     )
+
+
+def ranks_by(bundle: Bundle) -> list[str]:
+    """Return what was chosen to rank and by how much, one sentence per scope.
+
+    Empty for a bundle without ranking, or with one ranker that the configuration named.
+    """
+    asked = {"all": "all items", "new": "items that a user does not have"}
+    trials = bundle.choice.get("trials", ())
+    found = []
+    for scope, items in asked.items():
+        ndcg = {one["name"]: one["ndcg"] for one in trials if one["scope"] == scope}
+        simple = [name for name in ndcg if name in SIMPLE]
+        if simple:
+            chosen, best = bundle.choice[scope], max(simple, key=lambda name: ndcg[name])
+            found.append(
+                f"{items}: {chosen}, with NDCG@10 {ndcg[chosen]:.3f} on the last window before the "
+                f"split; the best simple recommender there, {best}, has {ndcg[best]:.3f}"
+            )
+    return found
 
 
 class _Ranking(NamedTuple):

@@ -14,7 +14,7 @@ from recsys.data.timestamps import from_us
 from recsys.errors import InvalidArgumentError, LeakageError
 from recsys.evaluation.gallery import GALLERY_ITEMS, GALLERY_USERS
 from recsys.evaluation.results import QuarantineRow, Report
-from recsys.evaluation.run_report import evaluate, report_run
+from recsys.evaluation.run_report import evaluate, ranks_by, report_run
 from recsys.evaluation.systems import rank_systems
 from recsys.pipeline import Run, load_tables
 from recsys.recommender import Recommender
@@ -286,3 +286,25 @@ def test_a_shop_in_which_nobody_can_be_asked_gets_a_report_that_says_so(bundle: 
     report = evaluate(bundle, EvaluationConfig(), title="empty")
     assert report.rankings == ()
     assert any(one.startswith("ranking's figures: ") and "user" in one for one in report.left_out)
+
+
+def test_a_report_says_what_ranks_and_by_how_much(tiny_bundle: Path) -> None:
+    bundle = Bundle(tiny_bundle)
+    trials = {"trees": 0.3, "EASE": 0.2, "popularity": 0.1}
+    bundle.choice = {
+        "all": "trees",
+        "new": "EASE",
+        "trials": [
+            {"scope": scope, "name": name, "ndcg": ndcg / factor}
+            for scope, factor in (("all", 1), ("new", 2))
+            for name, ndcg in trials.items()
+        ],
+    }
+    assert ranks_by(bundle) == [
+        "all items: trees, with NDCG@10 0.300 on the last window before the split; the best simple "
+        "recommender there, EASE, has 0.200",
+        "items that a user does not have: EASE, with NDCG@10 0.100 on the last window before the "
+        "split; the best simple recommender there, EASE, has 0.100",
+    ]
+    bundle.choice = {}
+    assert ranks_by(bundle) == []

@@ -53,8 +53,7 @@ def ranking_table(
     Args:
         queries: Queries that all systems answered.
         systems: Results with their roles; exactly one is ours.
-        facts: Facts about the items, from which it is measured what systems show; None leaves
-            that out.
+        facts: Facts about the items, for the metrics of what systems show; None leaves those out.
         user_labels: Groups of users by which quality is shown.
 
     Raises:

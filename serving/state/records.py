@@ -123,7 +123,7 @@ def decode_record(stored: bytes) -> ItemRecord:
     """Return a record from its text.
 
     Raises:
-        UnreadableError: If the text is not one that ``encode_record`` returns.
+        UnreadableError: If ``encode_record`` cannot have written the text.
     """
     try:
         _Stored.model_validate_json(stored)

@@ -54,14 +54,19 @@ def load_rankers(described: Mapping[str, Any], folder: Path) -> tuple[Ranker, Ra
     Raises:
         BundleError: If the trees cannot be read, or this release has no such ranker.
     """
-    ranker = _load(described["all"], described, folder)
-    same = described["new"] == described["all"]
-    return ranker, ranker if same else _load(described["new"], described, folder)
+    loaded: dict[str, Ranker] = {}
+    for name in [*described.get("blend", ()), described["all"], described["new"]]:
+        if name not in loaded:
+            loaded[name] = _load(name, described, folder, loaded)
+    return loaded[described["all"]], loaded[described["new"]]
 
 
-def _load(name: str, described: Mapping[str, Any], folder: Path) -> Ranker:
+def _load(
+    name: str, described: Mapping[str, Any], folder: Path, loaded: Mapping[str, Ranker]
+) -> Ranker:
+    """Return a ranker; a blend shares its parts, which are loaded, with the other scope."""
     if name == BLEND:
-        parts = [_load(part, described, folder) for part in described["blend"]]
+        parts = [loaded[part] for part in described["blend"]]
         return Blend(parts, list(described["blend"].values()))
     if name == TREES:
         return TreeRanker.load(folder / TREES_FILE)

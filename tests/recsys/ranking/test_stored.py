@@ -160,11 +160,16 @@ def test_two_models_of_one_kind_do_not_fit_in_a_bundle(kind: str, tmp_path: Path
     assert not list(tmp_path.glob("*/bundle.json"))
 
 
-def test_a_blend_shares_its_parts_with_the_other_scope(tmp_path: Path) -> None:
-    one, other = trees(), network()
-    found = Bundle(write_bundle(contents(mixed(one, other), other), tmp_path)).user_ranker
-    assert torch.equal(found.ranker(FEATURE_ROWS), mixed(one, other)(FEATURE_ROWS))
-    assert torch.equal(found.discovery(FEATURE_ROWS), other(FEATURE_ROWS))
+@pytest.mark.parametrize("discovery", [0, 1])
+def test_a_blend_shares_its_parts_with_the_other_scope(discovery: int, tmp_path: Path) -> None:
+    parts = trees(), network()
+    written = write_bundle(contents(mixed(*parts), parts[discovery]), tmp_path / "one")
+    found = Bundle(written).user_ranker
+    assert torch.equal(found.ranker(FEATURE_ROWS), mixed(*parts)(FEATURE_ROWS))
+    assert torch.equal(found.discovery(FEATURE_ROWS), parts[discovery](FEATURE_ROWS))
+    # What was read can be written again, as training does with what its stage has written.
+    again = write_bundle(contents(found.ranker, found.discovery), tmp_path / "two")
+    assert again.name == written.name
 
 
 def test_the_description_names_the_rankers_and_says_why_they_were_chosen(tmp_path: Path) -> None:

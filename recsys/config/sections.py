@@ -123,7 +123,7 @@ class RankerConfig(Section):
     discovery_weight: float = Field(
         1.0,
         ge=0,
-        description="Weight of the loss over items new to the user, beside that over all.",
+        description="Weight of the network's loss over items new to the user, beside all items.",
     )
     hide_events: float = Field(
         0.03,

@@ -45,7 +45,8 @@ def read_profiles(
     """Return the profiles of some users.
 
     Args:
-        histories: Events of each user (B entries); those at or after ``now_us`` are ignored.
+        histories: Events of each user (B entries); those at or after ``now_us`` count for ``seen``
+            alone.
         now_us: Moment of each request, microseconds UTC (B,).
         table: Values of every item.
         user_vectors: Output of the user encoder for the histories (B, D).

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Group,
         Identification,
         Item,
+        Reason,
         Result,
     )
     from recsys.bundle import Bundle
@@ -49,7 +50,17 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(
-        ("Added", "Answer", "Deleted", "Event", "Group", "Identification", "Item", "Result"),
+        (
+            "Added",
+            "Answer",
+            "Deleted",
+            "Event",
+            "Group",
+            "Identification",
+            "Item",
+            "Reason",
+            "Result",
+        ),
         "recsys.answers",
     ),
     **dict.fromkeys(
@@ -104,6 +115,7 @@ __all__ = [
     "MissingExtraError",
     "MissingPartError",
     "ProductIdentifier",
+    "Reason",
     "Recommender",
     "RecsysError",
     "Result",

@@ -71,20 +71,39 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why an item is recommended, for people.
+
+    Args:
+        kind: The result's source, by which a storefront may choose words of its own.
+        item_id: Item of the user's history that counts most for it; None if it rests on no item,
+            such as "popular".
+        text: The reason as an English sentence.
+    """
+
+    kind: str
+    item_id: str | None
+    text: str
+
+
+@dataclass(frozen=True)
 class Result:
     """One item of an answer.
 
     Args:
         item_id: The item.
         score: Higher comes first; scores of different calls cannot be compared.
-        source: What speaks for the item, in one word.
+        source: What speaks most for the item: a source of candidates (``docs/ranking.md``), or
+            "similar", "search" or "photo".
         features: Names and values of what raised the score most, if the call asked to explain.
+        reason: The source in words, if a call for a user asked to explain; else None.
     """
 
     item_id: str
     score: float
     source: str
     features: tuple[tuple[str, float], ...] = ()
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,7 @@ def train(
         identification = _identify(material, towers.vision, stack.fused, config, runtime)
         announce("bundle")
         contents = replace(
-            _contents(material, stack, left_out),
+            _contents(material, stack, config, left_out),
             vision=towers.vision,
             text=towers.text,
             identification=identification,
@@ -146,7 +146,7 @@ def _ablations(
     for modality in modalities:
         alone = material.only(modality)
         stack = train_stack(alone, config, runtime, suffix=f"-{modality}")
-        contents = _contents(alone, stack, left_out)
+        contents = _contents(alone, stack, config, left_out)
         bundles[f"{modality}-only"] = write_bundle(contents, runtime.workspace.root / modality)
     return bundles
 
@@ -241,19 +241,21 @@ def _sentences(shop: ShopData) -> tuple[str, ...]:
     return tuple(f"{part}: {reason}" for part, reason in shop.left_out.items())
 
 
-def _contents(material: Material, stack: Stack, left_out: tuple[str, ...]) -> Contents:
+def _contents(
+    material: Material, stack: Stack, config: TrainConfig, left_out: tuple[str, ...]
+) -> Contents:
     """Return the contents of a bundle without towers and identification."""
     return Contents(
         items=material.shop.dataset.items,
         item_embeddings=stack.fused.embeddings,
         fusion=stack.fused.fusion,
-        ranking=_ranking(material.shop, stack),
+        ranking=_ranking(material.shop, stack, config),
         left_out=left_out,
         items_as_of_us=material.shop.dataset.items_as_of_us,
     )
 
 
-def _ranking(shop: ShopData, stack: Stack) -> RankingPart | None:
+def _ranking(shop: ShopData, stack: Stack, config: TrainConfig) -> RankingPart | None:
     """Return the ranking part, or None without events."""
     events, interactions = shop.dataset.events, shop.interactions
     if events is None or interactions is None or stack.ranking is None:
@@ -273,6 +275,7 @@ def _ranking(shop: ShopData, stack: Stack) -> RankingPart | None:
         ),
         target_kinds=shop.target_kinds,
         split_us=shop.cuts_us[-1],
+        offers=config.offers.model_dump(),
     )
 
 

@@ -33,7 +33,7 @@ from recsys.data.frames import Frame
 from recsys.data.interactions import History, Moment
 from recsys.data.timestamps import to_us
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.candidates import OFFERS_PER_SOURCE, RANK_ALL_ITEMS, CandidateSource
+from recsys.ranking.candidates import RANK_ALL_ITEMS, CandidateSource
 from recsys.ranking.catalogue_ranker import CatalogueRanker
 from recsys.ranking.histories import UserHistories
 
@@ -54,10 +54,10 @@ class Recommender:
         as_of: Moment from which on events are forgotten, or that of each user; microseconds UTC.
         exact_up_to: Largest catalogue that is searched exactly (``recsys.catalogue.vectors``).
         rank_all_up_to: Number of allowed items up to which ``recommend`` ranks all of them.
-        offers_per_source: Number of items that each source of candidates offers beyond that.
+        offers: Items that a source offers beyond that, by its name; else as the bundle was trained.
 
     Raises:
-        InvalidArgumentError: If this machine has no such device.
+        InvalidArgumentError: If this machine has no such device, or ``offers`` is wrong.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Recommender:
         as_of: Moment | None = None,
         exact_up_to: int = EXACT_UP_TO,
         rank_all_up_to: int = RANK_ALL_ITEMS,
-        offers_per_source: int = OFFERS_PER_SOURCE,
+        offers: Mapping[str, int] = {},
     ) -> None:
         self.bundle = bundle
         self.version, self.parts = bundle.version, bundle.parts
@@ -77,7 +77,7 @@ class Recommender:
         self.embedder = bundle.embedder(device=self.device)
         self._search = CatalogueSearch(self.catalogue, exact_up_to=exact_up_to)
         self._candidates = CandidateSource(
-            rank_all_up_to=rank_all_up_to, offers_per_source=offers_per_source
+            rank_all_up_to=rank_all_up_to, offers={**bundle.offers, **offers}
         )
         self._histories = UserHistories(self.catalogue, None)
         self._loaded_ranker: CatalogueRanker | None = None
@@ -136,7 +136,7 @@ class Recommender:
             filters: Which items may be returned.
             exclude: Ids of items to leave out.
             exclude_seen: Whether items of the user's history are left out.
-            explain: Whether results name the features that raised their scores most.
+            explain: Whether results have reasons and the features that raised their scores most.
 
         Raises:
             InvalidArgumentError: If ``k`` is out of range, ``now`` has no time zone, or ``user`` is
@@ -209,7 +209,7 @@ class Recommender:
             user: User id, or a history from ``history``.
             item_ids: Ids of the candidates.
             now: Moment of the request, with a time zone; the time now if None.
-            explain: Whether results name the features that raised their scores most.
+            explain: Whether results have reasons and the features that raised their scores most.
 
         Raises:
             UnknownItemError: If a candidate is not in the catalogue.
@@ -380,7 +380,7 @@ class Recommender:
     def _load_ranking(self, as_of: Moment | None) -> None:
         interactions, statistics = self.bundle.known_at(as_of)
         self._histories = UserHistories(self.catalogue, interactions)
-        kinds = torch.tensor([one in self.bundle.target_kinds for one in interactions.kind_names])
+        kinds = {one: one in self.bundle.target_kinds for one in interactions.kind_names}
         self._loaded_ranker = CatalogueRanker(
             self.catalogue, self.bundle.user_ranker, self._candidates, statistics, kinds
         )

@@ -51,6 +51,8 @@ class RankingPart:
         target_kinds: Event kinds that ranking aims at.
         split_us: Moment at which the test events begin, or that of each user, microseconds UTC;
             training saw only earlier events.
+        offers: Number of items that sources of candidates offer, by the source's name; others have
+            the default of ``OffersConfig``.
     """
 
     events: pl.DataFrame
@@ -61,6 +63,7 @@ class RankingPart:
     split_us: Moment
     discovery: Ranker | None = None
     choice: Mapping[str, Any] = field(default_factory=dict)
+    offers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ def _describe(contents: Contents) -> dict[str, Any]:
         "users": ranking.user_encoder.spec._asdict() if ranking else None,
         "rankers": describe_rankers(ranking.ranker, ranking.discovery) if ranking else None,
         "choice": dict(ranking.choice) if ranking else None,
+        "offers": dict(ranking.offers) if ranking else None,
         "tempo": ranking.statistics.tempo._asdict() if ranking else None,
         "features": list(FEATURES),
         "identification": describe(identification) if identification else None,

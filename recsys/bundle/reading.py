@@ -66,6 +66,7 @@ class Bundle:
         # Bundles of earlier releases lack the rest.
         self.choice: Mapping[str, Any] = self._description.get("choice") or {}
         self.items_as_of_us: int | None = self._description.get("items_as_of_us")
+        self.offers: Mapping[str, int] = self._description.get("offers") or {}
 
     @cached_property
     def parts(self) -> frozenset[str]:

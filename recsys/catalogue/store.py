@@ -188,7 +188,10 @@ class Catalogue:
         Raises:
             UnknownItemError: If an item is not in the catalogue.
         """
-        rows = self.rows(item_ids).tolist()
+        return self.at(self.rows(item_ids).tolist())
+
+    def at(self, rows: Sequence[int]) -> pl.DataFrame:
+        """Return items by row, deleted ones as well, as a table of ``ItemSchema``."""
         live = [self._live[row] for row in rows if row in self._live]
         bundled = self._items[[row for row in rows if row not in self._live]]
         found = pl.concat([bundled, pl.DataFrame(live, schema=self._items.schema)])

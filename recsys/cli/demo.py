@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys.cli.options import with_options
-from recsys.cli.output import announce_stage, console, print_report, print_rows, progress_bar
+from recsys.cli.output import (
+    announce_stage,
+    console,
+    print_report,
+    print_rows,
+    progress_bar,
+    why,
+)
 from recsys.data.files import writing
 
 if TYPE_CHECKING:
@@ -197,7 +204,7 @@ async def _print_answer(client: "AsyncClient", title: str, answer: "Answer") -> 
             item.title or "",
             f"{result.score:.3f}",
             result.source,
-            ", ".join(f"{name} {value:+.2f}" for name, value in result.features),
+            why(result),
         )
         for result, item in zip(answer.results, stored.items, strict=True)
     ]

@@ -7,6 +7,7 @@ Titles, ids and paths come from suppliers. What commands print goes through ``co
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,7 +103,7 @@ def print_results(
             {
                 "bundle_version": recommender.version,
                 "results": [
-                    {**vars(result), "features": dict(result.features)} for result in results
+                    {**asdict(result), "features": dict(result.features)} for result in results
                 ],
             }
         )
@@ -116,7 +117,9 @@ def print_results(
 
 
 def why(result: "Result") -> str:
-    """Return the features that raised a score, with their contributions, in one line."""
+    """Return the reason of a result; without one, the features that raised its score."""
+    if result.reason is not None:
+        return result.reason.text
     return ", ".join(f"{name} {value:+.2f}" for name, value in result.features)
 
 

@@ -14,6 +14,7 @@ from recsys.config.sections import (
     EvaluationConfig,
     FusionConfig,
     IdentificationConfig,
+    OffersConfig,
     RankerConfig,
     Section,
     SplitConfig,
@@ -47,6 +48,7 @@ class TrainConfig(Section):
     fusion: FusionConfig = Field(FusionConfig(), description="Item fusion and its training.")
     users: UserConfig = Field(UserConfig(), description="User encoder and its training.")
     ranker: RankerConfig = Field(RankerConfig(), description="Ranker and its training.")
+    offers: OffersConfig = Field(OffersConfig(), description="Items that each source offers.")
     identification: IdentificationConfig = Field(
         IdentificationConfig(), description="Identification of products on photos."
     )

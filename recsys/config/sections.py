@@ -296,6 +296,27 @@ class UserConfig(Section):
         return self
 
 
+class OffersConfig(Section):
+    """How many items each source offers to a ranking of a catalogue too large to be ranked whole.
+
+    A source with 0 is off. The order of the sources settles ties: an item that stands equally high
+    in two of them is named after the first.
+    """
+
+    own_history: int = Field(1_000, ge=0, description="Items of the user's own, last met first.")
+    next_visit: int = Field(
+        200, ge=0, description="Items that others took in the visit after such a last visit."
+    )
+    together: int = Field(200, ge=0, description="Items taken together with the user's own (EASE).")
+    together_recent: int = Field(
+        200, ge=0, description="Items taken together with those that the user met lately."
+    )
+    similar_users: int = Field(200, ge=0, description="Items of users with a like history (iALS).")
+    taste: int = Field(200, ge=0, description="Items whose titles and pictures suit the user.")
+    popular: int = Field(200, ge=0, description="Items with the most users lately.")
+    new: int = Field(200, ge=0, description="Items created last.")
+
+
 class IdentificationConfig(Section):
     """How photos are embedded, and when a product is named."""
 

@@ -38,7 +38,7 @@ def regular_users(bundle: Bundle, images_root: Path | None) -> list[GalleryUser]
         results = recommender.recommend(history, k=GALLERY_ITEMS, now=now, explain=True)
         rows = [recommender.catalogue.row_of[result.item_id] for result in results]
         recommended = [
-            _item(bundle, images_root, row, _reason(result), row in later[user].item_rows)
+            _item(bundle, images_root, row, _note(result), row in later[user].item_rows)
             for row, result in zip(rows, results, strict=True)
         ]
         users.append(
@@ -100,8 +100,9 @@ def _regulars(bundle: Bundle) -> Ints:
     return both[np.linspace(0, len(both) - 1, min(GALLERY_USERS, len(both))).astype(np.int64)]
 
 
-def _reason(result: Result) -> str:
-    return ", ".join([result.source, *(name for name, _ in result.features)])
+def _note(result: Result) -> str:
+    assert result.reason is not None, "the recommender was asked to explain"
+    return result.reason.text
 
 
 def _item(

@@ -73,19 +73,36 @@ class TasteRegression(nn.Module):
             kinds: Kind codes, int64 (B, L).
             mask: True where there is an event, bool (B, L).
         """
+        inputs, solution, relevance = self._solve(items, ages_days, kinds, mask)
+        with torch.autocast(items.device.type, enabled=False):
+            posterior: Tensor = ((solution * inputs).sum(dim=1) * relevance) @ self.axes.T
+        return posterior
+
+    def parts(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
+        """Return what each event adds to the taste vector (B, L, D); arguments as ``forward``."""
+        inputs, solution, relevance = self._solve(items, ages_days, kinds, mask)
+        parts: Tensor = (solution * inputs * relevance) @ self.axes.T
+        return parts
+
+    def _solve(
+        self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weighted events (B, L, axes), their coefficients (B, L, 1) and the relevance.
+
+        The relevance of the axes has shape (axes,).
+        """
         weights = self._weights(items, ages_days, kinds, mask)  # (B, L)
-        relevance = self.log_relevance.exp()  # (axes,)
+        relevance = self.log_relevance.exp()
         # The solution depends on small differences, which bfloat16 would lose.
         with torch.autocast(items.device.type, enabled=False):
             root = weights.float().sqrt()[..., None]  # (B, L, 1)
             # Scaled after the product, which then has no gradient to compute.
-            inputs = root * ((items.float() - self.mean) @ self.axes) * relevance  # (B, L, axes)
+            inputs = root * ((items.float() - self.mean) @ self.axes) * relevance
             # Solved for events instead of dimensions, as histories are mostly shorter than D.
             gram = inputs @ inputs.transpose(1, 2)  # (B, L, L)
             gram = gram + torch.eye(gram.shape[1], device=gram.device)
-            solution = torch.cholesky_solve(root, torch.linalg.cholesky(gram))  # (B, L, 1)
-            posterior: Tensor = ((solution * inputs).sum(dim=1) * relevance) @ self.axes.T
-        return posterior
+            solution = torch.cholesky_solve(root, torch.linalg.cholesky(gram))
+        return inputs, solution, relevance
 
     def _weights(self, items: Tensor, ages_days: Tensor, kinds: Tensor, mask: Tensor) -> Tensor:
         fading = torch.exp(-ages_days[..., None] / self.decays_days)  # (B, L, decays)

@@ -1,6 +1,6 @@
 """Rank the items of a live catalogue, for one user or for many at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.answers import Result
+from recsys.answers import Reason, Result
 from recsys.catalogue.store import Catalogue
 from recsys.data.arrays import Ints
 from recsys.data.interactions import History, Moment
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.candidates import CandidateSource
-from recsys.ranking.features import FEATURES
+from recsys.ranking.candidates import SOURCES, CandidateSource, strongest_source
 from recsys.ranking.item_table import build_item_table, refresh_item_table
+from recsys.ranking.profiles import UserProfiles
+from recsys.ranking.reasons import ReasonWriter
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
 
@@ -41,17 +42,19 @@ class Best(NamedTuple):
         rows: Item rows (B, K).
         scores: Scores (B, K).
         features: Features that the scores come from (B, K, F).
-        own: Which of them the user's history has, bool (B, K).
+        sources: What speaks most for each, as positions in ``SOURCES``, int64 (B, K).
         counts: Number of the K that may be shown to each user, int64 (B,); the rest is padding.
         exclude_seen: Whether items of the users' own histories were left out.
+        profiles: Profiles of the users, for the reasons.
     """
 
     rows: Tensor
     scores: Tensor
     features: Tensor
-    own: Tensor
+    sources: Tensor
     counts: Tensor
     exclude_seen: bool
+    profiles: UserProfiles
 
 
 class CatalogueRanker:
@@ -62,7 +65,7 @@ class CatalogueRanker:
         ranker: User encoder and rankers, moved to the catalogue's device.
         candidates: Which items are ranked.
         statistics: What the events say of the items.
-        target_kinds: Which event kinds count as a purchase, bool (kinds,).
+        kinds: Whether an event kind counts as a purchase, by its name, in the order of the codes.
     """
 
     def __init__(
@@ -71,12 +74,13 @@ class CatalogueRanker:
         ranker: UserRanker,
         candidates: CandidateSource,
         statistics: Statistics,
-        target_kinds: Tensor,
+        kinds: Mapping[str, bool],
     ) -> None:
         self._catalogue = catalogue
         self._ranker = ranker.to(catalogue.device)
         self._candidates = candidates
-        self._table = build_item_table(catalogue, statistics, target_kinds)
+        self._table = build_item_table(catalogue, statistics, torch.tensor([*kinds.values()]))
+        self._reasons = ReasonWriter(catalogue, ranker.encoder, [*kinds], statistics.as_of_us)
 
     def refresh(self) -> None:
         """Follow the catalogue, where items were added or replaced."""
@@ -101,22 +105,24 @@ class CatalogueRanker:
             exclude_seen: Whether items of the user's own history are left out.
         """
         profiles = self._ranker.profiles(histories, now_us, self._table)
-        rows, allowed = self._candidates.choose(
-            profiles, mask, self._table, exclude_seen=exclude_seen
+        candidates = self._candidates.choose(
+            profiles, mask, self._table, exclude_seen=exclude_seen, at_least=k
         )
+        rows, allowed, _ = candidates
         scores, features = self._ranker.score(
             profiles, rows, self._table, exclude_seen=exclude_seen
         )
-        top = scores.masked_fill(~allowed, -torch.inf).topk(min(k, scores.shape[1]), dim=1)
-        places = top.indices  # (B, K)
+        scores = scores.masked_fill(~allowed, -torch.inf)
+        places = _best_places(scores, k)  # (B, K)
         chosen = rows.expand(scores.shape).gather(1, places)
         return Best(
             rows=chosen,
-            scores=top.values,
+            scores=scores.gather(1, places),
             features=features.gather(1, places[..., None].expand(-1, -1, features.shape[2])),
-            own=profiles.seen.gather(1, chosen),
+            sources=strongest_source(candidates, places, profiles.seen),
             counts=allowed.sum(dim=1).clamp(max=k),
             exclude_seen=exclude_seen,
+            profiles=profiles,
         )
 
     def best_table(
@@ -153,17 +159,18 @@ class CatalogueRanker:
     def rank(self, history: History, rows: Ints, now_us: int) -> Best:
         """Return some item rows (C,) as the best of one user: all of them, in order."""
         profiles = self._ranker.profiles([history], now_us, self._table)
-        candidates = torch.from_numpy(rows).to(self._catalogue.device)
-        scores, features = self._ranker.score(profiles, candidates, self._table)
-        order = scores[0].argsort(descending=True, stable=True)
-        chosen = candidates[None, order]
+        given = torch.from_numpy(rows).to(self._catalogue.device)
+        scores, features = self._ranker.score(profiles, given, self._table)
+        order = scores[0].argsort(descending=True, stable=True)[None]
+        candidates = self._candidates.given(profiles, given, self._table)
         return Best(
-            rows=chosen,
-            scores=scores[:, order],
-            features=features[:, order],
-            own=profiles.seen.gather(1, chosen),
+            rows=given[order],
+            scores=scores[:, order[0]],
+            features=features[:, order[0]],
+            sources=strongest_source(candidates, order, profiles.seen),
             counts=torch.tensor([len(rows)]),
             exclude_seen=False,
+            profiles=profiles,
         )
 
     def scores(
@@ -193,7 +200,9 @@ class CatalogueRanker:
             some = [histories[user] for user in users]
             moments = now_us if isinstance(now_us, int) else now_us[users]
             profiles = self._ranker.profiles(some, moments, self._table)
-            rows, allowed = self._candidates.choose(profiles, mask, self._table, exclude_seen=False)
+            rows, allowed, _ = self._candidates.choose(
+                profiles, mask, self._table, exclude_seen=False
+            )
             found = self._ranker.score(profiles, rows, self._table, exclude_seen=discovery)
             kept = found.scores.masked_fill(~allowed, -torch.inf).cpu().numpy()
             each = np.broadcast_to(rows.cpu().numpy(), kept.shape)
@@ -208,18 +217,22 @@ class CatalogueRanker:
 
         Args:
             best: What ``best`` or ``rank`` returned for one user alone.
-            explain: Whether results name the features that raised their scores most.
+            explain: Whether results have reasons, and the features that raised their scores most.
         """
         n_results = int(best.counts[0])
-        rows, scores, features = (part[0, :n_results] for part in best[:3])
-        reasons: Sequence[tuple[tuple[str, float], ...]] = [()] * n_results
+        rows, scores, features, sources = (part[0, :n_results] for part in best[:4])
+        names = [SOURCES[code] for code in sources.tolist()]
+        why: Sequence[tuple[tuple[tuple[str, float], ...], Reason | None]] = [
+            ((), None)
+        ] * n_results
         if explain:
-            reasons = self._ranker.top_features(features, exclude_seen=best.exclude_seen)
-        sources = _sources(features, best.own[0, :n_results])
+            raising = self._ranker.top_features(features, exclude_seen=best.exclude_seen)
+            reasons = self._reasons.write(best.profiles, rows, names, self._table)
+            why = list(zip(raising, reasons, strict=True))
         return [
-            Result(self._catalogue.item_ids[row], *others)
-            for row, *others in zip(
-                rows.tolist(), scores.tolist(), sources.tolist(), reasons, strict=True
+            Result(self._catalogue.item_ids[row], score, source, *others)
+            for row, score, source, others in zip(
+                rows.tolist(), scores.tolist(), names, why, strict=True
             )
         ]
 
@@ -232,7 +245,7 @@ class CatalogueRanker:
             "rank": ranks[kept],
             "item_id": [self._catalogue.item_ids[row] for row in rows.tolist()],
             "score": best.scores.cpu().numpy()[kept].astype(np.float64),
-            "source": _sources(best.features, best.own)[kept].tolist(),
+            "source": np.array(SOURCES)[best.sources.cpu().numpy()[kept]].tolist(),
         }
         return pl.DataFrame(columns, schema=_RESULTS)
 
@@ -247,14 +260,14 @@ class CatalogueRanker:
             yield order[start : start + size]
 
 
-def _sources(features: Tensor, own: Tensor) -> NDArray[np.str_]:
-    """Return what speaks for candidates, in one word (...).
+def _best_places(scores: Tensor, k: int) -> Tensor:
+    """Return the positions of the ``k`` highest scores (B, K), the first among equals.
 
-    Args:
-        features: Features of the candidates (..., F).
-        own: Which of them the user's history has (...).
+    Which of equals ``topk`` returns depends on the batch, so it is called with whole numbers in the
+    order of the scores, of which no two are equal.
     """
-    has_events = (features[..., FEATURES.index("no_events")] == 0).cpu().numpy()
-    newcomer = (features[..., FEATURES.index("history_length")] == 0).cpu().numpy()
-    known = np.where(own.cpu().numpy(), "own_history", np.where(has_events, "taste", "new"))
-    return np.where(newcomer, np.where(has_events, "popular", "new"), known)
+    bits = (scores.to(torch.float32) + 0.0).view(torch.int32)  # -0 becomes 0
+    ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).to(torch.int64)
+    from_end = torch.arange(scores.shape[1], 0, -1, device=scores.device)
+    keys = (ordered << 32) + from_end
+    return keys.topk(min(k, scores.shape[1]), dim=1).indices

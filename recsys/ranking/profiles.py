@@ -18,12 +18,29 @@ from recsys.ranking.user_events import UserEvents, collect_events
 HALF_LIVES = {"short": 1 / 3, "middle": 4 / 3, "long": 4.0}
 
 
+class OwnItems(NamedTuple):
+    """The distinct items of B users' past events (R,), user after user.
+
+    Args:
+        users: Position of the item's user in the batch, int64 (R,).
+        rows: Item rows, int64 (R,).
+        lags_days: Time from the last event on the item to the user's latest event (R,).
+        last: Whether the user's latest visit has the item, bool (R,).
+    """
+
+    users: Tensor
+    rows: Tensor
+    lags_days: Tensor
+    last: Tensor
+
+
 class UserProfiles(NamedTuple):
     """The past events of B users, and the score of every item by each simple recommender.
 
     Args:
         now_us: Moment of each request, microseconds UTC, int64 (B,).
         events: Events before it.
+        own: Distinct items of those events.
         vectors: Output of the user encoder (B, D).
         seen: Which items each whole history has, bool (B, N).
         scores: Scores of all items (B, N) by name.
@@ -31,6 +48,7 @@ class UserProfiles(NamedTuple):
 
     now_us: Tensor
     events: UserEvents
+    own: OwnItems
     vectors: Tensor
     seen: Tensor
     scores: dict[str, Tensor]
@@ -55,7 +73,9 @@ def read_profiles(
     events = collect_events(histories, now_us, device)
     moments = torch.from_numpy(now_us).to(device)
     seen = _seen_items(histories, len(table)).to(device)
-    return UserProfiles(moments, events, user_vectors, seen, _scores(events, table))
+    own = _own_items(events, len(table))
+    scores = _scores(own, len(histories), table)
+    return UserProfiles(moments, events, own, user_vectors, seen, scores)
 
 
 def _seen_items(histories: Sequence[History], n_items: int) -> Tensor:
@@ -72,21 +92,24 @@ def fading(days: Tensor, table: ItemTable, half_life: str) -> Tensor:
     return torch.exp2(-days / (HALF_LIVES[half_life] * table.tempo.pause_days))
 
 
-def _scores(events: UserEvents, table: ItemTable) -> dict[str, Tensor]:
-    """Return what the user's items say of all items (B, N); each item of a user counts once."""
-    shape = (len(events.counts), len(table))
-    codes, inverse = torch.unique(events.users * len(table) + events.rows, return_inverse=True)
+def _own_items(events: UserEvents, n_items: int) -> OwnItems:
+    codes, inverse = torch.unique(events.users * n_items + events.rows, return_inverse=True)
     lags = torch.full(codes.shape, torch.inf, device=codes.device)
     lags.scatter_reduce_(0, inverse, events.lags_days, reduce="amin")
     visits = torch.full_like(codes, torch.iinfo(torch.int64).max)
     visits.scatter_reduce_(0, inverse, events.visits, reduce="amin")
-    users, rows = codes // len(table), codes % len(table)
+    return OwnItems(codes // n_items, codes % n_items, lags, visits == 0)
+
+
+def _scores(own: OwnItems, n_users: int, table: ItemTable) -> dict[str, Tensor]:
+    """Return what the user's items say of all items (B, N); each item of a user counts once."""
+    shape = (n_users, len(table))
+    users, rows, lags, last = own
     weights = torch.stack([torch.ones_like(lags), fading(lags, table, "middle")])
     ease, ease_recent = table.ease.spread(users, rows, weights, shape)
     knn, knn_recent = table.cosine.spread(users, rows, weights, shape)
-    last = visits == 0
     (following,) = table.following.spread(users[last], rows[last], weights[:1, last], shape)
-    factors = fold_in(table.factors, users, rows, len(events.counts))  # (B, Df)
+    factors = fold_in(table.factors, users, rows, n_users)  # (B, Df)
     return {
         "ease": ease,
         "ease_recent": ease_recent,

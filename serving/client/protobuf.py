@@ -13,6 +13,7 @@ from recsys.answers import (
     Group,
     Identification,
     Item,
+    Reason,
     Result,
     SearchMode,
     Verdict,
@@ -283,9 +284,15 @@ def _read_results(messages: Sequence[pb.Result]) -> tuple[Result, ...]:
             score=message.score,
             source=message.source,
             features=tuple((feature.name, feature.value) for feature in message.features),
+            reason=_read_reason(message.reason) if message.HasField("reason") else None,
         )
         for message in messages
     )
+
+
+def _read_reason(message: pb.Reason) -> Reason:
+    item_id = message.item_id if message.HasField("item_id") else None
+    return Reason(message.kind, item_id, message.text)
 
 
 _VERDICTS: "dict[pb.Verdict.ValueType, Verdict]" = {

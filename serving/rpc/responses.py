@@ -25,6 +25,7 @@ def write_results(results: Sequence[Result]) -> list[pb.Result]:
             score=check_finite(f"score of item {result.item_id!r}", result.score),
             source=result.source,
             features=[pb.Feature(name=name, value=value) for name, value in result.features],
+            reason=pb.Reason(**asdict(result.reason)) if result.reason is not None else None,
         )
         for result in results
     ]

@@ -11,6 +11,7 @@ import pytest
 from recsys.bundle import Bundle
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError
+from recsys.ranking.candidates import SOURCES
 from recsys.recommender import Recommender
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -98,7 +99,7 @@ def test_excluded_items_are_left_out_for_all(recommender: Recommender, users: li
 def test_many_users_of_a_large_catalogue_get_what_each_gets_alone(
     tiny_bundle: Path, users: list[str], exclude_seen: bool
 ) -> None:
-    few = Recommender(Bundle(tiny_bundle), rank_all_up_to=90, offers_per_source=12)
+    few = Recommender(Bundle(tiny_bundle), rank_all_up_to=90, offers=dict.fromkeys(SOURCES, 12))
     check(few, users, k=20, exclude_seen=exclude_seen)
 
 

@@ -13,7 +13,8 @@ from recsys.catalogue.filters import Filters
 from recsys.data.interactions import History, build_interactions
 from recsys.data.synthetic import Shop
 from recsys.data.timestamps import from_us
-from recsys.errors import InvalidImageError
+from recsys.errors import InvalidArgumentError, InvalidImageError
+from recsys.ranking.candidates import SOURCES
 from recsys.recommender import Recommender
 from recsys.schema import ItemSchema
 
@@ -179,13 +180,23 @@ def test_a_filter_that_nothing_passes_gives_an_empty_answer(recommender: Recomme
 def test_a_large_catalogue_ranks_the_best_offers_of_each_source(
     recommender: Recommender, tiny_bundle: Path, user: str
 ) -> None:
-    few = Recommender(Bundle(tiny_bundle), rank_all_up_to=10, offers_per_source=40)
+    few = Recommender(Bundle(tiny_bundle), rank_all_up_to=10, offers=dict.fromkeys(SOURCES, 40))
     whole = recommender.recommend(user, k=5, now=NOW)
     offered = few.recommend(user, k=5, now=NOW)
     assert len(offered) == 5
     assert len(set(ids(whole)) & set(ids(offered))) >= 3
     wanted = recommender.scores([user], now=NOW)[0, recommender.catalogue.rows(ids(offered))]
     assert [one.score for one in offered] == pytest.approx(wanted.tolist(), abs=1e-5)
+
+
+def test_offers_are_checked_and_0_turns_a_source_off(tiny_bundle: Path, user: str) -> None:
+    off = dict.fromkeys(SOURCES, 0) | {"popular": 5}
+    few = Recommender(Bundle(tiny_bundle), rank_all_up_to=10, offers=off)
+    results = few.recommend(user, k=3, now=NOW, explain=True)
+    assert {one.source for one in results} == {"popular"}
+    assert all(one.reason and one.reason.kind == "popular" for one in results)
+    with pytest.raises(InvalidArgumentError, match=r"got 'populer'; did you mean 'popular'\?"):
+        Recommender(Bundle(tiny_bundle), offers={"populer": 5})
 
 
 def test_nothing_is_similar_to_an_item_without_title_and_picture(recommender: Recommender) -> None:

@@ -205,6 +205,34 @@ class Feature(google.protobuf.message.Message):
 Global___Feature: typing_extensions.TypeAlias = Feature
 
 @typing.final
+class Reason(google.protobuf.message.Message):
+    """Why an item is recommended, for people."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    ITEM_ID_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """The result's source, by which a storefront may choose words of its own."""
+    item_id: builtins.str
+    """Item of the user's history that counts most for it; absent if it rests on no item."""
+    text: builtins.str
+    """The reason as an English sentence."""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        item_id: builtins.str | None = ...,
+        text: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_item_id", b"_item_id", "item_id", b"item_id"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_item_id", b"_item_id", "item_id", b"item_id", "kind", b"kind", "text", b"text"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_item_id", b"_item_id"]) -> typing.Literal["item_id"] | None: ...
+
+Global___Reason: typing_extensions.TypeAlias = Reason
+
+@typing.final
 class Result(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -212,13 +240,21 @@ class Result(google.protobuf.message.Message):
     SCORE_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
     FEATURES_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
     item_id: builtins.str
     score: builtins.float
     source: builtins.str
-    """Why the item is here: "own_history", "taste", "popular", "new", "similar", "search", "photo"."""
+    """What speaks most for the item. For a user: "own_history", "next_visit", "together",
+    "together_recent", "similar_users", "taste", "popular" or "new"; otherwise "similar", "search"
+    or "photo". Later releases may have more.
+    """
     @property
     def features(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Feature]:
         """Filled when the request asked to explain; largest effect first."""
+
+    @property
+    def reason(self) -> Global___Reason:
+        """Present when Recommend or Rank was asked to explain."""
 
     def __init__(
         self,
@@ -227,8 +263,10 @@ class Result(google.protobuf.message.Message):
         score: builtins.float = ...,
         source: builtins.str = ...,
         features: collections.abc.Iterable[Global___Feature] | None = ...,
+        reason: Global___Reason | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["features", b"features", "item_id", b"item_id", "score", b"score", "source", b"source"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["reason", b"reason"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["features", b"features", "item_id", b"item_id", "reason", b"reason", "score", b"score", "source", b"source"]) -> None: ...
 
 Global___Result: typing_extensions.TypeAlias = Result
 

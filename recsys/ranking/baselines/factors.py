@@ -146,6 +146,33 @@ def fold_in(
     return solved.squeeze(-1)
 
 
+def fold_in_parts(
+    item_factors: Tensor,
+    rows: Tensor,
+    candidates: Tensor,
+    *,
+    confidence: float = CONFIDENCE,
+    ridge: float = RIDGE,
+) -> Tensor:
+    """Return what each item of one user adds to the scores of some candidates (R, C).
+
+    The parts add up to the product of the user's factors (``fold_in``) and the candidate's; this is
+    the explanation of Hu, Koren and Volinsky (2008), section 5.
+
+    Args:
+        item_factors: Fitted item factors (N, D).
+        rows: The user's items, distinct, int64 (R,).
+        candidates: Item rows, int64 (C,).
+        confidence: As for :class:`IALS`.
+        ridge: As for :class:`IALS`.
+    """
+    met = item_factors[rows]  # (R, D)
+    identity = torch.eye(met.shape[1], dtype=met.dtype, device=met.device)
+    normal = item_factors.T @ item_factors + ridge * identity + (confidence - 1) * met.T @ met
+    solved = torch.cholesky_solve(met.T, torch.linalg.cholesky(normal))  # (D, R)
+    return confidence * solved.T @ item_factors[candidates].T
+
+
 class Factors(NamedTuple):
     """Factors (U, D) and (N, D), zero for a user or an item without events."""
 

@@ -11,9 +11,10 @@ import pytest
 from recsys.bundle import Bundle
 from recsys.bundle.manifest import MANIFEST
 from recsys.bundle.sealing import seal
-from recsys.config import TrainConfig
+from recsys.config import OffersConfig, TrainConfig
 from recsys.errors import BundleError, MissingPartError
 from recsys.pipeline import Run
+from recsys.recommender import Recommender
 from recsys.training.stages import Workspace
 
 
@@ -94,6 +95,17 @@ def test_the_description_is_plain_json(tiny_bundle: Path) -> None:
     description = json.loads((tiny_bundle / "bundle.json").read_text())
     assert description["target_kinds"] == ["purchase", "cart"]
     assert set(description["modalities"]) == {"text", "image"}
+
+
+def test_offers_are_sealed_and_an_older_bundle_has_the_defaults(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    assert Bundle(tiny_bundle).offers == OffersConfig().model_dump()
+    fewer = rewritten(tiny_bundle, tmp_path, lambda one: one.update(offers={"new": 3}))
+    assert Bundle(fewer).offers == {"new": 3}
+    before = rewritten(tiny_bundle, tmp_path, lambda one: one.pop("offers"))
+    assert Bundle(before).offers == {}
+    assert Recommender.load(before).recommend("user-1")
 
 
 def rewritten(bundle: Path, root: Path, change: Callable[[dict[str, Any]], None]) -> Path:

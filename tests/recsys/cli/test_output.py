@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.answers import Result
+from recsys.answers import Reason, Result
 from recsys.cli.output import (
     Terminal,
     announce_stage,
@@ -56,6 +56,8 @@ def test_reasons_are_printed_on_one_line_with_signs() -> None:
     features = (("popularity", 0.5), ("age", -0.254))
     assert why(Result("a", 1.0, "taste", features)) == "popularity +0.50, age -0.25"
     assert why(Result("a", 1.0, "taste")) == ""
+    reason = Reason("taste", "b", "Because you bought B")
+    assert why(Result("a", 1.0, "taste", features, reason)) == "Because you bought B"
 
 
 def test_a_table_is_printed_with_its_title_columns_and_cells(capsys: Captured) -> None:

@@ -52,6 +52,7 @@ def printed(results: Sequence[Result], version: str) -> dict[str, Any]:
             "score": pytest.approx(one.score, abs=1e-6),
             "source": one.source,
             "features": pytest.approx(dict(one.features), abs=1e-6),
+            "reason": None if one.reason is None else asdict(one.reason),
         }
         for one in results
     ]

@@ -146,8 +146,8 @@ def test_recommendations_are_those_of_the_split_and_marked_where_taken_later(
         taken = set(later.filter(user_id=user.user_id)["item_id"])
         assert [item.taken for item in user.recommended] == [one in taken for one in ids]
         for item, result in zip(user.recommended, results, strict=True):
-            names = [name for name, _ in result.features]
-            assert item.note == ", ".join([result.source, *names])
+            assert result.reason is not None
+            assert item.note == result.reason.text
 
 
 def test_items_are_shown_with_their_own_pictures(report: Report, tiny_shop: Shop) -> None:

@@ -63,6 +63,13 @@ def test_the_vector_solves_the_normal_equations(row: int) -> None:
     np.testing.assert_allclose(module(*columns)[row].detach().numpy(), wanted, rtol=1e-3, atol=1e-5)
 
 
+def test_the_parts_of_the_events_add_up_to_the_vector() -> None:
+    module, columns = regression(), inputs()
+    parts = module.parts(*columns)
+    torch.testing.assert_close(parts.sum(dim=1), module(*columns))
+    assert not parts[~columns[3]].any()
+
+
 def test_no_events_give_zeros() -> None:
     assert not regression()(*inputs())[2].any()
 

@@ -21,7 +21,14 @@ from recsys.ranking.baselines import (
     cosine_neighbours,
     ease_weights,
 )
-from recsys.ranking.baselines.factors import CONFIDENCE, RIDGE, Factors, _batches, fold_in
+from recsys.ranking.baselines.factors import (
+    CONFIDENCE,
+    RIDGE,
+    Factors,
+    _batches,
+    fold_in,
+    fold_in_parts,
+)
 
 DAY = MICROSECONDS_PER_DAY
 NOW_US = 1_000 * DAY
@@ -352,3 +359,12 @@ def test_folding_in_nobody_is_empty() -> None:
     nothing = torch.empty(0, dtype=torch.int64)
     assert fold_in(torch.ones(7, 3), nothing, nothing, 0).shape == (0, 3)
     assert fold_in(torch.ones(7, 3), nothing, nothing, 2).tolist() == [[0.0] * 3] * 2
+
+
+def test_the_parts_of_own_items_add_up_to_the_scores_of_the_folded_in_user() -> None:
+    factors = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    rows, candidates = torch.tensor([1, 4, 6]), torch.tensor([8, 0, 4, 2])
+    user = fold_in(factors, torch.zeros_like(rows), rows, 1, confidence=5.0, ridge=2.0)[0]
+    parts = fold_in_parts(factors, rows, candidates, confidence=5.0, ridge=2.0)
+    torch.testing.assert_close(parts.sum(dim=0), factors[candidates] @ user)
+    assert parts.shape == (3, 4)

@@ -9,10 +9,13 @@ from torch import Tensor
 from recsys.bundle import Bundle
 from recsys.catalogue.store import Catalogue
 from recsys.data.interactions import EMPTY_HISTORY
+from recsys.errors import InvalidArgumentError
 from recsys.ranking.candidates import (
+    SOURCES,
     Candidates,
     CandidateSource,
     source_scores,
+    strongest_source,
 )
 from recsys.ranking.item_table import ItemTable, build_item_table
 from recsys.ranking.profiles import UserProfiles
@@ -49,12 +52,18 @@ def rows_of(candidates: Candidates, user: int) -> list[int]:
 def offered_by_definition(
     scores: dict[str, Tensor], user: int, allowed: set[int], n_offers: int
 ) -> set[int]:
-    """Return the union of the best allowed items of every source."""
+    """Return the union of the best allowed items of every source, of which it says something."""
     found: set[int] = set()
-    for values in scores.values():
+    for name, values in scores.items():
         line = values[user if len(values) > 1 else 0].tolist()
-        found |= set(sorted(allowed, key=lambda row: -line[row])[:n_offers])
+        best = sorted(allowed, key=lambda row: -line[row])[:n_offers]
+        found |= {row for row in best if line[row] > 0 or name == "popular"}
     return found
+
+
+def even(count: int, **others: int) -> dict[str, int]:
+    """Return the same number for every source but the named ones."""
+    return dict.fromkeys(SOURCES, count) | others
 
 
 def distinct(profiles: UserProfiles, table: ItemTable) -> None:
@@ -86,20 +95,23 @@ def test_of_a_large_catalogue_the_best_of_every_source_are_ranked(
     mask = np.random.default_rng(0).random(len(table)) < 0.6
     profiles = profiles_of(USERS, table)
     distinct(profiles, table)
-    source = CandidateSource(rank_all_up_to=10, offers_per_source=n_offers)
+    source = CandidateSource(rank_all_up_to=10, offers=even(n_offers))
     found = source.choose(profiles, mask, table, exclude_seen=exclude_seen)
     scores = source_scores(profiles, table)
     for user, met in enumerate(USERS):
         seen = set(met.item_rows.tolist())
         allowed = set(np.flatnonzero(mask).tolist()) - (seen if exclude_seen else set())
-        wanted = offered_by_definition(scores, user, allowed, n_offers) | (seen & allowed)
+        wanted = offered_by_definition(scores, user, allowed, n_offers)
         assert rows_of(found, user) == sorted(wanted)
+        by_source = source.by_source(profiles, mask, table, exclude_seen=exclude_seen)
+        union = torch.stack([*by_source.values()])[:, user].any(dim=0)
+        assert union.nonzero()[:, 0].tolist() == sorted(wanted)
 
 
 def test_one_more_item_than_the_limit_is_too_many(table: ItemTable) -> None:
     profiles, mask = profiles_of(USERS, table), few(list(range(50)), len(table))
     for limit, shape in ((50, (50,)), (49, None)):
-        source = CandidateSource(rank_all_up_to=limit, offers_per_source=2)
+        source = CandidateSource(rank_all_up_to=limit, offers=even(2))
         found = source.choose(profiles, mask, table, exclude_seen=False)
         assert (found.rows.shape == shape) == (limit == 50)
 
@@ -109,7 +121,7 @@ def test_users_have_the_candidates_together_that_each_has_alone(
     table: ItemTable, exclude_seen: bool
 ) -> None:
     mask = np.arange(len(table)) <= 50
-    source = CandidateSource(rank_all_up_to=20, offers_per_source=4)
+    source = CandidateSource(rank_all_up_to=20, offers=even(4))
     vectors = table.embeddings[:3]
     together = source.choose(
         profiles_of(USERS, table, vectors=vectors), mask, table, exclude_seen=exclude_seen
@@ -127,7 +139,7 @@ def test_users_have_the_candidates_together_that_each_has_alone(
 
 def test_a_history_longer_than_all_offers_is_ranked_with_them(table: ItemTable) -> None:
     long = history(*((row, PURCHASE, 90.0 - row) for row in range(60)))
-    source = CandidateSource(rank_all_up_to=10, offers_per_source=1)
+    source = CandidateSource(rank_all_up_to=10, offers=even(1, own_history=1_000))
     mask = np.arange(len(table)) != 7
     found = source.choose(profiles_of([long], table), mask, table, exclude_seen=False)
     assert set(rows_of(found, 0)) >= set(range(60)) - {7}
@@ -136,7 +148,7 @@ def test_a_history_longer_than_all_offers_is_ranked_with_them(table: ItemTable) 
 def test_what_a_filter_leaves_is_offered_by_every_source(table: ItemTable) -> None:
     least = table.users[:, 0].argsort()[:25]
     mask = few(least.tolist(), len(table))
-    source = CandidateSource(rank_all_up_to=20, offers_per_source=2)
+    source = CandidateSource(rank_all_up_to=20, offers=even(2))
     profiles = profiles_of([EMPTY_HISTORY], table)
     offered = rows_of(source.choose(profiles, mask, table, exclude_seen=False), 0)
     assert len(offered) < 25
@@ -156,9 +168,96 @@ def test_where_nothing_is_allowed_there_are_no_candidates(table: ItemTable, limi
 
 def test_a_user_who_has_everything_has_no_new_candidates(table: ItemTable) -> None:
     has_all = history(*((row, PURCHASE, 900.0 - row) for row in range(len(table))))
-    source = CandidateSource(rank_all_up_to=10, offers_per_source=3)
+    source = CandidateSource(rank_all_up_to=10, offers=even(3))
     mask = np.ones(len(table), dtype=np.bool_)
     profiles = profiles_of([has_all, EMPTY_HISTORY], table)
     found = source.choose(profiles, mask, table, exclude_seen=True)
     assert rows_of(found, 0) == []
     assert rows_of(found, 1)
+
+
+def test_own_items_are_offered_last_met_first(table: ItemTable) -> None:
+    met = history((7, PURCHASE, 50.0), (5, VIEW, 9.0), (7, VIEW, 3.0), (9, PURCHASE, 1.0))
+    everything = np.ones(len(table), dtype=np.bool_)
+    for count, wanted in ((1, {9}), (2, {7, 9}), (50, {5, 7, 9})):
+        source = CandidateSource(offers=even(1, own_history=count))
+        profiles = profiles_of([met], table)
+        offered = source.by_source(profiles, everything, table, exclude_seen=False)
+        assert set(offered["own_history"][0].nonzero()[:, 0].tolist()) == wanted
+
+
+@pytest.mark.parametrize("off", SOURCES)
+def test_a_source_with_0_neither_offers_nor_names_anything(table: ItemTable, off: str) -> None:
+    profiles = profiles_of(USERS, table)
+    distinct(profiles, table)
+    everything = np.ones(len(table), dtype=np.bool_)
+    source = CandidateSource(rank_all_up_to=10, offers=even(5, **{off: 0}))
+    assert off not in source.by_source(profiles, everything, table, exclude_seen=False)
+    found = source.choose(profiles, everything, table, exclude_seen=False)
+    without = {name: one for name, one in source_scores(profiles, table).items() if name != off}
+    for user in range(len(USERS)):
+        wanted = offered_by_definition(without, user, set(range(len(table))), 5)
+        assert len(rows_of(found, user)) == len(wanted)
+    places = torch.arange(found.allowed.shape[1]).expand(found.allowed.shape)
+    codes = strongest_source(found, places, profiles.seen)[found.allowed].unique().tolist()
+    assert off not in {SOURCES[code] for code in codes} - {"new"}  # of which nobody says anything
+
+
+def test_popular_items_fill_up_to_what_is_wanted(table: ItemTable) -> None:
+    source = CandidateSource(rank_all_up_to=10, offers=even(2))
+    profiles, mask = profiles_of([EMPTY_HISTORY], table), np.arange(len(table)) < 60
+    few = source.choose(profiles, mask, table, exclude_seen=False)
+    many = source.choose(profiles, mask, table, exclude_seen=False, at_least=55)
+    assert len(rows_of(few, 0)) <= 4
+    assert len(rows_of(many, 0)) >= 55
+
+
+@pytest.mark.parametrize(
+    ("offers", "message"),
+    [
+        ({"tatse": 5}, r"offers must name sources out of own_history, .*, got 'tatse'; did you "),
+        ({"taste": -1}, r"offers\['taste'\] must be a whole number, 0 or more, got -1"),
+        ({"new": 2.5}, r"offers\['new'\] must be a whole number, 0 or more, got 2.5"),
+        ({"new": True}, r"offers\['new'\] must be a whole number"),
+    ],
+)
+def test_offers_that_are_wrong_are_refused(offers: dict[str, int], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        CandidateSource(offers=offers)
+
+
+def strongest_by_definition(
+    scores: dict[str, Tensor], user: int, row: int, candidates: list[int], own: set[int]
+) -> str:
+    """Return the source with the fewest candidates above the item; the first among equals."""
+    if row in own:
+        return "own_history"
+    above = {}
+    for name in SOURCES:
+        line = scores[name][user if len(scores[name]) > 1 else 0].to(torch.float32).tolist()
+        if line[row] > 0:
+            above[name] = sum(line[other] > line[row] for other in candidates)
+    return min(above, key=lambda name: above[name]) if above else "new"
+
+
+@pytest.mark.parametrize("rank_all_up_to", [5, 99_999])
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_an_item_is_named_after_the_source_in_which_it_stands_highest(
+    table: ItemTable, exclude_seen: bool, rank_all_up_to: int
+) -> None:
+    profiles = profiles_of(USERS, table)
+    mask = np.arange(len(table)) % 7 != 2
+    source = CandidateSource(rank_all_up_to=rank_all_up_to, offers=even(15))
+    found = source.choose(profiles, mask, table, exclude_seen=exclude_seen)
+    places = torch.stack([torch.randperm(found.allowed.shape[1])[:40] for _ in USERS])
+    codes = strongest_source(found, places, profiles.seen)
+    scores, rows = source_scores(profiles, table), found.rows.expand(found.allowed.shape)
+    names = set()
+    for user, met in enumerate(USERS):
+        for place, code in zip(places[user].tolist(), codes[user].tolist(), strict=True):
+            if not found.allowed[user, place]:
+                continue
+            args = (user, int(rows[user, place]), rows_of(found, user), {*met.item_rows.tolist()})
+            assert SOURCES[code] == strongest_by_definition(scores, *args)
+            names.add(SOURCES[code])
+    assert len(names) >= 4

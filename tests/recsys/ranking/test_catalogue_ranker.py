@@ -10,7 +10,7 @@ from recsys.catalogue.store import Catalogue
 from recsys.data.interactions import EMPTY_HISTORY, Interactions
 from recsys.errors import InvalidArgumentError
 from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
-from recsys.ranking.candidates import CandidateSource
+from recsys.ranking.candidates import SOURCES, CandidateSource
 from recsys.ranking.catalogue_ranker import CatalogueRanker
 from recsys.ranking.rankers import SimpleRanker
 from recsys.ranking.scoring import UserRanker
@@ -54,9 +54,9 @@ def catalogue_ranker(
     return CatalogueRanker(
         catalogue,
         UserRanker(encoder, SimpleRanker(name), other),
-        CandidateSource(rank_all_up_to=rank_all_up_to, offers_per_source=8),
+        CandidateSource(rank_all_up_to=rank_all_up_to, offers=dict.fromkeys(SOURCES, 8)),
         build_statistics(log(), NOW, target_kinds=["purchase"]),
-        torch.tensor([True, False]),
+        {"purchase": True, "view": False},
     )
 
 
@@ -95,15 +95,23 @@ def test_scores_are_those_of_the_best_and_minus_infinity_for_all_else(
 ) -> None:
     ranker = catalogue_ranker(catalogue, "EASE", "iALS", rank_all_up_to=rank_all_up_to)
     mask = np.arange(N) % 5 != 1
-    best = ranker.best(USERS, N, now_us=NOW, mask=mask, exclude_seen=False)
+    best = ranker.best(USERS, 8, now_us=NOW, mask=mask, exclude_seen=False)
     scores = ranker.scores(USERS, NOW, mask=mask)
     for user in range(len(USERS)):
-        n_best = int(best.counts[user])
-        wanted = np.full(N, -np.inf, dtype=np.float32)
-        wanted[best.rows[user, :n_best]] = best.scores[user, :n_best]
-        np.testing.assert_allclose(scores[user], wanted, rtol=1e-5, atol=1e-6)
+        found = np.argsort(-scores[user], kind="stable")[:8]
+        assert best.counts[user] == 8
+        np.testing.assert_allclose(scores[user, found], best.scores[user], rtol=1e-5, atol=1e-6)
+        of_best = scores[user, best.rows[user].numpy()]
+        np.testing.assert_allclose(of_best, best.scores[user], rtol=1e-5, atol=1e-6)
         assert np.isneginf(scores[user, ~mask]).all()
-        assert 0 < n_best <= mask.sum()
+        assert 8 <= np.isfinite(scores[user]).sum() <= mask.sum()
+
+
+@pytest.mark.parametrize("k", [3, N])
+def test_there_are_as_many_results_as_wanted_and_allowed(catalogue: Catalogue, k: int) -> None:
+    ranker = catalogue_ranker(catalogue, "EASE", rank_all_up_to=5)
+    best = ranker.best(USERS, k, now_us=NOW, mask=EVERYTHING, exclude_seen=False)
+    assert best.counts.tolist() == [k, k, k]
 
 
 def test_scores_for_discovery_keep_own_items_which_callers_leave_out(catalogue: Catalogue) -> None:
@@ -215,20 +223,20 @@ def test_a_new_item_is_ranked_after_a_refresh(catalogue: Catalogue) -> None:
     catalogue.upsert(items("new", price=2.0), catalogue.embeddings[4:5].numpy().copy())
     ranker.refresh()
     best = ranker.best([met], 1, now_us=NOW, mask=np.ones(N + 1, dtype=np.bool_), exclude_seen=True)
-    found = ranker.results(best, explain=False)
-    assert [(result.item_id, result.source) for result in found] == [("new", "new")]
+    found = ranker.results(best, explain=True)
+    assert [(result.item_id, result.source) for result in found] == [("new", "taste")]
+    assert found[0].reason is not None
+    assert (found[0].reason.item_id, found[0].reason.text) == (
+        NAMES[4],
+        "Because you bought item-04",
+    )
 
 
-def test_sources_say_what_speaks_for_an_item(catalogue: Catalogue) -> None:
+def test_newcomers_get_what_is_popular_or_new(catalogue: Catalogue) -> None:
     ranker = catalogue_ranker(catalogue, "popularity")
-    for met, wanted in (
-        (USERS[0], ["own_history", "taste", "new"]),
-        (history((0, VIEW, 1.0)), ["own_history", "taste", "new"]),
-        (EMPTY_HISTORY, ["popular", "popular", "new"]),
-    ):
-        best = ranker.rank(met, np.array([0, 1, 29]), NOW)
-        found = {one.item_id: one.source for one in ranker.results(best, explain=False)}
-        assert [found[name] for name in ("item-00", "item-01", "item-29")] == wanted
+    best = ranker.rank(EMPTY_HISTORY, np.array([0, 1, 29]), NOW)
+    found = {one.item_id: one.source for one in ranker.results(best, explain=False)}
+    assert found == {"item-00": "popular", "item-01": "popular", "item-29": "new"}
 
 
 def test_a_block_without_users_is_refused(catalogue: Catalogue) -> None:

@@ -38,6 +38,7 @@ async def test_recommendations_are_those_of_the_library(
     )
     for result, one in zip(answer.results, expected, strict=True):
         assert result.source == one.source
+        assert result.reason == one.reason is not None
         assert [name for name, _ in result.features] == [name for name, _ in one.features]
     assert answer.results[0].features[0][0] == "max_similarity"
     assert answer.bundle_version == offline.version

@@ -20,8 +20,6 @@ from recsys.data.progress import Progress
 from recsys.data.tables import Tables
 from recsys.identification.stored import IdentificationPart
 from recsys.ranking.rankers import NETWORK, TREES
-from recsys.ranking.statistics import build_statistics
-from recsys.training.cuts import window_days
 from recsys.training.identification import (
     LabelledPhotos,
     calibrate,
@@ -257,24 +255,17 @@ def _contents(
 
 def _ranking(shop: ShopData, stack: Stack, config: TrainConfig) -> RankingPart | None:
     """Return the ranking part, or None without events."""
-    events, interactions = shop.dataset.events, shop.interactions
-    if events is None or interactions is None or stack.ranking is None:
+    events = shop.dataset.events
+    if events is None or stack.ranking is None or stack.items is None:
         return None
-    end_us = int(interactions.timestamps_us[-1]) + 1
     return RankingPart(
         events=events,
-        user_encoder=stack.ranking.user_encoder,
-        ranker=stack.ranking.ranker,
-        discovery=stack.ranking.discovery,
-        choice=stack.ranking.choice.to_json(),
-        statistics=build_statistics(
-            interactions,
-            end_us,
-            target_kinds=shop.target_kinds,
-            window_days=window_days(interactions, shop.cuts_us),
-        ),
+        ranker=stack.ranking.served,
+        held_out=stack.ranking.held_out,
+        statistics=stack.items.at(-1),
         target_kinds=shop.target_kinds,
         split_us=shop.cuts_us[-1],
+        choice=stack.ranking.choice.to_json(),
         offers=config.offers.model_dump(),
     )
 

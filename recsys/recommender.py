@@ -51,7 +51,8 @@ class Recommender:
         bundle: A verified bundle.
         device: Torch device of the embedding table and the networks, such as "cpu" or "cuda:1";
             "auto" is a card where there is one.
-        as_of: Moment from which on events are forgotten, or that of each user; microseconds UTC.
+        as_of: Moment from which on events are forgotten, or that of each user, microseconds UTC;
+            the ranker is then the one that learned from the events before the split only.
         exact_up_to: Largest catalogue that is searched exactly (``recsys.catalogue.vectors``).
         rank_all_up_to: Number of allowed items up to which ``recommend`` ranks all of them.
         offers: Items that a source offers beyond that, by its name; else as the bundle was trained.
@@ -378,12 +379,11 @@ class Recommender:
         return Deleted(deleted=deleted, bundle_version=self.version)
 
     def _load_ranking(self, as_of: Moment | None) -> None:
-        interactions, statistics = self.bundle.known_at(as_of)
+        interactions, statistics, ranker = self.bundle.known_at(as_of)
         self._histories = UserHistories(self.catalogue, interactions)
         kinds = {one: one in self.bundle.target_kinds for one in interactions.kind_names}
-        self._loaded_ranker = CatalogueRanker(
-            self.catalogue, self.bundle.user_ranker, self._candidates, statistics, kinds
-        )
+        parts = self.catalogue, ranker, self._candidates, statistics, kinds
+        self._loaded_ranker = CatalogueRanker(*parts)
 
     @property
     def _ranker(self) -> CatalogueRanker:

@@ -3,14 +3,13 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
 from torch import nn
 
@@ -23,11 +22,10 @@ from recsys.data.timestamps import from_us
 from recsys.errors import BundleError
 from recsys.identification.stored import IdentificationPart, describe
 from recsys.models.fusion import ItemFusion
-from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.features import FEATURES
-from recsys.ranking.rankers import Ranker
+from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
-from recsys.ranking.stored import describe_rankers, save_ranker
+from recsys.ranking.stored import describe_rankers, save_statistics, save_user_ranker
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
@@ -35,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 DESCRIPTION = "bundle.json"
 SPLIT = "split.npy"  # moment of each user, where they differ
+STATISTICS = "statistics.safetensors"
+HELD_OUT = "held_out"  # folder of what offline evaluation scores
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,23 @@ class RankingPart:
 
     Args:
         events: All events of the shop, table of ``EventSchema``.
-        user_encoder: Encoder from a history to a user vector.
-        ranker: Ranker of the whole catalogue.
-        discovery: Ranker where the user's own items are left out.
-        choice: Why they were chosen, as JSON values.
+        ranker: What answers; it learned from all events.
+        held_out: What offline evaluation scores: the same, but that it learned from the events
+            before the split only. None if that is true of ``ranker``.
         statistics: Item statistics as of the end of the events.
         target_kinds: Event kinds that ranking aims at.
-        split_us: Moment at which the test events begin, or that of each user, microseconds UTC;
-            training saw only earlier events.
+        split_us: Moment at which the test events begin, or that of each user, microseconds UTC.
+        choice: Why these rankers were chosen, as JSON values.
         offers: Number of items that sources of candidates offer, by the source's name; others have
             the default of ``OffersConfig``.
     """
 
     events: pl.DataFrame
-    user_encoder: UserEncoder
-    ranker: Ranker
+    ranker: UserRanker
     statistics: Statistics
     target_kinds: tuple[str, ...]
     split_us: Moment
-    discovery: Ranker | None = None
+    held_out: UserRanker | None = None
     choice: Mapping[str, Any] = field(default_factory=dict)
     offers: Mapping[str, int] = field(default_factory=dict)
 
@@ -146,8 +144,9 @@ def _describe(contents: Contents) -> dict[str, Any]:
     return {
         "fusion": contents.fusion.spec._asdict(),
         "modalities": dict(contents.fusion.dims),
-        "users": ranking.user_encoder.spec._asdict() if ranking else None,
-        "rankers": describe_rankers(ranking.ranker, ranking.discovery) if ranking else None,
+        "users": ranking.ranker.encoder.spec._asdict() if ranking else None,
+        "rankers": describe_rankers(ranking.ranker) if ranking else None,
+        "held_out": describe_rankers(ranking.held_out) if ranking and ranking.held_out else None,
         "choice": dict(ranking.choice) if ranking else None,
         "offers": dict(ranking.offers) if ranking else None,
         "tempo": ranking.statistics.tempo._asdict() if ranking else None,
@@ -170,20 +169,12 @@ def _save_ranking(ranking: RankingPart, folder: Path) -> None:
     ranking.events.write_parquet(folder / "events.parquet")
     if not isinstance(ranking.split_us, int):
         np.save(folder / SPLIT, ranking.split_us)
-    _save_statistics(ranking.statistics, folder / "statistics.safetensors")
-    _save_module(ranking.user_encoder, folder / "user_encoder.safetensors")
-    for ranker in {id(one): one for one in (ranking.ranker, ranking.discovery) if one}.values():
-        save_ranker(ranker, folder)
+    save_statistics(ranking.statistics, folder / STATISTICS)
+    save_user_ranker(ranking.ranker, folder)
+    if ranking.held_out is not None:
+        (folder / HELD_OUT).mkdir()
+        save_user_ranker(ranking.held_out, folder / HELD_OUT)
 
 
 def _save_module(module: nn.Module, path: Path) -> None:
     save_tensors({name: value.contiguous() for name, value in module.state_dict().items()}, path)
-
-
-def _save_statistics(statistics: Statistics, path: Path) -> None:
-    arrays: Mapping[str, Any] = {
-        one.name: np.ascontiguousarray(getattr(statistics, one.name))
-        for one in fields(statistics)
-        if one.name not in ("as_of_us", "tempo")
-    }
-    save_arrays(dict(arrays), path)

@@ -9,13 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file as load_tensors
 from torch import nn
 
 import text.checkpoint
 import vision.checkpoint
-from recsys.bundle.contents import SPLIT
+from recsys.bundle.contents import HELD_OUT, SPLIT, STATISTICS
 from recsys.bundle.finding import LATEST, find_bundle
 from recsys.bundle.manifest import verify
 from recsys.catalogue.embedder import ItemEmbedder
@@ -27,8 +26,7 @@ from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
 from recsys.ranking.features import FEATURES
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics, build_statistics
-from recsys.ranking.stored import load_rankers
-from recsys.ranking.tempo import Tempo
+from recsys.ranking.stored import ENCODER_FILE, load_statistics, load_user_ranker
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
@@ -74,7 +72,7 @@ class Bundle:
         files = {
             "vision": "vision",
             "text": "text",
-            "ranking": "user_encoder.safetensors",
+            "ranking": ENCODER_FILE,
             "identification": "gallery.safetensors",
         }
         return frozenset(part for part, name in files.items() if (self.path / name).exists())
@@ -148,37 +146,52 @@ class Bundle:
             BundleError: If this release computes other features than the ranker was trained on.
         """
         self._require_features()
-        arrays = load_arrays(self.path / "statistics.safetensors")
-        tempo = Tempo(**self._description["tempo"])
-        return Statistics(as_of_us=self._description["as_of_us"], tempo=tempo, **arrays)
+        return load_statistics(self.path / STATISTICS)
 
-    def known_at(self, as_of: Moment | None) -> tuple[Interactions, Statistics]:
-        """Return the events before a moment and their statistics; all of them if None."""
+    def known_at(self, as_of: Moment | None) -> tuple[Interactions, Statistics, UserRanker]:
+        """Return the events before a moment, their statistics, and what ranks by them.
+
+        Args:
+            as_of: Moment from which on events are forgotten; None forgets nothing. With a moment,
+                what ranks is what learned from the events before the split only.
+        """
         if as_of is None:
-            return self.interactions, self.statistics
+            return self.interactions, self.statistics, self.user_ranker
         past = self.interactions.before(as_of)
         window_days = self.statistics.tempo.window_days
-        return past, build_statistics(
+        statistics = build_statistics(
             past, as_of, target_kinds=self.target_kinds, window_days=window_days
         )
+        return past, statistics, self.held_out
 
     @cached_property
     def user_ranker(self) -> UserRanker:
-        """User encoder and ranker.
+        """User encoder and ranker, which learned from all events.
 
         Raises:
             BundleError: If this release computes other features than the ranker was trained on.
         """
+        return self._load_user_ranker("rankers", self.path)
+
+    @cached_property
+    def held_out(self) -> UserRanker:
+        """User encoder and ranker that learned from the events before the split only.
+
+        Raises:
+            BundleError: As for ``user_ranker``.
+        """
+        if self._description.get("held_out") is None:
+            return self.user_ranker
+        return self._load_user_ranker("held_out", self.path / HELD_OUT)
+
+    def _load_user_ranker(self, described: str, folder: Path) -> UserRanker:
         self._require_features()
         encoder = UserEncoder(
             self.item_embeddings.shape[1],
             n_kinds=len(self.interactions.kind_names),
             spec=UserEncoderSpec(**_spec(UserEncoderSpec, self._description["users"])),
         )
-        return UserRanker(
-            _load_module(encoder, self.path / "user_encoder.safetensors"),
-            *load_rankers(self._description["rankers"], self.path),
-        )
+        return load_user_ranker(encoder, self._description[described], folder)
 
     def _require_features(self) -> None:
         """Raise if the ranking part is of a release with other features and statistics."""

@@ -220,8 +220,7 @@ def recommender_scorers(bundle: Bundle) -> Scorers:
         now = moments[user_rows]
         return recommender.scores(users, now=now, mask=offered, discovery=discovery)
 
-    ranker = bundle.user_ranker
-    same = ranker.discovery is ranker.ranker
+    same = bundle.held_out.discovery is bundle.held_out.ranker
     return Scorers(scores, None if same else partial(scores, discovery=True))
 
 

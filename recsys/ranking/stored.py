@@ -1,30 +1,43 @@
-"""How rankers are written and read: trees, network, blend, or one simple feature."""
+"""How rankers and statistics are written and read."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from recsys.errors import BundleError, InvalidArgumentError
 from recsys.models.ranker import Ranker as Network
 from recsys.models.ranker import RankerSpec
 from recsys.models.trees import TreeRanker
+from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.features import FEATURES
 from recsys.ranking.rankers import BLEND, NETWORK, SIMPLE, TREES, Blend, Ranker, SimpleRanker
+from recsys.ranking.scoring import UserRanker
+from recsys.ranking.statistics import Statistics
+from recsys.ranking.tempo import Tempo
 
+ENCODER_FILE = "user_encoder.safetensors"
+_NUMBERS = "numbers"
 TREES_FILE, NETWORK_FILE = "ranker_trees.txt", "ranker.safetensors"
 
 
-def describe_rankers(ranker: Ranker, discovery: Ranker | None) -> dict[str, Any]:
+def describe_rankers(user_ranker: UserRanker) -> dict[str, Any]:
     """Return as JSON values how the rankers of both scopes are built.
 
     Raises:
         InvalidArgumentError: If they are two models of one kind; a bundle has a file for one.
     """
-    found: dict[str, Any] = {"all": _name(ranker), "new": _name(discovery or ranker)}
-    both = (ranker, discovery or ranker)
+    both = (user_ranker.ranker, user_ranker.discovery)
     _check_shared(both)
+    found: dict[str, Any] = {"all": _name(both[0]), "new": _name(both[1])}
     for one in both:
         if isinstance(one, Blend):
             found["blend"] = {_name(part): weight for part, weight in _parts(one)}
@@ -34,14 +47,36 @@ def describe_rankers(ranker: Ranker, discovery: Ranker | None) -> dict[str, Any]
     return found
 
 
-def save_ranker(ranker: Ranker, folder: Path) -> None:
-    """Write the weights of a ranker into a folder, if it has any."""
-    for part, _ in _parts(ranker):
+def save_user_ranker(user_ranker: UserRanker, folder: Path) -> None:
+    """Write the weights of the user encoder and of the rankers into a folder."""
+    _save_weights(user_ranker.encoder, folder / ENCODER_FILE)
+    parts = [*_parts(user_ranker.ranker), *_parts(user_ranker.discovery)]
+    for part in {id(part): part for part, _ in parts}.values():
         if isinstance(part, TreeRanker):
             part.save(folder / TREES_FILE)
         elif isinstance(part, Network):
-            weights = {name: value.contiguous() for name, value in part.state_dict().items()}
-            save_file(weights, folder / NETWORK_FILE)
+            _save_weights(part, folder / NETWORK_FILE)
+
+
+def load_user_ranker(
+    encoder: UserEncoder, described: Mapping[str, Any], folder: Path
+) -> UserRanker:
+    """Return what ``save_user_ranker`` wrote into a folder.
+
+    Args:
+        encoder: A user encoder of the right size, whose weights are replaced.
+        described: Result of ``describe_rankers``.
+        folder: Folder with the weights.
+
+    Raises:
+        BundleError: If the trees cannot be read, or this release has no such ranker.
+    """
+    encoder.load_state_dict(load_file(folder / ENCODER_FILE))
+    return UserRanker(encoder, *load_rankers(described, folder))
+
+
+def _save_weights(module: nn.Module, path: Path) -> None:
+    save_file({name: value.contiguous() for name, value in module.state_dict().items()}, path)
 
 
 def load_rankers(described: Mapping[str, Any], folder: Path) -> tuple[Ranker, Ranker]:
@@ -49,7 +84,7 @@ def load_rankers(described: Mapping[str, Any], folder: Path) -> tuple[Ranker, Ra
 
     Args:
         described: Result of ``describe_rankers``.
-        folder: Folder that ``save_ranker`` wrote to.
+        folder: Folder that ``save_user_ranker`` wrote to.
 
     Raises:
         BundleError: If the trees cannot be read, or this release has no such ranker.
@@ -59,6 +94,26 @@ def load_rankers(described: Mapping[str, Any], folder: Path) -> tuple[Ranker, Ra
         if name not in loaded:
             loaded[name] = _load(name, described, folder, loaded)
     return loaded[described["all"]], loaded[described["new"]]
+
+
+def save_statistics(statistics: Statistics, path: Path) -> None:
+    """Write statistics into a safetensors file, the moment and the tempo as its metadata."""
+    arrays = {
+        one.name: np.ascontiguousarray(getattr(statistics, one.name))
+        for one in fields(statistics)
+        if one.name not in ("as_of_us", "tempo")
+    }
+    numbers = {"as_of_us": statistics.as_of_us, "tempo": statistics.tempo._asdict()}
+    # One text, for the order of several is random, and equal bundles must be equal files.
+    save_arrays(arrays, path, {_NUMBERS: json.dumps(numbers)})
+
+
+def load_statistics(path: Path) -> Statistics:
+    """Return the statistics in a file that ``save_statistics`` wrote."""
+    with safe_open(path, "np") as opened:
+        numbers = json.loads(opened.metadata()[_NUMBERS])
+    tempo = Tempo(**numbers["tempo"])
+    return Statistics(as_of_us=numbers["as_of_us"], tempo=tempo, **load_arrays(path))
 
 
 def _load(

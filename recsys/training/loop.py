@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from recsys.training.tower_errors import translate_tower_errors
 from vision.training.callbacks import build_callbacks
-from vision.training.checkpoints import load_kept, read_last
+from vision.training.checkpoints import load_kept, read_checkpoint, read_last
 from vision.training.run import FitSettings, TrainingRun
 from vision.training.schedule import build_adamw, with_schedule
 from vision.training.silence import quiet_lightning
@@ -29,10 +29,11 @@ def fit(
     settings: FitSettings,
     run: TrainingRun,
 ) -> int:
-    """Train a module, from the last checkpoint if there is one, and return the number of epochs.
+    """Train a module, from the last checkpoint if there is one.
 
-    The module ends in evaluation mode with the weights that the settings keep. A resumed run ends
-    with the same weights as an uninterrupted one. Global random state is restored afterwards.
+    Returns the number of epochs after which it had the weights that the settings keep. The module
+    ends in evaluation mode with these weights. A resumed run ends with the same weights as an
+    uninterrupted one. Global random state is restored afterwards.
 
     Args:
         module: Module whose ``training_step`` returns the loss and whose ``validation_step``, if
@@ -59,9 +60,9 @@ def fit(
                 ckpt_path=None if found is None else run.checkpoint("last"),
                 weights_only=True,  # a checkpoint is data: no object in it is executed
             )
-    epochs = load_kept(module, settings, run)
+    load_kept(module, settings, run)
     module.eval()
-    return epochs
+    return int(read_checkpoint(run.checkpoint(settings.keep))["epoch"]) + 1
 
 
 def adamw(

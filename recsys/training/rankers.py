@@ -1,8 +1,9 @@
 """Train every ranker on past windows, choose one on the last, and train the chosen on all."""
 
 import json
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,22 +18,27 @@ from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.features import FEATURES
 from recsys.ranking.item_table import build_item_table
 from recsys.ranking.rankers import BLEND, NETWORK, TREES, Blend, Ranker, SimpleRanker, blend
-from recsys.ranking.statistics import build_statistics
-from recsys.ranking.stored import describe_rankers, load_rankers, save_ranker
-from recsys.training.cuts import on_offer, window_days
+from recsys.ranking.scoring import UserRanker
+from recsys.ranking.stored import describe_rankers, load_user_ranker, save_user_ranker
+from recsys.training.cuts import FOREVER_US, on_offer
 from recsys.training.inputs import ShopData
+from recsys.training.known import KnownItems
 from recsys.training.ranking import (
     RankingExamples,
     Snapshot,
     answers_between,
+    any_answers,
     fit_trees,
     sample_examples,
     train_ranker,
 )
 from recsys.training.selection import Choice, choose_ranker, read_choice
-from recsys.training.stages import Runtime, Trained
+from recsys.training.stages import CHECKPOINTS, Runtime
+from recsys.training.users import UserEncoders
+from vision.training.run import TrainingRun
 
 RANKERS, CHOICE = "rankers.json", "choice.json"  # in the folder of the stage
+HELD_OUT, SERVED = "held_out", "served"  # its folders
 SPREAD_CANDIDATES = 100_000  # by which the spread of scores is measured
 
 
@@ -40,22 +46,30 @@ class FittedRanking(NamedTuple):
     """What ranks items for a user.
 
     Args:
-        user_encoder: Network from a history to a user vector.
-        choice: Which ranker was chosen, and by what.
-        ranker: Ranker of the whole catalogue.
-        discovery: Ranker where the user's own items are left out.
+        choice: Which rankers were chosen, and by what.
+        held_out: What learned from the events before the split, for offline evaluation.
+        served: What learned from all events.
     """
 
-    user_encoder: UserEncoder
     choice: Choice
-    ranker: Ranker
-    discovery: Ranker
+    held_out: UserRanker
+    served: UserRanker
+
+
+class _Inputs(NamedTuple):
+    """What the rankers learn from; see :func:`fit_ranking`."""
+
+    shop: ShopData
+    embeddings: Floats
+    encoders: UserEncoders
+    items: KnownItems
 
 
 def fit_ranking(
     shop: ShopData,
     embeddings: Floats,
-    users: Trained[UserEncoder],
+    encoders: UserEncoders,
+    items: KnownItems,
     config: RankerConfig,
     runtime: Runtime,
     *,
@@ -66,81 +80,122 @@ def fit_ranking(
     Args:
         shop: Tables with events.
         embeddings: Item embeddings (N, D).
-        users: User encoder.
+        encoders: User encoders.
+        items: What the events said of the items.
         config: Sizes and schedules.
         runtime: How to run the stage.
         suffix: Ending of the stage's name, for ablations.
     """
+    inputs = _Inputs(shop, embeddings, encoders, items)
     stage = runtime.workspace.run(
         f"ranker{suffix}",
-        {"users": users.key, "config": config.model_dump(), "features": FEATURES},
-        lambda folder: _fit(shop, embeddings, users.network, config, folder, runtime),
+        {
+            "users": encoders.key,
+            "items": items.key,
+            "config": config.model_dump(),
+            "features": FEATURES,
+        },
+        lambda folder: _fit(inputs, config, folder, runtime),
     )
     choice = read_choice(json.loads((stage.folder / CHOICE).read_text()))
     described = json.loads((stage.folder / RANKERS).read_text())
-    return FittedRanking(users.network, choice, *load_rankers(described, stage.folder))
+    held_out, served = (
+        load_user_ranker(encoder, described[name], stage.folder / name)
+        for name, encoder in ((HELD_OUT, encoders.held_out), (SERVED, encoders.served))
+    )
+    return FittedRanking(choice, held_out, served)
 
 
-def _fit(
-    shop: ShopData,
-    embeddings: Floats,
-    encoder: UserEncoder,
-    config: RankerConfig,
-    folder: Path,
-    runtime: Runtime,
-) -> None:
-    """Write the chosen rankers and the choice into the folder of the stage."""
-    encoder.to(runtime.device)
-    windows = take_snapshots(shop, embeddings, device=runtime.device)
-    n_windows = len(shop.cuts_us) - 1
+def _fit(inputs: _Inputs, config: RankerConfig, folder: Path, runtime: Runtime) -> None:
+    """Write the rankers and the choice into the folder of the stage.
+
+    The chosen rankers are trained twice more: on all windows before the split, and on these and the
+    window after it.
+    """
+    encoder = inputs.encoders.first.to(runtime.device)
+    windows = take_snapshots(*inputs[:2], inputs.items, device=runtime.device)
+    n_windows = len(inputs.shop.cuts_us) - 1
     examples = []
     for window in Tqdm(
-        windows, desc="snapshots", total=n_windows, disable=not runtime.progress
+        islice(windows, n_windows),
+        desc="snapshots",
+        total=n_windows,
+        disable=not runtime.progress,
     ):  # in a large catalogue the table of one window takes much memory
         examples.append(_examples(window, encoder, config, runtime.seed))
-    trained = _train(examples, config, folder, runtime)
+    trained, epochs = _train(examples, config, folder, runtime)
     choice = choose_ranker(window, encoder, trained, config, seed=runtime.seed)
+    window = next(windows)
+    later = [_examples(window, encoder, config, runtime.seed)] if any_answers(window) else []
     encoder.to("cpu")
-    if {TREES, BLEND} & {*choice[:2]}:
-        trained[TREES] = fit_trees(examples, config, seed=runtime.seed)
-        if BLEND in trained:
-            trained[BLEND] = _blend(trained, examples[-1])
-    ranker, discovery = (trained.get(name) or SimpleRanker(name) for name in choice[:2])
-    for one in (ranker, discovery):
-        save_ranker(one, folder)
-    (folder / RANKERS).write_text(json.dumps(describe_rankers(ranker, discovery), indent=1))
+    described = {}
+    for name, known in ((HELD_OUT, examples), (SERVED, [*examples, *later])):
+        run = replace(runtime.training_run(folder, "cpu"), workdir=folder / CHECKPOINTS / name)
+        rankers = _fit_chosen(choice, known, config, run, epochs=epochs)
+        fitted = UserRanker(getattr(inputs.encoders, name), *rankers)
+        (folder / name).mkdir(exist_ok=True)
+        save_user_ranker(fitted, folder / name)
+        described[name] = describe_rankers(fitted)
+    (folder / RANKERS).write_text(json.dumps(described, indent=1))
     (folder / CHOICE).write_text(json.dumps(choice.to_json(), indent=1))
 
 
 def _train(
-    examples: list[RankingExamples], config: RankerConfig, folder: Path, runtime: Runtime
-) -> dict[str, Ranker]:
-    """Return the rankers that learned from all windows but the last, simplest first."""
+    examples: Sequence[RankingExamples], config: RankerConfig, folder: Path, runtime: Runtime
+) -> tuple[dict[str, Ranker], int]:
+    """Return the rankers that learned from all windows but the last, simplest first.
+
+    The second value is the number of epochs after which the network was best.
+    """
     trained: dict[str, Ranker] = {}
+    epochs = config.epochs
     if config.kind in ("auto", NETWORK):
         run = runtime.training_run(folder, "cpu")
-        trained[NETWORK] = train_ranker(examples[:-1], examples[-1], config, run)
+        trained[NETWORK], epochs = train_ranker(examples[:-1], examples[-1], config, run)
     if config.kind in ("auto", TREES):
         trained[TREES] = fit_trees(examples[:-1], config, seed=runtime.seed)
     if config.kind == "auto":
         trained[BLEND] = _blend(trained, examples[-1])
-    return trained
+    return trained, epochs
 
 
-def _blend(trained: dict[str, Ranker], examples: RankingExamples) -> Blend:
+def _fit_chosen(
+    choice: Choice,
+    examples: Sequence[RankingExamples],
+    config: RankerConfig,
+    run: TrainingRun,
+    *,
+    epochs: int,
+) -> tuple[Ranker, Ranker]:
+    """Return the chosen rankers of both scopes, trained on all examples."""
+    chosen, fitted = {choice.all, choice.new}, dict[str, Ranker]()
+    if chosen & {NETWORK, BLEND}:
+        fitted[NETWORK], _ = train_ranker(examples, None, config, run, epochs=epochs)
+    if chosen & {TREES, BLEND}:
+        fitted[TREES] = fit_trees(examples, config, seed=run.seed)
+    if BLEND in chosen:
+        fitted[BLEND] = _blend(fitted, examples[-1])
+    ranker, discovery = (fitted.get(name) or SimpleRanker(name) for name in choice[:2])
+    return ranker, discovery
+
+
+def _blend(trained: Mapping[str, Ranker], examples: RankingExamples) -> Blend:
     candidates = examples.features[examples.relevance >= 0][:SPREAD_CANDIDATES]
     with torch.inference_mode():
         return blend([trained[NETWORK], trained[TREES]], candidates)
 
 
 def take_snapshots(
-    shop: ShopData, embeddings: Floats, *, device: str = "cpu"
+    shop: ShopData, embeddings: Floats, items: KnownItems, *, device: str = "cpu"
 ) -> Iterator[Snapshot]:
     """Yield for each cut what was known then, and what was bought from then until the next.
+
+    The last one is that of the split, with what was bought from then on.
 
     Args:
         shop: Tables with events.
         embeddings: Item embeddings (N, D).
+        items: What the events said of the items at the cuts and the split.
         device: Where the tables of items live.
     """
     interactions = shop.interactions
@@ -149,15 +204,9 @@ def take_snapshots(
     targets = interactions.of_kinds(shop.target_kinds)
     target_kinds = torch.tensor([name in shop.target_kinds for name in interactions.kind_names])
     histories = interactions.histories()
-    for cut, following in pairwise(shop.cuts_us):
-        statistics = build_statistics(
-            interactions,
-            cut,
-            target_kinds=shop.target_kinds,
-            window_days=window_days(interactions, shop.cuts_us),
-        )
+    for number, (cut, following) in enumerate(pairwise((*shop.cuts_us, FOREVER_US))):
         yield Snapshot(
-            table=build_item_table(catalogue, statistics, target_kinds),
+            table=build_item_table(catalogue, items.at(number), target_kinds),
             histories=histories,
             moments_us=np.broadcast_to(np.asarray(cut), (interactions.n_users,)),
             answers=answers_between(targets, cut, following),

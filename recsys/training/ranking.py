@@ -113,6 +113,11 @@ def sample_examples(
     return RankingExamples(features, torch.from_numpy(relevance))
 
 
+def any_answers(snapshot: Snapshot) -> bool:
+    """Return whether any user has an answer that was on offer."""
+    return any(len(rows) for rows in offered_answers(snapshot))
+
+
 def offered_answers(snapshot: Snapshot) -> list[Ints]:
     """Return each user's answers that were on offer (U)."""
     is_on_offer = np.zeros(len(snapshot.table), dtype=np.bool_)
@@ -175,17 +180,21 @@ def _tree_queries(examples: RankingExamples, *, hide: float, seed: int) -> TreeQ
 
 def train_ranker(
     examples: Sequence[RankingExamples],
-    validation: RankingExamples,
+    validation: RankingExamples | None,
     config: RankerConfig,
     run: TrainingRun,
-) -> Ranker:
-    """Return a ranker trained with a listwise softmax loss, at its lowest validation loss.
+    *,
+    epochs: int | None = None,
+) -> tuple[Ranker, int]:
+    """Return a network trained with a listwise softmax loss, and the epochs that trained it.
 
     Args:
-        examples: Queries of the earlier cuts, one entry a cut.
-        validation: Queries of the last cut.
+        examples: Queries, one entry a cut.
+        validation: Queries of a later cut, at whose lowest loss the network is taken; None takes
+            it after ``epochs``.
         config: Sizes and schedule.
         run: Folder of the checkpoints, seed and device. An interrupted run is resumed from it.
+        epochs: Number of passes, at most those of the schedule; None is all of them.
 
     Raises:
         TrainingError: If the loss is not finite, or the checkpoint is damaged or of another run.
@@ -199,14 +208,12 @@ def train_ranker(
     sampler = EpochSampler(lambda rng: rng.permutation(n_queries), n_queries, seed=run.seed)
     batches = row_batches(sampler, config.batch_size)
     module = _RankerModule(ranker, together, validation, config, n_steps=len(batches))
-    fit(
-        module,
-        batches,
-        row_batches(range(len(validation.relevance)), config.batch_size),
-        FitSettings(config.epochs, config.patience, "best", "32-true"),
-        run,
-    )
-    return module.ranker.eval()
+    if validation is None:
+        settings = FitSettings(epochs or config.epochs, None, "last", "32-true")
+        return module.ranker, fit(module, batches, None, settings, run)
+    rows = row_batches(range(len(validation.relevance)), config.batch_size)
+    settings = FitSettings(epochs or config.epochs, config.patience, "best", "32-true")
+    return module.ranker, fit(module, batches, rows, settings, run)
 
 
 def _join(examples: Sequence[RankingExamples]) -> RankingExamples:
@@ -230,7 +237,7 @@ class _RankerModule(L.LightningModule):
         self,
         ranker: Ranker,
         examples: RankingExamples,
-        validation: RankingExamples,
+        validation: RankingExamples | None,
         config: RankerConfig,
         *,
         n_steps: int,
@@ -257,6 +264,7 @@ class _RankerModule(L.LightningModule):
     def validation_step(self, rows: Tensor, batch_index: int) -> None:
         """Log the loss of validation queries (B,)."""
         rows = rows.cpu()
+        assert self._validation is not None, "without it there are no validation batches"
         loss = self._loss(
             self._validation.features[rows].to(self.device), self._validation.relevance[rows]
         )

@@ -16,9 +16,10 @@ from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
 from recsys.training.inputs import Material, ShopData
 from recsys.training.items import ItemClasses, ItemTrainingData, train_items
+from recsys.training.known import KnownItems, count_events
 from recsys.training.rankers import FittedRanking, fit_ranking
-from recsys.training.stages import Runtime, Stage, Trained
-from recsys.training.users import train_users
+from recsys.training.stages import Runtime
+from recsys.training.users import UserEncoders, train_users
 
 WEIGHTS = "weights.safetensors"
 
@@ -34,16 +35,25 @@ class FusedItems(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """The trained networks above the towers."""
+    """The trained networks above the towers.
+
+    Args:
+        fused: Fusion and item embeddings.
+        ranking: User encoders and rankers; None without events.
+        items: What the events say of the items; None without events.
+    """
 
     fused: FusedItems
-    ranking: FittedRanking | None  # None without events
+    ranking: FittedRanking | None
+    items: KnownItems | None
 
 
 def train_stack(
     material: Material, config: TrainConfig, runtime: Runtime, *, suffix: str = ""
 ) -> Stack:
-    """Return fusion, user encoder and ranker: the stages "items", "users" and "ranker".
+    """Return fusion, user encoders and rankers, and the statistics that the rankers read.
+
+    These are the stages "items", "statistics", "users" and "ranker".
 
     Args:
         material: Training inputs.
@@ -53,11 +63,14 @@ def train_stack(
     """
     fused = fuse_items(material, config.fusion, runtime, suffix=suffix)
     if material.shop.interactions is None:
-        return Stack(fused, None)
+        return Stack(fused, None, None)
     shop = material.shop
-    users = fit_user_encoder(shop, fused, config.users, runtime, suffix=suffix)
-    ranking = fit_ranking(shop, fused.embeddings, users, config.ranker, runtime, suffix=suffix)
-    return Stack(fused, ranking)
+    items = count_events(shop, runtime)
+    encoders = fit_user_encoders(shop, fused, config.users, runtime, suffix=suffix)
+    ranking = fit_ranking(
+        shop, fused.embeddings, encoders, items, config.ranker, runtime, suffix=suffix
+    )
+    return Stack(fused, ranking, items)
 
 
 def fuse_items(
@@ -90,26 +103,38 @@ def fuse_items(
         lambda folder: _save(_train_fusion(material, without, config, folder, runtime), folder),
     )
     dims = {name: values.shape[1] for name, values in material.modalities.embeddings.items()}
-    fusion = _load(build_fusion(config, dims), stage)
+    fusion = _load(build_fusion(config, dims), stage.folder)
     embedder = ItemEmbedder(None, None, fusion, device=runtime.device)
     return FusedItems(fusion, embedder.fuse(material.modalities), stage.key)
 
 
-def fit_user_encoder(
+def fit_user_encoders(
     shop: ShopData, fused: FusedItems, config: UserConfig, runtime: Runtime, *, suffix: str = ""
-) -> Trained[UserEncoder]:
-    """Return the user encoder of the stage "users"; arguments as for :func:`train_stack`."""
-    assert shop.interactions is not None, "callers check for events"
+) -> UserEncoders:
+    """Return the user encoders of the stage "users"; arguments as for :func:`train_stack`."""
+    interactions = shop.interactions
+    assert interactions is not None, "callers check for events"
+    events = {
+        "first": interactions.before(shop.cuts_us[0]),
+        "held_out": interactions.before(shop.cuts_us[-1]),
+        "served": interactions,
+    }
+
+    def train(folder: Path) -> None:
+        for name, past in events.items():
+            (folder / name).mkdir(exist_ok=True)
+            encoder = _train_encoder(shop, past, fused.embeddings, config, folder / name, runtime)
+            _save(encoder, folder / name)
+
     stage = runtime.workspace.run(
-        f"users{suffix}",
-        {"items": fused.key, "config": config.model_dump()},
-        lambda folder: _save(
-            _train_encoder(shop, fused.embeddings, config, folder, runtime), folder
-        ),
+        f"users{suffix}", {"items": fused.key, "config": config.model_dump()}, train
     )
-    dim, n_kinds = fused.embeddings.shape[1], len(shop.interactions.kind_names)
-    encoder = build_user_encoder(config, dim=dim, n_kinds=n_kinds)
-    return Trained(_load(encoder, stage), stage.key)
+    dim, n_kinds = fused.embeddings.shape[1], len(interactions.kind_names)
+    first, held_out, served = (
+        _load(build_user_encoder(config, dim=dim, n_kinds=n_kinds), stage.folder / name)
+        for name in events
+    )
+    return UserEncoders(first, held_out, served, stage.key)
 
 
 def _train_fusion(
@@ -137,10 +162,13 @@ def _train_fusion(
 
 
 def _train_encoder(
-    shop: ShopData, embeddings: Floats, config: UserConfig, folder: Path, runtime: Runtime
+    shop: ShopData,
+    past: Interactions,
+    embeddings: Floats,
+    config: UserConfig,
+    folder: Path,
+    runtime: Runtime,
 ) -> UserEncoder:
-    past = shop.past
-    assert past is not None, "callers check for events"
     return train_users(
         past,
         embeddings,
@@ -164,6 +192,6 @@ def _save(module: nn.Module, folder: Path) -> None:
     save_file(weights, folder / WEIGHTS)
 
 
-def _load(module: M, stage: Stage) -> M:
-    module.load_state_dict(load_file(stage.folder / WEIGHTS))
+def _load(module: M, folder: Path) -> M:
+    module.load_state_dict(load_file(folder / WEIGHTS))
     return module.eval()

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -35,6 +35,23 @@ START_TEMPERATURE = 0.1
 MIN_TEMPERATURE = 0.01  # as in CLIP; below it single items dominate the loss
 VALIDATION_VISITS = 5_000  # enough for a steady loss, few enough not to slow down an epoch
 FOREVER_US = np.iinfo(np.int64).max
+
+
+class UserEncoders(NamedTuple):
+    """The user encoder, trained up to three moments.
+
+    Args:
+        first: Trained on the events before the first cut. It gives the rankers their training
+            features, since it knows none of the answers.
+        held_out: Trained on the events before the split.
+        served: Trained on all events.
+        key: Hash of what they depend on.
+    """
+
+    first: UserEncoder
+    held_out: UserEncoder
+    served: UserEncoder
+    key: str
 
 
 def train_users(

@@ -25,6 +25,7 @@ from recsys.models.fusion import build_fusion
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import build_user_encoder
 from recsys.ranking.features import FEATURES
+from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import build_statistics
 from recsys.schema import EventSchema, ItemSchema
 from serving.client import AsyncClient
@@ -105,8 +106,7 @@ def plant(
         text=text,
         ranking=RankingPart(
             events=events,
-            user_encoder=user_encoder,
-            ranker=_ranker(ranking),
+            ranker=UserRanker(user_encoder, _ranker(ranking)),
             statistics=build_statistics(interactions, end_us, target_kinds=("purchase",)),
             target_kinds=("purchase",),
             split_us=end_us,

@@ -65,7 +65,7 @@ def test_the_score_at_the_split_knows_nothing_of_what_came_later(tiny_bundle: Pa
 def with_rankers(path: Path, ranker: str, discovery: str | None) -> Bundle:
     bundle = Bundle(path)
     simple = None if discovery is None else SimpleRanker(discovery)
-    bundle.user_ranker = UserRanker(bundle.user_ranker.encoder, SimpleRanker(ranker), simple)
+    bundle.held_out = UserRanker(bundle.held_out.encoder, SimpleRanker(ranker), simple)
     return bundle
 
 

@@ -21,6 +21,7 @@ from recsys.models.trees import TreeQueries, TreeRanker, train_trees
 from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
 from recsys.ranking.features import FEATURES
 from recsys.ranking.rankers import SIMPLE, Blend, Ranker, SimpleRanker
+from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics, build_statistics
 from recsys.ranking.stored import NETWORK_FILE, TREES_FILE, load_rankers
 
@@ -61,7 +62,14 @@ def log() -> Interactions:
     )
 
 
-def contents(ranker: Ranker, discovery: Ranker | None = None) -> Contents:
+def user_ranker(ranker: Ranker, discovery: Ranker | None = None) -> UserRanker:
+    encoder = UserEncoder(8, n_kinds=1, spec=UserEncoderSpec(8, 2, 1, history_length=5))
+    return UserRanker(encoder, ranker, discovery)
+
+
+def contents(
+    ranker: Ranker, discovery: Ranker | None = None, held_out: UserRanker | None = None
+) -> Contents:
     torch.manual_seed(0)
     now_us = 9 * 86_400_000_000
     events = pl.DataFrame(
@@ -75,9 +83,8 @@ def contents(ranker: Ranker, discovery: Ranker | None = None) -> Contents:
     )
     part = RankingPart(
         events=events,
-        user_encoder=UserEncoder(8, n_kinds=1, spec=UserEncoderSpec(8, 2, 1, history_length=5)),
-        ranker=ranker,
-        discovery=discovery,
+        ranker=user_ranker(ranker, discovery),
+        held_out=held_out,
         choice={"all": "trees", "trials": [{"scope": "all", "ndcg": 0.25}]},
         statistics=build_statistics(log(), now_us, target_kinds=["buy"], window_days=3.0),
         target_kinds=("buy",),
@@ -122,6 +129,25 @@ def test_rankers_score_from_the_bundle_as_before(name: str, tmp_path: Path) -> N
     assert (found.ranker is found.discovery) == (other is None)
     assert {path.name for path in bundle.path.iterdir() if "ranker" in path.name} == files
     assert bundle.parts == {"ranking"}
+
+
+def test_what_is_served_and_what_is_held_out_are_read_apart(tmp_path: Path) -> None:
+    twin = user_ranker(network(), SimpleRanker("EASE"))
+    bundle = Bundle(write_bundle(contents(trees(), held_out=twin), tmp_path))
+    assert isinstance(bundle.user_ranker.ranker, TreeRanker)
+    assert torch.equal(bundle.held_out.ranker(FEATURE_ROWS), twin.ranker(FEATURE_ROWS))
+    assert isinstance(bundle.held_out.discovery, SimpleRanker)
+    assert bundle.known_at(None)[2] is bundle.user_ranker
+    assert bundle.known_at(10 * 86_400_000_000)[2] is bundle.held_out
+    for one, other in zip(
+        bundle.held_out.encoder.parameters(), twin.encoder.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_without_a_twin_what_is_served_is_evaluated(tmp_path: Path) -> None:
+    bundle = Bundle(write_bundle(contents(trees()), tmp_path))
+    assert bundle.held_out is bundle.user_ranker
 
 
 @pytest.mark.parametrize("name", SIMPLE)

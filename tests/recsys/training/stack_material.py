@@ -183,8 +183,8 @@ def ranking_of(stack: Stack) -> FittedRanking:
 
 
 def below(stack: Stack) -> tuple[torch.nn.Module, ...]:
-    """Return fusion and user encoder."""
-    return stack.fused.fusion, ranking_of(stack).user_encoder
+    """Return fusion and user encoder, as held out."""
+    return stack.fused.fusion, ranking_of(stack).held_out.encoder
 
 
 def weights(module: torch.nn.Module) -> torch.Tensor:

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +12,13 @@ from recsys.models.ranker import Ranker as Network
 from recsys.models.trees import TreeRanker
 from recsys.ranking.features import FEATURES
 from recsys.ranking.rankers import SIMPLE, Blend, SimpleRanker
-from recsys.ranking.statistics import build_statistics
-from recsys.ranking.stored import NETWORK_FILE, TREES_FILE
-from recsys.training.cuts import choose_cuts
+from recsys.ranking.scoring import UserRanker
+from recsys.ranking.statistics import Statistics, build_statistics
+from recsys.ranking.stored import ENCODER_FILE, NETWORK_FILE, TREES_FILE
+from recsys.training.cuts import FOREVER_US, choose_cuts
 from recsys.training.inputs import ShopData
-from recsys.training.rankers import CHOICE, RANKERS, take_snapshots
+from recsys.training.known import count_events
+from recsys.training.rankers import HELD_OUT, SERVED, take_snapshots
 from recsys.training.ranking import Snapshot
 from recsys.training.selection import Choice, Trial
 from recsys.training.stack import Stack, train_stack
@@ -50,17 +52,26 @@ def random_features() -> torch.Tensor:
 
 
 def ranked(stack: Stack) -> torch.Tensor:
-    """Return what both rankers give some random features, (2, 50)."""
-    ranking, features = ranking_of(stack), random_features()
+    """Return what both held-out rankers give some random features, (2, 50)."""
+    return scores_of(ranking_of(stack).held_out)
+
+
+def scores_of(one: UserRanker) -> torch.Tensor:
+    features = random_features()
     with torch.no_grad():
-        return torch.stack([ranking.ranker(features), ranking.discovery(features)])
+        return torch.stack([one.ranker(features), one.discovery(features)])
 
 
 def test_other_features_train_the_ranker_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys.training.rankers.FEATURES", (*FEATURES[1:], "another"))
-    assert trained(folder, material())[1] == {"items": True, "users": True, "ranker": False}
+    assert trained(folder, material())[1] == {
+        "items": True,
+        "statistics": True,
+        "users": True,
+        "ranker": False,
+    }
 
 
 @pytest.mark.parametrize("kind", ["network", "trees"])
@@ -75,25 +86,61 @@ def test_what_happens_after_the_split_reaches_nothing(
     assert ranking_of(one).choice == ranking_of(other).choice
 
 
-def test_trees_learn_from_the_last_window_and_the_network_is_validated_on_it(
-    folder: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", ["network", "trees"])
+def test_what_is_evaluated_learns_from_the_window_before_the_split_and_what_is_served_from_all(
+    kind: Literal["network", "trees"], folder: Path, tmp_path: Path
 ) -> None:
-    """After one epoch, validation can choose nothing, and the last window changes no weight."""
-    changed = with_changed(CUTS_US[-2])
-    before = {kind: trained(folder, material(), of_kind(kind))[0] for kind in ("network", "trees")}
-    after = {kind: trained(tmp_path, changed, of_kind(kind))[0] for kind in ("network", "trees")}
-    assert torch.equal(ranked(before["network"]), ranked(after["network"]))
-    assert not torch.equal(ranked(before["trees"]), ranked(after["trees"]))
+    """What was bought in the test window reaches the served ranker and its encoder alone."""
+    one, in_last, in_test = (
+        ranking_of(trained(where, changed, of_kind(kind))[0])
+        for where, changed in (
+            (folder, material()),
+            (tmp_path / "last", with_changed(CUTS_US[-2])),
+            (tmp_path / "test", with_changed(CUTS_US[-1])),
+        )
+    )
+    assert not torch.equal(scores_of(one.held_out), scores_of(in_last.held_out))
+    assert torch.equal(scores_of(one.held_out), scores_of(in_test.held_out))
+    assert not torch.equal(scores_of(one.served), scores_of(in_test.served))
+    for part, same in (("held_out", True), ("served", False)):
+        mine, theirs = (weights(getattr(found, part).encoder) for found in (one, in_test))
+        assert torch.equal(mine, theirs) is same
+
+
+def test_statistics_are_those_of_each_cut_the_split_and_the_end(tmp_path: Path) -> None:
+    of = shop()
+    items = count_events(of, made_runtime(tmp_path))
+    end_us = int(known().timestamps_us[-1]) + 1
+    assert items.count == len(CUTS_US) + 1
+    for number, moment in enumerate((*CUTS_US, end_us)):
+        found = items.at(number)
+        wanted = build_statistics(known(), moment, target_kinds=("buy",), window_days=10.0)
+        assert (found.as_of_us, found.tempo) == (wanted.as_of_us, wanted.tempo)
+        for field in fields(Statistics):
+            mine, theirs = getattr(found, field.name), getattr(wanted, field.name)
+            np.testing.assert_array_equal(mine, theirs)
+    assert items.at(-1).as_of_us == end_us
+    with pytest.raises(IndexError):
+        items.at(4)
+
+
+def test_a_test_window_without_events_leaves_what_is_served_with_the_earlier_ones(
+    tmp_path: Path,
+) -> None:
+    past = known().before(CUTS_US[-1])
+    found = ranking_of(trained(tmp_path, material(shop(interactions=past)))[0])
+    assert torch.equal(scores_of(found.held_out), scores_of(found.served))
 
 
 def test_a_kind_of_ranker_ranks_in_both_scopes(folder: Path) -> None:
     network, trees = (
         ranking_of(trained(folder, material(), of_kind(kind))[0]) for kind in ("network", "trees")
     )
-    assert isinstance(network.ranker, Network)
-    assert isinstance(network.discovery, Network)
-    assert isinstance(trees.ranker, TreeRanker)
-    assert isinstance(trees.discovery, TreeRanker)
+    for one, other in ((network.held_out, trees.held_out), (network.served, trees.served)):
+        assert isinstance(one.ranker, Network)
+        assert isinstance(one.discovery, Network)
+        assert isinstance(other.ranker, TreeRanker)
+        assert isinstance(other.discovery, TreeRanker)
     assert network.choice[:2] == ("network", "network")
     assert {one.name for one in network.choice.trials} == {*SIMPLE, "network"}
     assert {one.name for one in trees.choice.trials} == {*SIMPLE, "trees"}
@@ -115,7 +162,7 @@ def test_chosen_trees_are_the_same_alone_and_in_a_blend(
     )
     both = ranking_of(trained(folder, material(), of_kind("auto"), suffix="-both")[0])
     alone = ranked(trained(folder, material(), of_kind("trees"))[0])
-    blend = both.ranker
+    blend = both.held_out.ranker
     assert isinstance(blend, Blend)
     features = random_features()
     network, trees = blend.rankers
@@ -124,7 +171,7 @@ def test_chosen_trees_are_the_same_alone_and_in_a_blend(
         wanted = sum(weight * one for weight, one in zip(blend.weights, scores, strict=True))
         torch.testing.assert_close(blend(features), wanted)
     assert torch.equal(scores[1], alone[0])
-    assert torch.equal(both.discovery(features), alone[1])
+    assert torch.equal(both.held_out.discovery(features), alone[1])
 
 
 @pytest.mark.parametrize("kind", ["auto", "trees"])
@@ -142,12 +189,12 @@ def test_a_choice_is_made_once_and_read_back_the_next_time(
 @pytest.mark.parametrize(
     ("chosen", "files"),
     [
-        (("trees", "network"), {CHOICE, RANKERS, TREES_FILE, NETWORK_FILE}),
-        (("blend", "trees"), {CHOICE, RANKERS, TREES_FILE, NETWORK_FILE}),
-        (("iALS", "blend"), {CHOICE, RANKERS, TREES_FILE, NETWORK_FILE}),
-        (("EASE", "trees"), {CHOICE, RANKERS, TREES_FILE}),
-        (("network", "popularity"), {CHOICE, RANKERS, NETWORK_FILE}),
-        (("own purchases", "EASE"), {CHOICE, RANKERS}),
+        (("trees", "network"), {TREES_FILE, NETWORK_FILE}),
+        (("blend", "trees"), {TREES_FILE, NETWORK_FILE}),
+        (("iALS", "blend"), {TREES_FILE, NETWORK_FILE}),
+        (("EASE", "trees"), {TREES_FILE}),
+        (("network", "popularity"), {NETWORK_FILE}),
+        (("own purchases", "EASE"), set()),
     ],
 )
 def test_each_scope_gets_the_ranker_that_was_chosen_for_it(
@@ -163,21 +210,26 @@ def test_each_scope_gets_the_ranker_that_was_chosen_for_it(
     ranking = ranking_of(train_stack(material(), of_kind("auto"), runtime, suffix=suffix))
     assert ranking.choice == choice
     kinds = {"trees": TreeRanker, "network": Network, "blend": Blend}
-    for name, ranker in zip(chosen, (ranking.ranker, ranking.discovery), strict=True):
-        assert isinstance(ranker, kinds.get(name, SimpleRanker))
-        if isinstance(ranker, SimpleRanker):
-            assert ranker.name == name
-    (written,) = (one.folder for one in runtime.workspace.stages if one.name == f"ranker{suffix}")
-    assert files <= {path.name for path in written.iterdir()}
-    assert not {TREES_FILE, NETWORK_FILE} - files & {path.name for path in written.iterdir()}
+    (stage,) = (one.folder for one in runtime.workspace.stages if one.name == f"ranker{suffix}")
+    for folder_name, fitted in ((HELD_OUT, ranking.held_out), (SERVED, ranking.served)):
+        for name, ranker in zip(chosen, (fitted.ranker, fitted.discovery), strict=True):
+            assert isinstance(ranker, kinds.get(name, SimpleRanker))
+            if isinstance(ranker, SimpleRanker):
+                assert ranker.name == name
+        written = {path.name for path in (stage / folder_name).iterdir()}
+        assert written == {ENCODER_FILE, *files}
 
 
-def snapshots(of: ShopData) -> list[Snapshot]:
-    return list(take_snapshots(of, np.eye(N_ITEMS, dtype=np.float32)))
+def snapshots(of: ShopData, folder: Path) -> list[Snapshot]:
+    items = count_events(of, made_runtime(folder))
+    return list(take_snapshots(of, np.eye(N_ITEMS, dtype=np.float32), items))
 
 
-def test_a_snapshot_knows_what_lay_before_its_cut() -> None:
-    one, other = (snapshots(chosen)[0] for chosen in (shop(), with_changed(CUTS_US[0]).shop))
+def test_a_snapshot_knows_what_lay_before_its_cut(tmp_path: Path) -> None:
+    one, other = (
+        snapshots(chosen, tmp_path / name)[0]
+        for name, chosen in (("a", shop()), ("b", with_changed(CUTS_US[0]).shop))
+    )
     for name in ("users", "buyers", "season_users", "factors", "created_us", "embeddings"):
         assert torch.equal(getattr(one.table, name), getattr(other.table, name))
     for name in ("ease", "cosine", "following"):
@@ -195,8 +247,8 @@ def test_a_snapshot_knows_what_lay_before_its_cut() -> None:
     assert one.table.target_kinds.tolist() == [True, False]
 
 
-def test_a_snapshot_answers_with_what_was_bought_until_the_next() -> None:
-    shot = snapshots(shop())[0]
+def test_a_snapshot_answers_with_what_was_bought_until_the_next(tmp_path: Path) -> None:
+    shot = snapshots(shop(), tmp_path)[0]
     past = known()
     wanted: list[set[int]] = [set() for _ in range(N_USERS)]
     for user, row, kind, time in zip(
@@ -209,9 +261,11 @@ def test_a_snapshot_answers_with_what_was_bought_until_the_next() -> None:
 
 
 @pytest.mark.parametrize(("cut", "there"), [(0, []), (1, [125, 127])])
-def test_items_come_on_offer_when_created_or_when_first_met(cut: int, there: list[int]) -> None:
+def test_items_come_on_offer_when_created_or_when_first_met(
+    cut: int, there: list[int], tmp_path: Path
+) -> None:
     """Item 125 is met on day 45, 126 never, 127 is created on day 45; 0 can no longer be bought."""
-    shot = snapshots(shop())[cut]
+    shot = snapshots(shop(), tmp_path)[cut]
     assert shot.candidates.tolist() == [*range(125), *there]
 
 
@@ -220,10 +274,13 @@ def own_cuts() -> tuple[Moment, ...]:
     return choose_cuts(known(), ("buy",), SplitConfig(protocol="user_time", n_cuts=2))
 
 
-def test_where_users_have_cuts_of_their_own_each_answers_with_what_came_between_them() -> None:
+def test_where_users_have_cuts_of_their_own_each_answers_with_what_came_between_them(
+    tmp_path: Path,
+) -> None:
     cuts, past = own_cuts(), known()
-    shots = snapshots(shop(cuts_us=cuts))
-    for shot, start, end in zip(shots, cuts, cuts[1:], strict=False):
+    shots = snapshots(shop(cuts_us=cuts), tmp_path)
+    forever = np.full(N_USERS, FOREVER_US)
+    for shot, start, end in zip(shots, cuts, [*cuts[1:], forever], strict=True):
         start, end = np.asarray(start), np.asarray(end)
         np.testing.assert_array_equal(shot.moments_us, start)
         wanted: list[set[int]] = [set() for _ in range(N_USERS)]

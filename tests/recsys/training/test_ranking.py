@@ -180,7 +180,8 @@ def fitted(
         RankingExamples(examples.features[part], examples.relevance[part])
         for part in (slice(0, 15), slice(15, None))
     ]
-    return train_ranker(parts, validation, config, TrainingRun(folder, seed, torch.device("cpu")))
+    run = TrainingRun(folder, seed, torch.device("cpu"))
+    return train_ranker(parts, validation, config, run)[0]
 
 
 def hit_rate(ranker: Ranker | TreeRanker, examples: RankingExamples) -> float:
@@ -215,7 +216,7 @@ def test_padding_of_cuts_with_fewer_candidates_is_ignored(tmp_path: Path) -> Non
     validation = planted(9, signals=("users_ever",))
     many, few = planted(0, signals=("users_ever",)), planted(1, signals=("users_ever",))
     few = RankingExamples(few.features[:, :7], few.relevance[:, :7])
-    ranker = train_ranker(
+    ranker, _ = train_ranker(
         [many, few], validation, config, TrainingRun(tmp_path, 0, torch.device("cpu"))
     )
     flat = torch.cat([one.features.reshape(-1, len(FEATURES)) for one in (many, few)])

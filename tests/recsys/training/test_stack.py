@@ -11,7 +11,7 @@ from recsys.data.arrays import Floats
 from recsys.data.interactions import MICROSECONDS_PER_DAY
 from recsys.training.inputs import Material
 from recsys.training.items import ItemPhotos
-from recsys.training.stack import FusedItems, Stack, fuse_items
+from recsys.training.stack import FusedItems, Stack, fit_user_encoders, fuse_items
 from tests.recsys.training.stack_material import (
     CONFIG,
     CUTS_US,
@@ -28,6 +28,7 @@ from tests.recsys.training.stack_material import (
 )
 
 DAY = MICROSECONDS_PER_DAY
+STAGES = ("items", "statistics", "users", "ranker")
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,13 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Stack, Path]:
     """What the material gives, and the folder of the workspace that it was trained in."""
     folder = tmp_path_factory.mktemp("first")
     stack, skipped = trained(folder, material())
-    assert skipped == dict.fromkeys(("items", "users", "ranker"), False)
+    assert skipped == dict.fromkeys(STAGES, False)
     return stack, folder
 
 
 def networks(stack: Stack) -> tuple[torch.nn.Module, ...]:
-    """Return fusion, user encoder and the network that ranks."""
-    ranker = ranking_of(stack).ranker
+    """Return fusion, user encoder and the network that ranks, as held out."""
+    ranker = ranking_of(stack).held_out.ranker
     assert isinstance(ranker, torch.nn.Module)
     return *below(stack), ranker
 
@@ -51,7 +52,7 @@ def test_every_part_is_trained_once_and_read_back_the_next_time(
 ) -> None:
     stack, folder = first
     again, skipped = trained(folder, material())
-    assert skipped == dict.fromkeys(("items", "users", "ranker"), True)
+    assert skipped == dict.fromkeys(STAGES, True)
     np.testing.assert_array_equal(stack.fused.embeddings, again.fused.embeddings)
     lengths = np.linalg.norm(stack.fused.embeddings, axis=1)
     np.testing.assert_allclose(lengths, np.ones(N_ITEMS), rtol=1e-5)
@@ -61,19 +62,20 @@ def test_every_part_is_trained_once_and_read_back_the_next_time(
 
 
 @pytest.mark.parametrize(
-    ("section", "change", "wanted"),
+    ("section", "change", "again"),
     [
-        ("ranker", {"hidden": 5}, {"items": True, "users": True, "ranker": False}),
-        ("users", {"n_targets": 2}, {"items": True, "users": False, "ranker": False}),
-        ("fusion", {"hidden": 5}, {"items": False, "users": False, "ranker": False}),
+        ("ranker", {"hidden": 5}, {"ranker"}),
+        ("users", {"n_targets": 2}, {"users", "ranker"}),
+        ("fusion", {"hidden": 5}, {"items", "users", "ranker"}),
     ],
 )
 def test_a_changed_setting_trains_its_part_and_what_reads_it_again(
-    section: str, change: dict[str, Any], wanted: dict[str, bool], first: tuple[Stack, Path]
+    section: str, change: dict[str, Any], again: set[str], first: tuple[Stack, Path]
 ) -> None:
     changed = getattr(CONFIG, section).model_copy(update=change)
     config = CONFIG.model_copy(update={section: changed})
-    assert trained(first[1], material(), config)[1] == wanted
+    _, skipped = trained(first[1], material(), config)
+    assert {name for name in STAGES if not skipped[name]} == again
 
 
 def test_other_material_and_another_seed_share_no_stage(first: tuple[Stack, Path]) -> None:
@@ -94,20 +96,28 @@ def test_an_ablation_has_one_modality_and_stages_of_its_own(tmp_path: Path) -> N
     whole = material()
     stack, skipped = trained(tmp_path, whole.only("text"), suffix="-text")
     assert stack.fused.fusion.modalities == ("text",)
-    assert list(skipped) == ["items-text", "users-text", "ranker-text"]
+    assert list(skipped) == ["items-text", "statistics", "users-text", "ranker-text"]
     assert whole.only("text").photos is None
     assert whole.only("image").photos is whole.photos
     assert len({whole.key, whole.only("text").key, whole.only("image").key}) == 3
 
 
-def test_what_happens_after_the_first_cut_reaches_neither_fusion_nor_user_encoder(
+def test_what_happens_after_a_moment_reaches_no_encoder_that_was_trained_up_to_it(
     first: tuple[Stack, Path], tmp_path: Path
 ) -> None:
-    one, other = first[0], trained(tmp_path, with_changed(CUTS_US[0]))[0]
-    np.testing.assert_array_equal(one.fused.embeddings, other.fused.embeddings)
-    (_, encoder, ranker), (_, same_encoder, other_ranker) = networks(one), networks(other)
-    assert torch.equal(weights(encoder), weights(same_encoder))
-    assert not torch.equal(weights(ranker), weights(other_ranker))
+    """Nor does what happens after the first cut reach the fusion."""
+    before = encoders(first[0], first[1])
+    for number, same in ((0, {"first"}), (-1, {"first", "held_out"})):
+        stack = trained(tmp_path / str(number), with_changed(CUTS_US[number]))[0]
+        np.testing.assert_array_equal(first[0].fused.embeddings, stack.fused.embeddings)
+        after = encoders(stack, tmp_path / str(number))
+        assert {name for name in before if torch.equal(before[name], after[name])} == same
+
+
+def encoders(stack: Stack, folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of the user encoders, by name."""
+    found = fit_user_encoders(shop(), stack.fused, CONFIG.users, made_runtime(folder))
+    return {name: weights(getattr(found, name)) for name in ("first", "held_out", "served")}
 
 
 def test_photos_teach_the_fusion(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""The stage "statistics": what the events said of the items at each cut, at the split and now."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from recsys.data.interactions import Moment
+from recsys.ranking.statistics import Statistics, build_statistics
+from recsys.ranking.stored import load_statistics, save_statistics
+from recsys.training.cuts import window_days
+from recsys.training.inputs import ShopData
+from recsys.training.stages import Runtime
+
+
+class KnownItems(NamedTuple):
+    """Where the statistics of each moment lie; they are read when they are needed.
+
+    Args:
+        folder: Folder of the stage.
+        count: Number of moments: the cuts, the split, and the end of the events.
+        key: Hash of what the statistics depend on.
+    """
+
+    folder: Path
+    count: int
+    key: str
+
+    def at(self, number: int) -> Statistics:
+        """Return the statistics of a moment, by its number; -1 is the end of the events."""
+        return load_statistics(_file(self.folder, range(self.count)[number]))
+
+
+def count_events(shop: ShopData, runtime: Runtime) -> KnownItems:
+    """Return the statistics of the stage "statistics".
+
+    They depend on no embedding, so ablations share them.
+
+    Args:
+        shop: Tables with events.
+        runtime: How to run the stage.
+    """
+    moments = _moments(shop)
+    stage = runtime.workspace.run(
+        "statistics", {"shop": shop.key}, lambda folder: _write(shop, moments, folder)
+    )
+    return KnownItems(stage.folder, len(moments), stage.key)
+
+
+def _moments(shop: ShopData) -> Sequence[Moment]:
+    assert shop.interactions is not None, "callers check for events"
+    return (*shop.cuts_us, int(shop.interactions.timestamps_us[-1]) + 1)
+
+
+def _write(shop: ShopData, moments: Sequence[Moment], folder: Path) -> None:
+    assert shop.interactions is not None, "callers check for events"
+    for number, moment in enumerate(moments):
+        statistics = build_statistics(
+            shop.interactions,
+            moment,
+            target_kinds=shop.target_kinds,
+            window_days=window_days(shop.interactions, shop.cuts_us),
+        )
+        save_statistics(statistics, _file(folder, number))
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"{number}.safetensors"

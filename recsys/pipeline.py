@@ -30,6 +30,7 @@ from recsys.training.identification import (
     run_photos,
 )
 from recsys.training.inputs import Material, ShopData, read_shop
+from recsys.training.known import count_events
 from recsys.training.pictures import Pictures, kept_squares
 from recsys.training.samples import labelled_photos, picture_paths
 from recsys.training.stack import FusedItems, Stack, fuse_items, train_stack
@@ -102,7 +103,7 @@ def train(
         text = train_text(shop, config.text, runtime)
         towers = align(shop, vision, text, config, runtime)
         material = embed(shop, towers, runtime)
-        stack = train_stack(material, config, runtime)
+        stack = train_stack(material, count_events(shop, runtime), config, runtime)
         identification = _identify(material, towers.vision, stack.fused, config, runtime)
         announce("bundle")
         contents = replace(
@@ -112,7 +113,7 @@ def train(
             identification=identification,
         )
         bundle = write_bundle(contents, out)
-        ablations = _ablations(material, _same_ranker(config, stack), runtime, left_out)
+        ablations = _ablations(material, stack, config, runtime, left_out)
     return Run(bundle, ablations, dataset, tuple(runtime.workspace.stages), left_out)
 
 
@@ -133,17 +134,21 @@ def _running(
 
 
 def _ablations(
-    material: Material, config: TrainConfig, runtime: Runtime, left_out: tuple[str, ...]
+    material: Material,
+    whole: Stack,
+    config: TrainConfig,
+    runtime: Runtime,
+    left_out: tuple[str, ...],
 ) -> dict[str, Path]:
-    """Return the bundles that use one modality each, by name."""
+    """Return the bundles that use one modality each, by name; they rank as the whole does."""
     present = material.modalities.present
     modalities = [name for name, having in present.items() if having.sum() > 1]
     if not config.evaluation.ablations or len(modalities) < 2:
         return {}
-    bundles = {}
+    bundles, config = {}, _same_ranker(config, whole)
     for modality in modalities:
         alone = material.only(modality)
-        stack = train_stack(alone, config, runtime, suffix=f"-{modality}")
+        stack = train_stack(alone, whole.items, config, runtime, suffix=f"-{modality}")
         contents = _contents(alone, stack, config, left_out)
         bundles[f"{modality}-only"] = write_bundle(contents, runtime.workspace.root / modality)
     return bundles

@@ -17,21 +17,21 @@ class KnownItems(NamedTuple):
 
     Args:
         folder: Folder of the stage.
-        count: Number of moments: the cuts, the split, and the end of the events.
+        n_moments: Number of moments: the cuts, the split, and the end of the events.
         key: Hash of what the statistics depend on.
     """
 
     folder: Path
-    count: int
+    n_moments: int
     key: str
 
     def at(self, number: int) -> Statistics:
         """Return the statistics of a moment, by its number; -1 is the end of the events."""
-        return load_statistics(_file(self.folder, range(self.count)[number]))
+        return load_statistics(_file(self.folder, range(self.n_moments)[number]))
 
 
-def count_events(shop: ShopData, runtime: Runtime) -> KnownItems:
-    """Return the statistics of the stage "statistics".
+def count_events(shop: ShopData, runtime: Runtime) -> KnownItems | None:
+    """Return the statistics of the stage "statistics"; None without events.
 
     They depend on no embedding, so ablations share them.
 
@@ -39,16 +39,13 @@ def count_events(shop: ShopData, runtime: Runtime) -> KnownItems:
         shop: Tables with events.
         runtime: How to run the stage.
     """
-    moments = _moments(shop)
+    if shop.interactions is None:
+        return None
+    moments = (*shop.cuts_us, int(shop.interactions.timestamps_us[-1]) + 1)
     stage = runtime.workspace.run(
         "statistics", {"shop": shop.key}, lambda folder: _write(shop, moments, folder)
     )
     return KnownItems(stage.folder, len(moments), stage.key)
-
-
-def _moments(shop: ShopData) -> Sequence[Moment]:
-    assert shop.interactions is not None, "callers check for events"
-    return (*shop.cuts_us, int(shop.interactions.timestamps_us[-1]) + 1)
 
 
 def _write(shop: ShopData, moments: Sequence[Moment], folder: Path) -> None:

@@ -16,7 +16,7 @@ from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
 from recsys.training.inputs import Material, ShopData
 from recsys.training.items import ItemClasses, ItemTrainingData, train_items
-from recsys.training.known import KnownItems, count_events
+from recsys.training.known import KnownItems
 from recsys.training.rankers import FittedRanking, fit_ranking
 from recsys.training.stages import Runtime
 from recsys.training.users import UserEncoders, train_users
@@ -39,38 +39,41 @@ class Stack(NamedTuple):
 
     Args:
         fused: Fusion and item embeddings.
-        ranking: User encoders and rankers; None without events.
         items: What the events say of the items; None without events.
+        ranking: User encoders and rankers; None without events.
     """
 
     fused: FusedItems
-    ranking: FittedRanking | None
     items: KnownItems | None
+    ranking: FittedRanking | None
 
 
 def train_stack(
-    material: Material, config: TrainConfig, runtime: Runtime, *, suffix: str = ""
+    material: Material,
+    items: KnownItems | None,
+    config: TrainConfig,
+    runtime: Runtime,
+    *,
+    suffix: str = "",
 ) -> Stack:
-    """Return fusion, user encoders and rankers, and the statistics that the rankers read.
-
-    These are the stages "items", "statistics", "users" and "ranker".
+    """Return fusion, user encoders and rankers: the stages "items", "users" and "ranker".
 
     Args:
         material: Training inputs.
+        items: What the events said of the items; None without events.
         config: Sizes and schedules.
         runtime: How to run the stages.
         suffix: Ending of the stages' names, for ablations.
     """
     fused = fuse_items(material, config.fusion, runtime, suffix=suffix)
-    if material.shop.interactions is None:
+    if items is None:
         return Stack(fused, None, None)
     shop = material.shop
-    items = count_events(shop, runtime)
     encoders = fit_user_encoders(shop, fused, config.users, runtime, suffix=suffix)
     ranking = fit_ranking(
         shop, fused.embeddings, encoders, items, config.ranker, runtime, suffix=suffix
     )
-    return Stack(fused, ranking, items)
+    return Stack(fused, items, ranking)
 
 
 def fuse_items(

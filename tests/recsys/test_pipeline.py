@@ -18,7 +18,7 @@ from recsys.pipeline import Run, load_tables, train
 from recsys.recommender import Recommender
 
 STAGES = [
-    *("vision", "text", "embeddings", "items", "users", "ranker"),
+    *("vision", "text", "embeddings", "statistics", "items", "users", "ranker"),
     *("photos", "items-held-out-1", "items-held-out-2"),
     *("items-image", "users-image", "ranker-image"),
     *("items-text", "users-text", "ranker-text"),
@@ -35,7 +35,7 @@ def test_the_whole_chain_leaves_a_complete_bundle_and_both_ablations(tiny_run: R
     np.testing.assert_allclose(lengths, np.ones(len(bundle.items)), rtol=1e-5)
 
 
-def test_learning_ends_at_the_split_and_the_statistics_at_the_last_event(
+def test_evaluation_knows_the_events_before_the_split_and_the_statistics_all_of_them(
     tiny_run: Run, tiny_shop: Shop
 ) -> None:
     bundle = Bundle(tiny_run.bundle)
@@ -129,7 +129,7 @@ def test_other_prices_and_later_events_train_no_tower_again(
         reduced(tiny_config, images_root=str(tiny_shop.images), **paths), tiny_run.bundle.parent
     )
     trained = [stage.name for stage in run.stages if not stage.skipped]
-    assert trained[:3] == ["items", "users", "ranker"]
+    assert trained[:4] == ["statistics", "items", "users", "ranker"]
 
 
 @pytest.mark.slow

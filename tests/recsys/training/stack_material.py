@@ -26,6 +26,7 @@ from recsys.data.quarantine import Quarantine
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
 from recsys.training.inputs import Material, ShopData
 from recsys.training.items import ItemPhotos
+from recsys.training.known import count_events
 from recsys.training.labels import item_labels, title_groups
 from recsys.training.pairs import item_pairs
 from recsys.training.rankers import FittedRanking
@@ -158,7 +159,8 @@ def trained(
 ) -> tuple[Stack, dict[str, bool]]:
     """Return the stack, and which of its stages were skipped."""
     runtime = made_runtime(folder, config.seed)
-    stack = train_stack(chosen, config, runtime, suffix=suffix)
+    items = count_events(chosen.shop, runtime)
+    stack = train_stack(chosen, items, config, runtime, suffix=suffix)
     return stack, {stage.name: stage.skipped for stage in runtime.workspace.stages}
 
 

@@ -110,8 +110,9 @@ def test_what_is_evaluated_learns_from_the_window_before_the_split_and_what_is_s
 def test_statistics_are_those_of_each_cut_the_split_and_the_end(tmp_path: Path) -> None:
     of = shop()
     items = count_events(of, made_runtime(tmp_path))
+    assert items is not None
     end_us = int(known().timestamps_us[-1]) + 1
-    assert items.count == len(CUTS_US) + 1
+    assert items.n_moments == len(CUTS_US) + 1
     for number, moment in enumerate((*CUTS_US, end_us)):
         found = items.at(number)
         wanted = build_statistics(known(), moment, target_kinds=("buy",), window_days=10.0)
@@ -207,7 +208,8 @@ def test_each_scope_gets_the_ranker_that_was_chosen_for_it(
     monkeypatch.setattr("recsys.training.rankers.choose_ranker", lambda *_, **__: choice)
     suffix = f"-{chosen[0]}-{chosen[1]}".replace(" ", "-")
     runtime = made_runtime(folder)
-    ranking = ranking_of(train_stack(material(), of_kind("auto"), runtime, suffix=suffix))
+    items = count_events(shop(), runtime)
+    ranking = ranking_of(train_stack(material(), items, of_kind("auto"), runtime, suffix=suffix))
     assert ranking.choice == choice
     kinds = {"trees": TreeRanker, "network": Network, "blend": Blend}
     (stage,) = (one.folder for one in runtime.workspace.stages if one.name == f"ranker{suffix}")
@@ -222,6 +224,7 @@ def test_each_scope_gets_the_ranker_that_was_chosen_for_it(
 
 def snapshots(of: ShopData, folder: Path) -> list[Snapshot]:
     items = count_events(of, made_runtime(folder))
+    assert items is not None
     return list(take_snapshots(of, np.eye(N_ITEMS, dtype=np.float32), items))
 
 

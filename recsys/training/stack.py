@@ -130,7 +130,9 @@ def fit_user_encoders(
             _save(encoder, folder / name)
 
     stage = runtime.workspace.run(
-        f"users{suffix}", {"items": fused.key, "config": config.model_dump()}, train
+        f"users{suffix}",
+        {"items": fused.key, "config": config.model_dump(), "encoders": [*events]},
+        train,
     )
     dim, n_kinds = fused.embeddings.shape[1], len(interactions.kind_names)
     first, held_out, served = (

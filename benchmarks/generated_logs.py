@@ -58,8 +58,11 @@ SPECS = {
 
 def generate_log(name: str, folder: Path, *, seed: int = 0) -> Path:
     """Write ``items.parquet`` and ``events.parquet`` of one of ``SPECS``, and return the folder."""
-    spec = SPECS[name]
-    rng = np.random.default_rng([seed, len(name)])
+    return write_log(SPECS[name], folder, np.random.default_rng([seed, len(name)]))
+
+
+def write_log(spec: LogSpec, folder: Path, rng: np.random.Generator) -> Path:
+    """Write ``items.parquet`` and ``events.parquet`` of a log, and return the folder."""
     topics = rng.integers(0, TOPICS, spec.n_items)
     appears = np.sort(rng.uniform(-0.3 * spec.days, 0.95 * spec.days, spec.n_items))
     folder.mkdir(parents=True, exist_ok=True)

@@ -237,6 +237,21 @@ TABLES: Mapping[str, Table] = {
         },
         columns={"measured": ""},
     ),
+    "evaluation": Table(
+        corner="20,000 users, 100,000 items",
+        rows={
+            "scores of vectors": "evaluation.vectors.seconds",
+            "scores alike for everybody": "evaluation.popularity.seconds",
+            "all scores alike but ten": "evaluation.few.seconds",
+            "table of the three systems": "evaluation.table.seconds",
+            "seconds of RecBole, times ours, top 100": "evaluation.ratio_to_peer",
+            "seconds of ranx on finished lists, times ours": "evaluation.ratio_to_ranx",
+            "peak memory": "evaluation.peak_gb",
+            "peak memory, vectors alone": "evaluation.vectors.peak_gb",
+            "the same, 100,000 users": "evaluation.vectors.peak_gb_100k_users",
+        },
+        columns={"measured": ""},
+    ),
     "vision_speed": Table(
         corner="speed",
         rows={

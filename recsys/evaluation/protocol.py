@@ -11,7 +11,7 @@ from recsys.data.arrays import Doubles, Ints
 from recsys.errors import InvalidArgumentError
 from recsys.evaluation.bootstrap import Estimate, difference, estimates, ratio
 from recsys.evaluation.lists import ListCounts
-from recsys.evaluation.metrics import METRICS, coverage_at_k
+from recsys.evaluation.metrics import METRICS, coverage_at_k, find_hits
 from recsys.evaluation.probabilities import Probabilities
 from recsys.evaluation.queries import Queries, Scope
 from recsys.evaluation.rankings import (
@@ -140,11 +140,14 @@ def rank_queries(
     ]
     users: Ints = np.unique(np.concatenate([queries.user_rows for queries in query_sets]))
     numbers, keys = tie_numbers(n_items, int(users.max()) + 1, seed)
+    orders = [np.argsort(queries.user_rows, kind="stable") for queries in query_sets]
     for start in range(0, len(users), batch_size):
         batch = users[start : start + batch_size]
         scores = scorer(batch)
-        for queries, into in zip(query_sets, found, strict=True):
-            asked = np.flatnonzero(np.isin(queries.user_rows, batch)).tolist()
+        for queries, order, into in zip(query_sets, orders, found, strict=True):
+            ends = (batch[0], batch[-1] + 1)
+            first, last = np.searchsorted(queries.user_rows, ends, sorter=order)
+            asked = order[first:last].tolist()
             allowed = allowed_rows(
                 scores,
                 excluded=[queries.excluded[query] for query in asked],
@@ -185,10 +188,9 @@ def score_ranking(
         InvalidArgumentError: If the rankings do not fit the queries or have fewer than
             ``max(ks)`` ranks.
     """
+    hits = find_hits(ranked, queries.relevant)
     per_user = {
-        f"{metric}@{k}": compute(ranked, queries.relevant, k)
-        for metric, compute in METRICS.items()
-        for k in ks
+        f"{metric}@{k}": compute(hits, k) for metric, compute in METRICS.items() for k in ks
     }
     if areas is not None:
         per_user["auc"] = areas

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.arrays import Ints
-from recsys.evaluation.metrics import METRICS, coverage_at_k, ndcg_at_k, recall_at_k
+from recsys.evaluation.metrics import METRICS, coverage_at_k, find_hits, ndcg_at_k, recall_at_k
 
 N_ITEMS = 12
 
@@ -56,13 +56,14 @@ def test_metric_equals_its_definition_as_a_loop(name: str, case: Case) -> None:
     expected = [
         loop_metric(name, row, right, k) for row, right in zip(ranked, relevant, strict=True)
     ]
-    np.testing.assert_allclose(METRICS[name](ranked, relevant, k), expected, atol=1e-12)
+    np.testing.assert_allclose(METRICS[name](find_hits(ranked, relevant), k), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", METRICS)
 @given(case=rankings())
 def test_metric_stays_between_zero_and_one(name: str, case: Case) -> None:
-    values = METRICS[name](*case)
+    ranked, relevant, k = case
+    values = METRICS[name](find_hits(ranked, relevant), k)
     assert (values >= 0).all()
     assert (values <= 1).all()
 
@@ -71,7 +72,7 @@ def test_metric_stays_between_zero_and_one(name: str, case: Case) -> None:
 @given(case=rankings())
 def test_metric_never_falls_as_k_grows(name: str, case: Case) -> None:
     ranked, relevant, _ = case
-    by_k = [METRICS[name](ranked, relevant, k) for k in range(1, ranked.shape[1] + 1)]
+    by_k = [METRICS[name](find_hits(ranked, relevant), k) for k in range(1, ranked.shape[1] + 1)]
     assert (np.diff(by_k, axis=0) >= -1e-12).all()
 
 
@@ -85,8 +86,8 @@ def test_metric_does_not_depend_on_item_numbers_or_user_order(
     renamed = generator.permutation(N_ITEMS)
     users = generator.permutation(len(ranked))
     other = np.where(ranked >= 0, renamed[ranked], -1)[users]
-    values = METRICS[name](other, [renamed[relevant[user]] for user in users], k)
-    np.testing.assert_allclose(values, METRICS[name](ranked, relevant, k)[users])
+    values = METRICS[name](find_hits(other, [renamed[relevant[user]] for user in users]), k)
+    np.testing.assert_allclose(values, METRICS[name](find_hits(ranked, relevant), k)[users])
 
 
 @pytest.mark.parametrize("name", ["ndcg", "mrr", "average_precision"])
@@ -99,7 +100,10 @@ def test_moving_a_relevant_item_up_never_lowers_the_metric(name: str, case: Case
             for row, right in zip(ranked, relevant, strict=True)
         ]
     )
-    better, worse = METRICS[name](hits_first, relevant, k), METRICS[name](ranked, relevant, k)
+    better, worse = (
+        METRICS[name](find_hits(hits_first, relevant), k),
+        METRICS[name](find_hits(ranked, relevant), k),
+    )
     assert (better >= worse - 1e-12).all()
 
 
@@ -108,18 +112,18 @@ def test_ndcg_of_a_hand_computed_ranking() -> None:
     # Hits at ranks 2 and 4 of three relevant items, as trec_eval's ndcg_cut_4 counts them.
     gain = 1 / math.log2(3) + 1 / math.log2(5)
     ideal = 1 + 1 / math.log2(3) + 1 / math.log2(4)
-    assert ndcg_at_k(ranked, [np.array([1, 3, 5])], 4) == pytest.approx([gain / ideal])
+    assert ndcg_at_k(find_hits(ranked, [np.array([1, 3, 5])]), 4) == pytest.approx([gain / ideal])
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_user_without_an_answer_scores_zero(name: str) -> None:
     ranked = np.array([[-1, -1], [4, -1]])
-    assert METRICS[name](ranked, [np.array([0]), np.array([4])], 2)[0] == 0
+    assert METRICS[name](find_hits(ranked, [np.array([0]), np.array([4])]), 2)[0] == 0
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_no_users_give_no_numbers(name: str) -> None:
-    assert METRICS[name](np.empty((0, 3), dtype=np.int64), [], 2).shape == (0,)
+    assert METRICS[name](find_hits(np.empty((0, 3), dtype=np.int64), []), 2).shape == (0,)
 
 
 def test_coverage_counts_each_shown_candidate_once() -> None:
@@ -131,38 +135,40 @@ def test_coverage_counts_each_shown_candidate_once() -> None:
 
 def test_user_without_relevant_items_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"relevant must not be empty, got none for 1 users"):
-        recall_at_k(np.array([[0], [1]]), [np.array([0]), np.array([], dtype=np.int64)], 1)
+        recall_at_k(
+            find_hits(np.array([[0], [1]]), [np.array([0]), np.array([], dtype=np.int64)]), 1
+        )
 
 
 @pytest.mark.parametrize("k", [0, 3])
 def test_k_out_of_range_is_an_error(k: int) -> None:
     with pytest.raises(ValueError, match=rf"k must be between 1 and 2 .*, got {k}"):
-        recall_at_k(np.array([[0, 1]]), [np.array([0])], k)
+        recall_at_k(find_hits(np.array([[0, 1]]), [np.array([0])]), k)
 
 
 def test_numbers_of_users_that_disagree_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"one entry per ranked user \(1\), got 2"):
-        recall_at_k(np.array([[0, 1]]), [np.array([0]), np.array([1])], 1)
+        recall_at_k(find_hits(np.array([[0, 1]]), [np.array([0]), np.array([1])]), 1)
 
 
 def test_repeated_item_in_a_ranking_is_an_error() -> None:
     with pytest.raises(ValueError, match="ranked must name each item once"):
-        recall_at_k(np.array([[5, 5]]), [np.array([5])], 2)
+        recall_at_k(find_hits(np.array([[5, 5]]), [np.array([5])]), 2)
 
 
 def test_repeated_relevant_item_is_an_error() -> None:
     with pytest.raises(ValueError, match="relevant must name each item once"):
-        recall_at_k(np.array([[5, 6]]), [np.array([5, 5])], 2)
+        recall_at_k(find_hits(np.array([[5, 6]]), [np.array([5, 5])]), 2)
 
 
 def test_negative_item_row_is_an_error() -> None:
     with pytest.raises(ValueError, match="item rows must be >= 0"):
-        recall_at_k(np.array([[-2, 6]]), [np.array([5])], 2)
+        recall_at_k(find_hits(np.array([[-2, 6]]), [np.array([5])]), 2)
 
 
 def test_ranking_of_another_shape_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"ranked must have shape \(U, K\), got \(3,\)"):
-        recall_at_k(np.array([1, 2, 3]), [np.array([5])], 1)
+        recall_at_k(find_hits(np.array([1, 2, 3]), [np.array([5])]), 1)
 
 
 def test_coverage_without_candidates_is_an_error() -> None:

@@ -5,7 +5,7 @@ import pytest
 import pytrec_eval
 
 from recsys.data.arrays import Ints
-from recsys.evaluation.metrics import METRICS
+from recsys.evaluation.metrics import METRICS, find_hits
 
 N_USERS, N_ITEMS, K = 200, 60, 20
 KS = (1, 5, 10, 20)
@@ -47,7 +47,7 @@ def trec(case: tuple[Ints, list[Ints]], measures: set[str], k: int = K) -> dict[
 def test_metric_equals_that_of_trec_eval(name: str, k: int, case: tuple[Ints, list[Ints]]) -> None:
     found = trec(case, {f"{TREC[name]}.{k}"})
     expected = [found[f"u{user}"][f"{TREC[name]}_{k}"] for user in range(N_USERS)]
-    np.testing.assert_allclose(METRICS[name](*case, k), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(METRICS[name](find_hits(*case), k), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("k", KS)
@@ -56,4 +56,4 @@ def test_reciprocal_rank_equals_that_of_trec_eval_on_the_first_k(
 ) -> None:
     found = trec(case, {"recip_rank"}, k)
     expected = [found[f"u{user}"]["recip_rank"] for user in range(N_USERS)]
-    np.testing.assert_allclose(METRICS["mrr"](*case, k), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(METRICS["mrr"](find_hits(*case), k), expected, rtol=0, atol=1e-12)

@@ -10,7 +10,7 @@ from torch import Tensor
 from recsys.config import RankerConfig
 from recsys.data.arrays import Ints
 from recsys.data.interactions import EMPTY_HISTORY, History
-from recsys.evaluation.metrics import ndcg_at_k
+from recsys.evaluation.metrics import find_hits, ndcg_at_k
 from recsys.ranking.rankers import SIMPLE, Ranker, SimpleRanker
 from recsys.ranking.scoring import UserRanker
 from recsys.training.ranking import Snapshot
@@ -166,7 +166,7 @@ def by_evaluation(shot: Snapshot, name: str, scope: Scope) -> float:
         scores = service.score(profiles, torch.from_numpy(rows), shot.table).scores[0].numpy()
         ranked = rows[np.argsort(-scores, kind="stable")]
         ranked = ranked[~np.isin(ranked, out)][:10]
-        found.append(ndcg_at_k(ranked[None], [wanted], 10)[0])
+        found.append(ndcg_at_k(find_hits(ranked[None], [wanted]), 10)[0])
     return float(np.mean(found))
 
 
@@ -199,7 +199,7 @@ def test_ndcg_is_that_of_the_metrics(n_items: int) -> None:
     relevant[:, 0] |= ~relevant.any(axis=1)
     relevant[0] = True
     ranked = np.stack([rng.permutation(n_items)[:k] for _ in relevant])
-    wanted = ndcg_at_k(ranked, [np.flatnonzero(row) for row in relevant], k)
+    wanted = ndcg_at_k(find_hits(ranked, [np.flatnonzero(row) for row in relevant]), k)
     found = ndcg(torch.from_numpy(relevant), torch.from_numpy(ranked))
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12)
 

@@ -1,4 +1,4 @@
-"""The canonical columns, types, rules and bounds of the three tables: items, events and photos.
+"""The canonical columns, types, rules and bounds of the tables: items, events, photos, relations.
 
 The service holds what it receives to the same bounds, so a row that a table may have can also be
 sent, and the other way round.
@@ -23,6 +23,9 @@ BLANKS = (
 )
 CONTROL_CHARACTER = r"[\x00-\x1f\x7f-\x9f]"  # regular expression; no id contains one
 SPLITS = ("train", "val", "test")
+RELATION_KINDS = ("goes_with", "replaces", "part_of")
+# Left is what a user of right may want; relations of the other kinds hold both ways.
+ONE_WAY_KINDS = ("replaces",)
 # A Unix time that was read in the wrong unit lies in the first weeks of 1970.
 EARLIEST_EVENT = datetime(1971, 1, 1, tzinfo=UTC)
 # The years 2999 and 9999 stand for "unknown" or "never" in many shops.
@@ -123,4 +126,22 @@ class PhotoSchema(dy.Schema):
         nullable=True,
         check={"known": lambda split: split.is_in(SPLITS)},
         description="train, val or test, where the shop has chosen one.",
+    )
+
+
+class RelationSchema(dy.Schema):
+    """One row per pair of items that the shop relates."""
+
+    left = dy.String(min_length=1, check=_ID_CHECK, description="Key of an item.")
+    right = dy.String(min_length=1, check=_ID_CHECK, description="Key of another item.")
+    kind = dy.String(
+        check={"relation": lambda kind: kind.is_in(RELATION_KINDS)},
+        description="goes_with, replaces or part_of: left goes with right, and so on.",
+    )
+    weight = dy.Float64(
+        min_exclusive=0,
+        max=MAX_AMOUNT,
+        allow_inf=True,
+        allow_nan=True,
+        description="How strong the relation is, beside the others of its kind.",
     )

@@ -158,9 +158,12 @@ class Bundle:
         if as_of is None:
             return self.interactions, self.statistics, self.user_ranker
         past = self.interactions.before(as_of)
-        window_days = self.statistics.tempo.window_days
         statistics = build_statistics(
-            past, as_of, target_kinds=self.target_kinds, window_days=window_days
+            past,
+            as_of,
+            target_kinds=self.target_kinds,
+            related=self.statistics.related,
+            window_days=self.statistics.tempo.window_days,
         )
         return past, statistics, self.held_out
 

@@ -24,7 +24,7 @@ def check(
     strict: Annotated[bool, typer.Option(help="Fail if any row breaks a rule.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the three tables and what they can train, and write the rows that break a rule.
+    """Check the tables and what they can train, and write the rows that break a rule.
 
     A row stays, and its bad cell counts as empty, if the cell may be empty.
     """

@@ -25,6 +25,7 @@ from text.config import TextConfig
 from vision.config import VisionConfig
 from vision.tuning.space import SearchSpace
 
+TABLES = ("items", "events", "photos", "relations")
 Table = TypeVar("Table", bound=BaseModel)
 
 
@@ -84,7 +85,7 @@ def load_config(path: str | Path) -> TrainConfig:
     folder = path.resolve().parent
     return config.model_copy(
         update={
-            "data": _resolve(config.data, folder, "items", "events", "photos", "images_root"),
+            "data": _resolve(config.data, folder, *TABLES, "images_root"),
             "fusion": _resolve(config.fusion, folder, "teacher"),
         }
     )

@@ -26,7 +26,7 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Where the three tables are. Paths are relative to the configuration file."""
+    """Where the tables are. Paths are relative to the configuration file."""
 
     items: str | None = Field(
         None,
@@ -34,6 +34,9 @@ class DataConfig(Section):
     )
     events: str | None = Field(None, description="Events table, if the shop has one.")
     photos: str | None = Field(None, description="Table of customers' photos, if the shop has one.")
+    relations: str | None = Field(
+        None, description="Table of items that go together, if the shop has one."
+    )
     images_root: str | None = Field(
         None,
         description="Folder that picture paths are relative to; unset is the items table's folder.",
@@ -312,6 +315,9 @@ class OffersConfig(Section):
         200, ge=0, description="Items taken together with those that the user met lately."
     )
     similar_users: int = Field(200, ge=0, description="Items of users with a like history (iALS).")
+    related: int = Field(
+        200, ge=0, description="Items that the table of relations relates to the user's own."
+    )
     taste: int = Field(200, ge=0, description="Items whose titles and pictures suit the user.")
     popular: int = Field(200, ge=0, description="Items with the most users lately.")
     new: int = Field(200, ge=0, description="Items created last.")

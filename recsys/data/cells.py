@@ -247,6 +247,8 @@ _READERS: dict[pl.DataType, Reader] = {
 _READERS_OF: dict[str, Reader] = {
     "user_id": Reader(_read_ids(clean_ids), _WORDS),
     "item_id": Reader(_read_ids(clean_ids), _WORDS),
+    "left": Reader(_read_ids(clean_ids), _WORDS),
+    "right": Reader(_read_ids(clean_ids), _WORDS),
     "kind": Reader(_read_ids(clean_words), _WORDS),
     "split": Reader(_read_ids(clean_words), _WORDS),
 }

@@ -21,6 +21,7 @@ _DEFAULTS: dict[str, pl.Expr] = {
     "attributes": pl.lit([], dtype=PAIRS),
     "available": pl.lit(True),
     "quantity": pl.lit(1.0),
+    "weight": pl.lit(1.0),
 }
 
 

@@ -10,7 +10,13 @@ import polars as pl
 
 from recsys.config import DataConfig
 from recsys.data.frames import Frame
-from recsys.data.loading import default_images_root, load_events, load_items, load_photos
+from recsys.data.loading import (
+    default_images_root,
+    load_events,
+    load_items,
+    load_photos,
+    load_relations,
+)
 from recsys.data.pictures import CheckImage
 from recsys.data.progress import Progress
 from recsys.data.quarantine import Loaded, Quarantine, TableReport, add_failures
@@ -35,6 +41,7 @@ class Dataset:
         images_root: Folder that picture paths are relative to; None if no row names a picture.
         quarantine: Rows that were left out, with the reasons.
         items_as_of_us: Time at which the items were exported, microseconds UTC; None if unknown.
+        relations: Items that go together, None if the shop has no such table.
     """
 
     items: pl.DataFrame
@@ -43,10 +50,11 @@ class Dataset:
     images_root: Path | None
     quarantine: Quarantine
     items_as_of_us: int | None = None
+    relations: pl.DataFrame | None = None
 
     def select_items(self, columns: Sequence[str]) -> "Dataset":
-        """Return a copy with only these item columns and without events."""
-        return replace(self, items=self.items.select(columns), events=None)
+        """Return a copy with only these item columns, without events and relations."""
+        return replace(self, items=self.items.select(columns), events=None, relations=None)
 
     def fingerprint(self) -> str:
         """Return a hash that changes when a table or a picture does, 64 hexadecimal digits.
@@ -57,7 +65,7 @@ class Dataset:
         tar) have the same fingerprint.
         """
         digest = hashlib.sha256()
-        for table in (self.items, self.events, self.photos):
+        for table in (self.items, self.events, self.photos, self.relations):
             for rows in table.iter_slices(_ROWS_PER_HASH) if table is not None else ():
                 # Each line names its columns, so two tables never give the same lines.
                 digest.update(rows.write_ndjson().encode())
@@ -84,7 +92,8 @@ def choose_tables(config: DataConfig, tables: Tables | None) -> Tables:
         ConfigError: If tables are neither passed nor configured, or both.
     """
     paths = config.model_dump(
-        include={"items", "events", "photos", "images_root", "as_of"}, exclude_none=True
+        include={"items", "events", "photos", "relations", "images_root", "as_of"},
+        exclude_none=True,
     )
     if tables is not None and paths:
         raise ConfigError(
@@ -98,8 +107,14 @@ def choose_tables(config: DataConfig, tables: Tables | None) -> Tables:
             "data.items must name the items table, got none; add it to [data], or pass "
             "tables=Tables(items=...) to train"
         )
-    root = config.images_root or None
-    return Tables(config.items, config.events, config.photos, root, config.as_of)
+    return Tables(
+        config.items,
+        config.events,
+        config.photos,
+        images_root=config.images_root or None,
+        as_of=config.as_of,
+        relations=config.relations,
+    )
 
 
 def load_dataset(
@@ -163,7 +178,7 @@ def _load(
         tables.items, images_root=root, check_image=check_image, progress=progress
     )
     reports = [report]
-    events = photos = None
+    events = photos = relations = None
     if tables.events is not None:
         events, report = load_events(tables.events, items["item_id"], now=now)
         items, reports[0] = _with_first_events(items, reports[0], events)
@@ -178,6 +193,9 @@ def _load(
         )
         photos = _with_splits(photos)
         reports.append(report)
+    if tables.relations is not None:
+        relations, report = load_relations(tables.relations, items["item_id"])
+        reports.append(report)
     pictured = photos is not None or items["image"].is_not_null().any()
     return Dataset(
         items=items,
@@ -186,6 +204,7 @@ def _load(
         images_root=root if pictured else None,
         quarantine=Quarantine(tuple(reports)),
         items_as_of_us=as_of_us,
+        relations=relations,
     )
 
 

@@ -1,4 +1,4 @@
-"""Load and validate each of the three tables."""
+"""Load and validate each of the tables."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,10 +13,17 @@ from recsys.data.coercion import coerce
 from recsys.data.frames import Frame, to_polars
 from recsys.data.pictures import CheckedPictures, CheckImage, check_pictures, failures_with
 from recsys.data.progress import Progress
-from recsys.data.quarantine import ROW, Loaded, TableReport, validate
+from recsys.data.quarantine import ROW, Loaded, TableReport, add_failures, validate
 from recsys.data.tables import Source, find_files, scan_file
 from recsys.errors import DataError, InvalidArgumentError
-from recsys.schema import EventSchema, ItemSchema, PhotoSchema, is_first_of_its_id
+from recsys.schema import (
+    ONE_WAY_KINDS,
+    EventSchema,
+    ItemSchema,
+    PhotoSchema,
+    RelationSchema,
+    is_first_of_its_id,
+)
 
 T = TypeVar("T")
 _ITEM_RULES = {"item_id_is_unique": is_first_of_its_id(pl.col("item_id"))}
@@ -200,17 +207,52 @@ def load_photos(
     return Loaded(photos, _with_spellings(report, item_ids))
 
 
+def load_relations(source: Source | Frame, item_ids: pl.Series) -> Loaded:
+    """Return the valid relations in the order of the table; of equal ones the first counts.
+
+    Except for ``ONE_WAY_KINDS``, a relation is equal to that of right with left.
+
+    Args:
+        source: A path, a glob, a list of them, or a DataFrame.
+        item_ids: Ids of the valid items; relations of other items are quarantined.
+
+    Raises:
+        DataError: If the table cannot be read or is empty.
+        SchemaError: If a column is missing or has a type that cannot be read.
+    """
+    left, right, known = pl.col("left"), pl.col("right"), item_ids.implode()
+    rules = {
+        "left|known": left.is_in(known),
+        "right|known": right.is_in(known),
+        "right|another": left != right,
+    }
+    loaded = _validate(source, RelationSchema, "relations", rules)
+    ordered = pl.col("kind").is_in(ONE_WAY_KINDS) | (left < right)
+    ends = [
+        pl.when(ordered).then(one).otherwise(other) for one, other in ((left, right), (right, left))
+    ]
+    is_new = pl.struct("kind", first=ends[0], last=ends[1]).is_first_distinct()
+    repeated = loaded.frame.filter(~is_new).with_columns(
+        rule=pl.lit("relation_is_unique"), got=pl.concat_str("left", "kind", "right", separator=" ")
+    )
+    relations = loaded.frame.filter(is_new).drop(ROW)
+    failures = add_failures(loaded.report.failures, repeated, kept=False)
+    report = replace(loaded.report, n_valid=len(relations), failures=failures)
+    return Loaded(relations, _with_spellings(report, item_ids))
+
+
 def _with_spellings(report: TableReport, item_ids: pl.Series) -> TableReport:
     """Return a report that calls unknown items misspelled if another spelling of them is known.
 
     Spreadsheets make 123 of the id 00123, and programs that read numbers make 17850.0 of 17850.
     """
-    is_unknown = pl.col("rule") == "item_id|known"
+    is_unknown = pl.col("rule").str.ends_with("|known")
     if not report.failures.select(is_unknown.any()).item():
         return report
     known = pl.DataFrame({"got": item_ids}).select(_plain(pl.col("got"))).to_series().unique()
     is_misspelled = is_unknown & _plain(pl.col("got")).is_in(known.implode())
-    rule = pl.when(is_misspelled).then(pl.lit("item_id|spelled")).otherwise("rule")
+    spelled = pl.col("rule").str.replace("|known", "|spelled", literal=True)
+    rule = pl.when(is_misspelled).then(spelled).otherwise("rule")
     return replace(report, failures=report.failures.with_columns(rule=rule))
 
 

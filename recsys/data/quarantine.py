@@ -19,6 +19,7 @@ from recsys.schema import (
     MAX_ID_CHARACTERS,
     MAX_PARTS,
     MAX_TEXT_CHARACTERS,
+    RELATION_KINDS,
 )
 
 MAX_EXAMPLE = 60  # characters of a bad cell in a sentence
@@ -34,6 +35,7 @@ _WANTED = {
     "inner_inner_value_nullability": "must not have empty values",
     "min_length": "must not be empty",
     "min": "must not be negative",
+    "min_exclusive": "must be above 0",
     "value|min": f"must be at least -{MAX_AMOUNT:,.0f}",
     "timestamp|min": f"must lie after {EARLIEST_EVENT.year - 1}, the year of a wrong time unit",
     "max": f"must be a number of at most {MAX_AMOUNT:,.0f}",
@@ -48,6 +50,7 @@ _WANTED = {
     "price|unreadable": _NUMBER,
     "quantity|unreadable": _NUMBER,
     "value|unreadable": _NUMBER,
+    "weight|unreadable": _NUMBER,
     "available|unreadable": "must be true or false",
     "timestamp|unreadable": _TIME,
     "created_at|unreadable": _TIME,
@@ -55,13 +58,16 @@ _WANTED = {
     "category|unreadable": "must be 'A > B' or a JSON list of text",
     "attributes|unreadable": "must be a JSON object of names and values",
     "check__known": "must be train, val or test",
+    "check__relation": f"must be one of {', '.join(RELATION_KINDS)}",
     "known": "must be a valid row of the items table",
     "spelled": "must be written as in the items table: case, leading zeros or a final .0 differ",
+    "another": "must be another item than left",
     "not_future": "must not lie in the future",
     "inside_root": "must stay inside the images root",
     "exists": "must be an existing file",
     "decodes": "must be a picture that can be decoded",
     "item_id_is_unique": "item_id must not repeat an earlier row's",
+    "relation_is_unique": "must be a relation that no earlier row has",
     "embeddable": "must have words or a picture that the bundle has a tower for",
 }
 
@@ -209,7 +215,7 @@ def validate(
     """Read a coerced table and return its valid rows, numbered by ROW, and a report on the others.
 
     A row whose only faults are in cells that may be empty is valid, and those cells are empty. The
-    split of a photo is an exception: a row with an unknown one is left out.
+    split of a photo and the weight of a relation are exceptions: a row with a bad one is left out.
 
     Runs on the streaming engine, so that memory holds the answer and not the files.
 
@@ -261,8 +267,10 @@ def _column_rules(schema: type[dy.Schema]) -> dict[str, pl.Expr]:
 def _is_optional(rule: str, schema: type[dy.Schema]) -> bool:
     """Return whether a cell that breaks a rule may count as empty, so that its row can be used."""
     name = rule.partition("|")[0]
-    # Without its split, a photo that was meant for testing could be trained on.
-    return name != "split" and default_of(name, schema.columns()[name]) is not None
+    # Without its split, a photo that was meant for testing could be trained on. A weight of 0 says
+    # that there is no relation.
+    required = name in ("split", "weight")
+    return not required and default_of(name, schema.columns()[name]) is not None
 
 
 def _failures(bad: pl.DataFrame, rules: Iterable[str], columns: list[str]) -> pl.DataFrame:
@@ -284,7 +292,7 @@ def _failures(bad: pl.DataFrame, rules: Iterable[str], columns: list[str]) -> pl
 
 
 def _failures_of(rows: pl.DataFrame, rule: str, columns: list[str]) -> pl.DataFrame:
-    column = rule.rpartition("|")[0] or "item_id"
+    column = rule.rpartition("|")[0] or columns[0]
     got = pl.col(refused(column))
     if not rows.schema[column].is_nested():
         got = got.fill_null(pl.col(column).cast(pl.String))

@@ -37,6 +37,7 @@ class Tables:
         as_of: Time at which the items were exported, with a time zone. None takes the time at which
             the newest items file was written; for a DataFrame, the time of training. A live change
             of an item counts if it is later.
+        relations: Table of items that go together, None if the shop has none.
 
     Raises:
         InvalidArgumentError: If a table is neither files nor a DataFrame.
@@ -47,9 +48,10 @@ class Tables:
     photos: Source | Frame | None = None
     images_root: str | Path | None = None
     as_of: datetime | None = None
+    relations: Source | Frame | None = None
 
     def __post_init__(self) -> None:
-        for name in ("items", "events", "photos"):
+        for name in ("items", "events", "photos", "relations"):
             table = getattr(self, name)
             if isinstance(table, Frame) or (table is None and name != "items"):
                 continue

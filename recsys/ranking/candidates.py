@@ -19,7 +19,7 @@ from recsys.ranking.profiles import UserProfiles
 RANK_ALL_ITEMS = 1_000
 # Names of the sources; an item that stands equally high in two is named after the first.
 SOURCES = tuple(OffersConfig.model_fields)
-OWN, TASTE, POPULAR, NEW = "own_history", "taste", "popular", "new"
+OWN, RELATED, TASTE, POPULAR, NEW = "own_history", "related", "taste", "popular", "new"
 
 
 class Candidates(NamedTuple):
@@ -151,12 +151,14 @@ def source_scores(profiles: UserProfiles, table: ItemTable) -> dict[str, Tensor]
     A source says nothing of an item whose score is 0 or less.
     """
     has_events = profiles.events.counts[:, None] > 0
+    related = [profiles.scores[f"related_{kind}"] for kind in table.related]
     return {
         OWN: _own_recency(profiles, table),
         "next_visit": profiles.scores["next_visit"],
         "together": profiles.scores["ease"] + 1e-6 * profiles.scores["item_knn"],
         "together_recent": profiles.scores["item_knn_recent"],
         "similar_users": profiles.scores["ials"],
+        RELATED: sum(related, profiles.vectors.new_zeros(1, len(table))),
         TASTE: (profiles.vectors @ table.embeddings.T).masked_fill(~has_events, 0.0),
         POPULAR: table.users[None, :, -1] + 1e-3 * table.users[None, :, 0],
         NEW: table.created_us[None].to(torch.float64),

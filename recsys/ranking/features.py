@@ -8,11 +8,13 @@ from recsys.data.interactions import MICROSECONDS_PER_DAY
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.profiles import HALF_LIVES, UserProfiles, fading
 from recsys.ranking.user_events import UserEvents
+from recsys.schema import RELATION_KINDS
 
 # Levels of the category path with a feature; deeper levels are rare.
 SHARE_LEVELS = 3
 
 _PERIOD_NAMES = ("ever", "triple", "window", "half", "quarter")  # of ``PERIODS``
+_RELATED = tuple(f"related_{kind}" for kind in RELATION_KINDS)
 
 FEATURES = (
     "user_affinity",
@@ -25,6 +27,7 @@ FEATURES = (
     "item_knn_recent",
     "next_visit",
     "ials",
+    *_RELATED,
     "own_purchases",
     *(f"own_{name}" for name in HALF_LIVES),
     "own_interest",
@@ -48,7 +51,8 @@ FEATURES = (
     "days_away",
 )
 
-# Features that only items with events have; training hides the events of some items at random.
+# Features that only items with events have; training hides the events of some items at random. So
+# it learns to judge those items by what is left, relations among it.
 _OF_EVENTS = ("ease", "item_knn", "next", "ials", "own", "users", "buyers", "season", "trend")
 COLD_VALUES = {name: 0.0 for name in FEATURES if name.startswith(_OF_EVENTS)} | {"no_events": 1.0}
 
@@ -67,6 +71,7 @@ def ranking_features(profiles: UserProfiles, candidates: Tensor, table: ItemTabl
     events = profiles.events
     columns = {
         **_similarities(profiles, candidates, table),
+        **dict.fromkeys(_RELATED, profiles.vectors.new_zeros(1, 1)),  # kinds without relations
         **{name: _at(scores, candidates) for name, scores in profiles.scores.items()},
         **_own_events(events, candidates, table),
         **_popularity(candidates, table),

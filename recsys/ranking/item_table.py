@@ -1,16 +1,20 @@
 """What ranking knows of every item of a live catalogue, as tensors on one device."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.catalogue.store import Catalogue
+from recsys.data.arrays import Floats
 from recsys.ranking.statistics import Statistics
 from recsys.ranking.tempo import Tempo
+from recsys.schema import RELATION_KINDS
 
 SPREAD_AT_ONCE = 8_000  # events whose neighbours are in memory at once
 
@@ -71,6 +75,7 @@ class ItemTable:
         ease: Neighbours by EASE.
         cosine: Neighbours by the cosine of item-kNN.
         following: Items of the next visit.
+        related: Related items by the kind of relation; a kind without relations is absent.
         factors: Item factors of iALS (N, Df).
         target_kinds: Which event kinds count as a purchase, bool (kinds,).
     """
@@ -87,6 +92,7 @@ class ItemTable:
     ease: Neighbours
     cosine: Neighbours
     following: Neighbours
+    related: Mapping[str, Neighbours]
     factors: Tensor
     target_kinds: Tensor
 
@@ -108,9 +114,9 @@ def build_item_table(
     """
     device = catalogue.embeddings.device
 
-    def neighbours(name: str) -> Neighbours:
-        rows = torch.tensor(getattr(statistics, f"{name}_rows"), dtype=torch.int64, device=device)
-        weights = torch.tensor(getattr(statistics, f"{name}_weights"), device=device)
+    def neighbours(stored: NDArray[np.int32], strengths: Floats) -> Neighbours:
+        rows = torch.tensor(stored, dtype=torch.int64, device=device)
+        weights = torch.tensor(strengths, device=device)
         # One row of pads is enough for all new items.
         return Neighbours(F.pad(rows, (0, 0, 0, 1), value=-1), F.pad(weights, (0, 0, 0, 1)))
 
@@ -123,9 +129,14 @@ def build_item_table(
         users=counts(statistics.users),
         buyers=counts(statistics.buyers),
         season_users=counts(statistics.season_users),
-        ease=neighbours("ease"),
-        cosine=neighbours("cosine"),
-        following=neighbours("next"),
+        ease=neighbours(statistics.ease_rows, statistics.ease_weights),
+        cosine=neighbours(statistics.cosine_rows, statistics.cosine_weights),
+        following=neighbours(statistics.next_rows, statistics.next_weights),
+        related={
+            kind: neighbours(rows, weights)
+            for kind, rows, weights in zip(RELATION_KINDS, *statistics.related, strict=True)
+            if (rows >= 0).any()
+        },
         factors=_append(torch.tensor(statistics.item_factors, device=device), len(catalogue)),
         target_kinds=target_kinds.to(device),
     )

@@ -35,7 +35,7 @@ class OwnItems(NamedTuple):
 
 
 class UserProfiles(NamedTuple):
-    """The past events of B users, and the score of every item by each simple recommender.
+    """The past events of B users, and the scores of every item by what goes with their items.
 
     Args:
         now_us: Moment of each request, microseconds UTC, int64 (B,).
@@ -43,7 +43,8 @@ class UserProfiles(NamedTuple):
         own: Distinct items of those events.
         vectors: Output of the user encoder (B, D).
         seen: Which items each whole history has, bool (B, N).
-        scores: Scores of all items (B, N) by name.
+        scores: Scores of all items (B, N) by name: of the simple recommenders, and of each kind of
+            relation that the shop has.
     """
 
     now_us: Tensor
@@ -109,6 +110,10 @@ def _scores(own: OwnItems, n_users: int, table: ItemTable) -> dict[str, Tensor]:
     ease, ease_recent = table.ease.spread(users, rows, weights, shape)
     knn, knn_recent = table.cosine.spread(users, rows, weights, shape)
     (following,) = table.following.spread(users[last], rows[last], weights[:1, last], shape)
+    related = {
+        f"related_{kind}": neighbours.spread(users, rows, weights[1:], shape)[0]
+        for kind, neighbours in table.related.items()
+    }
     factors = fold_in(table.factors, users, rows, n_users)  # (B, Df)
     return {
         "ease": ease,
@@ -117,4 +122,5 @@ def _scores(own: OwnItems, n_users: int, table: ItemTable) -> dict[str, Tensor]:
         "item_knn_recent": knn_recent,
         "next_visit": following,
         "ials": factors @ table.factors.T,
+        **related,
     }

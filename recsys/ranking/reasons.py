@@ -13,7 +13,7 @@ from recsys.data.interactions import MICROSECONDS_PER_DAY
 from recsys.data.timestamps import from_us
 from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.baselines.factors import fold_in_parts
-from recsys.ranking.candidates import NEW, OWN, TASTE
+from recsys.ranking.candidates import NEW, OWN, RELATED, TASTE
 from recsys.ranking.item_table import ItemTable, Neighbours
 from recsys.ranking.profiles import UserProfiles, fading
 from recsys.ranking.statistics import PERIODS
@@ -28,6 +28,8 @@ _DEEDS = {
     "like": "you liked {}",
 }
 _OTHER_DEED = "you chose {}"
+# "Belongs with" is true of a part and of its whole.
+_RELATIONS = {"goes_with": "Goes with", "part_of": "Belongs with", "replaces": "Replaces"}
 
 
 @torch.inference_mode()
@@ -58,6 +60,12 @@ def source_parts(
     if source == "together_recent":
         weights = fading(own.lags_days, table, "middle")
         return _spread_parts(table.cosine, own.rows, weights, rows, table)
+    if source == RELATED:
+        weights = fading(own.lags_days, table, "middle")
+        each = [
+            _spread_parts(one, own.rows, weights, rows, table) for one in table.related.values()
+        ]
+        return sum(each, weights.new_zeros(len(weights), len(rows)))
     if source == "similar_users":
         return fold_in_parts(table.factors, own.rows, rows)
     return _taste_parts(profiles, rows, table, encoder) if source == TASTE else None
@@ -73,6 +81,16 @@ def _spread_parts(
     parts = strengths.new_zeros(len(own), len(rows) + 1)
     parts.scatter_add_(1, places[found.clamp(min=0)], strengths * weights[:, None])
     return parts[:, :-1]
+
+
+def _strongest_relation(own: int, row: int, table: ItemTable) -> str:
+    """Return the kind of the strongest relation that leads from one item to another."""
+
+    def weight(kind: str) -> float:
+        rows, weights = (one[0] for one in table.related[kind].of(torch.tensor([own])))
+        return float(weights[rows == row].sum())
+
+    return max(table.related, key=weight)
 
 
 def _taste_parts(
@@ -132,16 +150,25 @@ class ReasonWriter:
         needed = list(dict.fromkeys([*because.values(), *fresh]))
         items = dict(zip(needed, self.catalogue.at(needed).iter_rows(named=True), strict=True))
         return [
-            self._personal(source, profiles, because[place], items[because[place]])
+            self._personal(source, profiles, because[place], row, items[because[place]], table)
             if place in because
             else Reason(source, None, self._general(source, profiles, row, items.get(row), table))
             for place, (source, row) in enumerate(zip(sources, rows.tolist(), strict=True))
         ]
 
     def _personal(
-        self, source: str, profiles: UserProfiles, own: int, item: Mapping[str, Any]
+        self,
+        source: str,
+        profiles: UserProfiles,
+        own: int,
+        row: int,
+        item: Mapping[str, Any],
+        table: ItemTable,
     ) -> Reason:
         deed, title = self._deed(profiles, own), item["title"] or item["item_id"]
+        if source == RELATED:
+            relation = _RELATIONS[_strongest_relation(own, row, table)]
+            return Reason(source, item["item_id"], f"{relation} {title}")
         # Neighbours are counted over events of all kinds.
         only_bought = {name.lower() for name in self.kind_names} == {PURCHASE}
         bought, chosen = ("bought", "bought") if only_bought else ("chose", "chosen")

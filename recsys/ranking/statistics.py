@@ -1,4 +1,4 @@
-"""What the events say of each item as of one moment: popularity, neighbours and factors."""
+"""What is known of each item as of one moment: popularity, neighbours, factors and relations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,14 @@ from scipy import sparse
 
 from recsys.data.arrays import Floats, Ints
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions, Moment, last_moment
-from recsys.ranking.baselines import IALS, cosine_neighbours, distinct_users, ease_weights
+from recsys.ranking.baselines import (
+    IALS,
+    cosine_neighbours,
+    distinct_users,
+    ease_weights,
+    strongest_entries,
+)
+from recsys.ranking.relations import NO_RELATIONS, Related
 from recsys.ranking.tempo import Tempo, measure_tempo, visit_numbers
 
 # Periods in which buyers are counted, in windows; infinity is ever.
@@ -45,6 +52,9 @@ class Statistics:
         next_rows: Items of the visit after that of the item (N, K).
         next_weights: Their weights.
         item_factors: Item factors of iALS (N, D), zero without events.
+        related_rows: Related items by each kind of relation (R, N, K), which are no events: they
+            are the same as of every moment.
+        related_weights: Their weights.
     """
 
     as_of_us: int
@@ -59,6 +69,13 @@ class Statistics:
     next_rows: NDArray[np.int32]
     next_weights: Floats
     item_factors: Floats
+    related_rows: NDArray[np.int32]
+    related_weights: Floats
+
+    @property
+    def related(self) -> Related:
+        """Related items of every item."""
+        return Related(self.related_rows, self.related_weights)
 
 
 def build_statistics(
@@ -66,6 +83,7 @@ def build_statistics(
     as_of: Moment,
     *,
     target_kinds: Sequence[str],
+    related: Related = NO_RELATIONS,
     window_days: float = 30.0,
     ridge: float = 200.0,
     ease_max_items: int = EASE_MAX_ITEMS,
@@ -78,6 +96,7 @@ def build_statistics(
         interactions: Events; those at or after the moment are ignored.
         as_of: Moment of the statistics.
         target_kinds: Event kinds that ranking aims at.
+        related: Related items of every item.
         window_days: Period that ranking looks ahead.
         ridge: Regularisation of EASE, in numbers of users.
         ease_max_items: Largest number of items for which EASE is solved.
@@ -88,11 +107,11 @@ def build_statistics(
     year_us, window_us = (round(days * MICROSECONDS_PER_DAY) for days in (YEAR_DAYS, window_days))
     season = past.between(as_of_us - year_us, as_of_us - year_us + window_us)
     ease = _ease(matrix, ridge, ease_max_items)
-    cosine = _strongest(
+    cosine = strongest_entries(
         cosine_neighbours(matrix, n_neighbours=COSINE_NEIGHBOURS, shrinkage=SHRINKAGE).T.tocsr(),
         COSINE_NEIGHBOURS,
     )
-    following = _strongest(_next_items(past), NEXT_NEIGHBOURS)
+    following = strongest_entries(_next_items(past), NEXT_NEIGHBOURS)
     return Statistics(
         as_of_us=as_of_us,
         tempo=measure_tempo(past, window_days),
@@ -106,6 +125,8 @@ def build_statistics(
         next_rows=following[0],
         next_weights=following[1],
         item_factors=IALS(N_FACTORS).fit(past, now_us=as_of_us).factors.items,
+        related_rows=related.rows,
+        related_weights=related.weights,
     )
 
 
@@ -133,7 +154,7 @@ def _ease(
     if len(known) > max_items:
         known = np.sort(np.argsort(-n_users, kind="stable")[:max_items])
     if len(known) < 2:
-        return _strongest(sparse.csr_matrix(2 * (matrix.shape[1],), dtype=np.float32), 1)
+        return strongest_entries(sparse.csr_matrix(2 * (matrix.shape[1],), dtype=np.float32), 1)
     weights = ease_weights(matrix[:, known], ridge=ridge)
     count = min(EASE_NEIGHBOURS, len(known) - 1)
     top = np.argpartition(-np.abs(weights), count - 1, axis=1)[:, :count]
@@ -169,18 +190,3 @@ def _next_items(past: Interactions) -> "sparse.csr_matrix":
     row, column = counts.row[other], counts.col[other]
     values = counts.data[other] / (norms[row] * norms[column] + np.float32(SHRINKAGE))
     return sparse.csr_matrix((values, (row, column)), shape=counts.shape)
-
-
-def _strongest(matrix: "sparse.csr_matrix", count: int) -> tuple[NDArray[np.int32], Floats]:
-    """Return the columns and values (N, K) of the largest entries of each row, padded."""
-    lengths = np.diff(matrix.indptr)
-    count = max(1, min(count, int(lengths.max(initial=0))))
-    rows = np.repeat(np.arange(matrix.shape[0]), lengths)
-    order = np.lexsort((matrix.indices, -matrix.data, rows))
-    places = np.arange(len(rows)) - np.repeat(matrix.indptr[:-1], lengths)
-    kept = places < count
-    columns = np.full((matrix.shape[0], count), -1, dtype=np.int32)
-    values = np.zeros((matrix.shape[0], count), dtype=np.float32)
-    columns[rows[kept], places[kept]] = matrix.indices[order][kept]
-    values[rows[kept], places[kept]] = matrix.data[order][kept]
-    return columns, values

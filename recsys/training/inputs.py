@@ -15,6 +15,7 @@ from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions, Moment
 from recsys.models.fusion import ItemFusion
+from recsys.ranking.relations import Related, related_items
 from recsys.training.cuts import (
     check_windows,
     choose_cuts,
@@ -76,6 +77,16 @@ class ShopData:
         return None if self.interactions is None else self.interactions.before(self.cuts_us[0])
 
     @cached_property
+    def related(self) -> Related:
+        """Related items of every item."""
+        return related_items(self.dataset.relations, self.dataset.items["item_id"].to_list())
+
+    @cached_property
+    def relations_key(self) -> str:
+        """Hash of the relations, on which only the ranker is trained."""
+        return hashlib.sha256(b"".join(part.tobytes() for part in self.related)).hexdigest()
+
+    @cached_property
     def vision_key(self) -> str:
         """Hash of what the vision tower depends on."""
         return self.dataset.select_items(VISION_COLUMNS).fingerprint()
@@ -87,9 +98,10 @@ class ShopData:
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that is read from the tables."""
+        """Hash of everything that is read from the tables, but for ``relations_key``."""
+        tables = replace(self.dataset, relations=None)
         cuts = [one if isinstance(one, int) else one.tolist() for one in self.cuts_us]
-        chosen = json.dumps([self.dataset.fingerprint(), self.target_kinds, cuts])
+        chosen = json.dumps([tables.fingerprint(), self.target_kinds, cuts])
         return hashlib.sha256(chosen.encode()).hexdigest()
 
 

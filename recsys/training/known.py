@@ -43,7 +43,9 @@ def count_events(shop: ShopData, runtime: Runtime) -> KnownItems | None:
         return None
     moments = (*shop.cuts_us, int(shop.interactions.timestamps_us[-1]) + 1)
     stage = runtime.workspace.run(
-        "statistics", {"shop": shop.key}, lambda folder: _write(shop, moments, folder)
+        "statistics",
+        {"shop": shop.key, "relations": shop.relations_key},
+        lambda folder: _write(shop, moments, folder),
     )
     return KnownItems(stage.folder, len(moments), stage.key)
 
@@ -55,6 +57,7 @@ def _write(shop: ShopData, moments: Sequence[Moment], folder: Path) -> None:
             shop.interactions,
             moment,
             target_kinds=shop.target_kinds,
+            related=shop.related,
             window_days=window_days(shop.interactions, shop.cuts_us),
         )
         save_statistics(statistics, _file(folder, number))

@@ -11,6 +11,7 @@ from recsys.schema import (
     EventSchema,
     ItemSchema,
     PhotoSchema,
+    RelationSchema,
 )
 
 
@@ -35,6 +36,7 @@ def test_columns_are_the_canonical_ones() -> None:
         "value",
     ]
     assert PhotoSchema.column_names() == ["image", "item_id", "category", "split"]
+    assert RelationSchema.column_names() == ["left", "right", "kind", "weight"]
 
 
 def test_times_are_utc_microseconds() -> None:

@@ -245,8 +245,8 @@ class Result(google.protobuf.message.Message):
     score: builtins.float
     source: builtins.str
     """What speaks most for the item. For a user: "own_history", "next_visit", "together",
-    "together_recent", "similar_users", "taste", "popular" or "new"; otherwise "similar", "search"
-    or "photo". Later releases may have more.
+    "together_recent", "similar_users", "related", "taste", "popular" or "new"; otherwise
+    "similar", "search" or "photo". Later releases may have more.
     """
     @property
     def features(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Feature]:

@@ -2,7 +2,13 @@
 
 from recsys.ranking.baselines.contract import Baseline
 from recsys.ranking.baselines.factors import IALS
-from recsys.ranking.baselines.neighbours import EASE, ItemKNN, cosine_neighbours, ease_weights
+from recsys.ranking.baselines.neighbours import (
+    EASE,
+    ItemKNN,
+    cosine_neighbours,
+    ease_weights,
+    strongest_entries,
+)
 from recsys.ranking.baselines.own_purchases import OwnPurchases
 from recsys.ranking.baselines.popularity import Popularity, RecentPopularity, distinct_users
 
@@ -17,4 +23,5 @@ __all__ = [
     "cosine_neighbours",
     "distinct_users",
     "ease_weights",
+    "strongest_entries",
 ]

@@ -4,6 +4,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys.data.arrays import Floats, Ints
@@ -163,3 +164,18 @@ def ease_weights(matrix: "sparse.csr_matrix", *, ridge: float) -> Floats:
     weights = -precision / precision.diagonal()  # divides column j by P[j, j]
     weights.fill_diagonal_(0.0)
     return weights.to(torch.float32).numpy()
+
+
+def strongest_entries(matrix: "sparse.csr_matrix", count: int) -> tuple[NDArray[np.int32], Floats]:
+    """Return the columns and values (N, K) of the largest entries of each row, padded."""
+    lengths = np.diff(matrix.indptr)
+    count = max(1, min(count, int(lengths.max(initial=0))))
+    rows = np.repeat(np.arange(matrix.shape[0]), lengths)
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    places = np.arange(len(rows)) - np.repeat(matrix.indptr[:-1], lengths)
+    kept = places < count
+    columns = np.full((matrix.shape[0], count), -1, dtype=np.int32)
+    values = np.zeros((matrix.shape[0], count), dtype=np.float32)
+    columns[rows[kept], places[kept]] = matrix.indices[order][kept]
+    values[rows[kept], places[kept]] = matrix.data[order][kept]
+    return columns, values

@@ -48,11 +48,29 @@ def test_events_of_an_item_that_was_quarantined_are_quarantined_too(shop: Path) 
     }
 
 
+def test_relations_of_an_item_that_was_quarantined_are_quarantined_too(shop: Path) -> None:
+    (shop / "items.csv").write_text("item_id,price\na,1\nb,2\n,3\n")
+    (shop / "relations.csv").write_text("left,right,kind\na,b,goes_with\na,c,replaces\n")
+    tables = Tables(shop / "items.csv", relations=shop / "relations.csv")
+
+    dataset = load_dataset(tables, now=NOW)
+
+    assert dataset.relations is not None
+    assert dataset.relations.rows() == [("a", "b", "goes_with", 1.0)]
+    assert dataset.quarantine.counts()["relations"] == {"right|known": 1}
+    assert dataset.select_items(["item_id"]).relations is None
+    alone = load_dataset(Tables(shop / "items.csv"), now=NOW)
+    assert dataset.fingerprint() != alone.fingerprint()
+    with pytest.raises(DataError, match=r"relations: 1 of 2 rows: right must be a valid row"):
+        load_dataset(tables, now=NOW, strict=True)
+
+
 def test_a_missing_table_is_none_in_the_dataset(shop: Path) -> None:
     dataset = load_dataset(Tables(shop / "items.csv"), now=NOW)
 
     assert dataset.events is None
     assert dataset.photos is None
+    assert dataset.relations is None
     assert [report.table for report in dataset.quarantine.reports] == ["items"]
 
 
@@ -103,7 +121,7 @@ def test_frames_with_pictures_need_the_folder_of_the_pictures(shop: Path) -> Non
     assert load_dataset(Tables(items.drop("image")), now=NOW).images_root is None
 
 
-@pytest.mark.parametrize("table", ["items", "events", "photos"])
+@pytest.mark.parametrize("table", ["items", "events", "photos", "relations"])
 def test_a_table_without_any_file_is_a_data_error(shop: Path, table: str) -> None:
     tables: dict[str, Any] = {"items": shop / "items.csv", table: []}
 
@@ -111,7 +129,7 @@ def test_a_table_without_any_file_is_a_data_error(shop: Path, table: str) -> Non
         load_dataset(Tables(**tables), now=NOW)
 
 
-@pytest.mark.parametrize("table", ["items", "events", "photos"])
+@pytest.mark.parametrize("table", ["items", "events", "photos", "relations"])
 def test_a_table_of_another_type_is_refused_at_once(table: str) -> None:
     wrong: dict[str, Any] = {"items": "items.csv", table: 7}
 

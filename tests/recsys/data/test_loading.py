@@ -5,10 +5,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.data.loading import check_items, load_events, load_items, load_photos, scan_table
+from recsys.data.loading import (
+    check_items,
+    load_events,
+    load_items,
+    load_photos,
+    load_relations,
+    scan_table,
+)
 from recsys.data.quarantine import ROW
 from recsys.errors import DataError
-from recsys.schema import EventSchema, ItemSchema, PhotoSchema
+from recsys.schema import EventSchema, ItemSchema, PhotoSchema, RelationSchema
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 IDS = pl.Series(["a", "b"])
@@ -291,3 +298,69 @@ def test_an_optional_cell_that_breaks_a_rule_is_empty_and_its_row_stays(tmp_path
     assert events.select("quantity", "value").rows() == [(1.0, None), (2.0, None)]
     assert report.kept() == {"quantity|min": 1, "value|max": 1, "value|unreadable": 1}
     assert report.failures.filter(~pl.col("kept"))["rule"].to_list() == ["timestamp|min"]
+
+
+def relations(*lines: str) -> pl.DataFrame:
+    rows = [line.split(",") for line in lines]
+    table = pl.DataFrame(rows, ["left", "right", "kind", "weight"], orient="row")
+    return table.with_columns(pl.all().replace("", None))
+
+
+RELATED_IDS = pl.Series(["a", "b", "c", "007"])
+
+
+def test_relations_are_read_with_their_defaults_and_kinds_in_lower_case(tmp_path: Path) -> None:
+    lines = ("right,kind,left", "b,Goes_With , a", "007,part_of,c")
+    table = write(tmp_path / "relations.csv", *lines)
+
+    found, report = load_relations(table, RELATED_IDS)
+
+    assert found.columns == RelationSchema.column_names()
+    assert found.rows() == [("a", "b", "goes_with", 1.0), ("c", "007", "part_of", 1.0)]
+    assert report.counts() == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("z,b,goes_with,1", "left|known"),
+        ("a,z,goes_with,1", "right|known"),
+        ("a,7,goes_with,1", "right|spelled"),
+        (",b,goes_with,1", "left|nullability"),
+        ("a,a,part_of,1", "right|another"),
+        ("a,b,likes,1", "kind|check__relation"),
+        ("a,b,,1", "kind|nullability"),
+        ("a,b,goes_with,0", "weight|min_exclusive"),
+        ("a,b,goes_with,-2", "weight|min_exclusive"),
+        ("a,b,goes_with,nan", "weight|max"),
+        ("a,b,goes_with,strong", "weight|unreadable"),
+    ],
+)
+def test_a_bad_relation_is_left_out_and_named(line: str, rule: str) -> None:
+    found, report = load_relations(relations(line, "a,c,goes_with,2"), RELATED_IDS)
+
+    assert found.rows() == [("a", "c", "goes_with", 2.0)]
+    assert (report.n_rows, report.n_valid) == (2, 1)
+    assert report.failures.select("row", "rule", "kept").rows() == [(1, rule, False)]
+
+
+def test_of_relations_between_the_same_items_the_first_valid_one_counts() -> None:
+    table = relations(
+        "a,b,goes_with,0",
+        "b,a,goes_with,2",
+        "a,b,goes_with,3",
+        "a,b,part_of,4",
+        "b,a,part_of,5",
+        "a,b,replaces,6",
+        "b,a,replaces,7",
+        "a,b,replaces,8",
+    )
+
+    found, report = load_relations(table, RELATED_IDS)
+
+    assert found["weight"].to_list() == [2, 4, 6, 7], "only a replacement has a direction"
+    assert report.counts() == {"relation_is_unique": 3, "weight|min_exclusive": 1}
+    assert report.lines()[0] == (
+        "relations: 3 of 8 rows: must be a relation that no earlier row has; "
+        "row 3 has 'a goes_with b'"
+    )

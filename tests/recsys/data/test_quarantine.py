@@ -7,7 +7,13 @@ import pytest
 from recsys.data.coercion import coerce
 from recsys.data.quarantine import ROW, Loaded, Quarantine, TableReport, explain, validate
 from recsys.errors import DataError
-from recsys.schema import EventSchema, ItemSchema, PhotoSchema, is_first_of_its_id
+from recsys.schema import (
+    EventSchema,
+    ItemSchema,
+    PhotoSchema,
+    RelationSchema,
+    is_first_of_its_id,
+)
 
 BAD_ITEMS: dict[str, list[str | None]] = {
     "item_id": ["a", "b", "a", None, "c", "d"],
@@ -113,7 +119,7 @@ def test_an_empty_table_is_a_data_error() -> None:
         check({"item_id": []})
 
 
-@pytest.mark.parametrize("schema", [ItemSchema, EventSchema, PhotoSchema])
+@pytest.mark.parametrize("schema", [ItemSchema, EventSchema, PhotoSchema, RelationSchema])
 def test_every_rule_of_the_schemas_is_explained(schema: type[ItemSchema]) -> None:
     rules = [
         f"{name}|{rule}"

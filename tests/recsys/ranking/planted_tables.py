@@ -9,6 +9,7 @@ from recsys.ranking.item_table import ItemTable, Neighbours
 from recsys.ranking.profiles import UserProfiles, read_profiles
 from recsys.ranking.statistics import PERIODS
 from recsys.ranking.tempo import Tempo
+from recsys.schema import RELATION_KINDS
 
 DAY = MICROSECONDS_PER_DAY
 NOW = 1_000 * DAY
@@ -79,6 +80,7 @@ def item_table(n_items: int, dim: int, *, n_factors: int = 3, seed: int = 0) -> 
         ease=neighbours(4),
         cosine=neighbours(3),
         following=neighbours(5),
+        related={kind: neighbours(3) for kind in RELATION_KINDS},
         factors=torch.randn(n_items, n_factors, generator=generator),
         target_kinds=torch.tensor([True, False]),
     )

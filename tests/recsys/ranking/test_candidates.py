@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from recsys.ranking.candidates import (
     source_scores,
     strongest_source,
 )
-from recsys.ranking.item_table import ItemTable, build_item_table
+from recsys.ranking.item_table import ItemTable, Neighbours, build_item_table
 from recsys.ranking.profiles import UserProfiles
 from tests.recsys.ranking.planted_tables import PURCHASE, VIEW, history, profiles_of
 
@@ -106,6 +107,29 @@ def test_of_a_large_catalogue_the_best_of_every_source_are_ranked(
         by_source = source.by_source(profiles, mask, table, exclude_seen=exclude_seen)
         union = torch.stack([*by_source.values()])[:, user].any(dim=0)
         assert union.nonzero()[:, 0].tolist() == sorted(wanted)
+
+
+def related_table(table: ItemTable, pairs: dict[int, int]) -> ItemTable:
+    """Return the table of a shop where one item goes with another, by row."""
+    rows = torch.full((len(table), 1), -1)
+    rows[[*pairs], 0] = torch.tensor([*pairs.values()])
+    return replace(table, related={"goes_with": Neighbours(rows, (rows >= 0).float())})
+
+
+def test_an_item_that_goes_with_one_of_the_users_is_offered(table: ItemTable) -> None:
+    least = int((table.users[:, 0] + 1e-3 * table.created_us.argsort().argsort()).argmin())
+    source = CandidateSource(rank_all_up_to=10, offers=even(2))
+    mask = np.ones(len(table), dtype=np.bool_)
+    offered = []
+    for one in (table, related_table(table, {5: least})):
+        profiles = profiles_of(USERS, one)
+        found = source.choose(profiles, mask, one, exclude_seen=True)
+        offered.append([set(rows_of(found, user)) for user in range(len(USERS))])
+    without, related = offered
+    assert least not in without[0]
+    assert least in related[0]
+    for fewer, more in zip(without, related, strict=True):
+        assert fewer <= more, "relations take no candidate away"
 
 
 def test_one_more_item_than_the_limit_is_too_many(table: ItemTable) -> None:

@@ -107,6 +107,10 @@ def of_neighbours(table: ItemTable, item: int) -> dict[str, float]:
         "item_knn_recent": total_weights(table.cosine, item, recent),
         "next_visit": total_weights(table.following, item, last),
         "ials": by_ials(table, item),
+        **{
+            f"related_{kind}": total_weights(neighbours, item, recent)
+            for kind, neighbours in table.related.items()
+        },
     }
 
 
@@ -199,6 +203,21 @@ def test_every_feature_differs_between_users_or_between_items(table: ItemTable) 
         name for name, values in zip(FEATURES, found.unbind(dim=1), strict=True) if not values.std()
     ]
     assert constant == ([] if (table.users[:, 0] == 0).any() else ["no_events"])
+
+
+def test_a_kind_without_relations_is_a_feature_of_zeros(table: ItemTable) -> None:
+    kinds = ("goes_with", "replaces", "part_of")
+    columns = [FEATURES.index(f"related_{kind}") for kind in kinds]
+    fewer = replace(table, related={"part_of": table.related["part_of"]})
+    found, whole = (features_of(history(*EVENTS), EVERYTHING, one) for one in (fewer, table))
+    assert not found[:, columns[:2]].any()
+    assert whole[:, columns[:2]].any()
+    others = [column for column in range(len(FEATURES)) if column not in columns[:2]]
+    torch.testing.assert_close(found[:, others], whole[:, others])
+
+
+def test_relations_are_known_of_an_item_whose_events_are_hidden() -> None:
+    assert not [name for name in COLD_VALUES if name.startswith("related")]
 
 
 def test_features_have_one_name_each() -> None:

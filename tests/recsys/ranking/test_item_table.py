@@ -54,6 +54,8 @@ def statistics() -> Statistics:
         next_rows=rows[:, ::-1].copy(),
         next_weights=weights[:, ::-1].copy(),
         item_factors=vectors(3, 9)[:, :4],
+        related_rows=np.stack([rows, np.full_like(rows, -1), rows[::-1]]),
+        related_weights=np.stack([weights, np.zeros_like(weights), weights[::-1]]),
     )
 
 
@@ -74,6 +76,11 @@ def test_the_table_holds_the_statistics_and_the_catalogue(statistics: Statistics
         rows, weights = getattr(table, name).of(torch.arange(3))
         np.testing.assert_array_equal(rows, getattr(statistics, f"{stored}_rows"), name)
         np.testing.assert_array_equal(weights, getattr(statistics, f"{stored}_weights"), name)
+    assert list(table.related) == ["goes_with", "part_of"], "nothing replaces anything"
+    for place, name in ((0, "goes_with"), (2, "part_of")):
+        rows, weights = table.related[name].of(torch.arange(3))
+        np.testing.assert_array_equal(rows, statistics.related_rows[place], name)
+        np.testing.assert_array_equal(weights, statistics.related_weights[place], name)
 
 
 def test_the_statistics_are_not_changed_by_the_table(statistics: Statistics) -> None:
@@ -87,6 +94,8 @@ def test_the_statistics_are_not_changed_by_the_table(statistics: Statistics) -> 
 
 def values_of(table: ItemTable, name: str) -> list[Tensor]:
     value = getattr(table, name)
+    if name == "related":
+        return [part for neighbours in value.values() for part in neighbours]
     parts = value if isinstance(value, tuple) else [value]
     return [torch.as_tensor(part) for part in parts]
 
@@ -101,7 +110,7 @@ def test_a_refreshed_table_equals_one_built_anew(statistics: Statistics) -> None
         for field in fields(ItemTable):
             pairs = zip(values_of(refreshed, field.name), values_of(built, field.name), strict=True)
             assert all(torch.equal(found, wanted) for found, wanted in pairs), field.name
-        for name in ("ease", "cosine", "following"):
+        for name in ("ease", "cosine", "following", "related"):
             assert getattr(refreshed, name) is getattr(table, name), "what is large is not copied"
         table = refreshed
 
@@ -115,6 +124,9 @@ def test_an_item_newer_than_the_statistics_counts_as_cold(statistics: Statistics
     for name, value in COLD_VALUES.items():
         assert found[3:, FEATURES.index(name)].tolist() == [value] * 2, name
     assert found[:3, FEATURES.index("ease")].all()
+    related = found[:, FEATURES.index("related_goes_with")]
+    assert related[:3].all(), "the table of relations knows these"
+    assert not related[3:].any(), "and not these"
 
 
 def test_events_of_a_new_item_say_nothing_of_the_other_items(statistics: Statistics) -> None:

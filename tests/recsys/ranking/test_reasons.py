@@ -1,5 +1,6 @@
 """Reasons name the item that counts most, by definitions written as loops."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -18,6 +19,7 @@ from recsys.ranking.item_table import ItemTable, Neighbours, build_item_table
 from recsys.ranking.profiles import HALF_LIVES, UserProfiles
 from recsys.ranking.rankers import SimpleRanker
 from recsys.ranking.reasons import ReasonWriter, source_parts
+from recsys.ranking.relations import related_items
 from recsys.ranking.scoring import UserRanker, encode_users
 from recsys.ranking.statistics import PERIODS, build_statistics
 from recsys.schema import ItemSchema
@@ -62,6 +64,26 @@ def table(catalogue: Catalogue) -> ItemTable:
         log(), NOW, target_kinds=["purchase"], window_days=WINDOW_DAYS, ridge=5.0
     )
     return build_item_table(catalogue, statistics, torch.tensor([True, False]))
+
+
+@pytest.fixture
+def related(table: ItemTable) -> ItemTable:
+    """The table of a shop in which some items of a long history are related to others."""
+    relations = [
+        ("goes_with", 8, 5, 1.0),
+        ("goes_with", 13, 5, 0.25),
+        ("part_of", 9, 20, 3.0),
+        ("part_of", 5, 13, 1.5),
+        ("replaces", 0, 8, 2.0),
+        ("goes_with", 0, 8, 1.0),
+    ]
+    names = [(NAMES[left], NAMES[right], kind, weight) for kind, left, right, weight in relations]
+    rows = pl.DataFrame(names, ["left", "right", "kind", "weight"], orient="row")
+    statistics = build_statistics(
+        log(), NOW, target_kinds=["purchase"], related=related_items(rows, NAMES)
+    )
+    made = build_item_table(Catalogue(shop_items(), vectors(N)), statistics, torch.tensor([1, 0]))
+    return replace(table, related=made.related)
 
 
 LONG = history(
@@ -135,6 +157,35 @@ def test_the_parts_of_an_item_add_up_to_its_score(
     if source == "taste":  # the user's vector has unit length
         total = total * (scores.norm() / total.norm())
     np.testing.assert_allclose(total, scores, rtol=1e-3, atol=1e-5)
+
+
+def test_the_parts_of_related_items_add_up_and_the_strongest_relation_is_named(
+    catalogue: Catalogue, encoder: UserEncoder, related: ItemTable
+) -> None:
+    profiles = profile(LONG, related, encoder)
+    rows = torch.tensor([5, 9, 0, 7])
+    parts = source_parts("related", profiles, rows, related, encoder)
+    assert parts is not None
+    scores = source_scores(profiles, related)["related"]
+    torch.testing.assert_close(parts.sum(dim=0), scores[0, rows])
+    assert scores[0].nonzero()[:, 0].tolist() == [0, 5, 9]
+    for row, own, text in (
+        (5, 13, "Belongs with Thing 13"),
+        (9, 20, "Belongs with Thing 20"),
+        (0, 8, "Replaces Thing 8"),
+    ):
+        found = write(catalogue, encoder, related, "related", row)
+        assert found == Reason("related", NAMES[own], text)
+    met = history((8, PURCHASE, 2.0), (3, PURCHASE, 1.0))
+    assert write(catalogue, encoder, related, "related", 5, met=met).text == "Goes with Thing 8"
+
+
+def test_without_relations_nothing_is_related(table: ItemTable, encoder: UserEncoder) -> None:
+    profiles = profile(LONG, table, encoder)
+    assert not source_scores(profiles, table)["related"].any()
+    parts = source_parts("related", profiles, torch.tensor([0, 7]), table, encoder)
+    assert parts is not None
+    assert parts.tolist() == [[0.0, 0.0]] * len(profiles.own.rows)
 
 
 def test_taste_rests_only_on_the_events_that_the_encoder_reads(

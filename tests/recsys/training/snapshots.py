@@ -42,6 +42,7 @@ def item_table() -> ItemTable:
         ease=neighbours(),
         cosine=neighbours(),
         following=neighbours(),
+        related={},
         factors=uniform(N_ITEMS, 3),
         target_kinds=torch.tensor([True]),
     )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from recsys.bundle import Bundle
     from recsys.catalogue.filters import Filters
-    from recsys.config import TrainConfig, load_config
+    from recsys.config import TrainConfig, load_config, load_rules
     from recsys.data.interactions import History
     from recsys.data.tables import Tables
     from recsys.errors import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from recsys.identifier import ProductIdentifier
     from recsys.pipeline import train
     from recsys.recommender import Recommender
+    from recsys.rules import Rules
 
 _HOMES = {
     **dict.fromkeys(
@@ -87,10 +88,12 @@ _HOMES = {
     "History": "recsys.data.interactions",
     "ProductIdentifier": "recsys.identifier",
     "Recommender": "recsys.recommender",
+    "Rules": "recsys.rules",
     "Tables": "recsys.data.tables",
     "TrainConfig": "recsys.config",
     "evaluate": "recsys.evaluation.run_report",
     "load_config": "recsys.config",
+    "load_rules": "recsys.config",
     "train": "recsys.pipeline",
 }
 
@@ -119,6 +122,7 @@ __all__ = [
     "Recommender",
     "RecsysError",
     "Result",
+    "Rules",
     "SchemaError",
     "Tables",
     "TrainConfig",
@@ -127,6 +131,7 @@ __all__ = [
     "UnknownUserError",
     "evaluate",
     "load_config",
+    "load_rules",
     "train",
 ]
 

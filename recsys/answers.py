@@ -11,6 +11,7 @@ from recsys.errors import InvalidArgumentError
 SearchMode = Literal["hybrid", "vector", "lexical"]
 Verdict = Literal["product", "group", "unsure", "unknown"]
 MAX_K = 500
+CATEGORY_LEVELS = 4  # ranking ignores the levels of a category path below this depth
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,13 @@ class Result:
 
     Args:
         item_id: The item.
-        score: Higher comes first; scores of different calls cannot be compared.
+        score: Higher comes first, unless rules say otherwise; scores of different calls cannot be
+            compared.
         source: What speaks most for the item: a source of candidates (``docs/ranking.md``), or
             "similar", "search" or "photo".
         features: Names and values of what raised the score most, if the call asked to explain.
         reason: The source in words, if a call for a user asked to explain; else None.
+        propensity: Probability with which the item stands at this place; 1 without exploration.
     """
 
     item_id: str
@@ -104,6 +107,7 @@ class Result:
     source: str
     features: tuple[tuple[str, float], ...] = ()
     reason: Reason | None = None
+    propensity: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

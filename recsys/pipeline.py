@@ -255,6 +255,7 @@ def _contents(
         ranking=_ranking(material.shop, stack, config),
         left_out=left_out,
         items_as_of_us=material.shop.dataset.items_as_of_us,
+        rules=config.rules,
     )
 
 

@@ -36,6 +36,7 @@ from recsys.errors import InvalidArgumentError
 from recsys.ranking.candidates import RANK_ALL_ITEMS, CandidateSource
 from recsys.ranking.catalogue_ranker import CatalogueRanker
 from recsys.ranking.histories import UserHistories
+from recsys.rules import Rules
 
 
 class Recommender:
@@ -83,7 +84,7 @@ class Recommender:
         self._histories = UserHistories(self.catalogue, None)
         self._loaded_ranker: CatalogueRanker | None = None
         if "ranking" in self.parts:
-            self._load_ranking(as_of)
+            self._load_ranking(bundle, as_of)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> Self:
@@ -123,6 +124,7 @@ class Recommender:
         exclude: Collection[str] = (),
         exclude_seen: bool = False,
         explain: bool = False,
+        rules: Rules | None = None,
     ) -> Answer:
         """Return the ``k`` items to show the user, best first; fewer when fewer pass the filters.
 
@@ -138,17 +140,21 @@ class Recommender:
             exclude: Ids of items to leave out.
             exclude_seen: Whether items of the user's history are left out.
             explain: Whether results have reasons and the features that raised their scores most.
+            rules: How the list is made, in place of the bundle's rules; None takes those.
 
         Raises:
-            InvalidArgumentError: If ``k`` is out of range, ``now`` has no time zone, or ``user`` is
-                neither an id nor a history.
+            InvalidArgumentError: If an argument is out of range or of another kind, or ``now`` has
+                no time zone.
             MissingPartError: If the bundle was trained without events.
+            UnknownItemError: If ``rules`` names an item that is not in the catalogue.
         """
         check_k(k)
         history, now_us = self._histories.find(user), to_us("now", now)
         mask = self.catalogue.mask(filters, now_us=now_us, exclude=list_ids("exclude", exclude))
-        best = self._ranker.best([history], k, now_us=now_us, mask=mask, exclude_seen=exclude_seen)
-        return self._answer(self._ranker.results(best, explain=explain))
+        best = self.ranker.best(
+            [history], k, now_us=now_us, mask=mask, exclude_seen=exclude_seen, rules=rules
+        )
+        return self._answer(self.ranker.results(best, explain=explain))
 
     def recommend_many(
         self,
@@ -159,15 +165,15 @@ class Recommender:
         filters: Filters = Filters(),
         exclude: Collection[str] = (),
         exclude_seen: bool = False,
+        rules: Rules | None = None,
         block_size: int | None = None,
     ) -> pl.DataFrame:
         """Return what ``recommend`` would for each user, as one table; users are scored in blocks.
 
-        The columns are user_id, rank (from 1), item_id, score and source. The users come in the
-        order given, and a user who is given twice comes twice.
+        The columns are user_id, rank (from 1), item_id, score, source and propensity. The users
+        come in the order given, and a user who is given twice comes twice.
 
         >>> table = recommender.recommend_many(["user-17", "user-18"], k=5)
-        >>> table.filter(pl.col("rank") == 1)
 
         Args:
             users: User ids: a list, a column of polars or pandas, or any iterable.
@@ -176,20 +182,18 @@ class Recommender:
             filters: Which items may be returned.
             exclude: Ids of items to leave out.
             exclude_seen: Whether items of a user's own history are left out.
-            block_size: Number of users that are scored at once, which bounds the memory; None
-                chooses it by the size of the catalogue.
+            rules: As for ``recommend``; with a seed, the users of a call explore independently.
+            block_size: Number of users scored at once, by default by the size of the catalogue.
 
         Raises:
-            InvalidArgumentError: If ``block_size`` is below 1, a user is not a user id, or as for
-                ``recommend``.
-            MissingPartError: If the bundle was trained without events.
+            InvalidArgumentError: If ``block_size`` is below 1; other errors as for ``recommend``.
         """
         check_k(k)
         user_ids, now_us = list_ids("users", users), to_us("now", now)
-        histories = self._histories.find_each(user_ids)
+        past = self._histories.find_each(user_ids)
         mask = self.catalogue.mask(filters, now_us=now_us, exclude=list_ids("exclude", exclude))
-        table = self._ranker.best_table(
-            histories, k, now_us=now_us, mask=mask, exclude_seen=exclude_seen, block_size=block_size
+        table = self.ranker.best_table(
+            past, k, block_size, now_us=now_us, mask=mask, exclude_seen=exclude_seen, rules=rules
         )
         ids = pl.Series("user_id", user_ids, dtype=pl.String)
         return table.select(ids.gather(table["user"]), pl.exclude("user"))
@@ -221,8 +225,8 @@ class Recommender:
         if not candidates:
             raise InvalidArgumentError("item_ids must name at least one candidate, got none")
         history, rows = self._histories.find(user), self.catalogue.rows(candidates)
-        ranked = self._ranker.rank(history, rows, to_us("now", now))
-        return self._answer(self._ranker.results(ranked, explain=explain))
+        ranked = self.ranker.rank(history, rows, to_us("now", now))
+        return self._answer(self.ranker.results(ranked, explain=explain))
 
     def scores(
         self,
@@ -244,7 +248,7 @@ class Recommender:
         """
         histories = self._histories.find_each(users)
         now_us = now if isinstance(now, np.ndarray) else to_us("now", now)
-        return self._ranker.scores(histories, now_us, mask=mask, discovery=discovery)
+        return self.ranker.scores(histories, now_us, mask=mask, discovery=discovery)
 
     def similar(self, item_id: str, k: int = 10, *, filters: Filters = Filters()) -> Answer:
         """Return the ``k`` items closest to an item, but not itself; none if it has no embedding.
@@ -259,8 +263,7 @@ class Recommender:
         row = int(self.catalogue.rows([item_id])[0])
         if not self.catalogue.embedded[row]:
             return self._answer([])
-        mask = self.catalogue.mask(filters)
-        mask[row] = False
+        mask = self.catalogue.mask(filters, exclude=[item_id])
         found = self._search.by_vector(self.catalogue.embeddings[row], mask, k)
         return self._found(found, "similar")
 
@@ -368,25 +371,22 @@ class Recommender:
             self._loaded_ranker.refresh()
 
     def delete_items(self, item_ids: Collection[str]) -> Deleted:
-        """Remove items from all answers; unknown ids are ignored.
-
-        >>> recommender.delete_items(["item-0042"]).deleted
-        """
+        """Remove items from all answers; unknown ids are ignored."""
         listed = [one for one in list_ids("item_ids", item_ids) if one in self.catalogue]
-        rows = self.catalogue.rows(listed).tolist()
         deleted = self.catalogue.delete(listed)
-        self._search.update(set(rows))
+        self._search.update({self.catalogue.row_of[one] for one in listed})
         return Deleted(deleted=deleted, bundle_version=self.version)
 
-    def _load_ranking(self, as_of: Moment | None) -> None:
-        interactions, statistics, ranker = self.bundle.known_at(as_of)
+    def _load_ranking(self, bundle: Bundle, as_of: Moment | None) -> None:
+        interactions, statistics, ranker = bundle.known_at(as_of)
         self._histories = UserHistories(self.catalogue, interactions)
-        kinds = {one: one in self.bundle.target_kinds for one in interactions.kind_names}
-        parts = self.catalogue, ranker, self._candidates, statistics, kinds
+        kinds = {one: one in bundle.target_kinds for one in interactions.kind_names}
+        parts = self.catalogue, ranker, self._candidates, statistics, kinds, bundle.rules
         self._loaded_ranker = CatalogueRanker(*parts)
 
     @property
-    def _ranker(self) -> CatalogueRanker:
+    def ranker(self) -> CatalogueRanker:
+        """What ranks the catalogue; raises ``MissingPartError`` if the bundle has no events."""
         self.bundle.require("ranking")
         assert self._loaded_ranker is not None, "it is loaded wherever the bundle has the part"
         return self._loaded_ranker

@@ -68,7 +68,7 @@ def test_the_import_contracts_hold() -> None:
 def test_the_architecture_page_draws_the_import_contract() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
     layers = next(c["layers"] for c in settings["contracts"] if c.get("containers") == ["recsys"])
-    drawn = "\n".join(layer.replace(" | ", "  ") for layer in reversed(layers))
+    drawn = "\n".join(layer.replace(" | ", "  ").replace(" : ", "  ") for layer in reversed(layers))
 
     assert f"```\n{drawn}\n```" in (ROOT / "ARCHITECTURE.md").read_text("utf-8")
 

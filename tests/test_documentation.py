@@ -66,6 +66,8 @@ def shop_folder(
     events.select("user_id").unique().join(best, how="cross").write_csv(
         tmp_path / "bestsellers.csv"
     )
+    rules = next(one for one in read_blocks(ROOT / "docs/rules.md") if one.language == "toml")
+    (tmp_path / "rules.toml").write_text(rules.text)
     photos = pl.read_parquet(tmp_path / "photos.parquet")["image"]
     for folder in ("inbox", "photos"):
         (tmp_path / folder).mkdir()

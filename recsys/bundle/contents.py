@@ -17,6 +17,7 @@ import text.checkpoint
 import vision.checkpoint
 from recsys.bundle.finding import find_bundle
 from recsys.bundle.sealing import seal
+from recsys.config import write_rules
 from recsys.data.interactions import Moment
 from recsys.data.timestamps import from_us
 from recsys.errors import BundleError
@@ -26,6 +27,7 @@ from recsys.ranking.features import FEATURES
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
 from recsys.ranking.stored import describe_rankers, save_statistics, save_user_ranker
+from recsys.rules import NO_RULES, Rules
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
 
@@ -79,6 +81,7 @@ class Contents:
         left_out: Parts that were not trained, each with the reason.
         items_as_of_us: Time at which the items were exported, microseconds UTC; None if unknown.
             Later live changes count, earlier ones do not.
+        rules: Rules by which lists are made of ranked items.
     """
 
     items: pl.DataFrame
@@ -90,6 +93,7 @@ class Contents:
     identification: IdentificationPart | None = None
     left_out: tuple[str, ...] = ()
     items_as_of_us: int | None = None
+    rules: Rules = NO_RULES
 
 
 def write_bundle(contents: Contents, root: Path) -> Path:
@@ -157,6 +161,7 @@ def _describe(contents: Contents) -> dict[str, Any]:
         "as_of_us": ranking.statistics.as_of_us if ranking else None,
         "left_out": list(contents.left_out),
         "items_as_of_us": contents.items_as_of_us,
+        "rules": write_rules(contents.rules),
     }
 
 

@@ -18,6 +18,7 @@ from recsys.bundle.contents import HELD_OUT, SPLIT, STATISTICS
 from recsys.bundle.finding import LATEST, find_bundle
 from recsys.bundle.manifest import verify
 from recsys.catalogue.embedder import ItemEmbedder
+from recsys.config import read_rules
 from recsys.data.interactions import Interactions, Moment, build_interactions
 from recsys.errors import BundleError, MissingPartError
 from recsys.identification.stored import IdentificationPart, restore, restore_prototypes
@@ -65,6 +66,7 @@ class Bundle:
         self.choice: Mapping[str, Any] = self._description.get("choice") or {}
         self.items_as_of_us: int | None = self._description.get("items_as_of_us")
         self.offers: Mapping[str, int] = self._description.get("offers") or {}
+        self.rules = read_rules(self._description.get("rules") or {})
 
     @cached_property
     def parts(self) -> frozenset[str]:

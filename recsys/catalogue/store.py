@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys.answers import CATEGORY_LEVELS
 from recsys.catalogue.filters import Filters
 from recsys.data.ids import trim_id
 from recsys.errors import InvalidArgumentError, UnknownItemError
 from recsys.schema import MAX_AMOUNT, ItemSchema
 
-CATEGORY_LEVELS = 4  # features ignore the levels of a path below this depth
 _NEVER_US = np.iinfo(np.int64).min
 
 FilterValue = tuple[str, tuple[str, ...]]  # a category's prefix, or an attribute and its value

@@ -154,6 +154,8 @@ def print_report(report: "Report") -> None:
         )
     for sentence in report.ranks_by:
         console.print(f"ranking of {sentence}")
+    if report.rules:
+        console.print(f"lists are made by rules: {report.rules}")
 
 
 def _print_ranking(table: "RankingTable", names: Sequence[str]) -> None:

@@ -29,11 +29,16 @@ def recommend(
     exclude_seen: Annotated[
         bool, typer.Option(help="Leave out items that the user already has events with.")
     ] = False,
+    rules: Annotated[
+        Path | None,
+        typer.Option(help="TOML or JSON file of rules for the list, in place of the bundle's."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Recommend items to a user."""
-    from recsys import Recommender
+    from recsys import Recommender, load_rules
 
+    read = load_rules(rules) if rules is not None else None
     recommender = Recommender.load(bundle)
     # The option has no zone, and is UTC wherever the command runs.
     moment = at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
@@ -43,6 +48,7 @@ def recommend(
         now=moment,
         exclude_seen=exclude_seen,
         explain=True,
+        rules=read,
     )
     print_results(f"for {user}", results, recommender, as_json=as_json)
 

@@ -1,6 +1,6 @@
 """The training configuration: one TOML file, all of its problems reported at once."""
 
-from recsys.config.loading import TrainConfig, load_config
+from recsys.config.loading import TrainConfig, load_config, load_rules, read_rules, write_rules
 from recsys.config.sections import (
     AlignmentConfig,
     DataConfig,
@@ -29,4 +29,7 @@ __all__ = [
     "TreesConfig",
     "UserConfig",
     "load_config",
+    "load_rules",
+    "read_rules",
+    "write_rules",
 ]

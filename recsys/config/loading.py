@@ -1,12 +1,16 @@
 """A training configuration, and how it is read from a TOML file."""
 
 import difflib
+import json
 import os
 import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from recsys.config.sections import (
     AlignmentConfig,
@@ -21,12 +25,18 @@ from recsys.config.sections import (
     UserConfig,
 )
 from recsys.errors import ConfigError
+from recsys.rules import NO_RULES, Rules
 from text.config import TextConfig
 from vision.config import VisionConfig
 from vision.tuning.space import SearchSpace
 
 TABLES = ("items", "events", "photos", "relations")
 Table = TypeVar("Table", bound=BaseModel)
+
+T = TypeVar("T")
+
+_RULES = TypeAdapter(Rules)
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 class TrainConfig(Section):
@@ -50,6 +60,7 @@ class TrainConfig(Section):
     users: UserConfig = Field(UserConfig(), description="User encoder and its training.")
     ranker: RankerConfig = Field(RankerConfig(), description="Ranker and its training.")
     offers: OffersConfig = Field(OffersConfig(), description="Items that each source offers.")
+    rules: Rules = Field(NO_RULES, description="Rules by which lists are made of ranked items.")
     identification: IdentificationConfig = Field(
         IdentificationConfig(), description="Identification of products on photos."
     )
@@ -69,19 +80,7 @@ def load_config(path: str | Path) -> TrainConfig:
             the nearest known key for each unknown one.
     """
     path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text("utf-8-sig"))  # editors of Windows write the mark
-    except OSError as error:
-        raise ConfigError(f"configuration {path} must be a readable file: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path} must be TOML: {error}") from error
-    try:
-        config = TrainConfig.model_validate(values)
-    except ValidationError as error:
-        problems = "\n".join(f"  {_problem(one)}" for one in error.errors())
-        raise ConfigError(
-            f"configuration {path} has {error.error_count()} problem(s):\n{problems}"
-        ) from error
+    config = _read(path, "configuration", tomllib.loads, TrainConfig, TrainConfig.model_validate)
     folder = path.resolve().parent
     return config.model_copy(
         update={
@@ -89,6 +88,63 @@ def load_config(path: str | Path) -> TrainConfig:
             "fusion": _resolve(config.fusion, folder, "teacher"),
         }
     )
+
+
+def load_rules(path: str | Path) -> Rules:
+    """Return the rules in a TOML file, or a JSON file by its suffix: the keys of ``[rules]``.
+
+    Raises:
+        ConfigError: As for ``load_config``.
+    """
+    path = Path(path)
+    parse = json.loads if path.suffix.lower() == ".json" else tomllib.loads
+    return _read(path, "rules", parse, Rules, _RULES.validate_python)
+
+
+def read_rules(values: Mapping[str, Any]) -> Rules:
+    """Return what ``write_rules`` wrote."""
+    return _RULES.validate_python(values)
+
+
+def write_rules(rules: Rules) -> dict[str, Any]:
+    """Return rules as JSON values, without those that are as by default."""
+    values: dict[str, Any] = _RULES.dump_python(rules, mode="json", exclude_defaults=True)
+    return values
+
+
+def _read(
+    path: Path,
+    what: str,
+    parse: Callable[[str], Any],
+    kind: type,
+    validate: Callable[[Any], T],
+) -> T:
+    """Return a validated file.
+
+    Args:
+        path: File to read.
+        what: Word for it in errors.
+        parse: Function from its text to its values.
+        kind: Class of the result, whose keys are known.
+        validate: Function from the values to the result.
+
+    Raises:
+        ConfigError: As for ``load_config``.
+    """
+    try:
+        values = parse(path.read_text("utf-8-sig"))  # editors of Windows write the mark
+    except OSError as error:
+        raise ConfigError(f"{what} {path} must be a readable file: {error}") from error
+    except ValueError as error:  # of TOML, JSON or UTF-8
+        form = "JSON" if parse is json.loads else "TOML"
+        raise ConfigError(f"{what} {path} must be {form}: {error}") from error
+    try:
+        return validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_problem(one, kind)}" for one in error.errors())
+        raise ConfigError(
+            f"{what} {path} has {error.error_count()} problem(s):\n{problems}"
+        ) from error
 
 
 def _resolve(table: Table, folder: Path, *names: str) -> Table:
@@ -106,22 +162,30 @@ def _locate(folder: Path, name: str) -> Path:
     return folder / (name if exists else os.path.expanduser(name))
 
 
-def _problem(error: Any) -> str:
+def _problem(error: Any, kind: type) -> str:
     """Return one line for one of pydantic's errors."""
     where = ".".join(str(part) for part in error["loc"])
-    if error["type"] != "extra_forbidden":
+    if error["type"] == "value_error":  # a sentence of ours, which has the values that it is about
+        return f"{where}: {error['ctx']['error']}".removeprefix(": ")
+    if error["type"] not in _UNKNOWN_KEY:
         return f"{where}: {error['msg']}, got {error['input']!r}"
     *sections, key = error["loc"]
-    near = difflib.get_close_matches(str(key), _known_keys(sections), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_known_keys(sections))}"
+    known = _known_keys(kind, sections)
+    near = difflib.get_close_matches(str(key), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"{where}: unknown key; {hint}"
 
 
-def _known_keys(sections: list[str]) -> list[str]:
-    model: type[BaseModel] = TrainConfig
+def _known_keys(kind: type, sections: Sequence[str | int]) -> list[str]:
+    """Return the keys of the table at this place, which is in a list where a part is a number."""
     for section in sections:
-        field = model.model_fields.get(section)
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        model = field.annotation
-    return sorted(model.model_fields)
+        hint = None if isinstance(section, int) else get_type_hints(kind).get(section)
+        if not isinstance(section, int):
+            kind = next((one for one in (hint, *get_args(hint)) if _is_table(one)), object)
+    if is_dataclass(kind):
+        return sorted(one.name for one in fields_of(kind))
+    return sorted(kind.model_fields) if issubclass(kind, BaseModel) else []
+
+
+def _is_table(hint: Any) -> bool:
+    return isinstance(hint, type) and (is_dataclass(hint) or issubclass(hint, BaseModel))

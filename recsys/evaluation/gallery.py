@@ -27,7 +27,7 @@ def regular_users(bundle: Bundle, images_root: Path | None) -> list[GalleryUser]
         images_root: Folder that picture paths are relative to; None shows no picture.
     """
     interactions, split = bundle.interactions, split_moment(bundle)
-    recommender = Recommender(bundle, as_of=split)
+    recommender, rules = Recommender(bundle, as_of=split), bundle.rules.without_exploration()
     now = from_us(last_moment(split, interactions.before(split)))
     later = interactions.of_kinds(bundle.target_kinds).since(split).histories()
     users = []
@@ -35,7 +35,7 @@ def regular_users(bundle: Bundle, images_root: Path | None) -> list[GalleryUser]
         user_id = interactions.user_ids[user]
         history = recommender.history(user_id)
         last = list(dict.fromkeys(history.item_rows[::-1].tolist()))[:GALLERY_ITEMS]
-        results = recommender.recommend(history, k=GALLERY_ITEMS, now=now, explain=True)
+        results = recommender.recommend(history, GALLERY_ITEMS, now=now, explain=True, rules=rules)
         rows = [recommender.catalogue.row_of[result.item_id] for result in results]
         recommended = [
             _item(bundle, images_root, row, _note(result), row in later[user].item_rows)

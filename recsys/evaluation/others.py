@@ -16,7 +16,7 @@ from recsys.data.tables import Source
 from recsys.data.timestamps import from_us
 from recsys.errors import DataError, InvalidArgumentError
 from recsys.evaluation.lists import read_list
-from recsys.evaluation.protocol import Scorer
+from recsys.evaluation.protocol import Order, Scorer
 from recsys.evaluation.results import Role
 from recsys.evaluation.systems import System, recommender_scorers, split_moment
 
@@ -81,12 +81,11 @@ def bundle_system(role: Role, name: str, other: Bundle, bundle: Bundle) -> Syste
     _check_same_test(name, other, bundle)
     users = _rows_in(other.interactions.user_ids, bundle.interactions.user_ids)
     items = _rows_in(other.items["item_id"], bundle.items["item_id"])
-    scorer, discovery = (
-        None if one is None else partial(_translated, one, users, items)
-        for one in recommender_scorers(other)
-    )
-    assert scorer is not None, "only the discovery may be the same"
-    return System(role, name, scorer, discovery=discovery)
+    found = recommender_scorers(other)
+    scorer = partial(_translated, found.scorer, users, items)
+    discovery = found.discovery and partial(_translated, found.discovery, users, items)
+    order = found.order and partial(_translated_order, found.order, users, items)
+    return System(role, name, scorer, discovery=discovery, order=order)
 
 
 def _translated(scorer: Scorer, users: Ints, items: Ints, user_rows: Ints) -> NDArray[np.float32]:
@@ -102,6 +101,25 @@ def _translated(scorer: Scorer, users: Ints, items: Ints, user_rows: Ints) -> ND
     if len(items) == scores.shape[1] and np.array_equal(items, np.arange(len(items))):
         return scores
     return np.where(items >= 0, scores[:, items], np.float32(-np.inf))
+
+
+def _translated_order(
+    order: Order, users: Ints, items: Ints, user_row: int, rows: Ints, k: int
+) -> Ints:
+    """Return the order of the other bundle, of rows of ours and in rows of ours.
+
+    Args:
+        order: Order of rows of the other.
+        users: As for ``_translated``.
+        items: As for ``_translated``.
+        user_row: Our user.
+        rows: Our items, best first, all of which the other has.
+        k: Number of items that are shown.
+    """
+    theirs = items[rows]
+    ours = dict(zip(theirs.tolist(), rows.tolist(), strict=True))
+    shown = order(int(users[user_row]), theirs, k)
+    return np.array([ours[row] for row in shown.tolist()], dtype=np.int64)
 
 
 def _check_same_test(name: str, other: Bundle, bundle: Bundle) -> None:

@@ -24,6 +24,8 @@ from recsys.evaluation.rankings import (
 
 # Given user rows (B,), the scores of the whole catalogue (B, N); higher ranks first.
 Scorer = Callable[[Ints], NDArray[np.float32]]
+# Given a user row, all items that may be ranked, best first, and k, the first k that are shown.
+Order = Callable[[int, Ints, int], Ints]
 # Called with the number of users that are done, and of all users.
 UsersDone = Callable[[int, int], None]
 
@@ -113,6 +115,7 @@ def rank_queries(
     batch_size: int | None = None,
     seed: int = 0,
     progress: UsersDone | None = None,
+    make_list: Order | None = None,
 ) -> list[Ranking]:
     """Return the rankings of every set of queries; each user is scored once.
 
@@ -123,6 +126,7 @@ def rank_queries(
         batch_size: Users scored at once; None chooses it by the size of the catalogue.
         seed: Random seed for the order of ties.
         progress: Called after every batch.
+        make_list: Order of the items that are shown; None is that of the scores.
 
     Raises:
         InvalidArgumentError: As for ``evaluate``.
@@ -155,7 +159,10 @@ def rank_queries(
                 positions=np.searchsorted(batch, queries.user_rows[asked]),
             )
             for query, row in zip(asked, allowed, strict=True):
-                best = best_rows(row, max(ks), TieOrder(numbers, keys[queries.user_rows[query]]))
+                user = int(queries.user_rows[query])
+                ties, k = TieOrder(numbers, keys[user]), max(ks)
+                best = best_rows(row, len(row) if make_list else k, ties)
+                best = make_list(user, best, k) if make_list else best
                 into.rows[query, : len(best)] = best
                 right, n_ranked = queries.relevant[query], int(queries.n_ranked[query])
                 into.areas[query] = area_under_curve(row, right, n_ranked)

@@ -252,6 +252,7 @@ class Report:
         sizes: Number of items, users, events and so on.
         left_out: Parts that were not trained or measured, one sentence each with the reason.
         ranks_by: What was chosen to rank, and by how much, one sentence per scope.
+        rules: Rules by which its lists are made; empty for none.
         rankings: One table per scope.
         retrieval: Results of identification.
         classification: Results of the category classifiers.
@@ -268,6 +269,7 @@ class Report:
     sizes: Mapping[str, int] = field(default_factory=dict)
     left_out: Sequence[str] = ()
     ranks_by: Sequence[str] = ()
+    rules: str = ""
     rankings: Sequence[RankingTable] = ()
     retrieval: Sequence[RetrievalRow] = ()
     classification: Sequence[ClassificationRow] = ()

@@ -106,6 +106,7 @@ def _report(
         sizes={"items": len(bundle.items), **ranking.sizes, **photos.sizes},
         left_out=(*bundle.left_out, *ranking.left_out),
         ranks_by=ranks_by(bundle),
+        rules=bundle.rules.without_exploration().summary(),
         rankings=ranking.tables,
         retrieval=photos.retrieval,
         classification=photos.classification,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from recsys.evaluation.facts import item_facts
 from recsys.evaluation.lists import ForeignList
 from recsys.evaluation.probabilities import score_probabilities
 from recsys.evaluation.protocol import (
+    Order,
     Ranking,
     Scorer,
     SystemResult,
@@ -47,8 +48,10 @@ from recsys.ranking.baselines import (
     Popularity,
     RecentPopularity,
 )
+from recsys.ranking.reranking import Reranker
 from recsys.ranking.statistics import EASE_MAX_ITEMS
 from recsys.recommender import Recommender
+from recsys.rules import NO_RULES
 from recsys.training.cuts import on_offer
 from recsys.training.labels import item_labels, photo_labels
 from vision.hierarchy import choose_classes, find_category_paths, reconcile_levels
@@ -71,14 +74,17 @@ class System(NamedTuple):
         role: What it is compared as.
         name: Name in tables.
         scorer: Scores of the whole catalogue.
+        list: Places of a list, where those are the scores.
         discovery: Scores where the user's own items are left out; None takes the same.
+        order: Order of the items that are shown; None is that of the scores.
     """
 
     role: Role
     name: str
     scorer: Scorer
-    list: ForeignList | None = None  # where the scores are the places of a list
-    discovery: Scorer | None = None  # where the user's own items are left out; else ``scorer``
+    list: ForeignList | None = None
+    discovery: Scorer | None = None
+    order: Order | None = None
 
 
 def rank_systems(
@@ -158,13 +164,13 @@ def _rankings(
         chosen = [number for number, one in enumerate(discovering) if one is new]
         if scorer is not None and chosen:
             sets = [query_sets[number] for number in chosen]
-            ranked = rank_queries(scorer, sets, ks=ks, progress=progress)
+            ranked = rank_queries(scorer, sets, ks=ks, progress=progress, make_list=system.order)
             found |= dict(zip(chosen, ranked, strict=True))
     return [found[number] for number in range(len(query_sets))]
 
 
 def _system(role: Role, name: str, scorers: "Scorers") -> System:
-    return System(role, name, scorers.scorer, discovery=scorers.discovery)
+    return System(role, name, scorers.scorer, discovery=scorers.discovery, order=scorers.order)
 
 
 def _check_names(systems: Sequence[System]) -> None:
@@ -198,17 +204,24 @@ def _systems(bundle: Bundle, others: Sequence[System], *, with_ease: bool) -> li
 
 
 class Scorers(NamedTuple):
-    """What scores the whole catalogue, and what does where the user's own items are left out.
+    """How a recommender ranks the whole catalogue.
 
-    The second is None if it is the same.
+    Args:
+        scorer: Scores of the whole catalogue.
+        discovery: Scores where the user's own items are left out; None if they are the same.
+        order: Order of the items that are shown; None is that of the scores.
     """
 
     scorer: Scorer
     discovery: Scorer | None
+    order: Order | None = None
 
 
 def recommender_scorers(bundle: Bundle) -> Scorers:
-    """Return the scores of the recommender as of the split, as the service would score then."""
+    """Return how the recommender ranks as of the split, as the service would rank then.
+
+    Its rules make the lists that are shown, without their exploration.
+    """
     split = split_moment(bundle)
     recommender = Recommender(bundle, as_of=split)
     moments = np.broadcast_to(np.asarray(split), (bundle.interactions.n_users,))
@@ -221,7 +234,26 @@ def recommender_scorers(bundle: Bundle) -> Scorers:
         return recommender.scores(users, now=now, mask=offered, discovery=discovery)
 
     same = bundle.held_out.discovery is bundle.held_out.ranker
-    return Scorers(scores, None if same else partial(scores, discovery=True))
+    discovery = None if same else partial(scores, discovery=True)
+    return Scorers(scores, discovery, _order(recommender, moments))
+
+
+def _order(recommender: Recommender, moments: Ints) -> Order | None:
+    """Return the order that a bundle's rules make at the moment of each user; None without any."""
+    rules = recommender.bundle.rules.without_exploration()
+    if rules == NO_RULES:
+        return None
+
+    @lru_cache
+    def reranker(now_us: int) -> Reranker:
+        return recommender.ranker.reranker(rules, now_us)
+
+    def order(user_row: int, rows: Ints, k: int) -> Ints:
+        by_rules = reranker(int(moments[user_row]))
+        rows = rows[by_rules.allowed[rows]]
+        return rows[by_rules.order(rows, k).positions]
+
+    return order
 
 
 def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:

@@ -14,12 +14,14 @@ from recsys.catalogue.store import Catalogue
 from recsys.data.arrays import Ints
 from recsys.data.interactions import History, Moment
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.candidates import SOURCES, CandidateSource, strongest_source
+from recsys.ranking.candidates import SOURCES, Candidates, CandidateSource, strongest_source
 from recsys.ranking.item_table import build_item_table, refresh_item_table
 from recsys.ranking.profiles import UserProfiles
 from recsys.ranking.reasons import ReasonWriter
+from recsys.ranking.reranking import Reranker, check_rules, with_pins
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
+from recsys.rules import NO_RULES, Rules
 
 # Users times items that are scored at once where the caller sets no block size. Small blocks keep
 # their features in a processor's cache.
@@ -32,6 +34,7 @@ _RESULTS = {
     "item_id": pl.String,
     "score": pl.Float64,
     "source": pl.String,
+    "propensity": pl.Float64,
 }
 
 
@@ -44,6 +47,7 @@ class Best(NamedTuple):
         features: Features that the scores come from (B, K, F).
         sources: What speaks most for each, as positions in ``SOURCES``, int64 (B, K).
         counts: Number of the K that may be shown to each user, int64 (B,); the rest is padding.
+        propensities: Probability with which each stands at its place (B, K).
         exclude_seen: Whether items of the users' own histories were left out.
         profiles: Profiles of the users, for the reasons.
     """
@@ -53,6 +57,7 @@ class Best(NamedTuple):
     features: Tensor
     sources: Tensor
     counts: Tensor
+    propensities: Tensor
     exclude_seen: bool
     profiles: UserProfiles
 
@@ -66,6 +71,7 @@ class CatalogueRanker:
         candidates: Which items are ranked.
         statistics: What the events say of the items.
         kinds: Whether an event kind counts as a purchase, by its name, in the order of the codes.
+        rules: Rules of the lists, where a request has none.
     """
 
     def __init__(
@@ -75,8 +81,9 @@ class CatalogueRanker:
         candidates: CandidateSource,
         statistics: Statistics,
         kinds: Mapping[str, bool],
+        rules: Rules = NO_RULES,
     ) -> None:
-        self._catalogue = catalogue
+        self._catalogue, self._rules = catalogue, rules
         self._ranker = ranker.to(catalogue.device)
         self._candidates = candidates
         self._table = build_item_table(catalogue, statistics, torch.tensor([*kinds.values()]))
@@ -86,6 +93,10 @@ class CatalogueRanker:
         """Follow the catalogue, where items were added or replaced."""
         self._table = refresh_item_table(self._table, self._catalogue)
 
+    def reranker(self, rules: Rules, now_us: int) -> Reranker:
+        """Return what makes lists by rules at a moment, microseconds UTC."""
+        return Reranker(rules, self._catalogue, self._table.users[:, 0], now_us)
+
     def best(
         self,
         histories: Sequence[History],
@@ -94,6 +105,8 @@ class CatalogueRanker:
         now_us: int,
         mask: NDArray[np.bool_],
         exclude_seen: bool,
+        rules: Rules | None = None,
+        numbers: Ints | None = None,
     ) -> Best:
         """Return the ``k`` best items for each user.
 
@@ -103,56 +116,100 @@ class CatalogueRanker:
             now_us: Moment of the request, microseconds UTC.
             mask: Which rows may be returned (N,).
             exclude_seen: Whether items of the user's own history are left out.
+            rules: Rules of the lists; None takes those of the bundle.
+            numbers: Number of each user, by which users explore independently (B,).
+
+        Raises:
+            InvalidArgumentError: If ``rules`` is not ``Rules``.
+            UnknownItemError: If ``rules`` names an item that is not in the catalogue.
         """
+        rules = self._rules if rules is None else check_rules(rules, self._catalogue)
+        reranker = None if rules == NO_RULES else self.reranker(rules, now_us)
+        if reranker is not None:
+            mask = mask & reranker.allowed
         profiles = self._ranker.profiles(histories, now_us, self._table)
-        candidates = self._candidates.choose(
-            profiles, mask, self._table, exclude_seen=exclude_seen, at_least=k
-        )
+        candidates = self._choose(profiles, mask, rules, exclude_seen=exclude_seen, at_least=k)
         rows, allowed, _ = candidates
         scores, features = self._ranker.score(
             profiles, rows, self._table, exclude_seen=exclude_seen
         )
-        scores = scores.masked_fill(~allowed, -torch.inf)
-        places = _best_places(scores, k)  # (B, K)
-        chosen = rows.expand(scores.shape).gather(1, places)
+        rows, scores = rows.expand(scores.shape), scores.masked_fill(~allowed, -torch.inf)
+        if reranker is None:
+            top = _top(scores, k, allowed.sum(dim=1))
+        else:
+            top = _listed(reranker, rows, scores, k, allowed.sum(dim=1), numbers)
         return Best(
-            rows=chosen,
-            scores=scores.gather(1, places),
-            features=features.gather(1, places[..., None].expand(-1, -1, features.shape[2])),
-            sources=strongest_source(candidates, places, profiles.seen),
-            counts=allowed.sum(dim=1).clamp(max=k),
+            rows=rows.gather(1, top.places),
+            scores=scores.gather(1, top.places),
+            features=features.gather(1, top.places[..., None].expand(-1, -1, features.shape[2])),
+            sources=strongest_source(candidates, top.places, profiles.seen),
+            counts=top.counts,
+            propensities=top.propensities,
             exclude_seen=exclude_seen,
             profiles=profiles,
         )
+
+    def _choose(
+        self,
+        profiles: UserProfiles,
+        mask: NDArray[np.bool_],
+        rules: Rules,
+        *,
+        exclude_seen: bool,
+        at_least: int = 0,
+    ) -> Candidates:
+        """Return what is ranked for each user: the candidates, and what is pinned."""
+        chosen = self._candidates.choose(
+            profiles, mask, self._table, exclude_seen=exclude_seen, at_least=at_least
+        )
+        if not rules.pin:
+            return chosen
+        allowed = torch.from_numpy(mask).to(profiles.seen.device).expand(len(profiles), -1)
+        if exclude_seen:
+            allowed = allowed & ~profiles.seen
+        return with_pins(chosen, rules.pin, self._catalogue, profiles, allowed)
 
     def best_table(
         self,
         histories: Sequence[History],
         k: int,
+        block_size: int | None,
         *,
         now_us: int,
         mask: NDArray[np.bool_],
         exclude_seen: bool,
-        block_size: int | None,
+        rules: Rules | None = None,
     ) -> pl.DataFrame:
-        """Return the ``k`` best items for each user: user, rank, item_id, score and source.
+        """Return the ``k`` best items for each user, as a table.
+
+        The columns are user, rank, item_id, score, source and propensity.
 
         Args:
             histories: Events of each user (U entries); the column ``user`` has their positions.
             k: As for ``best``.
+            block_size: Number of users that are scored at once; None chooses it by the size of the
+                catalogue.
             now_us: As for ``best``.
             mask: As for ``best``.
             exclude_seen: As for ``best``.
-            block_size: Number of users that are scored at once; None chooses it by the size of the
-                catalogue.
+            rules: As for ``best``.
 
         Raises:
-            InvalidArgumentError: If ``block_size`` is below 1.
+            InvalidArgumentError: If ``block_size`` is below 1, or as for ``best``.
+            UnknownItemError: As for ``best``.
         """
         blocks = [pl.DataFrame(schema=_RESULTS)]
         for users in self._blocks(histories, block_size):
             some = [histories[user] for user in users]
-            best = self.best(some, k, now_us=now_us, mask=mask, exclude_seen=exclude_seen)
+            best = self.best(
+                some,
+                k,
+                now_us=now_us,
+                mask=mask,
+                exclude_seen=exclude_seen,
+                rules=rules,
+                numbers=users,
+            )
             blocks.append(self._results(users, best))
         return pl.concat(blocks).sort("user", "rank")
 
@@ -169,6 +226,7 @@ class CatalogueRanker:
             features=features[:, order[0]],
             sources=strongest_source(candidates, order, profiles.seen),
             counts=torch.tensor([len(rows)]),
+            propensities=torch.ones(1, len(rows)),
             exclude_seen=False,
             profiles=profiles,
         )
@@ -184,7 +242,7 @@ class CatalogueRanker:
         """Return the score of every item for each user (U, N), in row order.
 
         An item has minus infinity if ``best`` would not rank it: it is outside the mask, or no
-        source offers it.
+        source offers it and the rules do not pin it. The scores are those before any other rule.
 
         Args:
             histories: Events of each user (U entries).
@@ -200,9 +258,7 @@ class CatalogueRanker:
             some = [histories[user] for user in users]
             moments = now_us if isinstance(now_us, int) else now_us[users]
             profiles = self._ranker.profiles(some, moments, self._table)
-            rows, allowed, _ = self._candidates.choose(
-                profiles, mask, self._table, exclude_seen=False
-            )
+            rows, allowed, _ = self._choose(profiles, mask, self._rules, exclude_seen=False)
             found = self._ranker.score(profiles, rows, self._table, exclude_seen=discovery)
             kept = found.scores.masked_fill(~allowed, -torch.inf).cpu().numpy()
             each = np.broadcast_to(rows.cpu().numpy(), kept.shape)
@@ -230,9 +286,14 @@ class CatalogueRanker:
             reasons = self._reasons.write(best.profiles, rows, names, self._table)
             why = list(zip(raising, reasons, strict=True))
         return [
-            Result(self._catalogue.item_ids[row], score, source, *others)
-            for row, score, source, others in zip(
-                rows.tolist(), scores.tolist(), names, why, strict=True
+            Result(self._catalogue.item_ids[row], score, source, *others, propensity)
+            for row, score, source, others, propensity in zip(
+                rows.tolist(),
+                scores.tolist(),
+                names,
+                why,
+                best.propensities[0, :n_results].tolist(),
+                strict=True,
             )
         ]
 
@@ -246,6 +307,7 @@ class CatalogueRanker:
             "item_id": [self._catalogue.item_ids[row] for row in rows.tolist()],
             "score": best.scores.cpu().numpy()[kept].astype(np.float64),
             "source": np.array(SOURCES)[best.sources.cpu().numpy()[kept]].tolist(),
+            "propensity": best.propensities.cpu().numpy()[kept].astype(np.float64),
         }
         return pl.DataFrame(columns, schema=_RESULTS)
 
@@ -258,6 +320,39 @@ class CatalogueRanker:
         order = np.argsort(lengths, kind="stable")
         for start in range(0, len(order), size):
             yield order[start : start + size]
+
+
+class _Top(NamedTuple):
+    """What ``Best`` is made of: places among the candidates (B, K), counts and propensities."""
+
+    places: Tensor
+    counts: Tensor
+    propensities: Tensor
+
+
+def _top(scores: Tensor, k: int, counts: Tensor) -> _Top:
+    """Return the best by score (B, C), of which the first ``counts`` (B,) may be shown."""
+    places = _best_places(scores, k)
+    return _Top(places, counts.clamp(max=k), torch.ones(places.shape))
+
+
+def _listed(
+    reranker: Reranker, rows: Tensor, scores: Tensor, k: int, counts: Tensor, numbers: Ints | None
+) -> _Top:
+    """Return the lists that rules make of candidates (B, C) with these scores."""
+    order = _best_places(scores, scores.shape[1])
+    ordered, orders = rows.gather(1, order).cpu().numpy(), order.cpu().numpy()
+    shape = len(rows), min(k, rows.shape[1])
+    places, shown = np.zeros(shape, dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
+    propensities = np.ones(shape)
+    for user, count in enumerate(counts.tolist()):
+        number = user if numbers is None else int(numbers[user])
+        listed = reranker.order(ordered[user, :count], k, number)
+        shown[user] = len(listed.positions)
+        places[user, : shown[user]] = orders[user, listed.positions]
+        propensities[user, : shown[user]] = listed.propensities
+    found = (torch.from_numpy(one).to(rows.device) for one in (places, shown, propensities))
+    return _Top(*found)
 
 
 def _best_places(scores: Tensor, k: int) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import polars as pl
+
 import text.dataset
 import text.finetuning
 import vision.finetuning
@@ -13,9 +15,12 @@ from recsys.catalogue.embedder import Modalities
 from recsys.config import TrainConfig
 from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
+from recsys.data.ids import trim_id
 from recsys.data.interactions import Interactions, Moment
+from recsys.errors import ConfigError
 from recsys.models.fusion import ItemFusion
 from recsys.ranking.relations import Related, related_items
+from recsys.rules import Rules
 from recsys.training.cuts import (
     check_windows,
     choose_cuts,
@@ -105,6 +110,21 @@ class ShopData:
         return hashlib.sha256(chosen.encode()).hexdigest()
 
 
+def check_rules(rules: Rules, items: pl.DataFrame) -> None:
+    """Raise if rules name an item that the items table lacks.
+
+    Raises:
+        ConfigError: If they do; the message names the first few.
+    """
+    known = set(items["item_id"])
+    unknown = [one for one in rules.item_ids if trim_id(one) not in known]
+    if unknown:
+        raise ConfigError(
+            f"rules must name items of the items table ({len(known)}), got unknown {unknown[:5]}; "
+            "remove them from [rules], or add the items"
+        )
+
+
 def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
     """Return what training reads of a shop's tables, and what they cannot train.
 
@@ -115,7 +135,9 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
         VisionError: If the vision tower cannot be built as configured.
         TextError: If the checkpoint of the text encoder cannot be used.
         TrainingError: If the user encoder has nothing to learn from before the first cut.
+        ConfigError: If the rules name an item that the items table lacks.
     """
+    check_rules(config.rules, dataset.items)
     interactions = dataset_interactions(dataset)
     no_ranking = why_no_ranking(interactions)
     if no_ranking is not None:

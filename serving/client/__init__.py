@@ -15,6 +15,7 @@ from recsys.answers import (
     Verdict,
 )
 from recsys.catalogue.filters import Filters
+from recsys.rules import Rules
 from serving.client.aio import AsyncClient
 from serving.client.messages import (
     Forgotten,
@@ -48,6 +49,7 @@ __all__ = [
     "Recorded",
     "Response",
     "Result",
+    "Rules",
     "SearchMode",
     "Verdict",
 ]

@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import get_args
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.answers import (
     Added,
@@ -21,6 +23,7 @@ from recsys.answers import (
 )
 from recsys.catalogue.filters import Filters
 from recsys.errors import InvalidArgumentError
+from recsys.rules import Period, Rules, Selection, Shift
 from serving.client.fields import build, build_image, build_timestamp, list_of
 from serving.client.messages import (
     Forgotten,
@@ -51,6 +54,37 @@ def build_filters(filters: Filters) -> pb.Filters:
         price_max=filters.price_max,
         attributes=filters.attributes,
         include_unavailable=not filters.available_only,
+    )
+
+
+def build_rules(rules: Rules | None) -> pb.Rules | None:
+    """Return rules as a message, None for None.
+
+    Raises:
+        InvalidArgumentError: If they are anything but ``Rules``.
+    """
+    if rules is None:
+        return None
+    if not isinstance(rules, Rules):
+        raise InvalidArgumentError(
+            f"rules must be Rules, such as Rules(diversity=0.3), got {rules!r}"
+        )
+    return build(
+        pb.Rules,
+        "rules.",
+        diversity=rules.diversity,
+        max_per_category=rules.max_per_category,
+        category_level=rules.category_level,
+        popularity_penalty=rules.popularity_penalty,
+        explore=rules.explore,
+        seed=rules.seed,
+        pin=[
+            build(pb.Pin, "pin.", item_id=pin.item_id, position=pin.position, **_build_period(pin))
+            for pin in rules.pin
+        ],
+        boost=[_build_shift(one) for one in rules.boost],
+        bury=[_build_shift(one) for one in rules.bury],
+        block=[_build_selection(one) for one in rules.block],
     )
 
 
@@ -232,6 +266,24 @@ def _read_live_item(message: pb.LiveItem) -> LiveItem:
     )
 
 
+def _build_shift(shift: Shift) -> pb.Shift:
+    return build(pb.Shift, items=_build_selection(shift), strength=shift.strength)
+
+
+def _build_selection(selection: Selection) -> pb.Selection:
+    return build(
+        pb.Selection,
+        item_ids=selection.item_ids,
+        category=selection.category,
+        attributes=selection.attributes,
+        **_build_period(selection),
+    )
+
+
+def _build_period(period: Period) -> dict[str, Timestamp | None]:
+    return {name: build_timestamp(name, getattr(period, name)) for name in ("since", "until")}
+
+
 def _build_event(where: str, event: Event, now: datetime) -> pb.Event:
     return build(
         pb.Event,
@@ -285,6 +337,8 @@ def _read_results(messages: Sequence[pb.Result]) -> tuple[Result, ...]:
             source=message.source,
             features=tuple((feature.name, feature.value) for feature in message.features),
             reason=_read_reason(message.reason) if message.HasField("reason") else None,
+            # Only an earlier release sends none, and it does not explore.
+            propensity=message.propensity or 1.0,
         )
         for message in messages
     )

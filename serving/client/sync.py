@@ -21,6 +21,7 @@ from recsys.answers import (
     list_ids,
 )
 from recsys.catalogue.filters import Filters
+from recsys.rules import Rules
 from serving.client import protobuf as wire
 from serving.client.connection import plan_connection
 from serving.client.fields import build, build_image, build_timestamp
@@ -68,6 +69,7 @@ class Client:
         exclude: Collection[str] = (),
         exclude_seen: bool = False,
         explain: bool = False,
+        rules: Rules | None = None,
     ) -> Answer:
         """Return the best items for a user; an unknown one gets what is popular or new."""
         request = build(
@@ -79,6 +81,7 @@ class Client:
             exclude_seen=exclude_seen,
             now=build_timestamp("now", now),
             explain=explain,
+            rules=wire.build_rules(rules),
         )
         return wire.read_answer(self._call(self._stub.Recommend, request))
 

@@ -1,9 +1,10 @@
 """From protobuf messages to the values of the library; each value is checked here, once."""
 
 import re
-from collections.abc import Sequence
-from datetime import UTC
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,6 +14,7 @@ from recsys.catalogue.filters import Filters
 from recsys.data.ids import trim_id
 from recsys.data.timestamps import from_us, to_us
 from recsys.errors import InvalidArgumentError, InvalidImageError
+from recsys.rules import Pin, Rules, Selection, Shift
 from recsys.schema import (
     CONTROL_CHARACTER,
     LATEST_ITEM,
@@ -22,6 +24,9 @@ from recsys.schema import (
     MAX_TEXT_CHARACTERS,
 )
 from serving.state.items import NewItem
+
+M = TypeVar("M")
+T = TypeVar("T")
 
 MAX_CANDIDATES = 1_000
 MAX_EVENTS = 1_000
@@ -143,6 +148,30 @@ def read_filters(message: pb.Filters) -> Filters:
     )
 
 
+def read_rules(message: pb.Rules) -> Rules:
+    """Return the rules of a request.
+
+    Raises:
+        InvalidArgumentError: If a rule makes no sense, or two contradict each other; the message
+            names them.
+    """
+    whole = {
+        name: getattr(message, name) if message.HasField(name) else None
+        for name in ("max_per_category", "category_level", "seed")
+    }
+    with _naming("rules."):
+        return Rules(
+            diversity=message.diversity,
+            popularity_penalty=message.popularity_penalty,
+            explore=message.explore,
+            pin=_read_each("pin", message.pin, _read_pin),
+            boost=_read_each("boost", message.boost, _read_shift),
+            bury=_read_each("bury", message.bury, _read_shift),
+            block=_read_each("block", message.block, _read_selection),
+            **whole,
+        )
+
+
 def read_search_mode(mode: "pb.SearchMode.ValueType") -> SearchMode:
     """Return how to search.
 
@@ -236,6 +265,56 @@ def read_live_selection(
             f"got {message.selection}"
         )
     return _LIVE_SELECTIONS[message.selection]
+
+
+def _read_each(name: str, messages: Sequence[M], read: Callable[[M], T]) -> list[T]:
+    """Return rules of one kind; errors have the index of the rule."""
+    rules = []
+    for index, message in enumerate(messages):
+        with _naming(f"{name}[{index}]."):
+            rules.append(read(message))
+    return rules
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Say where in a request the argument of an error is."""
+    try:
+        yield
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{where}{error}") from error
+
+
+def _read_pin(message: pb.Pin) -> Pin:
+    return Pin(read_id("item_id", message.item_id), message.position, **_read_period(message))
+
+
+def _read_shift(message: pb.Shift) -> Shift:
+    strength = message.strength if message.HasField("strength") else Shift.strength
+    return Shift(**_selection(message.items), strength=strength)
+
+
+def _read_selection(message: pb.Selection) -> Selection:
+    return Selection(**_selection(message))
+
+
+def _selection(message: pb.Selection) -> dict[str, Any]:
+    _check_count("category", len(message.category), at_least=0, at_most=MAX_PARTS)
+    _check_count("attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
+    return {
+        "item_ids": [read_id("item_ids", one) for one in message.item_ids],
+        "category": tuple(message.category),
+        "attributes": dict(message.attributes),
+        **_read_period(message),
+    }
+
+
+def _read_period(message: pb.Pin | pb.Selection) -> dict[str, datetime]:
+    return {
+        name: from_us(read_us(name, getattr(message, name)))
+        for name in ("since", "until")
+        if message.HasField(name)
+    }
 
 
 def _read_event(name: str, message: pb.Event, now_us: int) -> Event:

@@ -59,6 +59,7 @@ class RecommenderServicer(rpc.RecommenderServicer):
             ),
             exclude_seen=request.exclude_seen,
             explain=request.explain,
+            rules=requests.read_rules(request.rules) if request.HasField("rules") else None,
         )
         return pb.RecommendResponse(info=self._info(reply), results=write_results(reply.value))
 

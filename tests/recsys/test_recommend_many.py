@@ -21,6 +21,7 @@ COLUMNS = {
     "item_id": pl.String,
     "score": pl.Float64,
     "source": pl.String,
+    "propensity": pl.Float64,
 }
 
 

@@ -241,6 +241,7 @@ class Result(google.protobuf.message.Message):
     SOURCE_FIELD_NUMBER: builtins.int
     FEATURES_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    PROPENSITY_FIELD_NUMBER: builtins.int
     item_id: builtins.str
     score: builtins.float
     source: builtins.str
@@ -248,6 +249,8 @@ class Result(google.protobuf.message.Message):
     "together_recent", "similar_users", "related", "taste", "popular" or "new"; otherwise
     "similar", "search" or "photo". Later releases may have more.
     """
+    propensity: builtins.float
+    """Probability with which the item stands at this place; 1 without exploration."""
     @property
     def features(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Feature]:
         """Filled when the request asked to explain; largest effect first."""
@@ -264,11 +267,181 @@ class Result(google.protobuf.message.Message):
         source: builtins.str = ...,
         features: collections.abc.Iterable[Global___Feature] | None = ...,
         reason: Global___Reason | None = ...,
+        propensity: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["features", b"features", "item_id", b"item_id", "reason", b"reason", "score", b"score", "source", b"source"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["features", b"features", "item_id", b"item_id", "propensity", b"propensity", "reason", b"reason", "score", b"score", "source", b"source"]) -> None: ...
 
 Global___Result: typing_extensions.TypeAlias = Result
+
+@typing.final
+class Pin(google.protobuf.message.Message):
+    """One item at one position, from since on and before until, where they are set."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    item_id: builtins.str
+    position: builtins.int
+    """From 1 on."""
+    @property
+    def since(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    @property
+    def until(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        item_id: builtins.str = ...,
+        position: builtins.int = ...,
+        since: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["since", b"since", "until", b"until"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["item_id", b"item_id", "position", b"position", "since", b"since", "until", b"until"]) -> None: ...
+
+Global___Pin: typing_extensions.TypeAlias = Pin
+
+@typing.final
+class Selection(google.protobuf.message.Message):
+    """The items that satisfy all of these conditions, of which there is at least one."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class AttributesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    ITEM_IDS_FIELD_NUMBER: builtins.int
+    CATEGORY_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    @property
+    def item_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def category(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """A prefix of the category path, coarse to fine."""
+
+    @property
+    def attributes(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
+    @property
+    def since(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    @property
+    def until(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        item_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        category: collections.abc.Iterable[builtins.str] | None = ...,
+        attributes: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        since: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["since", b"since", "until", b"until"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attributes", b"attributes", "category", b"category", "item_ids", b"item_ids", "since", b"since", "until", b"until"]) -> None: ...
+
+Global___Selection: typing_extensions.TypeAlias = Selection
+
+@typing.final
+class Shift(google.protobuf.message.Message):
+    """Items whose place is divided (boost) or multiplied (bury) by a factor."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    STRENGTH_FIELD_NUMBER: builtins.int
+    strength: builtins.float
+    """1 to 1000; 2 when absent."""
+    @property
+    def items(self) -> Global___Selection: ...
+    def __init__(
+        self,
+        *,
+        items: Global___Selection | None = ...,
+        strength: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_strength", b"_strength", "items", b"items", "strength", b"strength"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_strength", b"_strength", "items", b"items", "strength", b"strength"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_strength", b"_strength"]) -> typing.Literal["strength"] | None: ...
+
+Global___Shift: typing_extensions.TypeAlias = Shift
+
+@typing.final
+class Rules(google.protobuf.message.Message):
+    """How a list is made from ranked items. docs/rules.md explains every field."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIVERSITY_FIELD_NUMBER: builtins.int
+    MAX_PER_CATEGORY_FIELD_NUMBER: builtins.int
+    CATEGORY_LEVEL_FIELD_NUMBER: builtins.int
+    POPULARITY_PENALTY_FIELD_NUMBER: builtins.int
+    EXPLORE_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    PIN_FIELD_NUMBER: builtins.int
+    BOOST_FIELD_NUMBER: builtins.int
+    BURY_FIELD_NUMBER: builtins.int
+    BLOCK_FIELD_NUMBER: builtins.int
+    diversity: builtins.float
+    """0 to 1."""
+    max_per_category: builtins.int
+    """Both or neither."""
+    category_level: builtins.int
+    popularity_penalty: builtins.float
+    """0 to 1."""
+    explore: builtins.float
+    """0 to 1."""
+    seed: builtins.int
+    """Seed of exploration; drawn by the service when absent."""
+    @property
+    def pin(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Pin]:
+        """At most 100 of each."""
+
+    @property
+    def boost(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Shift]: ...
+    @property
+    def bury(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Shift]: ...
+    @property
+    def block(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Selection]: ...
+    def __init__(
+        self,
+        *,
+        diversity: builtins.float = ...,
+        max_per_category: builtins.int | None = ...,
+        category_level: builtins.int | None = ...,
+        popularity_penalty: builtins.float = ...,
+        explore: builtins.float = ...,
+        seed: builtins.int | None = ...,
+        pin: collections.abc.Iterable[Global___Pin] | None = ...,
+        boost: collections.abc.Iterable[Global___Shift] | None = ...,
+        bury: collections.abc.Iterable[Global___Shift] | None = ...,
+        block: collections.abc.Iterable[Global___Selection] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_category_level", b"_category_level", "_max_per_category", b"_max_per_category", "_seed", b"_seed", "category_level", b"category_level", "max_per_category", b"max_per_category", "seed", b"seed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_category_level", b"_category_level", "_max_per_category", b"_max_per_category", "_seed", b"_seed", "block", b"block", "boost", b"boost", "bury", b"bury", "category_level", b"category_level", "diversity", b"diversity", "explore", b"explore", "max_per_category", b"max_per_category", "pin", b"pin", "popularity_penalty", b"popularity_penalty", "seed", b"seed"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_category_level", b"_category_level"]) -> typing.Literal["category_level"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_per_category", b"_max_per_category"]) -> typing.Literal["max_per_category"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
+
+Global___Rules: typing_extensions.TypeAlias = Rules
 
 @typing.final
 class RecommendRequest(google.protobuf.message.Message):
@@ -281,6 +454,7 @@ class RecommendRequest(google.protobuf.message.Message):
     EXCLUDE_SEEN_FIELD_NUMBER: builtins.int
     NOW_FIELD_NUMBER: builtins.int
     EXPLAIN_FIELD_NUMBER: builtins.int
+    RULES_FIELD_NUMBER: builtins.int
     user_id: builtins.str
     """Any stable id, also of an anonymous session."""
     k: builtins.int
@@ -296,6 +470,10 @@ class RecommendRequest(google.protobuf.message.Message):
     def now(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Answer as of this time, for replay; now when absent."""
 
+    @property
+    def rules(self) -> Global___Rules:
+        """In place of the rules of the bundle, all of them; those of the bundle when absent."""
+
     def __init__(
         self,
         *,
@@ -306,9 +484,10 @@ class RecommendRequest(google.protobuf.message.Message):
         exclude_seen: builtins.bool = ...,
         now: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         explain: builtins.bool = ...,
+        rules: Global___Rules | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["filters", b"filters", "now", b"now"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["exclude_item_ids", b"exclude_item_ids", "exclude_seen", b"exclude_seen", "explain", b"explain", "filters", b"filters", "k", b"k", "now", b"now", "user_id", b"user_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["filters", b"filters", "now", b"now", "rules", b"rules"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["exclude_item_ids", b"exclude_item_ids", "exclude_seen", b"exclude_seen", "explain", b"explain", "filters", b"filters", "k", b"k", "now", b"now", "rules", b"rules", "user_id", b"user_id"]) -> None: ...
 
 Global___RecommendRequest: typing_extensions.TypeAlias = RecommendRequest
 

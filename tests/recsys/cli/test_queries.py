@@ -20,6 +20,7 @@ from recsys.data.timestamps import from_us
 from recsys.identifier import ProductIdentifier
 from recsys.pipeline import Run
 from recsys.recommender import Recommender
+from recsys.rules import Pin, Rules
 
 Ask = Callable[..., Any]
 Say = Callable[..., str]
@@ -53,6 +54,7 @@ def printed(results: Sequence[Result], version: str) -> dict[str, Any]:
             "source": one.source,
             "features": pytest.approx(dict(one.features), abs=1e-6),
             "reason": None if one.reason is None else asdict(one.reason),
+            "propensity": one.propensity,
         }
         for one in results
     ]
@@ -95,6 +97,19 @@ def test_an_unknown_user_gets_ten_popular_or_new_items(tiny_bundle: Path, ask: A
     results = ask("recommend", tiny_bundle, "nobody")["results"]
     assert len(results) == 10
     assert {one["source"] for one in results} <= {"popular", "new"}
+
+
+def test_recommend_makes_the_list_by_the_rules_of_a_file(
+    tiny_bundle: Path, recommender: Recommender, user: str, ask: Ask, tmp_path: Path
+) -> None:
+    item = recommender.catalogue.item_ids[5]
+    file = tmp_path / "rules.toml"
+    file.write_text(f'explore = 0.5\nseed = 2\n[[pin]]\nitem_id = "{item}"\nposition = 2\n')
+    rules = Rules(explore=0.5, seed=2, pin=[Pin(item, 2)])
+    wanted = recommender.recommend(user, k=7, now=AT_MOMENT, explain=True, rules=rules)
+    answer = ask("recommend", tiny_bundle, user, "-k", 7, "--at", AT, "--rules", file)
+    assert answer == printed(wanted, tiny_bundle.name)
+    assert answer["results"][1]["item_id"] == item
 
 
 def test_similar_prints_the_answer_of_the_recommender(

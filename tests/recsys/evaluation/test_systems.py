@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from recsys.bundle import Bundle
+from recsys.catalogue.filters import Filters
 from recsys.config import EvaluationConfig
 from recsys.data.synthetic import Shop
 from recsys.data.timestamps import from_us
@@ -23,6 +24,7 @@ from recsys.pipeline import Run
 from recsys.ranking.rankers import SimpleRanker
 from recsys.ranking.scoring import UserRanker
 from recsys.recommender import Recommender
+from recsys.rules import Pin, Rules, Selection
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,68 @@ def test_a_bundle_with_one_ranker_is_scored_once(tiny_bundle: Path) -> None:
     discovered = two.discovery(rows)
     np.testing.assert_array_equal(discovered, popular)
     assert not np.array_equal(two.scorer(rows), popular)
+
+
+def with_rules(path: Path, rules: Rules) -> Bundle:
+    bundle = Bundle(path)
+    bundle.rules = rules
+    return bundle
+
+
+def test_the_lists_that_are_scored_are_those_that_are_served(tiny_bundle: Path) -> None:
+    names = Bundle(tiny_bundle).items["item_id"]
+    rules = Rules(
+        diversity=0.3,
+        max_per_category=3,
+        category_level=1,
+        popularity_penalty=0.2,
+        pin=[Pin(names[7], 2), Pin(names[9], 1, until=from_us(0))],
+        block=[Selection(names[20:30].to_list())],
+        explore=0.5,
+    )
+    bundle = with_rankers(tiny_bundle, "content", None)  # whose scores are hardly ever equal
+    bundle.rules = rules
+    ranked = rank_systems(bundle, scopes=("all",), ks=(5, 10))
+    queries, answered = ranked.answers[0]
+    ours = answered[0][1]
+    recommender = Recommender(bundle, as_of=bundle.split_us)
+    now = from_us(bundle.split_us)
+    for place, user_row in enumerate(ours.user_rows[:10].tolist()):
+        served = recommender.recommend(
+            bundle.interactions.user_ids[user_row],
+            now=now,
+            exclude=names.filter(~pl.Series(queries.candidates)).to_list(),
+            filters=Filters(available_only=False),
+            rules=rules.without_exploration(),
+        )
+        shown = [names[row] for row in ours.ranked[place].tolist() if row >= 0]
+        assert shown == [one.item_id for one in served]
+
+
+def test_rules_show_in_the_figures_and_in_the_report(tiny_bundle: Path) -> None:
+    config = EvaluationConfig(scopes=("all",), k=(5,))
+    plain, diverse = (
+        evaluate(with_rules(tiny_bundle, rules), config, title="x")
+        for rules in (Rules(explore=0.5), Rules(diversity=0.9))
+    )
+    assert plain.rules == ""
+    assert diverse.rules == "diversity 0.9"
+    spread = [one.rankings[0].systems[0].shown.diversity[5].mean for one in (plain, diverse)]
+    assert spread[1] > spread[0]
+    again = evaluate(with_rules(tiny_bundle, Rules()), config, title="x")
+    assert again.rankings[0].systems[0].metrics == plain.rankings[0].systems[0].metrics
+
+
+def test_another_bundle_is_compared_with_its_own_rules(tiny_bundle: Path) -> None:
+    bundle = Bundle(tiny_bundle)
+    other = with_rules(tiny_bundle, Rules(max_per_category=1, category_level=1))
+    system = bundle_system("bundle", "capped", other, bundle)
+    assert system.order is not None
+    rows = np.arange(len(bundle.items))[::-1]
+    shown = system.order(0, rows, 10)
+    paths = bundle.items["category"].gather(shown.tolist()).to_list()
+    assert len({path[0] for path in paths}) == len(paths)
+    assert bundle_system("bundle", "plain", Bundle(tiny_bundle), bundle).order is None
 
 
 def test_training_photos_are_classified_and_identified_as_by_the_identifier(

@@ -4,6 +4,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.rules import Pin, Rules, Selection, Shift
 from recsys.schema import ItemSchema
 from serving.client import Event, Filters, Item
 from serving.client import protobuf as wire
@@ -37,6 +38,51 @@ def test_an_item_survives_the_way_there_and_back(item: Item) -> None:
     ItemSchema.validate(rows)
 
     assert wire._read_item(responses.write_item(rows.row(0, named=True))) == item
+
+
+periods = st.sampled_from(
+    [{}, {"since": datetime(2026, 1, 1, tzinfo=UTC), "until": datetime(2026, 1, 2, tzinfo=UTC)}]
+)
+selections = st.fixed_dictionaries(
+    {
+        "item_ids": st.lists(words, min_size=1, max_size=3),
+        "category": st.lists(words, max_size=3).map(tuple),
+        "attributes": st.dictionaries(words, words, max_size=3),
+    }
+)
+shifts = st.builds(
+    lambda which, when, strength: Shift(**which, **when, strength=strength),
+    selections,
+    periods,
+    st.floats(1, 1_000),
+)
+shares = st.floats(0, 1)
+
+
+@given(
+    st.builds(
+        Rules,
+        diversity=shares,
+        popularity_penalty=shares,
+        explore=shares,
+        seed=st.none() | st.integers(0, 2**63 - 1),
+        max_per_category=st.just(3),
+        category_level=st.integers(1, 4),
+        pin=st.builds(lambda one, when: [Pin(f"pinned {one}", 3, **when)], words, periods)
+        | st.just([]),
+        boost=st.lists(shifts, max_size=2),
+        bury=st.lists(shifts, max_size=2),
+        block=st.lists(
+            st.builds(lambda which, when: Selection(**which, **when), selections, periods),
+            max_size=2,
+        ),
+    )
+    | st.just(Rules())
+)
+def test_rules_survive_the_way(rules: Rules) -> None:
+    message = wire.build_rules(rules)
+    assert message is not None
+    assert requests.read_rules(message) == rules
 
 
 @given(

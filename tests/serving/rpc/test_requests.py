@@ -7,7 +7,7 @@ from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.answers import Event
 from recsys.catalogue.filters import Filters
 from recsys.data.timestamps import from_us, to_us
-from recsys.errors import InvalidImageError
+from recsys.errors import InvalidArgumentError, InvalidImageError
 from serving.rpc import requests
 
 
@@ -49,6 +49,32 @@ def test_a_request_names_its_moment_or_happens_now() -> None:
 
     assert requests.read_now_us(named) == 7_000_000
     assert abs(requests.read_now_us(pb.RankRequest()) - to_us("now", None)) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (pb.Rules(diversity=-1), "rules.diversity must be a number from 0 to 1, got -1.0"),
+        (pb.Rules(max_per_category=2), "rules.max_per_category and category_level must be given"),
+        (pb.Rules(pin=[pb.Pin(item_id="a")]), r"rules.pin\[0\].position must be a whole number"),
+        (pb.Rules(pin=[pb.Pin(position=1)]), r"rules.pin\[0\].item_id must have 1 to"),
+        (
+            pb.Rules(block=[pb.Selection()]),
+            r"rules.block\[0\].item_ids, category or attributes must",
+        ),
+        (
+            pb.Rules(boost=[pb.Shift(items=pb.Selection(category=["x"] * 257))]),
+            r"rules.boost\[0\].category must have 0 to 256 entries, got 257",
+        ),
+        (
+            pb.Rules(bury=[pb.Shift(items=pb.Selection(item_ids=["a"]), strength=0.1)]),
+            r"rules.bury\[0\].strength must be a number from 1 to 1000, got 0.1",
+        ),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(rules: pb.Rules, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        requests.read_rules(rules)
 
 
 def test_no_filters_are_the_default_filters() -> None:

@@ -4,12 +4,15 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
+from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.bundle import Bundle
-from recsys.errors import InvalidImageError, UnknownItemError
+from recsys.errors import InvalidArgumentError, InvalidImageError, UnknownItemError
 from recsys.recommender import Recommender
+from recsys.rules import Pin, Rules, Selection, Shift
 from serving.client import Answer, AsyncClient, Event, Filters, Item, SearchMode
 from serving.rpc.server import Service
 
@@ -118,6 +121,46 @@ async def test_filters_and_exclusions_hold(client: AsyncClient) -> None:
     assert set(ids(everything)) - set(ids(rest)) == {"red-mug"}
     unseen = await client.recommend("user-1", k=500, exclude_seen=True)
     assert set(ids(everything)) - set(ids(unseen)) == {"red-lamp", "red-chair"}
+
+
+async def test_rules_make_the_list_that_they_make_in_the_library(
+    client: AsyncClient, offline: Recommender
+) -> None:
+    rules = Rules(
+        diversity=0.4,
+        pin=[Pin("green-chair", 2), Pin("red-mug", 3, until=NOW)],
+        boost=[Shift(category="scarf", strength=4)],
+        bury=[Shift(["blue-lamp"])],
+        block=[Selection(["green-scarf"])],
+        explore=0.5,
+        seed=3,
+    )
+
+    answer = await client.recommend("user-1", k=5, now=NOW, rules=rules)
+
+    expected = offline.recommend("user-1", k=5, now=NOW, rules=rules)
+    assert ids(answer) == [one.item_id for one in expected]
+    assert answer[1].item_id == "green-chair"
+    assert [one.propensity for one in answer] == [one.propensity for one in expected]
+    assert answer[1].propensity == 1 > answer[0].propensity
+    plain = await client.recommend("user-1", k=5, now=NOW)
+    assert ids(plain) == [one.item_id for one in offline.recommend("user-1", k=5, now=NOW)]
+    assert {one.propensity for one in plain} == {1}
+
+
+async def test_rules_that_contradict_each_other_or_name_no_item_are_refused(
+    client: AsyncClient,
+) -> None:
+    with pytest.raises(UnknownItemError, match=r"got unknown .*teapot"):
+        await client.recommend("user-1", rules=Rules(pin=[Pin("teapot", 1)]))
+    message = pb.Rules(pin=[pb.Pin(item_id=one, position=1) for one in ("red-mug", "blue-mug")])
+    with pytest.raises(
+        grpc.aio.AioRpcError, match=r"rules.pin\[0\] and pin\[1\] put items"
+    ) as raised:
+        await client._stub.Recommend(pb.RecommendRequest(user_id="u", k=3, rules=message))
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(InvalidArgumentError, match="rules must be Rules, such as"):
+        await client.recommend("user-1", rules={"diversity": 1})  # type: ignore[arg-type]
 
 
 async def test_similar_items_are_those_of_the_library(

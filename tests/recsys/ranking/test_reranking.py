@@ -1,0 +1,367 @@
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from recsys.answers import CATEGORY_LEVELS
+from recsys.catalogue.filters import Filters
+from recsys.catalogue.store import Catalogue
+from recsys.data.timestamps import from_us
+from recsys.evaluation.offpolicy import evaluate_policy
+from recsys.ranking.reranking import EXPLORED, Reranker
+from recsys.rules import Pin, Rules, Selection, Shift
+from recsys.schema import ItemSchema
+from tests.recsys.ranking.planted_tables import NOW
+
+N, DIM = 40, 5
+NAMES = [f"item-{row:02}" for row in range(N)]
+PATHS = [["Home", "Lamps"], ["Home", "Mugs"], ["Shoes"], [], ["Home", "Mugs", "Blue"]]
+BEFORE, AFTER = (from_us(NOW) + timedelta(days=days) for days in (-1, 1))
+
+
+def make_catalogue(n: int = N) -> Catalogue:
+    generator = np.random.default_rng(3)
+    vectors = generator.normal(size=(n, DIM)).astype(np.float32)
+    vectors[1:4] = vectors[0]  # the best are near copies
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[5] = 0  # neither title nor picture
+    table = pl.DataFrame(
+        {
+            "item_id": [f"item-{row:02}" for row in range(n)],
+            "category": [PATHS[row % len(PATHS)] for row in range(n)],
+            "attributes": [
+                [{"key": "brand", "value": "Kiln" if row % 2 else "Oak"}] for row in range(n)
+            ],
+            "available": True,
+        }
+    )
+    empty = ItemSchema.create_empty()
+    return Catalogue(ItemSchema.cast(pl.concat([empty, table], how="diagonal_relaxed")), vectors)
+
+
+CATALOGUE = make_catalogue()
+USERS = np.random.default_rng(5).integers(0, 1_000, N)  # distinct users of each item
+
+
+def reranker(rules: Rules, now_us: int = NOW) -> Reranker:
+    return Reranker(rules, CATALOGUE, torch.tensor(np.log1p(USERS)), now_us)
+
+
+def shown(rules: Rules, rows: Sequence[int] = range(N), k: int = 10) -> list[int]:
+    """Item rows of the list that rules make of candidates, best first."""
+    candidates = np.array(rows, dtype=np.int64)
+    return candidates[reranker(rules).order(candidates, k).positions].tolist()
+
+
+def by_definition(rules: Rules, rows: list[int], k: int) -> list[int]:
+    """The list by loops over all candidates, as the documentation says it."""
+    now = from_us(NOW)
+
+    def place(index: int) -> float:
+        row, value = rows[index], float(index + 1)
+        for one in rules.boost:
+            value /= one.strength if matches(one, row) and one.holds(now) else 1
+        for one in rules.bury:
+            value *= one.strength if matches(one, row) and one.holds(now) else 1
+        return value * float(1 + USERS[row]) ** rules.popularity_penalty
+
+    rows = [rows[index] for index in sorted(range(len(rows)), key=place)]
+    vectors, listed = CATALOGUE.embeddings.numpy(), []
+    pins = {
+        pin.position: CATALOGUE.row_of[pin.item_id]
+        for pin in rules.pin
+        if pin.holds(now) and CATALOGUE.row_of[pin.item_id] in rows
+    }
+    while len(listed) < k:
+        if len(listed) + 1 in pins:
+            listed.append(pins.pop(len(listed) + 1))
+            continue
+        there = listed + list(pins.values())
+        best, most = None, -np.inf
+        for index, row in enumerate(rows):
+            if row in there or is_full(rules, row, there):
+                continue
+            alike = max((float(vectors[row] @ vectors[one]) for one in there), default=-1.0)
+            gain = (1 - rules.diversity) / np.log2(2 + index) - rules.diversity * alike
+            if gain > most + 1e-7:
+                best, most = row, gain
+        if best is None and not pins:
+            break
+        listed.append(pins.pop(min(pins)) if best is None else best)
+    return listed
+
+
+def matches(selection: Selection, row: int) -> bool:
+    return (
+        (not selection.item_ids or NAMES[row] in selection.item_ids)
+        and PATHS[row % len(PATHS)][: len(selection.category)] == list(selection.category)
+        and selection.attributes.get("brand", brand(row)) == brand(row)
+    )
+
+
+def brand(row: int) -> str:
+    return "Kiln" if row % 2 else "Oak"
+
+
+def is_full(rules: Rules, row: int, there: list[int]) -> bool:
+    level, most = rules.category_level, rules.max_per_category
+    if level is None or most is None or len(PATHS[row % len(PATHS)]) < level:
+        return False
+    prefix = PATHS[row % len(PATHS)][:level]
+    return sum(PATHS[one % len(PATHS)][:level] == prefix for one in there) >= most
+
+
+def test_no_rules_leave_the_order_as_it_is() -> None:
+    listed = reranker(Rules()).order(np.array([7, 2, 9]), 10)
+    assert listed.positions.tolist() == [0, 1, 2]
+    assert listed.propensities.tolist() == [1, 1, 1]
+    assert reranker(Rules(pin=[Pin("item-01", 1)])).order(np.empty(0, np.int64), 3) is not None
+
+
+@pytest.mark.parametrize("diversity", [0.1, 0.3, 0.7, 1.0])
+def test_diversity_is_the_largest_marginal_relevance(diversity: float) -> None:
+    rows = np.random.default_rng(0).permutation(N).tolist()
+    rules = Rules(diversity=diversity)
+    assert shown(rules, rows, 12) == by_definition(rules, rows, 12)
+
+
+def test_near_copies_are_held_back_by_diversity() -> None:
+    assert shown(Rules(), k=4) == [0, 1, 2, 3]
+    diverse = shown(Rules(diversity=0.3), k=4)
+    assert diverse[0] == 0
+    assert not {1, 2, 3} & set(diverse)
+
+
+periods = st.sampled_from([{}, {"since": AFTER}, {"until": AFTER}, {"since": BEFORE}])
+selections = st.one_of(
+    st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map(lambda ids: {"item_ids": ids}),
+    st.sampled_from(["Home", "Home > Mugs", "Shoes"]).map(lambda path: {"category": path}),
+    st.just({"attributes": {"brand": "Kiln"}}),
+)
+shifts = st.builds(
+    lambda which, when, strength: Shift(**which, **when, strength=strength),
+    selections,
+    periods,
+    st.sampled_from([1.5, 2.0, 16.0]),
+)
+
+
+@st.composite
+def any_rules(draw: st.DrawFn) -> Rules:
+    positions = draw(st.lists(st.integers(1, 14), unique=True, max_size=4))
+    pinned = draw(
+        st.lists(
+            st.sampled_from(NAMES), unique=True, min_size=len(positions), max_size=len(positions)
+        )
+    )
+    level = draw(st.sampled_from([None, 1, 2, 3]))
+    return Rules(
+        diversity=draw(st.sampled_from([0.0, 0.25, 0.9])),
+        category_level=level,
+        max_per_category=None if level is None else draw(st.integers(1, 3)),
+        popularity_penalty=draw(st.sampled_from([0.0, 0.1, 1.0])),
+        pin=[
+            Pin(item_id, position, **draw(periods))
+            for item_id, position in zip(pinned, positions, strict=True)
+        ],
+        boost=draw(st.lists(shifts, max_size=2)),
+        bury=draw(st.lists(shifts, max_size=2)),
+    )
+
+
+candidates = st.lists(st.integers(0, N - 1), unique=True, max_size=N)
+
+
+@settings(max_examples=150, deadline=None)
+@given(any_rules(), candidates, st.integers(1, 15))
+def test_all_rules_together_make_the_list_of_their_definition(
+    rules: Rules, rows: list[int], k: int
+) -> None:
+    listed = shown(rules, rows, k)
+    assert listed == by_definition(rules, rows, k)
+    assert len(set(listed)) == len(listed) <= k
+
+
+@settings(max_examples=150, deadline=None)
+@given(any_rules(), candidates, st.integers(1, 15), st.sampled_from([0.0, 0.5, 1.0]))
+def test_caps_hold_and_longer_lists_begin_with_shorter_ones(
+    rules: Rules, rows: list[int], k: int, explore: float
+) -> None:
+    fields = {name: getattr(rules, name) for name in vars(rules)}
+    explored = Rules(**fields | {"explore": explore, "seed": 1})
+    pinned = [NAMES.index(pin.item_id) for pin in rules.pin if pin.holds(from_us(NOW))]
+    listed, level = shown(explored, rows, k), rules.category_level
+    if level is not None and rules.max_per_category is not None:
+        prefixes = {row: tuple(PATHS[row % 5][:level]) for row in range(N)}
+        counts = Counter(prefixes[row] for row in listed if len(prefixes[row]) == level)
+        of_pins = Counter(prefixes[row] for row in pinned)
+        for prefix, count in counts.items():
+            assert count <= max(rules.max_per_category, of_pins[prefix])
+    if not explore:
+        assert shown(rules, rows, k + 5)[:k] == listed
+
+
+def test_an_item_whose_path_ends_above_the_level_counts_for_no_category() -> None:
+    rows = [row for row in range(N) if row % 5 in (2, 3)]  # Shoes, and no path at all
+    rules = Rules(max_per_category=1, category_level=2)
+    assert shown(rules, rows, 10) == rows[:10]
+    assert len(shown(Rules(max_per_category=1, category_level=1), rows, 30)) == 1 + N // 5
+
+
+def test_pins_stand_at_their_places_while_they_are_in_force() -> None:
+    rules = Rules(
+        pin=[
+            Pin("item-30", 1),
+            Pin("item-31", 3, since=BEFORE, until=AFTER),
+            Pin("item-32", 2, until=BEFORE),
+            Pin("item-05", 9),
+        ]
+    )
+    assert shown(rules, k=5) == [30, 0, 31, 1, 2]
+    assert shown(rules, k=9) == [30, 0, 31, 1, 2, 3, 4, 6, 5]
+
+
+def test_a_pin_that_is_no_candidate_leaves_its_place_to_the_next() -> None:
+    rules = Rules(pin=[Pin("item-30", 1), Pin("item-08", 2)])
+    assert shown(rules, [3, 8, 4]) == [3, 8, 4]
+
+
+def test_pins_that_too_few_items_leave_behind_move_up() -> None:
+    rules = Rules(pin=[Pin("item-08", 7), Pin("item-09", 5)])
+    assert shown(rules, [9, 8, 1]) == [1, 9, 8]
+
+
+def test_places_are_multiplied_and_divided() -> None:
+    assert shown(Rules(boost=[Shift(["item-09"], strength=2.1)]), k=6) == [0, 1, 2, 3, 9, 4]
+    assert shown(Rules(bury=[Shift(["item-01"], strength=1.6)]), k=6) == [0, 2, 1, 3, 4, 5]
+    both = Rules(boost=[Shift(["item-09"])], bury=[Shift(["item-09"])])
+    assert shown(both) == list(range(10))
+    expired = Rules(boost=[Shift(["item-09"], strength=9, until=BEFORE)])
+    assert shown(expired) == list(range(10))
+
+
+def test_popular_items_are_moved_back_by_the_number_of_their_users() -> None:
+    by_place = sorted(range(N), key=lambda row: (row + 1) * (1 + USERS[row]) ** 0.4)
+    assert shown(Rules(popularity_penalty=0.4)) == by_place[:10]
+
+
+def test_blocked_items_are_not_allowed_while_the_block_is_in_force() -> None:
+    rules = Rules(
+        block=[
+            Selection(category="Home > Mugs", attributes={"brand": "Oak"}),
+            Selection(["item-02", "unknown"], since=BEFORE),
+            Selection(["item-03"], since=AFTER),
+        ]
+    )
+    wanted = [not (row % 5 in (1, 4) and brand(row) == "Oak") and row != 2 for row in range(N)]
+    assert reranker(rules).allowed.tolist() == wanted
+    later = reranker(rules, NOW + 2 * 86_400_000_000).allowed
+    assert later.tolist() == [one and row != 3 for row, one in enumerate(wanted)]
+
+
+def test_a_level_of_the_rules_is_one_of_the_catalogue() -> None:
+    assert CATALOGUE.categories.shape[1] == CATEGORY_LEVELS
+    assert CATALOGUE.mask(Filters()).all()
+
+
+def draws(
+    rules: Rules, rows: NDArray[np.int64], k: int, n: int
+) -> list[tuple[list[int], list[float]]]:
+    """Lists and their propensities for many users of one request."""
+    maker = reranker(rules)
+    found = [maker.order(rows, k, user) for user in range(n)]
+    return [(rows[one.positions].tolist(), one.propensities.tolist()) for one in found]
+
+
+CASES = {
+    "many further down": (Rules(explore=0.3, seed=1), 30, 3),
+    "fewer further down than places": (Rules(explore=0.8, seed=2), 6, 4),
+    "nothing further down": (Rules(explore=0.5, seed=3), 3, 5),
+    "all places": (Rules(explore=1.0, seed=4), 9, 3),
+    "pins and a cap": (
+        Rules(
+            explore=0.6,
+            seed=5,
+            pin=[Pin("item-04", 2), Pin("item-07", 6)],
+            max_per_category=2,
+            category_level=1,
+        ),
+        20,
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_propensity_is_how_often_the_item_stands_at_its_place(case: str) -> None:
+    rules, n_items, k = CASES[case]
+    n = 8_000
+    counts: Counter[tuple[int, int]] = Counter()
+    stated: dict[tuple[int, int], set[float]] = {}
+    for listed, propensities in draws(rules, np.arange(n_items), k, n):
+        assert len(set(listed)) == len(listed)
+        for at in zip(range(k), listed, propensities, strict=False):
+            counts[at[:2]] += 1
+            stated.setdefault(at[:2], set()).add(at[2])
+    for at, found in stated.items():
+        (propensity,) = found  # whatever else the list has
+        deviation = np.sqrt(propensity * (1 - propensity) / n)
+        assert abs(counts[at] / n - propensity) <= 5 * deviation + 1e-12, at
+    for place in range(min(k, n_items)):
+        total = sum(next(iter(found)) for at, found in stated.items() if at[0] == place)
+        assert total == pytest.approx(1.0)
+
+
+def test_exploration_draws_from_the_places_after_the_list() -> None:
+    catalogue = make_catalogue(EXPLORED + 50)
+    rules = Rules(explore=1.0, seed=0)
+    maker = Reranker(rules, catalogue, torch.zeros(len(catalogue)), NOW)
+    rows = np.arange(len(catalogue))
+    found = [maker.order(rows, 5, user) for user in range(200)]
+    drawn = {row for one in found for row in one.positions.tolist()}
+    assert drawn == set(range(5, 5 + EXPLORED))
+    assert {value for one in found for value in one.propensities} == {1 / EXPLORED}
+
+
+def test_a_seed_repeats_a_list_and_users_of_one_request_explore_independently() -> None:
+    rows, seeded = np.arange(N), Rules(explore=0.5, seed=11)
+    once, again = (draws(seeded, rows, 10, 5) for _ in range(2))
+    assert once == again
+    assert len({tuple(listed) for listed, _ in once}) == 5
+    unseeded = Rules(explore=0.5)
+    assert len({tuple(draws(unseeded, rows, 10, 1)[0][0]) for _ in range(5)}) > 1
+
+
+def test_estimators_are_unbiased_on_the_logs_of_exploration() -> None:
+    rows, k, n = np.arange(12), 4, 6_000
+    rules = Rules(explore=0.5, seed=21, pin=[Pin("item-05", 2)])
+    generator = np.random.default_rng(8)
+    chance = generator.uniform(0.1, 0.9, size=(k, N))  # of a click, by place and item
+    # A new policy: it shows other items, and none at a place that the old one has pinned otherwise.
+    target = [9, 5, 11, 2]
+    log = []
+    for user, (listed, propensities) in enumerate(draws(rules, rows, k, n)):
+        for place, (row, propensity) in enumerate(zip(listed, propensities, strict=True)):
+            log.append(
+                {
+                    "user_id": str(user),
+                    "reward": float(generator.random() < chance[place, row]),
+                    "propensity": propensity,
+                    "target_propensity": float(row == target[place]),
+                }
+            )
+    value = evaluate_policy(pl.DataFrame(log))
+    truth = np.mean([chance[place, row] for place, row in enumerate(target)])
+
+    for one in (value.ips, value.snips):
+        assert one.low <= truth <= one.high
+        assert one.high - one.low < 0.1
+    assert value.mean_weight.low <= 1 <= value.mean_weight.high
+    assert not value.logged.low <= truth <= value.logged.high

@@ -65,6 +65,23 @@ def test_valid_tables_are_counted_and_leave_no_file(config: Path, tmp_path: Path
     }
 
 
+def test_relations_are_counted_and_bad_ones_named(config: Path, tmp_path: Path, ask: Ask) -> None:
+    path = config.with_name("relations.csv")
+    path.write_text("left,right,kind,weight\na,b,goes_with,\nb,a,goes_with,2\na,z,replaces,1\n")
+    config.write_text(config.read_text() + 'relations = "relations.csv"\n')
+
+    found = ask("check", config, "--out", tmp_path / "bad")
+
+    assert found["valid"]["relations"] == 1
+    assert found["failed"]["relations"] == {"relation_is_unique": 1, "right|known": 1}
+    assert found["files"] == [str(tmp_path / "bad" / "relations.parquet")]
+    bad = pl.read_parquet(found["files"][0])
+    assert bad.select("row", "got", "left", "right").rows() == [
+        (2, "b goes_with a", "b", "a"),
+        (3, "z", "a", "z"),
+    ]
+
+
 def test_what_training_would_refuse_is_refused_after_the_rows_are_counted(
     config: Path, tmp_path: Path, say: Say, refusal: Say
 ) -> None:

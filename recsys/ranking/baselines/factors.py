@@ -101,14 +101,28 @@ class IALS:
         return scores
 
     def _solve(self, unknown: Tensor, known: Tensor, batches: "list[_Batch]") -> None:
-        """Write the least-squares solution into ``unknown`` (n, D), given ``known`` (m, D)."""
+        """Write the least-squares solution into ``unknown`` (n, D), given ``known`` (m, D).
+
+        A row with fewer pairs than factors is solved for its pairs, which has the same solution:
+        with the Gram matrix G of all pairs and the met factors M, ``(G + w M'M)^-1 M'`` equals
+        ``G^-1 M' (I + w M G^-1 M')^-1``.
+        """
         ridge = self._ridge * torch.eye(self._n_factors)
         gram = known.T @ known + ridge  # all pairs as pairs without events
+        scaled = torch.cholesky_solve(known.T, torch.linalg.cholesky(gram)).T.contiguous()  # (m, D)
+        weight = self._confidence - 1.0
         for batch in batches:
-            met = known[batch.columns] * batch.present[..., None]  # (b, L, D)
-            normal = gram + (self._confidence - 1.0) * (met.mT @ met)  # (b, D, D)
-            right = self._confidence * met.sum(dim=1)  # (b, D)
-            solved = torch.cholesky_solve(right[..., None], torch.linalg.cholesky(normal))
+            present = batch.present[..., None]
+            met = known[batch.columns] * present  # (b, L, D)
+            if met.shape[1] < self._n_factors:
+                other = scaled[batch.columns] * present
+                normal = torch.eye(met.shape[1]) + weight * (met @ other.mT)  # (b, L, L)
+                pairs = torch.cholesky_solve(present, torch.linalg.cholesky(normal))
+                solved = self._confidence * (other.mT @ pairs)  # (b, D, 1)
+            else:
+                right = self._confidence * met.sum(dim=1)  # (b, D)
+                normal = gram + weight * (met.mT @ met)  # (b, D, D)
+                solved = torch.cholesky_solve(right[..., None], torch.linalg.cholesky(normal))
             unknown[batch.rows] = solved.squeeze(-1)
 
 

@@ -1,5 +1,6 @@
 """Recommend items that go with those of the user: item-kNN and EASE."""
 
+from itertools import pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -125,7 +126,7 @@ def cosine_neighbours(
         matrix: 1.0 for each item that a user has, (U, N).
         n_neighbours: Largest number of neighbours kept for each item.
         shrinkage: Number of users added to the denominator.
-        items_at_once: Items whose similarities are held in memory together, each with all others.
+        items_at_once: Items whose similarities are held in memory together.
     """
     n_items = matrix.shape[1]
     by_item = matrix.T.tocsr()
@@ -133,19 +134,18 @@ def cosine_neighbours(
     kept = min(n_neighbours, n_items)
     blocks = []
     for start in range(0, n_items, items_at_once):
-        block = np.arange(start, min(start + items_at_once, n_items))
-        similarity = (by_item[block] @ matrix).toarray()  # (block, N), common users
-        similarity /= np.maximum(norms[block, None] * norms + np.float32(shrinkage), 1e-9)
-        similarity[np.arange(len(block)), block] = 0.0  # an item is not its own neighbour
-        top = np.argpartition(-similarity, kept - 1, axis=1)[:, :kept]
-        values = np.take_along_axis(similarity, top, axis=1)
-        bounds = np.arange(len(block) + 1) * kept
-        blocks.append(
-            sparse.csr_matrix((values.ravel(), top.ravel(), bounds), shape=(len(block), n_items))
-        )
-    neighbours = sparse.vstack(blocks, format="csr")
-    neighbours.eliminate_zeros()
-    return neighbours
+        common = (by_item[start : start + items_at_once] @ matrix).tocsr()  # users of both
+        items = np.repeat(np.arange(start, start + common.shape[0]), np.diff(common.indptr))
+        values = common.data / (norms[items] * norms[common.indices] + np.float32(shrinkage))
+        values[items == common.indices] = 0.0  # an item is not its own neighbour
+        for first, end in pairwise(common.indptr.tolist()):
+            if end - first > kept:
+                order = np.argpartition(-values[first:end], kept - 1)
+                values[first + order[kept:]] = 0.0
+        common.data = values
+        common.eliminate_zeros()
+        blocks.append(common)
+    return sparse.vstack(blocks, format="csr")
 
 
 def ease_weights(matrix: "sparse.csr_matrix", *, ridge: float) -> Floats:

@@ -67,6 +67,7 @@ class Bundle:
         self.items_as_of_us: int | None = self._description.get("items_as_of_us")
         self.offers: Mapping[str, int] = self._description.get("offers") or {}
         self.rules = read_rules(self._description.get("rules") or {})
+        self._known: tuple[Moment, Interactions, Statistics] | None = None
 
     @cached_property
     def parts(self) -> frozenset[str]:
@@ -153,21 +154,25 @@ class Bundle:
     def known_at(self, as_of: Moment | None) -> tuple[Interactions, Statistics, UserRanker]:
         """Return the events before a moment, their statistics, and what ranks by them.
 
+        Those of the last moment are kept, for a report asks for them several times.
+
         Args:
             as_of: Moment from which on events are forgotten; None forgets nothing. With a moment,
                 what ranks is what learned from the events before the split only.
         """
         if as_of is None:
             return self.interactions, self.statistics, self.user_ranker
-        past = self.interactions.before(as_of)
-        statistics = build_statistics(
-            past,
-            as_of,
-            target_kinds=self.target_kinds,
-            related=self.statistics.related,
-            window_days=self.statistics.tempo.window_days,
-        )
-        return past, statistics, self.held_out
+        if self._known is None or not np.array_equal(self._known[0], as_of):
+            past = self.interactions.before(as_of)
+            found = build_statistics(
+                past,
+                as_of,
+                target_kinds=self.target_kinds,
+                related=self.statistics.related,
+                window_days=self.statistics.tempo.window_days,
+            )
+            self._known = (as_of, past, found)
+        return *self._known[1:], self.held_out
 
     @cached_property
     def user_ranker(self) -> UserRanker:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from recsys.answers import Result
     from recsys.evaluation.bootstrap import Estimate
     from recsys.evaluation.probabilities import Probabilities
-    from recsys.evaluation.results import RankingTable, Report
+    from recsys.evaluation.results import Offers, RankingTable, Report
     from recsys.recommender import Recommender
 
 MAX_CELL_CHARACTERS = 200
@@ -134,6 +134,8 @@ def print_report(report: "Report") -> None:
 
     for table in report.rankings:
         _print_ranking(table, headline(table.systems[0].metrics))
+    if report.offers is not None:
+        _print_offers(report.offers)
     if report.classification:
         print_rows(
             "photo categories",
@@ -172,6 +174,20 @@ def _print_ranking(table: "RankingTable", names: Sequence[str]) -> None:
             console.print(f"{row.name}: {row.counts.sentence()}", highlight=False)
         if row.probabilities is not None:
             console.print(f"{row.name}: {_calibration(row.probabilities)}", highlight=False)
+
+
+def _print_offers(offers: "Offers") -> None:
+    """Print what is ranked, and the share of the answers that each source offers."""
+    for table in offers.tables:
+        rows = [(row.source, row.number, interval(row.recall)) for row in table.sources]
+        title = f"scope {table.scope}: candidates of {table.n_users:,} users"
+        union = ("all together", f"{table.n_offered:.0f}", interval(table.union))
+        print_rows(title, ("source", "offers", "recall [95 %]"), [*rows, union])
+        console.print(
+            f"ndcg@10 {interval(table.ndcg)} of the offers, {interval(table.ndcg_of_all)} of all "
+            f"items: {100 * table.lost_share:.1f} % lost"
+        )
+    console.print(f"candidates: {offers.sentence}")
 
 
 def _print_comparisons(table: "RankingTable", metric: str) -> None:

@@ -322,6 +322,12 @@ class OffersConfig(Section):
     popular: int = Field(200, ge=0, description="Items with the most users lately.")
     new: int = Field(200, ge=0, description="Items created last.")
 
+    @model_validator(mode="after")
+    def _one_is_on(self) -> Self:
+        if not any(self.model_dump().values()):
+            raise ValueError("at least one source must be on, got 0 for all")
+        return self
+
 
 class IdentificationConfig(Section):
     """How photos are embedded, and when a product is named."""

@@ -130,6 +130,66 @@ class RankingTable:
 
 
 @dataclass(frozen=True)
+class OfferRow:
+    """How much one source of candidates offers.
+
+    Args:
+        source: Name of the source.
+        number: Number of items that it may offer to a user.
+        recall: Share of a user's answers that it offers, as a mean over users.
+    """
+
+    source: str
+    number: int
+    recall: Estimate
+
+
+@dataclass(frozen=True)
+class OfferTable:
+    """What a ranking of offers finds, beside a ranking of all items by the same ranker.
+
+    Args:
+        scope: Scope of the queries.
+        n_users: Number of users, a sample of those of the scope.
+        n_candidates: Number of items that could be offered.
+        n_offered: Mean number of items that are offered to a user.
+        sources: The sources, in the order of ``docs/ranking.md``.
+        union: Share of a user's answers that any source offers, as a mean over users.
+        ndcg: NDCG@10 of the ranking of offers.
+        ndcg_of_all: NDCG@10 of the ranking of all items.
+        lost: The second minus the first, paired by user.
+    """
+
+    scope: Scope
+    n_users: int
+    n_candidates: int
+    n_offered: float
+    sources: Sequence[OfferRow]
+    union: Estimate
+    ndcg: Estimate
+    ndcg_of_all: Estimate
+    lost: Estimate
+
+    @property
+    def lost_share(self) -> float:
+        """Share of the NDCG of all items that is lost; 0 where there is none to lose."""
+        return self.lost.mean / self.ndcg_of_all.mean if self.ndcg_of_all.mean else 0.0
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What ranking offers costs.
+
+    Args:
+        sentence: What is ranked, in words.
+        tables: One table a scope; empty where all items are ranked.
+    """
+
+    sentence: str
+    tables: Sequence[OfferTable]
+
+
+@dataclass(frozen=True)
 class RetrievalRow:
     """How often the right item comes first, or among the first five.
 
@@ -254,6 +314,7 @@ class Report:
         ranks_by: What was chosen to rank, and by how much, one sentence per scope.
         rules: Rules by which its lists are made; empty for none.
         rankings: One table per scope.
+        offers: What the sources of candidates offer; None if ranking was not measured.
         retrieval: Results of identification.
         classification: Results of the category classifiers.
         timings: Duration of each stage, in the order in which they ran.
@@ -271,6 +332,7 @@ class Report:
     ranks_by: Sequence[str] = ()
     rules: str = ""
     rankings: Sequence[RankingTable] = ()
+    offers: Offers | None = None
     retrieval: Sequence[RetrievalRow] = ()
     classification: Sequence[ClassificationRow] = ()
     timings: Sequence[StageTiming] = ()

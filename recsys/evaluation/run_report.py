@@ -15,10 +15,12 @@ from recsys.data.tables import Source
 from recsys.data.timestamps import from_us
 from recsys.errors import DataError, LeakageError
 from recsys.evaluation.gallery import failures, regular_users
+from recsys.evaluation.offers import report_offers
 from recsys.evaluation.others import bundle_system, other_systems
 from recsys.evaluation.queries import Queries
 from recsys.evaluation.results import (
     ClassificationRow,
+    Offers,
     QuarantineRow,
     RankingTable,
     Report,
@@ -108,6 +110,7 @@ def _report(
         ranks_by=ranks_by(bundle),
         rules=bundle.rules.without_exploration().summary(),
         rankings=ranking.tables,
+        offers=ranking.offers,
         retrieval=photos.retrieval,
         classification=photos.classification,
         quarantine=_quarantine(dataset),
@@ -147,6 +150,7 @@ class _Ranking(NamedTuple):
     answers: Sequence[tuple[Queries, Answered]] = ()
     sizes: Mapping[str, int] = {}
     left_out: Sequence[str] = ()
+    offers: Offers | None = None
 
 
 def _score_ranking(
@@ -171,7 +175,8 @@ def _score_ranking(
         raise
     except DataError as error:  # without anybody to score, the rest of the report still stands
         return _Ranking(sizes=sizes, left_out=[f"ranking's figures: {error}"])
-    return _Ranking(ranked.tables, ranked.answers, sizes, ranked.left_out)
+    offers = report_offers(bundle, [queries for queries, _ in ranked.answers])
+    return _Ranking(ranked.tables, ranked.answers, sizes, ranked.left_out, offers)
 
 
 class _Photos(NamedTuple):

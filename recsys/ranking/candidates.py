@@ -128,8 +128,8 @@ def read_offers(offers: Mapping[str, int]) -> dict[str, int]:
     """Return the number of items that each of ``SOURCES`` offers.
 
     Raises:
-        InvalidArgumentError: If a name is not that of a source, or a number is not a whole one of
-            at least 0.
+        InvalidArgumentError: If a name is not that of a source, a number is not a whole one of at
+            least 0, or all of them are 0.
     """
     for name, count in offers.items():
         if name not in SOURCES:
@@ -142,7 +142,10 @@ def read_offers(offers: Mapping[str, int]) -> dict[str, int]:
             raise InvalidArgumentError(
                 f"offers[{name!r}] must be a whole number, 0 or more, got {count!r}"
             )
-    return OffersConfig().model_dump() | {name: int(count) for name, count in offers.items()}
+    found = OffersConfig().model_dump() | {name: int(count) for name, count in offers.items()}
+    if not any(found.values()):
+        raise InvalidArgumentError("offers must leave at least one source on, got 0 for all")
+    return found
 
 
 def source_scores(profiles: UserProfiles, table: ItemTable) -> dict[str, Tensor]:

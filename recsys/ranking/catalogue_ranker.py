@@ -62,6 +62,18 @@ class Best(NamedTuple):
     profiles: UserProfiles
 
 
+class Offered(NamedTuple):
+    """What the sources offer to U users, beside the scores of all items.
+
+    Args:
+        scores: Scores of the ranker (U, N); minus infinity outside the mask.
+        by_source: Which items each source offers, bool (U, N), by the source's name.
+    """
+
+    scores: NDArray[np.float32]
+    by_source: Mapping[str, NDArray[np.bool_]]
+
+
 class CatalogueRanker:
     """Ranks items of a catalogue that may change.
 
@@ -85,7 +97,7 @@ class CatalogueRanker:
     ) -> None:
         self._catalogue, self._rules = catalogue, rules
         self._ranker = ranker.to(catalogue.device)
-        self._candidates = candidates
+        self.candidates = candidates
         self._table = build_item_table(catalogue, statistics, torch.tensor([*kinds.values()]))
         self._reasons = ReasonWriter(catalogue, ranker.encoder, [*kinds], statistics.as_of_us)
 
@@ -159,7 +171,7 @@ class CatalogueRanker:
         at_least: int = 0,
     ) -> Candidates:
         """Return what is ranked for each user: the candidates, and what is pinned."""
-        chosen = self._candidates.choose(
+        chosen = self.candidates.choose(
             profiles, mask, self._table, exclude_seen=exclude_seen, at_least=at_least
         )
         if not rules.pin:
@@ -219,7 +231,7 @@ class CatalogueRanker:
         given = torch.from_numpy(rows).to(self._catalogue.device)
         scores, features = self._ranker.score(profiles, given, self._table)
         order = scores[0].argsort(descending=True, stable=True)[None]
-        candidates = self._candidates.given(profiles, given, self._table)
+        candidates = self.candidates.given(profiles, given, self._table)
         return Best(
             rows=given[order],
             scores=scores[:, order[0]],
@@ -267,6 +279,30 @@ class CatalogueRanker:
             np.maximum.at(block, (np.arange(len(users))[:, None], each), kept)
             scores[users] = block
         return scores
+
+    def offered(
+        self,
+        histories: Sequence[History],
+        now_us: Moment,
+        *,
+        mask: NDArray[np.bool_],
+        discovery: bool = False,
+    ) -> Offered:
+        """Return what each source offers, and the scores of all items as if all were ranked.
+
+        Args:
+            histories: Events of each user (U entries), who are scored at once.
+            now_us: As for ``scores``, like the arguments that follow.
+            mask: Which rows may be ranked (N,).
+            discovery: Which ranker scores.
+        """
+        profiles = self._ranker.profiles(histories, now_us, self._table)
+        rows = torch.from_numpy(np.flatnonzero(mask)).to(self._catalogue.device)
+        found = self._ranker.score(profiles, rows, self._table, exclude_seen=discovery)
+        scores = np.full((len(histories), len(mask)), -np.inf, dtype=np.float32)
+        scores[:, mask] = found.scores.cpu().numpy()
+        sources = self.candidates.by_source(profiles, mask, self._table, exclude_seen=False)
+        return Offered(scores, {name: one.cpu().numpy() for name, one in sources.items()})
 
     def results(self, best: Best, *, explain: bool) -> list[Result]:
         """Return the best of one user as results.

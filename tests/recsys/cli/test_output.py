@@ -22,6 +22,9 @@ from recsys.errors import FileAccessError
 from recsys.evaluation.bootstrap import Estimate
 from recsys.evaluation.results import (
     ClassificationRow,
+    OfferRow,
+    Offers,
+    OfferTable,
     RankingTable,
     Report,
     RetrievalRow,
@@ -82,6 +85,27 @@ def test_a_report_shows_the_headline_metrics_of_every_system(capsys: Captured) -
     assert "scope all: 1,394 users, 3,618 items" in shown
     assert shown.count("0.345") == shown.count("0.081") == 3
     assert "mrr@10" not in shown
+
+
+def test_a_report_shows_what_the_sources_offer_and_what_is_lost(capsys: Captured) -> None:
+    table = OfferTable(
+        scope="all",
+        n_users=1_000,
+        n_candidates=3_618,
+        n_offered=1_204.4,
+        sources=[OfferRow("next_visit", 200, Estimate(0.41, 0.4, 0.42))],
+        union=Estimate(0.83, 0.8, 0.85),
+        ndcg=Estimate(0.196, 0.18, 0.21),
+        ndcg_of_all=Estimate(0.2, 0.19, 0.22),
+        lost=Estimate(0.004, -0.001, 0.006),
+    )
+    print_report(Report("Shop", "now", offers=Offers("offers are ranked", [table])))
+    shown = words(capsys)
+    assert "scope all: candidates of 1,000 users" in shown
+    assert "next_visit 200 0.410 [0.400, 0.420]" in shown
+    assert "all together 1204 0.830 [0.800, 0.850]" in shown
+    assert "0.200 [0.190, 0.220] of all items: 2.0 % lost" in shown
+    assert shown.endswith("candidates: offers are ranked")
 
 
 def test_a_metric_that_was_not_measured_is_not_shown(capsys: Captured) -> None:

@@ -19,6 +19,9 @@ from recsys.evaluation.results import (
     Failure,
     GalleryItem,
     GalleryUser,
+    OfferRow,
+    Offers,
+    OfferTable,
     QuarantineRow,
     RankingTable,
     Report,
@@ -152,6 +155,22 @@ def report() -> Report:
                 slices=[slice_row("low", 0.3), slice_row("high", 0.5)],
             )
         ],
+        offers=Offers(
+            "of 3,618 items, those that the sources of candidates offer are ranked",
+            [
+                OfferTable(
+                    scope="new",
+                    n_users=1_000,
+                    n_candidates=3_618,
+                    n_offered=1_204.4,
+                    sources=[OfferRow("next_visit", 200, Estimate(0.41, 0.4, 0.42))],
+                    union=Estimate(0.83, 0.8, 0.85),
+                    ndcg=Estimate(0.196, 0.18, 0.21),
+                    ndcg_of_all=Estimate(0.2, 0.19, 0.22),
+                    lost=Estimate(0.004, -0.001, 0.006),
+                )
+            ],
+        ),
         retrieval=[
             RetrievalRow("photo → item", 40, 81, Estimate(0.5, 0.4, 0.6), Estimate(0.8, 0.7, 0.9))
         ],
@@ -170,6 +189,10 @@ def page(report: Report, tmp_path: Path) -> Page:
 
 def test_page_says_everything_that_the_report_holds(page: Page) -> None:
     for expected in (
+        "Here of 3,618 items, those that the sources of candidates offer are ranked.",
+        "1,000 users. NDCG@10 of the offers .196, of all items .200: 2.0 % lost (+.004, −.001 to",
+        "next_visit 200 .410 .400–.420",
+        "All together 1,204 .830",
         "Corner shop & sons",
         "trained on everything before 2025-11-09T00:00:00+00:00",
         "Bundle 9f2c41d0",

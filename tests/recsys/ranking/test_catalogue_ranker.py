@@ -28,6 +28,7 @@ from tests.recsys.ranking.test_item_table import items
 
 N, DIM = 30, 6
 NAMES = [f"item-{row:02}" for row in range(N)]
+KINDS = {"purchase": True, "view": False}
 EVERYTHING: NDArray[np.bool_] = np.ones(N, dtype=np.bool_)
 
 
@@ -45,18 +46,21 @@ def vectors(count: int, seed: int = 0) -> NDArray[np.float32]:
     return found
 
 
+def encoder() -> UserEncoder:
+    torch.manual_seed(0)
+    return UserEncoder(DIM, n_kinds=2, spec=UserEncoderSpec(8, 2, 1, history_length=5))
+
+
 def catalogue_ranker(
     catalogue: Catalogue, name: str, discovery: str | None = None, *, rank_all_up_to: int = 99
 ) -> CatalogueRanker:
-    torch.manual_seed(0)
-    encoder = UserEncoder(DIM, n_kinds=2, spec=UserEncoderSpec(8, 2, 1, history_length=5))
     other = None if discovery is None else SimpleRanker(discovery)
     return CatalogueRanker(
         catalogue,
-        UserRanker(encoder, SimpleRanker(name), other),
+        UserRanker(encoder(), SimpleRanker(name), other),
         CandidateSource(rank_all_up_to=rank_all_up_to, offers=dict.fromkeys(SOURCES, 8)),
         build_statistics(log(), NOW, target_kinds=["purchase"]),
-        {"purchase": True, "view": False},
+        KINDS,
     )
 
 

@@ -24,9 +24,8 @@ from recsys.ranking.scoring import UserRanker, encode_users
 from recsys.ranking.statistics import PERIODS, build_statistics
 from recsys.schema import ItemSchema
 from tests.recsys.ranking.planted_tables import DAY, NOW, PURCHASE, VIEW, history, profiles_of
-from tests.recsys.ranking.test_catalogue_ranker import DIM, NAMES, USERS, N, log, vectors
+from tests.recsys.ranking.test_catalogue_ranker import DIM, KINDS, NAMES, USERS, N, log, vectors
 
-KINDS = {"purchase": True, "view": False}
 WINDOW_DAYS = 28.0
 
 

@@ -202,6 +202,19 @@ def strongest_source(candidates: Candidates, places: Tensor, own: Tensor) -> Ten
     return torch.where(first < n_candidates * n_sources, first % n_sources, SOURCES.index(NEW))
 
 
+def best_places(scores: Tensor, k: int) -> Tensor:
+    """Return the positions of the ``k`` highest scores (B, K), the first among equals.
+
+    Which of equals ``topk`` returns depends on the batch, so it is called with whole numbers in the
+    order of the scores, of which no two are equal.
+    """
+    bits = (scores.to(torch.float32) + 0.0).view(torch.int32)  # -0 becomes 0
+    ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).to(torch.int64)
+    from_end = torch.arange(scores.shape[1], 0, -1, device=scores.device)
+    keys = (ordered << 32) + from_end
+    return keys.topk(min(k, scores.shape[1]), dim=1).indices
+
+
 def _own_recency(profiles: UserProfiles, table: ItemTable) -> Tensor:
     """Return a score above 0 for the items of each user's history, the last met highest (B, N)."""
     own = profiles.own

@@ -14,7 +14,13 @@ from recsys.catalogue.store import Catalogue
 from recsys.data.arrays import Ints
 from recsys.data.interactions import History, Moment
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.candidates import SOURCES, Candidates, CandidateSource, strongest_source
+from recsys.ranking.candidates import (
+    SOURCES,
+    Candidates,
+    CandidateSource,
+    best_places,
+    strongest_source,
+)
 from recsys.ranking.item_table import build_item_table, refresh_item_table
 from recsys.ranking.profiles import UserProfiles
 from recsys.ranking.reasons import ReasonWriter
@@ -368,7 +374,7 @@ class _Top(NamedTuple):
 
 def _top(scores: Tensor, k: int, counts: Tensor) -> _Top:
     """Return the best by score (B, C), of which the first ``counts`` (B,) may be shown."""
-    places = _best_places(scores, k)
+    places = best_places(scores, k)
     return _Top(places, counts.clamp(max=k), torch.ones(places.shape))
 
 
@@ -376,7 +382,7 @@ def _listed(
     reranker: Reranker, rows: Tensor, scores: Tensor, k: int, counts: Tensor, numbers: Ints | None
 ) -> _Top:
     """Return the lists that rules make of candidates (B, C) with these scores."""
-    order = _best_places(scores, scores.shape[1])
+    order = best_places(scores, scores.shape[1])
     ordered, orders = rows.gather(1, order).cpu().numpy(), order.cpu().numpy()
     shape = len(rows), min(k, rows.shape[1])
     places, shown = np.zeros(shape, dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
@@ -389,16 +395,3 @@ def _listed(
         propensities[user, : shown[user]] = listed.propensities
     found = (torch.from_numpy(one).to(rows.device) for one in (places, shown, propensities))
     return _Top(*found)
-
-
-def _best_places(scores: Tensor, k: int) -> Tensor:
-    """Return the positions of the ``k`` highest scores (B, K), the first among equals.
-
-    Which of equals ``topk`` returns depends on the batch, so it is called with whole numbers in the
-    order of the scores, of which no two are equal.
-    """
-    bits = (scores.to(torch.float32) + 0.0).view(torch.int32)  # -0 becomes 0
-    ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).to(torch.int64)
-    from_end = torch.arange(scores.shape[1], 0, -1, device=scores.device)
-    keys = (ordered << 32) + from_end
-    return keys.topk(min(k, scores.shape[1]), dim=1).indices

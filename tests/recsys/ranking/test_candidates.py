@@ -15,6 +15,7 @@ from recsys.ranking.candidates import (
     SOURCES,
     Candidates,
     CandidateSource,
+    best_places,
     source_scores,
     strongest_source,
 )
@@ -285,3 +286,13 @@ def test_an_item_is_named_after_the_source_in_which_it_stands_highest(
             assert SOURCES[code] == strongest_by_definition(scores, *args)
             names.add(SOURCES[code])
     assert len(names) >= 4
+
+
+def test_the_best_places_are_those_of_a_stable_sort() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-3, 4, (5, 40), generator=generator) / 3  # many equal
+    scores[0, ::3], scores[1, 5], scores[2, :7] = 0.0, -0.0, -torch.inf
+    scores[3] = scores[3] * 1e-30
+    for k in (1, 7, 40, 99):
+        wanted = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+        assert torch.equal(best_places(scores, k), wanted)

@@ -18,7 +18,7 @@ from recsys.catalogue.filters import Filters
 from recsys.config import TrainConfig, write_rules
 from recsys.data.dataset import Dataset
 from recsys.errors import ConfigError, InvalidArgumentError, UnknownItemError
-from recsys.pipeline import Run
+from recsys.pipeline import Run, train
 from recsys.ranking.candidates import POPULAR, SOURCES
 from recsys.recommender import Recommender
 from recsys.rules import Pin, Rules, Selection, Shift
@@ -172,6 +172,20 @@ def test_rules_are_sealed_in_the_bundle(tiny_bundle: Path, tmp_path: Path) -> No
     assert other.rules == rules
     assert other.version != Bundle(tiny_bundle).version
     assert json.loads((tiny_bundle / DESCRIPTION).read_text())["rules"] == {}
+
+
+def test_training_with_other_rules_seals_them_and_trains_nothing_again(
+    tiny_run: Run, tiny_config: TrainConfig
+) -> None:
+    rules = Rules(max_per_category=1, category_level=1)
+    run = train(tiny_config.model_copy(update={"rules": rules}), tiny_run.bundle.parent)
+    assert all(stage.skipped for stage in run.stages)
+    for path in (run.bundle, *run.ablations.values()):
+        assert Bundle(path).rules == rules
+    recommender = Recommender.load(run.bundle)
+    answer = recommender.recommend("nobody", 10, now=NOW)
+    assert 0 < len(answer) < 10
+    assert len(recommender.recommend("nobody", 10, now=NOW, rules=Rules())) == 10
 
 
 def test_a_bundle_of_an_earlier_release_has_no_rules(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import permutations, product
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from recsys.catalogue.filters import Filters
 from recsys.catalogue.store import Catalogue
 from recsys.data.timestamps import from_us
 from recsys.evaluation.offpolicy import evaluate_policy
-from recsys.ranking.reranking import EXPLORED, Reranker
+from recsys.ranking.reranking import EXPLORED, Reranker, _explore
 from recsys.rules import Pin, Rules, Selection, Shift
 from recsys.schema import ItemSchema
 from tests.recsys.ranking.planted_tables import NOW
@@ -317,6 +318,45 @@ def test_a_propensity_is_how_often_the_item_stands_at_its_place(case: str) -> No
     for place in range(min(k, n_items)):
         total = sum(next(iter(found)) for at, found in stated.items() if at[0] == place)
         assert total == pytest.approx(1.0)
+
+
+class Forced(np.random.Generator):
+    """A generator whose draws are given."""
+
+    def __new__(cls, order: Sequence[int], numbers: Sequence[float]) -> "Forced":
+        return super().__new__(cls, np.random.PCG64(0))
+
+    def __init__(self, order: Sequence[int], numbers: Sequence[float]) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.drawn, self.numbers = np.array(order), np.array(numbers)
+
+    def permutation(self, n: int) -> NDArray[np.int64]:  # type: ignore[override]
+        assert n == len(self.drawn)
+        return self.drawn
+
+    def random(self, n: int) -> NDArray[np.float64]:  # type: ignore[override]
+        return self.numbers[:n]
+
+
+@pytest.mark.parametrize(("k", "n_items", "pinned"), [(2, 5, []), (3, 5, []), (3, 6, [1, 4])])
+def test_a_propensity_is_the_sum_over_all_equally_likely_draws(
+    k: int, n_items: int, pinned: list[int]
+) -> None:
+    share, listed = 0.25, np.arange(n_items)
+    n_open = k - sum(one < k for one in pinned)
+    n_drawn = max(n_open, n_items - k - sum(one >= k for one in pinned))
+    chances: dict[tuple[int, int], float] = {}
+    stated: dict[tuple[int, int], float] = {}
+    orders = list(permutations(range(n_drawn)))
+    # Each place explores below the share: here in one of four equally likely cases.
+    numbers = list(product((0.1, 0.3, 0.5, 0.7), repeat=n_open))
+    for drawn, coins in product(orders, numbers):
+        found = _explore(listed, k, np.array(pinned, np.int64), share, Forced(drawn, coins))
+        for place, (item, value) in enumerate(zip(*map(np.ndarray.tolist, found), strict=True)):
+            at = place, item
+            chances[at] = chances.get(at, 0.0) + 1 / len(orders) / len(numbers)
+            assert stated.setdefault(at, value) == value
+    assert stated == pytest.approx(chances)
 
 
 def test_exploration_draws_from_the_places_after_the_list() -> None:

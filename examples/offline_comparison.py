@@ -25,7 +25,8 @@ def main(path: str) -> None:
     def newest_first(user_rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.tile(age.astype(np.float32), (len(user_rows), 1))  # (users, N)
 
-    ours = evaluate("bundle", recommender_scorers(bundle).scorer, queries)
+    made = recommender_scorers(bundle)
+    ours = evaluate("bundle", made.scorer, queries, make_list=made.make_list)
     theirs = evaluate("newest first", newest_first, queries)
     for result in (ours, theirs):
         mean, low, high = result.estimates["ndcg@10"]

@@ -16,7 +16,7 @@ from recsys.data.tables import Source
 from recsys.data.timestamps import from_us
 from recsys.errors import DataError, InvalidArgumentError
 from recsys.evaluation.lists import read_list
-from recsys.evaluation.protocol import Order, Scorer
+from recsys.evaluation.protocol import MakeList, Scorer
 from recsys.evaluation.results import Role
 from recsys.evaluation.systems import System, recommender_scorers, split_moment
 
@@ -84,8 +84,8 @@ def bundle_system(role: Role, name: str, other: Bundle, bundle: Bundle) -> Syste
     found = recommender_scorers(other)
     scorer = partial(_translated, found.scorer, users, items)
     discovery = found.discovery and partial(_translated, found.discovery, users, items)
-    order = found.order and partial(_translated_order, found.order, users, items)
-    return System(role, name, scorer, discovery=discovery, order=order)
+    make_list = found.make_list and partial(_translated_list, found.make_list, users, items)
+    return System(role, name, scorer, discovery=discovery, make_list=make_list)
 
 
 def _translated(scorer: Scorer, users: Ints, items: Ints, user_rows: Ints) -> NDArray[np.float32]:
@@ -103,13 +103,13 @@ def _translated(scorer: Scorer, users: Ints, items: Ints, user_rows: Ints) -> ND
     return np.where(items >= 0, scores[:, items], np.float32(-np.inf))
 
 
-def _translated_order(
-    order: Order, users: Ints, items: Ints, user_row: int, rows: Ints, k: int
+def _translated_list(
+    make_list: MakeList, users: Ints, items: Ints, user_row: int, rows: Ints, k: int
 ) -> Ints:
-    """Return the order of the other bundle, of rows of ours and in rows of ours.
+    """Return the list that the other bundle makes of items of ours, in rows of ours.
 
     Args:
-        order: Order of rows of the other.
+        make_list: What makes lists in the rows of the other.
         users: As for ``_translated``.
         items: As for ``_translated``.
         user_row: Our user.
@@ -118,7 +118,7 @@ def _translated_order(
     """
     theirs = items[rows]
     ours = dict(zip(theirs.tolist(), rows.tolist(), strict=True))
-    shown = order(int(users[user_row]), theirs, k)
+    shown = make_list(int(users[user_row]), theirs, k)
     return np.array([ours[row] for row in shown.tolist()], dtype=np.int64)
 
 

@@ -24,8 +24,8 @@ from recsys.evaluation.rankings import (
 
 # Given user rows (B,), the scores of the whole catalogue (B, N); higher ranks first.
 Scorer = Callable[[Ints], NDArray[np.float32]]
-# Given a user row, all items that may be ranked, best first, and k, the first k that are shown.
-Order = Callable[[int, Ints, int], Ints]
+# Given a user row, the item rows that may be ranked, best first, and k, those that are shown.
+MakeList = Callable[[int, Ints, int], Ints]
 # Called with the number of users that are done, and of all users.
 UsersDone = Callable[[int, int], None]
 
@@ -85,6 +85,7 @@ def evaluate(
     batch_size: int | None = None,
     seed: int = 0,
     progress: UsersDone | None = None,
+    make_list: MakeList | None = None,
 ) -> SystemResult:
     """Return the system's rankings and every metric at every k.
 
@@ -96,13 +97,20 @@ def evaluate(
         batch_size: Users scored at once; None chooses it by the size of the catalogue.
         seed: Random seed for the order of ties and for the bootstrap.
         progress: Called after every batch.
+        make_list: Function from ranked items to those that are shown; None shows the first.
 
     Raises:
         InvalidArgumentError: If ``ks`` or ``batch_size`` has a number below 1, or the scores are
             not finite or of the wrong shape.
     """
     (found,) = rank_queries(
-        scorer, [queries], ks=ks, batch_size=batch_size, seed=seed, progress=progress
+        scorer,
+        [queries],
+        ks=ks,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+        make_list=make_list,
     )
     return score_ranking(name, found.rows, queries, ks=ks, areas=found.areas, seed=seed)
 
@@ -115,7 +123,7 @@ def rank_queries(
     batch_size: int | None = None,
     seed: int = 0,
     progress: UsersDone | None = None,
-    make_list: Order | None = None,
+    make_list: MakeList | None = None,
 ) -> list[Ranking]:
     """Return the rankings of every set of queries; each user is scored once.
 
@@ -126,7 +134,7 @@ def rank_queries(
         batch_size: Users scored at once; None chooses it by the size of the catalogue.
         seed: Random seed for the order of ties.
         progress: Called after every batch.
-        make_list: Order of the items that are shown; None is that of the scores.
+        make_list: Function from ranked items to those that are shown; None shows the first.
 
     Raises:
         InvalidArgumentError: As for ``evaluate``.

@@ -21,7 +21,7 @@ from recsys.evaluation.facts import item_facts
 from recsys.evaluation.lists import ForeignList
 from recsys.evaluation.probabilities import score_probabilities
 from recsys.evaluation.protocol import (
-    Order,
+    MakeList,
     Ranking,
     Scorer,
     SystemResult,
@@ -76,7 +76,7 @@ class System(NamedTuple):
         scorer: Scores of the whole catalogue.
         list: Places of a list, where those are the scores.
         discovery: Scores where the user's own items are left out; None takes the same.
-        order: Order of the items that are shown; None is that of the scores.
+        make_list: Function from ranked items to those that are shown; None shows the first.
     """
 
     role: Role
@@ -84,7 +84,7 @@ class System(NamedTuple):
     scorer: Scorer
     list: ForeignList | None = None
     discovery: Scorer | None = None
-    order: Order | None = None
+    make_list: MakeList | None = None
 
 
 def rank_systems(
@@ -164,13 +164,17 @@ def _rankings(
         chosen = [number for number, one in enumerate(discovering) if one is new]
         if scorer is not None and chosen:
             sets = [query_sets[number] for number in chosen]
-            ranked = rank_queries(scorer, sets, ks=ks, progress=progress, make_list=system.order)
+            ranked = rank_queries(
+                scorer, sets, ks=ks, progress=progress, make_list=system.make_list
+            )
             found |= dict(zip(chosen, ranked, strict=True))
     return [found[number] for number in range(len(query_sets))]
 
 
 def _system(role: Role, name: str, scorers: "Scorers") -> System:
-    return System(role, name, scorers.scorer, discovery=scorers.discovery, order=scorers.order)
+    return System(
+        role, name, scorers.scorer, discovery=scorers.discovery, make_list=scorers.make_list
+    )
 
 
 def _check_names(systems: Sequence[System]) -> None:
@@ -209,12 +213,12 @@ class Scorers(NamedTuple):
     Args:
         scorer: Scores of the whole catalogue.
         discovery: Scores where the user's own items are left out; None if they are the same.
-        order: Order of the items that are shown; None is that of the scores.
+        make_list: Function from ranked items to those that are shown; None shows the first.
     """
 
     scorer: Scorer
     discovery: Scorer | None
-    order: Order | None = None
+    make_list: MakeList | None = None
 
 
 def recommender_scorers(bundle: Bundle) -> Scorers:
@@ -235,11 +239,11 @@ def recommender_scorers(bundle: Bundle) -> Scorers:
 
     same = bundle.held_out.discovery is bundle.held_out.ranker
     discovery = None if same else partial(scores, discovery=True)
-    return Scorers(scores, discovery, _order(recommender, moments))
+    return Scorers(scores, discovery, _list_maker(recommender, moments))
 
 
-def _order(recommender: Recommender, moments: Ints) -> Order | None:
-    """Return the order that a bundle's rules make at the moment of each user; None without any."""
+def _list_maker(recommender: Recommender, moments: Ints) -> MakeList | None:
+    """Return what makes lists by a bundle's rules at each user's moment; None without rules."""
     rules = recommender.bundle.rules.without_exploration()
     if rules == NO_RULES:
         return None
@@ -248,12 +252,12 @@ def _order(recommender: Recommender, moments: Ints) -> Order | None:
     def reranker(now_us: int) -> Reranker:
         return recommender.ranker.reranker(rules, now_us)
 
-    def order(user_row: int, rows: Ints, k: int) -> Ints:
+    def make_list(user_row: int, rows: Ints, k: int) -> Ints:
         by_rules = reranker(int(moments[user_row]))
         rows = rows[by_rules.allowed[rows]]
         return rows[by_rules.order(rows, k).positions]
 
-    return order
+    return make_list
 
 
 def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:

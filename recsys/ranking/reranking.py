@@ -1,7 +1,6 @@
 """Make the list that is shown from ranked candidates, by a shop's rules."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,23 +13,9 @@ from recsys.data.arrays import Doubles, Ints
 from recsys.data.timestamps import from_us
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.candidates import Candidates
+from recsys.ranking.exploration import EXPLORED, Listed, explore
 from recsys.ranking.profiles import UserProfiles
 from recsys.rules import Pin, Rules, Selection
-
-# Number of places after the list, of which exploration draws the items that it shows.
-EXPLORED = 100
-
-
-class Listed(NamedTuple):
-    """The list of one user (L,).
-
-    Args:
-        positions: Positions of the items among the candidates, int64.
-        propensities: Probability with which each item stands at its place.
-    """
-
-    positions: Ints
-    propensities: Doubles
 
 
 class Reranker:
@@ -69,13 +54,13 @@ class Reranker:
             places = np.log2(1 + order) + self._shift[rows]
             order = np.argsort(places, kind="stable")
         pins = self._pins_among(rows[order])
-        explore = self._rules.explore
-        listed = order[self._fill(rows[order], dict(pins), k + EXPLORED if explore else k)]
-        if not explore:
+        share = self._rules.explore
+        listed = order[self._fill(rows[order], dict(pins), k + EXPLORED if share else k)]
+        if not share:
             return Listed(listed, np.ones(len(listed)))
         seed = self._rules.seed
         generator = np.random.default_rng(None if seed is None else [seed, user])
-        return _explore(listed, k, order[list(pins.values())], explore, generator)
+        return explore(listed, k, order[list(pins.values())], share, generator)
 
     def _fill(self, rows: Ints, pins: dict[int, int], length: int) -> Ints:
         """Return the positions of a list: pins at their places, else the best that is left.
@@ -173,38 +158,6 @@ class _Crowd:
         if self._codes is not None and self._codes[position] >= 0:
             self._counts += self._codes == self._codes[position]
             self.has_room = self._counts < self._most
-
-
-def _explore(
-    listed: Ints, k: int, pinned: Ints, share: float, generator: np.random.Generator
-) -> Listed:
-    """Return a list in which a share of the places shows an item from further down instead.
-
-    Each place that is not pinned decides by itself, with probability ``share``, and every item from
-    further down is as likely to be drawn for it. So an item's propensity is the share divided by
-    the number of those items, and that of the item that would stand there is what is left to 1.
-
-    Args:
-        listed: The list without exploration, with the places after it (L,).
-        k: Length of the list.
-        pinned: Pinned positions, which stay as they are.
-        share: Share of the places.
-        generator: Source of randomness.
-    """
-    own, further = listed[:k], np.setdiff1d(listed[k:], pinned)
-    propensities = np.ones(len(own))
-    places = np.flatnonzero(~np.isin(own, pinned))
-    # Where the places outnumber the items, some draw nothing and keep their own.
-    n_drawn = max(len(places), len(further))
-    drawn = generator.permutation(n_drawn)[: len(places)]
-    changes = (generator.random(len(places)) < share) & (drawn < len(further))
-    if n_drawn:
-        propensities[places] = np.where(
-            changes, share / n_drawn, 1 - share * len(further) / n_drawn
-        )
-    own = own.copy()
-    own[places[changes]] = further[drawn[changes]]
-    return Listed(own, propensities)
 
 
 def check_rules(rules: Rules, catalogue: Catalogue) -> Rules:

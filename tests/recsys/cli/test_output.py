@@ -133,6 +133,11 @@ def test_a_report_has_tables_for_photos_only_if_there_are_photos(capsys: Capture
     assert words(capsys) == ""
 
 
+def test_a_report_names_the_rules_of_the_lists(capsys: Captured) -> None:
+    print_report(Report("Shop", "now", rules="diversity 0.3, 2 of pin"))
+    assert words(capsys) == "lists are made by rules: diversity 0.3, 2 of pin"
+
+
 def test_each_task_has_one_progress_bar_unless_bars_are_hidden(capsys: Captured) -> None:
     with progress_bar() as advance:
         advance("pictures", 1, 2)

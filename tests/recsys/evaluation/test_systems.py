@@ -150,12 +150,12 @@ def test_another_bundle_is_compared_with_its_own_rules(tiny_bundle: Path) -> Non
     bundle = Bundle(tiny_bundle)
     other = with_rules(tiny_bundle, Rules(max_per_category=1, category_level=1))
     system = bundle_system("bundle", "capped", other, bundle)
-    assert system.order is not None
+    assert system.make_list is not None
     rows = np.arange(len(bundle.items))[::-1]
-    shown = system.order(0, rows, 10)
+    shown = system.make_list(0, rows, 10)
     paths = bundle.items["category"].gather(shown.tolist()).to_list()
     assert len({path[0] for path in paths}) == len(paths)
-    assert bundle_system("bundle", "plain", Bundle(tiny_bundle), bundle).order is None
+    assert bundle_system("bundle", "plain", Bundle(tiny_bundle), bundle).make_list is None
 
 
 def test_training_photos_are_classified_and_identified_as_by_the_identifier(

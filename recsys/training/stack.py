@@ -124,9 +124,16 @@ def fit_user_encoders(
     }
 
     def train(folder: Path) -> None:
-        for name, past in events.items():
-            (folder / name).mkdir(exist_ok=True)
-            encoder = _train_encoder(shop, past, fused.embeddings, config, folder / name, runtime)
+        encoder: UserEncoder | None = None
+        for name, past in events.items():  # each goes on from the one before
+            encoder = train_users(
+                past,
+                fused.embeddings,
+                _available_from(shop, past),
+                config,
+                runtime.training_run(folder / name),
+                start=encoder,
+            )
             _save(encoder, folder / name)
 
     stage = runtime.workspace.run(
@@ -166,23 +173,6 @@ def _train_fusion(
     )
 
 
-def _train_encoder(
-    shop: ShopData,
-    past: Interactions,
-    embeddings: Floats,
-    config: UserConfig,
-    folder: Path,
-    runtime: Runtime,
-) -> UserEncoder:
-    return train_users(
-        past,
-        embeddings,
-        _available_from(shop, past),
-        config,
-        runtime.training_run(folder),
-    )
-
-
 def _available_from(shop: ShopData, past: Interactions) -> Ints:
     """Return the moment from which each item could be met (N,): its creation or first event."""
     first = np.full(past.n_items, np.iinfo(np.int64).max, dtype=np.int64)
@@ -194,6 +184,7 @@ def _available_from(shop: ShopData, past: Interactions) -> Ints:
 
 def _save(module: nn.Module, folder: Path) -> None:
     weights = {name: value.contiguous() for name, value in module.state_dict().items()}
+    folder.mkdir(exist_ok=True)
     save_file(weights, folder / WEIGHTS)
 
 

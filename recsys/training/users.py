@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 START_TEMPERATURE = 0.1
 MIN_TEMPERATURE = 0.01  # as in CLIP; below it single items dominate the loss
+MORE_EPOCHS = 3  # for an encoder that has learned from most of the events
 VALIDATION_VISITS = 5_000  # enough for a steady loss, few enough not to slow down an epoch
 FOREVER_US = np.iinfo(np.int64).max
 
@@ -60,6 +61,8 @@ def train_users(
     item_available_from_us: Ints,
     config: UserConfig,
     run: TrainingRun,
+    *,
+    start: UserEncoder | None = None,
 ) -> UserEncoder:
     """Return an encoder whose user vectors rank items by dot product, likely next items first.
 
@@ -76,6 +79,8 @@ def train_users(
         item_available_from_us: Time at which each item came on offer, int64 (N,).
         config: Sizes and schedule.
         run: Folder of the checkpoints, seed and device. An interrupted run is resumed from it.
+        start: Encoder of earlier events to go on from, for ``MORE_EPOCHS`` at most; None starts
+            from the beginning.
 
     Raises:
         TrainingError: If there is nothing to train or validate on, the loss is not finite, or the
@@ -92,6 +97,8 @@ def train_users(
                 f"item {name} must have one row for each of the {interactions.n_items} items of "
                 f"the interactions, got {len(values)}"
             )
+    if start is not None:
+        config = config.model_copy(update={"epochs": min(config.epochs, MORE_EPOCHS)})
     events = order_events(interactions)
     train, validation = split_visits(events, config, run.seed)
     sampler = EpochSampler(
@@ -112,6 +119,8 @@ def train_users(
             config,
             n_steps=config.epochs * len(batches),
         )
+        if start is not None:
+            module.encoder.load_state_dict(start.state_dict())
     settings = FitSettings(config.epochs, config.patience, "best", config.precision)
     fit(module, batches, row_batches(validation_rows, config.batch_size), settings, run)
     return module.encoder

@@ -267,6 +267,19 @@ def test_training_depends_on_its_seed_and_leaves_the_global_generator_alone(
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_an_encoder_goes_on_from_that_of_earlier_events(tmp_path: Path) -> None:
+    """With a tiny learning rate it stays where it started, and what it started from as it was."""
+    start = fitted(tmp_path / "a", faithful())
+    before = weights(start)
+    still = changed(learning_rate=1e-9, weight_decay=0.0)
+    run = run_in(tmp_path / "b")
+    found = train_users(faithful(), embeddings(), ALWAYS, still, run, start=start)
+    torch.testing.assert_close(weights(found), before, atol=1e-6, rtol=0)
+    assert torch.equal(weights(start), before)
+    assert group_share(found) == pytest.approx(group_share(start), abs=1e-3)
+    assert not torch.allclose(weights(fitted(tmp_path / "c", faithful(), still)), before, atol=1e-3)
+
+
 def test_an_encoder_is_fitted_to_the_scale_of_the_catalogue(tmp_path: Path) -> None:
     encoder = fitted(tmp_path, faithful(), changed(epochs=1))
     torch.testing.assert_close(encoder.taste.mean, torch.from_numpy(embeddings().mean(axis=0)))

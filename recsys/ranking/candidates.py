@@ -216,9 +216,13 @@ def best_places(scores: Tensor, k: int) -> Tensor:
 
 
 def _own_recency(profiles: UserProfiles, table: ItemTable) -> Tensor:
-    """Return a score above 0 for the items of each user's history, the last met highest (B, N)."""
+    """Return a score above 0 for the items of each user's past events, the last highest (B, N).
+
+    What a history has at or after the moment of the request counts nowhere, or a replay of the past
+    would offer what the user took next.
+    """
     own = profiles.own
-    recency = 1e-9 * profiles.seen  # events that are too old to be read
+    recency = torch.zeros(profiles.seen.shape, device=profiles.seen.device)
     recency[own.users, own.rows] = 1 / (1 + own.lags_days / table.tempo.pause_days)
     return recency
 

@@ -170,6 +170,15 @@ def test_a_history_longer_than_all_offers_is_ranked_with_them(table: ItemTable) 
     assert set(rows_of(found, 0)) >= set(range(60)) - {7}
 
 
+def test_what_a_user_takes_after_the_moment_is_not_offered_as_their_own(table: ItemTable) -> None:
+    """A replay of the past knows the whole history, and offers by what came before alone."""
+    source = CandidateSource(rank_all_up_to=10, offers=even(0, own_history=50))
+    profiles = profiles_of([history((4, PURCHASE, 2.0), (9, PURCHASE, -1.0))], table)
+    assert profiles.seen[0, [4, 9]].all()
+    found = source.choose(profiles, np.ones(len(table), dtype=bool), table, exclude_seen=False)
+    assert rows_of(found, 0) == [4]
+
+
 def test_what_a_filter_leaves_is_offered_by_every_source(table: ItemTable) -> None:
     least = table.users[:, 0].argsort()[:25]
     mask = few(least.tolist(), len(table))

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.record import record
-from benchmarks.sized_shops import RANKERS, bundle_of
+from benchmarks.sized_shops import SHOPS, bundle_of
 from recsys import Bundle, Event, Filters, Recommender
 from recsys.data.timestamps import from_us
 from serving.client import AsyncClient
@@ -234,7 +234,7 @@ def measure(n_items: int, generator: np.random.Generator) -> dict[str, Gap]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and record, and fail if an answer is not the same."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, nargs="*", choices=[*RANKERS], default=[*RANKERS])
+    parser.add_argument("--items", type=int, nargs="*", choices=[*SHOPS], default=[*SHOPS])
     parser.add_argument("--no-record", action="store_true", help="only print")
     options = parser.parse_args(arguments)
     gaps = []

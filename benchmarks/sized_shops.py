@@ -6,7 +6,7 @@ bundle there. Remove the folder to train again.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -26,14 +26,26 @@ from recsys.pipeline import train
 from text.config import TextConfig
 
 OUT = Path("out/sized")
-N_USERS = 10_000
-# What ranks in a shop, by its number of items.
-RANKERS: dict[int, Literal["trees", "network"]] = {500: "trees", 4_000: "network", 20_000: "trees"}
 
 
-def spec_of(n_items: int, n_users: int = N_USERS) -> LogSpec:
+class ShopSize(NamedTuple):
+    """Number of a shop's users, and what ranks in it."""
+
+    n_users: int
+    ranker: Literal["trees", "network"]
+
+
+# By the number of items.
+SHOPS = {
+    500: ShopSize(2_000, "trees"),
+    4_000: ShopSize(10_000, "network"),
+    20_000: ShopSize(2_000, "trees"),
+}
+
+
+def spec_of(n_items: int) -> LogSpec:
     """Return a log of two years in which people come a few times and repeat some purchases."""
-    return LogSpec("purchase", n_users, n_items, 730, (2, 8), 700.0, 3.0, 300.0, 0.3)
+    return LogSpec("purchase", SHOPS[n_items].n_users, n_items, 730, (2, 8), 700.0, 3.0, 300.0, 0.3)
 
 
 def config_of(n_items: int) -> TrainConfig:
@@ -47,9 +59,9 @@ def config_of(n_items: int) -> TrainConfig:
         split=SplitConfig(protocol="time", horizon="2mo", n_cuts=2),
         text=TextConfig(epochs=1),
         fusion=FusionConfig(epochs=2),
-        users=UserConfig(epochs=2),
+        users=UserConfig(epochs=1, histories_per_user=1),
         ranker=RankerConfig(
-            kind=RANKERS[n_items], n_queries=300, epochs=4, trees=TreesConfig(trees=50)
+            kind=SHOPS[n_items].ranker, n_queries=200, epochs=4, trees=TreesConfig(trees=50)
         ),
         evaluation=EvaluationConfig(ablations=False),
     )

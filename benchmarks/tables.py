@@ -248,7 +248,7 @@ TABLES: Mapping[str, Table] = {
             "seconds of ranx on finished lists, times ours": "evaluation.ratio_to_ranx",
             "peak memory": "evaluation.peak_gb",
             "peak memory, vectors alone": "evaluation.vectors.peak_gb",
-            "the same, 100,000 users": "evaluation.vectors.peak_gb_100k_users",
+            "the same, 60,000 users": "evaluation.vectors.peak_gb_60k_users",
         },
         columns={"measured": ""},
     ),

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.config import RankerConfig
@@ -63,8 +64,14 @@ class Ranker(nn.Module):
         self.deviation.copy_(deviation.masked_fill(deviation < CONSTANT, torch.inf))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits (...) for features (..., F); errors as for :meth:`standardise`."""
-        return self.score(self.standardise(features))
+        """Return logits (...) for features (..., F); errors as for :meth:`standardise`.
+
+        After training they are computed in double precision and rounded once, so that they do not
+        depend on what else is in the batch.
+        """
+        if self.training:
+            return self.score(self.standardise(features))
+        return self.score(self.standardise(features.double())).to(features.dtype)
 
     def standardise(self, features: Tensor) -> Tensor:
         """Return features (..., F) in deviations from their mean, within ``LIMIT``.
@@ -90,8 +97,16 @@ class Ranker(nn.Module):
 
     def score(self, standardised: Tensor) -> Tensor:
         """Return logits (...) for standardised features (..., F)."""
-        logits: Tensor = (self.wide(standardised) + self.deep(standardised)).squeeze(-1)
-        return logits
+        flat = standardised.reshape(-1, standardised.shape[-1])
+        deep = flat
+        for layer in self.deep:
+            deep = _linear(layer, deep) if isinstance(layer, nn.Linear) else layer(deep)
+        return (_linear(self.wide, flat) + deep).view(standardised.shape[:-1])
+
+
+def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """Return the layer's output in the precision of its inputs."""
+    return F.linear(inputs, layer.weight.to(inputs.dtype), layer.bias.to(inputs.dtype))
 
 
 def build_ranker(config: RankerConfig, n_features: int) -> Ranker:

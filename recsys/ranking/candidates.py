@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recsys.config import OffersConfig
 from recsys.errors import InvalidArgumentError
+from recsys.ranking.arithmetic import products
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.profiles import UserProfiles
 
@@ -162,7 +163,7 @@ def source_scores(profiles: UserProfiles, table: ItemTable) -> dict[str, Tensor]
         "together_recent": profiles.scores["item_knn_recent"],
         "similar_users": profiles.scores["ials"],
         RELATED: sum(related, profiles.vectors.new_zeros(1, len(table))),
-        TASTE: (profiles.vectors @ table.embeddings.T).masked_fill(~has_events, 0.0),
+        TASTE: products(profiles.vectors, table.embeddings).masked_fill(~has_events, 0.0),
         POPULAR: table.users[None, :, -1] + 1e-3 * table.users[None, :, 0],
         NEW: table.created_us[None].to(torch.float64),
     }

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.data.interactions import MICROSECONDS_PER_DAY
+from recsys.ranking.arithmetic import log1p, multiplied_together
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.profiles import HALF_LIVES, UserProfiles, fading
 from recsys.ranking.user_events import UserEvents
@@ -60,8 +61,8 @@ COLD_VALUES = {name: 0.0 for name in FEATURES if name.startswith(_OF_EVENTS)} | 
 def ranking_features(profiles: UserProfiles, candidates: Tensor, table: ItemTable) -> Tensor:
     """Return the features of every candidate of every user, float32 (B, C, F).
 
-    The last dimension is in the order of ``FEATURES``. The features of a user do not depend on the
-    other users of the batch.
+    The last dimension is in the order of ``FEATURES``; in memory it comes first. The features of a
+    user do not depend on the other users of the batch: on a processor not even in the last bit.
 
     Args:
         profiles: Histories and simple scores of B users.
@@ -73,7 +74,7 @@ def ranking_features(profiles: UserProfiles, candidates: Tensor, table: ItemTabl
         **_similarities(profiles, candidates, table),
         **dict.fromkeys(_RELATED, profiles.vectors.new_zeros(1, 1)),  # kinds without relations
         **{name: _at(scores, candidates) for name, scores in profiles.scores.items()},
-        **_own_events(events, candidates, table),
+        **_own_events(profiles, candidates, table),
         **_popularity(candidates, table),
         **_prices(events, candidates, table),
         **_category_shares(events, candidates, table),
@@ -81,7 +82,8 @@ def ranking_features(profiles: UserProfiles, candidates: Tensor, table: ItemTabl
         **_activity(events, table),
     }
     shape = (len(profiles), candidates.shape[-1])
-    return torch.stack([columns[name].expand(shape) for name in FEATURES], dim=2)  # (B, C, F)
+    # To store one feature after the other takes a fifth of the time of any other order.
+    return torch.stack([columns[name].expand(shape) for name in FEATURES]).permute(1, 2, 0)
 
 
 def _at(values: Tensor, candidates: Tensor) -> Tensor:
@@ -95,59 +97,77 @@ def _similarities(
     events = profiles.events
     recency = fading(events.lags_days, table, "middle")
     means = events.sum_by_user(recency[:, None] * table.embeddings[events.rows])  # (B, D)
-    latest = table.embeddings[events.latest.clamp(min=0)]  # (B, S, D)
-    vectors = torch.cat(
-        [profiles.vectors[:, None], F.normalize(means, dim=1)[:, None], latest], dim=1
-    )  # (B, 2 + S, D)
-    similarity = vectors @ table.embeddings[candidates].mT  # (B, 2 + S, C)
-    affinity, profile, last = similarity[:, 0], similarity[:, 1], similarity[:, 2:]
-    nothing = torch.zeros_like(affinity)
-    highest, newest = nothing, nothing
-    if events.latest.shape[1]:
-        newcomer = events.counts[:, None] == 0
-        pads = events.latest[:, :, None] < 0
-        highest = last.masked_fill(pads, -torch.inf).amax(dim=1).masked_fill(newcomer, 0.0)
-        newest = last[:, -1].masked_fill(newcomer, 0.0)
-    return {
-        "user_affinity": affinity,
-        "profile_similarity": profile,
-        "max_similarity": highest,
-        "last_similarity": newest,
-    }
+    shared = table.embeddings[candidates] if candidates.dim() == 1 else None
+    found = means.new_empty(4, len(profiles), candidates.shape[-1])
+    for some in multiplied_together(len(profiles), means.device):
+        latest = _without_pads(events.latest[some])
+        vectors = torch.cat(
+            [
+                profiles.vectors[some, None],
+                F.normalize(means[some].clone(), dim=1)[:, None],
+                table.embeddings[latest.clamp(min=0)],
+            ],
+            dim=1,
+        )  # (B, 2 + S, D)
+        offered = table.embeddings[candidates[some]] if shared is None else shared
+        similarity = vectors @ offered.mT  # (B, 2 + S, C)
+        found[:2, some] = similarity[:, :2].transpose(0, 1)
+        found[2:, some] = _highest_and_last(similarity[:, 2:], latest < 0)
+    names = ("user_affinity", "profile_similarity", "max_similarity", "last_similarity")
+    return dict(zip(names, found, strict=True))
 
 
-def _own_events(events: UserEvents, candidates: Tensor, table: ItemTable) -> dict[str, Tensor]:
-    shape = (len(events.counts), len(table))
-    places = events.users * len(table) + events.rows
+def _without_pads(latest: Tensor) -> Tensor:
+    """Return the last items (B, S) without the columns that nobody has."""
+    return latest[:, int((latest < 0).sum(dim=1).min()) if len(latest) else 0 :]
+
+
+def _highest_and_last(similarity: Tensor, pads: Tensor) -> Tensor:
+    """Return the highest and the last similarity (2, B, C) of (B, S, C); 0 without a last item."""
+    if not similarity.shape[1]:
+        return similarity.new_zeros(2, len(similarity), similarity.shape[2])
+    highest = similarity.masked_fill(pads[:, :, None], -torch.inf).amax(dim=1)
+    return torch.stack([highest, similarity[:, -1]]).masked_fill(pads[:, -1, None], 0.0)
+
+
+def _own_events(profiles: UserProfiles, candidates: Tensor, table: ItemTable) -> dict[str, Tensor]:
+    """Return the features of the user's own events on a candidate, all 0 without any."""
+    events, own, pause = profiles.events, profiles.own, table.tempo.pause_days
+    codes = own.users * len(table) + own.rows  # (R,), ascending
+    pairs = torch.searchsorted(codes, events.users * len(table) + events.rows)  # (E,)
     bought = table.target_kinds[events.kinds].to(torch.float32)  # (E,)
     decayed = {name: bought * fading(events.lags_days, table, name) for name in HALF_LIVES}
     interest = (1 - bought) * fading(events.lags_days, table, "short")
     first = _first_of_visit(events, bought, len(table))
 
     def total(weights: Tensor) -> Tensor:
-        sums = torch.zeros(shape[0] * shape[1], device=places.device)
-        return _at(sums.index_add_(0, places, weights).view(shape), candidates)
+        return torch.zeros(len(codes), device=pairs.device).index_add_(0, pairs, weights)
 
     def lowest(values: Tensor) -> Tensor:
-        sums = torch.full((shape[0] * shape[1],), torch.inf, device=places.device)
-        sums.scatter_reduce_(0, places[bought > 0], values[bought > 0], reduce="amin")
-        return _at(sums.view(shape), candidates)
+        lows = torch.full((len(codes),), torch.inf, device=pairs.device)
+        return lows.scatter_reduce_(0, pairs[bought > 0], values[bought > 0], reduce="amin")
 
-    pause = table.tempo.pause_days
     count = total(bought)
     newest, oldest = lowest(events.ages_days), -lowest(-events.ages_days)
     repeated = count > 1
     interval = torch.where(repeated, (oldest - newest) / (count - 1), 0.0)
     due = torch.where(repeated & (interval > 0), newest / interval.clamp(min=1e-6), 0.0)
-    return {
-        "own_purchases": torch.log1p(count),
-        **{f"own_{name}": torch.log1p(total(weights)) for name, weights in decayed.items()},
-        "own_interest": torch.log1p(total(interest)),
+    values = {
+        "own_purchases": log1p(count),
+        **{f"own_{name}": log1p(total(weights)) for name, weights in decayed.items()},
+        "own_interest": log1p(total(interest)),
         "own_recency": 1 / (1 + newest / pause),  # 0 for what the user never bought
-        "own_interval": torch.log1p(interval / pause),
-        "own_due": torch.log1p(due),
-        "own_visit_share": total(first) / _n_visits(events),
+        "own_interval": log1p(interval / pause),
+        "own_due": log1p(due),
+        "own_visit_share": total(first) / _n_visits(events)[own.users, 0],
     }
+    # The last row is that of what the user never met.
+    stacked = F.pad(torch.stack([*values.values()]), (0, 1))  # (features, R + 1)
+    shape = (len(profiles), len(table))
+    places = torch.full((shape[0] * shape[1],), len(codes), device=codes.device)
+    places[codes] = torch.arange(len(codes), device=codes.device)
+    at = _at(places.view(shape), candidates)
+    return {name: row[at] for name, row in zip(values, stacked, strict=True)}
 
 
 def _first_of_visit(events: UserEvents, bought: Tensor, n_items: int) -> Tensor:
@@ -221,13 +241,13 @@ def _age(candidates: Tensor, now_us: Tensor, table: ItemTable) -> dict[str, Tens
     age_us = (now_us - created_us.masked_fill(unknown, 0)).clamp(min=0)
     age = (age_us.to(torch.float32) / MICROSECONDS_PER_DAY).masked_fill(unknown, 0.0)
     window = table.tempo.window_days
-    return {"age": torch.log1p(age / window), "age_unknown": unknown.to(torch.float32)}
+    return {"age": log1p(age / window), "age_unknown": unknown.to(torch.float32)}
 
 
 def _activity(events: UserEvents, table: ItemTable) -> dict[str, Tensor]:
     away = events.latest_by_user(events.ages_days)[:, None]
     return {
-        "history_length": torch.log1p(events.counts)[:, None],
-        "n_visits": torch.log1p(_n_visits(events)),
-        "days_away": torch.log1p(away / table.tempo.pause_days),
+        "history_length": log1p(events.counts)[:, None],
+        "n_visits": log1p(_n_visits(events)),
+        "days_away": log1p(away / table.tempo.pause_days),
     }

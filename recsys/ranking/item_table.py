@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,11 @@ class ItemTable:
 
     def __len__(self) -> int:
         return len(self.embeddings)
+
+    @cached_property
+    def factor_gram(self) -> Tensor:
+        """Products of all pairs of factors (Df, Df), which every request needs."""
+        return self.factors.T @ self.factors
 
 
 def build_item_table(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recsys.data.arrays import Ints
 from recsys.data.interactions import History
+from recsys.ranking.arithmetic import exp2, products
 from recsys.ranking.baselines.factors import fold_in
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.user_events import UserEvents, collect_events
@@ -19,7 +20,7 @@ HALF_LIVES = {"short": 1 / 3, "middle": 4 / 3, "long": 4.0}
 
 
 class OwnItems(NamedTuple):
-    """The distinct items of B users' past events (R,), user after user.
+    """The distinct items of B users' past events (R,), user after user, rows ascending.
 
     Args:
         users: Position of the item's user in the batch, int64 (R,).
@@ -90,7 +91,7 @@ def _seen_items(histories: Sequence[History], n_items: int) -> Tensor:
 
 def fading(days: Tensor, table: ItemTable, half_life: str) -> Tensor:
     """Return weights that are 1 at 0 days and halve every half-life; see ``HALF_LIVES``."""
-    return torch.exp2(-days / (HALF_LIVES[half_life] * table.tempo.pause_days))
+    return exp2(-days / (HALF_LIVES[half_life] * table.tempo.pause_days))
 
 
 def _own_items(events: UserEvents, n_items: int) -> OwnItems:
@@ -114,13 +115,13 @@ def _scores(own: OwnItems, n_users: int, table: ItemTable) -> dict[str, Tensor]:
         f"related_{kind}": neighbours.spread(users, rows, weights[1:], shape)[0]
         for kind, neighbours in table.related.items()
     }
-    factors = fold_in(table.factors, users, rows, n_users)  # (B, Df)
+    factors = fold_in(table.factors, users, rows, n_users, gram=table.factor_gram)  # (B, Df)
     return {
         "ease": ease,
         "ease_recent": ease_recent,
         "item_knn": knn,
         "item_knn_recent": knn_recent,
         "next_visit": following,
-        "ials": factors @ table.factors.T,
+        "ials": products(factors, table.factors),
         **related,
     }

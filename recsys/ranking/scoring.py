@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from recsys.data.arrays import Ints
 from recsys.data.interactions import History, Moment
 from recsys.models.user_encoder import UserEncoder, pad_histories
+from recsys.ranking.arithmetic import multiplied_together
 from recsys.ranking.features import FEATURES, ranking_features
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.profiles import UserProfiles, read_profiles
@@ -104,13 +105,15 @@ def encode_users(
     encoder: UserEncoder, histories: Sequence[History], now_us: Ints, embeddings: Tensor
 ) -> Tensor:
     """Return user vectors (B, D) for the events of each history before its ``now_us`` (B,)."""
-    padded = pad_histories(histories, encoder.history_length, now_us)
     device = embeddings.device
-    rows = torch.as_tensor(padded.rows, device=device)
-    vectors: Tensor = encoder(
-        embeddings[rows],
-        torch.as_tensor(padded.ages_days, device=device),
-        torch.as_tensor(padded.kinds, device=device),
-        torch.as_tensor(padded.mask, device=device),
-    )
+    longest = max((len(history.item_rows) for history in histories), default=0)
+    padded = pad_histories(histories, max(1, min(longest, encoder.history_length)), now_us)
+    counts = padded.mask.sum(axis=1)
+    vectors = embeddings.new_empty(len(histories), encoder.dim)
+    for some in multiplied_together(len(histories), device):
+        latest = slice(-max(1, int(counts[some].max(initial=0))), None)  # pads change nothing
+        rows, ages_days, kinds, mask = (
+            torch.as_tensor(column[some, latest], device=device) for column in padded
+        )
+        vectors[some] = encoder(embeddings[rows], ages_days, kinds, mask)
     return vectors

@@ -132,6 +132,7 @@ def fold_in(
     rows: Tensor,
     n_users: int,
     *,
+    gram: Tensor | None = None,
     confidence: float = CONFIDENCE,
     ridge: float = RIDGE,
 ) -> Tensor:
@@ -144,13 +145,14 @@ def fold_in(
         users: User of each pair, ascending, int64 (R,).
         rows: Item of each pair, distinct within a user, int64 (R,).
         n_users: Number of users B.
+        gram: Products of all pairs of factors (D, D), where they are known already.
         confidence: As for :class:`IALS`.
         ridge: As for :class:`IALS`.
     """
     size = item_factors.shape[1]
     met = item_factors[rows]  # (R, D)
     identity = torch.eye(size, dtype=met.dtype, device=met.device)
-    gram = item_factors.T @ item_factors + ridge * identity
+    gram = (item_factors.T @ item_factors if gram is None else gram) + ridge * identity
     right = met.new_zeros(n_users, size).index_add_(0, users, met)
     outer = met.new_zeros(n_users, size, size)
     for user, part in enumerate(met.split(torch.bincount(users, minlength=n_users).tolist())):

@@ -252,7 +252,7 @@ def test_users_together_have_the_features_that_each_has_alone(
     for user, met in enumerate(USERS):
         one = profiles_of([met], table, now_us=moments[user], vectors=VECTORS[user, None])
         alone = ranking_features(one, EVERYTHING, table)[0]
-        torch.testing.assert_close(found[user], alone, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found[user], alone, atol=0.0, rtol=0.0)
 
 
 def test_each_user_may_have_candidates_of_their_own(table: ItemTable) -> None:

@@ -1,0 +1,41 @@
+"""Arithmetic that gives a user the same numbers in every batch.
+
+A product of matrices is rounded by their shapes, and a vectorised function by the place of a value
+in memory. Both change the last bit alone, but trees turn that into other scores. So functions are
+computed in double precision and rounded once, and on a processor each user is multiplied alone.
+An accelerator would be slow with that and multiplies whole batches: there, scores differ by
+rounding.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def log1p(values: Tensor) -> Tensor:
+    """Return log(1 + value), float32."""
+    return torch.log1p(values.double()).float()
+
+
+def exp2(values: Tensor) -> Tensor:
+    """Return two to the power of each value, float32."""
+    return torch.exp2(values.double()).float()
+
+
+def multiplied_together(n_users: int, device: torch.device) -> Iterator[slice]:
+    """Yield the users whose products are computed at once: one, or all on an accelerator."""
+    if device.type != "cpu":
+        yield slice(0, n_users)
+        return
+    for user in range(n_users):
+        yield slice(user, user + 1)
+
+
+def products(vectors: Tensor, items: Tensor) -> Tensor:
+    """Return the product of each user's vector (B, D) with each item (N, D), (B, N)."""
+    found = items.new_empty(len(vectors), len(items))
+    for some in multiplied_together(len(vectors), items.device):
+        # A copy begins where every copy begins, at a multiple of 64 bytes.
+        found[some] = vectors[some].clone() @ items.T
+    return found

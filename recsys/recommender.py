@@ -373,8 +373,8 @@ class Recommender:
     def delete_items(self, item_ids: Collection[str]) -> Deleted:
         """Remove items from all answers; unknown ids are ignored."""
         listed = [one for one in list_ids("item_ids", item_ids) if one in self.catalogue]
-        deleted = self.catalogue.delete(listed)
-        self._search.update({self.catalogue.row_of[one] for one in listed})
+        rows, deleted = self.catalogue.rows(listed).tolist(), self.catalogue.delete(listed)
+        self._search.update(set(rows))
         return Deleted(deleted=deleted, bundle_version=self.version)
 
     def _load_ranking(self, bundle: Bundle, as_of: Moment | None) -> None:

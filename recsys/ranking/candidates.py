@@ -13,14 +13,24 @@ from torch import Tensor
 from recsys.config import OffersConfig
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.arithmetic import products
+from recsys.ranking.features import FEATURES
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.profiles import UserProfiles
+from recsys.schema import RELATION_KINDS
 
 # A catalogue up to this size is ranked whole. Beyond it each source offers its best rows.
 RANK_ALL_ITEMS = 1_000
 # Names of the sources; an item that stands equally high in two is named after the first.
 SOURCES = tuple(OffersConfig.model_fields)
 OWN, RELATED, TASTE, POPULAR, NEW = "own_history", "related", "taste", "popular", "new"
+_COLUMNS = {
+    name: FEATURES.index(name)
+    for name in (
+        *("next_visit", "ease", "item_knn", "item_knn_recent", "ials", "user_affinity"),
+        *(f"related_{kind}" for kind in RELATION_KINDS),
+        *("users_quarter", "users_ever", "age", "age_unknown", "history_length"),
+    )
+}
 
 
 class Candidates(NamedTuple):
@@ -29,12 +39,10 @@ class Candidates(NamedTuple):
     Args:
         rows: Item rows, int64 (B, C), or (C,) where all users have the same.
         allowed: Which of them may be shown to which user, bool (B, C).
-        scores: What each source that is on scores all items by; see ``source_scores``.
     """
 
     rows: Tensor
     allowed: Tensor
-    scores: Mapping[str, Tensor]
 
 
 class CandidateSource:
@@ -75,20 +83,14 @@ class CandidateSource:
             at_least: Number of items that are wanted; where the popular ones are offered, they fill
                 up to it.
         """
-        scores = self.scores(profiles, table)
         allowed = _allowed(profiles, mask, exclude_seen=exclude_seen)
         rows = torch.from_numpy(np.flatnonzero(mask)).to(allowed.device)
         if len(rows) <= self._rank_all_up_to:
-            return Candidates(rows, allowed[:, rows], scores)
+            return Candidates(rows, allowed[:, rows])
         offered = torch.zeros_like(allowed)
-        for _, rows_of_source in self._offered(scores, allowed, at_least):
+        for _, rows_of_source in self._offered(profiles, allowed, table, at_least):
             offered |= rows_of_source
-        return _pack(offered & allowed, scores)
-
-    def given(self, profiles: UserProfiles, rows: Tensor, table: ItemTable) -> Candidates:
-        """Return some item rows (C,) as the candidates of all users."""
-        allowed = torch.ones(len(profiles), len(rows), dtype=torch.bool, device=rows.device)
-        return Candidates(rows, allowed, self.scores(profiles, table))
+        return _pack(offered & allowed)
 
     def by_source(
         self,
@@ -100,23 +102,54 @@ class CandidateSource:
     ) -> dict[str, Tensor]:
         """Return which items each source offers, bool (B, N), however small the catalogue is."""
         allowed = _allowed(profiles, mask, exclude_seen=exclude_seen)
-        offered = self._offered(self.scores(profiles, table), allowed, 0)
+        offered = self._offered(profiles, allowed, table, 0)
         return {name: rows & allowed for name, rows in offered}
 
     def ranks_all(self, mask: NDArray[np.bool_]) -> bool:
         """Return whether all rows of the mask (N,) are ranked."""
         return int(mask.sum()) <= self._rank_all_up_to
 
-    def scores(self, profiles: UserProfiles, table: ItemTable) -> dict[str, Tensor]:
-        """Return ``source_scores`` of the sources that are on."""
-        found = source_scores(profiles, table)
-        return {name: found[name] for name in SOURCES if self.offers[name]}
+    def strongest(self, features: Tensor, allowed: Tensor, places: Tensor, own: Tensor) -> Tensor:
+        """Return the source that speaks most for some candidates (B, K), in host memory.
+
+        Sources are positions in ``SOURCES``. The source is the one in which the item stands highest
+        among the user's candidates; the first of ``SOURCES`` among equals. The user's own items are
+        always "own_history" where that is on, and an item of which no source says anything is
+        "new".
+
+        Args:
+            features: Features of all candidates (B, C, F).
+            allowed: Which of them may be shown, bool (B, C).
+            places: Positions of K of them (B, K).
+            own: Which of the K the user's history has, bool (B, K).
+        """
+        names = [name for name in SOURCES if self.offers[name] and name != OWN]
+        found = feature_scores(features)
+        # numpy sorts ten times as fast as torch on a processor, and its small steps cost less.
+        scores = np.array([found[name] for name in [*names, NEW]])  # (S, B, C)
+        np.copyto(scores, -np.inf, where=~allowed.cpu().numpy())
+        mine = np.take_along_axis(scores, places.cpu().numpy()[None], axis=2)  # (S, B, K)
+        ordered, n = torch.from_numpy(np.sort(scores, axis=2)), scores.shape[2]
+        above = n - torch.searchsorted(ordered, torch.from_numpy(mine), right=True).numpy()
+        above[mine <= 0] = n
+        above[-1] = n  # where no source says anything
+        codes = np.array([SOURCES.index(name) for name in [*names, NEW]])
+        # No two are equal, so the first source wins a tie.
+        first = (above * len(SOURCES) + codes[:, None, None]).argmin(axis=0)  # (B, K)
+        strongest = np.where(above.min(axis=0) < n, codes[first], SOURCES.index(NEW))
+        if self.offers[OWN]:
+            strongest[own.cpu().numpy()] = SOURCES.index(OWN)
+        return torch.from_numpy(strongest)
 
     def _offered(
-        self, scores: Mapping[str, Tensor], allowed: Tensor, at_least: int
+        self, profiles: UserProfiles, allowed: Tensor, table: ItemTable, at_least: int
     ) -> Iterator[tuple[str, Tensor]]:
         """Yield which allowed items each source offers (B, N)."""
-        for name, values in scores.items():
+        scores = source_scores(profiles, table)
+        for name in SOURCES:
+            if not self.offers[name]:
+                continue
+            values = scores[name]
             wanted = max(self.offers[name], at_least) if name == POPULAR else self.offers[name]
             top = values.expand(allowed.shape).masked_fill(~allowed, -torch.inf)
             best = top.topk(min(wanted, allowed.shape[1]), dim=1)
@@ -169,50 +202,38 @@ def source_scores(profiles: UserProfiles, table: ItemTable) -> dict[str, Tensor]
     }
 
 
-def strongest_source(candidates: Candidates, places: Tensor, own: Tensor) -> Tensor:
-    """Return the source that speaks most for some candidates (B, K), in host memory.
+def feature_scores(features: Tensor) -> dict[str, NDArray[np.float32]]:
+    """Return ``source_scores`` of candidates from their features (B, C, F), for the order alone.
 
-    Sources are positions in ``SOURCES``.
-
-    The source is the one in which the item stands highest among the user's candidates; the first of
-    ``SOURCES`` among equals. The user's own items are always "own_history" where that is on, and an
-    item of which no source says anything is "new".
-
-    Args:
-        candidates: All candidates of B users.
-        places: Positions of K of them (B, K).
-        own: Which items the user's history has, bool (B, N).
+    The scores (B, C) are in host memory. The user's own items have none here.
     """
-    rows, allowed = candidates.rows, candidates.allowed
-    n_candidates, n_sources = allowed.shape[1], len(SOURCES)
-    if not candidates.scores or not n_candidates:
-        return torch.full_like(places, SOURCES.index(NEW)).cpu()
-    each = rows.expand(allowed.shape)
-    found = [one.expand(len(each), -1).gather(1, each) for one in candidates.scores.values()]
-    scores = torch.stack([one.to(torch.float32) for one in found])  # (S, B, C)
-    scores.masked_fill_(~allowed, -torch.inf)
-    mine = scores.gather(2, places.expand(len(scores), -1, -1)).cpu()  # (S, B, K)
-    # numpy sorts ten times as fast as torch does on a processor.
-    ordered = torch.from_numpy(np.sort(scores.cpu().numpy(), axis=2))
-    above = n_candidates - torch.searchsorted(ordered, mine, right=True)
-    above.masked_fill_(mine <= 0, n_candidates)
-    if OWN in candidates.scores:
-        above[0].masked_fill_(own.gather(1, each.gather(1, places)).cpu(), -1)
-    codes = torch.tensor([SOURCES.index(name) for name in candidates.scores])
-    first = (above * n_sources + codes[:, None, None]).amin(dim=0)  # (B, K)
-    return torch.where(first < n_candidates * n_sources, first % n_sources, SOURCES.index(NEW))
+    wanted = torch.tensor([*_COLUMNS.values()], device=features.device)
+    columns = features.permute(2, 0, 1).index_select(0, wanted).cpu().numpy()
+    of = dict(zip(_COLUMNS, columns, strict=True))
+    return {
+        "next_visit": of["next_visit"],
+        "together": of["ease"] + np.float32(1e-6) * of["item_knn"],
+        "together_recent": of["item_knn_recent"],
+        "similar_users": of["ials"],
+        RELATED: sum((of[f"related_{kind}"] for kind in RELATION_KINDS), np.float32(0)),
+        TASTE: of["user_affinity"] * (of["history_length"] > 0),
+        POPULAR: of["users_quarter"] + np.float32(1e-3) * of["users_ever"],
+        NEW: np.exp(-of["age"]) * (of["age_unknown"] == 0),
+    }
 
 
 def best_places(scores: Tensor, k: int) -> Tensor:
     """Return the positions of the ``k`` highest scores (B, K), the first among equals.
 
-    Which of equals ``topk`` returns depends on the batch, so it is called with whole numbers in the
-    order of the scores, of which no two are equal.
+    Which of equals ``topk`` returns depends on the batch. Where there are any, it is called with
+    whole numbers in the order of the scores, of which no two are equal.
     """
+    top = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+    if bool((top.values[:, 1:] < top.values[:, :-1]).all()):
+        return top.indices[:, :k]
     bits = (scores.to(torch.float32) + 0.0).view(torch.int32)  # -0 becomes 0
     ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).to(torch.int64)
-    from_end = torch.arange(scores.shape[1], 0, -1, device=scores.device)
-    keys = (ordered << 32) + from_end
+    keys = (ordered << 32) + torch.arange(scores.shape[1], 0, -1, device=scores.device)
     return keys.topk(min(k, scores.shape[1]), dim=1).indices
 
 
@@ -235,7 +256,7 @@ def _allowed(profiles: UserProfiles, mask: NDArray[np.bool_], *, exclude_seen: b
     return allowed & ~profiles.seen if exclude_seen else allowed
 
 
-def _pack(offered: Tensor, scores: Mapping[str, Tensor]) -> Candidates:
+def _pack(offered: Tensor) -> Candidates:
     """Return the marked items (B, N) as padded rows (B, C)."""
     counts = offered.sum(dim=1)
     users, items = offered.nonzero(as_tuple=True)
@@ -244,5 +265,4 @@ def _pack(offered: Tensor, scores: Mapping[str, Tensor]) -> Candidates:
     width = max(1, int(counts.max()))
     rows = torch.zeros(len(offered), width, dtype=torch.int64, device=users.device)
     rows[users, places] = items
-    allowed = torch.arange(width, device=users.device) < counts[:, None]
-    return Candidates(rows, allowed, scores)
+    return Candidates(rows, torch.arange(width, device=users.device) < counts[:, None])

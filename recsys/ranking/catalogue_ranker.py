@@ -19,7 +19,6 @@ from recsys.ranking.candidates import (
     Candidates,
     CandidateSource,
     best_places,
-    strongest_source,
 )
 from recsys.ranking.item_table import build_item_table, refresh_item_table
 from recsys.ranking.profiles import UserProfiles
@@ -147,7 +146,7 @@ class CatalogueRanker:
             mask = mask & reranker.allowed
         profiles = self._ranker.profiles(histories, now_us, self._table)
         candidates = self._choose(profiles, mask, rules, exclude_seen=exclude_seen, at_least=k)
-        rows, allowed, _ = candidates
+        rows, allowed = candidates
         scores, features = self._ranker.score(
             profiles, rows, self._table, exclude_seen=exclude_seen
         )
@@ -156,11 +155,13 @@ class CatalogueRanker:
             top = _top(scores, k, allowed.sum(dim=1))
         else:
             top = _listed(reranker, rows, scores, k, allowed.sum(dim=1), numbers)
+        chosen = rows.gather(1, top.places)
+        own = profiles.seen.gather(1, chosen)
         return Best(
-            rows=rows.gather(1, top.places),
+            rows=chosen,
             scores=scores.gather(1, top.places),
             features=features.gather(1, top.places[..., None].expand(-1, -1, features.shape[2])),
-            sources=strongest_source(candidates, top.places, profiles.seen),
+            sources=self.candidates.strongest(features, allowed, top.places, own),
             counts=top.counts,
             propensities=top.propensities,
             exclude_seen=exclude_seen,
@@ -237,12 +238,13 @@ class CatalogueRanker:
         given = torch.from_numpy(rows).to(self._catalogue.device)
         scores, features = self._ranker.score(profiles, given, self._table)
         order = scores[0].argsort(descending=True, stable=True)[None]
-        candidates = self.candidates.given(profiles, given, self._table)
+        everything = torch.ones_like(scores, dtype=torch.bool)
+        own = profiles.seen[:, given[order[0]]]
         return Best(
             rows=given[order],
             scores=scores[:, order[0]],
             features=features[:, order[0]],
-            sources=strongest_source(candidates, order, profiles.seen),
+            sources=self.candidates.strongest(features, everything, order, own),
             counts=torch.tensor([len(rows)]),
             propensities=torch.ones(1, len(rows)),
             exclude_seen=False,
@@ -276,7 +278,7 @@ class CatalogueRanker:
             some = [histories[user] for user in users]
             moments = now_us if isinstance(now_us, int) else now_us[users]
             profiles = self._ranker.profiles(some, moments, self._table)
-            rows, allowed, _ = self._choose(profiles, mask, self._rules, exclude_seen=False)
+            rows, allowed = self._choose(profiles, mask, self._rules, exclude_seen=False)
             found = self._ranker.score(profiles, rows, self._table, exclude_seen=discovery)
             kept = found.scores.masked_fill(~allowed, -torch.inf).cpu().numpy()
             each = np.broadcast_to(rows.cpu().numpy(), kept.shape)

@@ -16,12 +16,13 @@ from recsys.ranking.candidates import (
     Candidates,
     CandidateSource,
     best_places,
+    feature_scores,
     source_scores,
-    strongest_source,
 )
+from recsys.ranking.features import ranking_features
 from recsys.ranking.item_table import ItemTable, Neighbours, build_item_table
 from recsys.ranking.profiles import UserProfiles
-from tests.recsys.ranking.planted_tables import PURCHASE, VIEW, history, profiles_of
+from tests.recsys.ranking.planted_tables import DAY, PURCHASE, VIEW, history, profiles_of
 
 
 @pytest.fixture
@@ -233,7 +234,7 @@ def test_a_source_with_0_neither_offers_nor_names_anything(table: ItemTable, off
         wanted = offered_by_definition(without, user, set(range(len(table))), 5)
         assert len(rows_of(found, user)) == len(wanted)
     places = torch.arange(found.allowed.shape[1]).expand(found.allowed.shape)
-    codes = strongest_source(found, places, profiles.seen)[found.allowed].unique().tolist()
+    codes = named(source, found, profiles, table, places)[found.allowed].unique().tolist()
     assert off not in {SOURCES[code] for code in codes} - {"new"}  # of which nobody says anything
 
 
@@ -260,6 +261,35 @@ def test_offers_that_are_wrong_are_refused(offers: dict[str, int], message: str)
         CandidateSource(offers=offers)
 
 
+def named(
+    source: CandidateSource,
+    found: Candidates,
+    profiles: UserProfiles,
+    table: ItemTable,
+    places: Tensor,
+) -> Tensor:
+    """Return the source of the candidates at some places, from their features."""
+    features = ranking_features(profiles, found.rows, table)
+    chosen = found.rows.expand(found.allowed.shape).gather(1, places)
+    return source.strongest(features, found.allowed, places, profiles.seen.gather(1, chosen))
+
+
+def test_features_give_the_scores_by_which_the_sources_offer(table: ItemTable) -> None:
+    profiles = profiles_of(USERS, table, now_us=int(table.created_us.max()) + DAY)
+    rows = torch.arange(len(table))
+    found = feature_scores(ranking_features(profiles, rows, table))
+    for name, scores in source_scores(profiles, table).items():
+        wanted = scores.expand(len(USERS), -1).to(torch.float32)
+        if name == "new":  # another scale, and 0 where the age is unknown
+            np.testing.assert_array_equal(found[name] > 0, wanted > 0)
+            np.testing.assert_array_equal(
+                np.argsort(-found[name], axis=1, kind="stable"),
+                wanted.argsort(dim=1, descending=True, stable=True),
+            )
+        elif name != "own_history":
+            np.testing.assert_allclose(found[name], wanted, rtol=1e-4, atol=1e-6)
+
+
 def strongest_by_definition(
     scores: dict[str, Tensor], user: int, row: int, candidates: list[int], own: set[int]
 ) -> str:
@@ -279,12 +309,12 @@ def strongest_by_definition(
 def test_an_item_is_named_after_the_source_in_which_it_stands_highest(
     table: ItemTable, exclude_seen: bool, rank_all_up_to: int
 ) -> None:
-    profiles = profiles_of(USERS, table)
+    profiles = profiles_of(USERS, table, now_us=int(table.created_us.max()) + DAY)
     mask = np.arange(len(table)) % 7 != 2
     source = CandidateSource(rank_all_up_to=rank_all_up_to, offers=even(15))
     found = source.choose(profiles, mask, table, exclude_seen=exclude_seen)
     places = torch.stack([torch.randperm(found.allowed.shape[1])[:40] for _ in USERS])
-    codes = strongest_source(found, places, profiles.seen)
+    codes = named(source, found, profiles, table, places)
     scores, rows = source_scores(profiles, table), found.rows.expand(found.allowed.shape)
     names = set()
     for user, met in enumerate(USERS):

@@ -202,22 +202,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     check_installed(options.python, ("ranx", "recbole", "torch"))
     log = build_log(generator, N_USERS, N_ITEMS)
-    figures = {
-        f"{name}.seconds": (value, "s") for name, value in compare_systems(log, generator).items()
-    }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    ratios = compare(log, options.python)
+    for name, ratio in compare(log, options.python).items():
+        show(name, ratio, "ratio")
+    for name, seconds in compare_systems(log, generator).items():
+        show(f"{name}.seconds", seconds, "s")
+    show("peak_gb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "GB")
     few, many = peak_gb(N_USERS), peak_gb(MANY_USERS)
-    figures |= {name: (value, "ratio") for name, value in ratios.items()}
-    figures |= {
-        "peak_gb": (peak, "GB"),
-        "vectors.peak_gb": (few, "GB"),
-        "vectors.peak_gb_60k_users": (many, "GB"),
-        "kb_per_user": ((many - few) * 1e6 / (MANY_USERS - N_USERS), "kB"),
-    }
-    for name, (value, unit) in figures.items():
-        print(f"{name}: {value:.3g} {unit}")
-        record("evaluation", f"evaluation.{name}", round(value, 3), unit, COMMAND)
+    show("vectors.peak_gb", few, "GB")
+    show("vectors.peak_gb_60k_users", many, "GB")
+    show("kb_per_user", (many - few) * 1e6 / (MANY_USERS - N_USERS), "kB")
+
+
+def show(name: str, value: float, unit: str) -> None:
+    """Print and record a figure at once, so that a run that ends early keeps what it measured."""
+    print(f"{name}: {value:.3g} {unit}", flush=True)
+    record("evaluation", f"evaluation.{name}", round(value, 3), unit, COMMAND)
 
 
 if __name__ == "__main__":

@@ -216,11 +216,12 @@ def compare(served: Iterable[Sequence[tuple[str, float]]], offline: Iterable[Lis
     return Gap(gap, float(np.mean(equal)))
 
 
-def measure(n_items: int, generator: np.random.Generator) -> dict[str, Gap]:
+def measure_bundle(
+    bundle: Bundle, n_settings: int, n_users: int, generator: np.random.Generator
+) -> dict[str, Gap]:
     """Return the gaps of one shop, of single and of joint answers."""
-    bundle = bundle_of(n_items)
-    settings = draw_settings(bundle, N_SETTINGS, generator)
-    requests = draw_requests(bundle, settings, N_USERS, generator)
+    settings = draw_settings(bundle, n_settings, generator)
+    requests = draw_requests(bundle, settings, n_users, generator)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.ndjson"
         asyncio.run(serve(bundle, settings, requests, log))
@@ -239,13 +240,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     gaps = []
     for n_items in options.items:
-        for how, gap in measure(n_items, np.random.default_rng(n_items)).items():
+        generator = np.random.default_rng(n_items)
+        gaps_of_shop = measure_bundle(bundle_of(n_items), N_SETTINGS, N_USERS, generator)
+        for how, gap in gaps_of_shop.items():
             print(f"{n_items:,} items, replayed {how}: {gap}", flush=True)
             gaps.append(gap)
     score, equal = max(gap.score for gap in gaps), min(gap.lists_equal for gap in gaps)
     if not options.no_record:
-        record("parity", "parity.max_abs_diff", score, "logit", COMMAND)
-        record("parity", "parity.lists_equal", equal, "share", COMMAND)
+        again = f"{COMMAND} --items {' '.join(map(str, options.items))}"
+        record("parity", "parity.max_abs_diff", score, "logit", again)
+        record("parity", "parity.lists_equal", equal, "share", again)
     if score > TOLERANCE or equal < 1:
         sys.exit(f"served and offline answers must be the same to {TOLERANCE}, got {gaps}")
 

@@ -29,17 +29,18 @@ OUT = Path("out/sized")
 
 
 class ShopSize(NamedTuple):
-    """Number of a shop's users, and what ranks in it."""
+    """Number of a shop's users, what ranks in it, and the size of its item embeddings."""
 
     n_users: int
     ranker: Literal["trees", "network"]
+    dim: int
 
 
 # By the number of items.
 SHOPS = {
-    500: ShopSize(2_000, "trees"),
-    4_000: ShopSize(10_000, "network"),
-    20_000: ShopSize(2_000, "trees"),
+    500: ShopSize(2_000, "trees", 256),
+    4_000: ShopSize(10_000, "network", 256),
+    20_000: ShopSize(2_000, "trees", 64),
 }
 
 
@@ -58,7 +59,7 @@ def config_of(n_items: int) -> TrainConfig:
         data=DataConfig(items=f"{folder}/items.parquet", events=f"{folder}/events.parquet"),
         split=SplitConfig(protocol="time", horizon="2mo", n_cuts=2),
         text=TextConfig(epochs=1),
-        fusion=FusionConfig(epochs=2),
+        fusion=FusionConfig(epochs=1, dim=SHOPS[n_items].dim),
         users=UserConfig(epochs=1, histories_per_user=1),
         ranker=RankerConfig(
             kind=SHOPS[n_items].ranker, n_queries=200, epochs=4, trees=TreesConfig(trees=50)

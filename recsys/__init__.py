@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         UnknownItemError,
         UnknownUserError,
     )
+    from recsys.evaluation.promotion import refresh
     from recsys.evaluation.run_report import evaluate
     from recsys.identifier import ProductIdentifier
     from recsys.pipeline import train
@@ -94,6 +95,7 @@ _HOMES = {
     "evaluate": "recsys.evaluation.run_report",
     "load_config": "recsys.config",
     "load_rules": "recsys.config",
+    "refresh": "recsys.evaluation.promotion",
     "train": "recsys.pipeline",
 }
 
@@ -132,6 +134,7 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_rules",
+    "refresh",
     "train",
 ]
 

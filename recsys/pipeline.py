@@ -9,7 +9,7 @@ from typing import cast
 
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from recsys.bundle import Contents, RankingPart, write_bundle
+from recsys.bundle import Contents, RankingPart, ranking_settings, write_bundle
 from recsys.catalogue.embedder import picture_fault
 from recsys.catalogue.store import category_codes
 from recsys.config import TrainConfig
@@ -34,13 +34,11 @@ from recsys.training.known import count_events
 from recsys.training.pictures import Pictures, kept_squares
 from recsys.training.samples import labelled_photos, picture_paths
 from recsys.training.stack import FusedItems, Stack, fuse_items, train_stack
-from recsys.training.stages import Runtime, Stage, Workspace
+from recsys.training.stages import STAGES, Runtime, Stage, Workspace
 from recsys.training.tower_errors import translate_tower_errors
 from recsys.training.towers import align, embed, train_text, train_vision
 from vision.device import Device, resolve_device
 from vision.tower import VisionTower
-
-STAGES = ".stages"  # folder beside the bundles; the next run makes again what is deleted
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,8 @@ def train(
         text = train_text(shop, config.text, runtime)
         towers = align(shop, vision, text, config, runtime)
         material = embed(shop, towers, runtime)
-        stack = train_stack(material, count_events(shop, runtime), config, runtime)
+        items = None if shop.behaviour is None else count_events(shop.behaviour, runtime)
+        stack = train_stack(material, items, config, runtime)
         identification = _identify(material, towers.vision, stack.fused, config, runtime)
         announce("bundle")
         contents = replace(
@@ -273,6 +272,7 @@ def _ranking(shop: ShopData, stack: Stack, config: TrainConfig) -> RankingPart |
         split_us=shop.cuts_us[-1],
         choice=stack.ranking.choice.to_json(),
         offers=config.offers.model_dump(),
+        settings=ranking_settings(config),
     )
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from typer.testing import CliRunner
 
 from recsys.cli.app import app
 from recsys.data.synthetic import Shop
-from recsys.pipeline import STAGES, Run
+from recsys.pipeline import Run
+from recsys.training.stages import STAGES
 from tests.documentation import PAGES, ROOT, RUNNABLE, Block, executed_blocks, read_blocks
 
 PORT = "50051"  # port in the pages, which the tests replace by a free one
@@ -66,6 +68,8 @@ def shop_folder(
     events.select("user_id").unique().join(best, how="cross").write_csv(
         tmp_path / "bestsellers.csv"
     )
+    later = pl.col("timestamp") + timedelta(days=40)
+    events.tail(800).with_columns(later).write_parquet(tmp_path / "today.parquet")
     rules = next(one for one in read_blocks(ROOT / "docs/rules.md") if one.language == "toml")
     (tmp_path / "rules.toml").write_text(rules.text)
     photos = pl.read_parquet(tmp_path / "photos.parquet")["image"]

@@ -1,6 +1,19 @@
 """Bundles: what training leaves and serving reads, one immutable folder named by its hash."""
 
-from recsys.bundle.contents import Contents, RankingPart, write_bundle
+from recsys.bundle.contents import (
+    Contents,
+    RankingPart,
+    ranking_settings,
+    replace_ranking,
+    write_bundle,
+)
 from recsys.bundle.reading import Bundle
 
-__all__ = ["Bundle", "Contents", "RankingPart", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "Contents",
+    "RankingPart",
+    "ranking_settings",
+    "replace_ranking",
+    "write_bundle",
+]

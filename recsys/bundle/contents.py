@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,9 @@ from torch import nn
 import text.checkpoint
 import vision.checkpoint
 from recsys.bundle.finding import find_bundle
+from recsys.bundle.manifest import file_hashes
 from recsys.bundle.sealing import seal
-from recsys.config import write_rules
+from recsys.config import TrainConfig, write_rules
 from recsys.data.interactions import Moment
 from recsys.data.timestamps import from_us
 from recsys.errors import BundleError
@@ -26,7 +28,14 @@ from recsys.models.fusion import ItemFusion
 from recsys.ranking.features import FEATURES
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
-from recsys.ranking.stored import describe_rankers, save_statistics, save_user_ranker
+from recsys.ranking.stored import (
+    ENCODER_FILE,
+    NETWORK_FILE,
+    TREES_FILE,
+    describe_rankers,
+    save_statistics,
+    save_user_ranker,
+)
 from recsys.rules import NO_RULES, Rules
 from text.encoder import TextEncoder
 from vision.tower import VisionTower
@@ -37,6 +46,8 @@ DESCRIPTION = "bundle.json"
 SPLIT = "split.npy"  # moment of each user, where they differ
 STATISTICS = "statistics.safetensors"
 HELD_OUT = "held_out"  # folder of what offline evaluation scores
+EVENTS = "events.parquet"
+RANKING_FILES = (EVENTS, SPLIT, STATISTICS, HELD_OUT, ENCODER_FILE, TREES_FILE, NETWORK_FILE)
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ class RankingPart:
         choice: Why these rankers were chosen, as JSON values.
         offers: Number of items that sources of candidates offer, by the source's name; others have
             the default of ``OffersConfig``.
+        settings: Result of ``ranking_settings`` of the configuration that it was trained by.
     """
 
     events: pl.DataFrame
@@ -64,6 +76,7 @@ class RankingPart:
     held_out: UserRanker | None = None
     choice: Mapping[str, Any] = field(default_factory=dict)
     offers: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,11 @@ class Contents:
     rules: Rules = NO_RULES
 
 
+def ranking_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings by which users and rankers can be trained again, as JSON values."""
+    return config.model_dump(mode="json", include={"seed", "split", "users", "ranker"})
+
+
 def write_bundle(contents: Contents, root: Path) -> Path:
     """Write and seal a bundle under ``root`` and return its folder, named by its version.
 
@@ -113,6 +131,32 @@ def write_bundle(contents: Contents, root: Path) -> Path:
             from_us(before_us),
         )
     return bundle
+
+
+def replace_ranking(bundle: Path, ranking: RankingPart, root: Path) -> Path:
+    """Seal a bundle under ``root`` that has another ranking part, and return its folder.
+
+    All other files are copied byte for byte. The latest bundle of ``root`` stays.
+
+    Args:
+        bundle: Folder of a verified bundle with a ranking part.
+        ranking: The other ranking part.
+        root: Folder of the bundles.
+    """
+
+    def fill(folder: Path) -> None:
+        for name in sorted({Path(one).parts[0] for one in file_hashes(bundle)}):
+            if name in RANKING_FILES:
+                continue
+            if (bundle / name).is_dir():
+                shutil.copytree(bundle / name, folder / name)
+            else:
+                shutil.copyfile(bundle / name, folder / name)
+        _save_ranking(ranking, folder)
+        described = json.loads((bundle / DESCRIPTION).read_text("utf-8"))
+        _write_description({**described, **_describe_ranking(ranking)}, folder)
+
+    return seal(root, fill, latest=False)
 
 
 def _latest_as_of_us(root: Path) -> int | None:
@@ -139,29 +183,41 @@ def _write(contents: Contents, folder: Path) -> None:
         gallery = contents.identification.gallery
         tensors = {name: value.contiguous() for name, value in vars(gallery).items()}
         save_tensors(tensors, folder / "gallery.safetensors")
-    (folder / DESCRIPTION).write_text(json.dumps(_describe(contents), indent=1))
+    _write_description(_describe(contents), folder)
+
+
+def _write_description(description: Mapping[str, Any], folder: Path) -> None:
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
 
 
 def _describe(contents: Contents) -> dict[str, Any]:
     """Return the content of ``bundle.json``: how the networks are built, and their targets."""
-    ranking, identification = contents.ranking, contents.identification
+    identification = contents.identification
     return {
         "fusion": contents.fusion.spec._asdict(),
         "modalities": dict(contents.fusion.dims),
+        **_describe_ranking(contents.ranking),
+        "identification": describe(identification) if identification else None,
+        "left_out": list(contents.left_out),
+        "items_as_of_us": contents.items_as_of_us,
+        "rules": write_rules(contents.rules),
+    }
+
+
+def _describe_ranking(ranking: RankingPart | None) -> dict[str, Any]:
+    """Return what ``bundle.json`` says of the ranking part."""
+    return {
         "users": ranking.ranker.encoder.spec._asdict() if ranking else None,
         "rankers": describe_rankers(ranking.ranker) if ranking else None,
         "held_out": describe_rankers(ranking.held_out) if ranking and ranking.held_out else None,
         "choice": dict(ranking.choice) if ranking else None,
         "offers": dict(ranking.offers) if ranking else None,
         "tempo": ranking.statistics.tempo._asdict() if ranking else None,
+        "settings": dict(ranking.settings) if ranking else None,
         "features": list(FEATURES),
-        "identification": describe(identification) if identification else None,
         "target_kinds": list(ranking.target_kinds) if ranking else [],
         "split_us": _split_us(ranking) if ranking else None,
         "as_of_us": ranking.statistics.as_of_us if ranking else None,
-        "left_out": list(contents.left_out),
-        "items_as_of_us": contents.items_as_of_us,
-        "rules": write_rules(contents.rules),
     }
 
 
@@ -171,7 +227,7 @@ def _split_us(ranking: RankingPart) -> int | None:
 
 
 def _save_ranking(ranking: RankingPart, folder: Path) -> None:
-    ranking.events.write_parquet(folder / "events.parquet")
+    ranking.events.write_parquet(folder / EVENTS)
     if not isinstance(ranking.split_us, int):
         np.save(folder / SPLIT, ranking.split_us)
     save_statistics(ranking.statistics, folder / STATISTICS)

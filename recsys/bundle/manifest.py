@@ -20,7 +20,7 @@ _MEND = "copy the original bundle again, or train again"
 
 def manifest_text(folder: Path) -> str:
     """Return the manifest of the files in a folder."""
-    return json.dumps({"format": FORMAT, "files": _hashes(folder)}, indent=1, sort_keys=True)
+    return json.dumps({"format": FORMAT, "files": file_hashes(folder)}, indent=1, sort_keys=True)
 
 
 def bundle_version(folder: Path) -> str:
@@ -57,7 +57,7 @@ def verify(folder: Path, *, copied_as: str | None = None) -> str:
             f"bundle {folder} must be named by its manifest's hash {version}; rename the folder "
             "to it, or copy the original again if its manifest was changed"
         )
-    found = _hashes(folder)
+    found = file_hashes(folder)
     changed = {name for name in wanted.keys() & found if wanted[name] != found[name]}
     again = "copy the original bundle again"
     for names, kind, fix in (
@@ -95,7 +95,7 @@ def _parse(folder: Path, text: str) -> dict[str, str]:
     return files
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def file_hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file in ``folder`` except the manifest, by relative path."""
     hashes = {}
     for path in sorted(folder.rglob("*")):

@@ -14,7 +14,7 @@ from torch import nn
 
 import text.checkpoint
 import vision.checkpoint
-from recsys.bundle.contents import HELD_OUT, SPLIT, STATISTICS
+from recsys.bundle.contents import EVENTS, HELD_OUT, SPLIT, STATISTICS
 from recsys.bundle.finding import LATEST, find_bundle
 from recsys.bundle.manifest import verify
 from recsys.catalogue.embedder import ItemEmbedder
@@ -66,6 +66,7 @@ class Bundle:
         self.choice: Mapping[str, Any] = self._description.get("choice") or {}
         self.items_as_of_us: int | None = self._description.get("items_as_of_us")
         self.offers: Mapping[str, int] = self._description.get("offers") or {}
+        self.settings: Mapping[str, Any] = self._description.get("settings") or {}
         self.rules = read_rules(self._description.get("rules") or {})
         self._known: tuple[Moment, Interactions, Statistics] | None = None
 
@@ -134,12 +135,16 @@ class Bundle:
             device=device,
         )
 
+    @property
+    def events(self) -> pl.DataFrame:
+        """Table of all events of the bundle."""
+        self.require("ranking")
+        return pl.read_parquet(self.path / EVENTS, glob=False)
+
     @cached_property
     def interactions(self) -> Interactions:
-        """All events of the bundle."""
-        self.require("ranking")
-        events = pl.read_parquet(self.path / "events.parquet", glob=False)
-        return build_interactions(events, self.items["item_id"].to_list())
+        """All events of the bundle, as arrays."""
+        return build_interactions(self.events, self.items["item_id"].to_list())
 
     @cached_property
     def statistics(self) -> Statistics:

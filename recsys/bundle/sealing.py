@@ -16,14 +16,15 @@ logger = logging.getLogger(__name__)
 SCRATCH = "bundle"
 
 
-def seal(root: Path, fill: Callable[[Path], None]) -> Path:
-    """Return ``root/<version>`` with what ``fill`` wrote; it is the latest bundle of ``root``.
+def seal(root: Path, fill: Callable[[Path], None], *, latest: bool = True) -> Path:
+    """Return ``root/<version>`` with what ``fill`` wrote.
 
     The folder gets its final name when it is complete. Several processes may seal at once.
 
     Args:
         root: Folder of the sealed folders; made if needed.
         fill: Function that writes the files into the empty folder that it is called with.
+        latest: Whether it becomes the latest bundle of ``root``.
 
     Raises:
         FileAccessError: If a file cannot be written.
@@ -36,7 +37,8 @@ def seal(root: Path, fill: Callable[[Path], None]) -> Path:
         (folder / MANIFEST).write_text(text)
         bundle = root / text_version(text)
         _move(folder, bundle)
-        point_to(bundle)
+        if latest:
+            point_to(bundle)
     return bundle
 
 

@@ -1,4 +1,4 @@
-"""Commands that train and evaluate a bundle: train, evaluate."""
+"""Commands that train and evaluate a bundle: train, refresh, evaluate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.options import Config, Json
+from recsys.cli.options import BundlePath, Config, Json
 from recsys.cli.output import (
     announce_stage,
     console,
@@ -17,6 +17,8 @@ from recsys.cli.output import (
 )
 from recsys.data.files import make_folder
 from recsys.errors import InvalidArgumentError
+
+WORSE = 3  # exit status of a refresh whose bundle does not become the latest
 
 
 def train(
@@ -49,7 +51,11 @@ def train(
         raise InvalidArgumentError(
             "--out must name the folder to write the bundle to, unless --preview is given"
         )
-    _check_alone()
+    _check_alone(
+        "train",
+        "train the tower with vision.finetuning under torchrun, save it and name it as pretrained "
+        "of [vision]",
+    )
     from recsys.config import load_config
     from recsys.evaluation.page import write_report
     from recsys.evaluation.run_report import report_run
@@ -82,7 +88,63 @@ def train(
     console.print(f"bundle {result.bundle}\nreport {page}")
 
 
-def _check_alone() -> None:
+def refresh(
+    bundle: BundlePath,
+    events: Annotated[
+        str, typer.Option(help="Newer events, a Parquet, CSV or NDJSON file or a glob.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write the new bundle to; that of the old one if unset."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Configuration file, for its seed, device, [split], [users] and [ranker]; those "
+            "of the bundle if unset."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option(help="Make the new bundle the latest even if it is worse.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train users and rankers of a bundle again with newer events; towers and items stay.
+
+    The new bundle becomes the latest unless a paired test finds it worse than the old one; then
+    the exit status is 3. The figures are written to refresh.json beside the bundles.
+    """
+    _check_alone("refresh", "start it without torchrun")
+    from recsys.config import load_config
+    from recsys.evaluation.promotion import RECORD
+    from recsys.evaluation.promotion import refresh as run
+
+    result = run(
+        bundle,
+        events,
+        out,
+        config=load_config(config) if config else None,
+        force=force,
+        progress=not as_json,
+        announce=announce_stage if not as_json else (lambda stage: None),
+    )
+    if as_json:
+        print_json({**result.record, "bundle": result.bundle})
+    else:
+        added = result.events
+        for line in added.quarantine.lines():
+            console.print(f"  {line}", highlight=False)
+        console.print(
+            f"events: {added.n_added:,} added, {added.n_repeated:,} in the bundle already, "
+            f"{added.n_unknown:,} of items that it lacks"
+        )
+        console.print(result.sentence, highlight=False)
+        console.print(f"bundle {result.bundle}\nfigures {result.bundle.parent / RECORD}")
+    if not result.promoted:
+        raise typer.Exit(WORSE)
+
+
+def _check_alone(command: str, fix: str) -> None:
     """Raise if torchrun started several processes, each of which would train everything.
 
     Raises:
@@ -93,8 +155,7 @@ def _check_alone() -> None:
     count = current_shard().world_size
     if count > 1:
         raise InvalidArgumentError(
-            f"recsys train must run in one process, got {count} from torchrun; train the tower "
-            "with vision.finetuning under torchrun, save it and name it as pretrained of [vision]"
+            f"recsys {command} must run in one process, got {count} from torchrun; {fix}"
         )
 
 

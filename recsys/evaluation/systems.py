@@ -239,11 +239,16 @@ def recommender_scorers(bundle: Bundle) -> Scorers:
 
     same = bundle.held_out.discovery is bundle.held_out.ranker
     discovery = None if same else partial(scores, discovery=True)
-    return Scorers(scores, discovery, _list_maker(recommender, moments))
+    return Scorers(scores, discovery, list_maker(recommender, moments))
 
 
-def _list_maker(recommender: Recommender, moments: Ints) -> MakeList | None:
-    """Return what makes lists by a bundle's rules at each user's moment; None without rules."""
+def list_maker(recommender: Recommender, moments: Ints) -> MakeList | None:
+    """Return what makes lists by the rules of a recommender's bundle; None without rules.
+
+    Args:
+        recommender: What ranks, with its bundle's rules.
+        moments: Moment of each user, microseconds UTC (U,).
+    """
     rules = recommender.bundle.rules.without_exploration()
     if rules == NO_RULES:
         return None

@@ -47,6 +47,32 @@ TOWER_COLUMNS = (*VISION_COLUMNS, "title", "description")
 
 
 @dataclass(frozen=True)
+class Behaviour:
+    """What statistics, user encoders and rankers learn from.
+
+    Args:
+        items: Table of ``ItemSchema``.
+        interactions: All events.
+        target_kinds: Event kinds to recommend for.
+        cuts_us: Moments of the ranker's snapshots, earliest first; the split is the last entry.
+        related: Related items of every item.
+        key: Hash of all of the above but ``related``.
+    """
+
+    items: pl.DataFrame
+    interactions: Interactions
+    target_kinds: tuple[str, ...]
+    cuts_us: tuple[Moment, ...]
+    related: Related
+    key: str
+
+    @cached_property
+    def relations_key(self) -> str:
+        """Hash of the relations, on which only the ranker is trained."""
+        return hashlib.sha256(b"".join(part.tobytes() for part in self.related)).hexdigest()
+
+
+@dataclass(frozen=True)
 class ShopData:
     """A shop's tables, and everything that is computed from them once a run.
 
@@ -82,14 +108,19 @@ class ShopData:
         return None if self.interactions is None else self.interactions.before(self.cuts_us[0])
 
     @cached_property
-    def related(self) -> Related:
-        """Related items of every item."""
-        return related_items(self.dataset.relations, self.dataset.items["item_id"].to_list())
-
-    @cached_property
-    def relations_key(self) -> str:
-        """Hash of the relations, on which only the ranker is trained."""
-        return hashlib.sha256(b"".join(part.tobytes() for part in self.related)).hexdigest()
+    def behaviour(self) -> Behaviour | None:
+        """What ranking learns from, or None without events that can train it."""
+        if self.interactions is None:
+            return None
+        items = self.dataset.items
+        return Behaviour(
+            items=items,
+            interactions=self.interactions,
+            target_kinds=self.target_kinds,
+            cuts_us=self.cuts_us,
+            related=related_items(self.dataset.relations, items["item_id"].to_list()),
+            key=self.key,
+        )
 
     @cached_property
     def vision_key(self) -> str:
@@ -103,7 +134,7 @@ class ShopData:
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that is read from the tables, but for ``relations_key``."""
+        """Hash of everything that is read from the tables but the relations."""
         tables = replace(self.dataset, relations=None)
         cuts = [one if isinstance(one, int) else one.tolist() for one in self.cuts_us]
         chosen = json.dumps([tables.fingerprint(), self.target_kinds, cuts])
@@ -143,11 +174,11 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
     if no_ranking is not None:
         interactions = None
     targets = choose_targets(interactions, config.data.target_kinds)
-    cuts_us = choose_cuts(interactions, targets, config.split)
-    past = None if interactions is None else interactions.before(cuts_us[0])
-    if interactions is not None and past is not None:
-        check_windows(dataset.items, interactions, targets, cuts_us)
-        split_visits(order_events(past), config.users, config.seed)
+    cuts_us: tuple[Moment, ...] = ()
+    past = None
+    if interactions is not None:
+        cuts_us = cut_events(dataset.items, interactions, targets, config)
+        past = interactions.before(cuts_us[0])
         warn_of_unknown_kinds(config.users, interactions.kind_names)
     labels, pairs = item_labels(dataset.items), item_pairs(past, seed=config.seed)
     pictures = picture_samples(dataset, label_pictures(dataset))
@@ -174,6 +205,22 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
         texts=texts,
         left_out=left_out if no_ranking is None else {**left_out, "ranking": no_ranking},
     )
+
+
+def cut_events(
+    items: pl.DataFrame, interactions: Interactions, targets: tuple[str, ...], config: TrainConfig
+) -> tuple[Moment, ...]:
+    """Return the moments of ``choose_cuts``, between which users and rankers can learn.
+
+    Raises:
+        DataError: If the ranker has nothing to learn from before or between the cuts.
+        TrainingError: If the user encoder has nothing to learn from before the first cut.
+    """
+    cuts_us = choose_cuts(interactions, targets, config.split)
+    check_windows(items, interactions, targets, cuts_us)
+    visits = order_events(interactions.before(cuts_us[0]))
+    split_visits(visits, config.users, config.seed)
+    return cuts_us
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from recsys.data.interactions import Moment
 from recsys.ranking.statistics import Statistics, build_statistics
 from recsys.ranking.stored import load_statistics, save_statistics
 from recsys.training.cuts import window_days
-from recsys.training.inputs import ShopData
+from recsys.training.inputs import Behaviour
 from recsys.training.stages import Runtime
 
 
@@ -30,35 +30,32 @@ class KnownItems(NamedTuple):
         return load_statistics(_file(self.folder, range(self.n_moments)[number]))
 
 
-def count_events(shop: ShopData, runtime: Runtime) -> KnownItems | None:
-    """Return the statistics of the stage "statistics"; None without events.
+def count_events(behaviour: Behaviour, runtime: Runtime) -> KnownItems:
+    """Return the statistics of the stage "statistics".
 
     They depend on no embedding, so ablations share them.
 
     Args:
-        shop: Tables with events.
+        behaviour: Events, and the moments at which they are cut.
         runtime: How to run the stage.
     """
-    if shop.interactions is None:
-        return None
-    moments = (*shop.cuts_us, int(shop.interactions.timestamps_us[-1]) + 1)
+    moments = (*behaviour.cuts_us, int(behaviour.interactions.timestamps_us[-1]) + 1)
     stage = runtime.workspace.run(
         "statistics",
-        {"shop": shop.key, "relations": shop.relations_key},
-        lambda folder: _write(shop, moments, folder),
+        {"shop": behaviour.key, "relations": behaviour.relations_key},
+        lambda folder: _write(behaviour, moments, folder),
     )
     return KnownItems(stage.folder, len(moments), stage.key)
 
 
-def _write(shop: ShopData, moments: Sequence[Moment], folder: Path) -> None:
-    assert shop.interactions is not None, "callers check for events"
+def _write(behaviour: Behaviour, moments: Sequence[Moment], folder: Path) -> None:
     for number, moment in enumerate(moments):
         statistics = build_statistics(
-            shop.interactions,
+            behaviour.interactions,
             moment,
-            target_kinds=shop.target_kinds,
-            related=shop.related,
-            window_days=window_days(shop.interactions, shop.cuts_us),
+            target_kinds=behaviour.target_kinds,
+            related=behaviour.related,
+            window_days=window_days(behaviour.interactions, behaviour.cuts_us),
         )
         save_statistics(statistics, _file(folder, number))
 

@@ -21,7 +21,7 @@ from recsys.ranking.rankers import BLEND, NETWORK, TREES, Blend, Ranker, SimpleR
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.stored import describe_rankers, load_user_ranker, save_user_ranker
 from recsys.training.cuts import FOREVER_US, on_offer
-from recsys.training.inputs import ShopData
+from recsys.training.inputs import Behaviour
 from recsys.training.known import KnownItems
 from recsys.training.ranking import (
     RankingExamples,
@@ -59,14 +59,14 @@ class FittedRanking(NamedTuple):
 class _Inputs(NamedTuple):
     """What the rankers learn from; see :func:`fit_ranking`."""
 
-    shop: ShopData
+    behaviour: Behaviour
     embeddings: Floats
     encoders: UserEncoders
     items: KnownItems
 
 
 def fit_ranking(
-    shop: ShopData,
+    behaviour: Behaviour,
     embeddings: Floats,
     encoders: UserEncoders,
     items: KnownItems,
@@ -78,7 +78,7 @@ def fit_ranking(
     """Return what the stage "ranker" chose.
 
     Args:
-        shop: Tables with events.
+        behaviour: Events, and the moments at which they are cut.
         embeddings: Item embeddings (N, D).
         encoders: User encoders.
         items: What the events said of the items.
@@ -86,7 +86,7 @@ def fit_ranking(
         runtime: How to run the stage.
         suffix: Ending of the stage's name, for ablations.
     """
-    inputs = _Inputs(shop, embeddings, encoders, items)
+    inputs = _Inputs(behaviour, embeddings, encoders, items)
     stage = runtime.workspace.run(
         f"ranker{suffix}",
         {
@@ -114,7 +114,7 @@ def _fit(inputs: _Inputs, config: RankerConfig, folder: Path, runtime: Runtime) 
     """
     encoder = inputs.encoders.first.to(runtime.device)
     windows = take_snapshots(*inputs[:2], inputs.items, device=runtime.device)
-    n_windows = len(inputs.shop.cuts_us) - 1
+    n_windows = len(inputs.behaviour.cuts_us) - 1
     examples = []
     for window in Tqdm(
         islice(windows, n_windows),
@@ -186,31 +186,32 @@ def _blend(trained: Mapping[str, Ranker], examples: RankingExamples) -> Blend:
 
 
 def take_snapshots(
-    shop: ShopData, embeddings: Floats, items: KnownItems, *, device: str = "cpu"
+    behaviour: Behaviour, embeddings: Floats, items: KnownItems, *, device: str = "cpu"
 ) -> Iterator[Snapshot]:
     """Yield for each cut what was known then, and what was bought from then until the next.
 
     The last one is that of the split, with what was bought from then on.
 
     Args:
-        shop: Tables with events.
+        behaviour: Events, and the moments at which they are cut.
         embeddings: Item embeddings (N, D).
         items: What the events said of the items at the cuts and the split.
         device: Where the tables of items live.
     """
-    interactions = shop.interactions
-    assert interactions is not None, "callers check for events"
-    catalogue = Catalogue(shop.dataset.items, embeddings, device=device)
-    targets = interactions.of_kinds(shop.target_kinds)
-    target_kinds = torch.tensor([name in shop.target_kinds for name in interactions.kind_names])
+    interactions = behaviour.interactions
+    catalogue = Catalogue(behaviour.items, embeddings, device=device)
+    targets = interactions.of_kinds(behaviour.target_kinds)
+    target_kinds = torch.tensor(
+        [name in behaviour.target_kinds for name in interactions.kind_names]
+    )
     histories = interactions.histories()
-    for number, (cut, following) in enumerate(pairwise((*shop.cuts_us, FOREVER_US))):
+    for number, (cut, following) in enumerate(pairwise((*behaviour.cuts_us, FOREVER_US))):
         yield Snapshot(
             table=build_item_table(catalogue, items.at(number), target_kinds),
             histories=histories,
             moments_us=np.broadcast_to(np.asarray(cut), (interactions.n_users,)),
             answers=answers_between(targets, cut, following),
-            candidates=np.flatnonzero(on_offer(shop.dataset.items, interactions, cut)),
+            candidates=np.flatnonzero(on_offer(behaviour.items, interactions, cut)),
         )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import polars as pl
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -14,7 +15,7 @@ from recsys.data.arrays import Floats, Ints
 from recsys.data.interactions import Interactions
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.user_encoder import UserEncoder, build_user_encoder
-from recsys.training.inputs import Material, ShopData
+from recsys.training.inputs import Behaviour, Material
 from recsys.training.items import ItemClasses, ItemTrainingData, train_items
 from recsys.training.known import KnownItems
 from recsys.training.rankers import FittedRanking, fit_ranking
@@ -66,12 +67,12 @@ def train_stack(
         suffix: Ending of the stages' names, for ablations.
     """
     fused = fuse_items(material, config.fusion, runtime, suffix=suffix)
-    if items is None:
+    behaviour = material.shop.behaviour
+    if items is None or behaviour is None:
         return Stack(fused, None, None)
-    shop = material.shop
-    encoders = fit_user_encoders(shop, fused, config.users, runtime, suffix=suffix)
+    encoders = fit_user_encoders(behaviour, fused, config.users, runtime, suffix=suffix)
     ranking = fit_ranking(
-        shop, fused.embeddings, encoders, items, config.ranker, runtime, suffix=suffix
+        behaviour, fused.embeddings, encoders, items, config.ranker, runtime, suffix=suffix
     )
     return Stack(fused, items, ranking)
 
@@ -112,24 +113,39 @@ def fuse_items(
 
 
 def fit_user_encoders(
-    shop: ShopData, fused: FusedItems, config: UserConfig, runtime: Runtime, *, suffix: str = ""
+    behaviour: Behaviour,
+    fused: FusedItems,
+    config: UserConfig,
+    runtime: Runtime,
+    *,
+    suffix: str = "",
+    start: UserEncoder | None = None,
 ) -> UserEncoders:
-    """Return the user encoders of the stage "users"; arguments as for :func:`train_stack`."""
-    interactions = shop.interactions
-    assert interactions is not None, "callers check for events"
+    """Return the user encoders of the stage "users".
+
+    Args:
+        behaviour: Events, and the moments at which they are cut.
+        fused: Item embeddings.
+        config: Sizes and schedule.
+        runtime: How to run the stage.
+        suffix: Ending of the stage's name, for ablations.
+        start: Encoder that learned before the first cut, to go on from; ``fused.key`` must depend
+            on it. None starts from the beginning.
+    """
+    interactions = behaviour.interactions
     events = {
-        "first": interactions.before(shop.cuts_us[0]),
-        "held_out": interactions.before(shop.cuts_us[-1]),
+        "first": interactions.before(behaviour.cuts_us[0]),
+        "held_out": interactions.before(behaviour.cuts_us[-1]),
         "served": interactions,
     }
 
     def train(folder: Path) -> None:
-        encoder: UserEncoder | None = None
+        encoder = start
         for name, past in events.items():  # each goes on from the one before
             encoder = train_users(
                 past,
                 fused.embeddings,
-                _available_from(shop, past),
+                _available_from(behaviour.items, past),
                 config,
                 runtime.training_run(folder / name),
                 start=encoder,
@@ -173,11 +189,11 @@ def _train_fusion(
     )
 
 
-def _available_from(shop: ShopData, past: Interactions) -> Ints:
+def _available_from(items: pl.DataFrame, past: Interactions) -> Ints:
     """Return the moment from which each item could be met (N,): its creation or first event."""
     first = np.full(past.n_items, np.iinfo(np.int64).max, dtype=np.int64)
     np.minimum.at(first, past.item_rows, past.timestamps_us)
-    created = shop.dataset.items["created_at"].dt.timestamp("us")
+    created = items["created_at"].dt.timestamp("us")
     known = created.is_not_null().to_numpy()
     return np.where(known, np.minimum(created.fill_null(0).to_numpy(), first), first)
 

@@ -20,6 +20,7 @@ from vision.training.run import TrainingRun
 
 logger = logging.getLogger(__name__)
 
+STAGES = ".stages"  # folder beside the bundles; the next run makes again what is deleted
 DONE, CHECKPOINTS = "done.json", "checkpoints"  # in the folder of a stage
 KEY_LENGTH = 12  # hexadecimal digits
 

@@ -31,6 +31,13 @@ def test_sealing_the_same_content_again_changes_nothing(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_that_is_not_to_be_the_latest_is_sealed_beside_it(tmp_path: Path) -> None:
+    first = seal(tmp_path)
+    second = seal_folder(tmp_path, lambda folder: (folder / "a").touch(), latest=False)
+    assert verify(second) == second.name
+    assert find_bundle(tmp_path) == first
+
+
 def test_a_failure_while_filling_leaves_nothing_behind(tmp_path: Path) -> None:
     def fill_and_fail(folder: Path) -> None:
         (folder / "half.bin").write_bytes(b"half")

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,18 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from recsys.bundle import Bundle
+from recsys.cli.app import app
+from recsys.cli.training import WORSE
 from recsys.config import EvaluationConfig, TrainConfig, load_config
 from recsys.data.synthetic import Shop
 from recsys.evaluation.page import metrics
 from recsys.evaluation.run_report import evaluate
 from recsys.pipeline import Run, load_tables
 from recsys.training.samples import label_pictures, picture_samples
+from tests.later_events import as_recommended, copy_alone
 from vision.training.preview import contact_sheet
 
 Ask = Callable[..., Any]
@@ -237,3 +242,55 @@ def test_a_missing_configuration_is_refused(
 def test_evaluating_a_folder_without_a_bundle_is_refused(tmp_path: Path, refusal: Say) -> None:
     message = refusal("evaluate", tmp_path)
     assert message == f"{tmp_path} must hold a bundle, found none; train one with `recsys train`"
+
+
+@pytest.fixture
+def runs(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A folder of bundles with the tiny shop's alone."""
+    return copy_alone(tiny_bundle, tmp_path / "runs")
+
+
+@pytest.fixture
+def later(tiny_shop: Shop, tmp_path: Path) -> Path:
+    """Events of the tiny shop, some of them a month later, and one of an unknown item."""
+    events = pl.read_parquet(tiny_shop.events).tail(800)
+    month = events.with_columns(pl.col("timestamp") + timedelta(days=31))
+    odd = month.head(1).with_columns(item_id=pl.lit("unheard-of"))
+    pl.concat([events.tail(10), month, odd]).write_parquet(tmp_path / "later.parquet")
+    return tmp_path / "later.parquet"
+
+
+@pytest.mark.slow
+def test_a_refresh_prints_what_was_added_compared_and_decided(
+    runs: Path, later: Path, ask: Ask, say: Say
+) -> None:
+    old = (runs / "latest").resolve()
+    answer = ask("refresh", old, "--events", later)
+    assert Path(answer["bundle"]) == (runs / "latest").resolve() != old
+    assert answer["events"]["unknown_items"] == 1
+    shown = say("refresh", old, "--events", later, "--out", runs)
+    assert "events: 800 added, 10 in the bundle already, 1 of items that it lacks" in shown
+    assert answer["sentence"] in shown
+    assert str(runs / "refresh.json") in shown
+
+
+@pytest.mark.slow
+def test_a_refresh_that_ends_in_a_worse_bundle_has_an_exit_status_of_its_own(
+    runs: Path, config: Path, tmp_path: Path, say: Say
+) -> None:
+    before = (runs / "latest").resolve()
+    as_recommended(Bundle(runs)).write_csv(tmp_path / "new.csv")
+    words = ["refresh", str(runs), "--events", str(tmp_path / "new.csv"), "--config", str(config)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == WORSE == 3
+    assert f"worse: {before.name} stays" in " ".join(result.stdout.split())
+    assert (runs / "latest").resolve() == before
+    assert "but promotion was forced" in say(*words, "--force")
+    assert (runs / "latest").resolve() != before
+
+
+def test_a_refresh_without_later_events_is_refused(
+    runs: Path, tiny_shop: Shop, refusal: Say
+) -> None:
+    message = refusal("refresh", runs, "--events", tiny_shop.events)
+    assert message.startswith("events must have some after those of the bundle, which end at 2025")

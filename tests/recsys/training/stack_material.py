@@ -24,7 +24,7 @@ from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions, build_interactions
 from recsys.data.quarantine import Quarantine
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
-from recsys.training.inputs import Material, ShopData
+from recsys.training.inputs import Behaviour, Material, ShopData
 from recsys.training.items import ItemPhotos
 from recsys.training.known import count_events
 from recsys.training.labels import item_labels, title_groups
@@ -121,6 +121,13 @@ def shop(**changes: Any) -> ShopData:
     )
 
 
+def behaviour(of: ShopData | None = None) -> Behaviour:
+    """Return what ranking learns from in a shop with events."""
+    found = (of or shop()).behaviour
+    assert found is not None
+    return found
+
+
 def material(of: ShopData | None = None, **changes: Any) -> Material:
     """Return random embeddings of the shop's items and photos, with some fields changed."""
     rng = np.random.default_rng(1)
@@ -159,7 +166,8 @@ def trained(
 ) -> tuple[Stack, dict[str, bool]]:
     """Return the stack, and which of its stages were skipped."""
     runtime = made_runtime(folder, config.seed)
-    items = count_events(chosen.shop, runtime)
+    taken = chosen.shop.behaviour
+    items = None if taken is None else count_events(taken, runtime)
     stack = train_stack(chosen, items, config, runtime, suffix=suffix)
     return stack, {stage.name: stage.skipped for stage in runtime.workspace.stages}
 

@@ -26,6 +26,7 @@ from tests.recsys.training.stack_material import (
     CUTS_US,
     N_ITEMS,
     N_USERS,
+    behaviour,
     below,
     known,
     made_runtime,
@@ -108,9 +109,7 @@ def test_what_is_evaluated_learns_from_the_window_before_the_split_and_what_is_s
 
 
 def test_statistics_are_those_of_each_cut_the_split_and_the_end(tmp_path: Path) -> None:
-    of = shop()
-    items = count_events(of, made_runtime(tmp_path))
-    assert items is not None
+    items = count_events(behaviour(), made_runtime(tmp_path))
     end_us = int(known().timestamps_us[-1]) + 1
     assert items.n_moments == len(CUTS_US) + 1
     for number, moment in enumerate((*CUTS_US, end_us)):
@@ -208,7 +207,7 @@ def test_each_scope_gets_the_ranker_that_was_chosen_for_it(
     monkeypatch.setattr("recsys.training.rankers.choose_ranker", lambda *_, **__: choice)
     suffix = f"-{chosen[0]}-{chosen[1]}".replace(" ", "-")
     runtime = made_runtime(folder)
-    items = count_events(shop(), runtime)
+    items = count_events(behaviour(), runtime)
     ranking = ranking_of(train_stack(material(), items, of_kind("auto"), runtime, suffix=suffix))
     assert ranking.choice == choice
     kinds = {"trees": TreeRanker, "network": Network, "blend": Blend}
@@ -223,9 +222,8 @@ def test_each_scope_gets_the_ranker_that_was_chosen_for_it(
 
 
 def snapshots(of: ShopData, folder: Path) -> list[Snapshot]:
-    items = count_events(of, made_runtime(folder))
-    assert items is not None
-    return list(take_snapshots(of, np.eye(N_ITEMS, dtype=np.float32), items))
+    items = count_events(behaviour(of), made_runtime(folder))
+    return list(take_snapshots(behaviour(of), np.eye(N_ITEMS, dtype=np.float32), items))
 
 
 def test_a_snapshot_knows_what_lay_before_its_cut(tmp_path: Path) -> None:

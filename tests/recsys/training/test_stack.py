@@ -16,6 +16,7 @@ from tests.recsys.training.stack_material import (
     CONFIG,
     CUTS_US,
     N_ITEMS,
+    behaviour,
     below,
     known,
     made_runtime,
@@ -116,8 +117,21 @@ def test_what_happens_after_a_moment_reaches_no_encoder_that_was_trained_up_to_i
 
 def encoders(stack: Stack, folder: Path) -> dict[str, torch.Tensor]:
     """Return the weights of the user encoders, by name."""
-    found = fit_user_encoders(shop(), stack.fused, CONFIG.users, made_runtime(folder))
+    found = fit_user_encoders(behaviour(), stack.fused, CONFIG.users, made_runtime(folder))
     return {name: weights(getattr(found, name)) for name in ("first", "held_out", "served")}
+
+
+def test_encoders_go_on_from_the_one_that_is_passed(
+    first: tuple[Stack, Path], tmp_path: Path
+) -> None:
+    start = ranking_of(first[0]).served.encoder
+    found = fit_user_encoders(
+        behaviour(), first[0].fused, CONFIG.users, made_runtime(tmp_path), start=start
+    )
+    fresh = encoders(first[0], first[1])["first"]
+    after, begun = weights(found.first), weights(start)
+    assert not torch.equal(after, fresh)
+    assert (after - begun).norm() < (after - fresh).norm()
 
 
 def test_photos_teach_the_fusion(tmp_path: Path) -> None:

@@ -68,8 +68,9 @@ def shop_folder(
     events.select("user_id").unique().join(best, how="cross").write_csv(
         tmp_path / "bestsellers.csv"
     )
-    later = pl.col("timestamp") + timedelta(days=40)
-    events.tail(800).with_columns(later).write_parquet(tmp_path / "today.parquet")
+    for name, days in (("today", 40), ("monday", 40), ("tuesday", 80)):
+        later = events.tail(800).with_columns(pl.col("timestamp") + timedelta(days=days))
+        later.write_parquet(tmp_path / f"{name}.parquet")
     rules = next(one for one in read_blocks(ROOT / "docs/rules.md") if one.language == "toml")
     (tmp_path / "rules.toml").write_text(rules.text)
     photos = pl.read_parquet(tmp_path / "photos.parquet")["image"]

@@ -147,7 +147,9 @@ def _ablations(
     bundles, config = {}, _same_ranker(config, whole)
     for modality in modalities:
         alone = material.only(modality)
-        stack = train_stack(alone, whole.items, config, runtime, suffix=f"-{modality}")
+        stack = train_stack(
+            alone, whole.items, config, runtime, suffix=f"-{modality}", served=False
+        )
         contents = _contents(alone, stack, config, left_out)
         bundles[f"{modality}-only"] = write_bundle(contents, runtime.workspace.root / modality)
     return bundles
@@ -265,8 +267,8 @@ def _ranking(shop: ShopData, stack: Stack, config: TrainConfig) -> RankingPart |
         return None
     return RankingPart(
         events=events,
-        ranker=stack.ranking.served,
-        held_out=stack.ranking.held_out,
+        ranker=stack.ranking.served or stack.ranking.held_out,
+        held_out=stack.ranking.held_out if stack.ranking.served else None,
         statistics=stack.items.at(-1),
         target_kinds=shop.target_kinds,
         split_us=shop.cuts_us[-1],

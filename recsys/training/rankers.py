@@ -48,12 +48,12 @@ class FittedRanking(NamedTuple):
     Args:
         choice: Which rankers were chosen, and by what.
         held_out: What learned from the events before the split, for offline evaluation.
-        served: What learned from all events.
+        served: What learned from all events; None for an ablation, which is only evaluated.
     """
 
     choice: Choice
     held_out: UserRanker
-    served: UserRanker
+    served: UserRanker | None
 
 
 class _Inputs(NamedTuple):
@@ -99,18 +99,20 @@ def fit_ranking(
     )
     choice = read_choice(json.loads((stage.folder / CHOICE).read_text()))
     described = json.loads((stage.folder / RANKERS).read_text())
-    held_out, served = (
-        load_user_ranker(encoder, described[name], stage.folder / name)
-        for name, encoder in ((HELD_OUT, encoders.held_out), (SERVED, encoders.served))
-    )
+
+    def load(name: str, encoder: UserEncoder) -> UserRanker:
+        return load_user_ranker(encoder, described[name], stage.folder / name)
+
+    held_out = load(HELD_OUT, encoders.held_out)
+    served = None if encoders.served is None else load(SERVED, encoders.served)
     return FittedRanking(choice, held_out, served)
 
 
 def _fit(inputs: _Inputs, config: RankerConfig, folder: Path, runtime: Runtime) -> None:
     """Write the rankers and the choice into the folder of the stage.
 
-    The chosen rankers are trained twice more: on all windows before the split, and on these and the
-    window after it.
+    The chosen rankers are trained once more on all windows before the split, and, if they are to be
+    served, on these and the window after it.
     """
     encoder = inputs.encoders.first.to(runtime.device)
     windows = take_snapshots(*inputs[:2], inputs.items, device=runtime.device)
@@ -125,11 +127,14 @@ def _fit(inputs: _Inputs, config: RankerConfig, folder: Path, runtime: Runtime) 
         examples.append(_examples(window, encoder, config, runtime.seed))
     trained, epochs = _train(examples, config, folder, runtime)
     choice = choose_ranker(window, encoder, trained, config, seed=runtime.seed)
-    window = next(windows)
-    later = [_examples(window, encoder, config, runtime.seed)] if any_answers(window) else []
+    known_to = {HELD_OUT: examples}
+    if inputs.encoders.served is not None:
+        window = next(windows)
+        later = [_examples(window, encoder, config, runtime.seed)] if any_answers(window) else []
+        known_to[SERVED] = [*examples, *later]
     encoder.to("cpu")
     described = {}
-    for name, known in ((HELD_OUT, examples), (SERVED, [*examples, *later])):
+    for name, known in known_to.items():
         run = replace(runtime.training_run(folder, "cpu"), workdir=folder / CHECKPOINTS / name)
         rankers = _fit_chosen(choice, known, config, run, epochs=epochs)
         fitted = UserRanker(getattr(inputs.encoders, name), *rankers)

@@ -56,6 +56,7 @@ def train_stack(
     runtime: Runtime,
     *,
     suffix: str = "",
+    served: bool = True,
 ) -> Stack:
     """Return fusion, user encoders and rankers: the stages "items", "users" and "ranker".
 
@@ -65,12 +66,15 @@ def train_stack(
         config: Sizes and schedules.
         runtime: How to run the stages.
         suffix: Ending of the stages' names, for ablations.
+        served: Whether what learned from all events is wanted, beside what is evaluated.
     """
     fused = fuse_items(material, config.fusion, runtime, suffix=suffix)
     behaviour = material.shop.behaviour
     if items is None or behaviour is None:
         return Stack(fused, None, None)
-    encoders = fit_user_encoders(behaviour, fused, config.users, runtime, suffix=suffix)
+    encoders = fit_user_encoders(
+        behaviour, fused, config.users, runtime, suffix=suffix, served=served
+    )
     ranking = fit_ranking(
         behaviour, fused.embeddings, encoders, items, config.ranker, runtime, suffix=suffix
     )
@@ -119,6 +123,7 @@ def fit_user_encoders(
     runtime: Runtime,
     *,
     suffix: str = "",
+    served: bool = True,
     start: UserEncoder | None = None,
 ) -> UserEncoders:
     """Return the user encoders of the stage "users".
@@ -129,6 +134,7 @@ def fit_user_encoders(
         config: Sizes and schedule.
         runtime: How to run the stage.
         suffix: Ending of the stage's name, for ablations.
+        served: As for ``train_stack``.
         start: Encoder that learned before the first cut, to go on from; ``fused.key`` must depend
             on it. None starts from the beginning.
     """
@@ -136,8 +142,9 @@ def fit_user_encoders(
     events = {
         "first": interactions.before(behaviour.cuts_us[0]),
         "held_out": interactions.before(behaviour.cuts_us[-1]),
-        "served": interactions,
     }
+    if served:
+        events["served"] = interactions
 
     def train(folder: Path) -> None:
         encoder = start
@@ -158,11 +165,11 @@ def fit_user_encoders(
         train,
     )
     dim, n_kinds = fused.embeddings.shape[1], len(interactions.kind_names)
-    first, held_out, served = (
-        _load(build_user_encoder(config, dim=dim, n_kinds=n_kinds), stage.folder / name)
+    found = {
+        name: _load(build_user_encoder(config, dim=dim, n_kinds=n_kinds), stage.folder / name)
         for name in events
-    )
-    return UserEncoders(first, held_out, served, stage.key)
+    }
+    return UserEncoders(found["first"], found["held_out"], found.get("served"), stage.key)
 
 
 def _train_fusion(

@@ -45,13 +45,13 @@ class UserEncoders(NamedTuple):
         first: Trained on the events before the first cut. It gives the rankers their training
             features, since it knows none of the answers.
         held_out: Trained on the events before the split.
-        served: Trained on all events.
+        served: Trained on all events; None for an ablation, which is only evaluated.
         key: Hash of what they depend on.
     """
 
     first: UserEncoder
     held_out: UserEncoder
-    served: UserEncoder
+    served: UserEncoder | None
     key: str
 
 

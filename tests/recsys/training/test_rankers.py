@@ -23,6 +23,7 @@ from recsys.training.ranking import Snapshot
 from recsys.training.selection import Choice, Trial
 from recsys.training.stack import Stack, train_stack
 from tests.recsys.training.stack_material import (
+    CONFIG,
     CUTS_US,
     N_ITEMS,
     N_USERS,
@@ -57,7 +58,8 @@ def ranked(stack: Stack) -> torch.Tensor:
     return scores_of(ranking_of(stack).held_out)
 
 
-def scores_of(one: UserRanker) -> torch.Tensor:
+def scores_of(one: UserRanker | None) -> torch.Tensor:
+    assert one is not None
     features = random_features()
     with torch.no_grad():
         return torch.stack([one.ranker(features), one.discovery(features)])
@@ -124,6 +126,17 @@ def test_statistics_are_those_of_each_cut_the_split_and_the_end(tmp_path: Path) 
         items.at(4)
 
 
+def test_what_is_only_evaluated_learns_from_nothing_after_the_split(
+    folder: Path, tmp_path: Path
+) -> None:
+    runtime = made_runtime(tmp_path)
+    items = count_events(shop(), runtime)
+    found = ranking_of(train_stack(material(), items, CONFIG, runtime, served=False))
+    assert found.served is None
+    whole = ranking_of(trained(folder, material())[0])
+    assert torch.equal(scores_of(found.held_out), scores_of(whole.held_out))
+
+
 def test_a_test_window_without_events_leaves_what_is_served_with_the_earlier_ones(
     tmp_path: Path,
 ) -> None:
@@ -137,6 +150,8 @@ def test_a_kind_of_ranker_ranks_in_both_scopes(folder: Path) -> None:
         ranking_of(trained(folder, material(), of_kind(kind))[0]) for kind in ("network", "trees")
     )
     for one, other in ((network.held_out, trees.held_out), (network.served, trees.served)):
+        assert one is not None
+        assert other is not None
         assert isinstance(one.ranker, Network)
         assert isinstance(one.discovery, Network)
         assert isinstance(other.ranker, TreeRanker)
@@ -213,6 +228,7 @@ def test_each_scope_gets_the_ranker_that_was_chosen_for_it(
     kinds = {"trees": TreeRanker, "network": Network, "blend": Blend}
     (stage,) = (one.folder for one in runtime.workspace.stages if one.name == f"ranker{suffix}")
     for folder_name, fitted in ((HELD_OUT, ranking.held_out), (SERVED, ranking.served)):
+        assert fitted is not None
         for name, ranker in zip(chosen, (fitted.ranker, fitted.discovery), strict=True):
             assert isinstance(ranker, kinds.get(name, SimpleRanker))
             if isinstance(ranker, SimpleRanker):

@@ -182,7 +182,7 @@ def renew(
     ranking = fit_ranking(behaviour, embeddings, encoders, items, config.ranker, runtime)
     part = RankingPart(
         events=events,
-        ranker=ranking.served,
+        ranker=ranking.served or ranking.held_out,
         held_out=ranking.held_out,
         statistics=items.at(-1),
         target_kinds=behaviour.target_kinds,

@@ -109,9 +109,16 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
 
 
 def load_statistics(path: Path) -> Statistics:
-    """Return the statistics in a file that ``save_statistics`` wrote."""
+    """Return the statistics in a file that ``save_statistics`` wrote.
+
+    Raises:
+        BundleError: If it is of an earlier release, which wrote the moment elsewhere.
+    """
     with safe_open(path, "np") as opened:
-        numbers = json.loads(opened.metadata()[_NUMBERS])
+        metadata = opened.metadata() or {}
+    if _NUMBERS not in metadata:
+        raise BundleError(f"{path} must hold the moment of its statistics, got none; train again")
+    numbers = json.loads(metadata[_NUMBERS])
     tempo = Tempo(**numbers["tempo"])
     return Statistics(as_of_us=numbers["as_of_us"], tempo=tempo, **load_arrays(path))
 

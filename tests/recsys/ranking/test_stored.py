@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from recsys.bundle import Bundle, Contents, write_bundle
 from recsys.bundle.contents import RankingPart
@@ -23,7 +24,7 @@ from recsys.ranking.features import FEATURES
 from recsys.ranking.rankers import SIMPLE, Blend, Ranker, SimpleRanker
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics, build_statistics
-from recsys.ranking.stored import NETWORK_FILE, TREES_FILE, load_rankers
+from recsys.ranking.stored import NETWORK_FILE, TREES_FILE, load_rankers, load_statistics
 
 F = len(FEATURES)
 FEATURE_ROWS = torch.randn(20, F, generator=torch.Generator().manual_seed(5))
@@ -240,3 +241,10 @@ def test_trees_that_are_not_trees_are_a_broken_bundle(tmp_path: Path) -> None:
     (tmp_path / TREES_FILE).write_text("no tree at all")
     with pytest.raises(BundleError, match=f"{TREES_FILE} must be a LightGBM model"):
         load_rankers({"all": "trees", "new": "EASE"}, tmp_path)
+
+
+def test_statistics_of_an_earlier_release_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "statistics.safetensors"
+    save_file({"users": np.zeros((2, 1), dtype=np.float32)}, path)
+    with pytest.raises(BundleError, match="train again"):
+        load_statistics(path)

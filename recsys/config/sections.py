@@ -260,6 +260,11 @@ class UserConfig(Section):
     histories_per_user: int = Field(
         4, ge=1, description="Histories drawn for each user in each epoch, however active."
     )
+    histories_per_epoch: int = Field(
+        20_000,
+        ge=1,
+        description="Maximum number of histories in one epoch; the next draws others.",
+    )
     kind_weights: dict[Kind, Annotated[float, Field(ge=0)]] = Field(
         {"view": 0.3, "click": 0.3, "cart": 0.6},
         description="Weight of a target by its event kind; other kinds weigh 1.",

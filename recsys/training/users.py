@@ -101,10 +101,10 @@ def train_users(
         config = config.model_copy(update={"epochs": min(config.epochs, MORE_EPOCHS)})
     events = order_events(interactions)
     train, validation = split_visits(events, config, run.seed)
+    drawn = int(np.minimum(np.bincount(train.users), config.histories_per_user).sum())
+    size = min(drawn, config.histories_per_epoch)
     sampler = EpochSampler(
-        lambda rng: draw_visits(train, config.histories_per_user, rng),
-        int(np.minimum(np.bincount(train.users), config.histories_per_user).sum()),
-        seed=run.seed,
+        lambda rng: draw_visits(train, config.histories_per_user, rng)[:size], size, seed=run.seed
     )
     batches = row_batches(sampler, config.batch_size)
     # Validation visits are numbered after those of training.

@@ -267,6 +267,19 @@ def test_training_depends_on_its_seed_and_leaves_the_global_generator_alone(
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(("limit", "n_steps"), [(1, 1), (40, 5), (10**6, None)])
+def test_an_epoch_has_no_more_histories_than_its_limit(
+    limit: int, n_steps: int | None, tmp_path: Path
+) -> None:
+    config = changed(epochs=2, batch_size=8, patience=None)
+    fitted(tmp_path, faithful(), config.model_copy(update={"histories_per_epoch": limit}))
+    steps = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
+    if n_steps is None:
+        fitted(tmp_path / "all", faithful(), config)
+        n_steps = torch.load(tmp_path / "all" / "last.ckpt", weights_only=True)["global_step"] // 2
+    assert steps == 2 * n_steps
+
+
 def test_an_encoder_goes_on_from_that_of_earlier_events(tmp_path: Path) -> None:
     """With a tiny learning rate it stays where it started, and what it started from as it was."""
     start = fitted(tmp_path / "a", faithful())

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 START_TEMPERATURE = 0.1
 MIN_TEMPERATURE = 0.01  # as in CLIP; below it single items dominate the loss
 MORE_EPOCHS = 3  # for an encoder that has learned from most of the events
+ENCODED_TOGETHER = 64  # histories of a like length
 VALIDATION_VISITS = 5_000  # enough for a steady loss, few enough not to slow down an epoch
 FOREVER_US = np.iinfo(np.int64).max
 
@@ -240,9 +241,24 @@ class _UserTraining(L.LightningModule):
         return self._softmax_loss(self._encode(visits), targets, weights, visits["times_us"])
 
     def _encode(self, visits: dict[str, Tensor]) -> Tensor:
-        """Return user vectors (B, D) from the latest events before each visit."""
-        events, n_events = self.events.all(), self.encoder.history_length
-        back = torch.arange(-n_events, 0, device=self.device)
+        """Return user vectors (B, D) from the latest events before each visit.
+
+        Histories of a like length are padded together, for the time grows with the square of the
+        longest, and most are far shorter than a batch's longest.
+        """
+        lengths = visits["visit_starts"] - visits["history_starts"]
+        order = lengths.argsort(stable=True)
+        parts = [
+            self._encode_alike({name: one[some] for name, one in visits.items()})
+            for some in order.split(ENCODED_TOGETHER)
+        ]
+        return torch.cat(parts)[order.argsort()]
+
+    def _encode_alike(self, visits: dict[str, Tensor]) -> Tensor:
+        """Return user vectors (B, D), the histories padded to the longest of them."""
+        longest = int((visits["visit_starts"] - visits["history_starts"]).max())
+        n_events = max(1, min(longest, self.encoder.history_length))
+        events, back = self.events.all(), torch.arange(-n_events, 0, device=self.device)
         places = visits["visit_starts"][:, None] + back  # (B, L)
         mask = places >= visits["history_starts"][:, None]
         places = places.clamp(min=0)

@@ -100,7 +100,7 @@ def refresh(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="Configuration file, for its seed, device, [split], [users] and [ranker]; those "
+            help="Configuration file, for its seed, device, split, users and ranker; those "
             "of the bundle if unset."
         ),
     ] = None,

@@ -130,7 +130,7 @@ def test_what_is_only_evaluated_learns_from_nothing_after_the_split(
     folder: Path, tmp_path: Path
 ) -> None:
     runtime = made_runtime(tmp_path)
-    items = count_events(shop(), runtime)
+    items = count_events(behaviour(), runtime)
     found = ranking_of(train_stack(material(), items, CONFIG, runtime, served=False))
     assert found.served is None
     whole = ranking_of(trained(folder, material())[0])

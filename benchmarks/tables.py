@@ -64,6 +64,7 @@ TABLES: Mapping[str, Table] = {
         corner="default configuration, NDCG@10",
         rows={
             "Online Retail, a year of purchases": "defaults.online_retail",
+            "Amazon Beauty, leave-one-out": "defaults.amazon_beauty",
             "generated: many people, one visit each": "defaults.visits",
             "generated: few people, thousands of events": "defaults.loyal",
             "generated: likes for some days, over twenty years": "defaults.likes",

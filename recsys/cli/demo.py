@@ -15,6 +15,7 @@ from recsys.cli.options import with_options
 from recsys.cli.output import (
     announce_stage,
     console,
+    print_answer,
     print_report,
     print_rows,
     progress_bar,
@@ -208,4 +209,4 @@ async def _print_answer(client: "AsyncClient", title: str, answer: "Answer") -> 
         )
         for result, item in zip(answer.results, stored.items, strict=True)
     ]
-    print_rows(title, ("item", "title", "score", "source", "because of"), rows)
+    print_answer(title, rows)

@@ -113,7 +113,14 @@ def print_results(
         (result.item_id, item["title"] or "", f"{result.score:.3f}", result.source, why(result))
         for result, item in zip(results, items.iter_rows(named=True), strict=True)
     ]
-    print_rows(title, ("item", "title", "score", "source", "because of"), rows)
+    print_answer(title, rows)
+
+
+def print_answer(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """Print results of item, title, score, source and reason; without a reason, no such column."""
+    columns = ("item", "title", "score", "source", "reason")
+    n_columns = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    print_rows(title, columns[:n_columns], [row[:n_columns] for row in rows])
 
 
 def why(result: "Result") -> str:

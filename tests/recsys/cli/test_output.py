@@ -12,6 +12,7 @@ from recsys.cli.output import (
     announce_stage,
     console,
     interval,
+    print_answer,
     print_json,
     print_report,
     print_rows,
@@ -53,6 +54,17 @@ def test_printed_json_parses_to_the_same_value(capsys: Captured) -> None:
 
 def test_an_interval_is_printed_as_a_mean_and_its_bounds() -> None:
     assert interval(Estimate(0.12345, 0.1, 0.2)) == "0.123 [0.100, 0.200]"
+
+
+@pytest.mark.parametrize(("reason", "shown"), [("Often bought with X", True), ("", False)])
+def test_results_without_any_reason_have_no_column_for_it(
+    reason: str, shown: bool, capsys: Captured
+) -> None:
+    print_answer("found", [("a", "Mug", "1.0", "taste", ""), ("b", "Cup", "0.5", "taste", reason)])
+    out = words(capsys)
+    assert ("reason" in out) is shown
+    assert reason in out
+    assert "Cup 0.5 taste" in out
 
 
 def test_reasons_are_printed_on_one_line_with_signs() -> None:

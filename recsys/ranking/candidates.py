@@ -125,7 +125,7 @@ class CandidateSource:
         """
         names = [name for name in SOURCES if self.offers[name] and name != OWN]
         found = feature_scores(features)
-        # numpy sorts ten times as fast as torch on a processor, and its small steps cost less.
+        # numpy sorts faster than torch on a processor, and its small steps cost less.
         scores = np.array([found[name] for name in [*names, NEW]])  # (S, B, C)
         np.copyto(scores, -np.inf, where=~allowed.cpu().numpy())
         mine = np.take_along_axis(scores, places.cpu().numpy()[None], axis=2)  # (S, B, K)

@@ -82,7 +82,7 @@ def ranking_features(profiles: UserProfiles, candidates: Tensor, table: ItemTabl
         **_activity(events, table),
     }
     shape = (len(profiles), candidates.shape[-1])
-    # To store one feature after the other takes a fifth of the time of any other order.
+    # To store one feature after the other is faster than any other order.
     return torch.stack([columns[name].expand(shape) for name in FEATURES]).permute(1, 2, 0)
 
 

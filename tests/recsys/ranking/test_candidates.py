@@ -55,7 +55,7 @@ def rows_of(candidates: Candidates, user: int) -> list[int]:
 def offered_by_definition(
     scores: dict[str, Tensor], user: int, allowed: set[int], n_offers: int
 ) -> set[int]:
-    """Return the union of the best allowed items of every source, of which it says something."""
+    """Return the union of the best allowed items of every source that it scores above 0."""
     found: set[int] = set()
     for name, values in scores.items():
         line = values[user if len(values) > 1 else 0].tolist()

@@ -27,9 +27,16 @@ from recsys.evaluation.results import (
     RetrievalRow,
     StageTiming,
 )
-from recsys.evaluation.systems import System, classify_photos, identify_photos, rank_systems
+from recsys.evaluation.systems import (
+    System,
+    baseline_system,
+    classify_photos,
+    identify_photos,
+    rank_systems,
+)
 from recsys.evaluation.tables import Answered
 from recsys.pipeline import Run
+from recsys.ranking.baselines import ContentKNN
 from recsys.ranking.rankers import SIMPLE
 
 
@@ -38,11 +45,12 @@ def report_run(
 ) -> Report:
     """Return the report of a training run: what its bundle scores, and how the run went."""
     bundle = Bundle(run.bundle)
-    others = [
-        bundle_system("ablation", name, Bundle(path), bundle)
-        for name, path in run.ablations.items()
-        if "ranking" in bundle.parts
-    ]
+    others = []
+    for name, path in run.ablations.items() if "ranking" in bundle.parts else ():
+        ablation = Bundle(path)
+        content = ContentKNN(ablation.item_embeddings, name=f"content-kNN, {name}")
+        others.append(bundle_system("ablation", name, ablation, bundle))
+        others.append(baseline_system(bundle, content))
     report = _report(bundle, config, title, others, run.dataset, progress)
     timings = [StageTiming(stage.name, stage.seconds, stage.skipped) for stage in run.stages]
     return replace(report, timings=timings)

@@ -43,6 +43,7 @@ from recsys.ranking.baselines import (
     EASE,
     IALS,
     Baseline,
+    ContentKNN,
     ItemKNN,
     OwnPurchases,
     Popularity,
@@ -187,24 +188,34 @@ def _check_names(systems: Sequence[System]) -> None:
 
 
 def _systems(bundle: Bundle, others: Sequence[System], *, with_ease: bool) -> list[System]:
-    train = bundle_split(bundle).train
-    taken = train.of_kinds(bundle.target_kinds)
     baselines: list[Baseline] = [
         Popularity(),
         RecentPopularity(),
         ItemKNN(),
         IALS(),
         OwnPurchases(),
+        ContentKNN(bundle.item_embeddings),
     ]
     if with_ease:
         baselines.append(EASE(max_items=EASE_MAX_ITEMS))
-    now_us = last_moment(split_moment(bundle), train)
-    fitted = [baseline.fit(taken, now_us=now_us) for baseline in baselines]
     return [
         _system("ours", OURS, recommender_scorers(bundle)),
         *others,
-        *(System("baseline", baseline.name, baseline.scores) for baseline in fitted),
+        *(baseline_system(bundle, one) for one in baselines),
     ]
+
+
+def baseline_system(bundle: Bundle, baseline: Baseline) -> System:
+    """Return a baseline as a system that knows the events before a bundle's split.
+
+    Args:
+        bundle: A bundle with its ranking part.
+        baseline: Baseline, which is fitted.
+    """
+    train = bundle_split(bundle).train
+    now_us = last_moment(split_moment(bundle), train)
+    fitted = baseline.fit(train.of_kinds(bundle.target_kinds), now_us=now_us)
+    return System("baseline", fitted.name, fitted.scores)
 
 
 class Scorers(NamedTuple):

@@ -1,5 +1,6 @@
 """Baseline recommenders under one contract: opponents of the model, and source of its features."""
 
+from recsys.ranking.baselines.content import ContentKNN
 from recsys.ranking.baselines.contract import Baseline
 from recsys.ranking.baselines.factors import IALS
 from recsys.ranking.baselines.neighbours import (
@@ -16,6 +17,7 @@ __all__ = [
     "EASE",
     "IALS",
     "Baseline",
+    "ContentKNN",
     "ItemKNN",
     "OwnPurchases",
     "Popularity",

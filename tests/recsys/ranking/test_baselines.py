@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
-from recsys.errors import LeakageError, UnknownUserError
+from recsys.errors import InvalidArgumentError, LeakageError, UnknownUserError
 from recsys.ranking.baselines import (
     EASE,
     IALS,
     Baseline,
+    ContentKNN,
     ItemKNN,
     OwnPurchases,
     Popularity,
@@ -43,6 +44,8 @@ BASELINES: dict[str, Callable[[], Baseline]] = {
     "recent popularity": RecentPopularity,
     "own purchases": OwnPurchases,
     **PERSONAL,
+    # The vectors of even items and of odd ones are at right angles; item 20 has none.
+    "content-kNN": lambda: ContentKNN(np.eye(2)[np.arange(21) % 2] * (np.arange(21) < 20)[:, None]),
 }
 
 
@@ -115,11 +118,11 @@ def test_items_with_events_outrank_the_one_without_in_total(
     assert (total[:20] > 0).all()
 
 
-@pytest.mark.parametrize("name", PERSONAL)
+@pytest.mark.parametrize("name", [*PERSONAL, "content-kNN"])
 def test_unseen_items_of_the_own_cluster_come_before_those_of_the_other(
     name: str, clusters: Interactions
 ) -> None:
-    scores = PERSONAL[name]().fit(clusters, now_us=NOW_US).scores(np.arange(40))
+    scores = BASELINES[name]().fit(clusters, now_us=NOW_US).scores(np.arange(40))
     met = clusters.matrix()[:40].toarray() > 0
     own = (np.arange(21) % 2 == np.arange(40)[:, None] % 2) & (np.arange(21) < 20)
     worst_own = np.where(own & ~met, scores, np.inf).min(axis=1)
@@ -183,6 +186,20 @@ def test_item_knn_equals_its_definition_as_loops(random_events: Interactions) ->
             expected[user, candidate] = sum(similarity[j] for j in nearest if has[user, j])
     model = ItemKNN(4, shrinkage=2.0).fit(random_events, now_us=NOW_US)
     np.testing.assert_allclose(model.scores(np.arange(users)), expected, atol=1e-6)
+
+
+def test_content_knn_is_the_sum_of_cosines_to_the_distinct_items_of_the_user() -> None:
+    events = interactions([0, 0, 0, 1], [0, 0, 1, 2], [4, 3, 2, 1], 2, 4)
+    vectors = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0], [-1.0, 0.0]])
+    scores = ContentKNN(vectors).fit(events, now_us=NOW_US).scores(np.array([0, 1]))
+    half = np.sqrt(0.5)
+    expected = [[1.0, 1.0, 2 * half, -1.0], [half, half, 1.0, -half]]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+def test_content_knn_without_one_vector_per_item_is_an_error(clusters: Interactions) -> None:
+    with pytest.raises(InvalidArgumentError, match="one row for each of 21 items, got 20"):
+        ContentKNN(np.ones((20, 2))).fit(clusters, now_us=NOW_US)
 
 
 def test_neighbours_do_not_depend_on_how_many_items_are_compared_at_once(

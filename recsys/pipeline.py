@@ -20,6 +20,7 @@ from recsys.data.progress import Progress
 from recsys.data.tables import Tables
 from recsys.identification.stored import IdentificationPart
 from recsys.ranking.rankers import NETWORK, TREES
+from recsys.training.cuts import held_out_users
 from recsys.training.identification import (
     LabelledPhotos,
     calibrate,
@@ -263,7 +264,8 @@ def _contents(
 def _ranking(shop: ShopData, stack: Stack, config: TrainConfig) -> RankingPart | None:
     """Return the ranking part, or None without events."""
     events = shop.dataset.events
-    if events is None or stack.ranking is None or stack.items is None:
+    behaviour = shop.behaviour
+    if events is None or stack.ranking is None or stack.items is None or behaviour is None:
         return None
     return RankingPart(
         events=events,
@@ -271,7 +273,8 @@ def _ranking(shop: ShopData, stack: Stack, config: TrainConfig) -> RankingPart |
         held_out=stack.ranking.held_out if stack.ranking.served else None,
         statistics=stack.items.at(-1),
         target_kinds=shop.target_kinds,
-        split_us=shop.cuts_us[-1],
+        split_us=behaviour.asked_from_us,
+        held_out_users=held_out_users(behaviour.cuts_us),
         choice=stack.ranking.choice.to_json(),
         offers=config.offers.model_dump(),
         settings=ranking_settings(config),

@@ -20,6 +20,7 @@ from recsys.bundle.finding import find_bundle
 from recsys.bundle.manifest import file_hashes
 from recsys.bundle.sealing import seal
 from recsys.config import TrainConfig, write_rules
+from recsys.data.arrays import Bools
 from recsys.data.interactions import Moment
 from recsys.data.timestamps import from_us
 from recsys.errors import BundleError
@@ -44,10 +45,14 @@ logger = logging.getLogger(__name__)
 
 DESCRIPTION = "bundle.json"
 SPLIT = "split.npy"  # moment of each user, where they differ
+HELD_OUT_USERS = "held_out_users.npy"  # from whom nothing was learned before the split
 STATISTICS = "statistics.safetensors"
 HELD_OUT = "held_out"  # folder of what offline evaluation scores
 EVENTS = "events.parquet"
-RANKING_FILES = (EVENTS, SPLIT, STATISTICS, HELD_OUT, ENCODER_FILE, TREES_FILE, NETWORK_FILE)
+RANKING_FILES = (
+    *(EVENTS, SPLIT, HELD_OUT_USERS, STATISTICS, HELD_OUT),
+    *(ENCODER_FILE, TREES_FILE, NETWORK_FILE),
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class RankingPart:
         statistics: Item statistics as of the end of the events.
         target_kinds: Event kinds that ranking aims at.
         split_us: Moment at which the test events begin, or that of each user, microseconds UTC.
+        held_out_users: Users from whom ``held_out`` learned nothing at all, bool (U,) in the order
+            of their ids; None if it learned from the earlier events of all.
         choice: Why these rankers were chosen, as JSON values.
         offers: Number of items that sources of candidates offer, by the source's name; others have
             the default of ``OffersConfig``.
@@ -74,6 +81,7 @@ class RankingPart:
     target_kinds: tuple[str, ...]
     split_us: Moment
     held_out: UserRanker | None = None
+    held_out_users: Bools | None = None
     choice: Mapping[str, Any] = field(default_factory=dict)
     offers: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -230,6 +238,8 @@ def _save_ranking(ranking: RankingPart, folder: Path) -> None:
     ranking.events.write_parquet(folder / EVENTS)
     if not isinstance(ranking.split_us, int):
         np.save(folder / SPLIT, ranking.split_us)
+    if ranking.held_out_users is not None:
+        np.save(folder / HELD_OUT_USERS, ranking.held_out_users)
     save_statistics(ranking.statistics, folder / STATISTICS)
     save_user_ranker(ranking.ranker, folder)
     if ranking.held_out is not None:

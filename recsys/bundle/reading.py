@@ -14,11 +14,12 @@ from torch import nn
 
 import text.checkpoint
 import vision.checkpoint
-from recsys.bundle.contents import EVENTS, HELD_OUT, SPLIT, STATISTICS
+from recsys.bundle.contents import EVENTS, HELD_OUT, HELD_OUT_USERS, SPLIT, STATISTICS
 from recsys.bundle.finding import LATEST, find_bundle
 from recsys.bundle.manifest import verify
 from recsys.catalogue.embedder import ItemEmbedder
 from recsys.config import read_rules
+from recsys.data.arrays import Bools
 from recsys.data.interactions import Interactions, Moment, build_interactions
 from recsys.errors import BundleError, MissingPartError
 from recsys.identification.stored import IdentificationPart, restore, restore_prototypes
@@ -60,6 +61,9 @@ class Bundle:
         self.split_us: Moment | None = self._description["split_us"]
         if (self.path / SPLIT).exists():
             self.split_us = np.load(self.path / SPLIT, allow_pickle=False)
+        self.held_out_users: Bools | None = None  # None where training saw something of all users
+        if (self.path / HELD_OUT_USERS).exists():
+            self.held_out_users = np.load(self.path / HELD_OUT_USERS, allow_pickle=False)
         self.as_of_us: int | None = self._description["as_of_us"]
         self.left_out: tuple[str, ...] = tuple(self._description["left_out"])
         # Bundles of earlier releases lack the rest.
@@ -163,14 +167,15 @@ class Bundle:
 
         Args:
             as_of: Moment from which on events are forgotten; None forgets nothing. With a moment,
-                what ranks is what learned from the events before the split only.
+                what ranks is what learned from the events before the split only, and users who were
+                held out from training are in no statistic.
         """
         if as_of is None:
             return self.interactions, self.statistics, self.user_ranker
         if self._known is None or not np.array_equal(self._known[0], as_of):
             past = self.interactions.before(as_of)
             found = build_statistics(
-                past,
+                past.without_users(self.held_out_users),
                 as_of,
                 target_kinds=self.target_kinds,
                 related=self.statistics.related,

@@ -55,11 +55,17 @@ class DataConfig(Section):
 class SplitConfig(Section):
     """Which events are held out to test on, and which past moments the ranker learns from."""
 
-    protocol: Literal["auto", "time", "user_time", "leave_one_out"] = Field(
+    protocol: Literal["auto", "time", "user_time", "leave_one_out", "user_fold"] = Field(
         "auto",
         description="What is held out: the events from one moment on (time), the last fifth of "
-        "each user's (user_time) or the last of each user's (leave_one_out); auto is time, or "
-        "user_time where nobody who was there before comes back.",
+        "each user's (user_time), the last of each user's (leave_one_out) or a fold of the users "
+        "(user_fold); auto is time, or user_time where nobody who was there before comes back.",
+    )
+    folds: int = Field(
+        5, ge=2, le=1_000, description="Parts into which user_fold divides the users."
+    )
+    fold: int = Field(
+        0, ge=0, description="Part that user_fold holds out, from 0 to one less than folds."
     )
     at: datetime | None = Field(
         None,
@@ -76,6 +82,12 @@ class SplitConfig(Section):
         le=24,
         description="Past moments that the ranker learns from; the last is for validation.",
     )
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Self:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold must be below folds, got {self.fold} of {self.folds}")
+        return self
 
 
 class TreesConfig(Section):

@@ -11,3 +11,6 @@ Doubles = NDArray[np.float64]
 
 Ints = NDArray[np.int64]
 """Rows, codes, and times in microseconds."""
+
+Bools = NDArray[np.bool_]
+"""Masks of users and items."""

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data.arrays import Ints
+from recsys.data.arrays import Bools, Ints
 from recsys.errors import InvalidArgumentError
 
 MICROSECONDS_PER_DAY = 86_400_000_000
@@ -87,6 +87,10 @@ class Interactions:
 
     def _of_events(self, moment: Moment) -> Moment:
         return moment[self.user_rows] if isinstance(moment, np.ndarray) else moment
+
+    def without_users(self, left_out: Bools | None) -> "Interactions":
+        """Return the events of the users who are not left out, bool (U,); None leaves out none."""
+        return self if left_out is None else self.where(~left_out[self.user_rows])
 
     def of_kinds(self, names: Sequence[str]) -> "Interactions":
         """Return the events of the named kinds.

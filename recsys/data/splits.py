@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.data.arrays import Bools
 from recsys.data.interactions import Interactions, Moment
 from recsys.errors import DataError, InvalidArgumentError, LeakageError
 
@@ -120,6 +121,21 @@ def check_no_leak(train: Interactions, test: Interactions, *, at_us: int | None 
         _in_both(train, test),
         "no event must be in train and test; drop repeated events from the table",
     )
+
+
+def check_held_out(test: Interactions, held_out: Bools | None) -> None:
+    """Raise unless all test events are of users from whom nothing was learned.
+
+    Args:
+        test: Events to predict.
+        held_out: Users whose events were kept from training, bool (U,); None checks nothing.
+
+    Raises:
+        LeakageError: If a test event is of another user.
+    """
+    if held_out is not None:
+        wrong = ~held_out[test.user_rows]
+        _require_none(test, wrong, "test events must be of users who were held out from training")
 
 
 def cut_times(split_us: int, horizon: str, n: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from recsys.bundle import Bundle
 from recsys.data.arrays import Ints
 from recsys.data.interactions import Moment, last_moment
 from recsys.data.progress import Progress
-from recsys.data.splits import TimeSplit, split_by_time
+from recsys.data.splits import TimeSplit, check_held_out, split_by_time
 from recsys.errors import DataError, InvalidArgumentError
 from recsys.evaluation.bootstrap import estimate
 from recsys.evaluation.facts import item_facts
@@ -214,7 +214,8 @@ def baseline_system(bundle: Bundle, baseline: Baseline) -> System:
     """
     train = bundle_split(bundle).train
     now_us = last_moment(split_moment(bundle), train)
-    fitted = baseline.fit(train.of_kinds(bundle.target_kinds), now_us=now_us)
+    taken, held_out = train.of_kinds(bundle.target_kinds), bundle.held_out_users
+    fitted = baseline.fit(taken, now_us=now_us, held_out=held_out)
     return System("baseline", fitted.name, fitted.scores)
 
 
@@ -306,8 +307,15 @@ def bundle_queries(bundle: Bundle, scopes: Sequence[Scope]) -> list[Queries]:
 
 
 def bundle_split(bundle: Bundle) -> TimeSplit:
-    """Return the events that the bundle was trained on, and those that it is tested by."""
-    return split_by_time(bundle.interactions, split_moment(bundle))
+    """Return the events before the split, and those that the bundle is tested by.
+
+    Raises:
+        DataError: If one side is empty.
+        LeakageError: If users were held out from training and a test event is of another user.
+    """
+    split = split_by_time(bundle.interactions, split_moment(bundle))
+    check_held_out(split.test, bundle.held_out_users)
+    return split
 
 
 def split_moment(bundle: Bundle) -> Moment:

@@ -1,5 +1,6 @@
 """The events that training reads, and the moments at which it cuts them."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from datetime import UTC
@@ -10,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.config import SplitConfig
-from recsys.data.arrays import Ints
+from recsys.data.arrays import Bools, Ints
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import (
     MICROSECONDS_PER_DAY,
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 AUTO = "auto"
 HOUR_US = 3_600_000_000
 FOREVER_US = int(np.iinfo(np.int64).max)
+NEVER_US = int(np.iinfo(np.int64).min)  # every cut of a user from whom nothing is learned
 HELD_OUT = 5  # one of so many times of a user is held out
 TEST_SHARE = 0.1  # of the target events, by which the horizon is chosen
 MOST_VISITS = 10  # of a user, on average, in one horizon
@@ -61,28 +63,35 @@ def choose_targets(interactions: Interactions | None, wanted: tuple[str, ...]) -
 
 
 def choose_cuts(
-    interactions: Interactions | None, target_kinds: Sequence[str], split: SplitConfig
+    interactions: Interactions | None,
+    target_kinds: Sequence[str],
+    split: SplitConfig,
+    *,
+    seed: int = 0,
 ) -> tuple[Moment, ...]:
     """Return the moments of the snapshots, earliest first, and then the split.
 
     By the protocol of time they are the same for all users. By the others each user has moments of
-    their own; a user without enough events to hold out has moments after all of them. Without
-    events, the tuple is empty.
+    their own; a user without enough events to hold out has moments after all of them, and one from
+    whom nothing is learned has moments before all of them. Without events, the tuple is empty.
 
     Args:
         interactions: All events.
         target_kinds: Event kinds to recommend for.
         split: What is held out.
+        seed: Random seed of the folds of users.
 
     Raises:
         InvalidArgumentError: If the horizon is not a duration, or longer than the calendar.
-        DataError: If no event is before the first snapshot.
+        DataError: If no event is before the first snapshot, or no user of the fold can be asked.
     """
     if interactions is None:
         return ()
     targets = interactions.of_kinds(target_kinds)
     if split.protocol in ("user_time", "leave_one_out"):
         return user_cuts(targets, split)
+    if split.protocol == "user_fold":
+        return fold_cuts(targets, split, seed=seed)
     if split.protocol == "time" or split.at is not None or split.horizon != AUTO:
         return time_cuts(interactions, _with_horizon(interactions, targets, split))
     by_user = user_cuts(targets, split)
@@ -145,6 +154,59 @@ def user_cuts(targets: Interactions, split: SplitConfig) -> tuple[Ints, ...]:
         found = times_us[np.where(enough, starts + place, 0)] if len(times_us) else moments[0]
         moments.append(np.where(enough, found, moments[-1]))
     return tuple(moments[:0:-1])
+
+
+def fold_cuts(targets: Interactions, split: SplitConfig, *, seed: int) -> tuple[Ints, ...]:
+    """Return the moments of each user where a fold of the users is held out.
+
+    From the users of the fold nothing is learned. All events of the others are before the split,
+    and the cuts before it are those of ``user_cuts``. See :func:`choose_cuts`.
+
+    Raises:
+        DataError: If no user of the fold has two times, or no user is outside the fold.
+    """
+    held_out = np.array([fold_of(one, split.folds, seed) for one in targets.user_ids]) == split.fold
+    by_user = user_cuts(targets, split)
+    n_asked = int((held_out & (by_user[-1] < FOREVER_US)).sum())
+    if not n_asked or held_out.all():
+        raise DataError(
+            f"fold {split.fold} of {split.folds} must have users with events of the target kinds "
+            f"at two times or more, and leave users to learn from, got {n_asked} such users among "
+            f"{held_out.sum()} of {targets.n_users}; set another [split] fold, folds or protocol"
+        )
+    forever = np.full(targets.n_users, FOREVER_US)
+    return tuple(np.where(held_out, NEVER_US, one) for one in (*by_user[1:], forever))
+
+
+def fold_of(user_id: str, folds: int, seed: int) -> int:
+    """Return the fold of a user, which depends on nothing but the arguments."""
+    digest = hashlib.blake2b(f"{seed} {user_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % folds
+
+
+def held_out_users(cuts_us: Sequence[Moment]) -> Bools | None:
+    """Return from which users nothing is learned before the split (U,); None without any.
+
+    Args:
+        cuts_us: Moments that :func:`choose_cuts` returned.
+    """
+    held_out = np.asarray(cuts_us[-1]) == NEVER_US
+    return held_out if held_out.any() else None
+
+
+def asked_from(targets: Interactions, cuts_us: Sequence[Moment]) -> Moment:
+    """Return the moment from which on events are the test set: the split, but for held-out users.
+
+    The last fifth of each held-out user's times is asked for, given the events before it.
+
+    Args:
+        targets: All events of the kinds to recommend for.
+        cuts_us: Moments that :func:`choose_cuts` returned.
+    """
+    held_out = held_out_users(cuts_us)
+    if held_out is None:
+        return cuts_us[-1]
+    return np.where(held_out, user_cuts(targets, SplitConfig())[-1], FOREVER_US)
 
 
 def _with_horizon(
@@ -245,11 +307,11 @@ def window_days(interactions: Interactions, cuts_us: Sequence[Moment]) -> float:
     """Return the period that ranking looks ahead, in days.
 
     It is the last window between two cuts. Where each user has cuts of their own, it is the time in
-    which the last tenth of the events happened.
+    which the last tenth of the events happened, without those of held-out users.
     """
     start, end = cuts_us[-2:]
     if not isinstance(start, int) or not isinstance(end, int):
-        times_us = interactions.timestamps_us
+        times_us = interactions.without_users(held_out_users(cuts_us)).timestamps_us
         start, end = (
             int(times_us[int(len(times_us) * (1 - TEST_SHARE))]),
             int(times_us[-1]) + HOUR_US,

@@ -22,6 +22,7 @@ from recsys.models.fusion import ItemFusion
 from recsys.ranking.relations import Related, related_items
 from recsys.rules import Rules
 from recsys.training.cuts import (
+    asked_from,
     check_windows,
     choose_cuts,
     choose_targets,
@@ -55,6 +56,7 @@ class Behaviour:
         interactions: All events.
         target_kinds: Event kinds to recommend for.
         cuts_us: Moments of the ranker's snapshots, earliest first; the split is the last entry.
+            What learns before the split learns from events before these alone.
         related: Related items of every item.
         key: Hash of all of the above but ``related``.
     """
@@ -65,6 +67,11 @@ class Behaviour:
     cuts_us: tuple[Moment, ...]
     related: Related
     key: str
+
+    @cached_property
+    def asked_from_us(self) -> Moment:
+        """Moment from which on events are the test set."""
+        return asked_from(self.interactions.of_kinds(self.target_kinds), self.cuts_us)
 
     @cached_property
     def relations_key(self) -> str:
@@ -216,7 +223,7 @@ def cut_events(
         DataError: If the ranker has nothing to learn from before or between the cuts.
         TrainingError: If the user encoder has nothing to learn from before the first cut.
     """
-    cuts_us = choose_cuts(interactions, targets, config.split)
+    cuts_us = choose_cuts(interactions, targets, config.split, seed=config.seed)
     check_windows(items, interactions, targets, cuts_us)
     visits = order_events(interactions.before(cuts_us[0]))
     split_visits(visits, config.users, config.seed)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,7 +195,8 @@ def take_snapshots(
 ) -> Iterator[Snapshot]:
     """Yield for each cut what was known then, and what was bought from then until the next.
 
-    The last one is that of the split, with what was bought from then on.
+    The last one is that of the split, with what was bought from then on. Where a fold of users is
+    held out, these users bought it, and what was known of the items is from the others.
 
     Args:
         behaviour: Events, and the moments at which they are cut.
@@ -210,12 +211,14 @@ def take_snapshots(
         [name in behaviour.target_kinds for name in interactions.kind_names]
     )
     histories = interactions.histories()
-    for number, (cut, following) in enumerate(pairwise((*behaviour.cuts_us, FOREVER_US))):
+    cuts = behaviour.cuts_us
+    starts, ends = (*cuts[:-1], behaviour.asked_from_us), (*cuts[1:], FOREVER_US)
+    for number, (cut, start, end) in enumerate(zip(cuts, starts, ends, strict=True)):
         yield Snapshot(
             table=build_item_table(catalogue, items.at(number), target_kinds),
             histories=histories,
-            moments_us=np.broadcast_to(np.asarray(cut), (interactions.n_users,)),
-            answers=answers_between(targets, cut, following),
+            moments_us=np.broadcast_to(np.asarray(start), (interactions.n_users,)),
+            answers=answers_between(targets, start, end),
             candidates=np.flatnonzero(on_offer(behaviour.items, interactions, cut)),
         )
 

@@ -123,6 +123,17 @@ def test_numbers_that_the_user_encoder_cannot_be_built_with_are_refused(
         load_config(write(tmp_path, f"[users]\n{text}\n"))
 
 
+def test_a_fold_must_be_one_of_the_folds(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "[split]\nfolds = 3\nfold = 2\n")).split.fold == 2
+    for text, message in (
+        ("folds = 3\nfold = 3", "fold must be below folds, got 3 of 3"),
+        ("folds = 1", r"split\.folds"),
+        ("fold = -1", r"split\.fold"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(write(tmp_path, f"[split]\n{text}\n"))
+
+
 def inner_models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation

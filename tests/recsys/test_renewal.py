@@ -77,8 +77,9 @@ def test_the_split_is_never_before_that_of_the_bundle(
 
 
 def test_a_split_of_each_user_is_refused(bundle: Bundle, tiny_config: TrainConfig) -> None:
-    with pytest.raises(DataError, match=r'train again with protocol = "time" in \[split\]'):
-        behaviour(bundle, of_split(tiny_config, protocol="user_time"))
+    for protocol in ("user_time", "user_fold"):
+        with pytest.raises(DataError, match=r'train again with protocol = "time" in \[split\]'):
+            behaviour(bundle, of_split(tiny_config, protocol=protocol))
     bundle.split_us = behaviour(bundle, tiny_config).interactions.timestamps_us
     with pytest.raises(DataError, match="each user has a split of their own"):
         behaviour(bundle, tiny_config)

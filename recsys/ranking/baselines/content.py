@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data.arrays import Floats, Ints
+from recsys.data.arrays import Bools, Floats, Ints
 from recsys.data.interactions import Interactions
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
@@ -26,8 +26,10 @@ class ContentKNN:
         self._vectors = np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
         self._taken: sparse.csr_matrix | None = None
 
-    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
-        """Remember what every user has; see ``Baseline.fit``.
+    def fit(
+        self, interactions: Interactions, *, now_us: int, held_out: Bools | None = None
+    ) -> Self:
+        """Remember what every user has, which is all that it learns; see ``Baseline.fit``.
 
         Raises:
             LeakageError: If an event is at or after ``now_us``.

@@ -2,7 +2,7 @@
 
 from typing import Protocol, Self, TypeVar
 
-from recsys.data.arrays import Floats, Ints
+from recsys.data.arrays import Bools, Floats, Ints
 from recsys.data.interactions import Interactions
 from recsys.errors import LeakageError, UnknownUserError
 
@@ -20,12 +20,16 @@ class Baseline(Protocol):
     def name(self) -> str:
         """Name of the baseline in tables."""
 
-    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
+    def fit(
+        self, interactions: Interactions, *, now_us: int, held_out: Bools | None = None
+    ) -> Self:
         """Learn from the events and return itself.
 
         Args:
             interactions: Events before ``now_us``.
             now_us: Moment of the later requests, microseconds UTC.
+            held_out: Users from whom nothing is learned, bool (U,); their events are histories to
+                score by. None learns from all.
 
         Raises:
             LeakageError: If an event is at or after ``now_us``.

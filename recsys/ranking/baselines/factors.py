@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recsys.data.arrays import Floats, Ints
+from recsys.data.arrays import Bools, Floats, Ints
 from recsys.data.interactions import Interactions
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
@@ -73,10 +73,15 @@ class IALS:
         """
         return require_fitted(self._factors, self.name)
 
-    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
-        """Alternate between users and items; see ``Baseline.fit``."""
+    def fit(
+        self, interactions: Interactions, *, now_us: int, held_out: Bools | None = None
+    ) -> Self:
+        """Alternate between users and items; see ``Baseline.fit``.
+
+        Held-out users are solved for once, after the last sweep.
+        """
         require_past(interactions, now_us)
-        matrix = interactions.matrix()
+        matrix = interactions.without_users(held_out).matrix()
         by_user = _batches(matrix, self._cells_at_once)
         by_item = _batches(matrix.T.tocsr(), self._cells_at_once)
         generator = torch.Generator().manual_seed(self._seed)
@@ -90,6 +95,9 @@ class IALS:
             self._solve(items, users, by_item)
             if self._on_sweep is not None:
                 self._on_sweep(sweep + 1, self._n_sweeps)
+        if held_out is not None:
+            folded_in = interactions.without_users(~held_out).matrix()
+            self._solve(users, items, _batches(folded_in, self._cells_at_once))
         self._factors = Factors(users.numpy(), items.numpy())
         return self
 

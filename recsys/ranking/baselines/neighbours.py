@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.data.arrays import Floats, Ints
+from recsys.data.arrays import Bools, Floats, Ints
 from recsys.data.interactions import Interactions
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
@@ -36,14 +36,16 @@ class ItemKNN:
         self._shrinkage = shrinkage
         self._fitted: _Fitted | None = None
 
-    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
+    def fit(
+        self, interactions: Interactions, *, now_us: int, held_out: Bools | None = None
+    ) -> Self:
         """Find the neighbours of every item; see ``Baseline.fit``."""
         require_past(interactions, now_us)
-        matrix = interactions.matrix()
+        learned = interactions.without_users(held_out).matrix()
         neighbours = cosine_neighbours(
-            matrix, n_neighbours=self._n_neighbours, shrinkage=self._shrinkage
+            learned, n_neighbours=self._n_neighbours, shrinkage=self._shrinkage
         )
-        self._fitted = _Fitted(matrix, neighbours.T.tocsr())
+        self._fitted = _Fitted(interactions.matrix(), neighbours.T.tocsr())
         return self
 
     def scores(self, user_rows: Ints) -> Floats:
@@ -76,7 +78,9 @@ class EASE:
         self._known: Ints = np.empty(0, dtype=np.int64)
         self._n_items = 0
 
-    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
+    def fit(
+        self, interactions: Interactions, *, now_us: int, held_out: Bools | None = None
+    ) -> Self:
         """Solve for the item weights; see ``Baseline.fit``.
 
         Raises:
@@ -84,14 +88,15 @@ class EASE:
             InvalidArgumentError: If more than ``max_items`` items have events.
         """
         require_past(interactions, now_us)
-        known = np.unique(interactions.item_rows)
+        learned = interactions.without_users(held_out)
+        known = np.unique(learned.item_rows)
         if len(known) > self._max_items:
             raise InvalidArgumentError(
                 f"EASE must have at most max_items = {self._max_items} items with events, got "
                 f"{len(known)}; leave it out or raise max_items"
             )
-        matrix = interactions.matrix()[:, known]
-        self._fitted = _Fitted(matrix, ease_weights(matrix, ridge=self._ridge))
+        weights = ease_weights(learned.matrix()[:, known], ridge=self._ridge)
+        self._fitted = _Fitted(interactions.matrix()[:, known], weights)
         self._known, self._n_items = known, interactions.n_items
         return self
 

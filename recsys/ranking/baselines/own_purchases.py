@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from scipy import sparse
 
-from recsys.data.arrays import Floats, Ints
+from recsys.data.arrays import Bools, Floats, Ints
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
@@ -35,7 +35,9 @@ class OwnPurchases:
         self._half_life_days = half_life_days
         self._fitted: _Fitted | None = None
 
-    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
+    def fit(
+        self, interactions: Interactions, *, now_us: int, held_out: Bools | None = None
+    ) -> Self:
         """Count every user's items; see ``Baseline.fit``."""
         require_past(interactions, now_us)
         shape = (interactions.n_users, interactions.n_items)
@@ -46,7 +48,7 @@ class OwnPurchases:
         days = (now_us - latest_us) / MICROSECONDS_PER_DAY
         values = (counts * 2.0 ** (-days / self._half_life_days)).astype(np.float32)
         rows = np.divmod(distinct, interactions.n_items)
-        users = distinct_users(interactions)
+        users = distinct_users(interactions.without_users(held_out))
         popularity = users * np.float32(_TIE_WEIGHT / max(float(users.max(initial=0.0)), 1.0))
         self._fitted = _Fitted(sparse.csr_matrix((values, rows), shape=shape), popularity)
         return self

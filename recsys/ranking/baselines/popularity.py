@@ -4,7 +4,7 @@ from typing import Self
 
 import numpy as np
 
-from recsys.data.arrays import Floats, Ints
+from recsys.data.arrays import Bools, Floats, Ints
 from recsys.data.interactions import MICROSECONDS_PER_DAY, Interactions
 from recsys.errors import InvalidArgumentError
 from recsys.ranking.baselines.contract import require_fitted, require_known, require_past
@@ -19,11 +19,13 @@ class Popularity:
         self._n_users = 0
         self._users: Floats | None = None
 
-    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
+    def fit(
+        self, interactions: Interactions, *, now_us: int, held_out: Bools | None = None
+    ) -> Self:
         """Count the users of every item; see ``Baseline.fit``."""
         require_past(interactions, now_us)
         self._n_users = interactions.n_users
-        self._users = distinct_users(interactions)
+        self._users = distinct_users(interactions.without_users(held_out))
         return self
 
     def scores(self, user_rows: Ints) -> Floats:
@@ -47,11 +49,14 @@ class RecentPopularity:
         self._days = days
         self._popularity = Popularity()
 
-    def fit(self, interactions: Interactions, *, now_us: int) -> Self:
+    def fit(
+        self, interactions: Interactions, *, now_us: int, held_out: Bools | None = None
+    ) -> Self:
         """Count the users of every item in the window; see ``Baseline.fit``."""
         start_us = now_us - round(self._days * MICROSECONDS_PER_DAY)
         require_past(interactions, now_us)
-        self._popularity.fit(interactions.between(start_us, now_us), now_us=now_us)
+        recent = interactions.between(start_us, now_us)
+        self._popularity.fit(recent, now_us=now_us, held_out=held_out)
         return self
 
     def scores(self, user_rows: Ints) -> Floats:

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from recsys.data.interactions import Interactions
-from recsys.data.splits import check_no_leak, cut_times, leave_last_out, split_by_time
+from recsys.data.splits import (
+    check_held_out,
+    check_no_leak,
+    cut_times,
+    leave_last_out,
+    split_by_time,
+)
 from recsys.errors import DataError, LeakageError
 
 Event = tuple[int, int, int]  # user row, item row, time
@@ -173,3 +179,19 @@ def test_horizons_of_more_than_a_millennium_are_an_error(horizon: str) -> None:
 def test_at_least_one_cut_is_asked_for() -> None:
     with pytest.raises(ValueError, match="n must be at least 1, got 0"):
         cut_times(0, "1d", 0)
+
+
+def test_a_test_event_of_a_user_whom_training_saw_leaks() -> None:
+    events = build([(0, 0, 10), (1, 1, 30)], n_users=2)
+    held_out = np.array([False, True])
+    check_held_out(events.without_users(~held_out), held_out)
+    check_held_out(events, None)
+    with pytest.raises(LeakageError, match=r"held out from training, got 1 .* user row 0"):
+        check_held_out(events, held_out)
+
+
+def test_events_of_some_users_can_be_left_out(random_events: Interactions) -> None:
+    left_out = np.arange(50) % 3 == 0
+    kept = random_events.without_users(left_out)
+    assert rows(kept) == [event for event in rows(random_events) if event[0] % 3]
+    assert random_events.without_users(None) is random_events

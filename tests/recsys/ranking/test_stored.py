@@ -230,6 +230,11 @@ def test_the_split_is_one_moment_or_one_of_each_user(tmp_path: Path) -> None:
         bundle = Bundle(write_bundle(replace(parts, ranking=part), tmp_path))
         np.testing.assert_array_equal(np.asarray(bundle.split_us), split_us)
         assert (bundle.path / "split.npy").exists() == isinstance(split_us, np.ndarray)
+        assert bundle.held_out_users is None
+    part = replace(part, held_out_users=np.array([True, False]))
+    bundle = Bundle(write_bundle(replace(parts, ranking=part), tmp_path))
+    assert bundle.held_out_users is not None
+    assert bundle.held_out_users.tolist() == [True, False]
 
 
 def test_a_ranker_that_this_release_does_not_have_asks_for_training(tmp_path: Path) -> None:

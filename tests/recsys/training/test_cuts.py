@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -8,7 +9,16 @@ import pytest
 from recsys.config import SplitConfig
 from recsys.data.interactions import Interactions, build_interactions
 from recsys.errors import DataError
-from recsys.training.cuts import check_windows, choose_cuts, on_offer, window_days
+from recsys.training.cuts import (
+    NEVER_US,
+    asked_from,
+    check_windows,
+    choose_cuts,
+    fold_of,
+    held_out_users,
+    on_offer,
+    window_days,
+)
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 IDS = ("a", "b", "c")
@@ -131,6 +141,71 @@ def test_by_users_a_fifth_of_the_times_of_each_is_held_out() -> None:
     cuts = np.stack([np.asarray(one) for one in choose_cuts(interactions, VIEWS, split)])
     assert cuts[:, 0].tolist() == [at_us(day) for day in (4, 6, 8)]
     assert cuts[:, 1].tolist() == [at_us(day) for day in (2, 5, 8)]
+
+
+TEN_USERS = of_users(*([float(day) for day in range(10)],) * 10)
+
+
+def fold_split(fold: int = 0, folds: int = 3) -> SplitConfig:
+    return SplitConfig(protocol="user_fold", folds=folds, fold=fold, n_cuts=2)
+
+
+def test_a_fold_of_the_users_is_before_no_cut_and_the_others_end_before_the_split() -> None:
+    moments = choose_cuts(TEN_USERS, VIEWS, fold_split())
+    cuts = np.stack([np.asarray(one) for one in moments])
+    held_out = held_out_users(moments)
+    assert held_out is not None
+    assert held_out.tolist() == [fold_of(one, 3, 0) == 0 for one in TEN_USERS.user_ids]
+    assert 0 < held_out.sum() < 10
+    assert (cuts[:, held_out] == NEVER_US).all()
+    for own in cuts[:, ~held_out].T:
+        assert own.tolist() == [at_us(6), at_us(8), FOREVER]
+    tested = np.asarray(asked_from(TEN_USERS, moments))
+    assert (tested == np.where(held_out, at_us(8), FOREVER)).all()
+
+
+def test_every_user_is_in_one_fold_whoever_else_is_there() -> None:
+    many, few = (of_users(*([0.0, 1.0, 2.0],) * n_users) for n_users in (40, 30))
+
+    def folds(interactions: Interactions, seed: int) -> list[int]:
+        found = [
+            held_out_users(choose_cuts(interactions, VIEWS, fold_split(fold), seed=seed))
+            for fold in range(3)
+        ]
+        held_out = np.stack([one for one in found if one is not None])
+        assert (held_out.sum(axis=0) == 1).all()
+        return np.argmax(held_out, axis=0).tolist()
+
+    assert folds(few, 0) == folds(many, 0)[:30]
+    assert folds(many, 0) != folds(many, 1)
+
+
+def test_by_other_protocols_no_user_is_held_out() -> None:
+    for protocol in ("time", "user_time", "leave_one_out"):
+        split = SplitConfig(protocol=protocol, horizon="1d", n_cuts=2)
+        moments = choose_cuts(TEN_USERS, VIEWS, split)
+        assert held_out_users(moments) is None
+        np.testing.assert_array_equal(np.asarray(asked_from(TEN_USERS, moments)), moments[-1])
+
+
+def test_a_fold_that_nobody_can_be_asked_in_or_that_holds_all_is_refused() -> None:
+    once = of_users(*([3.0],) * 10)
+    wanted = r"fold 0 of 3 .* two times or more, .* got 0 such users among \d of 10; set another"
+    with pytest.raises(DataError, match=wanted):
+        choose_cuts(once, VIEWS, fold_split())
+    alone = of_users([0.0, 1.0, 2.0])
+    (fold,) = {fold_of(one, 2, 0) for one in alone.user_ids}
+    with pytest.raises(DataError, match="leave users to learn from, got 1 such users among 1 of 1"):
+        choose_cuts(alone, VIEWS, fold_split(fold, folds=2))
+
+
+def test_the_window_is_that_of_the_users_who_are_learned_from() -> None:
+    moments = choose_cuts(TEN_USERS, VIEWS, fold_split())
+    held_out = held_out_users(moments)
+    assert held_out is not None
+    late = TEN_USERS.timestamps_us + held_out[TEN_USERS.user_rows] * (at_us(99) - at_us(0))
+    moved = replace(TEN_USERS, timestamps_us=late)
+    assert window_days(moved, moments) == window_days(TEN_USERS, moments)
 
 
 def test_the_automatic_horizon_holds_the_last_tenth_of_the_events() -> None:

@@ -15,7 +15,7 @@ from recsys.ranking.rankers import SIMPLE, Blend, SimpleRanker
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics, build_statistics
 from recsys.ranking.stored import ENCODER_FILE, NETWORK_FILE, TREES_FILE
-from recsys.training.cuts import FOREVER_US, choose_cuts
+from recsys.training.cuts import FOREVER_US, choose_cuts, held_out_users
 from recsys.training.inputs import ShopData
 from recsys.training.known import count_events
 from recsys.training.rankers import HELD_OUT, SERVED, take_snapshots
@@ -323,3 +323,54 @@ def test_what_each_user_does_after_their_own_split_reaches_nothing(
     )
     assert torch.equal(ranked(one), ranked(other))
     assert ranking_of(one).choice == ranking_of(other).choice
+
+
+def fold_cuts() -> tuple[Moment, ...]:
+    """Return cuts by which a fold of the users is held out."""
+    return choose_cuts(known(), ("buy",), SplitConfig(protocol="user_fold", folds=4, n_cuts=2))
+
+
+def test_a_fold_answers_in_the_last_window_alone(tmp_path: Path) -> None:
+    cuts, past = fold_cuts(), known()
+    held_out = held_out_users(cuts)
+    assert held_out is not None
+    *windows, last = snapshots(shop(cuts_us=cuts), tmp_path)
+    for shot in windows:
+        answering = np.array([len(rows) > 0 for rows in shot.answers])
+        np.testing.assert_array_equal(answering, ~held_out)
+    for user, rows in enumerate(last.answers):
+        own = past.where((past.user_rows == user) & (past.kinds == past.kind_names.index("buy")))
+        n_asked = -(-len(own) // 5) if held_out[user] else 0
+        wanted = own.item_rows[len(own) - n_asked :]
+        np.testing.assert_array_equal(rows, np.unique(wanted))
+
+
+@pytest.mark.parametrize("kind", ["network", "trees"])
+def test_what_a_fold_of_the_users_did_reaches_nothing_but_what_is_served(
+    kind: Literal["network", "trees"], tmp_path: Path
+) -> None:
+    """The others have other items, fewer events, and other times."""
+    cuts, past = fold_cuts(), known()
+    held_out = held_out_users(cuts)
+    assert held_out is not None
+    hidden = held_out[past.user_rows]
+    moved = np.where(hidden, (past.item_rows + 5) % 125, past.item_rows)
+    fewer = replace(past, item_rows=moved).where(~hidden | (np.arange(len(past)) % 3 > 0))
+    stacks = [
+        trained(tmp_path / name, material(shop(cuts_us=cuts, interactions=of)), of_kind(kind))[0]
+        for name, of in (("a", past), ("b", fewer))
+    ]
+    one, other = stacks
+    assert torch.equal(ranked(one), ranked(other))
+    assert ranking_of(one).choice == ranking_of(other).choice
+    for number in range(-4, 0):
+        mine, theirs = (stack.items.at(number) for stack in stacks if stack.items is not None)
+        same = [
+            np.array_equal(getattr(mine, field.name), getattr(theirs, field.name))
+            for field in fields(Statistics)
+            if field.name != "tempo"
+        ]
+        assert (all(same) and mine.tempo == theirs.tempo) == (number != -1)
+    served = [ranking_of(stack).served for stack in stacks]
+    encoders = [weights(one.encoder) for one in served if one is not None]
+    assert not torch.equal(*encoders)

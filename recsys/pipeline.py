@@ -10,12 +10,12 @@ from typing import cast
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from recsys.bundle import Contents, RankingPart, ranking_settings, write_bundle
-from recsys.catalogue.embedder import picture_fault
 from recsys.catalogue.store import category_codes
 from recsys.config import TrainConfig
 from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
 from recsys.data.files import make_folder
+from recsys.data.pictures import picture_fault
 from recsys.data.progress import Progress
 from recsys.data.tables import Tables
 from recsys.identification.stored import IdentificationPart

@@ -79,6 +79,17 @@ def shop_folder(
         for name in photos[:6]:
             shutil.copy(tiny_shop.images / name, tmp_path / folder)
     shutil.copy(tiny_shop.images / photos[0], tmp_path / "photo.jpg")
+    labelled = pl.read_parquet(tmp_path / "photos.parquet").join(
+        pl.read_parquet(tmp_path / "items.parquet").select("item_id", kind="category"), on="item_id"
+    )
+    for number, (image, kind) in enumerate(labelled.select("image", "kind").rows()):
+        folder = tmp_path.joinpath("kinds", *kind)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tiny_shop.images / image, folder / f"{number}.jpg")
+    alone = '[data]\nphotos = "tables/kinds/photos.parquet"'
+    (tmp_path / "kinds.toml").write_text(
+        (tmp_path / "model.toml").read_text().replace("[data]", alone)
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

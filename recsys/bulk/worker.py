@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from recsys.bulk.parts import Parts
 from recsys.bundle import Bundle
-from recsys.catalogue.embedder import ItemEmbedder, Modalities, item_texts, picture_fault
+from recsys.catalogue.embedder import ItemEmbedder, Modalities, item_texts
 from recsys.data.files import whole_file
 from recsys.data.loading import check_items
-from recsys.data.pictures import CheckImage
+from recsys.data.pictures import CheckImage, picture_fault
 from recsys.data.quarantine import ROW, Loaded, add_failures
 from recsys.errors import InvalidImageError
 from vision.precision import Precision

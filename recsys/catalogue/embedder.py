@@ -17,7 +17,7 @@ from text.encoder import TextEncoder
 from vision.deploy.bulk import embed_files
 from vision.device import resolve_device
 from vision.errors import InvalidArgumentError as DeviceError
-from vision.images import ImageError, load
+from vision.images import ImageError
 from vision.precision import Precision, autocast
 from vision.tower import VisionTower
 
@@ -224,20 +224,6 @@ def check_device(device: str) -> str:
         return str(resolve_device(device))
     except DeviceError as error:
         raise InvalidArgumentError(str(error)) from error
-
-
-def picture_fault(path: Path) -> str | None:
-    """Return why training cannot read a file as a picture; None if it can.
-
-    All of the file is decoded, a JPEG at an eighth of its size, which reads every byte of it and
-    takes a quarter of the time.
-    """
-    try:
-        load(path, min_side=1)
-    except ImageError as error:
-        # The cause is without the path, and the rule says that it cannot be decoded.
-        return str(error.__cause__ or error).removeprefix("image cannot be decoded: ")
-    return None
 
 
 def _distinct(contents: Sequence[Content | None] | None) -> list[Content]:

@@ -71,13 +71,16 @@ def _print_rows(quarantine: "Quarantine", files: Sequence[Path]) -> None:
 def import_source(
     source: Annotated[
         str,
-        typer.Argument(help="Data set: grocery-store, online-retail, myntra or amazon-beauty."),
+        typer.Argument(
+            help="Data set: grocery-store, online-retail, myntra or amazon-beauty; or folder, for "
+            "your own pictures in a folder for each class."
+        ),
     ],
     src: Annotated[Path, typer.Argument(help="File or folder of the data set, as published.")],
     out: Annotated[Path, typer.Argument(help="Folder to write the tables and pictures to.")],
     as_json: Json = False,
 ) -> None:
-    """Convert a published data set to the items, events and photos tables."""
+    """Convert a data set, or a folder of labelled pictures, to the tables that training reads."""
     from recsys.data.sources.registry import import_source as run
 
     with progress_bar(visible=not as_json) as advance:
@@ -88,7 +91,9 @@ def import_source(
         if (count := getattr(imported, f"n_{table}"))
     }
     if as_json:
-        print_json({"out": out, "rows": counts})
+        print_json({"out": out, "rows": counts, "notes": imported.notes})
         return
     rows = ", ".join(f"{count:,} {table}" for table, count in counts.items())
     console.print(f"{source}: {rows} in {out}")
+    for note in imported.notes:
+        console.print(f"  {note}", highlight=False)

@@ -30,7 +30,8 @@ class DataConfig(Section):
 
     items: str | None = Field(
         None,
-        description="Items table, a file or a glob; unset if tables are passed to train.",
+        description="Items table, a file or a glob; unset for labelled photos alone, and if tables "
+        "are passed to train.",
     )
     events: str | None = Field(None, description="Events table, if the shop has one.")
     photos: str | None = Field(None, description="Table of customers' photos, if the shop has one.")
@@ -39,7 +40,8 @@ class DataConfig(Section):
     )
     images_root: str | None = Field(
         None,
-        description="Folder that picture paths are relative to; unset is the items table's folder.",
+        description="Folder that picture paths are relative to; unset is the folder of the items "
+        "table, or without one of the photos.",
     )
     as_of: AwareDatetime | None = Field(
         None,

@@ -23,6 +23,7 @@ from recsys.data.quarantine import Loaded, Quarantine, TableReport, add_failures
 from recsys.data.tables import Tables, find_files
 from recsys.data.timestamps import to_us
 from recsys.errors import ConfigError, DataError, InvalidArgumentError
+from recsys.schema import ItemSchema
 from vision.file_states import file_state
 
 _ROWS_PER_HASH = 100_000  # limits the memory for text while a table is hashed
@@ -35,7 +36,7 @@ class Dataset:
     """Valid rows of the tables in ``recsys.schema``, and a report on the rows that were left out.
 
     Args:
-        items: The catalogue, in the order of its table.
+        items: The catalogue, in the order of its table; empty if the shop has no such table.
         events: Users' events, None if the shop has no such table.
         photos: Customers' photos with their splits, None if the shop has no such table.
         images_root: Folder that picture paths are relative to; None if no row names a picture.
@@ -102,10 +103,10 @@ def choose_tables(config: DataConfig, tables: Tables | None) -> Tables:
         )
     if tables is not None:
         return tables
-    if config.items is None:
+    if config.items is None and config.photos is None:
         raise ConfigError(
-            "data.items must name the items table, got none; add it to [data], or pass "
-            "tables=Tables(items=...) to train"
+            "data.items must name the items table, got none; add it to [data] (or photos, for "
+            "labelled photos alone), or pass tables=Tables(items=...) to train"
         )
     return Tables(
         config.items,
@@ -174,10 +175,13 @@ def _load(
 ) -> Dataset:
     root = _images_root(tables)
     as_of_us = _items_as_of_us(tables, now)  # before the files are read: they may be replaced
-    items, report = load_items(
-        tables.items, images_root=root, check_image=check_image, progress=progress
-    )
-    reports = [report]
+    items: pl.DataFrame = ItemSchema.create_empty()
+    reports = []
+    if tables.items is not None:
+        items, report = load_items(
+            tables.items, images_root=root, check_image=check_image, progress=progress
+        )
+        reports.append(report)
     events = photos = relations = None
     if tables.events is not None:
         events, report = load_events(tables.events, items["item_id"], now=now)
@@ -208,8 +212,8 @@ def _load(
     )
 
 
-def _items_as_of_us(tables: Tables, now: datetime) -> int:
-    """Return the time at which the items were exported, never later than now."""
+def _items_as_of_us(tables: Tables, now: datetime) -> int | None:
+    """Return the time at which the items were exported, never later than now; None without any."""
     now_us = to_us("now", now)
     if tables.as_of is not None:
         as_of_us = to_us("as_of", tables.as_of)
@@ -219,6 +223,8 @@ def _items_as_of_us(tables: Tables, now: datetime) -> int:
                 f"got {tables.as_of}; live changes until then would not count"
             )
         return as_of_us
+    if tables.items is None:
+        return None
     if isinstance(tables.items, Frame):
         return now_us
     # A file may come from a machine whose clock is ahead.
@@ -248,7 +254,8 @@ def _with_first_events(items: pl.DataFrame, report: TableReport, events: pl.Data
 def _images_root(tables: Tables) -> Path | None:
     if tables.images_root is not None:
         return Path(tables.images_root)
-    return None if isinstance(tables.items, Frame) else default_images_root(tables.items)
+    first = tables.photos if tables.items is None else tables.items
+    return None if first is None or isinstance(first, Frame) else default_images_root(first)
 
 
 def _with_splits(photos: pl.DataFrame) -> pl.DataFrame:

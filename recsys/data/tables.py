@@ -29,21 +29,23 @@ class Tables:
     pandas, or any library with the Arrow interface. Both are validated in the same way.
 
     Args:
-        items: Items table.
+        items: Items table; None if the shop has labelled photos alone.
         events: Events table, None if the shop has none.
         photos: Customers' photos table, None if the shop has none.
         images_root: Folder that picture paths are relative to. None takes the folder of the first
-            items file; beside a DataFrame of items with pictures it must be given.
+            file of items, or of photos without items; beside a DataFrame with pictures it must be
+            given.
         as_of: Time at which the items were exported, with a time zone. None takes the time at which
             the newest items file was written; for a DataFrame, the time of training. A live change
             of an item counts if it is later.
         relations: Table of items that go together, None if the shop has none.
 
     Raises:
-        InvalidArgumentError: If a table is neither files nor a DataFrame.
+        InvalidArgumentError: If a table is neither files nor a DataFrame, or ``items`` is missing
+            beside events or relations, or without photos.
     """
 
-    items: Source | Frame
+    items: Source | Frame | None = None
     events: Source | Frame | None = None
     photos: Source | Frame | None = None
     images_root: str | Path | None = None
@@ -53,7 +55,7 @@ class Tables:
     def __post_init__(self) -> None:
         for name in ("items", "events", "photos", "relations"):
             table = getattr(self, name)
-            if isinstance(table, Frame) or (table is None and name != "items"):
+            if table is None or isinstance(table, Frame):
                 continue
             wrong = [one for one in _listed(table) if not isinstance(one, str | Path)]
             if wrong:
@@ -63,6 +65,12 @@ class Tables:
                     "pandas or another library with the Arrow interface, got "
                     f"{describe_type(wrong[0])}{place}"
                 )
+        others = [name for name in ("events", "relations") if getattr(self, name) is not None]
+        if self.items is None and (others or self.photos is None):
+            raise InvalidArgumentError(
+                f"items must be a table{' where there are ' if others else ''}"
+                f"{' and '.join(others)}, got none; only labelled photos can stand alone"
+            )
 
 
 def _listed(table: object) -> list[object]:

@@ -54,7 +54,7 @@ from recsys.ranking.statistics import EASE_MAX_ITEMS
 from recsys.recommender import Recommender
 from recsys.rules import NO_RULES
 from recsys.training.cuts import on_offer
-from recsys.training.labels import item_labels, photo_labels
+from recsys.training.labels import photo_categories
 from vision.hierarchy import choose_classes, find_category_paths, reconcile_levels
 
 OURS = "vitrine"
@@ -341,18 +341,18 @@ def classify_photos(
     levels = find_category_paths(bundle.vision.classes)
     probabilities = bundle.vision.predict_proba(paths, progress=progress)
     predicted = choose_classes(reconcile_levels(probabilities, levels), levels)
-    labels = photo_labels(photos, bundle.items, item_labels(bundle.items))
+    labels = photo_categories(photos, bundle.items, bundle.vision.classes)
     rows = []
-    for name, truth in labels.indices.items():
+    for name, truth in labels.items():
         known = truth >= 0
-        if not name.startswith("category_") or not known.any():
+        if not known.any():
             continue
         right = predicted[name][known] == truth[known]
         rows.append(
             ClassificationRow(
                 target=name,
                 n_photos=int(known.sum()),
-                n_classes=len(labels.classes[name]),
+                n_classes=len(bundle.vision.classes[name]),
                 accuracy=estimate(right.astype(np.float64)),
                 majority=float(np.bincount(truth[known]).max() / known.sum()),
             )

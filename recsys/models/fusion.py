@@ -216,17 +216,11 @@ class ItemFusion(nn.Module):
         """Names of the modalities, in the order of the columns of ``present``."""
         return tuple(self.dims)
 
-    def fit_scale(self, embeddings: Mapping[str, Tensor], present: Tensor) -> None:
-        """Fit the scale of each projection to the items that have its modality.
-
-        Args:
-            embeddings: Embeddings by modality (n, D_m).
-            present: Which modalities each item has, bool (n, M).
-        """
-        for m, (name, projection) in enumerate(zip(self.dims, self.projections, strict=True)):
-            rows = embeddings[name][present[:, m]]
-            if len(rows) and isinstance(projection, Projection):
-                projection.fit_scale(rows)
+    def fit_scale(self, embeddings: Mapping[str, Tensor]) -> None:
+        """Fit the scale of each projection to embeddings (n_m, D_m), by modality."""
+        for name, projection in zip(self.dims, self.projections, strict=True):
+            if len(embeddings[name]) and isinstance(projection, Projection):
+                projection.fit_scale(embeddings[name])
 
     def forward(self, embeddings: Mapping[str, Tensor], present: Tensor) -> Tensor:
         """Return unit-length embeddings (B, D); an item without any modality gets zeros.

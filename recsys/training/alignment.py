@@ -222,7 +222,7 @@ class _Alignment(L.LightningModule):
             "image": self.tower.eval()(pictures.contiguous(memory_format=torch.channels_last)),
             "text": self.encoder.eval()(*pad(texts, self.encoder.pad_id)),
         }
-        self.fusion.fit_scale(embeddings, torch.ones(len(texts), 2, dtype=torch.bool))
+        self.fusion.fit_scale(embeddings)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with one learning rate for the vision tower and one for everything else."""

@@ -13,10 +13,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from pytorch_metric_learning.losses import NormalizedSoftmaxLoss
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from recsys.config import FusionConfig
 from recsys.data.arrays import Floats, Ints
-from recsys.errors import InvalidArgumentError, TrainingError
+from recsys.errors import InvalidArgumentError
 from recsys.models.fusion import ItemFusion, build_fusion
 from recsys.models.losses import info_nce, similarity_distillation_loss
 from recsys.training.loop import adamw, fit
@@ -97,8 +98,7 @@ def train_items(
 ) -> ItemFusion:
     """Return a fusion trained on the items that have at least one modality.
 
-    With a single such item there is nothing to compare it with, and the fusion stays as it was
-    built.
+    Without two such items there is nothing to compare, and the fusion stays as it was built.
 
     The loss is a weighted sum of six, each left out if there are no data for it. Contrast between
     the views of an item, and between photo and item, makes words and photos find items. By itself
@@ -117,8 +117,7 @@ def train_items(
             modalities in the same order; None draws random weights.
 
     Raises:
-        TrainingError: If no item has a modality, the loss is not finite, or the checkpoint is
-            damaged or of another run.
+        TrainingError: If the loss is not finite, or the checkpoint is damaged or of another run.
         InvalidArgumentError: If the arrays have shapes or rows that do not fit each other, or
             ``start`` fuses other modalities.
     """
@@ -126,18 +125,16 @@ def train_items(
     if start is not None and list(start.dims.items()) != list(data.dims.items()):
         raise InvalidArgumentError(f"start must fuse {data.dims}, got {start.dims}")
     rows = np.flatnonzero(data.present.any(axis=1))
-    if not len(rows):
-        raise TrainingError(
-            f"the item fusion needs an item with a title or a picture, got none of {len(data)}"
-        )
-    batch_size = min(config.batch_size, len(rows))
     n_photos = 0 if data.photos is None else len(data.photos.rows)
-    sampler = _sampler(rows, batch_size, n_photos=n_photos, seed=run.seed)
-    batches = row_batches(sampler, batch_size)
+    batch_size = min(config.batch_size, len(rows))
+    batches: DataLoader[int] | tuple[()] = ()
+    if len(rows) > 1:
+        sampler = _sampler(rows, batch_size, n_photos=n_photos, seed=run.seed)
+        batches = row_batches(sampler, batch_size)
     with isolate_rng():
         torch.manual_seed(run.seed)
         module = _FusionTraining(data, config, start, n_steps=config.epochs * len(batches))
-    if len(rows) > 1:
+    if batches:
         settings = FitSettings(epochs=config.epochs, precision="32-true")
         fit(module, batches, None, settings, run)
     return module.fusion.eval()
@@ -170,17 +167,13 @@ class _FusionTraining(L.LightningModule):
         self.fusion = build_fusion(config, data.dims)
         self.inputs = Columns(data.modalities)
         self.items = Columns({"present": data.present, "title_groups": data.title_groups})
-        present = self.items.all()["present"]
+        seen = _seen(data)
         if start is None:
-            self.fusion.fit_scale(self.inputs.all(), present)
+            self.fusion.fit_scale(seen)
         else:
             self.fusion.load_state_dict(start.state_dict())
-        self.means = Columns(
-            {
-                name: values[present[:, m]].mean(dim=0).numpy()
-                for m, (name, values) in enumerate(self.inputs.all().items())
-            }
-        )
+        means = {name: values.mean(dim=0).numpy() for name, values in seen.items()}
+        self.means = Columns(means)
         classes = data.classes or ItemClasses({}, {})
         self.targets = Columns(classes.targets)
         self.heads = nn.ModuleList(
@@ -322,6 +315,15 @@ class _Choices(nn.Module):
         has = counts > 0
         offsets = (torch.rand(len(rows), device=rows.device) * counts).long()
         return has, self.values[(self.starts[rows] + offsets)[has]]
+
+
+def _seen(data: ItemTrainingData) -> dict[str, Tensor]:
+    """Return the items' embeddings (n_m, D_m) by modality; the photos' if no item has a picture."""
+    columns = zip(data.modalities.items(), data.present.T, strict=True)
+    seen = {name: torch.from_numpy(values[has]) for (name, values), has in columns}
+    if data.photos is not None and IMAGE in seen and not len(seen[IMAGE]):
+        seen[IMAGE] = torch.tensor(data.photos.embeddings)
+    return seen
 
 
 def _partners(data: ItemTrainingData) -> _Choices:

@@ -28,10 +28,8 @@ class Labels:
 
     def of_rows(self, rows: Ints) -> "Labels":
         """Return the labels of the given rows (k,); row -1 is unknown in every target."""
-        indices = {
-            name: np.where(rows >= 0, values[rows], UNKNOWN)
-            for name, values in self.indices.items()
-        }
+        # Row -1 is the last one, which is appended here.
+        indices = {name: np.append(own, UNKNOWN)[rows] for name, own in self.indices.items()}
         return Labels(indices, self.classes)
 
     @property
@@ -40,7 +38,7 @@ class Labels:
         return {name: len(values) for name, values in self.classes.items()}
 
 
-def item_labels(items: pl.DataFrame) -> Labels:
+def item_labels(items: pl.DataFrame, photos: pl.DataFrame | None = None) -> Labels:
     """Return one target per category level and per attribute that looks like a class.
 
     Classes of a category level are path prefixes ("Fruit > Apple"), because names repeat between
@@ -48,10 +46,13 @@ def item_labels(items: pl.DataFrame) -> Labels:
 
     Args:
         items: Table of ``ItemSchema`` (N rows).
+        photos: Table of ``PhotoSchema`` whose categories are classes as well, if any.
     """
     values: dict[str, list[str | None]] = {}
     paths = items["category"].to_list()
-    for level in range(max((len(path) for path in paths), default=0)):
+    if photos is not None:
+        paths += photo_paths(photos, items)
+    for level in range(max(map(len, paths), default=0)):
         values[f"category_{level + 1}"] = category_names(paths, level)
     for key in _class_attributes(items):
         values[f"attribute_{key}"] = [
@@ -63,7 +64,8 @@ def item_labels(items: pl.DataFrame) -> Labels:
         for name, column in values.items()
     }
     classes = {name: known for name, known in classes.items() if len(known) > 1}
-    return Labels({name: encode(values[name], known) for name, known in classes.items()}, classes)
+    indices = {name: encode(values[name][: len(items)], known) for name, known in classes.items()}
+    return Labels(indices, classes)
 
 
 def with_identity(labels: Labels, item_ids: Sequence[str]) -> Labels:
@@ -78,7 +80,7 @@ def with_identity(labels: Labels, item_ids: Sequence[str]) -> Labels:
 
 
 def photo_labels(photos: pl.DataFrame, items: pl.DataFrame, labels: Labels) -> Labels:
-    """Return the labels of photos: those of the item on a photo, or of the photo's own category.
+    """Return the labels of photos: those of the item on a photo, and the category of the photo.
 
     Args:
         photos: Table of ``PhotoSchema`` (n rows).
@@ -86,13 +88,34 @@ def photo_labels(photos: pl.DataFrame, items: pl.DataFrame, labels: Labels) -> L
         labels: Class labels of the items.
     """
     known = labels.of_rows(photo_rows(photos, items))
-    paths = [path or [] for path in photos["category"].to_list()]
-    indices = dict(known.indices)
-    for name, classes in labels.classes.items():
-        if name.startswith("category_"):
-            own = encode(category_names(paths, int(name.removeprefix("category_")) - 1), classes)
-            indices[name] = np.where(indices[name] == UNKNOWN, own, indices[name])
-    return Labels(indices, labels.classes)
+    return Labels(
+        {**known.indices, **photo_categories(photos, items, labels.classes)}, labels.classes
+    )
+
+
+def photo_categories(
+    photos: pl.DataFrame, items: pl.DataFrame, classes: Mapping[str, Sequence[str]]
+) -> dict[str, Ints]:
+    """Return the class of each photo (n,) at every category level, -1 where it has none.
+
+    Args:
+        photos: Table of ``PhotoSchema`` (n rows).
+        items: Table of ``ItemSchema``.
+        classes: Class names of every target, such as those of a vision tower.
+    """
+    paths = photo_paths(photos, items)
+    return {
+        name: encode(category_names(paths, int(name.removeprefix("category_")) - 1), known)
+        for name, known in classes.items()
+        if name.startswith("category_")
+    }
+
+
+def photo_paths(photos: pl.DataFrame, items: pl.DataFrame) -> list[list[str]]:
+    """Return the category path of each photo: that of its item, or its own if that has none."""
+    of_items = [*items["category"].to_list(), []]  # row -1 is the last
+    rows, own = photo_rows(photos, items).tolist(), photos["category"].to_list()
+    return [of_items[row] or path or [] for row, path in zip(rows, own, strict=True)]
 
 
 def photo_rows(photos: pl.DataFrame, items: pl.DataFrame) -> Ints:

@@ -47,14 +47,14 @@ def why_left_out(
     Raises:
         DataError: If there is nothing that a tower could embed.
     """
-    no_vision, no_text = why_no_vision(pictures.train, dataset.items), why_no_text(texts)
+    no_vision, no_text = why_no_vision(pictures.train), why_no_text(texts)
     # A checkpoint knows words before it learns. Without one, the mean of random vectors, one for
     # each word, still compares words: enough for a shop that begins with one item.
     as_built = bool(no_text and _has_words(texts) and (config.text.checkpoint or no_vision))
     if no_vision and no_text and not as_built:
         raise DataError(
-            f"items must have titles or pictures to learn from, got none (vision: {no_vision}; "
-            f"text: {no_text}); add titles, or pictures of several products"
+            f"tables must have titles or pictures to learn from, got none (vision: {no_vision}; "
+            f"text: {no_text}); add titles, or pictures of several products or categories"
         )
     has_vision, has_text = not no_vision, not no_text or as_built
     reasons = {
@@ -71,19 +71,21 @@ def why_left_out(
     return {part: reason for part, reason in reasons.items() if reason}
 
 
-def why_no_vision(samples: vision.dataset.Samples, items: pl.DataFrame) -> str | None:
+def why_no_vision(samples: vision.dataset.Samples) -> str | None:
     """Return why the vision tower cannot learn, None if it can.
 
     Args:
-        samples: Item pictures, and photos of train, with their labels.
-        items: Table of ``ItemSchema``.
+        samples: Item pictures, and photos of train that have a label, with their labels.
     """
-    if not items["image"].count():
-        return "no item has a readable picture"
+    if not samples.classes:
+        return "two products or categories are needed to learn from, got one at most"
+    if not len(samples):
+        return "no item has a readable picture, and no photo of train has a label"
     if not _differ(_contents(samples.images)):
         return f"two different pictures are needed to learn from, got {_alike(len(samples))}"
     if not any(_differ(labels[labels >= 0]) for labels in samples.targets.values()):
-        return f"pictures of two products are needed to learn from, got {len(samples)} of one"
+        one = f"{len(samples)} of one"
+        return f"pictures of two products or categories are needed to learn from, got {one}"
     return None
 
 
@@ -121,7 +123,7 @@ def why_no_ranking(interactions: Interactions | None) -> str | None:
 
 def _why_no_fusion(items: pl.DataFrame, *, has_vision: bool, has_text: bool) -> str | None:
     pictured = items["image"].is_not_null().to_numpy() & has_vision
-    named = np.array([one is not None for one in item_texts(items)]) & has_text
+    named = np.array([one is not None for one in item_texts(items)], dtype=np.bool_) & has_text
     count = int((pictured | named).sum())
     return None if count > 1 else f"two items with a title or picture are needed, got {count}"
 
@@ -136,6 +138,8 @@ def _why_no_alignment(dataset: Dataset, title_groups: Ints) -> str | None:
 def _why_no_identification(dataset: Dataset, *, has_vision: bool) -> str | None:
     if not has_vision:
         return "it needs the vision tower"
+    if not len(dataset.items):
+        return "no items table was given"
     if not (labelled_photos(dataset)["split"] == "val").any():
         return "no photos of the val split name their item"
     return None if len(dataset.items) > 1 else "two items are needed, got 1"

@@ -28,12 +28,12 @@ from vision.squares import ReadSquare
 def label_pictures(dataset: Dataset) -> Labels:
     """Return the picture labels of the items: category levels, attributes and the item itself.
 
-    The item itself is a class where photos show items, so that there is more than one picture of
-    an item, and where there is nothing else to learn.
+    Categories of photos are classes as well. The item itself is a class where photos show items, so
+    that there is more than one picture of an item, and where there is nothing else to learn.
     """
-    labels = item_labels(dataset.items)
+    labels = item_labels(dataset.items, dataset.photos)
     with_photos = dataset.photos is not None and dataset.photos["item_id"].count() > 0
-    if with_photos or not labels.classes:
+    if len(dataset.items) and (with_photos or not labels.classes):
         return with_identity(labels, dataset.items["item_id"].to_list())
     return labels
 
@@ -60,7 +60,9 @@ def picture_samples(dataset: Dataset, labels: Labels) -> PictureSamples:
         for split in ("train", "val", "test")
     }
     photos = of_split["train"]
-    known = (np.stack([*photos.targets.values()]) != vision.dataset.UNKNOWN).any(axis=0)
+    known = np.zeros(len(photos), dtype=np.bool_)
+    for of_target in photos.targets.values():
+        known |= of_target != vision.dataset.UNKNOWN
     return PictureSamples(
         train=_concatenate(train, photos.take(np.flatnonzero(known))),
         validation=of_split["val"] if len(of_split["val"]) else None,

@@ -72,6 +72,7 @@ def train_vision(
         "vision",
         {
             "tables": shop.vision_key,
+            "photos": "classes",  # what is learned from them, beside the classes of the items
             "seed": runtime.seed,
             "config": config.model_dump(),
             "weights": [

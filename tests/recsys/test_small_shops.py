@@ -86,13 +86,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Small(NamedTuple):
     """A shop, the parts that its bundle has, and what the bundle says is left out."""
 
-    items: pl.DataFrame
+    items: pl.DataFrame | None
     events: pl.DataFrame | None
     photos: pl.DataFrame | None
     parts: set[str]
     left_out: list[str]
 
 
+SHOTS = photos("train", "train", "val").with_columns(image=pl.format("p{}.png", "item_id"))
 ONE_TITLE = pl.when(FIRST).then("title")
 SMALL = {
     "one item": Small(
@@ -126,6 +127,27 @@ SMALL = {
     "one photo of val": Small(
         items(2), None, photos("val"), {"vision", "text", "identification"}, ["ranking"]
     ),
+    "no pictures but photos": Small(
+        items().with_columns(image=NOTHING),
+        None,
+        SHOTS,
+        {"vision", "text", "identification"},
+        ["ranking"],
+    ),
+    "neither titles nor pictures but photos": Small(
+        items().select("item_id"),
+        None,
+        SHOTS,
+        {"vision", "identification"},
+        ["text", "training of items", "ranking"],
+    ),
+    "photos alone": Small(
+        None,
+        None,
+        SHOTS.select("image", "split", category=pl.concat_list(pl.lit("Mug"), "item_id")),
+        {"vision"},
+        ["text", "training of items", "identification", "ranking"],
+    ),
     "one user": Small(
         items().with_columns(image=NOTHING),
         events(n_users=1),
@@ -136,14 +158,16 @@ SMALL = {
 }
 
 
+QUICK = ("one item", "one title and no picture", "photos alone")
+
+
 def left_out(reasons: Sequence[str]) -> list[str]:
     return [reason.partition(":")[0] for reason in reasons]
 
 
 @pytest.mark.parametrize(
     "name",
-    ["one item", "one title and no picture"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in [*SMALL][2:]],
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALL],
 )
 def test_a_small_shop_trains_what_it_can_and_its_bundle_answers(
     name: str, images: Path, tmp_path: Path

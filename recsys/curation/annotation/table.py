@@ -9,11 +9,10 @@ import dataframely as dy
 import polars as pl
 
 from recsys.bundle import Bundle
-from recsys.catalogue.embedder import picture_fault
 from recsys.curation.annotation.pictures import annotate
 from recsys.data.files import scratch_folder, whole_file
 from recsys.data.loading import default_images_root, read_table
-from recsys.data.pictures import Broken, check_pictures, failures_with
+from recsys.data.pictures import Broken, check_pictures, failures_with, picture_fault
 from recsys.data.progress import Progress
 from recsys.data.quarantine import ROW, TableReport, validate
 from recsys.data.tables import Source

@@ -18,13 +18,14 @@ _SCHEMAS = {"items": ItemSchema, "events": EventSchema, "photos": PhotoSchema}
 class Imported(NamedTuple):
     """The tables that an importer wrote; picture paths are relative to ``images_root``."""
 
-    items: Path
+    items: Path | None
     events: Path | None
     photos: Path | None
     images_root: Path | None
     n_items: int
     n_events: int
     n_photos: int
+    notes: tuple[str, ...] = ()  # sentences for whoever imports: what was left out, and why
 
 
 @contextmanager
@@ -58,11 +59,11 @@ def write_tables(folder: Path, out: Path, **tables: pl.DataFrame) -> Imported:
         paths[name] = out / f"{name}.parquet"
     pictured = any("image" in table.columns for table in tables.values())
     return Imported(
-        items=paths["items"],
+        items=paths.get("items"),
         events=paths.get("events"),
         photos=paths.get("photos"),
         images_root=out if pictured else None,
-        n_items=len(tables["items"]),
+        n_items=len(tables.get("items", ())),
         n_events=len(tables.get("events", ())),
         n_photos=len(tables.get("photos", ())),
     )

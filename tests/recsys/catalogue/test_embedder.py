@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from PIL import Image
 
 from recsys.bundle import Bundle
 from recsys.catalogue.embedder import (
@@ -14,7 +13,6 @@ from recsys.catalogue.embedder import (
     ItemEmbedder,
     Modalities,
     item_texts,
-    picture_fault,
 )
 from recsys.config import FusionConfig
 from recsys.data.synthetic import Shop
@@ -266,19 +264,3 @@ def test_the_index_of_a_bad_picture_counts_absent_pictures(embedder: ItemEmbedde
 def test_every_item_needs_an_entry_for_its_picture(embedder: ItemEmbedder) -> None:
     with pytest.raises(ValueError, match=r"pictures must have one entry per item \(1\), got 2"):
         embedder.items(items(("Mug", None)), [None, None])
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_picture_is_readable_exactly_if_all_of_it_can_be_decoded(
-    tmp_path: Path, kind: str
-) -> None:
-    colours = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-    whole = tmp_path / "whole"
-    Image.fromarray(colours).resize((640, 480)).save(whole, kind)
-    data = whole.read_bytes()
-    assert picture_fault(whole) is None
-    for length in (len(data) // 3, len(data) // 2, len(data) * 8 // 10):
-        (tmp_path / "part").write_bytes(data[:length])
-        fault = picture_fault(tmp_path / "part")
-        assert fault is not None, f"{length} of {len(data)} bytes"
-        assert fault.startswith("got ")

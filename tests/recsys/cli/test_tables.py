@@ -232,7 +232,7 @@ def test_import_prints_the_rows_of_every_table(tmp_path: Path, say: Say) -> None
 
 def test_an_unknown_source_and_a_missing_file_are_refused(tmp_path: Path, refusal: Say) -> None:
     message = refusal("import", "nothing", tmp_path, tmp_path / "out")
-    assert message.startswith("source must be one of amazon-beauty, grocery-store, myntra")
+    assert message.startswith("source must be one of amazon-beauty, folder, grocery-store")
     assert "got 'nothing'" in message
     message = refusal("import", "online-retail", tmp_path / "nothing.csv", tmp_path / "out")
     assert message.startswith("src must be the table or a folder")

@@ -90,6 +90,31 @@ def frames(shop: Path) -> dict[str, pl.DataFrame]:
     return {name: pl.read_csv(shop / f"{name}.csv") for name in names}
 
 
+def test_photos_alone_have_no_items_and_their_own_folder_of_pictures(shop: Path) -> None:
+    (shop / "photos.csv").write_text("image,category\nphoto.jpg,Mug\n")
+    dataset = load_dataset(Tables(photos=shop / "photos.csv"), now=NOW)
+
+    assert len(dataset.items) == 0
+    assert dataset.photos is not None
+    assert dataset.photos["category"].to_list() == [["Mug"]]
+    assert (dataset.images_root, dataset.items_as_of_us) == (shop, None)
+    assert [report.table for report in dataset.quarantine.reports] == ["photos"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "where"),
+    [
+        ({}, ""),
+        ({"photos": "photos.csv", "events": "events.csv"}, " where there are events"),
+        ({"events": "a.csv", "relations": "b.csv"}, " where there are events and relations"),
+    ],
+)
+def test_only_photos_can_do_without_items(tables: dict[str, str], where: str) -> None:
+    wanted = f"items must be a table{where}, got none; only labelled photos"
+    with pytest.raises(InvalidArgumentError, match=wanted):
+        Tables(**tables)
+
+
 def test_frames_are_validated_as_files_are_and_have_the_same_fingerprint(shop: Path) -> None:
     dataset = load_dataset(Tables(**frames(shop), images_root=shop), now=NOW)
 

@@ -1,9 +1,11 @@
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from recsys.data.pictures import Broken, broken_rule, check_pictures
+from recsys.data.pictures import Broken, broken_rule, check_pictures, picture_fault
 from recsys.errors import DataError
 
 
@@ -138,3 +140,19 @@ def test_a_name_in_another_form_of_unicode_is_its_files(root: Path) -> None:
     (root / composed).write_bytes(b"another picture")
     again = check_pictures([composed, decomposed], root, check_image=None, progress=None)
     assert again == ({}, {}), "each is a file of its own"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_is_readable_exactly_if_all_of_it_can_be_decoded(
+    tmp_path: Path, kind: str
+) -> None:
+    colours = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    whole = tmp_path / "whole"
+    Image.fromarray(colours).resize((640, 480)).save(whole, kind)
+    data = whole.read_bytes()
+    assert picture_fault(whole) is None
+    for length in (len(data) // 3, len(data) // 2, len(data) * 8 // 10):
+        (tmp_path / "part").write_bytes(data[:length])
+        fault = picture_fault(tmp_path / "part")
+        assert fault is not None, f"{length} of {len(data)} bytes"
+        assert fault.startswith("got ")

@@ -105,10 +105,8 @@ def test_gated_sum_equals_its_definition() -> None:
 
 
 def test_inputs_are_standardised_by_the_items_that_have_them() -> None:
-    module, rows = fusion(), batch()
-    rows["image"][~PRESENT[:, 1]] = 1_000.0
-    module.fit_scale(rows, PRESENT)
-    image = rows["image"][PRESENT[:, 1]]
+    module, image = fusion(), batch()["image"][PRESENT[:, 1]]
+    module.fit_scale({"text": batch()["text"], "image": image})
     projection = module.projections[1]
     torch.testing.assert_close(projection.mean, image.mean(dim=0))
     deviation = (image - image.mean(dim=0)).square().mean().sqrt()
@@ -117,7 +115,7 @@ def test_inputs_are_standardised_by_the_items_that_have_them() -> None:
 
 def test_a_modality_that_no_item_has_keeps_its_scale() -> None:
     module = fusion()
-    module.fit_scale(batch(), torch.tensor([[True, False]]).expand(6, 2))
+    module.fit_scale({**batch(), "image": torch.empty(0, 7)})
     assert module.state_dict()["projections.1.mean"].tolist() == [0.0] * 7
 
 
@@ -132,7 +130,7 @@ def test_one_modality_is_enough(kind: str) -> None:
 def test_weights_and_config_rebuild_the_module(kind: str) -> None:
     config = FusionConfig(dim=16, hidden=10, kind=kind)
     one, other = build_fusion(config, DIMS).eval(), build_fusion(config, DIMS).eval()
-    one.fit_scale(batch(), PRESENT)
+    one.fit_scale(batch())
     other.load_state_dict(one.state_dict())
     assert torch.equal(one(batch(), PRESENT), other(batch(), PRESENT))
 

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.config import FusionConfig
-from recsys.errors import TrainingError
 from recsys.models.fusion import ItemFusion
 from recsys.training.items import ItemClasses, ItemPhotos, ItemTrainingData, train_items
 from vision.training.run import TrainingRun
@@ -139,10 +138,8 @@ def test_items_that_the_same_users_take_come_near(tmp_path: Path) -> None:
     pairs = np.stack([np.arange(half), np.arange(half) + half], axis=1)
     material = data(pairs=pairs)
     margins = []
-    for fusion in (
-        untrained(tmp_path, material),
-        fitted(tmp_path / "trained", material, config(pair_weight=1.0, epochs=8)),
-    ):
+    taught = fitted(tmp_path / "trained", material, config(pair_weight=1.0, epochs=8))
+    for fusion in (untrained(tmp_path, material), taught):
         whole = views(fusion, material)["whole"]
         cosines = whole[:half] @ whole[half : 2 * half].T
         margins.append(float(cosines.diagonal().mean() - cosines.mean()))
@@ -163,10 +160,8 @@ def test_items_of_a_class_come_near_and_unknown_classes_are_left_alone(tmp_path:
     labels[:8] = -1
     material = data(classes=ItemClasses({"style": labels}, {"style": 4}))
     margins = []
-    for fusion in (
-        untrained(tmp_path, material),
-        fitted(tmp_path / "trained", material, config(head_weight=1.0, epochs=8)),
-    ):
+    taught = fitted(tmp_path / "trained", material, config(head_weight=1.0, epochs=8))
+    for fusion in (untrained(tmp_path, material), taught):
         known = views(fusion, material)["whole"][8:]
         same = torch.from_numpy(labels[8:, None] == labels[None, 8:])
         cosines = known @ known.T
@@ -174,8 +169,8 @@ def test_items_of_a_class_come_near_and_unknown_classes_are_left_alone(tmp_path:
     assert margins[0] < 0.3
     assert margins[1] > 0.7
     unknown = data(classes=ItemClasses({"style": np.full(N_ITEMS, -1)}, {"style": 4}))
-    taught = fitted(tmp_path / "unknown", unknown, config(head_weight=1.0))
-    assert torch.equal(weights(taught), weights(untrained(tmp_path, material)))
+    without = fitted(tmp_path / "unknown", unknown, config(head_weight=1.0))
+    assert torch.equal(weights(without), weights(untrained(tmp_path, material)))
 
 
 def test_items_become_as_similar_as_the_teacher_s(tmp_path: Path) -> None:
@@ -185,10 +180,8 @@ def test_items_become_as_similar_as_the_teacher_s(tmp_path: Path) -> None:
     known = F.normalize(torch.from_numpy(teacher[8:]), dim=1)
     wanted = (known @ known.T).flatten()
     agreements = []
-    for fusion in (
-        untrained(tmp_path, material),
-        fitted(tmp_path / "trained", material, config(distillation_weight=1.0, epochs=8)),
-    ):
+    taught = fitted(tmp_path / "trained", material, config(distillation_weight=1.0, epochs=8))
+    for fusion in (untrained(tmp_path, material), taught):
         whole = views(fusion, material)["whole"][8:]
         agreements.append(
             float(torch.corrcoef(torch.stack([(whole @ whole.T).flatten(), wanted]))[0, 1])
@@ -349,10 +342,17 @@ def test_an_embedding_has_unit_length_whatever_is_missing(tmp_path: Path) -> Non
 
 def test_with_a_single_item_there_is_nothing_to_learn(tmp_path: Path) -> None:
     present = np.arange(2 * N_ITEMS).reshape(N_ITEMS, 2) == 7
-    assert not fitted(tmp_path, data(present=present), config()).training
-    assert not [*tmp_path.iterdir()]
-    with pytest.raises(TrainingError, match="none of 128"):
-        fitted(tmp_path, data(present=present & False), config())
+    for few in (present, present & False):
+        assert not fitted(tmp_path, data(present=few), config()).training
+        assert not [*tmp_path.iterdir()]
+
+
+def test_photos_set_the_scale_of_pictures_where_no_item_has_one(tmp_path: Path) -> None:
+    material = everything()
+    assert material.photos is not None
+    alone = replace(material, present=material.present & np.array([True, False]))
+    mean = fitted(tmp_path, alone, config()).state_dict()["projections.1.mean"].numpy()
+    np.testing.assert_allclose(mean, material.photos.embeddings.mean(axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize(

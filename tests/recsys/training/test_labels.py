@@ -4,6 +4,7 @@ import polars as pl
 from recsys.schema import ItemSchema, PhotoSchema
 from recsys.training.labels import (
     item_labels,
+    photo_categories,
     photo_labels,
     photo_rows,
     title_groups,
@@ -73,6 +74,36 @@ def test_a_photo_has_the_labels_of_its_item_or_of_its_own_category() -> None:
     assert labels.indices["category_1"].tolist() == [0, 1, -1]
     assert labels.indices["category_2"].tolist() == [1, 2, -1]
     assert photo_rows(shots, table).tolist() == [1, -1, -1]
+
+
+def test_categories_of_photos_are_classes_unless_their_item_has_one() -> None:
+    table = items(category=[["Fruit"], ["Wear"], []])
+    shots = photos(
+        {"item_id": "i0", "category": ["Cars"]},  # the path of the item counts
+        {"item_id": "i2", "category": ["Fruit", "Plum"]},
+        {"category": ["Wear", "Cap"]},
+    )
+    labels = item_labels(table, shots)
+    assert labels.classes == {
+        "category_1": ["Fruit", "Wear"],
+        "category_2": ["Fruit > Plum", "Wear > Cap"],
+    }
+    assert labels.indices["category_1"].tolist() == [0, 1, -1]
+    found = photo_labels(shots, table, labels)
+    assert found.indices["category_1"].tolist() == [0, 0, 1]
+    assert found.indices["category_2"].tolist() == [-1, 0, 1]
+
+
+def test_photos_have_labels_without_any_items() -> None:
+    nothing = ItemSchema.create_empty()
+    shots = photos({"category": ["Fruit"]}, {"category": ["Wear"]}, {"category": []})
+    labels = item_labels(nothing, shots)
+    assert labels.indices["category_1"].tolist() == []
+    assert photo_labels(shots, nothing, labels).indices["category_1"].tolist() == [0, 1, -1]
+    known = {"category_1": ["Other", "Wear"], "item": ["i0"]}
+    assert {
+        name: one.tolist() for name, one in photo_categories(shots, nothing, known).items()
+    } == {"category_1": [-1, 1, -1]}
 
 
 def test_items_of_the_same_title_share_a_group_and_untitled_ones_do_not() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from recsys.training.parts import (
     why_no_vision,
 )
 from recsys.training.samples import label_pictures, picture_samples, text_samples
-from tests.recsys.training.mug_shop import mug_shop
 
 NO_PAIRS = np.empty((0, 2), dtype=np.int64)
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -36,8 +36,6 @@ def left_out(dataset: Dataset, **config: object) -> dict[str, str]:
 
 def changed(dataset: Dataset, **columns: pl.Expr) -> Dataset:
     """Return the shop with other columns in its items table."""
-    from dataclasses import replace
-
     return replace(dataset, items=dataset.items.with_columns(**columns))
 
 
@@ -69,14 +67,19 @@ def test_one_title_is_enough_for_an_encoder_that_starts_from_a_checkpoint(
 def test_with_nothing_but_one_title_encoder_and_fusion_stay_as_they_were_built(
     dataset: Dataset,
 ) -> None:
-    reasons = left_out(changed(dataset, **ONE_TITLE, **NO_PICTURE))
+    reasons = left_out(replace(changed(dataset, **ONE_TITLE, **NO_PICTURE), photos=None))
     assert list(reasons) == ["vision", TEXT_TRAINING, ITEMS_TRAINING, "identification"]
 
 
 def test_without_titles_and_pictures_nothing_can_be_embedded(dataset: Dataset) -> None:
     wanted = r"titles or pictures to learn from, got none \(vision: no item has a readable picture"
     with pytest.raises(DataError, match=wanted):
-        left_out(changed(dataset, **NO_TITLE, **NO_PICTURE))
+        left_out(replace(changed(dataset, **NO_TITLE, **NO_PICTURE), photos=None))
+
+
+def test_photos_train_the_tower_of_a_shop_whose_items_have_no_picture(dataset: Dataset) -> None:
+    assert left_out(changed(dataset, **NO_PICTURE)) == {}
+    assert list(left_out(changed(dataset, **NO_PICTURE, **NO_TITLE))) == ["text", ITEMS_TRAINING]
 
 
 def test_alignment_needs_pictures_of_two_titles(dataset: Dataset) -> None:
@@ -90,20 +93,22 @@ def test_alignment_needs_pictures_of_two_titles(dataset: Dataset) -> None:
 
 def pictures(root: Path, names: list[str], labels: list[int]) -> vision.dataset.Samples:
     return vision.dataset.Samples(
-        [root / name for name in names], {"colour": np.array(labels)}, {"colour": ("a", "b")}
+        [root / name for name in names],
+        {"colour": np.array(labels, dtype=np.int64)},
+        {"colour": ("a", "b")},
     )
 
 
 def test_pictures_must_differ_in_content_and_in_what_they_show(root: Path, tmp_path: Path) -> None:
-    items = mug_shop(root).items
-    assert why_no_vision(pictures(root, ["0.png", "1.png"], [0, 1]), items) is None
+    assert why_no_vision(pictures(root, ["0.png", "1.png"], [0, 1])) is None
     (tmp_path / "copy.png").write_bytes((root / "0.png").read_bytes())
     same = pictures(root, ["0.png", str(tmp_path / "copy.png")], [0, 1])
-    assert why_no_vision(same, items) == (
-        "two different pictures are needed to learn from, got 2 alike"
-    )
+    assert why_no_vision(same) == ("two different pictures are needed to learn from, got 2 alike")
     of_one = pictures(root, ["0.png", "1.png", "3.png"], [1, 1, -1])
-    assert "pictures of two products" in (why_no_vision(of_one, items) or "")
+    assert "pictures of two products" in (why_no_vision(of_one) or "")
+    assert "no item has a readable picture" in (why_no_vision(pictures(root, [], [])) or "")
+    no_class = vision.dataset.Samples([root / "0.png", root / "1.png"], {}, {})
+    assert "two products or categories are needed" in (why_no_vision(no_class) or "")
 
 
 def test_texts_must_differ_in_words() -> None:

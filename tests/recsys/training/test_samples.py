@@ -46,7 +46,8 @@ def test_every_picture_has_the_labels_of_its_product_or_else_of_its_own_category
     shown: list[tuple[str | None, list[str], str | None]] = [
         ("0", ["Home", "Jug"], "train"),  # the product's own category counts
         (None, ["Home", "Jug"], None),
-        (None, ["Home", "Spoon"], "train"),  # a category that no product has
+        (None, ["Home", "Spoon"], "train"),  # a category that no product has is a class as well
+        (None, [], "train"),
         ("3", [], "val"),
         (None, [], "val"),
         (None, ["Home", "Mug"], "test"),
@@ -80,10 +81,11 @@ def test_every_picture_has_the_labels_of_its_product_or_else_of_its_own_category
         ("4.png", "Home > Mug", "4"),
         ("0.jpg", "Home > Mug", "0"),
         ("1.jpg", "Home > Jug", None),
+        ("2.jpg", "Home > Spoon", None),
     ]
-    assert pictured(got.validation) == [("3.jpg", None, "3"), ("4.jpg", None, None)]
-    assert pictured(got.test) == [("5.jpg", "Home > Mug", None)]
-    assert got.unlabelled == (root / "2.jpg",)
+    assert pictured(got.validation) == [("4.jpg", None, "3"), ("5.jpg", None, None)]
+    assert pictured(got.test) == [("6.jpg", "Home > Mug", None)]
+    assert got.unlabelled == (root / "3.jpg",)
 
 
 def test_photos_without_a_label_are_kept_apart(dataset: Dataset, root: Path) -> None:
@@ -121,6 +123,23 @@ def test_photos_of_no_product_do_not_make_products_classes(dataset: Dataset) -> 
         photos=dataset.photos.with_columns(item_id=pl.lit(None, pl.String)),
     )
     assert [*label_pictures(shop).classes] == ["category_1"]
+
+
+def test_photos_alone_are_the_samples_of_a_shop_without_items(dataset: Dataset, root: Path) -> None:
+    assert dataset.photos is not None
+    kinds = pl.Series([["Mug"], ["Jug"], ["Mug"], [], []], dtype=pl.List(pl.String))
+    photos = dataset.photos.with_columns(item_id=pl.lit(None, pl.String), category=kinds)
+    shop = replace(dataset, items=dataset.items.clear(), photos=photos)
+    got = picture_samples(shop, label_pictures(shop))
+    assert got.train.images == [root / "p0.png", root / "p2.png"]
+    assert got.train.classes == {"category_1": ["Jug", "Mug"]}
+    assert got.train.targets["category_1"].tolist() == [1, 1]
+    assert got.unlabelled == ()
+    unlabelled = replace(
+        shop, photos=photos.with_columns(category=kinds.clear().extend_constant([], 5))
+    )
+    got = picture_samples(unlabelled, label_pictures(unlabelled))
+    assert (len(got.train), got.train.classes, len(got.unlabelled)) == (0, {}, 2)
 
 
 def test_a_category_for_every_product_is_its_identity(dataset: Dataset) -> None:

@@ -84,6 +84,7 @@ TABLES: Mapping[str, Table] = {
             "iALS": "online_retail.ials",
             "EASE": "online_retail.ease",
             "own purchases, count × 60-day decay": "online_retail.own_purchases",
+            "this library, its trees alone, one seed": "online_retail.lambdamart",
             "this library, mean of three seeds": "online_retail",
         },
         columns={
@@ -92,6 +93,32 @@ TABLES: Mapping[str, Table] = {
             "new: NDCG@10": "new.ndcg@10",
             "new: Recall@20": "new.recall@20",
         },
+    ),
+    "online_retail_cold": Table(
+        corner="products hidden from training",
+        rows={
+            "random": "online_retail.cold.random",
+            "text-kNN": "online_retail.cold.text_knn",
+            "this library": "online_retail.cold",
+        },
+        columns={"NDCG@10": "ndcg@10", "Recall@20": "recall@20"},
+    ),
+    "offers": Table(
+        corner="500 items of each source",
+        rows={"41,000 items": "offers.items_41k", "100,000 items": "offers"},
+        columns={"recall of all sources": "recall", "share of NDCG@10 lost": "ndcg_lost"},
+    ),
+    "ranking_speed": Table(
+        corner="4,000 items",
+        rows={
+            "examples built, a second": "ranking_train.building.examples_per_s",
+            "examples learned, network and trees, a second": "ranking_train.examples_per_s",
+            "share of the time outside of both": "ranking_train.share_outside_model",
+            "users at once, a second": "recommend_many.users_per_s",
+            "the same, times users one by one": "recommend_many.ratio_to_single",
+            "the same, times implicit's product of factors": "recommend_many.ratio_to_implicit",
+        },
+        columns={"measured": ""},
     ),
     "grocery_store": Table(
         corner="Grocery Store, test photos",

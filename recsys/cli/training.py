@@ -203,6 +203,20 @@ def evaluate(
             "file with user_id, item_id, and score or rank; may be repeated."
         ),
     ] = [],  # noqa: B006 - typer reads it and nobody writes to it
+    users: Annotated[
+        str | None,
+        typer.Option(
+            help="Table with user_id and columns by which users are grouped, such as a region: a "
+            "Parquet, CSV or NDJSON file."
+        ),
+    ] = None,
+    exposure_by: Annotated[
+        list[str],
+        typer.Option(
+            help="Item column or attribute to count exposure by, instead of those of the "
+            "configuration; may be repeated."
+        ),
+    ] = [],  # noqa: B006 - typer reads it and nobody writes to it
     config: Annotated[
         Path | None,
         typer.Option(help="Configuration file; its test photos are then evaluated too."),
@@ -223,6 +237,9 @@ def evaluate(
     from recsys.pipeline import load_tables
 
     settings = load_config(config) if config else None
+    asked = settings.evaluation if settings else EvaluationConfig()
+    if exposure_by:
+        asked = asked.model_copy(update={"exposure_by": tuple(exposure_by)})
     first, *others = bundles
     opened = Bundle(first)
     if out is not None:
@@ -230,10 +247,11 @@ def evaluate(
     with progress_bar(visible=not as_json) as advance:
         report = run(
             opened,
-            settings.evaluation if settings else EvaluationConfig(),
+            asked,
             title=settings.name if settings else first.name,
             bundles=_by_name("bundle", [str(one) for one in others]),
             lists=_by_name("list", lists),
+            users=users,
             dataset=load_tables(settings) if settings else None,
             progress=advance,
         )

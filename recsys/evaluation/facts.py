@@ -67,7 +67,11 @@ def label_items(items: pl.DataFrame, column: str) -> list[str]:
     Raises:
         InvalidArgumentError: If the table has neither.
     """
-    values = _values(items, column)
+    return label_values(_values(items, column))
+
+
+def label_values(values: pl.Series) -> list[str]:
+    """Return one label per value: thirds of numbers, else the value, or "other" if it is rare."""
     if values.dtype.is_numeric():
         return thirds(values.cast(pl.Float64).to_numpy())
     text = values.cast(pl.String).fill_null(UNKNOWN)

@@ -27,6 +27,7 @@ from recsys.evaluation.results import (
     RetrievalRow,
     StageTiming,
 )
+from recsys.evaluation.slices import NO_LABELS, UserLabels, read_users
 from recsys.evaluation.systems import (
     System,
     baseline_system,
@@ -51,7 +52,7 @@ def report_run(
         content = ContentKNN(ablation.item_embeddings, name=f"content-kNN, {name}")
         others.append(bundle_system("ablation", name, ablation, bundle))
         others.append(baseline_system(bundle, content))
-    report = _report(bundle, config, title, others, run.dataset, progress)
+    report = _report(bundle, config, title, others, dataset=run.dataset, progress=progress)
     timings = [StageTiming(stage.name, stage.seconds, stage.skipped) for stage in run.stages]
     return replace(report, timings=timings)
 
@@ -63,6 +64,7 @@ def evaluate(
     title: str | None = None,
     bundles: Mapping[str, Bundle | str | Path] = {},
     lists: Mapping[str, Source | Frame] = {},
+    users: Source | Frame | None = None,
     dataset: Dataset | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -79,6 +81,8 @@ def evaluate(
         bundles: Bundles to compare with, by name, with the same events after the split.
         lists: Recommendations of other systems to compare with, by name: tables with the columns
             user_id, item_id, and score or rank, as files or DataFrames.
+        users: Table of user_id and columns by which users are grouped, such as a region; see
+            ``recsys.evaluation.slices.read_users``.
         dataset: Tables of the shop, whose test photos are scored, too; a bundle keeps no photos.
         progress: Called with a system's name, the number of users it has scored, and of all users.
 
@@ -86,13 +90,17 @@ def evaluate(
         LeakageError: If the events before the split contain later ones.
         MissingPartError: If there is something to compare, and a bundle was trained without events.
         DataError: If another bundle has another split or other events after it, or a list cannot
-            be used; see ``recsys.evaluation.lists.read_list``.
+            be used; see ``recsys.evaluation.lists.read_list``. If ``users`` cannot be used.
         InvalidArgumentError: If two systems have one name, or ``bundles`` or ``lists`` is not a
             mapping.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     others = other_systems(bundle, bundles=bundles, lists=lists)
-    return _report(bundle, config, title, others, dataset, progress)
+    groups = NO_LABELS
+    if users is not None:
+        bundle.require("ranking")
+        groups = read_users(users, bundle.interactions.user_ids)
+    return _report(bundle, config, title, others, groups, dataset=dataset, progress=progress)
 
 
 def _report(
@@ -100,10 +108,12 @@ def _report(
     config: EvaluationConfig,
     title: str | None,
     others: Sequence[System],
+    groups: UserLabels = NO_LABELS,
+    *,
     dataset: Dataset | None,
     progress: Progress | None,
 ) -> Report:
-    ranking = _score_ranking(bundle, others, config, progress)
+    ranking = _score_ranking(bundle, others, groups, config, progress)
     images_root = dataset.images_root if dataset else None
     photos = _score_photos(bundle, dataset)
     split = bundle.split_us if "ranking" in bundle.parts else None
@@ -164,6 +174,7 @@ class _Ranking(NamedTuple):
 def _score_ranking(
     bundle: Bundle,
     others: Sequence[System],
+    groups: UserLabels,
     config: EvaluationConfig,
     progress: Progress | None,
 ) -> _Ranking:
@@ -177,6 +188,7 @@ def _score_ranking(
             scopes=config.scopes,
             ks=config.k,
             exposure_by=config.exposure_by,
+            user_labels=groups,
             progress=progress,
         )
     except LeakageError:

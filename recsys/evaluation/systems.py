@@ -36,7 +36,7 @@ from recsys.evaluation.results import (
     RetrievalRow,
     Role,
 )
-from recsys.evaluation.slices import label_users
+from recsys.evaluation.slices import NO_LABELS, UserLabels, label_users
 from recsys.evaluation.tables import Answered, ranking_table
 from recsys.identifier import ProductIdentifier
 from recsys.ranking.baselines import (
@@ -95,6 +95,7 @@ def rank_systems(
     scopes: Sequence[Scope] = ("all", "new", "cold"),
     ks: Sequence[int] = (10, 20),
     exposure_by: Sequence[str] = (),
+    user_labels: UserLabels = NO_LABELS,
     ease_max_items: int = EASE_MAX_ITEMS,
     progress: Progress | None = None,
 ) -> Ranked:
@@ -109,6 +110,8 @@ def rank_systems(
         scopes: Scopes of the queries.
         ks: Cut-offs of the metrics.
         exposure_by: Item columns or attributes by which it is counted what is shown.
+        user_labels: Label of each user of the bundle, by what quality is shown by beside what is
+            counted; see ``recsys.evaluation.slices.read_users``.
         ease_max_items: Largest number of items with events for which EASE, whose time grows with
             the cube of it, is among the baselines.
         progress: Called with the system, the users that are done, and all users.
@@ -146,7 +149,7 @@ def rank_systems(
                 queries,
                 answered,
                 facts=facts,
-                user_labels=label_users(queries, before, taken, facts),
+                user_labels=label_users(queries, before, taken, facts, user_labels),
             )
             for queries, answered in zip(query_sets, results, strict=True)
         ],

@@ -203,6 +203,23 @@ def test_other_bundles_and_lists_are_in_the_same_tables(
     assert "of unknown items" in shown
 
 
+def test_users_are_grouped_by_a_table_and_exposure_counted_by_any_item_column(
+    tiny_bundle: Path, tmp_path: Path, ask: Ask, refusal: Say, tiny_shop: Shop
+) -> None:
+    ids = pl.read_parquet(tiny_shop.events)["user_id"].unique().sort()
+    half = pl.DataFrame(
+        {"user_id": ids, "half": [("first", "second")[n % 2] for n in range(len(ids))]}
+    )
+    half.write_csv(tmp_path / "users.csv")
+    asked = ("evaluate", tiny_bundle, "--users", tmp_path / "users.csv", "--exposure-by", "price")
+    table = ask(*asked)["rankings"][0]
+    groups = [row for row in table["slices"] if row["grouping"] == "half"]
+    assert [row["label"] for row in groups] == ["first", "second"]
+    assert sum(row["n_users"] for row in groups) == table["n_users"]
+    assert [one["column"] for one in table["exposure"]] == ["price"]
+    assert "nothing matches" in refusal(*asked[:3], tmp_path / "no.csv")
+
+
 def test_a_list_or_a_bundle_that_is_given_twice_is_refused(
     tiny_bundle: Path, top_sellers: Path, refusal: Say
 ) -> None:

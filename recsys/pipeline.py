@@ -1,5 +1,6 @@
 """Training from a configuration to a sealed bundle, in stages that are skipped if unchanged."""
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,10 +12,10 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from recsys.bundle import Contents, RankingPart, ranking_settings, write_bundle
 from recsys.catalogue.store import category_codes
-from recsys.config import TrainConfig
+from recsys.config import TrainConfig, write_config
 from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
-from recsys.data.files import make_folder
+from recsys.data.files import make_folder, whole_file
 from recsys.data.pictures import picture_fault
 from recsys.data.progress import Progress
 from recsys.data.tables import Tables
@@ -38,8 +39,11 @@ from recsys.training.stack import FusedItems, Stack, fuse_items, train_stack
 from recsys.training.stages import STAGES, Runtime, Stage, Workspace
 from recsys.training.tower_errors import translate_tower_errors
 from recsys.training.towers import align, embed, train_text, train_vision
+from recsys.training.tuning import Tuning, check_tuning, tune_settings
 from vision.device import Device, resolve_device
 from vision.tower import VisionTower
+
+TUNED = "tuned.toml"  # beside the bundles
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Run:
         dataset: Validated tables.
         stages: Stages in the order in which they ran.
         left_out: Parts that were not trained, each with the reason.
+        tuning: Search for settings, if one was wanted.
     """
 
     bundle: Path
@@ -59,6 +64,7 @@ class Run:
     dataset: Dataset
     stages: tuple[Stage, ...]
     left_out: tuple[str, ...]
+    tuning: Tuning | None = None
 
 
 @translate_tower_errors()
@@ -68,6 +74,7 @@ def train(
     *,
     tables: Tables | None = None,
     strict: bool = False,
+    tune: int | None = None,
     progress: bool = False,
     announce: Callable[[str], None] = lambda stage: None,
 ) -> Run:
@@ -81,6 +88,8 @@ def train(
         out: Folder of the bundles and of the stages.
         tables: Files or DataFrames to train on; None takes the tables that ``config`` names.
         strict: Whether to raise if any row is bad, instead of leaving bad rows out.
+        tune: Number of trials of a search for settings of fusion, users and ranker; the chosen
+            settings are written to ``tuned.toml`` in ``out``. None trains with those given.
         progress: Whether to show progress bars.
         announce: Called with the name of each stage before it runs.
 
@@ -97,12 +106,22 @@ def train(
         with _checking(visible=progress) as advance:
             dataset = load_tables(config, tables, strict=strict, progress=advance)
         shop = read_shop(dataset, config)
+        if tune is not None:
+            check_tuning(shop, tune)
+            write_config(config)  # raises what would else be raised after the search
         left_out = _sentences(shop)
         vision = train_vision(shop, config.vision, runtime)
         text = train_text(shop, config.text, runtime)
         towers = align(shop, vision, text, config, runtime)
         material = embed(shop, towers, runtime)
         items = None if shop.behaviour is None else count_events(shop.behaviour, runtime)
+        tuning = None
+        if tune is not None and items is not None:
+            tuning = tune_settings(
+                material, items, config, runtime, n_trials=tune, announce=announce
+            )
+            config = tuning.config
+            _write_tuned(tuning, out)
         stack = train_stack(material, items, config, runtime)
         identification = _identify(material, towers.vision, stack.fused, config, runtime)
         announce("bundle")
@@ -114,7 +133,15 @@ def train(
         )
         bundle = write_bundle(contents, out)
         ablations = _ablations(material, stack, config, runtime, left_out)
-    return Run(bundle, ablations, dataset, tuple(runtime.workspace.stages), left_out)
+    return Run(bundle, ablations, dataset, tuple(runtime.workspace.stages), left_out, tuning)
+
+
+def _write_tuned(tuning: Tuning, out: Path) -> None:
+    """Write the configuration that trains the bundle again without a search."""
+    with whole_file(out / TUNED) as path:
+        lines = textwrap.wrap(f"Chosen by a search: {tuning.sentence}.", 98)
+        comment = "".join(f"# {line}\n" for line in lines)
+        path.write_text(f"{comment}\n{write_config(tuning.config)}", "utf-8")
 
 
 @contextmanager

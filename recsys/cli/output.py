@@ -163,6 +163,8 @@ def print_report(report: "Report") -> None:
         )
     for sentence in report.ranks_by:
         console.print(f"ranking of {sentence}")
+    if report.tuning:
+        console.print(f"settings by search: {report.tuning}", highlight=False)
     if report.rules:
         console.print(f"lists are made by rules: {report.rules}")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from recsys.cli.output import (
 from recsys.data.files import make_folder
 from recsys.errors import InvalidArgumentError
 
+if TYPE_CHECKING:
+    from recsys.pipeline import Run
+
 WORSE = 3  # exit status of a refresh whose bundle does not become the latest
 
 
@@ -30,6 +33,13 @@ def train(
     strict: Annotated[
         bool, typer.Option(help="Fail if any row of the tables breaks a rule.")
     ] = False,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of trials of a search for better settings of fusion, users and ranker, "
+            "with those of earlier runs; the result is written to tuned.toml beside the bundle."
+        ),
+    ] = None,
     preview: Annotated[
         Path | None,
         typer.Option(
@@ -63,29 +73,40 @@ def train(
 
     settings = load_config(config)
     announce = announce_stage if not as_json else (lambda stage: None)
-    result = run(settings, out, strict=strict, progress=not as_json, announce=announce)
+    result = run(settings, out, strict=strict, tune=tune, progress=not as_json, announce=announce)
     announce("evaluate")
     with progress_bar(visible=not as_json) as advance:
         report = report_run(result, settings.evaluation, title=settings.name, progress=advance)
     page = write_report(report, out)
     if as_json:
         stages = {stage.name: stage.seconds for stage in result.stages}
+        tuning = {} if result.tuning is None else {"tuning": result.tuning.to_json()}
         print_json(
             {
                 "bundle": result.bundle,
                 "report": page,
                 "left_out": result.left_out,
                 "seconds": stages,
+                **tuning,
             }
         )
         return
     print_report(report)
-    for stage in result.stages:
+    _print_run(result)
+    console.print(f"bundle {result.bundle}\nreport {page}")
+
+
+def _print_run(run: "Run") -> None:
+    """Print what the stages took, what was left out, and where a search left its settings."""
+    from recsys.pipeline import TUNED
+
+    for stage in run.stages:
         state = "unchanged" if stage.skipped else f"{stage.seconds:.1f} s"
         console.print(f"  {stage.name}: {state}")
-    for reason in result.left_out:
+    for reason in run.left_out:
         console.print(f"left out {reason}")
-    console.print(f"bundle {result.bundle}\nreport {page}")
+    if run.tuning is not None:
+        console.print(f"settings {run.bundle.parent / TUNED}")
 
 
 def refresh(

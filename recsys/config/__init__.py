@@ -1,6 +1,13 @@
 """The training configuration: one TOML file, all of its problems reported at once."""
 
-from recsys.config.loading import TrainConfig, load_config, load_rules, read_rules, write_rules
+from recsys.config.loading import (
+    TrainConfig,
+    load_config,
+    load_rules,
+    read_rules,
+    write_config,
+    write_rules,
+)
 from recsys.config.sections import (
     AlignmentConfig,
     DataConfig,
@@ -31,5 +38,6 @@ __all__ = [
     "load_config",
     "load_rules",
     "read_rules",
+    "write_config",
     "write_rules",
 ]

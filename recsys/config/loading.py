@@ -24,7 +24,7 @@ from recsys.config.sections import (
     SplitConfig,
     UserConfig,
 )
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, MissingExtraError
 from recsys.rules import NO_RULES, Rules
 from text.config import TextConfig
 from vision.config import VisionConfig
@@ -88,6 +88,31 @@ def load_config(path: str | Path) -> TrainConfig:
             "fusion": _resolve(config.fusion, folder, "teacher"),
         }
     )
+
+
+def write_config(config: TrainConfig) -> str:
+    """Return the TOML text of a configuration, from which ``load_config`` reads the same one.
+
+    Values that are as by default are left out.
+
+    Raises:
+        MissingExtraError: If tomli-w is not installed.
+        ConfigError: If a field is None where the default is not, which TOML cannot say.
+    """
+    try:
+        import tomli_w
+    except ImportError as error:
+        raise MissingExtraError(
+            "writing a configuration needs tomli-w: pip install 'vitrine-recsys[search]'"
+        ) from error
+    values = config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    text = tomli_w.dumps(values)
+    if TrainConfig.model_validate(tomllib.loads(text)) != config:
+        raise ConfigError(
+            "a configuration that is written to a file must not have None where the default is "
+            "another value, such as patience; set a large number instead"
+        )
+    return text
 
 
 def load_rules(path: str | Path) -> Rules:

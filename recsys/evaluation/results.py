@@ -312,6 +312,7 @@ class Report:
         sizes: Number of items, users, events and so on.
         left_out: Parts that were not trained or measured, one sentence each with the reason.
         ranks_by: What was chosen to rank, and by how much, one sentence per scope.
+        tuning: What a search for settings tried and changed; empty without one.
         rules: Rules by which its lists are made; empty for none.
         rankings: One table per scope.
         offers: What the sources of candidates offer; None if ranking was not measured.
@@ -330,6 +331,7 @@ class Report:
     sizes: Mapping[str, int] = field(default_factory=dict)
     left_out: Sequence[str] = ()
     ranks_by: Sequence[str] = ()
+    tuning: str = ""
     rules: str = ""
     rankings: Sequence[RankingTable] = ()
     offers: Offers | None = None

@@ -54,7 +54,7 @@ def report_run(
         others.append(baseline_system(bundle, content))
     report = _report(bundle, config, title, others, dataset=run.dataset, progress=progress)
     timings = [StageTiming(stage.name, stage.seconds, stage.skipped) for stage in run.stages]
-    return replace(report, timings=timings)
+    return replace(report, timings=timings, tuning=run.tuning.sentence if run.tuning else "")
 
 
 def evaluate(

@@ -32,7 +32,13 @@ from recsys.training.ranking import (
     sample_examples,
     train_ranker,
 )
-from recsys.training.selection import Choice, choose_ranker, read_choice
+from recsys.training.selection import (
+    Choice,
+    Results,
+    choose_ranker,
+    measure_rankers,
+    read_choice,
+)
 from recsys.training.stages import CHECKPOINTS, Runtime
 from recsys.training.users import UserEncoders
 from vision.training.run import TrainingRun
@@ -54,6 +60,22 @@ class FittedRanking(NamedTuple):
     choice: Choice
     held_out: UserRanker
     served: UserRanker | None
+
+
+class Compared(NamedTuple):
+    """The comparison by which a ranker is chosen.
+
+    Args:
+        examples: Queries of each window before the split, earliest first.
+        results: NDCG@10 of every ranker in the last of these windows.
+        choice: The ranker of each scope, chosen by these results.
+        epochs: Number of epochs after which the network was best.
+    """
+
+    examples: Sequence[RankingExamples]
+    results: Results
+    choice: Choice
+    epochs: int
 
 
 class _Inputs(NamedTuple):
@@ -117,16 +139,8 @@ def _fit(inputs: _Inputs, config: RankerConfig, folder: Path, runtime: Runtime) 
     encoder = inputs.encoders.first.to(runtime.device)
     windows = take_snapshots(*inputs[:2], inputs.items, device=runtime.device)
     n_windows = len(inputs.behaviour.cuts_us) - 1
-    examples = []
-    for window in Tqdm(
-        islice(windows, n_windows),
-        desc="snapshots",
-        total=n_windows,
-        disable=not runtime.progress,
-    ):  # in a large catalogue the table of one window takes much memory
-        examples.append(_examples(window, encoder, config, runtime.seed))
-    trained, epochs = _train(examples, config, folder, runtime)
-    choice = choose_ranker(window, encoder, trained, config, seed=runtime.seed)
+    compared = compare_rankers(windows, n_windows, encoder, config, folder, runtime)
+    examples, choice = compared.examples, compared.choice
     known_to = {HELD_OUT: examples}
     if inputs.encoders.served is not None:
         window = next(windows)
@@ -136,13 +150,44 @@ def _fit(inputs: _Inputs, config: RankerConfig, folder: Path, runtime: Runtime) 
     described = {}
     for name, known in known_to.items():
         run = replace(runtime.training_run(folder, "cpu"), workdir=folder / CHECKPOINTS / name)
-        rankers = _fit_chosen(choice, known, config, run, epochs=epochs)
+        rankers = _fit_chosen(choice, known, config, run, epochs=compared.epochs)
         fitted = UserRanker(getattr(inputs.encoders, name), *rankers)
         (folder / name).mkdir(exist_ok=True)
         save_user_ranker(fitted, folder / name)
         described[name] = describe_rankers(fitted)
     (folder / RANKERS).write_text(json.dumps(described, indent=1))
     (folder / CHOICE).write_text(json.dumps(choice.to_json(), indent=1))
+
+
+def compare_rankers(
+    windows: Iterator[Snapshot],
+    n_windows: int,
+    encoder: UserEncoder,
+    config: RankerConfig,
+    folder: Path,
+    runtime: Runtime,
+) -> Compared:
+    """Return how rankers that learned from all windows but the last do on the last.
+
+    Args:
+        windows: Snapshots, earliest first; those after the compared ones are not taken.
+        n_windows: Number of windows before the split.
+        encoder: User encoder that was trained on events before the first window.
+        config: Sizes and schedules.
+        folder: Folder of the stage; checkpoints are kept in it.
+        runtime: How to run the stage.
+    """
+    examples = []
+    for window in Tqdm(
+        islice(windows, n_windows),
+        desc="snapshots",
+        total=n_windows,
+        disable=not runtime.progress,
+    ):  # in a large catalogue the table of one window takes much memory
+        examples.append(_examples(window, encoder, config, runtime.seed))
+    trained, epochs = _train(examples, config, folder, runtime)
+    results = measure_rankers(window, encoder, trained, seed=runtime.seed)
+    return Compared(examples, results, choose_ranker(results, config), epochs)
 
 
 def _train(

@@ -1,7 +1,7 @@
 """Choose what ranks, on the last window before the split."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ VALIDATION_USERS = 1_000
 VALIDATION_ITEMS = 5_000
 K = 10
 TIE = 0.02  # a smaller loss, relative to the best, is a tie if it is within the noise, too
+
+
+# NDCG@10 of each asked user (n,) by scope and ranker; nan for a user who is not asked in the scope.
+Results: TypeAlias = Mapping[Scope, Mapping[str, NDArray[np.float64]]]
 
 
 class Trial(NamedTuple):
@@ -62,14 +66,39 @@ def read_choice(values: Mapping[str, Any]) -> Choice:
     return Choice(values["all"], values["new"], tuple(Trial(**one) for one in values["trials"]))
 
 
-def choose_ranker(
-    snapshot: Snapshot,
-    encoder: UserEncoder,
-    trained: Mapping[str, Ranker],
-    config: RankerConfig,
-    *,
-    seed: int,
-) -> Choice:
+def measure_rankers(
+    snapshot: Snapshot, encoder: UserEncoder, trained: Mapping[str, Ranker], *, seed: int
+) -> Results:
+    """Return NDCG@10 of a sample of users by the simple rankers and the trained ones.
+
+    The same seed asks the same users in the same order, whatever the encoder and the rankers.
+
+    Args:
+        snapshot: The last window before the split.
+        encoder: User encoder that was trained on earlier events only.
+        trained: Rankers that were trained on earlier windows, simplest first.
+        seed: Random seed of the sample of users.
+    """
+    rankers: dict[str, Ranker] = {name: SimpleRanker(name) for name in SIMPLE} | dict(trained)
+    generator = np.random.default_rng(seed)
+    answers_of = offered_answers(snapshot)
+    asked = np.flatnonzero([len(rows) for rows in answers_of])
+    asked = np.sort(generator.permutation(asked)[:VALIDATION_USERS])
+    rows = generator.permutation(snapshot.candidates)[:VALIDATION_ITEMS]
+    needed = [answers_of[user] for user in asked.tolist()]
+    rows = np.unique(np.concatenate([rows, *needed]))
+    found = {scope: {name: np.full(len(asked), np.nan) for name in rankers} for scope in SCOPES}
+    for some, profiles in profile_blocks(snapshot, asked, encoder):
+        relevant = torch.from_numpy(np.stack([np.isin(rows, one) for one in needed[some]]))
+        block = {
+            scope: {name: values[some] for name, values in by_name.items()}
+            for scope, by_name in found.items()
+        }
+        _score_block(snapshot, profiles, torch.from_numpy(rows), relevant, rankers, block)
+    return found
+
+
+def choose_ranker(results: Results, config: RankerConfig) -> Choice:
     """Return the ranker of each scope: the simplest of those that are not clearly worse.
 
     Rankers are compared by NDCG@10 on the same users. The simplest wins whose difference to the
@@ -77,21 +106,20 @@ def choose_ranker(
     the best. With few users the error alone would make a tie of everything.
 
     Args:
-        snapshot: The last window before the split.
-        encoder: User encoder that was trained on earlier events only.
-        trained: Rankers that were trained on earlier windows, simplest first.
-        config: Which of them may be chosen.
-        seed: Random seed of the sample of users.
+        results: Result of :func:`measure_rankers`.
+        config: Which of the rankers may be chosen.
     """
-    rankers: dict[str, Ranker] = {name: SimpleRanker(name) for name in SIMPLE} | dict(trained)
-    results = _ndcg(snapshot, encoder, rankers, seed=seed)
+    counted = {
+        scope: {name: values[~np.isnan(values)] for name, values in by_name.items()}
+        for scope, by_name in results.items()
+    }
     chosen = {
         scope: _simplest(values, only=None if config.kind == "auto" else config.kind)
-        for scope, values in results.items()
+        for scope, values in counted.items()
     }
     trials = [
         Trial(scope, name, float(values.mean()))
-        for scope, by_name in results.items()
+        for scope, by_name in counted.items()
         for name, values in sorted(by_name.items(), key=lambda one: -one[1].sum())
         if len(values)
     ]
@@ -114,38 +142,15 @@ def _simplest(results: Mapping[str, NDArray[np.float64]], only: str | None) -> s
     return best
 
 
-def _ndcg(
-    snapshot: Snapshot, encoder: UserEncoder, rankers: Mapping[str, Ranker], *, seed: int
-) -> dict[Scope, dict[str, NDArray[np.float64]]]:
-    """Return NDCG@10 of each user of each scope by each ranker."""
-    generator = np.random.default_rng(seed)
-    answers_of = offered_answers(snapshot)
-    asked = np.flatnonzero([len(rows) for rows in answers_of])
-    asked = np.sort(generator.permutation(asked)[:VALIDATION_USERS])
-    rows = generator.permutation(snapshot.candidates)[:VALIDATION_ITEMS]
-    needed = [answers_of[user] for user in asked.tolist()]
-    rows = np.unique(np.concatenate([rows, *needed]))
-    found: dict[Scope, dict[str, list[float]]] = {
-        scope: {name: [] for name in rankers} for scope in SCOPES
-    }
-    for some, profiles in profile_blocks(snapshot, asked, encoder):
-        relevant = torch.from_numpy(np.stack([np.isin(rows, one) for one in needed[some]]))
-        _score_block(snapshot, profiles, torch.from_numpy(rows), relevant, rankers, found)
-    return {
-        scope: {name: np.array(values) for name, values in by_name.items()}
-        for scope, by_name in found.items()
-    }
-
-
 def _score_block(
     snapshot: Snapshot,
     profiles: UserProfiles,
     rows: Tensor,
     relevant: Tensor,
     rankers: Mapping[str, Ranker],
-    found: dict[Scope, dict[str, list[float]]],
+    found: Results,
 ) -> None:
-    """Append the NDCG@10 of a block of users."""
+    """Fill in the NDCG@10 of a block of users."""
     features = ranking_features(profiles, rows.to(profiles.vectors.device), snapshot.table).cpu()
     owned = features[..., FEATURES.index("own_purchases")] > 0  # of the target kinds
     known = profiles.events.counts.cpu() > 0  # as in evaluation, which asks for a history
@@ -156,7 +161,7 @@ def _score_block(
             wanted = relevant & ~out
             asked = wanted.any(dim=1) & known
             top = scores.masked_fill(out, -torch.inf)[asked].topk(min(K, len(rows)), dim=1)
-            found[scope][name] += ndcg(wanted[asked], top.indices).tolist()
+            found[scope][name][asked.numpy()] = ndcg(wanted[asked], top.indices).numpy()
 
 
 def ndcg(relevant: Tensor, ranked: Tensor) -> Tensor:

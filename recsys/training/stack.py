@@ -1,6 +1,6 @@
 """The networks above the towers, each a stage: item fusion, user encoder, ranker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -146,30 +146,63 @@ def fit_user_encoders(
     if served:
         events["served"] = interactions
 
+    found, key = _fit_encoders(behaviour, fused, config, runtime, f"users{suffix}", events, start)
+    return UserEncoders(found["first"], found["held_out"], found.get("served"), key)
+
+
+def fit_first_encoder(
+    behaviour: Behaviour, fused: FusedItems, config: UserConfig, runtime: Runtime
+) -> UserEncoder:
+    """Return the user encoder of the stage "users-first", trained before the first cut.
+
+    It is ``first`` of :func:`fit_user_encoders`, without the time that the later ones take.
+
+    Args:
+        behaviour: Events, and the moments at which they are cut.
+        fused: Item embeddings.
+        config: Sizes and schedule.
+        runtime: How to run the stage.
+    """
+    events = {"first": behaviour.interactions.before(behaviour.cuts_us[0])}
+    found, _ = _fit_encoders(behaviour, fused, config, runtime, "users-first", events, None)
+    return found["first"]
+
+
+def _fit_encoders(
+    behaviour: Behaviour,
+    fused: FusedItems,
+    config: UserConfig,
+    runtime: Runtime,
+    name: str,
+    events: Mapping[str, Interactions],
+    start: UserEncoder | None,
+) -> tuple[dict[str, UserEncoder], str]:
+    """Return an encoder for each of these events, each going on from the one before, and a key."""
+
     def train(folder: Path) -> None:
         encoder = start
-        for name, past in events.items():  # each goes on from the one before
+        for part, past in events.items():
             encoder = train_users(
                 past,
                 fused.embeddings,
                 _available_from(behaviour.items, past),
                 config,
-                runtime.training_run(folder / name),
+                runtime.training_run(folder / part),
                 start=encoder,
             )
-            _save(encoder, folder / name)
+            _save(encoder, folder / part)
 
     stage = runtime.workspace.run(
-        f"users{suffix}",
+        name,
         {"items": fused.key, "config": config.model_dump(), "encoders": [*events]},
         train,
     )
-    dim, n_kinds = fused.embeddings.shape[1], len(interactions.kind_names)
+    dim, n_kinds = fused.embeddings.shape[1], len(behaviour.interactions.kind_names)
     found = {
-        name: _load(build_user_encoder(config, dim=dim, n_kinds=n_kinds), stage.folder / name)
-        for name in events
+        part: _load(build_user_encoder(config, dim=dim, n_kinds=n_kinds), stage.folder / part)
+        for part in events
     }
-    return UserEncoders(found["first"], found["held_out"], found.get("served"), stage.key)
+    return found, stage.key
 
 
 def _train_fusion(

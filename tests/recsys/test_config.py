@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,8 +7,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from recsys.config import TrainConfig, load_config
-from recsys.errors import ConfigError
+from recsys.config import TrainConfig, load_config, write_config
+from recsys.errors import ConfigError, MissingExtraError
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +56,46 @@ def test_event_kinds_are_read_as_those_of_the_events_table(tmp_path: Path) -> No
     config = load_config(write(tmp_path, text))
     assert config.data.target_kinds == ("purchase",)
     assert config.users.kind_weights == {"view": 0.5}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda one: one.stem
+)
+def test_a_written_configuration_is_read_back_as_it_was(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    assert load_config(write(tmp_path, write_config(config))) == config
+
+
+def test_what_is_as_by_default_is_not_written(tmp_path: Path) -> None:
+    assert write_config(TrainConfig()) == ""
+    text = """
+    [split]
+    at = 2025-11-01T00:00:00Z
+    [users]
+    depth = 1
+    epochs = 30
+    kind_weights = { view = 0.5 }
+    [rules]
+    diversity = 0.3
+    block = [{ category = "a \\"quoted\\" one" }]
+    [search.transfer.layer_decay]
+    choices = [0.5, 1.0]
+    """
+    config = load_config(write(tmp_path, text))
+    written = write_config(config)
+    assert load_config(write(tmp_path, written)) == config
+    assert "epochs" not in written
+
+
+def test_a_configuration_that_toml_cannot_say_is_not_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endless = TrainConfig.model_validate({"users": {"patience": None}})
+    with pytest.raises(ConfigError, match="must not have None where the default is another value"):
+        write_config(endless)
+    monkeypatch.setitem(sys.modules, "tomli_w", None)
+    with pytest.raises(MissingExtraError, match=r"vitrine-recsys\[search\]"):
+        write_config(TrainConfig())
 
 
 def test_all_problems_are_reported_at_once_with_the_nearest_key(tmp_path: Path) -> None:

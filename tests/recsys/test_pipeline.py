@@ -9,13 +9,14 @@ import torch
 
 import vision.errors
 from recsys.bundle import Bundle
-from recsys.config import TrainConfig
+from recsys.config import TrainConfig, load_config
 from recsys.data.synthetic import Shop
 from recsys.data.tables import Tables
 from recsys.data.timestamps import from_us, to_us
 from recsys.errors import ConfigError, DataError, MissingPartError, WeightsError
-from recsys.pipeline import Run, load_tables, train
+from recsys.pipeline import TUNED, Run, load_tables, train
 from recsys.recommender import Recommender
+from recsys.training.tuning import with_values
 
 STAGES = [
     *("vision", "text", "embeddings", "statistics", "items", "users", "ranker"),
@@ -161,6 +162,36 @@ def test_alignment_changes_both_towers_of_the_bundle(
         assert other is not None
         pairs = zip(one.parameters(), other.parameters(), strict=True)
         assert any(not torch.equal(here, there) for here, there in pairs)
+
+
+@pytest.mark.slow
+def test_a_search_finds_better_settings_and_a_file_that_trains_with_them_again(
+    tiny_run: Run, tiny_config: TrainConfig
+) -> None:
+    """Two candidates a query are too few for a tree to split, and easily beaten."""
+    out = tiny_run.bundle.parent
+    few = {"ranker.n_candidates": 2, "ranker.trees.min_candidates": 200}
+    poor = with_values(reduced(tiny_config), few)
+    begun: list[str] = []
+    run = train(poor, out, tune=2, announce=begun.append)
+    assert [one for one in begun if "trial" in one] == ["trial 1 of 2", "trial 2 of 2"]
+    assert run.tuning is not None
+    assert run.tuning.changed["ranker.n_candidates"][0] == 2
+    assert run.tuning.gained > run.tuning.error > 0
+    assert run.tuning.sentence in " ".join((out / TUNED).read_text().replace("# ", "").split())
+    tuned = load_config(out / TUNED)
+    assert tuned == run.tuning.config != poor
+    again = train(tuned, out)
+    assert again.bundle == run.bundle
+    assert all(stage.skipped for stage in again.stages)
+
+
+def test_a_search_without_events_is_refused_before_anything_is_trained(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"got none \(no events table was given\); add events, or"):
+        train(reduced(tiny_config, events=None, target_kinds=()), tmp_path, tune=2)
+    assert not list(tmp_path.glob("*/*"))
 
 
 def test_without_pictures_and_photos_words_and_ranking_remain(

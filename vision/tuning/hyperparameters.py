@@ -97,12 +97,7 @@ def search_hyperparameters(
             pictures do not give the metric; the message lists those that they give.
         TrainingError: If every trial failed, or workdir has another search.
     """
-    try:
-        import optuna
-    except ImportError as error:
-        raise MissingExtraError(
-            "a hyperparameter search needs Optuna: pip install 'vitrine-recsys[search]'"
-        ) from error
+    check_optuna()
     if plan.n_trials < 1:
         raise InvalidArgumentError(f"n_trials must be at least 1, got {plan.n_trials}")
     if not samples.classes:
@@ -111,7 +106,7 @@ def search_hyperparameters(
         )
     metric = plan.metric or f"accuracy/{list(samples.classes)[-1]}"
     _check_metric(metric, validation)
-    distributions = _distributions(resolve_space(plan.space, config))
+    distributions = to_distributions(resolve_space(plan.space, config))
     settings = f"{config!r} {hash_weights(config)} {plan.space!r} {metric} {plan.seed}"
     identity = _fingerprint(samples, validation, settings)
     place = resolve_device(device)
@@ -119,8 +114,7 @@ def search_hyperparameters(
     with _open_study(workdir / "study.db", identity, metric, config) as study:
         measured = _enqueue_interrupted(study)
         while (number := len(_finished(study))) < plan.n_trials:
-            study.sampler = optuna.samplers.TPESampler(seed=_sampler_seed(plan.seed, number))
-            trial = study.ask(distributions)
+            trial = propose(study, distributions, seed=plan.seed, number=number)
             folder = workdir / f"trial-{number}"
             run = partial(
                 finetune_run,
@@ -130,8 +124,7 @@ def search_hyperparameters(
                 callbacks=[ReportTrial(trial, metric, measured)],
             )
             value = _measure(run, config, trial, metric)
-            pruned = optuna.trial.TrialState.PRUNED if value is None else None
-            study.tell(trial, value, state=pruned)
+            tell(study, trial, value)
             logger.info("trial %d of %d: %s, %s", number + 1, plan.n_trials, trial.params, value)
             # The checkpoint can be computed again, and a hundred of them would fill a disk.
             shutil.rmtree(folder, ignore_errors=True)
@@ -147,7 +140,22 @@ def _check_metric(metric: str, validation: Samples) -> None:
         raise InvalidArgumentError(f"metric must be one of {', '.join(known)}, got {metric!r}")
 
 
-def _distributions(resolved: Resolved) -> "dict[str, BaseDistribution]":
+def check_optuna() -> None:
+    """Raise unless Optuna is installed.
+
+    Raises:
+        MissingExtraError: If it is not; the message has the command that installs it.
+    """
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            "a hyperparameter search needs Optuna: pip install 'vitrine-recsys[search]'"
+        ) from error
+
+
+def to_distributions(resolved: Resolved) -> "dict[str, BaseDistribution]":
+    """Return Optuna's distribution of every field of a search space."""
     from optuna.distributions import (
         CategoricalDistribution,
         FloatDistribution,
@@ -164,6 +172,46 @@ def _distributions(resolved: Resolved) -> "dict[str, BaseDistribution]":
     return {name: convert(domain) for name, domain in resolved.items()}
 
 
+def propose(
+    study: "optuna.Study", distributions: "dict[str, BaseDistribution]", *, seed: int, number: int
+) -> "optuna.Trial":
+    """Return the next trial of a study; it depends only on the seed and the earlier trials.
+
+    Args:
+        study: Study to continue.
+        distributions: Distribution of every searched field.
+        seed: Random seed of the search.
+        number: Number of finished trials.
+    """
+    import optuna
+
+    # With one seed for the whole search, a continued search would propose its first trials again.
+    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    study.sampler = optuna.samplers.TPESampler(seed=own_seed)
+    return study.ask(distributions)
+
+
+def tell(study: "optuna.Study", trial: "optuna.Trial", value: float | None) -> None:
+    """Record the value of a trial; a trial without one counts as worse than every other."""
+    import optuna
+
+    pruned = optuna.trial.TrialState.PRUNED if value is None else None
+    study.tell(trial, value, state=pruned)
+
+
+@contextlib.contextmanager
+def without_log_lines() -> Iterator[None]:
+    """Keep Optuna from printing a line for every trial."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
 def _fingerprint(samples: Samples, validation: Samples, settings: str) -> str:
     """Return a digest of everything that the result depends on, which identifies the search."""
     everything = f"{settings} {samples.fingerprint()} {validation.fingerprint()}"
@@ -178,8 +226,7 @@ def _open_study(
     import optuna
 
     with contextlib.ExitStack() as cleanup:
-        cleanup.callback(optuna.logging.set_verbosity, optuna.logging.get_verbosity())
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        cleanup.enter_context(without_log_lines())
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
         cleanup.callback(storage.engine.dispose)
         cleanup.callback(storage.remove_session)
@@ -221,11 +268,6 @@ def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
     from optuna.trial import TrialState
 
     return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-
-
-def _sampler_seed(seed: int, number: int) -> int:
-    # With one seed for the whole search, a continued search would propose its first trials again.
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 class _PrunedError(Exception):

@@ -150,6 +150,11 @@ def test_a_report_names_the_rules_of_the_lists(capsys: Captured) -> None:
     assert words(capsys) == "lists are made by rules: diversity 0.3, 2 of pin"
 
 
+def test_a_report_says_what_a_search_for_settings_found(capsys: Captured) -> None:
+    print_report(Report("Shop", "now", tuning="20 trials, of which the best is taken"))
+    assert words(capsys) == "settings by search: 20 trials, of which the best is taken"
+
+
 def test_each_task_has_one_progress_bar_unless_bars_are_hidden(capsys: Captured) -> None:
     with progress_bar() as advance:
         advance("pictures", 1, 2)

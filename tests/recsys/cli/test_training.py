@@ -68,6 +68,31 @@ def test_unchanged_stages_are_printed_as_unchanged(tiny_run: Run, config: Path, 
     assert tiny_run.bundle.name in shown
 
 
+@pytest.mark.slow
+def test_a_search_prints_what_it_found_and_leaves_its_settings_beside_the_bundle(
+    tiny_run: Run, config: Path, ask: Ask, say: Say
+) -> None:
+    out = tiny_run.bundle.parent
+    answer = ask("train", config, "--out", out, "--tune", 2)
+    found = answer["tuning"]
+    assert len(found["trials"]) == 2
+    assert found["trials"][0]["values"]["ranker.trees.trees"] == 20
+    saved = json.loads((out / "metrics.json").read_text())
+    assert saved["tuning"].startswith("2 trials, ")
+    assert f"difference {found['gained']:.4f}, standard error" in saved["tuning"]
+    shown = say("train", config, "--out", out, "--tune", 2)
+    assert f"settings by search: {saved['tuning']}" in shown
+    assert str(out / "tuned.toml") in shown
+    assert "trial 1 of 2" not in shown  # an earlier run has it
+
+
+def test_a_search_of_one_trial_is_refused(config: Path, tmp_path: Path, refusal: Say) -> None:
+    message = refusal("train", config, "--out", tmp_path / "out", "--tune", 1)
+    assert message == (
+        "tune must be at least 2 trials, the first with the settings as given, got 1"
+    )
+
+
 def test_a_preview_is_the_contact_sheet_and_trains_nothing(
     config: Path, tmp_path: Path, say: Say
 ) -> None:

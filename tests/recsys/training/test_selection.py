@@ -21,6 +21,7 @@ from recsys.training.selection import (
     Trial,
     _simplest,
     choose_ranker,
+    measure_rankers,
     ndcg,
     read_choice,
 )
@@ -66,7 +67,8 @@ def choose(
         "network": network or Planted(()),
         "trees": trees or Planted(()),
     }
-    return choose_ranker(shot, untrained_encoder(), trained, config, seed=seed)
+    results = measure_rankers(shot, untrained_encoder(), trained, seed=seed)
+    return choose_ranker(results, config)
 
 
 def mixed_shop() -> Snapshot:

@@ -58,7 +58,9 @@ def read_settings(bundle: Bundle) -> TrainConfig:
 
     Raises:
         ConfigError: If the bundle has none, or this release does not know them.
+        MissingPartError: If the bundle was trained without events.
     """
+    bundle.require("ranking")
     other = "pass the configuration with config, or train again"
     if not bundle.settings:
         raise ConfigError(

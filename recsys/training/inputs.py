@@ -37,6 +37,7 @@ from recsys.training.samples import (
     label_pictures,
     picture_samples,
     text_samples,
+    warn_of_unseen_classes,
 )
 from recsys.training.teacher import Teacher
 from recsys.training.users import split_visits, warn_of_unknown_kinds
@@ -193,6 +194,7 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
     groups = title_groups(dataset.items)
     left_out = why_left_out(dataset, pictures, texts, groups, config)
     if "vision" not in left_out:
+        warn_of_unseen_classes(pictures)
         vision.finetuning.check_samples(pictures.train, config.vision, pictures.validation)
         vision.finetuning.check_start(pictures.train.classes, config.vision)
     if not {"text", TEXT_TRAINING} & {*left_out}:

@@ -1,5 +1,6 @@
 """What the towers learn from: a shop's pictures and texts, with their labels."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
 from recsys.schema import PhotoSchema
 from recsys.training.labels import (
+    UNKNOWN,
     Labels,
     item_labels,
     photo_labels,
@@ -23,6 +25,8 @@ from recsys.training.labels import (
     with_identity,
 )
 from vision.squares import ReadSquare
+
+logger = logging.getLogger(__name__)
 
 
 def label_pictures(dataset: Dataset) -> Labels:
@@ -62,13 +66,31 @@ def picture_samples(dataset: Dataset, labels: Labels) -> PictureSamples:
     photos = of_split["train"]
     known = np.zeros(len(photos), dtype=np.bool_)
     for of_target in photos.targets.values():
-        known |= of_target != vision.dataset.UNKNOWN
+        known |= of_target != UNKNOWN
     return PictureSamples(
         train=_concatenate(train, photos.take(np.flatnonzero(known))),
         validation=of_split["val"] if len(of_split["val"]) else None,
         test=of_split["test"] if len(of_split["test"]) else None,
         unlabelled=tuple(photos.take(np.flatnonzero(~known)).images),
     )
+
+
+def warn_of_unseen_classes(samples: PictureSamples) -> None:
+    """Log which categories of photos to measure no picture to learn from shows."""
+    measured = [part for part in (samples.validation, samples.test) if part is not None]
+    for name, classes in samples.train.classes.items():
+        if name.startswith("category_"):
+            seen = {UNKNOWN, *samples.train.targets[name].tolist()}
+            unseen = {code for part in measured for code in part.targets[name].tolist()} - seen
+            if unseen:
+                logger.warning(
+                    "%s: %d of %d classes have photos of val or test, but no picture to learn "
+                    "from, such as %r; put some of their photos into train",
+                    name,
+                    len(unseen),
+                    len(classes),
+                    classes[min(unseen)],
+                )
 
 
 class Captioned(NamedTuple):

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 import vision.dataset
 from recsys.data.dataset import Dataset
@@ -15,6 +16,7 @@ from recsys.training.samples import (
     picture_samples,
     text_samples,
     training_photos,
+    warn_of_unseen_classes,
 )
 from tests.recsys.training.mug_shop import COLOURS, IMAGES, LABELS
 
@@ -140,6 +142,23 @@ def test_photos_alone_are_the_samples_of_a_shop_without_items(dataset: Dataset, 
     )
     got = picture_samples(unlabelled, label_pictures(unlabelled))
     assert (len(got.train), got.train.classes, len(got.unlabelled)) == (0, {}, 2)
+
+
+def test_classes_that_are_measured_and_not_learned_are_logged(
+    dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert dataset.photos is not None
+    kinds = pl.Series([["Mug"], ["Jug"], ["Mug"], ["Spoon"], ["Jug"]], dtype=pl.List(pl.String))
+    photos = dataset.photos.with_columns(item_id=pl.lit(None, pl.String), category=kinds)
+    shop = replace(dataset, items=dataset.items.clear(), photos=photos)
+    warn_of_unseen_classes(picture_samples(shop, label_pictures(shop)))
+    (record,) = caplog.records
+    wanted = "category_1: 2 of 3 classes have photos of val or test, but no picture to learn from"
+    assert record.getMessage().startswith(f"{wanted}, such as 'Jug'")
+    caplog.clear()
+    shop = replace(shop, photos=photos.with_columns(split=pl.lit("train")))
+    warn_of_unseen_classes(picture_samples(shop, label_pictures(shop)))
+    assert not caplog.records
 
 
 def test_a_category_for_every_product_is_its_identity(dataset: Dataset) -> None:

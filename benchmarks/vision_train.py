@@ -49,6 +49,7 @@ def main() -> None:
     options = _parse()
     config = VisionConfig(
         backbone=options.backbone,
+        pretrained=False,
         size=options.size,
         batch_size=options.batch,
         augmentation=options.augmentation,

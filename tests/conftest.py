@@ -34,6 +34,7 @@ horizon = "1mo"
 n_cuts = 2
 [vision]
 backbone = "test_resnet"
+pretrained = false
 size = 32
 dim = 32
 epochs = 2

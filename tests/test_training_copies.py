@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 COPIES = (
     "device.py",
     "files.py",
+    "networks/packages.py",
     "printable.py",
     "training/callbacks.py",
     "training/checkpoints.py",

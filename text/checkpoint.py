@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -23,6 +24,7 @@ from transformers import (
 from text.encoder import TextEncoder
 from text.errors import CheckpointError
 from text.files import whole_files
+from text.networks.packages import Origin
 from text.networks.projection import Dense
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ _POOLING_FLAGS = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_lasttoken": "lasttoken",
 }
+
+ORIGIN_FILE = "began_with.json"  # of this library alone; others leave it out
 
 # These modules change nothing here: dropout is off, and all outputs have unit length.
 _NEUTRAL = ("Normalize", "Dropout")
@@ -62,6 +66,8 @@ def _write(encoder: TextEncoder, folder: Path) -> None:
     if encoder.prompt:
         settings |= {"prompts": {"default": encoder.prompt}, "default_prompt_name": "default"}
     _write_json(folder / "config_sentence_transformers.json", settings)
+    if encoder.origin is not None:
+        _write_json(folder / ORIGIN_FILE, encoder.origin.model_dump())
     flags = {flag: mode == encoder.pooling for flag, mode in _POOLING_FLAGS.items()}
     width = encoder.backbone.config.hidden_size
     modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
@@ -139,6 +145,7 @@ def _load_transformer(folder: Path, weights: Path) -> TextEncoder:
         pooling="mean",
         max_tokens=max_tokens,
         prompt=_read_prompt(folder),
+        origin=_read_origin(folder / ORIGIN_FILE),
     ).eval()
 
 
@@ -199,6 +206,15 @@ def _read_prompt(folder: Path) -> str:
     settings = _read_json(path) if path.is_file() else {}
     name = settings.get("default_prompt_name")
     return str(settings["prompts"][name]) if name else ""
+
+
+def _read_origin(path: Path) -> Origin | None:
+    if not path.is_file():
+        return None
+    try:
+        return Origin.model_validate(_read_json(path))
+    except ValidationError as error:
+        raise CheckpointError(f"{path} must name the weights of the start: {error}") from error
 
 
 def _save_dense(dense: Dense, folder: Path) -> None:

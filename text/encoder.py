@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import BatchEncoding
 
 from text.errors import InvalidArgumentError
+from text.networks.packages import Origin
 from text.networks.pooling import POOLINGS, pool
 from text.networks.projection import Dense
 from text.tokens.normalize import normalize
@@ -30,6 +31,7 @@ class TextEncoder(nn.Module):
         projection: Layers from the pooled tokens (B, F) to (B, D). Without layers D is F.
         max_tokens: Longest text in tokens, special tokens included; longer texts are cut.
         prompt: String put before every text, which some checkpoints were trained with.
+        origin: Weights that training began with; None for random ones.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class TextEncoder(nn.Module):
         projection: Sequence[Dense] = (),
         max_tokens: int,
         prompt: str = "",
+        origin: Origin | None = None,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
@@ -54,6 +57,7 @@ class TextEncoder(nn.Module):
         self.projection = nn.Sequential(*projection)
         self.max_tokens = max_tokens
         self.prompt = prompt
+        self.origin = origin
 
     @property
     def dim(self) -> int:

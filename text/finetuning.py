@@ -14,7 +14,7 @@ from text.device import Device, resolve_device
 from text.encoder import TextEncoder
 from text.errors import InvalidArgumentError
 from text.networks.build import build_encoder
-from text.networks.hub import is_hub_id
+from text.networks.hub import find_installed, is_hub_id
 from text.networks.transfer import merge_lora, restrict_learning
 from text.retrieval import word_query_hit_rate
 from text.training.learner import Learner
@@ -177,7 +177,8 @@ def check_start(config: TextConfig) -> None:
         InvalidArgumentError: If it does not have the layers to train.
         MissingExtraError: If low-rank updates are configured, but peft is not installed.
     """
-    if config.checkpoint is None or is_hub_id(config.checkpoint):
+    name = config.checkpoint
+    if name is None or (is_hub_id(name) and find_installed(name) is None):
         return
     encoder = build_encoder(config, [], seed=0)
     if config.epochs > 0:

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from vision.training.presets import Preset
 
+AUTO = "auto"  # of backbone and pretrained: what this machine has, see vision.networks.start
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Side = Annotated[int, Field(ge=16, le=1024)]
 Weighting = Literal["none", "balanced", "effective_number"]
@@ -34,7 +36,8 @@ class TransferConfig(_Table):
         default=1.0,
         gt=0,
         le=1,
-        description="Learning rate of each stage, as a share of the next stage's.",
+        description="Learning rate of each stage, as a share of the next stage's. Without any "
+        "field of this table it is 0.8 where pretrained = auto finds weights.",
     )
     freeze_norms: bool = Field(
         default=False,
@@ -197,13 +200,14 @@ class VisionConfig(_Table):
     """Backbone, schedule and regularisation of one vision tower."""
 
     backbone: str = Field(
-        default="resnet18",
-        description="Network: a timm name, torchvision/NAME, or transformers/HUB_ID_OR_FOLDER.",
+        default=AUTO,
+        description="Network: a timm name, torchvision/NAME, or transformers/HUB_ID_OR_FOLDER; "
+        "auto takes tf_efficientnet_lite0 if it starts from published weights, else resnet18.",
     )
     pretrained: bool | str = Field(
-        default=False,
+        default=AUTO,
         description="Weights to start from: none (false), the published ones (true), a hub id or "
-        "a path.",
+        "a path; auto takes the published ones if they are on this machine, else none.",
     )
     size: Side = Field(default=128, description="Height and width of pictures in pixels.")
     train_size: Side | None = Field(
@@ -235,7 +239,12 @@ class VisionConfig(_Table):
     )
     mixup: float = Field(default=0.0, ge=0, description="Beta parameter of mixup. 0 is off.")
     cutmix: float = Field(default=0.0, ge=0, description="Beta parameter of cutmix. 0 is off.")
-    epochs: int = Field(default=30, ge=1, description="Passes over the training pictures.")
+    epochs: int = Field(
+        default=30,
+        ge=1,
+        description="Passes over the training pictures. Unset is 12 where pretrained = auto finds "
+        "weights.",
+    )
     batch_size: int = Field(
         default=64, ge=2, description="Pictures in one step of the vision tower."
     )
@@ -284,7 +293,8 @@ class VisionConfig(_Table):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="auto",
         description="Number format of the vision tower's training: auto takes bf16-mixed where "
-        "the hardware computes in it, else 32-true.",
+        "the hardware computes in it, else 32-true. Unset is 32-true for EfficientNet-Lite on a "
+        "processor where pretrained = auto finds weights.",
     )
     patience: int | None = Field(
         default=None,

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vision.config import VisionConfig
+from vision.networks.weights import find_package
 
 
 def file_state(path: Path) -> str:
@@ -32,9 +33,14 @@ def hash_states(paths: Iterable[Path], root: Path | None = None) -> str:
 def hash_weights(config: VisionConfig) -> str:
     """Return a digest of the files that a backbone's weights and settings are read from.
 
-    A hub id counts by its name, which the configuration has.
+    A hub id counts by its name, which the configuration has. A package with published weights
+    counts by their hash.
+
+    Args:
+        config: Result of ``decide_start``.
     """
     named = [config.backbone.removeprefix("transformers/"), config.pretrained]
     found = [Path(name).expanduser() for name in named if isinstance(name, str)]
     files = [path for one in found for path in sorted([one, *one.rglob("*")]) if path.is_file()]
-    return hash_states(files)
+    package = find_package(config.backbone) if config.pretrained is True else None
+    return hash_states(files) + ("" if package is None else package[0].requirement)

@@ -17,7 +17,8 @@ from vision.errors import InvalidArgumentError
 from vision.file_states import hash_weights
 from vision.networks.backbones import build_backbone, enable_recompute, try_size
 from vision.networks.lora import add_lora, merge_lora
-from vision.networks.weights import find_local
+from vision.networks.start import decide_start, warn_of_random_weights
+from vision.networks.weights import find_local, find_package
 from vision.pretrain import pretrain_run
 from vision.tower import VisionTower
 from vision.training.callbacks import build_callbacks
@@ -109,6 +110,8 @@ def finetune_run(
         VisionError: For the same reasons as :func:`finetune`.
     """
     check_samples(samples, config, validation)
+    warn_of_random_weights(config)
+    config = decide_start(config)
     run.workdir.mkdir(parents=True, exist_ok=True)
     run = replace(run, fingerprint=_fingerprint(samples, validation, config, run.seed))
     if config.pretraining is not None:
@@ -140,6 +143,7 @@ def build_tower(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> V
             sizes.
         WeightsError: If the configured weights are not on this machine.
     """
+    config = decide_start(config)
     backbone = build_backbone(
         config.backbone,
         pretrained=config.pretrained,
@@ -202,12 +206,15 @@ def check_start(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> N
         InvalidArgumentError: As for :func:`build_tower`.
         WeightsError: If weights on this machine are missing, damaged or of another network.
     """
+    config = decide_start(config)
     library, _, source = config.backbone.partition("/")
     is_local = find_local(config.pretrained) is not None
     if library == "transformers":
         if source and not source.startswith((".", "~", "/")) and not Path(source).is_dir():
             return
         is_local = is_local or config.pretrained is True
+    elif config.pretrained is True:
+        is_local = find_package(config.backbone) is not None
     known = config if is_local else config.model_copy(update={"pretrained": False})
     with torch.random.fork_rng(devices=[]):
         _prepared(build_tower(classes, known), known)

@@ -17,6 +17,8 @@ from vision.errors import InvalidArgumentError, TrainingError
 from vision.file_states import hash_states, hash_weights
 from vision.files import whole_files
 from vision.networks.backbones import Backbone, build_backbone
+from vision.networks.start import decide_start, warn_of_random_weights
+from vision.networks.weights import file_metadata
 from vision.squares import stored_preprocess
 from vision.training.callbacks import build_callbacks
 from vision.training.checkpoints import load_kept, read_checkpoint, read_last
@@ -110,6 +112,8 @@ def pretrain_run(
         raise InvalidArgumentError(
             "pretraining runs in one process; run it first and set pretrained to its folder"
         )
+    warn_of_random_weights(config)
+    config = decide_start(config)
     run.workdir.mkdir(parents=True, exist_ok=True)
     side = plan.size or config.train_size or config.size
     run = replace(run, fingerprint=_fingerprint(images, root, config, side, run.seed))
@@ -198,5 +202,6 @@ def _write(backbone: Backbone, folder: Path) -> Path:
     network = backbone.network.get_submodule("network") if inner else backbone.network
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_files(folder, last=WEIGHTS_FILE) as scratch:
-        save_file(weights, scratch / WEIGHTS_FILE, metadata={"format": "pt"})
+        metadata = file_metadata(backbone.spec.weights)
+        save_file(weights, scratch / WEIGHTS_FILE, metadata=metadata)
     return folder

@@ -205,11 +205,22 @@ def _describe(contents: Contents) -> dict[str, Any]:
         "fusion": contents.fusion.spec._asdict(),
         "modalities": dict(contents.fusion.dims),
         **_describe_ranking(contents.ranking),
+        "weights": _describe_weights(contents),
         "identification": describe(identification) if identification else None,
         "left_out": list(contents.left_out),
         "items_as_of_us": contents.items_as_of_us,
         "rules": write_rules(contents.rules),
     }
+
+
+def _describe_weights(contents: Contents) -> dict[str, Any]:
+    """Return which weights each tower began with, None for random ones."""
+    began: dict[str, Any] = {}
+    if contents.vision is not None:
+        began["vision"] = contents.vision.spec.weights
+    if contents.text is not None:
+        began["text"] = contents.text.origin
+    return {name: origin and origin.model_dump() for name, origin in began.items()}
 
 
 def _describe_ranking(ranking: RankingPart | None) -> dict[str, Any]:

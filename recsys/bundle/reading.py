@@ -30,6 +30,7 @@ from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics, build_statistics
 from recsys.ranking.stored import ENCODER_FILE, load_statistics, load_user_ranker
 from text.encoder import TextEncoder
+from vision.networks.packages import Origin
 from vision.tower import VisionTower
 
 M = TypeVar("M", bound=nn.Module)
@@ -71,6 +72,11 @@ class Bundle:
         self.items_as_of_us: int | None = self._description.get("items_as_of_us")
         self.offers: Mapping[str, int] = self._description.get("offers") or {}
         self.settings: Mapping[str, Any] = self._description.get("settings") or {}
+        # Where the weights that each tower began with are from; None for random ones.
+        self.weights: Mapping[str, Origin | None] = {
+            tower: one and Origin.model_validate(one)
+            for tower, one in (self._description.get("weights") or {}).items()
+        }
         self.rules = read_rules(self._description.get("rules") or {})
         self._known: tuple[Moment, Interactions, Statistics] | None = None
 

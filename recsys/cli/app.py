@@ -24,6 +24,7 @@ from recsys.cli import (
     text,
     training,
     vision,
+    weights,
 )
 from recsys.cli.options import DashedArguments
 from recsys.cli.output import errors
@@ -58,6 +59,7 @@ app.add_typer(live.build_app(), name="live")
 app.add_typer(review.build_app(), name="review")
 app.add_typer(text.build_app(), name="text")
 app.add_typer(vision.build_app(), name="vision")
+app.add_typer(weights.build_app(), name="weights")
 
 
 # An OSError is often a full disk or a missing permission, so its line names those first.

@@ -161,6 +161,8 @@ def print_report(report: "Report") -> None:
                 for row in report.retrieval
             ],
         )
+    for sentence in report.weights:
+        console.print(sentence, highlight=False)
     for sentence in report.ranks_by:
         console.print(f"ranking of {sentence}")
     if report.tuning:

@@ -311,6 +311,7 @@ class Report:
         split_time: Moment between training and test, ISO 8601; None without events.
         sizes: Number of items, users, events and so on.
         left_out: Parts that were not trained or measured, one sentence each with the reason.
+        weights: Weights that each tower began with and their licence, one sentence each.
         ranks_by: What was chosen to rank, and by how much, one sentence per scope.
         tuning: What a search for settings tried and changed; empty without one.
         rules: Rules by which its lists are made; empty for none.
@@ -330,6 +331,7 @@ class Report:
     split_time: str | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     left_out: Sequence[str] = ()
+    weights: Sequence[str] = ()
     ranks_by: Sequence[str] = ()
     tuning: str = ""
     rules: str = ""

@@ -125,6 +125,7 @@ def _report(
         split_time=split_time,
         sizes={"items": len(bundle.items), **ranking.sizes, **photos.sizes},
         left_out=(*bundle.left_out, *ranking.left_out),
+        weights=weights_of(bundle),
         ranks_by=ranks_by(bundle),
         rules=bundle.rules.without_exploration().summary(),
         rankings=ranking.tables,
@@ -139,6 +140,17 @@ def _report(
             for failure in failures(bundle, queries, answered, images_root)
         ],
     )
+
+
+def weights_of(bundle: Bundle) -> list[str]:
+    """Return which weights the towers began with and their licence, one sentence per tower.
+
+    Empty for bundles of releases that did not record it.
+    """
+    return [
+        f"the {tower} tower began with {origin.sentence() if origin else 'random weights'}"
+        for tower, origin in bundle.weights.items()
+    ]
 
 
 def ranks_by(bundle: Bundle) -> list[str]:

@@ -42,6 +42,7 @@ from recsys.training.samples import (
 from recsys.training.teacher import Teacher
 from recsys.training.users import split_visits, warn_of_unknown_kinds
 from recsys.training.visits import order_events
+from vision.networks.start import warn_of_random_weights
 
 # Columns that the towers depend on, so that new events and other prices train no tower again.
 VISION_COLUMNS = ("item_id", "image", "category", "attributes")
@@ -197,6 +198,7 @@ def read_shop(dataset: Dataset, config: TrainConfig) -> ShopData:
         warn_of_unseen_classes(pictures)
         vision.finetuning.check_samples(pictures.train, config.vision, pictures.validation)
         vision.finetuning.check_start(pictures.train.classes, config.vision)
+        warn_of_random_weights(config.vision)
     if not {"text", TEXT_TRAINING} & {*left_out}:
         text.finetuning.check_samples(texts, config.text, None)
     if "text" not in left_out:

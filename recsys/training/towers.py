@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 import text.checkpoint
 import text.dataset
 import text.finetuning
+import text.networks.hub
 import vision.checkpoint
 import vision.finetuning
 from recsys.catalogue.embedder import Modalities, item_texts
@@ -38,6 +39,8 @@ from recsys.training.stages import Runtime, Trained, hash_files
 from text.config import TextConfig
 from text.encoder import TextEncoder
 from vision.config import VisionConfig
+from vision.networks.start import decide_start
+from vision.networks.weights import find_origin
 from vision.tower import VisionTower
 
 TOWER = "tower"
@@ -68,6 +71,8 @@ def train_vision(
     """Return the tower of the stage "vision", or None if the shop cannot train it."""
     if "vision" in shop.left_out:
         return None
+    config = decide_start(config)
+    origin = find_origin(config.backbone, config.pretrained)
     stage = runtime.workspace.run(
         "vision",
         {
@@ -79,6 +84,8 @@ def train_vision(
                 hash_files(config.pretrained),
                 hash_files(config.backbone.removeprefix("transformers/")),
             ],
+            # A tower that began with published weights says with which since the key has them.
+            **({} if origin is None else {"origin": origin.model_dump()}),
         },
         lambda folder: finetune_vision(shop.pictures, config, folder, runtime),
     )
@@ -91,6 +98,8 @@ def train_text(shop: ShopData, config: TextConfig, runtime: Runtime) -> Trained[
         return None
     if TEXT_TRAINING in shop.left_out:
         config = config.model_copy(update={"epochs": 0})
+    named = config.checkpoint
+    started = None if named is None else text.networks.hub.find_origin(named)
     stage = runtime.workspace.run(
         "text",
         {
@@ -99,6 +108,8 @@ def train_text(shop: ShopData, config: TextConfig, runtime: Runtime) -> Trained[
             "pairs": hashlib.sha256(shop.pairs.tobytes()).hexdigest(),
             "config": config.model_dump(),
             "weights": hash_files(config.checkpoint),
+            # As for vision.
+            **({} if started is None else {"origin": started.model_dump()}),
         },
         lambda folder: finetune_text(shop.texts, config, folder, runtime),
     )

@@ -26,6 +26,7 @@ CONFIG = TrainConfig.model_validate(
         "split": {"horizon": "1w", "n_cuts": 2},
         "vision": {
             "backbone": "test_resnet",
+            "pretrained": False,
             "size": 32,
             "fit": "crop",
             "train_size": 40,

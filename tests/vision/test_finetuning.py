@@ -21,6 +21,7 @@ from vision.training.run import TrainingRun
 
 CONFIG = VisionConfig(
     backbone="test_resnet",
+    pretrained=False,
     size=32,
     dim=16,
     epochs=6,

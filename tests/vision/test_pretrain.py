@@ -27,6 +27,7 @@ from vision.transforms import build_eval_transform
 CONFIG = VisionConfig.model_validate(
     {
         "backbone": "test_resnet",
+        "pretrained": False,
         "size": 32,
         "precision": "32-true",
         "pretraining": {

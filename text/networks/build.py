@@ -9,7 +9,7 @@ from text.checkpoint import load
 from text.config import TextConfig
 from text.encoder import TextEncoder
 from text.errors import InvalidArgumentError
-from text.networks.hub import find_checkpoint
+from text.networks.hub import find_checkpoint, find_origin
 from text.networks.projection import build_projection
 from text.tokens.normalize import normalize
 from text.tokens.tokenizer import train_tokenizer
@@ -33,6 +33,8 @@ def build_encoder(config: TextConfig, texts: Sequence[str], *, seed: int) -> Tex
         encoder = _build_new(config, texts, seed)
     else:
         encoder = load(find_checkpoint(config.checkpoint))
+        # A folder that this library wrote names the weights that its own training began with.
+        encoder.origin = encoder.origin or find_origin(config.checkpoint)
     if config.pooling != "auto":
         encoder.pooling = config.pooling
     encoder.max_tokens = min(encoder.max_tokens, config.max_tokens)

@@ -14,12 +14,16 @@ from transformers import AutoConfig
 
 from vision.errors import InvalidArgumentError
 from vision.networks.low_rank import replace_layers
+from vision.networks.packages import Origin
+from vision.networks.published import load_published
 from vision.networks.torchvision_network import build_torchvision
 from vision.networks.transformers_network import TransformersNetwork, build_transformers
 from vision.networks.weights import (
     UNREACHABLE,
     State,
     find_local,
+    find_origin,
+    find_package,
     load_local,
     load_state,
     not_found,
@@ -44,6 +48,11 @@ class BackboneSpec(BaseModel):
     )
     pooler: bool = Field(
         default=True, description="Whether a transformers network keeps its pooler, if it has one."
+    )
+    weights: Origin | None = Field(
+        default=None,
+        description="Weights that training began with; null for random ones, and for towers of "
+        "earlier releases.",
     )
 
 
@@ -70,7 +79,8 @@ def build_backbone(
         name: A timm name such as ``resnet18``, ``torchvision/resnet18``, or ``transformers/``
             followed by a hub id or local folder. Of CLIP and SigLIP only the vision part is built.
         pretrained: Weights to load. False is random weights, for which the caller sets
-            ``torch.manual_seed``. True is the published weights, which are downloaded once. A
+            ``torch.manual_seed``. True is the published weights: those of a package in
+            ``vision.networks.published`` where it is installed, else they are downloaded once. A
             string is a ``.safetensors`` file, a folder with ``model.safetensors``, or a hub id.
         size: Height and width of the input in pixels.
         fit: Way to make a picture square.
@@ -79,19 +89,23 @@ def build_backbone(
     Raises:
         InvalidArgumentError: If the name is unknown, or ``drop_path`` is above 0 for a network
             without stochastic depth.
-        WeightsError: If the weights are not on this machine and cannot be downloaded.
+        WeightsError: If the weights are not on this machine and cannot be downloaded, or a package
+            with weights is of another version or was changed.
     """
     library, _, rest = name.partition("/")
     spec = BackboneSpec(name=name, size=size, drop_path=drop_path)
     wanted = Preprocess(size=size, fit=fit)
+    network: nn.Module
     if library == "transformers":
         network, preprocess = build_transformers(rest, pretrained, wanted, drop_path)
         architecture = network.network.config.to_dict()
         spec = spec.model_copy(update={"architecture": architecture, "pooler": network.pooler})
-        return _measured(network, preprocess, spec)
-    if library == "torchvision":
-        return _measured(*build_torchvision(rest, pretrained, wanted, drop_path), spec)
-    return _measured(*_build_timm(name, pretrained, wanted, drop_path), spec)
+    elif library == "torchvision":
+        network, preprocess = build_torchvision(rest, pretrained, wanted, drop_path)
+    else:
+        network, preprocess = _build_timm(name, pretrained, wanted, drop_path)
+    spec = spec.model_copy(update={"weights": find_origin(name, pretrained)})
+    return _measured(network, preprocess, spec)
 
 
 def restore_backbone(spec: BackboneSpec, preprocess: Preprocess) -> Backbone:
@@ -149,14 +163,18 @@ def _build_timm(
         options["drop_path_rate"] = drop_path
     if published is not None and published.fixed_input_size:
         options["img_size"] = wanted.size
+    package = find_package(name) if pretrained is True else None
+    fetch = pretrained is True and package is None
     try:
-        network = timm.create_model(name, pretrained=pretrained is True, **options)
+        network = timm.create_model(name, pretrained=fetch, **options)
     except TypeError as error:
         raise InvalidArgumentError(
             f"backbone {name!r} does not take {sorted(options)}: {error}"
         ) from error
     except (*UNREACHABLE, RuntimeError) as error:
         raise not_found(name, pretrained) from error
+    if package is not None:
+        load_published(network, *package)
     if isinstance(pretrained, str):
         _load_named(network, name, pretrained)
     if published is None:

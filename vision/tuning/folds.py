@@ -17,6 +17,7 @@ from vision.dataset import Rejected, Samples
 from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError
 from vision.finetuning import finetune
+from vision.networks.start import decide_start, warn_of_random_weights
 from vision.tower import VisionTower
 
 logger = logging.getLogger(__name__)
@@ -134,6 +135,8 @@ def cross_validate(
         TrainingError: If ``finetune`` cannot train or resume a fold.
     """
     _check_apart(folds)
+    warn_of_random_weights(config)
+    config = decide_start(config)
     shapes = {name: (len(samples), len(names)) for name, names in samples.classes.items()}
     probabilities = {name: np.full(shape, np.nan, np.float32) for name, shape in shapes.items()}
     metrics: list[dict[str, float]] = []

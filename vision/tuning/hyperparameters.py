@@ -22,6 +22,7 @@ from vision.device import Device, resolve_device
 from vision.errors import InvalidArgumentError, MissingExtraError, TrainingError
 from vision.file_states import hash_weights
 from vision.finetuning import FinetuneResult, finetune_run
+from vision.networks.start import decide_start, warn_of_random_weights
 from vision.training.run import TrainingRun
 from vision.tuning.space import Bounds, Resolved, SearchSpace, resolve_space, with_values
 
@@ -104,6 +105,8 @@ def search_hyperparameters(
         raise InvalidArgumentError(
             "samples must have at least one target, got none: nothing to learn from"
         )
+    warn_of_random_weights(config)
+    config = decide_start(config)
     metric = plan.metric or f"accuracy/{list(samples.classes)[-1]}"
     _check_metric(metric, validation)
     distributions = to_distributions(resolve_space(plan.space, config))

@@ -68,6 +68,7 @@ def _untrained(settings: "TrainConfig", samples: "PictureSamples") -> "VisionTow
     from vision.device import resolve_device
     from vision.finetuning import build_tower
     from vision.labelling.class_means import with_class_means
+    from vision.networks.start import decide_start
 
     if settings.vision.pretraining is not None:
         raise InvalidArgumentError(
@@ -76,12 +77,13 @@ def _untrained(settings: "TrainConfig", samples: "PictureSamples") -> "VisionTow
             "OUT/.stages/vision-KEY/checkpoints/pretraining/backbone and remove the table "
             "[vision.pretraining]"
         )
-    if not settings.vision.pretrained:
+    decided = decide_start(settings.vision)
+    if not decided.pretrained:
         raise InvalidArgumentError(
             "--before needs a pretrained backbone, got pretrained = false: a backbone of random "
             "weights has learnt nothing to measure"
         )
-    tower = build_tower(samples.train.classes, settings.vision)
+    tower = build_tower(samples.train.classes, decided)
     return with_class_means(tower.to(resolve_device(settings.device)), samples.train)
 
 

@@ -30,7 +30,9 @@ from vision.config import VisionConfig
 from vision.networks.backbones import build_backbone
 from vision.tower import VisionTower
 
-VISION = VisionConfig(backbone="test_resnet", size=32, dim=8, epochs=1, batch_size=4)
+VISION = VisionConfig(
+    backbone="test_resnet", pretrained=False, size=32, dim=8, epochs=1, batch_size=4
+)
 TEXT = TextConfig(hidden=16, vocab_size=300, epochs=1, batch_size=4)
 
 

@@ -71,8 +71,8 @@ def test_the_error_for_a_missing_checkpoint_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    config = TextConfig(checkpoint="sentence-transformers/all-MiniLM-L6-v2")
-    with pytest.raises(WeightsError, match="run `hf download sentence-transformers/all-MiniLM-L6"):
+    config = TextConfig(checkpoint="sentence-transformers/all-MiniLM-L12-v2")
+    with pytest.raises(WeightsError, match="run `hf download sentence-transformers/all-MiniLM-L12"):
         build_encoder(config, TITLES, seed=0)
 
 

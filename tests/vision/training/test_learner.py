@@ -16,7 +16,9 @@ from vision.transforms import Preprocess
 
 
 def build(**changes: object) -> Learner:
-    config = VisionConfig.model_validate({"backbone": "resnet10t", "size": 32, **changes})
+    config = VisionConfig.model_validate(
+        {"backbone": "resnet10t", "pretrained": False, "size": 32, **changes}
+    )
     torch.manual_seed(0)
     classes = {"colour": ["a", "b", "c", "d"], "side.of it": ["s", "l"]}
     tower = VisionTower(build_backbone("resnet10t", size=32), dim=8, classes=classes)

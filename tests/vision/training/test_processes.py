@@ -136,7 +136,12 @@ def test_cards_together_train_the_network_with_its_activations(
     monkeypatch.setattr("vision.finetuning.resolve_device", torch.device)
     monkeypatch.setattr("vision.training.trainer.resolve_precision", lambda *_: "32-true")
     config = VisionConfig(
-        backbone="test_efficientnet", size=32, dim=8, batch_size=8, augmentation="none"
+        backbone="test_efficientnet",
+        pretrained=False,
+        size=32,
+        dim=8,
+        batch_size=8,
+        augmentation="none",
     )
     with pytest.raises(StoppedError):
         finetune(planted(16), config, workdir=tmp_path, seed=0, device="cuda")
@@ -155,6 +160,7 @@ def test_two_processes_learn_the_same_as_one(
         {
             # Normalises every picture by itself, so that sharing a batch changes no statistics.
             "backbone": "test_vit",
+            "pretrained": False,
             "size": 32,
             "dim": 8,
             "epochs": 2,

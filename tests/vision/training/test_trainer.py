@@ -32,6 +32,7 @@ def test_weights_and_statistics_are_averaged_and_counters_are_copied(
 ) -> None:
     config = VisionConfig(
         backbone="test_resnet",
+        pretrained=False,
         size=32,
         dim=8,
         epochs=5,

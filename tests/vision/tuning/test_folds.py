@@ -13,6 +13,7 @@ from vision.tuning.folds import CrossValidation, Fold, cross_validate, split_fol
 
 CONFIG = VisionConfig(
     backbone="test_resnet",
+    pretrained=False,
     size=32,
     dim=8,
     epochs=1,

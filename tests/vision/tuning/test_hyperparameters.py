@@ -30,6 +30,7 @@ from vision.tuning.space import Choices, Range, SearchSpace
 
 CONFIG = VisionConfig(
     backbone="test_resnet",
+    pretrained=False,
     size=16,
     dim=8,
     epochs=1,

@@ -16,6 +16,7 @@ from vision.tower import VisionTower
 TINY = """
 [vision]
 backbone = "test_resnet"
+pretrained = false
 size = 32
 dim = 8
 epochs = 1

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -112,9 +113,9 @@ def test_report_refuses_a_shop_without_test_photos_or_a_pretrained_backbone(
 def test_before_is_refused_if_the_shop_pretrains_its_own_backbone(
     tiny_bundle: Path, write: Write, tmp_path: Path, refusal: Say
 ) -> None:
-    pretrained = f'pretrained = "{Bundle(tiny_bundle).path / "vision"}"\n'
-    for begin in ("", pretrained):
-        config = write(f"{begin}[vision.pretraining]\nepochs = 1\n")
+    for begin in (False, str(Bundle(tiny_bundle).path / "vision")):
+        tower = f'[vision]\nbackbone = "test_resnet"\npretrained = {json.dumps(begin)}\n'
+        config = write("[vision.pretraining]\nepochs = 1\n", vision=tower)
         said = refusal(
             "vision", "report", tiny_bundle, config, "--out", tmp_path / "report", "--before"
         )

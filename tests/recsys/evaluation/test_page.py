@@ -136,6 +136,7 @@ def report() -> Report:
         split_time="2025-11-09T00:00:00+00:00",
         sizes={"items": 12345, "users": 678},
         left_out=["Image tower: no item has a picture."],
+        weights=["the vision tower began with lite (package lite 1), licence Apache-2.0"],
         rules="diversity 0.3, 2 of pin",
         rankings=[
             RankingTable(
@@ -199,6 +200,7 @@ def test_page_says_everything_that_the_report_holds(page: Page) -> None:
         "Bundle 9f2c41d0",
         "12,345 items",
         "Image tower: no item has a picture.",
+        "Weights the vision tower began with lite (package lite 1), licence Apache-2.0",
         "Rules of the lists diversity 0.3, 2 of pin",
         "1,394 users, 3,618 items ranked for each",
         "full model ours .345 .325–.365",

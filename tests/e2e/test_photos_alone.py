@@ -14,7 +14,13 @@ from tests.recsys.training.mug_shop import draw_pictures
 
 CONFIG = {
     "device": "cpu",
-    "vision": {"backbone": "test_resnet", "size": 32, "dim": 8, "epochs": 1},
+    "vision": {
+        "backbone": "test_resnet",
+        "pretrained": False,
+        "size": 32,
+        "dim": 8,
+        "epochs": 1,
+    },
     "fusion": {"dim": 8, "hidden": 8},
 }
 

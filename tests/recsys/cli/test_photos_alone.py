@@ -24,6 +24,7 @@ photos = "photos.parquet"
 
 [vision]
 backbone = "test_resnet"
+pretrained = false
 size = 32
 dim = 8
 epochs = {epochs}

@@ -149,4 +149,5 @@ def test_toml_examples_are_valid_configurations() -> None:
             assert read_rules(values.get("rules", values)) != Rules(), where
         else:
             config = TrainConfig.model_validate(values)
-            assert config.data.items or "data" not in values, where
+            tables = config.data.items or config.data.photos
+            assert tables or "data" not in values, where

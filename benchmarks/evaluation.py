@@ -10,7 +10,9 @@ items alike but a few. A third has vectors of users and items. Its scores are al
 by RecBole, and its finished lists judged by ranx; the values must agree. Both leave out what we
 compute besides: the area under the curve of all items, and bootstrap intervals.
 
-Memory is that of a process of its own, for 20,000 users and for 60,000.
+Memory is that of a process of its own, for 20,000 users and for a million. Its system scores alike
+for everybody and remembers nobody, so that what grows is of the evaluation. ``--memory`` measures
+this alone, and needs no other library.
 """
 
 import argparse
@@ -43,7 +45,9 @@ from recsys.evaluation.results import Role
 from recsys.evaluation.tables import ranking_table
 
 COMMAND = "python -m benchmarks.evaluation --python PYTHON"
-N_USERS, MANY_USERS, N_ITEMS, DIM = 20_000, 60_000, 100_000, 64
+MEMORY = "python -m benchmarks.evaluation --memory"
+N_USERS, MANY_USERS, N_ITEMS, DIM = 20_000, 1_000_000, 100_000, 64
+EARLIER, ANSWERS = 20, 6  # items of each user whose memory is measured
 TOLERANCE = 1e-6
 
 
@@ -99,6 +103,16 @@ def build_scorers(log: Log, generator: np.random.Generator) -> dict[str, Scorer]
         "popularity": lambda user_rows: np.tile(popular, (len(user_rows), 1)),
         "few": few,
     }
+
+
+def build_queries(generator: np.random.Generator, n_users: int, n_items: int) -> Queries:
+    """Return queries of users with 20 earlier items each, and 6 answers among other items."""
+    rows = generator.integers(1, n_items // (EARLIER + ANSWERS), (n_users, EARLIER + ANSWERS))
+    np.cumsum(rows, axis=1, out=rows)  # distinct and ascending
+    columns = np.sort(generator.permutation(EARLIER + ANSWERS)[:ANSWERS])
+    answers, taken = rows[:, columns], np.delete(rows, columns, axis=1)
+    on_offer = np.ones(n_items, dtype=np.bool_)
+    return Queries("new", 0, np.arange(n_users), list(answers), list(taken), on_offer)
 
 
 def evaluate(name: str, scorer: Scorer, queries: Queries, ks: Sequence[int] = (10, 20)) -> Timed:
@@ -162,7 +176,7 @@ def compare(log: Log, python: str) -> dict[str, float]:
 
 
 def peak_gb(n_users: int) -> float:
-    """Return the largest memory of a process that evaluates the vectors for some users."""
+    """Return the largest memory of a process that evaluates popularity for some users."""
     command = [sys.executable, "-m", "benchmarks.evaluation", "--users", str(n_users)]
     found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(json.loads(found.stdout))
@@ -189,16 +203,21 @@ def compare_systems(log: Log, generator: np.random.Generator) -> dict[str, float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and record; with ``--users`` print the memory of the vectors alone."""
+    """Measure, print and record; with ``--users`` print the memory of this process alone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help="measure the memory alone")
     add_python_option(parser)
     options = parser.parse_args(arguments)
     generator = np.random.default_rng(0)
     if options.users:
-        log = build_log(generator, options.users, N_ITEMS)
-        evaluate("vectors", log.score, log.queries)
+        queries = build_queries(generator, options.users, N_ITEMS)
+        popular = generator.zipf(1.5, N_ITEMS).clip(max=options.users).astype(np.float32)
+        evaluate("popularity", lambda rows: np.tile(popular, (len(rows), 1)), queries)
         print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
+        return
+    if options.memory:
+        measure_memory()
         return
     check_installed(options.python, ("ranx", "recbole", "torch"))
     log = build_log(generator, N_USERS, N_ITEMS)
@@ -207,16 +226,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, seconds in compare_systems(log, generator).items():
         show(f"{name}.seconds", seconds, "s")
     show("peak_gb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "GB")
-    few, many = peak_gb(N_USERS), peak_gb(MANY_USERS)
-    show("vectors.peak_gb", few, "GB")
-    show("vectors.peak_gb_60k_users", many, "GB")
-    show("kb_per_user", (many - few) * 1e6 / (MANY_USERS - N_USERS), "kB")
+    measure_memory()
 
 
-def show(name: str, value: float, unit: str) -> None:
+def measure_memory() -> None:
+    """Print and record the largest memory for a few users and for many."""
+    few = peak_gb(N_USERS)
+    show("peak_gb_20k_users", few, "GB", MEMORY)
+    many = peak_gb(MANY_USERS)
+    show("peak_gb_1m_users", many, "GB", MEMORY)
+    show("kb_per_user", (many - few) * 1e6 / (MANY_USERS - N_USERS), "kB", MEMORY)
+
+
+def show(name: str, value: float, unit: str, command: str = COMMAND) -> None:
     """Print and record a figure at once, so that a run that ends early keeps what it measured."""
     print(f"{name}: {value:.3g} {unit}", flush=True)
-    record("evaluation", f"evaluation.{name}", round(value, 3), unit, COMMAND)
+    record("evaluation", f"evaluation.{name}", round(value, 3), unit, command)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.evaluation import build_log, evaluate, largest_difference, save
+from benchmarks.evaluation import (
+    ANSWERS,
+    EARLIER,
+    build_log,
+    build_queries,
+    evaluate,
+    largest_difference,
+    save,
+)
 from benchmarks.evaluation_peers import _pairs, _split
 
 
@@ -21,6 +29,19 @@ def test_users_of_a_log_have_answers_that_they_did_not_take_before(
         assert len(right) >= 2
         assert not set(right) & set(out)
         assert (np.diff(right) > 0).all()
+
+
+def test_users_whose_memory_is_measured_have_distinct_items(
+    generator: np.random.Generator,
+) -> None:
+    queries = build_queries(generator, n_users=30, n_items=3_000)
+    assert len(queries) == 30
+    for right, out in zip(queries.relevant, queries.excluded, strict=True):
+        assert (len(right), len(out)) == (ANSWERS, EARLIER)
+        assert len(np.union1d(right, out)) == ANSWERS + EARLIER
+        assert (np.diff(right) > 0).all()
+        assert (np.diff(out) > 0).all()
+        assert max(right[-1], out[-1]) < 3_000
 
 
 def test_two_answers_of_each_user_are_the_items_that_score_best(

@@ -134,10 +134,22 @@ def test_an_interrupted_search_goes_on_with_the_networks_that_it_had(
     assert [one.ndcg for one in again.trials] == [one.ndcg for one in whole[0].trials[:2]]
 
 
-def test_other_tables_do_not_go_on_from_a_search(whole: tuple[Tuning, Path]) -> None:
-    begun: list[str] = []
-    search(whole[1], 2, chosen=material(key="other"), announce=begun.append)
-    assert begun == ["trial 1 of 2", "trial 2 of 2"]
+def test_other_tables_do_not_go_on_from_a_search_and_only_the_best_networks_are_kept(
+    whole: tuple[Tuning, Path],
+) -> None:
+    place = whole[1] / STAGES / FOLDER
+    kept: dict[str, set[str]] = {}
+
+    def began(trial: str) -> None:
+        kept[trial] = {one.name for one in place.iterdir() if not one.name.startswith("trial-")}
+
+    found = search(whole[1], 3, chosen=material(key="other"), announce=began)
+    values = [one.ndcg for one in found.trials]
+    assert kept == {
+        "trial 1 of 3": set(),
+        "trial 2 of 3": set(found.trials[0].stages),
+        "trial 3 of 3": set(found.trials[int(np.argmax(values[:2]))].stages),
+    }
 
 
 def made_trial(users: list[float] | None, dim: int) -> Trial:

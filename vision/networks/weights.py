@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import timm
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -141,17 +142,17 @@ def find_origin(name: str, pretrained: bool | str) -> Origin | None:
     """
     if pretrained is False:
         return None
-    library, _, source = name.partition("/")
     if pretrained is True and (found := find_package(name)) is not None:
         return found[0].origin
-    named = pretrained if isinstance(pretrained, str) else source
-    path = Path(os.path.expanduser(named))
-    if named and path.exists():
-        return _local_origin(path)
-    if pretrained is True and library not in {"transformers", "torchvision"}:
-        published = timm.get_pretrained_cfg(name)
-        return Origin(name=name, source="hub", licence=published and published.license)
-    return Origin(name=named, source="hub", licence=None)
+    library, _, source = name.partition("/")
+    if isinstance(pretrained, str) or library == "transformers":
+        named = pretrained if isinstance(pretrained, str) else source
+        path = Path(os.path.expanduser(named))
+        if path.exists():
+            return _local_origin(path)
+        return Origin(name=named, source="hub", licence=None)
+    published = None if library == "torchvision" else timm.get_pretrained_cfg(name)
+    return Origin(name=name, source="hub", licence=published and published.license)
 
 
 def _local_origin(path: Path) -> Origin:
@@ -161,7 +162,10 @@ def _local_origin(path: Path) -> Origin:
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata() or {}
     if ORIGIN in metadata:
-        return Origin.model_validate_json(metadata[ORIGIN])
+        try:
+            return Origin.model_validate_json(metadata[ORIGIN])
+        except ValidationError as error:
+            raise WeightsError(f"{file} must name the weights of the start: {error}") from error
     with file.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     return Origin(name=path.name, source="file", licence=None, sha256=digest)

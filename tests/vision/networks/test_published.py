@@ -103,6 +103,9 @@ def test_a_file_without_an_origin_is_named_by_its_hash(tmp_path: Path) -> None:
     assert (origin.name, origin.source, origin.licence) == ("mine.safetensors", "file", None)
     assert origin.sha256 is not None
     assert len(origin.sha256) == 64
+    save_file({}, tmp_path / "odd.safetensors", metadata={"began_with": '{"name": 1}'})
+    with pytest.raises(WeightsError, match="must name the weights of the start"):
+        find_origin("resnet10t", str(tmp_path / "odd.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -112,12 +115,14 @@ def test_a_file_without_an_origin_is_named_by_its_hash(tmp_path: Path) -> None:
         ("resnet10t", True, ("resnet10t", "hub", "apache-2.0")),
         ("resnet10t", "someone/weights", ("someone/weights", "hub", None)),
         ("transformers/someone/vit", True, ("someone/vit", "hub", None)),
-        ("torchvision/resnet18", True, ("resnet18", "hub", None)),
+        ("torchvision/resnet18", True, ("torchvision/resnet18", "hub", None)),
     ],
 )
 def test_the_origin_of_weights_from_elsewhere_is_their_name(
-    name: str, pretrained: bool | str, wanted: Any
+    name: str, pretrained: bool | str, wanted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet18").mkdir()  # a folder of the network's name has nothing to do with it
     origin = find_origin(name, pretrained)
     assert (origin and (origin.name, origin.source, origin.licence)) == wanted
 

@@ -200,7 +200,7 @@ def _notes(photos: pl.DataFrame, report: TableReport, out: Path) -> tuple[str, .
         found = twice.filter(pl.col("count") > 1)["image"]
         if len(found):
             notes.append(
-                f"{len(found):,} pictures are in several {what}, such as {found[0]!r}; remove the "
-                "copies, or the figures of test photos mean little"
+                f"{len(found):,} of {len(twice):,} different pictures are in several {what}, such "
+                f"as {found[0]!r}; remove the copies, or the figures of test photos mean little"
             )
     return tuple(notes)

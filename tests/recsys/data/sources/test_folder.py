@@ -153,8 +153,8 @@ def test_copies_in_two_splits_or_classes_and_small_classes_are_noted(
     draw(*(f"train/cat/n{n}.png" for n in range(4)))
     notes = import_folder(src, tmp_path / "out").notes
     assert notes[0] == "1 of 2 classes have fewer than 5 pictures, such as 'dog'"
-    assert "1 pictures are in several splits, such as 'test/cat/2.png'" in notes[1]
-    assert "1 pictures are in several classes" in notes[2]
+    assert "1 of 5 different pictures are in several splits, such as 'test/cat/2.png'" in notes[1]
+    assert "1 of 5 different pictures are in several classes" in notes[2]
 
 
 @pytest.mark.parametrize(

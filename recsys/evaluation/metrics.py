@@ -17,6 +17,7 @@ from recsys.data.arrays import Ints
 from recsys.errors import InvalidArgumentError
 
 Scores = NDArray[np.float64]
+USERS_AT_ONCE = 50_000
 
 
 class Hits(NamedTuple):
@@ -43,12 +44,15 @@ class Hits(NamedTuple):
 Metric = Callable[[Hits, int], Scores]
 
 
-def find_hits(ranked: Ints, relevant: Sequence[Ints]) -> Hits:
+def find_hits(
+    ranked: Ints, relevant: Sequence[Ints], *, users_at_once: int = USERS_AT_ONCE
+) -> Hits:
     """Return which ranks hold a relevant item.
 
     Args:
         ranked: Item rows, best first, int64 (U, K); -1 where a user got fewer than K items.
         relevant: Per user, the distinct item rows that count as right; never empty.
+        users_at_once: Users whose ranks are looked up together; bounds the memory.
 
     Raises:
         InvalidArgumentError: If the two disagree in length, a user has no relevant item, a row is
@@ -68,9 +72,13 @@ def find_hits(ranked: Ints, relevant: Sequence[Ints]) -> Hits:
     wanted = np.sort(np.repeat(users, counts) + right)
     if not (np.diff(wanted) > 0).all():
         raise InvalidArgumentError("relevant must name each item once per user, got a repeated one")
-    pairs = users[:, None] + ranked
-    places = np.minimum(np.searchsorted(wanted, pairs), len(wanted) - 1)
-    return Hits((wanted[places] == pairs) & (ranked >= 0), counts)
+    found = ranked >= 0
+    for start in range(0, len(ranked), users_at_once):
+        some = slice(start, start + users_at_once)
+        pairs = users[some, None] + ranked[some]
+        places = np.minimum(np.searchsorted(wanted, pairs), len(wanted) - 1)
+        found[some] &= wanted[places] == pairs
+    return Hits(found, counts)
 
 
 def recall_at_k(hits: Hits, k: int) -> Scores:

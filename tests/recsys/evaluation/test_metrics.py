@@ -49,6 +49,15 @@ def rankings(draw: st.DrawFn) -> Case:
     return np.array(ranked, dtype=np.int64), relevant, draw(st.integers(1, width))
 
 
+@given(case=rankings())
+def test_hits_do_not_depend_on_how_many_users_are_looked_up_at_once(case: Case) -> None:
+    ranked, relevant, _ = case
+    whole = find_hits(ranked, relevant)
+    for users_at_once in (1, 2):
+        found = find_hits(ranked, relevant, users_at_once=users_at_once)
+        np.testing.assert_array_equal(found.found, whole.found)
+
+
 @pytest.mark.parametrize("name", METRICS)
 @given(case=rankings())
 def test_metric_equals_its_definition_as_a_loop(name: str, case: Case) -> None:

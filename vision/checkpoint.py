@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from vision.errors import CheckpointError
 from vision.files import whole_files
 from vision.networks.backbones import BackboneSpec, restore_backbone
-from vision.networks.weights import file_metadata
 from vision.tower import VisionTower
 from vision.transforms import Preprocess
 
@@ -53,7 +52,7 @@ def save(tower: VisionTower, folder: str | Path) -> None:
     weights = {name: value.cpu().contiguous() for name, value in tower.state_dict().items()}
     config = describe(tower).model_dump_json(indent=2)
     with whole_files(Path(folder), last=CONFIG_FILE) as scratch:
-        save_file(weights, scratch / WEIGHTS_FILE, metadata=file_metadata(tower.spec.weights))
+        save_file(weights, scratch / WEIGHTS_FILE)
         (scratch / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
 
 

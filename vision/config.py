@@ -202,7 +202,8 @@ class VisionConfig(_Table):
     backbone: str = Field(
         default=AUTO,
         description="Network: a timm name, torchvision/NAME, or transformers/HUB_ID_OR_FOLDER; "
-        "auto takes tf_efficientnet_lite0 if it starts from published weights, else resnet18.",
+        "auto takes tf_efficientnet_lite0 if it starts from published weights, the network of a "
+        "tower that pretrained is the path of, else resnet18.",
     )
     pretrained: bool | str = Field(
         default=AUTO,

@@ -18,7 +18,7 @@ from vision.file_states import hash_states, hash_weights
 from vision.files import whole_files
 from vision.networks.backbones import Backbone, build_backbone
 from vision.networks.start import decide_start, warn_of_random_weights
-from vision.networks.weights import file_metadata
+from vision.networks.weights import SPEC_FILE
 from vision.squares import stored_preprocess
 from vision.training.callbacks import build_callbacks
 from vision.training.checkpoints import load_kept, read_checkpoint, read_last
@@ -202,6 +202,6 @@ def _write(backbone: Backbone, folder: Path) -> Path:
     network = backbone.network.get_submodule("network") if inner else backbone.network
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_files(folder, last=WEIGHTS_FILE) as scratch:
-        metadata = file_metadata(backbone.spec.weights)
-        save_file(weights, scratch / WEIGHTS_FILE, metadata=metadata)
+        save_file(weights, scratch / WEIGHTS_FILE, metadata={"format": "pt"})
+        (scratch / SPEC_FILE).write_text(backbone.spec.model_dump_json(), encoding="utf-8")
     return folder

@@ -178,7 +178,8 @@ def test_the_checkpoint_is_a_backbone_like_any_other(
     first = pretrain(
         samples.images, changed(plan), workdir=tmp_path / "first", seed=0, root=samples.root
     )
-    assert [file.name for file in first.folder.iterdir()] == ["model.safetensors"]
+    names = sorted(file.name for file in first.folder.iterdir())
+    assert names == ["backbone.json", "model.safetensors"]
     # Pretraining goes on from it just as fine-tuning does.
     config = changed({**plan, "learning_rate": 1e-30}, pretrained=str(first.folder))
     second = pretrain(

@@ -9,7 +9,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from vision.config import AUTO, VisionConfig
 from vision.networks.published import WEIGHTS
-from vision.networks.weights import find_package
+from vision.networks.weights import find_package, saved_network
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +35,25 @@ def decide_start(config: VisionConfig) -> VisionConfig:
         config: Configuration of a tower.
 
     Raises:
-        WeightsError: If a package with weights is of another version, or a file of it was changed.
+        WeightsError: If a package with weights is of another version, a file of it was changed, or
+            the path of weights has none.
     """
     backbone, pretrained = config.backbone, config.pretrained
     if backbone == AUTO:
-        published = pretrained is True or (pretrained == AUTO and _is_here(PUBLISHED))
-        backbone = PUBLISHED if published else FROM_SCRATCH
+        backbone = _choose_backbone(pretrained)
     decided: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained}
     if pretrained == AUTO:
         decided["pretrained"] = _is_here(backbone)
         if decided["pretrained"]:
             decided |= _fine_tuning(config, backbone)
     return config.model_copy(update=decided)
+
+
+def _choose_backbone(pretrained: bool | str) -> str:
+    if isinstance(pretrained, str) and pretrained != AUTO:
+        return saved_network(pretrained) or FROM_SCRATCH
+    published = pretrained is True or (pretrained == AUTO and _is_here(PUBLISHED))
+    return PUBLISHED if published else FROM_SCRATCH
 
 
 def _fine_tuning(config: VisionConfig, backbone: str) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """Weights of a network from files, folders and hubs."""
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import timm
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -26,8 +27,9 @@ State: TypeAlias = Mapping[str, Tensor]
 # Prefix of the backbone's tensors in a folder that ``vision.checkpoint`` wrote.
 TOWER_PREFIX = "backbone."
 
-# Key of the origin in the metadata of a safetensors file that this library wrote.
-ORIGIN = "began_with"
+# Beside the weights that pretraining writes. Metadata of a safetensors file would do, but its keys
+# have another order each time, and equal towers must be equal bytes.
+SPEC_FILE = "backbone.json"
 
 
 def find_local(pretrained: bool | str) -> Path | None:
@@ -133,8 +135,8 @@ def find_package(name: str) -> tuple[WeightPackage, Path] | None:
 def find_origin(name: str, pretrained: bool | str) -> Origin | None:
     """Return where the weights of a backbone come from, or None for random weights.
 
-    A file that this library wrote names the published weights that its training began with, and
-    these are the origin. Of any other file, name and hash are.
+    Beside a file that this library wrote are the published weights that its training began with,
+    and these are the origin. Of any other file, name and hash are.
 
     Args:
         name: Name of the backbone.
@@ -159,21 +161,45 @@ def _local_origin(path: Path) -> Origin:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():  # several files, as transformers writes large networks
         return Origin(name=path.name, source="files", licence=None)
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata() or {}
-    if ORIGIN in metadata:
+    saved = _saved_spec(file).get("weights")
+    if saved is not None:
         try:
-            return Origin.model_validate_json(metadata[ORIGIN])
+            return Origin.model_validate(saved)
         except ValidationError as error:
-            raise WeightsError(f"{file} must name the weights of the start: {error}") from error
+            raise WeightsError(f"beside {file}, the weights of its start: {error}") from error
     with file.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     return Origin(name=path.name, source="file", licence=None, sha256=digest)
 
 
-def file_metadata(origin: Origin | None) -> dict[str, str]:
-    """Return the metadata of a safetensors file whose training began with these weights."""
-    return {"format": "pt"} | ({} if origin is None else {ORIGIN: origin.model_dump_json()})
+def saved_network(pretrained: str) -> str | None:
+    """Return the backbone whose weights this library saved, or None if it is unknown.
+
+    Args:
+        pretrained: Path of the weights, see ``build_backbone``; of a hub id nothing is known.
+
+    Raises:
+        WeightsError: If the text is neither a hub id nor an existing file, or what lies beside the
+            file is damaged.
+    """
+    file = find_local(pretrained)
+    name = None if file is None else _saved_spec(file).get("name")
+    return None if name is None else str(name)
+
+
+def _saved_spec(file: Path) -> Mapping[str, Any]:
+    """Return the backbone's spec that this library wrote beside its weights, else nothing."""
+    own, tower = file.with_name(SPEC_FILE), file.with_name("config.json")
+    found = own if own.is_file() else tower
+    if not found.is_file():
+        return {}
+    try:
+        saved = json.loads(found.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{found} cannot be read: {error}") from error
+    spec = saved if found == own or not isinstance(saved, dict) else saved.get("backbone")
+    # A configuration of transformers may have a backbone, too, which is a name.
+    return spec if isinstance(spec, dict) else {}
 
 
 def not_found(name: str, pretrained: bool | str) -> WeightsError:

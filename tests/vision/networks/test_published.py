@@ -103,9 +103,12 @@ def test_a_file_without_an_origin_is_named_by_its_hash(tmp_path: Path) -> None:
     assert (origin.name, origin.source, origin.licence) == ("mine.safetensors", "file", None)
     assert origin.sha256 is not None
     assert len(origin.sha256) == 64
-    save_file({}, tmp_path / "odd.safetensors", metadata={"began_with": '{"name": 1}'})
-    with pytest.raises(WeightsError, match="must name the weights of the start"):
-        find_origin("resnet10t", str(tmp_path / "odd.safetensors"))
+    (tmp_path / "backbone.json").write_text('{"name": "resnet10t", "weights": {"name": 1}}')
+    with pytest.raises(WeightsError, match=r"beside .*safetensors, the weights of its start"):
+        find_origin("resnet10t", str(tmp_path / "mine.safetensors"))
+    (tmp_path / "backbone.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"backbone\.json cannot be read"):
+        find_origin("resnet10t", str(tmp_path / "mine.safetensors"))
 
 
 @pytest.mark.parametrize(

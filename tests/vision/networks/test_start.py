@@ -6,8 +6,12 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from vision.checkpoint import save
 from vision.config import TransferConfig, VisionConfig
+from vision.errors import WeightsError
+from vision.networks.backbones import build_backbone
 from vision.networks.published import WEIGHTS
 from vision.networks.start import (
     EPOCHS,
@@ -18,6 +22,7 @@ from vision.networks.start import (
     decide_start,
     warn_of_random_weights,
 )
+from vision.tower import VisionTower
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +78,7 @@ def test_without_weights_a_resnet_is_trained_from_scratch(without: None) -> None
     [
         ({"pretrained": False}, (FROM_SCRATCH, False)),
         ({"pretrained": True}, (PUBLISHED, True)),
-        ({"pretrained": "./tower"}, (FROM_SCRATCH, "./tower")),
+        ({"pretrained": "someone/weights"}, (FROM_SCRATCH, "someone/weights")),
         ({"backbone": "resnet10t"}, ("resnet10t", False)),
         ({"backbone": "torchvision/resnet18"}, ("torchvision/resnet18", False)),
         ({"backbone": "transformers/someone/vit"}, ("transformers/someone/vit", True)),
@@ -84,6 +89,19 @@ def test_each_field_may_be_left_open_alone(
     fields: dict[str, Any], wanted: tuple[str, bool | str]
 ) -> None:
     assert decided(**fields) == wanted
+
+
+def test_the_network_of_weights_that_this_library_wrote_is_taken(tmp_path: Path) -> None:
+    tower = VisionTower(build_backbone("test_resnet", size=32), dim=8, classes={})
+    save(tower, tmp_path / "tower")
+    assert decided(pretrained=str(tmp_path / "tower")) == ("test_resnet", str(tmp_path / "tower"))
+    other = tmp_path / "other.safetensors"
+    save_file({name: one.contiguous() for name, one in tower.backbone.state_dict().items()}, other)
+    assert decided(pretrained=str(other)) == (FROM_SCRATCH, str(other))
+    (tmp_path / "config.json").write_text('{"backbone": "resnet50"}')  # as DETR's
+    assert decided(pretrained=str(other)) == (FROM_SCRATCH, str(other))
+    with pytest.raises(WeightsError, match=r"neither a \.safetensors file"):
+        decided(pretrained="./nowhere")
 
 
 def test_weights_in_the_cache_of_the_hub_count_as_here(cache: Path) -> None:

@@ -18,9 +18,8 @@ FROM_SCRATCH = "resnet18"
 EXTRA = "pip install 'vitrine-recsys[weights]'"
 
 # What follows from published weights where the configuration does not say otherwise: less is left
-# to learn, and the first stages know edges and textures better than a shop's pictures teach them.
+# to learn, least of all in the first stages, which know edges and textures already.
 EPOCHS = 12
-FROZEN_STAGES = 3  # of 8 in EfficientNet-Lite: those with the largest maps
 LAYER_DECAY = 0.8
 
 
@@ -60,9 +59,7 @@ def _fine_tuning(config: VisionConfig, backbone: str) -> dict[str, Any]:
     """Return the numbers of fine-tuning that the configuration does not set."""
     follows: dict[str, Any] = {} if "epochs" in config.model_fields_set else {"epochs": EPOCHS}
     if "transfer" not in config.model_fields_set:
-        frozen = FROZEN_STAGES if backbone in WEIGHTS else 0
-        kept = {"frozen_stages": frozen, "layer_decay": LAYER_DECAY}
-        follows["transfer"] = config.transfer.model_copy(update=kept)
+        follows["transfer"] = config.transfer.model_copy(update={"layer_decay": LAYER_DECAY})
     # Processors that multiply bfloat16 fast are slow at it in EfficientNet's depthwise layers.
     on_cpu = backbone in WEIGHTS and not torch.cuda.is_available()
     if on_cpu and "precision" not in config.model_fields_set:

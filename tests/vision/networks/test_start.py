@@ -16,7 +16,6 @@ from vision.networks.published import WEIGHTS
 from vision.networks.start import (
     EPOCHS,
     FROM_SCRATCH,
-    FROZEN_STAGES,
     LAYER_DECAY,
     PUBLISHED,
     decide_start,
@@ -52,7 +51,7 @@ def decided(**fields: Any) -> tuple[str, bool | str]:
 def test_installed_weights_are_taken_with_the_numbers_of_fine_tuning(installed: None) -> None:
     config = decide_start(VisionConfig())
     assert (config.backbone, config.pretrained, config.epochs) == (PUBLISHED, True, EPOCHS)
-    assert config.transfer == TransferConfig(frozen_stages=FROZEN_STAGES, layer_decay=LAYER_DECAY)
+    assert config.transfer == TransferConfig(layer_decay=LAYER_DECAY)
     wanted = "auto" if torch.cuda.is_available() else "32-true"
     assert config.precision == wanted
     assert decide_start(config) == config
@@ -113,7 +112,7 @@ def test_weights_in_the_cache_of_the_hub_count_as_here(cache: Path) -> None:
     assert decided(backbone="resnet10t") == ("resnet10t", False)
     (snapshot / "model.safetensors").write_bytes(b"weights")
     assert decided(backbone="resnet10t") == ("resnet10t", True)
-    assert decide_start(VisionConfig(backbone="resnet10t")).transfer.frozen_stages == 0
+    assert decide_start(VisionConfig(backbone="resnet10t")).precision == "auto"
 
 
 def test_one_line_says_what_would_be_better_than_random_weights(

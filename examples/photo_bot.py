@@ -18,8 +18,9 @@ def main(address: str, photo: str) -> None:
     """Print the bot's answer to a photo."""
     with Client(address) as client:
         answer = client.identify(Path(photo).read_bytes(), k=3)
-        group, candidates = answer.product_group, answer.candidates
-        shown = group.item_ids if group else [candidate.item_id for candidate in candidates]
+        group = answer.product_group
+        offers = answer.similar if answer.verdict == "unknown" else answer.candidates
+        shown = group.item_ids if group else [offer.item_id for offer in offers]
         items = client.get_items(shown).items
         names = [item.title or item.item_id for item in items]
         print(printable(sentence(answer, names)))  # titles are a supplier's
@@ -30,7 +31,8 @@ def sentence(answer: Identification, names: Sequence[str]) -> str:
 
     Args:
         answer: Answer of the service.
-        names: Titles of the products that the answer names, or of its candidates if it names none.
+        names: Titles of the products that the answer names; else of its candidates, or of similar
+            items for sale if the product is unknown.
     """
     match answer.verdict:
         case "product":
@@ -40,7 +42,7 @@ def sentence(answer: Identification, names: Sequence[str]) -> str:
         case "unsure":
             return f"One of these? {', '.join(names)}"
         case "unknown":
-            return f"We do not seem to sell this (P(known) = {answer.probability:.2f})."
+            return f"We do not seem to sell this. Similar: {', '.join(names)}"
 
 
 if __name__ == "__main__":

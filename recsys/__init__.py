@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recsys.answers import (
         Added,
+        Annotation,
         Answer,
+        Colour,
         Deleted,
         Event,
         Group,
+        Guess,
         Identification,
         Item,
         Reason,
@@ -54,10 +57,13 @@ _HOMES = {
     **dict.fromkeys(
         (
             "Added",
+            "Annotation",
             "Answer",
+            "Colour",
             "Deleted",
             "Event",
             "Group",
+            "Guess",
             "Identification",
             "Item",
             "Reason",
@@ -101,9 +107,11 @@ _HOMES = {
 
 __all__ = [
     "Added",
+    "Annotation",
     "Answer",
     "Bundle",
     "BundleError",
+    "Colour",
     "ConfigError",
     "DataError",
     "Deleted",
@@ -111,6 +119,7 @@ __all__ = [
     "FileAccessError",
     "Filters",
     "Group",
+    "Guess",
     "History",
     "Identification",
     "InvalidArgumentError",

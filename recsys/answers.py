@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal, overload
 
 from recsys.errors import InvalidArgumentError
@@ -165,6 +165,53 @@ class Group:
     probability: float
 
 
+@dataclass(frozen=True)
+class Guess:
+    """The value of an attribute of the product on a photo.
+
+    Args:
+        value: The value; None if the best guess is not probable enough.
+        probability: Probability of the best guess, also where the value is None.
+    """
+
+    value: str | None
+    probability: float
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A colour of the product on a photo.
+
+    Args:
+        name: A colour of ``vision.palette``.
+        share: Share of the product that has it, above 0, up to 1.
+    """
+
+    name: str
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation(Response):
+    """What a photo shows, as far as the bundle learned to tell.
+
+    Probabilities are those of the network and not calibrated.
+
+    Args:
+        category: Path, coarse to fine, down to the last level that is probable enough; may be
+            empty.
+        category_probability: Probability of the last level of the path, or of the coarsest guess
+            if the path is empty; None if the bundle learned no categories.
+        attributes: Guess by attribute, for every attribute that the bundle learned.
+        colours: Colours, the largest share first.
+    """
+
+    category: tuple[str, ...]
+    category_probability: float | None
+    attributes: Mapping[str, Guess]
+    colours: tuple[Colour, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Identification(Response):
     """What is on a photo.
@@ -178,6 +225,10 @@ class Identification(Response):
         verdict: "product" or "group" when the photo shows one product or one of a few; "unknown"
             when it is probably not in the catalogue, and "unsure" otherwise.
         product_group: The product, or the few that it may be; None for the last two verdicts.
+        annotation: What ``Recommender.annotate`` answers for the photo; None from a service of an
+            earlier release.
+        similar: Items nearest to the photo that can be bought now, without those in
+            ``product_group``; their scores are cosines.
     """
 
     known: bool
@@ -185,6 +236,8 @@ class Identification(Response):
     candidates: tuple[Result, ...]
     verdict: Verdict
     product_group: Group | None = None
+    annotation: Annotation | None = None
+    similar: tuple[Result, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +264,17 @@ def check_k(k: int) -> None:
     whole = isinstance(k, Integral) and not isinstance(k, bool)
     if not (whole and 1 <= k <= MAX_K):
         raise InvalidArgumentError(f"k must be a whole number between 1 and {MAX_K}, got {k!r}")
+
+
+def check_min_probability(value: float) -> None:
+    """Raise if the lowest probability of a guess is not a probability.
+
+    Raises:
+        InvalidArgumentError: If it is not a number, or not from 0 to 1.
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (number and 0.0 <= value <= 1.0):  # false for NaN
+        raise InvalidArgumentError(f"min_probability must be from 0 to 1, got {value!r}")
 
 
 def list_ids(name: str, ids: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recsys.answers import (
     Added,
+    Annotation,
     Group,
     Identification,
     Item,
@@ -23,11 +24,13 @@ from recsys.catalogue.additions import Picture, read_items, read_pictures
 from recsys.catalogue.filters import Filters
 from recsys.data.frames import Frame
 from recsys.errors import InvalidArgumentError, MissingPartError
-from recsys.identification.evidence import Photos, collect_evidence
+from recsys.identification.annotation import list_annotations, name_photos
+from recsys.identification.evidence import ITEM, Evidence, Photos, collect_evidence
 from recsys.identification.groups import choose, likely_sets
-from recsys.identification.photos import fuse_photos, run_tower
+from recsys.identification.photos import fuse_photos, run_tower, see_photos
 from recsys.recommender import Recommender
 from vision.batches import ImageSource
+from vision.tower import VisionTower
 
 PAIRS_AT_ONCE = 4_000_000  # pairs of a photo and a product
 
@@ -100,12 +103,25 @@ class ProductIdentifier:
             InvalidArgumentError: If ``k`` is out of range.
         """
         check_k(k)
-        photos = self.embed(images, progress=progress)
+        embedder = self.recommender.embedder
+        tower = self._tower()
+        seen = see_photos(
+            tower,
+            images,
+            head=self._head,
+            views=self._views,
+            device=embedder.device,
+            progress=progress,
+        )
+        named = name_photos(tower.classes, seen)
+        annotations = list_annotations(named, bundle_version=self.recommender.version)
+        photos = fuse_photos(embedder.fusion, seen.photos)
         at_once = max(1, self._pairs_at_once // len(self.recommender.catalogue))
+        parts = [slice(n, n + at_once) for n in range(0, len(annotations), at_once)]
         return [
             answer
-            for start in range(0, len(photos.embeddings), at_once)
-            for answer in self._identify(Photos(*(p[start : start + at_once] for p in photos)), k)
+            for part in parts
+            for answer in self._identify(Photos(*(p[part] for p in photos)), annotations[part], k)
         ]
 
     def embed(self, images: Iterable[ImageSource], *, progress: bool = False) -> Photos:
@@ -119,10 +135,8 @@ class ProductIdentifier:
             InvalidImageError: If a photo is not a readable image; the message has its index.
         """
         embedder = self.recommender.embedder
-        if embedder.vision is None:
-            raise MissingPartError("this bundle has no vision tower: it cannot embed photos")
         seen = run_tower(
-            embedder.vision,
+            self._tower(),
             images,
             head=self._head,
             views=self._views,
@@ -196,43 +210,73 @@ class ProductIdentifier:
         rows = torch.from_numpy(self.recommender.catalogue.rows(item_ids))
         self.gallery = self.gallery.with_photos(rows, self.embed(images).embeddings)
 
-    def _identify(self, photos: Photos, k: int) -> list[Identification]:
+    def _tower(self) -> VisionTower:
+        tower = self.recommender.embedder.vision
+        if tower is None:
+            raise MissingPartError("this bundle has no vision tower: it cannot embed photos")
+        return tower
+
+    def _identify(
+        self, photos: Photos, annotations: Sequence[Annotation], k: int
+    ) -> list[Identification]:
         """Return the answers for photos that fit into memory together."""
-        probabilities = self._probabilities(photos)
+        evidence = self._evidence(photos)
+        # Probabilities of the products and, last, of "not in the catalogue" (B, N + 1).
+        probabilities = self.calibration.probabilities(evidence).cpu()
         products, known = probabilities[:, :-1], (1 - probabilities[:, -1]).tolist()
         n_live = int(self._live_rows().sum())
         top = products.topk(min(k, n_live), dim=1)
         groups = self._groups(products)
+        similar = self._similar(evidence, groups, k)
         return [
             Identification(
                 known=self.calibration.known.passes(known[n]),
                 probability=known[n],
-                candidates=self._candidates(top.indices[n], top.values[n]),
+                candidates=self._results(top.indices[n], top.values[n], "photo"),
                 verdict=self._verdict(known[n], groups[n]),
                 product_group=groups[n],
+                annotation=annotations[n],
+                similar=similar[n],
                 bundle_version=self.recommender.version,
             )
             for n in range(len(known))
         ]
 
-    def _probabilities(self, photos: Photos) -> Tensor:
-        """Return probabilities of the products and, last, of "not in the catalogue" (B, N + 1)."""
+    def _evidence(self, photos: Photos) -> Evidence:
+        """Return what each source says about each product that is not deleted."""
         embeddings = self.recommender.catalogue.embeddings
         photos = Photos(*(part.to(embeddings.device) for part in photos))
         evidence = collect_evidence(photos, embeddings, self.gallery)
         deleted = torch.from_numpy(~self._live_rows()).to(evidence.present.device)
-        hidden = deleted[None, :, None].expand_as(evidence.present)
-        return self.calibration.probabilities(evidence.without(hidden)).cpu()
+        return evidence.without(deleted[None, :, None].expand_as(evidence.present))
+
+    def _similar(
+        self, evidence: Evidence, groups: Sequence[Group | None], k: int
+    ) -> list[tuple[Result, ...]]:
+        """Return the items nearest to each photo that can be bought, without those it names."""
+        catalogue = self.recommender.catalogue
+        sold = torch.from_numpy(catalogue.mask(Filters())).to(evidence.present.device)
+        offered = evidence.present[..., ITEM] & sold  # (B, N)
+        for n, group in enumerate(groups):
+            if group is not None:
+                offered[n, torch.from_numpy(catalogue.rows(group.item_ids))] = False
+        cosines = evidence.values[..., ITEM].masked_fill(~offered, float("-inf"))
+        top = cosines.topk(min(k, len(sold)), dim=1)
+        counts = offered.sum(dim=1).tolist()
+        return [
+            self._results(rows[:count], scores[:count], "similar")
+            for rows, scores, count in zip(top.indices, top.values, counts, strict=True)
+        ]
 
     def _live_rows(self) -> NDArray[np.bool_]:
         """Return which items are not deleted (N,); an item out of stock can still be on a photo."""
         return self.recommender.catalogue.mask(Filters(available_only=False))
 
-    def _candidates(self, rows: Tensor, probabilities: Tensor) -> tuple[Result, ...]:
+    def _results(self, rows: Tensor, scores: Tensor, source: str) -> tuple[Result, ...]:
         item_ids = self.recommender.catalogue.item_ids
         return tuple(
-            Result(item_ids[row], probability, "photo")
-            for row, probability in zip(rows.tolist(), probabilities.tolist(), strict=True)
+            Result(item_ids[row], score, source)
+            for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
         )
 
     def _verdict(self, known: float, group: Group | None) -> Verdict:

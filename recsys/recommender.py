@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from recsys.answers import (
     Added,
+    Annotation,
     Answer,
     Deleted,
     Event,
@@ -33,10 +34,12 @@ from recsys.data.frames import Frame
 from recsys.data.interactions import History, Moment
 from recsys.data.timestamps import to_us
 from recsys.errors import InvalidArgumentError
+from recsys.identification.annotation import annotate_photos, list_annotations
 from recsys.ranking.candidates import RANK_ALL_ITEMS, CandidateSource
 from recsys.ranking.catalogue_ranker import CatalogueRanker
 from recsys.ranking.histories import UserHistories
 from recsys.rules import Rules
+from vision.batches import ImageSource
 
 
 class Recommender:
@@ -84,16 +87,15 @@ class Recommender:
         self._histories = UserHistories(self.catalogue, None)
         self._loaded_ranker: CatalogueRanker | None = None
         if "ranking" in self.parts:
-            self._load_ranking(bundle, as_of)
+            interactions, statistics, ranker = bundle.known_at(as_of)
+            self._histories = UserHistories(self.catalogue, interactions)
+            kinds = {one: one in bundle.target_kinds for one in interactions.kind_names}
+            parts = self.catalogue, ranker, self._candidates, statistics, kinds, bundle.rules
+            self._loaded_ranker = CatalogueRanker(*parts)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> Self:
-        """Return a recommender over a bundle on disk.
-
-        Args:
-            path: The bundle's folder, or a folder of bundles, of which the latest is taken.
-            device: Torch device, such as "cpu" or "cuda".
-        """
+        """Return a recommender over a bundle on disk, or over the latest in a folder of bundles."""
         return cls(Bundle(path), device=device)
 
     @property
@@ -210,11 +212,7 @@ class Recommender:
 
         >>> recommender.rank("user-17", ["item-0042", "item-0007"])[0].item_id
 
-        Args:
-            user: User id, or a history from ``history``.
-            item_ids: Ids of the candidates.
-            now: Moment of the request, with a time zone; the time now if None.
-            explain: Whether results have reasons and the features that raised their scores most.
+        ``item_ids`` are the candidates; the other arguments are as for ``recommend``.
 
         Raises:
             UnknownItemError: If a candidate is not in the catalogue.
@@ -310,18 +308,27 @@ class Recommender:
         filters: Filters = Filters(),
         mode: SearchMode = "hybrid",
     ) -> Answer:
-        """Return what ``search`` does, where the parts of the query are embedded already.
+        """Return what ``search`` does with the same arguments, for a query embedded already.
 
-        Args:
-            text: The query's words.
-            embeddings: Embedding (D,) of each of ``recsys.catalogue.search.query_parts``.
-            k: As for ``search``, like the arguments that follow.
-            filters: Which items may be returned.
-            mode: How to search.
+        ``embeddings`` has the vector (D,) of each of ``recsys.catalogue.search.query_parts``.
         """
         vectors = [torch.from_numpy(one).to(self.device) for one in embeddings]
         mask = self.catalogue.mask(filters)
         return self._found(self._search.search(text, vectors, mask, k, mode), "search")
+
+    def annotate(self, image: ImageSource, *, min_probability: float = 0.5) -> Annotation:
+        """Return the category, attributes and colours of the product on a photo.
+
+        ``image`` is bytes, a path or an opened image. Less probable guesses are left out.
+
+        Raises:
+            MissingPartError: If the bundle has no vision tower.
+            InvalidImageError: If the photo is not a readable image.
+            InvalidArgumentError: If ``min_probability`` is not from 0 to 1.
+        """
+        tower, device = self.bundle.vision, self.device
+        named = annotate_photos(tower, [image], min_probability=min_probability, device=device)
+        return list_annotations(named, bundle_version=self.version)[0]
 
     def prepare_search(self) -> None:
         """Index the catalogue for many queries: its words, and its vectors if they are many."""
@@ -376,13 +383,6 @@ class Recommender:
         rows, deleted = self.catalogue.rows(listed).tolist(), self.catalogue.delete(listed)
         self._search.update(set(rows))
         return Deleted(deleted=deleted, bundle_version=self.version)
-
-    def _load_ranking(self, bundle: Bundle, as_of: Moment | None) -> None:
-        interactions, statistics, ranker = bundle.known_at(as_of)
-        self._histories = UserHistories(self.catalogue, interactions)
-        kinds = {one: one in bundle.target_kinds for one in interactions.kind_names}
-        parts = self.catalogue, ranker, self._candidates, statistics, kinds, bundle.rules
-        self._loaded_ranker = CatalogueRanker(*parts)
 
     @property
     def ranker(self) -> CatalogueRanker:

@@ -15,6 +15,7 @@ LIBRARY = {
     "rank": Recommender,
     "similar": Recommender,
     "search": Recommender,
+    "annotate": Recommender,
     "add_items": Recommender,
     "delete_items": Recommender,
     "identify": ProductIdentifier,

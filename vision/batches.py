@@ -1,10 +1,10 @@
 """Batches for a network, read from files, bytes or PIL images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
@@ -17,6 +17,7 @@ from vision.squares import ReadSquare, read_square
 from vision.transforms import Preprocess, build_reader, normalise
 
 ImageSource: TypeAlias = Image.Image | bytes | Path
+T = TypeVar("T")
 
 
 def prepared_batches(
@@ -40,6 +41,36 @@ def prepared_batches(
         InvalidArgumentError: If batch_size is below 1, or ``images`` is a single image.
         ImageError: If an image cannot be read. The message has its position.
     """
+    to_square = build_reader(preprocess)
+
+    def prepare(image: ImageSource) -> Tensor:
+        if isinstance(image, Path):
+            return read(image, preprocess).pixels
+        return to_square(open_picture(image, preprocess.size))
+
+    for squares in read_batches(images, prepare, batch_size=batch_size, progress=progress):
+        yield normalise(torch.stack(squares), preprocess)
+
+
+def read_batches(
+    images: Iterable[ImageSource],
+    prepare: Callable[[ImageSource], T],
+    *,
+    batch_size: int,
+    progress: bool = False,
+) -> Iterator[list[T]]:
+    """Yield batches of what ``prepare`` makes of each image, reading the next batch in threads.
+
+    Args:
+        images: PIL images, file contents or paths, read at most two batches ahead.
+        prepare: Function that reads an image, called from several threads.
+        batch_size: Images in a batch; the last batch may have fewer.
+        progress: Whether to show Lightning's progress bar.
+
+    Raises:
+        InvalidArgumentError: If batch_size is below 1, or ``images`` is a single image.
+        ImageError: If ``prepare`` raises it. The message has the position of the image.
+    """
     if batch_size < 1:
         raise InvalidArgumentError(f"batch_size must be at least 1, got {batch_size}")
     one = isinstance(images, str | bytes | Path | Image.Image)  # letters and bytes are no images
@@ -47,25 +78,22 @@ def prepared_batches(
         raise InvalidArgumentError(
             f"images must be a list of images, got one {type(images).__name__}; pass [image]"
         )
-    to_square = build_reader(preprocess)
     count = len(images) if isinstance(images, Sequence) else None
     numbered = enumerate(Tqdm(images, desc="pictures", total=count, disable=not progress))
 
-    def prepare(numbered_image: tuple[int, ImageSource]) -> Tensor:
+    def read(numbered_image: tuple[int, ImageSource]) -> T:
         position, image = numbered_image
         try:
-            if isinstance(image, Path):
-                return read(image, preprocess).pixels
-            return to_square(open_picture(image, preprocess.size))
+            return prepare(image)
         except ImageError as error:
             raise ImageError(f"image {position}: {error}", position) from error
 
     with ThreadPoolExecutor() as threads:
-        upcoming = [threads.submit(prepare, pair) for pair in islice(numbered, batch_size)]
+        upcoming = [threads.submit(read, pair) for pair in islice(numbered, batch_size)]
         while upcoming:
             current = upcoming
-            upcoming = [threads.submit(prepare, pair) for pair in islice(numbered, batch_size)]
-            yield normalise(torch.stack([future.result() for future in current]), preprocess)
+            upcoming = [threads.submit(read, pair) for pair in islice(numbered, batch_size)]
+            yield [future.result() for future in current]
 
 
 def open_picture(image: ImageSource, size: int) -> Image.Image:

@@ -103,15 +103,7 @@ class VisionTower(nn.Module):
             images: Prepared pictures (B, 3, H, W).
             views: Views to average, see ``vision.test_time.draw_views``.
         """
-        outputs = [self.outputs(view) for view in draw_views(images, views)]
-        if len(outputs) == 1:
-            return outputs[0]
-        embeddings = torch.stack([output.embeddings for output in outputs]).mean(dim=0)
-        logits = {
-            name: torch.stack([output.logits[name] for output in outputs]).mean(dim=0)
-            for name in self.classes
-        }
-        return TowerOutput(F.normalize(embeddings, dim=1), logits)
+        return average([self.outputs(view) for view in draw_views(images, views)])
 
     def forward(self, images: Tensor) -> Tensor:
         """Return unit-length embeddings (B, D) of prepared pictures (B, 3, H, W)."""
@@ -227,6 +219,22 @@ class VisionTower(nn.Module):
                 yield output
         finally:
             self.train(was_training)
+
+
+def average(outputs: Sequence[TowerOutput]) -> TowerOutput:
+    """Return the mean embedding, scaled to unit length, and the mean logits of several views.
+
+    Args:
+        outputs: Output of the tower for each view of the same pictures, at least one.
+    """
+    if len(outputs) == 1:
+        return outputs[0]
+    embeddings = torch.stack([output.embeddings for output in outputs]).mean(dim=0)
+    logits = {
+        name: torch.stack([output.logits[name] for output in outputs]).mean(dim=0)
+        for name in outputs[0].logits
+    }
+    return TowerOutput(F.normalize(embeddings, dim=1), logits)
 
 
 def most_probable_classes(

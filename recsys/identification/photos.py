@@ -1,6 +1,7 @@
 """Photos through the vision tower and the fusion, without any words."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor
 from recsys.errors import InvalidArgumentError, InvalidImageError
 from recsys.identification.evidence import Photos
 from recsys.models.fusion import ItemFusion
-from vision.batches import ImageSource, prepared_batches
+from vision.batches import ImageSource, open_picture, prepared_batches, read_batches
 from vision.errors import InvalidArgumentError as NoListError
 from vision.images import ImageError
+from vision.palette import ColourShare, name_colours
 from vision.squares import ReadSquare, read_square
-from vision.test_time import Views
-from vision.tower import VisionTower
+from vision.test_time import Views, draw_views
+from vision.tower import TowerOutput, VisionTower, average
+from vision.transforms import build_reader, normalise
 
 BATCH_SIZE = 64
 
@@ -24,6 +27,14 @@ class TowerPhotos(NamedTuple):
 
     embeddings: Tensor  # (B, D_m)
     logits: Tensor  # (B, C) of the head whose classes are products; C is 0 without such a head
+
+
+class SeenPhotos(NamedTuple):
+    """What the vision tower and the palette make of photos, each decoded once."""
+
+    photos: TowerPhotos  # averaged over the views
+    heads: dict[str, Tensor]  # target -> logits (B, C) of each photo as it is
+    colours: list[list[ColourShare]]  # of each photo
 
 
 def run_tower(
@@ -54,19 +65,64 @@ def run_tower(
     tower = tower.to(device).eval()
     n_classes = len(tower.classes[head]) if head is not None else 0
     parts = [TowerPhotos(torch.zeros(0, tower.dim), torch.zeros(0, n_classes))]
-    try:
+    with _photo_errors():
         for batch in prepared_batches(
             images, tower.preprocess, batch_size=BATCH_SIZE, progress=progress, read=read
         ):
             with torch.inference_mode():
                 output = tower.averaged(batch.to(device), views)
-            logits = output.logits[head] if head is not None else batch.new_zeros(len(batch), 0)
-            parts.append(TowerPhotos(output.embeddings.cpu(), logits.cpu()))
-    except ImageError as error:
-        raise InvalidImageError(str(error)) from error
-    except NoListError as error:
-        raise InvalidArgumentError(str(error)) from error
-    return TowerPhotos(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+            parts.append(_photos_of(output, head))
+    return _join(parts)
+
+
+def see_photos(
+    tower: VisionTower,
+    images: Iterable[ImageSource],
+    *,
+    head: str | None = None,
+    views: Views = "one",
+    device: str,
+    progress: bool = False,
+) -> SeenPhotos:
+    """Return what the tower and the palette make of photos, from one decoding of each.
+
+    The first of the views is the photo as it is. Its pass gives the logits of all heads, so
+    annotations of identified photos need no other.
+
+    Args:
+        tower: Vision tower; it is moved to the device.
+        images: Photos as paths, bytes of files or opened images.
+        head: As for ``run_tower``, like the arguments that follow.
+        views: Views of each photo to average.
+        device: Device to compute on.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        InvalidImageError: If a photo is not a readable image; the message has its index.
+        InvalidArgumentError: If ``images`` is a single image.
+    """
+    tower, to_square = tower.to(device).eval(), build_reader(tower.preprocess)
+
+    def look(image: ImageSource) -> tuple[Tensor, list[ColourShare]]:
+        picture = open_picture(image, tower.preprocess.size)
+        return to_square(picture), name_colours(picture)
+
+    n_classes = len(tower.classes[head]) if head is not None else 0
+    photos = [TowerPhotos(torch.zeros(0, tower.dim), torch.zeros(0, n_classes))]
+    heads = {name: [torch.zeros(0, len(names))] for name, names in tower.classes.items()}
+    colours: list[list[ColourShare]] = []
+    with _photo_errors(), torch.inference_mode():
+        for batch in read_batches(images, look, batch_size=BATCH_SIZE, progress=progress):
+            squares = torch.stack([square for square, _ in batch]).to(device)
+            pixels = normalise(squares, tower.preprocess)
+            outputs = [tower.outputs(view) for view in draw_views(pixels, views)]
+            photos.append(_photos_of(average(outputs), head))
+            for name, logits in outputs[0].logits.items():
+                heads[name].append(logits.cpu())
+            colours += [named for _, named in batch]
+    return SeenPhotos(
+        _join(photos), {name: torch.cat(parts) for name, parts in heads.items()}, colours
+    )
 
 
 def fuse_photos(fusion: ItemFusion, photos: TowerPhotos) -> Photos:
@@ -79,3 +135,26 @@ def fuse_images(fusion: ItemFusion, embeddings: Tensor) -> Tensor:
     """Return the tower's embeddings (B, D_m) of photos or pictures in the item space (B, D)."""
     device = next(fusion.parameters()).device
     return fusion.encode({"image": embeddings.to(device)}).cpu()
+
+
+def _photos_of(output: TowerOutput, head: str | None) -> TowerPhotos:
+    """Return what identification needs of an output of the tower, on the CPU."""
+    embeddings = output.embeddings
+    logits = output.logits[head] if head is not None else embeddings.new_zeros(len(embeddings), 0)
+    return TowerPhotos(embeddings.cpu(), logits.cpu())
+
+
+def _join(parts: Iterable[TowerPhotos]) -> TowerPhotos:
+    """Return the photos of several batches as one."""
+    return TowerPhotos(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+@contextmanager
+def _photo_errors() -> Iterator[None]:
+    """Raise errors of the tower's package as those of this library."""
+    try:
+        yield
+    except ImageError as error:
+        raise InvalidImageError(str(error)) from error
+    except NoListError as error:
+        raise InvalidArgumentError(str(error)) from error

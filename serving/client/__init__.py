@@ -2,10 +2,13 @@
 
 from recsys.answers import (
     Added,
+    Annotation,
     Answer,
+    Colour,
     Deleted,
     Event,
     Group,
+    Guess,
     Identification,
     Item,
     Reason,
@@ -30,14 +33,17 @@ from serving.client.sync import Client
 
 __all__ = [
     "Added",
+    "Annotation",
     "Answer",
     "AsyncClient",
     "Client",
+    "Colour",
     "Deleted",
     "Event",
     "Filters",
     "Forgotten",
     "Group",
+    "Guess",
     "Identification",
     "Item",
     "Items",

@@ -9,10 +9,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.recsys.v1 import recommender_pb2 as pb
 from recsys.answers import (
     Added,
+    Annotation,
     Answer,
+    Colour,
     Deleted,
     Event,
     Group,
+    Guess,
     Identification,
     Item,
     Reason,
@@ -189,9 +192,20 @@ def read_identification(message: pb.IdentifyResponse) -> Identification:
         candidates=_read_results(message.candidates),
         verdict=_read_verdict(message.verdict),
         product_group=_read_group(message.answer) if message.HasField("answer") else None,
+        annotation=(
+            _read_annotation(message.annotation, message.info)
+            if message.HasField("annotation")
+            else None
+        ),
+        similar=_read_results(message.similar),
         bundle_version=message.info.bundle_version,
         degraded=tuple(message.info.degraded),
     )
+
+
+def read_annotated(message: pb.AnnotateResponse) -> Annotation:
+    """Return what a photo shows."""
+    return _read_annotation(message.annotation, message.info)
 
 
 def read_recorded(message: pb.RecordEventsResponse) -> Recorded:
@@ -363,3 +377,18 @@ def _read_verdict(message: "pb.Verdict.ValueType") -> Verdict:
 
 def _read_group(message: pb.ProductGroup) -> Group:
     return Group(tuple(message.item_ids), tuple(message.category), message.probability)
+
+
+def _read_annotation(message: pb.Annotation, info: pb.ResponseInfo) -> Annotation:
+    probability = message.category_probability
+    return Annotation(
+        category=tuple(message.category),
+        category_probability=probability if message.HasField("category_probability") else None,
+        attributes={
+            name: Guess(guess.value if guess.HasField("value") else None, guess.probability)
+            for name, guess in sorted(message.attributes.items())
+        },
+        colours=tuple(Colour(colour.name, colour.share) for colour in message.colours),
+        bundle_version=info.bundle_version,
+        degraded=tuple(info.degraded),
+    )

@@ -12,6 +12,7 @@ from protos.recsys.v1 import recommender_pb2 as pb
 from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from recsys.answers import (
     Added,
+    Annotation,
     Answer,
     Deleted,
     Event,
@@ -136,6 +137,20 @@ class Client:
         """Return which product a photo shows."""
         request = build(pb.IdentifyRequest, image=build_image("image", image), k=k)
         return wire.read_identification(self._call(self._stub.Identify, request))
+
+    def annotate(self, image: bytes, *, min_probability: float = 0.5) -> Annotation:
+        """Return the category, attributes and colours of the product on a photo.
+
+        Args:
+            image: Bytes of an image file.
+            min_probability: Lowest probability of a guess that is filled in.
+        """
+        request = build(
+            pb.AnnotateRequest,
+            image=build_image("image", image),
+            min_probability=min_probability,
+        )
+        return wire.read_annotated(self._call(self._stub.Annotate, request))
 
     def record_events(self, events: Sequence[Event]) -> Recorded:
         """Store events; they are durable on return, and sending them again changes nothing."""

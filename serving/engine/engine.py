@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from recsys.answers import Answer, Event, Identification, SearchMode
+from recsys.answers import Annotation, Answer, Event, Identification, SearchMode
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import query_parts
 from recsys.data.arrays import Floats
@@ -116,6 +116,16 @@ class Engine:
         assert self._identifier is not None, "a bundle with the part gets an identifier"
         found = await self._compute.run(self._identifier.identify, image, k=k)
         return Reply(found, self._stale())
+
+    async def annotate(self, image: bytes, *, min_probability: float) -> Reply[Annotation]:
+        """Return the category, attributes and colours of the product on a photo.
+
+        Raises:
+            MissingPartError: If the bundle has no vision tower.
+        """
+        self._recommender.bundle.require("vision")
+        annotate = self._recommender.annotate
+        return Reply(await self._compute.run(annotate, image, min_probability=min_probability), ())
 
     async def record_events(self, events: Sequence[Event]) -> Reply[int]:
         """Store events and return how many were new; errors also as ``LiveHistories.record``.

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.answers import Event, SearchMode, check_k
+from recsys.answers import Event, SearchMode, check_k, check_min_probability
 from recsys.catalogue.filters import Filters
 from recsys.data.ids import trim_id
 from recsys.data.timestamps import from_us, to_us
@@ -79,13 +79,16 @@ def read_ids(name: str, values: Sequence[str], *, at_least: int, at_most: int) -
 
 
 def read_k(k: int) -> int:
-    """Return a number of results.
-
-    Raises:
-        InvalidArgumentError: If the number is out of range.
-    """
+    """Return a number of results; errors as in the library."""
     check_k(k)
     return k
+
+
+def read_min_probability(message: pb.AnnotateRequest) -> float:
+    """Return the lowest probability of a guess that is filled in; errors as in the library."""
+    value = message.min_probability if message.HasField("min_probability") else 0.5
+    check_min_probability(value)
+    return value
 
 
 def read_now_us(message: pb.RecommendRequest | pb.RankRequest) -> int:

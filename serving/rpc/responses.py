@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.answers import Group, Result, Verdict
+from recsys.answers import Annotation, Group, Result, Verdict
 from recsys.data.timestamps import from_us
 from serving.errors import InternalError
 from serving.state.bundled import Judged
@@ -51,6 +51,28 @@ def write_verdict(verdict: Verdict) -> "pb.Verdict.ValueType":
 def write_group(group: Group | None) -> pb.ProductGroup | None:
     """Return the product on a photo, or the few that it may be, as a message; None for None."""
     return pb.ProductGroup(**asdict(group)) if group is not None else None
+
+
+def write_annotation(annotation: Annotation | None) -> pb.Annotation | None:
+    """Return what a photo shows as a message; None for None.
+
+    Raises:
+        InternalError: If a probability is NaN or infinite.
+    """
+    if annotation is None:
+        return None
+    message = pb.Annotation(
+        category=annotation.category,
+        colours=[pb.Colour(**asdict(colour)) for colour in annotation.colours],
+    )
+    if annotation.category_probability is not None:
+        message.category_probability = check_finite(
+            "category_probability", annotation.category_probability
+        )
+    for name, guess in annotation.attributes.items():
+        probability = check_finite(f"probability of {name!r}", guess.probability)
+        message.attributes[name].CopyFrom(pb.Guess(value=guess.value, probability=probability))
+    return message
 
 
 def write_live_item(record: ItemRecord, judged: Judged) -> pb.LiveItem:

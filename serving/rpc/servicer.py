@@ -11,6 +11,7 @@ from serving.engine.engine import Engine, Reply
 from serving.rpc import requests
 from serving.rpc.responses import (
     check_finite,
+    write_annotation,
     write_group,
     write_item,
     write_live_item,
@@ -116,7 +117,19 @@ class RecommenderServicer(rpc.RecommenderServicer):
             candidates=write_results(reply.value.candidates),
             verdict=write_verdict(reply.value.verdict),
             answer=write_group(reply.value.product_group),
+            annotation=write_annotation(reply.value.annotation),
+            similar=write_results(reply.value.similar),
         )
+
+    async def Annotate(  # noqa: N802
+        self, request: pb.AnnotateRequest, context: Context
+    ) -> pb.AnnotateResponse:
+        """Return the category, attributes and colours of the product on a photo."""
+        reply = await self._engine.annotate(
+            self._read_image(request.image),
+            min_probability=requests.read_min_probability(request),
+        )
+        return pb.AnnotateResponse(info=self._info(reply), annotation=write_annotation(reply.value))
 
     async def RecordEvents(  # noqa: N802
         self, request: pb.RecordEventsRequest, context: Context

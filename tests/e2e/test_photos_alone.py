@@ -46,6 +46,9 @@ async def test_the_catalogue_is_empty_until_items_are_added_and_what_is_missing_
             await client.search("mug")
         with pytest.raises(MissingPartError, match="no items table was given"):
             await client.identify(photo)
+        seen = await client.annotate(photo, min_probability=0.0)
+        assert seen.category in (("Mug",), ("Jug",))
+        assert seen.colours
         with pytest.raises(MissingPartError, match="no events table was given"):
             await client.recommend("u")
         other = (tmp_path / "p1.png").read_bytes()

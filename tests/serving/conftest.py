@@ -2,7 +2,7 @@
 
 import io
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -75,6 +75,7 @@ def plant(
     change: Callable[[pl.DataFrame], pl.DataFrame] = lambda items: items,
     *,
     items_as_of: datetime | None = END,
+    classes: Mapping[str, Sequence[str]] = {},
 ) -> PlantedShop:
     """Write the bundle of the shop, with another items table if ``change`` makes one.
 
@@ -82,6 +83,7 @@ def plant(
         root: Folder for the bundle.
         change: Function from the items table to another one; it may leave items out.
         items_as_of: Time at which the items table was exported.
+        classes: Class names of the targets of the vision tower.
     """
     drawn = {
         f"{colour}-{kind}": draw(rgb, 4 + 3 * size)
@@ -90,7 +92,7 @@ def plant(
     }
     items = change(_items(drawn))
     pictures = {item_id: drawn[item_id] for item_id in items["item_id"]}
-    embedder, vision, text = _towers(items)
+    embedder, vision, text = _towers(items, classes)
     events = _events(list(pictures))
     interactions = build_interactions(events, list(pictures))
     users, ranking = UserConfig(width=8, heads=2, depth=1), RankerConfig(hidden=4)
@@ -189,9 +191,13 @@ def _items(pictures: dict[str, bytes]) -> pl.DataFrame:
     return ItemSchema.validate(frame.select(ItemSchema.column_names()), cast=True)
 
 
-def _towers(items: pl.DataFrame) -> tuple[ItemEmbedder, VisionTower, TextEncoder]:
+def _towers(
+    items: pl.DataFrame, classes: Mapping[str, Sequence[str]]
+) -> tuple[ItemEmbedder, VisionTower, TextEncoder]:
     torch.manual_seed(0)
-    vision = VisionTower(build_backbone("test_resnet", size=32), dim=16, classes={}).eval()
+    vision = VisionTower(build_backbone("test_resnet", size=32), dim=16, classes=classes).eval()
+    for head in vision.heads:  # far enough from uniform for some guesses to be sure
+        torch.nn.init.normal_(head.weight, std=4.0)  # type: ignore[arg-type]
     config = TextConfig(hidden=16, layers=1, heads=2, vocab_size=400)
     text = build_encoder(config, [one or "" for one in item_texts(items)], seed=0)
     dims = {"text": text.dim, "image": vision.dim}

@@ -716,6 +716,8 @@ class IdentifyResponse(google.protobuf.message.Message):
     CANDIDATES_FIELD_NUMBER: builtins.int
     VERDICT_FIELD_NUMBER: builtins.int
     ANSWER_FIELD_NUMBER: builtins.int
+    ANNOTATION_FIELD_NUMBER: builtins.int
+    SIMILAR_FIELD_NUMBER: builtins.int
     known: builtins.bool
     """Whether the product is in the catalogue, at that precision."""
     probability: builtins.float
@@ -731,6 +733,16 @@ class IdentifyResponse(google.protobuf.message.Message):
     def answer(self) -> Global___ProductGroup:
         """Absent for the verdicts UNSURE and UNKNOWN."""
 
+    @property
+    def annotation(self) -> Global___Annotation:
+        """As Annotate answers for the same photo; absent in answers of an earlier release."""
+
+    @property
+    def similar(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Result]:
+        """Up to k items nearest to the photo that can be bought now, without those in answer; scores are
+        cosines.
+        """
+
     def __init__(
         self,
         *,
@@ -740,12 +752,162 @@ class IdentifyResponse(google.protobuf.message.Message):
         candidates: collections.abc.Iterable[Global___Result] | None = ...,
         verdict: Global___Verdict.ValueType = ...,
         answer: Global___ProductGroup | None = ...,
+        annotation: Global___Annotation | None = ...,
+        similar: collections.abc.Iterable[Global___Result] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_answer", b"_answer", "answer", b"answer", "info", b"info"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_answer", b"_answer", "answer", b"answer", "candidates", b"candidates", "info", b"info", "known", b"known", "probability", b"probability", "verdict", b"verdict"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_answer", b"_answer", "annotation", b"annotation", "answer", b"answer", "info", b"info"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_answer", b"_answer", "annotation", b"annotation", "answer", b"answer", "candidates", b"candidates", "info", b"info", "known", b"known", "probability", b"probability", "similar", b"similar", "verdict", b"verdict"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_answer", b"_answer"]) -> typing.Literal["answer"] | None: ...
 
 Global___IdentifyResponse: typing_extensions.TypeAlias = IdentifyResponse
+
+@typing.final
+class AnnotateRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: builtins.int
+    MIN_PROBABILITY_FIELD_NUMBER: builtins.int
+    image: builtins.bytes
+    """An encoded image (JPEG, PNG, WebP, ...), never a URL."""
+    min_probability: builtins.float
+    """Lowest probability of a guess that is filled in, 0 to 1; 0.5 when absent."""
+    def __init__(
+        self,
+        *,
+        image: builtins.bytes = ...,
+        min_probability: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_probability", b"_min_probability", "min_probability", b"min_probability"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_probability", b"_min_probability", "image", b"image", "min_probability", b"min_probability"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_min_probability", b"_min_probability"]) -> typing.Literal["min_probability"] | None: ...
+
+Global___AnnotateRequest: typing_extensions.TypeAlias = AnnotateRequest
+
+@typing.final
+class Guess(google.protobuf.message.Message):
+    """The value of an attribute."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: builtins.int
+    PROBABILITY_FIELD_NUMBER: builtins.int
+    value: builtins.str
+    """Absent if the best guess is not probable enough."""
+    probability: builtins.float
+    """Probability of the best guess, also where value is absent."""
+    def __init__(
+        self,
+        *,
+        value: builtins.str | None = ...,
+        probability: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "probability", b"probability", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
+
+Global___Guess: typing_extensions.TypeAlias = Guess
+
+@typing.final
+class Colour(google.protobuf.message.Message):
+    """A colour of the product on a photo."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    share: builtins.float
+    """Share of the product that has it, above 0, up to 1."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        share: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "share", b"share"]) -> None: ...
+
+Global___Colour: typing_extensions.TypeAlias = Colour
+
+@typing.final
+class Annotation(google.protobuf.message.Message):
+    """What a photo shows, as far as the bundle learned to tell. Probabilities are those of the network
+    and not calibrated.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class AttributesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> Global___Guess: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: Global___Guess | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    CATEGORY_FIELD_NUMBER: builtins.int
+    CATEGORY_PROBABILITY_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    COLOURS_FIELD_NUMBER: builtins.int
+    category_probability: builtins.float
+    """Probability of the last level in category, or of the coarsest guess if category is empty. Absent
+    if the bundle learned no categories.
+    """
+    @property
+    def category(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Coarse to fine, down to the last level that is probable enough; may be empty."""
+
+    @property
+    def attributes(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___Guess]:
+        """By name, every attribute that the bundle learned."""
+
+    @property
+    def colours(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Colour]:
+        """The largest share first."""
+
+    def __init__(
+        self,
+        *,
+        category: collections.abc.Iterable[builtins.str] | None = ...,
+        category_probability: builtins.float | None = ...,
+        attributes: collections.abc.Mapping[builtins.str, Global___Guess] | None = ...,
+        colours: collections.abc.Iterable[Global___Colour] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_category_probability", b"_category_probability", "category_probability", b"category_probability"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_category_probability", b"_category_probability", "attributes", b"attributes", "category", b"category", "category_probability", b"category_probability", "colours", b"colours"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_category_probability", b"_category_probability"]) -> typing.Literal["category_probability"] | None: ...
+
+Global___Annotation: typing_extensions.TypeAlias = Annotation
+
+@typing.final
+class AnnotateResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: builtins.int
+    ANNOTATION_FIELD_NUMBER: builtins.int
+    @property
+    def info(self) -> Global___ResponseInfo: ...
+    @property
+    def annotation(self) -> Global___Annotation: ...
+    def __init__(
+        self,
+        *,
+        info: Global___ResponseInfo | None = ...,
+        annotation: Global___Annotation | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["annotation", b"annotation", "info", b"info"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["annotation", b"annotation", "info", b"info"]) -> None: ...
+
+Global___AnnotateResponse: typing_extensions.TypeAlias = AnnotateResponse
 
 @typing.final
 class Event(google.protobuf.message.Message):

@@ -59,6 +59,11 @@ class RecommenderStub(object):
                 request_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.IdentifyRequest.SerializeToString,
                 response_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.IdentifyResponse.FromString,
                 _registered_method=True)
+        self.Annotate = channel.unary_unary(
+                '/recsys.v1.Recommender/Annotate',
+                request_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.AnnotateRequest.SerializeToString,
+                response_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.AnnotateResponse.FromString,
+                _registered_method=True)
         self.RecordEvents = channel.unary_unary(
                 '/recsys.v1.Recommender/RecordEvents',
                 request_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsRequest.SerializeToString,
@@ -125,6 +130,13 @@ class RecommenderServicer(object):
 
     def Identify(self, request, context):
         """Which product a photo shows, or that it is not in the catalogue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Annotate(self, request, context):
+        """What a photo shows: category, attributes and colours, also without any product in the catalogue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +212,11 @@ def add_RecommenderServicer_to_server(servicer, server):
                     servicer.Identify,
                     request_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.IdentifyRequest.FromString,
                     response_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.IdentifyResponse.SerializeToString,
+            ),
+            'Annotate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Annotate,
+                    request_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.AnnotateRequest.FromString,
+                    response_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.AnnotateResponse.SerializeToString,
             ),
             'RecordEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordEvents,
@@ -367,6 +384,33 @@ class Recommender(object):
             '/recsys.v1.Recommender/Identify',
             protos_dot_recsys_dot_v1_dot_recommender__pb2.IdentifyRequest.SerializeToString,
             protos_dot_recsys_dot_v1_dot_recommender__pb2.IdentifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Annotate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsys.v1.Recommender/Annotate',
+            protos_dot_recsys_dot_v1_dot_recommender__pb2.AnnotateRequest.SerializeToString,
+            protos_dot_recsys_dot_v1_dot_recommender__pb2.AnnotateResponse.FromString,
             options,
             channel_credentials,
             insecure,

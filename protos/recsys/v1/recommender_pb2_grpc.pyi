@@ -109,6 +109,22 @@ _RecommenderIdentifyType = typing_extensions.TypeVar(
     ],
 )
 
+_RecommenderAnnotateType = typing_extensions.TypeVar(
+    '_RecommenderAnnotateType',
+    grpc.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.AnnotateRequest,
+        protos.recsys.v1.recommender_pb2.AnnotateResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.AnnotateRequest,
+        protos.recsys.v1.recommender_pb2.AnnotateResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.AnnotateRequest,
+        protos.recsys.v1.recommender_pb2.AnnotateResponse,
+    ],
+)
+
 _RecommenderRecordEventsType = typing_extensions.TypeVar(
     '_RecommenderRecordEventsType',
     grpc.UnaryUnaryMultiCallable[
@@ -205,7 +221,7 @@ _RecommenderForgetLiveItemsType = typing_extensions.TypeVar(
     ],
 )
 
-class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRankType, _RecommenderSimilarItemsType, _RecommenderSearchType, _RecommenderIdentifyType, _RecommenderRecordEventsType, _RecommenderUpsertItemsType, _RecommenderDeleteItemsType, _RecommenderGetItemsType, _RecommenderListLiveItemsType, _RecommenderForgetLiveItemsType]):
+class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRankType, _RecommenderSimilarItemsType, _RecommenderSearchType, _RecommenderIdentifyType, _RecommenderAnnotateType, _RecommenderRecordEventsType, _RecommenderUpsertItemsType, _RecommenderDeleteItemsType, _RecommenderGetItemsType, _RecommenderListLiveItemsType, _RecommenderForgetLiveItemsType]):
     @typing.overload
     def __init__(self: RecommenderStub[
         grpc.UnaryUnaryMultiCallable[
@@ -227,6 +243,10 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
         grpc.UnaryUnaryMultiCallable[
             protos.recsys.v1.recommender_pb2.IdentifyRequest,
             protos.recsys.v1.recommender_pb2.IdentifyResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            protos.recsys.v1.recommender_pb2.AnnotateRequest,
+            protos.recsys.v1.recommender_pb2.AnnotateResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             protos.recsys.v1.recommender_pb2.RecordEventsRequest,
@@ -277,6 +297,10 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
             protos.recsys.v1.recommender_pb2.IdentifyResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            protos.recsys.v1.recommender_pb2.AnnotateRequest,
+            protos.recsys.v1.recommender_pb2.AnnotateResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             protos.recsys.v1.recommender_pb2.RecordEventsRequest,
             protos.recsys.v1.recommender_pb2.RecordEventsResponse,
         ],
@@ -319,6 +343,9 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
     Identify: _RecommenderIdentifyType
     """Which product a photo shows, or that it is not in the catalogue."""
 
+    Annotate: _RecommenderAnnotateType
+    """What a photo shows: category, attributes and colours, also without any product in the catalogue."""
+
     RecordEvents: _RecommenderRecordEventsType
     """Store events; durable once answered. An event that is sent again is stored once."""
 
@@ -359,6 +386,10 @@ RecommenderAsyncStub: typing_extensions.TypeAlias = RecommenderStub[
     grpc.aio.UnaryUnaryMultiCallable[
         protos.recsys.v1.recommender_pb2.IdentifyRequest,
         protos.recsys.v1.recommender_pb2.IdentifyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.AnnotateRequest,
+        protos.recsys.v1.recommender_pb2.AnnotateResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         protos.recsys.v1.recommender_pb2.RecordEventsRequest,
@@ -428,6 +459,14 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[protos.recsys.v1.recommender_pb2.IdentifyResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.IdentifyResponse]]:
         """Which product a photo shows, or that it is not in the catalogue."""
+
+    @abc.abstractmethod
+    def Annotate(
+        self,
+        request: protos.recsys.v1.recommender_pb2.AnnotateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[protos.recsys.v1.recommender_pb2.AnnotateResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.AnnotateResponse]]:
+        """What a photo shows: category, attributes and colours, also without any product in the catalogue."""
 
     @abc.abstractmethod
     def RecordEvents(

@@ -1,0 +1,165 @@
+"""Names for what photos show: category, attributes and colours, with their probabilities."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.answers import Annotation, Colour, Guess, check_min_probability
+from recsys.data.arrays import Doubles
+from recsys.errors import InvalidArgumentError
+from recsys.identification.photos import SeenPhotos, see_photos
+from vision.batches import ImageSource
+from vision.dataset import UNKNOWN
+from vision.hierarchy import SEPARATOR, choose_classes, find_category_paths, reconcile_levels
+from vision.report.calibration import at_temperature
+from vision.tower import VisionTower
+
+CATEGORY, ATTRIBUTE = "category_", "attribute_"  # prefixes of the names of targets
+_COLOURS = pl.List(pl.Struct({"colour": pl.String, "share": pl.Float64}))
+
+
+def name_photos(
+    classes: Mapping[str, Sequence[str]],
+    seen: SeenPhotos,
+    *,
+    min_probability: float = 0.5,
+    temperatures: Mapping[str, float] | None = None,
+) -> pl.DataFrame:
+    """Return the table of ``recsys.curation.annotation.annotate``, one row per photo.
+
+    Args:
+        classes: Class names of every target of the vision tower.
+        seen: What tower and palette make of the photos.
+        min_probability: Lowest probability of a guess that is filled in.
+        temperatures: Divisor of the logits by target.
+
+    Raises:
+        InvalidArgumentError: If a temperature does not fit.
+    """
+    probabilities: dict[str, Doubles] = {
+        name: logits.double().softmax(dim=1).numpy() for name, logits in seen.heads.items()
+    }
+    for target, temperature in (temperatures or {}).items():
+        if target not in probabilities:
+            known = ", ".join(probabilities)
+            raise InvalidArgumentError(
+                f"temperatures must be for the targets {known}, got {target!r}"
+            )
+        probabilities[target] = at_temperature(probabilities[target], temperature)
+    return pl.DataFrame(
+        [
+            *_name_category(classes, probabilities, min_probability),
+            *_name_attributes(classes, probabilities, min_probability),
+            pl.Series("colours", seen.colours, dtype=_COLOURS),
+        ]
+    )
+
+
+def annotate_photos(
+    tower: VisionTower,
+    images: Iterable[ImageSource],
+    *,
+    min_probability: float = 0.5,
+    temperatures: Mapping[str, float] | None = None,
+    device: str = "cpu",
+) -> pl.DataFrame:
+    """Return the table of ``name_photos`` for images; arguments and errors are also its own.
+
+    Args:
+        tower: Vision tower; it is moved to the device.
+        images: Photos as paths, bytes of files or opened images.
+        min_probability: Lowest probability of a guess that is filled in.
+        temperatures: Divisor of the logits by target.
+        device: Device to compute on.
+
+    Raises:
+        InvalidImageError: If a photo is not a readable image; the message has its index.
+        InvalidArgumentError: If ``min_probability`` is not from 0 to 1.
+    """
+    check_min_probability(min_probability)
+    return name_photos(
+        tower.classes,
+        see_photos(tower, images, device=device),
+        min_probability=min_probability,
+        temperatures=temperatures,
+    )
+
+
+def list_annotations(named: pl.DataFrame, *, bundle_version: str) -> list[Annotation]:
+    """Return each row of ``name_photos`` as an answer.
+
+    Args:
+        named: Table of ``name_photos``.
+        bundle_version: Hash of the bundle that named the photos.
+    """
+    attributes = {
+        name: f"{name}_probability"
+        for name in named.columns
+        if name.startswith(ATTRIBUTE) and f"{name}_probability" in named.columns
+    }
+    return [
+        Annotation(
+            category=tuple(row.get("category") or ()),
+            category_probability=row.get("category_probability"),
+            attributes={
+                name.removeprefix(ATTRIBUTE): Guess(row[name], row[own])
+                for name, own in attributes.items()
+            },
+            colours=tuple(Colour(one["colour"], one["share"]) for one in row["colours"]),
+            bundle_version=bundle_version,
+        )
+        for row in named.iter_rows(named=True)
+    ]
+
+
+def _name_category(
+    classes: Mapping[str, Sequence[str]],
+    probabilities: Mapping[str, Doubles],
+    min_probability: float,
+) -> list[pl.Series]:
+    """Return the category path of every picture, as deep as is probable, and its probability."""
+    levels = {name: of for name, of in classes.items() if name.startswith(CATEGORY)}
+    if not levels:
+        return []
+    paths = find_category_paths(levels)
+    agreed = reconcile_levels({name: probabilities[name] for name in levels}, paths)
+    chosen = choose_classes(agreed, paths)
+    first = next(iter(levels))
+    sureness = _of_class(agreed[first], chosen[first])
+    names = np.full(len(sureness), None, dtype=object)
+    for level, known in levels.items():
+        own = _of_class(agreed[level], chosen[level])
+        sure = (chosen[level] != UNKNOWN) & (own >= min_probability)
+        names[sure] = np.array(known, dtype=object)[chosen[level][sure]]
+        sureness = np.where(sure, own, sureness)
+    parts = [name.split(SEPARATOR) if name is not None else None for name in names]
+    return [
+        pl.Series("category", parts, dtype=pl.List(pl.String)),
+        pl.Series("category_probability", sureness),
+    ]
+
+
+def _name_attributes(
+    classes: Mapping[str, Sequence[str]],
+    probabilities: Mapping[str, Doubles],
+    min_probability: float,
+) -> list[pl.Series]:
+    """Return the value of every attribute if it is probable enough, and its probability."""
+    columns = []
+    for target, known in classes.items():
+        if target.startswith(ATTRIBUTE):
+            best, own = probabilities[target].argmax(axis=1), probabilities[target].max(axis=1)
+            values = [
+                known[value] if sure else None
+                for value, sure in zip(best, own >= min_probability, strict=True)
+            ]
+            columns.append(pl.Series(target, values, dtype=pl.String))
+            columns.append(pl.Series(f"{target}_probability", own))
+    return columns
+
+
+def _of_class(probabilities: Doubles, classes: NDArray[np.int64]) -> Doubles:
+    """Return the probability of each row's class (n,); any value for class -1."""
+    return np.take_along_axis(probabilities, np.maximum(classes, 0)[:, None], axis=1)[:, 0]

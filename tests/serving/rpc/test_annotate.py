@@ -183,7 +183,7 @@ async def test_similar_items_are_for_sale_and_are_not_the_one_that_is_named(
 
 def test_several_views_share_the_pass_of_the_photo_as_it_is(headed: PlantedShop) -> None:
     identifier = ProductIdentifier(Recommender(Bundle(headed.path)))
-    identifier._views = "flip"
+    identifier._views = "crops"
     picture = Image.open(io.BytesIO(headed.pictures["red-lamp"]))
     found = identifier.identify(picture)
     assert found.annotation is not None

@@ -49,7 +49,8 @@ def report_run(
     others = []
     for name, path in run.ablations.items() if "ranking" in bundle.parts else ():
         ablation = Bundle(path)
-        content = ContentKNN(ablation.item_embeddings, name=f"content-kNN, {name}")
+        alone = f"{name.removesuffix('-only')}-kNN"
+        content = ContentKNN(ablation.item_embeddings, name=alone)
         others.append(bundle_system("ablation", name, ablation, bundle))
         others.append(baseline_system(bundle, content))
     report = _report(bundle, config, title, others, dataset=run.dataset, progress=progress)

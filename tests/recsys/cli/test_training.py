@@ -266,7 +266,7 @@ def test_training_without_titles_and_pictures_is_refused(tmp_path: Path, refusal
     pl.DataFrame({"item_id": ["a", "b"], "price": [1.0, 2.0]}).write_csv(tmp_path / "items.csv")
     (tmp_path / "shop.toml").write_text('[data]\nitems = "items.csv"\n')
     message = refusal("train", tmp_path / "shop.toml", "--out", tmp_path / "out")
-    assert message.startswith("items must have titles or pictures to learn from, got none (vision")
+    assert message.startswith("tables must have titles or pictures to learn from, got none (vision")
     assert message == refusal("check", tmp_path / "shop.toml", "--out", tmp_path / "quarantine")
 
 

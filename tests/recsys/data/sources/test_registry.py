@@ -7,7 +7,7 @@ from recsys.errors import DataError
 
 
 def test_an_unknown_source_is_an_error_that_lists_the_known(tmp_path: Path) -> None:
-    wanted = "one of amazon-beauty, grocery-store, myntra, online-retail, got 'netflix'"
+    wanted = "of amazon-beauty, folder, grocery-store, myntra, online-retail, got 'netflix'"
 
     with pytest.raises(ValueError, match=wanted):
         import_source("netflix", tmp_path, tmp_path / "out")

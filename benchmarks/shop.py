@@ -45,8 +45,9 @@ def _record_ranking(systems: list[dict[str, Any]]) -> list[str]:
 def _record_cold(systems: list[dict[str, Any]]) -> None:
     recall = {one["name"]: one["metrics"]["recall@20"]["mean"] for one in systems}
     print("cold recall@20", recall)
-    ratio = recall[OURS] / recall["popularity"]
-    record("shop", "shop.cold.recall@20.ratio_to_popularity", ratio, "ratio", COMMAND)
+    for name in ("popularity", "content-kNN"):
+        key = f"shop.cold.recall@20.ratio_to_{name.lower().replace('-', '_')}"
+        record("shop", key, recall[OURS] / recall[name], "ratio", COMMAND)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ TABLES: Mapping[str, Table] = {
             "Recall@20 of items without events, times popularity's": (
                 "shop.cold.recall@20.ratio_to_popularity"
             ),
+            "the same, times content-kNN's": "shop.cold.recall@20.ratio_to_content_knn",
             "served score less offline score, largest difference": "parity.max_abs_diff",
         },
         columns={"measured": ""},

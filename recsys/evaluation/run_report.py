@@ -30,7 +30,7 @@ from recsys.evaluation.results import (
 from recsys.evaluation.slices import NO_LABELS, UserLabels, read_users
 from recsys.evaluation.systems import (
     System,
-    baseline_system,
+    baseline_systems,
     classify_photos,
     identify_photos,
     rank_systems,
@@ -52,7 +52,7 @@ def report_run(
         alone = f"{name.removesuffix('-only')}-kNN"
         content = ContentKNN(ablation.item_embeddings, name=alone)
         others.append(bundle_system("ablation", name, ablation, bundle))
-        others.append(baseline_system(bundle, content))
+        others += baseline_systems(bundle, [content])
     report = _report(bundle, config, title, others, dataset=run.dataset, progress=progress)
     timings = [StageTiming(stage.name, stage.seconds, stage.skipped) for stage in run.stages]
     return replace(report, timings=timings, tuning=run.tuning.sentence if run.tuning else "")

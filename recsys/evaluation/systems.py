@@ -204,22 +204,22 @@ def _systems(bundle: Bundle, others: Sequence[System], *, with_ease: bool) -> li
     return [
         _system("ours", OURS, recommender_scorers(bundle)),
         *others,
-        *(baseline_system(bundle, one) for one in baselines),
+        *baseline_systems(bundle, baselines),
     ]
 
 
-def baseline_system(bundle: Bundle, baseline: Baseline) -> System:
-    """Return a baseline as a system that knows the events before a bundle's split.
+def baseline_systems(bundle: Bundle, baselines: Sequence[Baseline]) -> list[System]:
+    """Return baselines as systems that know the events before a bundle's split.
 
     Args:
         bundle: A bundle with its ranking part.
-        baseline: Baseline, which is fitted.
+        baselines: Baselines, which are fitted.
     """
     train = bundle_split(bundle).train
     now_us = last_moment(split_moment(bundle), train)
     taken, held_out = train.of_kinds(bundle.target_kinds), bundle.held_out_users
-    fitted = baseline.fit(taken, now_us=now_us, held_out=held_out)
-    return System("baseline", fitted.name, fitted.scores)
+    fitted = [one.fit(taken, now_us=now_us, held_out=held_out) for one in baselines]
+    return [System("baseline", one.name, one.scores) for one in fitted]
 
 
 class Scorers(NamedTuple):

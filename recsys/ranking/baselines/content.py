@@ -33,7 +33,7 @@ class ContentKNN:
 
         Raises:
             LeakageError: If an event is at or after ``now_us``.
-            InvalidArgumentError: If there is not one vector per item.
+            InvalidArgumentError: If the number of vectors is not that of the items.
         """
         require_past(interactions, now_us)
         if len(self._vectors) != interactions.n_items:

@@ -5,7 +5,7 @@ number of ranks that count. They return one number per user, float64 (U,), NaN f
 shown too little to say; ``mean_of`` is the mean over the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,18 @@ def shares(rows: Ints, labels: Sequence[str], names: Sequence[str]) -> dict[str,
     codes = np.array([places[label] for label in labels], dtype=np.int64)
     counts = np.bincount(codes[rows[rows >= 0]], minlength=len(names))
     return dict(zip(names, (counts / max(counts.sum(), 1)).tolist(), strict=True))
+
+
+def gap(shown: Mapping[str, float], taken: Mapping[str, float]) -> float:
+    """Return how far apart two divisions into shares are, from 0 (alike) to 1 (nothing shared).
+
+    The total variation distance. By chance alone it is above 0 where users are few.
+
+    Args:
+        shown: Share of each label among what is shown; see ``shares``.
+        taken: Share of the same labels among what users took.
+    """
+    return sum(abs(shown[name] - taken[name]) for name in taken) / 2
 
 
 def mean_of(values: Doubles) -> Estimate | None:

@@ -97,6 +97,9 @@ class SliceRow:
         n_users: Number of users in it.
         metric: The metric.
         systems: Mean of each system with its interval.
+        exposure_gap: How far what each system shows this group is from what it took, from 0 to 1,
+            by the column of the items that the shares are counted by; see
+            ``recsys.evaluation.exposure.gap``.
     """
 
     grouping: str
@@ -104,6 +107,7 @@ class SliceRow:
     n_users: int
     metric: str
     systems: Mapping[str, Estimate]
+    exposure_gap: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.data.arrays import Doubles
 from recsys.errors import InvalidArgumentError
 from recsys.evaluation.bootstrap import estimates
 from recsys.evaluation.exposure import (
     diversity,
+    gap,
     gini,
     mean_of,
     means_of,
@@ -80,7 +82,7 @@ def ranking_table(
         len(queries),
         int(queries.candidates.sum()),
         _compared(systems),
-        slices=_slices(systems, user_labels, first),
+        slices=_slices(queries, systems, user_labels, facts),
     )
     if facts is None:
         return table
@@ -169,35 +171,44 @@ def _shown(
 def _exposure(queries: Queries, systems: Answered, facts: ItemFacts) -> list[ExposureTable]:
     """Return, for every item column, to which values the places at the smallest k go."""
     k = min(systems[0][1].coverage)
-    _, answers = flat_answers(queries)
+    everybody = np.ones(len(queries), dtype=np.bool_)
     tables = []
     for column, labels in facts.labels.items():
         names = sorted(set(labels))
-        tables.append(
-            ExposureTable(
-                column=column,
-                k=k,
-                on_offer=shares(np.flatnonzero(queries.candidates), labels, names),
-                taken=shares(answers, labels, names),
-                shown={
-                    result.name: shares(result.ranked[:, :k], labels, names)
-                    for _, result in systems
-                },
-            )
-        )
+        shown, taken = _shown_and_taken(queries, systems, labels, everybody)
+        on_offer = shares(np.flatnonzero(queries.candidates), labels, names)
+        tables.append(ExposureTable(column, k, on_offer=on_offer, taken=taken, shown=shown))
     return tables
 
 
-def _slices(systems: Answered, user_labels: UserLabels, metric: str) -> list[SliceRow]:
-    """Return every system's metric for every group of users."""
+def _shown_and_taken(
+    queries: Queries, systems: Answered, labels: Sequence[str], users: NDArray[np.bool_]
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Return the shares of item labels that each system shows some users, and that they took."""
+    k, names = min(systems[0][1].coverage), sorted(set(labels))
+    owners, answers = flat_answers(queries)
+    shown = {result.name: shares(result.ranked[users, :k], labels, names) for _, result in systems}
+    return shown, shares(answers[users[owners]], labels, names)
+
+
+def _slices(
+    queries: Queries, systems: Answered, user_labels: UserLabels, facts: ItemFacts | None
+) -> list[SliceRow]:
+    """Return every system's first metric, and what it shows, for every group of users."""
     names = [result.name for _, result in systems]
+    metric = headline(systems[0][1].per_user)[0]
     values = np.stack([result.per_user[metric] for _, result in systems], axis=1)
+    columns = {} if facts is None else facts.labels
     rows = []
     for grouping, labels in user_labels.items():
         for label in sorted(set(labels), key=_label_order):
             users = np.array(labels) == label
             means = dict(zip(names, estimates(values[users]), strict=True))
-            rows.append(SliceRow(grouping, label, int(users.sum()), metric, means))
+            gaps = {}
+            for column, item_labels in columns.items():
+                shown, taken = _shown_and_taken(queries, systems, item_labels, users)
+                gaps[column] = {name: gap(shown[name], taken) for name in names}
+            rows.append(SliceRow(grouping, label, int(users.sum()), metric, means, gaps))
     return rows
 
 

@@ -12,6 +12,7 @@ from recsys.data.arrays import Ints
 from recsys.evaluation.exposure import (
     USERS_AT_ONCE,
     diversity,
+    gap,
     gini,
     mean_of,
     means_of,
@@ -123,3 +124,20 @@ def test_means_of_several_columns_are_those_of_each() -> None:
         expected = mean_of(values)
         assert (got is None) == (expected is None)
         assert got is None or got == pytest.approx(expected)
+
+
+@given(
+    shown=st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any),
+    taken=st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any),
+)
+def test_the_gap_is_the_share_that_would_have_to_move(shown: list[int], taken: list[int]) -> None:
+    parts = [
+        {name: one / sum(counts) for name, one in zip("abc", counts, strict=True)}
+        for counts in (shown, taken)
+    ]
+    found = gap(*parts)
+    moved = sum(max(0.0, parts[0][name] - parts[1][name]) for name in "abc")
+    assert found == pytest.approx(moved)
+    assert found == pytest.approx(gap(*reversed(parts)))
+    assert 0 <= found <= 1
+    assert gap(parts[0], parts[0]) == 0

@@ -86,6 +86,24 @@ def test_slices_have_every_system_and_their_means_make_up_the_whole(queries: Que
         assert whole == pytest.approx(result.estimates["ndcg@10"].mean)
 
 
+def test_a_group_that_is_shown_other_labels_than_it_takes_has_a_gap(queries: Queries) -> None:
+    ours = system("ours", queries, 1.0)
+    odd = np.arange(len(queries)) % 2 == 1
+    wanted = np.array([rows[0] for rows in queries.relevant])
+    # The odd users are shown what the even ones took, and the other way round.
+    swapped = np.where(odd, np.roll(wanted, 1), np.roll(wanted, -1))[:, None]
+    mixed = replace(ours, name="mixed", ranked=swapped)
+    colours = np.full(30, "red")
+    colours[wanted[odd]] = "blue"
+    facts = ItemFacts(1, np.zeros(30), np.ones((30, 2), np.float32), {"colour": list(colours)})
+    labels = {"users": ["odd" if one else "even" for one in odd]}
+    rows = [("ours", replace(ours, ranked=wanted[:, None])), ("other", mixed)]
+    table = ranking_table(queries, rows, facts=facts, user_labels=labels)
+    for row in table.slices:
+        assert row.exposure_gap == {"colour": {"ours": 0.0, "mixed": 1.0}}
+    assert table.exposure[0].shown["mixed"] == table.exposure[0].taken
+
+
 def test_labels_of_other_users_are_an_error(queries: Queries) -> None:
     ours = system("full model", queries, 0.6)
     with pytest.raises(

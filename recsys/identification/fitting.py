@@ -11,18 +11,13 @@ from torch import Tensor
 from recsys.data.arrays import Ints
 from recsys.errors import InvalidArgumentError
 from recsys.identification.calibration import Calibration, OperatingPoint, utilities
-from recsys.identification.evidence import HEAD, ITEM, PHOTOS, PICTURE, SOURCES, Evidence
+from recsys.identification.evidence import SOURCES, Evidence
 from recsys.identification.groups import choose, likely_sets
 
 N_FOLDS = 5
 N_BINS = 15
 MAX_CELLS = 10_000_000  # photos times products that fit in memory while weights are fitted
 JUST_ADDED_SHARE = 0.1  # of the known photos, shown as if their product had only just been added
-# The prior of each source: cosines differ by a tenth where logits differ by one, and a cosine of
-# a half, or a logit of 4, speaks neither for nor against a product.
-_WEIGHTS = (10.0, 10.0, 10.0, 1.0)
-_PIVOTS = (0.5, 0.5, 0.5, 4.0)
-_PIVOT_DEVIATIONS = (0.2, 0.2, 0.2, 2.0)
 _UNKNOWN_DEVIATION = 10.0
 _THRESHOLDS = torch.arange(0.5, 0.995, 0.01, dtype=torch.float64)
 
@@ -124,11 +119,10 @@ def _views(evidence: Evidence, unmet: Evidence, rows: Tensor, unknown_share: flo
     evidence, unmet = (one._replace(values=one.values.double()) for one in (evidence, unmet))
     n_items = evidence.values.shape[1]
     own = F.one_hot(rows, n_items).bool()[..., None]  # (B, N, 1)
-    learned = torch.zeros(len(SOURCES), dtype=torch.bool)
-    learned[[PHOTOS, HEAD]] = True
+    learned = torch.tensor([source.from_photos for source in SOURCES])
     present = evidence.present[torch.arange(len(rows)), rows]  # (B, S)
     # A view that hides nothing, or everything, would only repeat another one.
-    differs = present[:, [PICTURE, ITEM]].any(dim=1) & present[:, [PHOTOS, HEAD]].any(dim=1)
+    differs = present[:, ~learned].any(dim=1) & present[:, learned].any(dim=1)
     just_added = (1 - unknown_share) * JUST_ADDED_SHARE * differs.double()
     as_is = 1 - unknown_share - just_added
     nowhere = torch.full_like(rows, n_items)
@@ -147,8 +141,8 @@ def _fit(views: _Views) -> tuple[Tensor, Tensor, Tensor]:
     speaks against what it resembles.
     """
     prior_weights, prior_pivots, deviations = (
-        torch.tensor(values, dtype=torch.float64)
-        for values in (_WEIGHTS, _PIVOTS, _PIVOT_DEVIATIONS)
+        torch.tensor([getattr(source, name) for source in SOURCES], dtype=torch.float64)
+        for name in ("weight", "pivot", "pivot_deviation")
     )
     n_sources = len(SOURCES)
     parameters = torch.zeros(2 * n_sources + 1, dtype=torch.float64, requires_grad=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys.identification.calibration import Calibrated, Calibration, OperatingPoint
-from recsys.identification.evidence import ITEM, PHOTOS, Evidence, Gallery
+from recsys.identification.evidence import ITEM, PHOTOS, SOURCES, Evidence, Gallery
 from vision.test_time import Views
 
 # Fields of a calibration that bundles keep under another name.
@@ -82,10 +82,14 @@ def describe(part: IdentificationPart) -> dict[str, Any]:
 
 
 def restore(gallery: Mapping[str, Tensor], description: Mapping[str, Any]) -> IdentificationPart:
-    """Return the part from the gallery's tensors and from what ``describe`` returned."""
+    """Return the part from the gallery's tensors and from what ``describe`` returned.
+
+    Sources that did not exist when the bundle was made have no weight.
+    """
     fields = dict(description["calibration"])
     fields |= {name: fields.pop(key) for name, key in _KEYS.items()}
-    tuples = {name: tuple(fields[name]) for name in ("weights", "pivots")}
+    newer = (0.0,) * (len(SOURCES) - len(fields["weights"]))
+    tuples = {name: (*fields[name], *newer) for name in ("weights", "pivots")}
     points = {name: OperatingPoint(**fields[name]) for name in ("known", "named")}
     return IdentificationPart(
         gallery=Gallery(**gallery),

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from recsys.identification.calibration import Calibration, OperatingPoint
-from recsys.identification.evidence import PHOTOS, Evidence, Gallery, Photos, collect_evidence
+from recsys.identification.evidence import (
+    PHOTOS,
+    SOURCES,
+    Evidence,
+    Gallery,
+    Photos,
+    collect_evidence,
+)
 from recsys.identification.stored import (
     IdentificationPart,
     NearestCalibration,
@@ -34,6 +41,20 @@ def test_the_part_comes_back_from_tensors_and_json() -> None:
     part = IdentificationPart(gallery, calibration, head="item", views="crops")
     found = restore(vars(gallery), json.loads(json.dumps(describe(part))))
     assert found == part
+
+
+def test_a_source_that_an_older_bundle_lacks_has_no_weight() -> None:
+    rows = torch.arange(2)
+    gallery = Gallery(torch.eye(2), rows, torch.eye(2), rows, head_rows=rows)
+    point = OperatingPoint(0.6)
+    older = Calibration((1.0,) * 3, (0.1,) * 3, 0.5, known=point, named=point)
+    found = restore(vars(gallery), describe(IdentificationPart(gallery, older)))
+    values = torch.rand(4, 2, len(SOURCES))
+    present = torch.ones_like(values, dtype=torch.bool)
+    others = values.clone()
+    others[..., 3:] = torch.rand(4, 2, len(SOURCES) - 3)
+    probabilities = found.calibration.probabilities(Evidence(values, present))
+    assert torch.equal(probabilities, found.calibration.probabilities(Evidence(others, present)))
 
 
 def test_bundles_keep_the_keys_that_older_releases_read() -> None:

@@ -14,6 +14,7 @@ RecsysError
 ├── FileAccessError       a file or folder cannot be read or written (also an OSError)
 ├── MissingExtraError     an optional package is not installed (also an ImportError)
 ├── WeightsError          weights that a tower starts from are missing or cannot be used
+├── RankingError          the trained ranker or user encoder fails on sound input
 └── TrainingError         training cannot go on (NaN loss, nothing to train on)
 
 Any other exception is a defect of this library and keeps its traceback.
@@ -85,6 +86,10 @@ class MissingExtraError(RecsysError, ImportError):
 
 class WeightsError(RecsysError):
     """Weights that a tower starts from are not on this machine, or cannot be used."""
+
+
+class RankingError(RecsysError):
+    """The trained ranker or user encoder fails on sound input, or gives no finite numbers."""
 
 
 class TrainingError(RecsysError):

@@ -91,7 +91,7 @@ class Recommender:
             self._histories = UserHistories(self.catalogue, interactions)
             kinds = {one: one in bundle.target_kinds for one in interactions.kind_names}
             parts = self.catalogue, ranker, self._candidates, statistics, kinds, bundle.rules
-            self._loaded_ranker = CatalogueRanker(*parts)
+            self._loaded_ranker = CatalogueRanker(*parts, bundle.choice)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> Self:
@@ -156,7 +156,7 @@ class Recommender:
         best = self.ranker.best(
             [history], k, now_us=now_us, mask=mask, exclude_seen=exclude_seen, rules=rules
         )
-        return self._answer(self.ranker.results(best, explain=explain))
+        return self._answer(self.ranker.results(best, explain=explain), best.degraded)
 
     def recommend_many(
         self,
@@ -172,8 +172,8 @@ class Recommender:
     ) -> pl.DataFrame:
         """Return what ``recommend`` would for each user, as one table; users are scored in blocks.
 
-        The columns are user_id, rank (from 1), item_id, score, source and propensity. The users
-        come in the order given, and a user who is given twice comes twice.
+        The columns are user_id, rank (from 1), item_id, score, source, propensity and degraded (null
+        for a full list). The users come in the order given, and one given twice comes twice.
 
         >>> table = recommender.recommend_many(["user-17", "user-18"], k=5)
 
@@ -224,7 +224,7 @@ class Recommender:
             raise InvalidArgumentError("item_ids must name at least one candidate, got none")
         history, rows = self._histories.find(user), self.catalogue.rows(candidates)
         ranked = self.ranker.rank(history, rows, to_us("now", now))
-        return self._answer(self.ranker.results(ranked, explain=explain))
+        return self._answer(self.ranker.results(ranked, explain=explain), ranked.degraded)
 
     def scores(
         self,
@@ -396,5 +396,5 @@ class Recommender:
         pairs = zip(rows, found.scores.tolist(), strict=True)
         return self._answer(Result(ids[row], score, source) for row, score in pairs)
 
-    def _answer(self, results: Iterable[Result]) -> Answer:
-        return Answer(results=tuple(results), bundle_version=self.version)
+    def _answer(self, results: Iterable[Result], degraded: tuple[str, ...] = ()) -> Answer:
+        return Answer(results=tuple(results), bundle_version=self.version, degraded=degraded)

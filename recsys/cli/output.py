@@ -97,11 +97,15 @@ def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 def print_results(
     title: str, results: "Sequence[Result]", recommender: "Recommender", *, as_json: bool
 ) -> None:
-    """Print scored items with their titles."""
+    """Print scored items with their titles, and why an answer is degraded."""
+    from recsys.answers import Answer
+
+    degraded = results.degraded if isinstance(results, Answer) else ()
     if as_json:
         print_json(
             {
                 "bundle_version": recommender.version,
+                "degraded": list(degraded),
                 "results": [
                     {**asdict(result), "features": dict(result.features)} for result in results
                 ],
@@ -113,7 +117,7 @@ def print_results(
         (result.item_id, item["title"] or "", f"{result.score:.3f}", result.source, why(result))
         for result, item in zip(results, items.iter_rows(named=True), strict=True)
     ]
-    print_answer(title, rows)
+    print_answer(f"{title}, degraded: {', '.join(degraded)}" if degraded else title, rows)
 
 
 def print_answer(title: str, rows: Sequence[Sequence[str]]) -> None:

@@ -1,70 +1,42 @@
 """Rank the items of a live catalogue, for one user or for many at once."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recsys.answers import Reason, Result
 from recsys.catalogue.store import Catalogue
 from recsys.data.arrays import Ints
 from recsys.data.interactions import History, Moment
-from recsys.errors import InvalidArgumentError
+from recsys.errors import InvalidArgumentError, RankingError
+from recsys.ranking.best import RESULTS, Best
 from recsys.ranking.candidates import (
     SOURCES,
     Candidates,
     CandidateSource,
-    best_places,
 )
 from recsys.ranking.item_table import build_item_table, refresh_item_table
 from recsys.ranking.profiles import UserProfiles
+from recsys.ranking.rankers import POPULARITY, SimpleRanker, best_simple
 from recsys.ranking.reasons import ReasonWriter
-from recsys.ranking.reranking import Reranker, check_rules, with_pins
+from recsys.ranking.reranking import Reranker, best_of, check_rules, listed_by, with_pins
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
 from recsys.rules import NO_RULES, Rules
+
+logger = logging.getLogger(__name__)
 
 # Users times items that are scored at once where the caller sets no block size. Small blocks keep
 # their features in a processor's cache.
 SCORED_AT_ONCE = 50_000
 
 
-_RESULTS = {
-    "user": pl.Int64,
-    "rank": pl.Int64,
-    "item_id": pl.String,
-    "score": pl.Float64,
-    "source": pl.String,
-    "propensity": pl.Float64,
-}
-
-
-class Best(NamedTuple):
-    """The best candidates of B users, K each, best first.
-
-    Args:
-        rows: Item rows (B, K).
-        scores: Scores (B, K).
-        features: Features that the scores come from (B, K, F).
-        sources: What speaks most for each, as positions in ``SOURCES``, int64 (B, K).
-        counts: Number of the K that may be shown to each user, int64 (B,); the rest is padding.
-        propensities: Probability with which each stands at its place (B, K).
-        exclude_seen: Whether items of the users' own histories were left out.
-        profiles: Profiles of the users, for the reasons.
-    """
-
-    rows: Tensor
-    scores: Tensor
-    features: Tensor
-    sources: Tensor
-    counts: Tensor
-    propensities: Tensor
-    exclude_seen: bool
-    profiles: UserProfiles
+_SCOPES = {False: "all", True: "new"}  # of the trials, by whether seen items are left out
 
 
 class Offered(NamedTuple):
@@ -82,6 +54,10 @@ class Offered(NamedTuple):
 class CatalogueRanker:
     """Ranks items of a catalogue that may change.
 
+    Where the user encoder or the ranker fails, ``best``, ``best_table`` and ``rank`` answer by the
+    simple recommender that was best on validation, or else by popularity, and say so. The first
+    failure is logged. ``scores`` and ``offered``, by which rankings are evaluated, raise.
+
     Args:
         catalogue: Items; its first rows are those of the statistics.
         ranker: User encoder and rankers, moved to the catalogue's device.
@@ -89,6 +65,7 @@ class CatalogueRanker:
         statistics: What the events say of the items.
         kinds: Whether an event kind counts as a purchase, by its name, in the order of the codes.
         rules: Rules of the lists, where a request has none.
+        choice: Trials on validation, by which the simple recommenders are chosen.
     """
 
     def __init__(
@@ -99,8 +76,11 @@ class CatalogueRanker:
         statistics: Statistics,
         kinds: Mapping[str, bool],
         rules: Rules = NO_RULES,
+        choice: Mapping[str, Any] = {},
     ) -> None:
         self._catalogue, self._rules = catalogue, rules
+        self._simple = {seen: best_simple(choice, scope) for seen, scope in _SCOPES.items()}
+        self._failed = False  # whether a failure of the ranker was logged
         self._ranker = ranker.to(catalogue.device)
         self.candidates = candidates
         self._table = build_item_table(catalogue, statistics, torch.tensor([*kinds.values()]))
@@ -144,29 +124,52 @@ class CatalogueRanker:
         reranker = None if rules == NO_RULES else self.reranker(rules, now_us)
         if reranker is not None:
             mask = mask & reranker.allowed
-        profiles = self._ranker.profiles(histories, now_us, self._table)
-        candidates = self._choose(profiles, mask, rules, exclude_seen=exclude_seen, at_least=k)
-        rows, allowed = candidates
-        scores, features = self._ranker.score(
-            profiles, rows, self._table, exclude_seen=exclude_seen
-        )
-        rows, scores = rows.expand(scores.shape), scores.masked_fill(~allowed, -torch.inf)
-        if reranker is None:
-            top = _top(scores, k, allowed.sum(dim=1))
-        else:
-            top = _listed(reranker, rows, scores, k, allowed.sum(dim=1), numbers)
-        chosen = rows.gather(1, top.places)
-        own = profiles.seen.gather(1, chosen)
-        return Best(
-            rows=chosen,
-            scores=scores.gather(1, top.places),
-            features=features.gather(1, top.places[..., None].expand(-1, -1, features.shape[2])),
-            sources=self.candidates.strongest(features, allowed, top.places, own),
-            counts=top.counts,
-            propensities=top.propensities,
-            exclude_seen=exclude_seen,
-            profiles=profiles,
-        )
+
+        def attempt(simple: SimpleRanker | None) -> Best:
+            profiles = self._ranker.profiles(histories, now_us, self._table, simple=simple)
+            rows, allowed = self._choose(
+                profiles, mask, rules, exclude_seen=exclude_seen, at_least=k
+            )
+            scores, features = self._ranker.score(
+                profiles, rows, self._table, exclude_seen=exclude_seen, simple=simple
+            )
+            rows, scores = rows.expand(scores.shape), scores.masked_fill(~allowed, -torch.inf)
+            if reranker is None:
+                top = best_of(scores, k, allowed.sum(dim=1))
+            else:
+                top = listed_by(reranker, rows, scores, k, allowed.sum(dim=1), numbers)
+            chosen = rows.gather(1, top.places)
+            own = profiles.seen.gather(1, chosen)
+            return Best(
+                rows=chosen,
+                scores=scores.gather(1, top.places),
+                features=features.gather(
+                    1, top.places[..., None].expand(-1, -1, features.shape[2])
+                ),
+                sources=self.candidates.strongest(features, allowed, top.places, own),
+                counts=top.counts,
+                propensities=top.propensities,
+                exclude_seen=exclude_seen,
+                profiles=profiles,
+                simple=simple,
+            )
+
+        return self._first_answer(attempt, exclude_seen=exclude_seen)
+
+    def _first_answer(
+        self, attempt: Callable[[SimpleRanker | None], Best], *, exclude_seen: bool
+    ) -> Best:
+        """Return the answer of the ranker, or that of the first simple recommender that has one."""
+        try:
+            return attempt(None)
+        except RankingError as error:
+            if not self._failed:
+                logger.warning("simple recommenders answer: %s", error, exc_info=error)
+                self._failed = True
+        try:
+            return attempt(self._simple[exclude_seen])
+        except RankingError:
+            return attempt(SimpleRanker(POPULARITY))
 
     def _choose(
         self,
@@ -201,7 +204,7 @@ class CatalogueRanker:
     ) -> pl.DataFrame:
         """Return the ``k`` best items for each user, as a table.
 
-        The columns are user, rank, item_id, score, source and propensity.
+        The columns are user, rank, item_id, score, source, propensity and degraded.
 
         Args:
             histories: Events of each user (U entries); the column ``user`` has their positions.
@@ -217,11 +220,10 @@ class CatalogueRanker:
             InvalidArgumentError: If ``block_size`` is below 1, or as for ``best``.
             UnknownItemError: As for ``best``.
         """
-        blocks = [pl.DataFrame(schema=_RESULTS)]
-        for users in self._blocks(histories, block_size):
-            some = [histories[user] for user in users]
+
+        def results(users: Ints) -> list[pl.DataFrame]:
             best = self.best(
-                some,
+                [histories[user] for user in users],
                 k,
                 now_us=now_us,
                 mask=mask,
@@ -229,27 +231,38 @@ class CatalogueRanker:
                 rules=rules,
                 numbers=users,
             )
-            blocks.append(self._results(users, best))
-        return pl.concat(blocks).sort("user", "rank")
+            if best.simple is None or len(users) == 1:
+                return [best.table(users, self._catalogue.item_ids)]
+            # The ranker may have failed for some of them only, and who is asked together changes
+            # nobody's answer.
+            return [one for user in users for one in results(user[None])]
+
+        blocks = [one for users in self._blocks(histories, block_size) for one in results(users)]
+        return pl.concat([pl.DataFrame(schema=RESULTS), *blocks]).sort("user", "rank")
 
     def rank(self, history: History, rows: Ints, now_us: int) -> Best:
         """Return some item rows (C,) as the best of one user: all of them, in order."""
-        profiles = self._ranker.profiles([history], now_us, self._table)
         given = torch.from_numpy(rows).to(self._catalogue.device)
-        scores, features = self._ranker.score(profiles, given, self._table)
-        order = scores[0].argsort(descending=True, stable=True)[None]
-        everything = torch.ones_like(scores, dtype=torch.bool)
-        own = profiles.seen[:, given[order[0]]]
-        return Best(
-            rows=given[order],
-            scores=scores[:, order[0]],
-            features=features[:, order[0]],
-            sources=self.candidates.strongest(features, everything, order, own),
-            counts=torch.tensor([len(rows)]),
-            propensities=torch.ones(1, len(rows)),
-            exclude_seen=False,
-            profiles=profiles,
-        )
+
+        def attempt(simple: SimpleRanker | None) -> Best:
+            profiles = self._ranker.profiles([history], now_us, self._table, simple=simple)
+            scores, features = self._ranker.score(profiles, given, self._table, simple=simple)
+            order = scores[0].argsort(descending=True, stable=True)[None]
+            everything = torch.ones_like(scores, dtype=torch.bool)
+            own = profiles.seen[:, given[order[0]]]
+            return Best(
+                rows=given[order],
+                scores=scores[:, order[0]],
+                features=features[:, order[0]],
+                sources=self.candidates.strongest(features, everything, order, own),
+                counts=torch.tensor([len(rows)]),
+                propensities=torch.ones(1, len(rows)),
+                exclude_seen=False,
+                profiles=profiles,
+                simple=simple,
+            )
+
+        return self._first_answer(attempt, exclude_seen=False)
 
     def scores(
         self,
@@ -263,6 +276,7 @@ class CatalogueRanker:
 
         An item has minus infinity if ``best`` would not rank it: it is outside the mask, or no
         source offers it and the rules do not pin it. The scores are those before any other rule.
+        Nothing answers in place of a ranker that fails.
 
         Args:
             histories: Events of each user (U entries).
@@ -270,6 +284,9 @@ class CatalogueRanker:
             mask: Which rows may be ranked (N,); all if None.
             discovery: Whether the scores are for answers from which callers leave out the user's
                 own items.
+
+        Raises:
+            RankingError: If the user encoder or the ranker fails.
         """
         n_items = len(self._catalogue)
         mask = np.ones(n_items, dtype=np.bool_) if mask is None else mask
@@ -326,7 +343,9 @@ class CatalogueRanker:
             ((), None)
         ] * n_results
         if explain:
-            raising = self._ranker.top_features(features, exclude_seen=best.exclude_seen)
+            raising = self._ranker.top_features(
+                features, exclude_seen=best.exclude_seen, simple=best.simple
+            )
             reasons = self._reasons.write(best.profiles, rows, names, self._table)
             why = list(zip(raising, reasons, strict=True))
         return [
@@ -341,20 +360,6 @@ class CatalogueRanker:
             )
         ]
 
-    def _results(self, users: Ints, best: Best) -> pl.DataFrame:
-        ranks = np.broadcast_to(np.arange(1, best.rows.shape[1] + 1), best.rows.shape)
-        kept = ranks <= best.counts[:, None].cpu().numpy()
-        rows = best.rows.cpu().numpy()[kept]
-        columns = {
-            "user": np.broadcast_to(users[:, None], best.rows.shape)[kept],
-            "rank": ranks[kept],
-            "item_id": [self._catalogue.item_ids[row] for row in rows.tolist()],
-            "score": best.scores.cpu().numpy()[kept].astype(np.float64),
-            "source": np.array(SOURCES)[best.sources.cpu().numpy()[kept]].tolist(),
-            "propensity": best.propensities.cpu().numpy()[kept].astype(np.float64),
-        }
-        return pl.DataFrame(columns, schema=_RESULTS)
-
     def _blocks(self, histories: Sequence[History], block_size: int | None) -> Iterator[Ints]:
         """Yield positions of users to score together, shortest histories first."""
         if block_size is not None and block_size < 1:
@@ -364,36 +369,3 @@ class CatalogueRanker:
         order = np.argsort(lengths, kind="stable")
         for start in range(0, len(order), size):
             yield order[start : start + size]
-
-
-class _Top(NamedTuple):
-    """What ``Best`` is made of: places among the candidates (B, K), counts and propensities."""
-
-    places: Tensor
-    counts: Tensor
-    propensities: Tensor
-
-
-def _top(scores: Tensor, k: int, counts: Tensor) -> _Top:
-    """Return the best by score (B, C), of which the first ``counts`` (B,) may be shown."""
-    places = best_places(scores, k)
-    return _Top(places, counts.clamp(max=k), torch.ones(places.shape))
-
-
-def _listed(
-    reranker: Reranker, rows: Tensor, scores: Tensor, k: int, counts: Tensor, numbers: Ints | None
-) -> _Top:
-    """Return the lists that rules make of candidates (B, C) with these scores."""
-    order = best_places(scores, scores.shape[1])
-    ordered, orders = rows.gather(1, order).cpu().numpy(), order.cpu().numpy()
-    shape = len(rows), min(k, rows.shape[1])
-    places, shown = np.zeros(shape, dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
-    propensities = np.ones(shape)
-    for user, count in enumerate(counts.tolist()):
-        number = user if numbers is None else int(numbers[user])
-        listed = reranker.order(ordered[user, :count], k, number)
-        shown[user] = len(listed.positions)
-        places[user, : shown[user]] = orders[user, listed.positions]
-        propensities[user, : shown[user]] = listed.propensities
-    found = (torch.from_numpy(one).to(rows.device) for one in (places, shown, propensities))
-    return _Top(*found)

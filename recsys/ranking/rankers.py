@@ -1,7 +1,7 @@
 """Rankers under one contract: the network, the trees, and each simple recommender by itself."""
 
-from collections.abc import Sequence
-from typing import Protocol, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ SIMPLE = {
     "content": "profile_similarity",
     "taste": "user_affinity",
 }
+POPULARITY, TASTE = "popularity", "taste"
 TREES, NETWORK, BLEND = "trees", "network", "blend"
 _TIE = FEATURES.index("users_ever")
 _TIE_WEIGHT = 1e-6  # equals are in the order of their popularity
@@ -74,6 +75,21 @@ class SimpleRanker:
     def to(self, device: str) -> Self:
         """Return this ranker, which has no weights."""
         return self
+
+
+def best_simple(choice: Mapping[str, Any], scope: str) -> SimpleRanker:
+    """Return the simple recommender that was best on validation, but taste, which has a network.
+
+    Args:
+        choice: Why a bundle ranks as it does, as JSON values; without trials it is popularity.
+        scope: Scope of the trials.
+    """
+    ndcg = {
+        one["name"]: one["ndcg"]
+        for one in choice.get("trials", ())
+        if one["scope"] == scope and one["name"] in SIMPLE and one["name"] != TASTE
+    }
+    return SimpleRanker(max(ndcg, key=lambda name: ndcg[name], default=POPULARITY))
 
 
 class Blend:

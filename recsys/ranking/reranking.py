@@ -1,6 +1,7 @@
 """Make the list that is shown from ranked candidates, by a shop's rules."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from recsys.catalogue.store import Catalogue
 from recsys.data.arrays import Doubles, Ints
 from recsys.data.timestamps import from_us
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.candidates import Candidates
+from recsys.ranking.candidates import Candidates, best_places
 from recsys.ranking.exploration import EXPLORED, Listed, explore
 from recsys.ranking.profiles import UserProfiles
 from recsys.rules import Pin, Rules, Selection
@@ -204,3 +205,42 @@ def with_pins(
         rows=torch.cat([candidates.rows, rows.expand(len(added), -1)], dim=1),
         allowed=torch.cat([candidates.allowed, added], dim=1),
     )
+
+
+class Places(NamedTuple):
+    """Where the lists of B users stand among their candidates, K places each.
+
+    Args:
+        places: Positions among the candidates (B, K).
+        counts: Number of the K that may be shown to each user, int64 (B,); the rest is padding.
+        propensities: Probability with which each stands at its place (B, K).
+    """
+
+    places: Tensor
+    counts: Tensor
+    propensities: Tensor
+
+
+def best_of(scores: Tensor, k: int, counts: Tensor) -> Places:
+    """Return the best by score (B, C), of which the first ``counts`` (B,) may be shown."""
+    places = best_places(scores, k)
+    return Places(places, counts.clamp(max=k), torch.ones(places.shape))
+
+
+def listed_by(
+    reranker: Reranker, rows: Tensor, scores: Tensor, k: int, counts: Tensor, numbers: Ints | None
+) -> Places:
+    """Return the lists that rules make of candidates (B, C) with these scores."""
+    order = best_places(scores, scores.shape[1])
+    ordered, orders = rows.gather(1, order).cpu().numpy(), order.cpu().numpy()
+    shape = len(rows), min(k, rows.shape[1])
+    places, shown = np.zeros(shape, dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
+    propensities = np.ones(shape)
+    for user, count in enumerate(counts.tolist()):
+        number = user if numbers is None else int(numbers[user])
+        listed = reranker.order(ordered[user, :count], k, number)
+        shown[user] = len(listed.positions)
+        places[user, : shown[user]] = orders[user, listed.positions]
+        propensities[user, : shown[user]] = listed.propensities
+    found = (torch.from_numpy(one).to(rows.device) for one in (places, shown, propensities))
+    return Places(*found)

@@ -1,6 +1,7 @@
 """Score candidates for users: user encoder, features and ranker as one step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +10,13 @@ from torch import Tensor, nn
 
 from recsys.data.arrays import Ints
 from recsys.data.interactions import History, Moment
+from recsys.errors import RankingError
 from recsys.models.user_encoder import UserEncoder, pad_histories
 from recsys.ranking.arithmetic import multiplied_together
 from recsys.ranking.features import FEATURES, ranking_features
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.profiles import UserProfiles, read_profiles
-from recsys.ranking.rankers import Ranker
+from recsys.ranking.rankers import Ranker, SimpleRanker
 
 
 class Scores(NamedTuple):
@@ -26,6 +28,8 @@ class Scores(NamedTuple):
 
 class UserRanker:
     """Ranks candidates by a user's history, in offline evaluation and in the service.
+
+    Where a network or the trees fail, a simple recommender can be passed to rank in their place.
 
     Args:
         encoder: Network from a history to a user vector; put in evaluation mode, as are rankers.
@@ -52,7 +56,12 @@ class UserRanker:
 
     @torch.inference_mode()
     def profiles(
-        self, histories: Sequence[History], now_us: Moment, table: ItemTable
+        self,
+        histories: Sequence[History],
+        now_us: Moment,
+        table: ItemTable,
+        *,
+        simple: SimpleRanker | None = None,
     ) -> UserProfiles:
         """Return the profiles of users by the events before each one's moment.
 
@@ -60,9 +69,16 @@ class UserRanker:
             histories: Events of each user (B entries).
             now_us: Moment of each request, microseconds UTC, (B,) or one for all.
             table: Values of every item.
+            simple: What ranks in place of the trained ranker; the users then have vectors of zeros.
+
+        Raises:
+            RankingError: If the user encoder fails, or gives numbers that are not finite.
         """
         moments = np.broadcast_to(np.asarray(now_us, dtype=np.int64), (len(histories),)).copy()
-        vectors = encode_users(self.encoder, histories, moments, table.embeddings)
+        if simple is None:
+            vectors = encode_users(self.encoder, histories, moments, table.embeddings)
+        else:
+            vectors = table.embeddings.new_zeros(len(histories), table.embeddings.shape[1])
         return read_profiles(histories, moments, table, vectors)
 
     @torch.inference_mode()
@@ -73,6 +89,7 @@ class UserRanker:
         table: ItemTable,
         *,
         exclude_seen: bool = False,
+        simple: SimpleRanker | None = None,
     ) -> Scores:
         """Return scores and features of each user's candidates.
 
@@ -82,16 +99,28 @@ class UserRanker:
             table: Values of every item.
             exclude_seen: Whether the user's own items are left out of the answer, which may have a
                 ranker of its own.
+            simple: What ranks in place of the trained ranker.
+
+        Raises:
+            RankingError: If the ranker fails, or gives numbers that are not finite.
         """
         features = ranking_features(profiles, candidates, table)
-        ranker = self.discovery if exclude_seen else self.ranker
-        return Scores(ranker(features), features)
+        ranker = self._ranker(exclude_seen, simple)
+        with _failures("ranker"):
+            scores = ranker(features)
+        _check_finite("ranker", scores)
+        return Scores(scores, features)
 
     def top_features(
-        self, features: Tensor, n: int = 3, *, exclude_seen: bool = False
+        self,
+        features: Tensor,
+        n: int = 3,
+        *,
+        exclude_seen: bool = False,
+        simple: SimpleRanker | None = None,
     ) -> list[tuple[tuple[str, float], ...]]:
         """Return up to ``n`` features that raised the score of each candidate, largest first."""
-        ranker = self.discovery if exclude_seen else self.ranker
+        ranker = self._ranker(exclude_seen, simple)
         values, columns = ranker.contributions(features).topk(n, dim=1)
         return [
             tuple(
@@ -100,11 +129,18 @@ class UserRanker:
             for pair in zip(columns.tolist(), values.tolist(), strict=True)
         ]
 
+    def _ranker(self, exclude_seen: bool, simple: SimpleRanker | None) -> Ranker:
+        return simple or (self.discovery if exclude_seen else self.ranker)
+
 
 def encode_users(
     encoder: UserEncoder, histories: Sequence[History], now_us: Ints, embeddings: Tensor
 ) -> Tensor:
-    """Return user vectors (B, D) for the events of each history before its ``now_us`` (B,)."""
+    """Return user vectors (B, D) for the events of each history before its ``now_us`` (B,).
+
+    Raises:
+        RankingError: If the encoder fails, or gives numbers that are not finite.
+    """
     device = embeddings.device
     longest = max((len(history.item_rows) for history in histories), default=0)
     padded = pad_histories(histories, max(1, min(longest, encoder.history_length)), now_us)
@@ -115,5 +151,29 @@ def encode_users(
         rows, ages_days, kinds, mask = (
             torch.as_tensor(column[some, latest], device=device) for column in padded
         )
-        vectors[some] = encoder(embeddings[rows], ages_days, kinds, mask)
+        items = embeddings[rows]
+        with _failures("user encoder"):
+            vectors[some] = encoder(items, ages_days, kinds, mask)
+    _check_finite("user encoder", vectors)
     return vectors
+
+
+@contextmanager
+def _failures(part: str) -> Iterator[None]:
+    """Raise any error of a trained part as a ``RankingError``; what it reads was checked before."""
+    try:
+        yield
+    except Exception as error:
+        raise RankingError(
+            f"the {part} must score what it was trained to score, got "
+            f"{type(error).__name__}: {error}; serve an earlier bundle, or train again"
+        ) from error
+
+
+def _check_finite(part: str, values: Tensor) -> None:
+    finite = values.isfinite()
+    if not bool(finite.all()):
+        raise RankingError(
+            f"the {part} must give finite numbers, got {int((~finite).sum())} others out of "
+            f"{values.numel()}; serve an earlier bundle, or train again"
+        )

@@ -77,7 +77,8 @@ class Engine:
             history = self._recommender.history(user_id, live)
             return self._recommender.recommend(history, now=from_us(now_us), **wanted)
 
-        return Reply(await self._compute.run(run), (*degraded, *self._stale()))
+        answer = await self._compute.run(run)
+        return Reply(answer, (*degraded, *answer.degraded, *self._stale()))
 
     async def rank(
         self, user_id: str, item_ids: Sequence[str], *, now_us: int, explain: bool
@@ -89,7 +90,8 @@ class Engine:
             history = self._recommender.history(user_id, live)
             return self._recommender.rank(history, item_ids, now=from_us(now_us), explain=explain)
 
-        return Reply(await self._compute.run(run), (*degraded, *self._stale()))
+        answer = await self._compute.run(run)
+        return Reply(answer, (*degraded, *answer.degraded, *self._stale()))
 
     async def similar(self, item_id: str, *, k: int, filters: Filters) -> Reply[Answer]:
         """Return the items closest to an item."""

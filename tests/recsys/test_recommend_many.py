@@ -22,6 +22,7 @@ COLUMNS = {
     "score": pl.Float64,
     "source": pl.String,
     "propensity": pl.Float64,
+    "degraded": pl.String,
 }
 
 

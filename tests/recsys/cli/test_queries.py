@@ -58,7 +58,7 @@ def printed(results: Sequence[Result], version: str) -> dict[str, Any]:
         }
         for one in results
     ]
-    return {"bundle_version": version, "results": rows}
+    return {"bundle_version": version, "degraded": [], "results": rows}
 
 
 def test_recommend_prints_the_answer_of_the_recommender(

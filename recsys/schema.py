@@ -1,4 +1,4 @@
-"""The canonical columns, types, rules and bounds of the tables: items, events, photos, relations.
+"""The canonical columns, types, rules and bounds of the tables: items, events, photos and more.
 
 The service holds what it receives to the same bounds, so a row that a table may have can also be
 sent, and the other way round.
@@ -144,4 +144,18 @@ class RelationSchema(dy.Schema):
         allow_inf=True,
         allow_nan=True,
         description="How strong the relation is, beside the others of its kind.",
+    )
+
+
+class PairSchema(dy.Schema):
+    """One row per pair of a user and an item whose ranking features are wanted."""
+
+    user_id = dy.String(min_length=1, check=_ID_CHECK, description="Key of the user.")
+    item_id = dy.String(min_length=1, check=_ID_CHECK, description="Key of the item.")
+    timestamp = dy.Datetime(
+        nullable=True,
+        min=EARLIEST_EVENT,
+        time_unit="us",
+        time_zone="UTC",
+        description="Time of the request; empty is the moment as of which the items are known.",
     )

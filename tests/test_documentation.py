@@ -68,6 +68,7 @@ def shop_folder(
     events.select("user_id").unique().join(best, how="cross").write_csv(
         tmp_path / "bestsellers.csv"
     )
+    events.select("user_id", "item_id").unique().head(20).write_parquet(tmp_path / "pairs.parquet")
     for name, days in (("today", 40), ("monday", 40), ("tuesday", 80)):
         later = events.tail(800).with_columns(pl.col("timestamp") + timedelta(days=days))
         later.write_parquet(tmp_path / f"{name}.parquet")

@@ -1,7 +1,17 @@
-"""Embed item tables of any size, or files of texts, into the item space, as Parquet files."""
+"""Work on tables of any size, part by part: embed items or texts, build ranking features."""
 
+from recsys.bulk.features import Featured, FeatureOptions, build_features
 from recsys.bulk.items import Embedded, EmbedOptions, embed_items
 from recsys.bulk.parts import Shard
 from recsys.bulk.texts import embed_texts
 
-__all__ = ["EmbedOptions", "Embedded", "Shard", "embed_items", "embed_texts"]
+__all__ = [
+    "EmbedOptions",
+    "Embedded",
+    "FeatureOptions",
+    "Featured",
+    "Shard",
+    "build_features",
+    "embed_items",
+    "embed_texts",
+]

@@ -1,8 +1,10 @@
 """The folder of a bulk run: a manifest of its inputs, and the parts of its output."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from recsys.data.files import whole_file
 from recsys.errors import DataError, InvalidArgumentError
@@ -49,25 +51,6 @@ WHOLE = Shard(0, 1)
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Inputs that decide the content of the parts, the same in every run that adds parts.
-
-    Args:
-        bundle: Version of the bundle.
-        table: Fingerprint of the items table.
-        images_root: Folder that picture paths are relative to.
-        precision: Number format of the towers.
-        rows_per_part: Rows of the table in a part.
-    """
-
-    bundle: str
-    table: str
-    images_root: str
-    precision: str
-    rows_per_part: int
-
-
-@dataclass(frozen=True)
 class Parts:
     """Paths of the parts of one table; part ``n`` has the rows from ``n * rows_per_part`` on.
 
@@ -86,8 +69,8 @@ class Parts:
         """Copy of the table from which parts are made; removed when all parts are done."""
         return self.folder / "table.parquet"
 
-    def embeddings(self, part: int) -> Path:
-        """Return the file with a part's embeddings; the part is done when the file exists."""
+    def output(self, part: int) -> Path:
+        """Return the file with what was made of a part, which is done when the file exists."""
         return self.folder / f"part-{part:05}.parquet"
 
     def quarantine(self, part: int) -> Path:
@@ -100,15 +83,35 @@ class Parts:
 
     def missing(self, shard: Shard = WHOLE) -> list[int]:
         """Return the numbers of a shard's parts that are not done."""
-        return [part for part in self.of(shard) if not self.embeddings(part).exists()]
+        return [part for part in self.of(shard) if not self.output(part).exists()]
 
     def count_rows(self, part: int) -> int:
         """Return the number of rows of the table in a part."""
         return min(self.rows_per_part, self.n_rows - part * self.rows_per_part)
 
 
-def find_parts(folder: Path, inputs: Inputs) -> Parts | None:
+class Job(Protocol):
+    """Everything that a worker on a machine with the same files needs to make any part."""
+
+    @property
+    def parts(self) -> Parts:
+        """Paths of the parts."""
+
+    @property
+    def device(self) -> str:
+        """Device that the networks run on."""
+
+    def build(self) -> Callable[[int], None]:
+        """Return a function that makes the part of a given number, with everything loaded."""
+
+
+def find_parts(folder: Path, inputs: Mapping[str, Any], rows_per_part: int) -> Parts | None:
     """Return the parts that an earlier run began in a folder, None if the folder is new.
+
+    Args:
+        folder: Folder of the parts.
+        inputs: Everything that decides what the parts hold, as JSON values.
+        rows_per_part: Rows of the table in a part, which is one of the inputs.
 
     Raises:
         DataError: If the run had other inputs, or the folder has parts and no manifest.
@@ -123,7 +126,7 @@ def find_parts(folder: Path, inputs: Inputs) -> Parts | None:
         n_rows = int(begun.pop("n_rows"))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error!r}); delete {folder} and run again") from error
-    wanted = asdict(inputs)
+    wanted = {**inputs, "rows_per_part": rows_per_part}
     different = [
         f"{name} {begun.get(name)!r}, not {value!r}"
         for name, value in wanted.items()
@@ -134,11 +137,12 @@ def find_parts(folder: Path, inputs: Inputs) -> Parts | None:
             f"{folder} was begun with {'; '.join(different)}; "
             "delete it, or write to another place with --out"
         )
-    return Parts(folder, inputs.rows_per_part, n_rows)
+    return Parts(folder, rows_per_part, n_rows)
 
 
-def begin_parts(folder: Path, inputs: Inputs, n_rows: int) -> Parts:
+def begin_parts(folder: Path, inputs: Mapping[str, Any], rows_per_part: int, n_rows: int) -> Parts:
     """Write the manifest of a folder and return its parts, which are all still to be made."""
+    manifest = {**inputs, "rows_per_part": rows_per_part, "n_rows": n_rows}
     with whole_file(folder / MANIFEST) as scratch:
-        scratch.write_text(json.dumps(asdict(inputs) | {"n_rows": n_rows}, indent=1), "utf-8")
-    return Parts(folder, inputs.rows_per_part, n_rows)
+        scratch.write_text(json.dumps(manifest, indent=1), "utf-8")
+    return Parts(folder, rows_per_part, n_rows)

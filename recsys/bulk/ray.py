@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from recsys.bulk.worker import Job, build_worker
+from recsys.bulk.parts import Job
 from recsys.errors import MissingExtraError
 
 
@@ -17,16 +17,16 @@ class PartWorker:
     """
 
     def __init__(self, job: Job) -> None:
-        self._embed = build_worker(job)
+        self._make = job.build()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Make the parts whose numbers are in the batch, and return it."""
         for part in batch["part"]:
-            self._embed(int(part))
+            self._make(int(part))
         return batch
 
 
-def embed_on_ray(job: Job, missing: Sequence[int], done: Callable[[int], None]) -> None:
+def make_on_ray(job: Job, missing: Sequence[int], done: Callable[[int], None]) -> None:
     """Make the missing parts, with one process for each core, or for each CUDA card.
 
     Only the numbers of the parts go through Ray, and each process reads and writes its own files.

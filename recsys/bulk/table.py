@@ -1,8 +1,9 @@
-"""Copy the items table so that each part can be read without the rows before it."""
+"""Copy a table so that each part can be read without the rows before it."""
 
 import hashlib
 from pathlib import Path
 
+import dataframely as dy
 import numpy as np
 import polars as pl
 
@@ -10,7 +11,6 @@ from recsys.data.files import whole_file
 from recsys.data.loading import read_table
 from recsys.data.tables import Source, find_files, reading
 from recsys.errors import DataError
-from recsys.schema import ItemSchema
 
 
 def fingerprint(source: Source) -> str:
@@ -26,16 +26,20 @@ def fingerprint(source: Source) -> str:
     return digest.hexdigest()
 
 
-def copy_table(source: Source, path: Path, rows_per_part: int) -> int:
-    """Write the coerced rows of an items table, one row group for each part; return the count.
+def copy_table(
+    source: Source, schema: type[dy.Schema], path: Path, rows_per_part: int, *, table: str
+) -> int:
+    """Write the coerced rows of a table, one row group for each part; return the count.
 
     CSV and NDJSON can only be read from their beginning, and a Parquet file may be one row group of
     a million rows. In the copy, each part can be read alone.
 
     Args:
         source: A path, a glob, or a list of them; Parquet, CSV or NDJSON.
+        schema: Schema of ``recsys.schema``.
         path: Path of the copy; an existing file is replaced.
         rows_per_part: Rows in a row group.
+        table: Name of the table in error messages.
 
     Raises:
         DataError: If the table cannot be read or is empty.
@@ -44,13 +48,13 @@ def copy_table(source: Source, path: Path, rows_per_part: int) -> int:
     with whole_file(path) as scratch:
 
         def copy(rows: pl.LazyFrame) -> None:
-            with reading("items"):
+            with reading(table):
                 rows.sink_parquet(scratch, row_group_size=rows_per_part)
 
-        read_table(source, ItemSchema, "items", copy)
+        read_table(source, schema, table, copy)
         n_rows = int(pl.scan_parquet(scratch, glob=False).select(pl.len()).collect().item())
         if not n_rows:
-            raise DataError("table items must hold rows, got none")
+            raise DataError(f"table {table} must hold rows, got none")
     return n_rows
 
 

@@ -1,4 +1,4 @@
-"""Make one part of the embeddings; every engine calls this function."""
+"""Make one part of the embeddings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from vision.precision import Precision
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that a worker on a machine with the same files needs to make any part.
+class EmbeddingJob:
+    """What the parts of the embeddings are made from; see ``recsys.bulk.parts.Job``.
 
     Args:
         bundle: Folder of the bundle.
@@ -39,14 +39,13 @@ class Job:
     device: str
     precision: Precision
 
+    def build(self) -> Callable[[int], None]:
+        """Return a function that makes the part of a given number, with the networks loaded."""
+        embedder = Bundle(self.bundle).embedder(device=self.device)
+        return lambda part: embed_part(self, embedder, part)
 
-def build_worker(job: Job) -> Callable[[int], None]:
-    """Return a function that makes the part of a given number, with the networks loaded."""
-    embedder = Bundle(job.bundle).embedder(device=job.device)
-    return lambda part: embed_part(job, embedder, part)
 
-
-def embed_part(job: Job, embedder: ItemEmbedder, part: int) -> None:
+def embed_part(job: EmbeddingJob, embedder: ItemEmbedder, part: int) -> None:
     """Write ``id``, ``embedding`` and ``modalities`` of a part's items, and its failures.
 
     Failures are written first, so a part with embeddings is complete.
@@ -71,11 +70,11 @@ def embed_part(job: Job, embedder: ItemEmbedder, part: int) -> None:
     if len(failures):
         with whole_file(job.parts.quarantine(part)) as scratch:
             failures.write_parquet(scratch)
-    with whole_file(job.parts.embeddings(part)) as scratch:
+    with whole_file(job.parts.output(part)) as scratch:
         frame.write_parquet(scratch)
 
 
-def _read(job: Job, embedder: ItemEmbedder, part: int) -> tuple[Loaded, Modalities]:
+def _read(job: EmbeddingJob, embedder: ItemEmbedder, part: int) -> tuple[Loaded, Modalities]:
     """Return a part's valid rows and their tower outputs."""
     size = job.parts.rows_per_part
     table = pl.scan_parquet(job.parts.table, glob=False).slice(part * size, size)

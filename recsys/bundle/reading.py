@@ -1,7 +1,7 @@
 """A bundle as it is read: verified at once, each part opened when it is first used."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -152,6 +152,14 @@ class Bundle:
         return pl.read_parquet(self.path / EVENTS, glob=False)
 
     @cached_property
+    def kind_names(self) -> Sequence[str]:
+        """Kinds of the events; the position is the kind code. The events are not kept."""
+        self.require("ranking")
+        kinds = pl.scan_parquet(self.path / EVENTS, glob=False).select(pl.col("kind").unique())
+        names: list[str] = kinds.collect(engine="streaming").to_series().sort().to_list()
+        return names
+
+    @cached_property
     def interactions(self) -> Interactions:
         """All events of the bundle, as arrays."""
         return build_interactions(self.events, self.items["item_id"].to_list())
@@ -214,7 +222,7 @@ class Bundle:
         self._require_features()
         encoder = UserEncoder(
             self.item_embeddings.shape[1],
-            n_kinds=len(self.interactions.kind_names),
+            n_kinds=len(self.kind_names),
             spec=UserEncoderSpec(**_spec(UserEncoderSpec, self._description["users"])),
         )
         return load_user_ranker(encoder, self._description[described], folder)

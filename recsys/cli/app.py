@@ -16,6 +16,7 @@ from recsys.cli import (
     demo,
     duplicates,
     embedding,
+    features,
     live,
     queries,
     review,
@@ -51,6 +52,7 @@ app.command("similar", cls=DashedArguments)(queries.similar)
 app.command("search", cls=DashedArguments)(queries.search)
 app.command("identify")(queries.identify)
 app.command("embed")(embedding.embed)
+app.command("features")(features.features)
 app.command("duplicates")(duplicates.duplicates)
 app.command("annotate")(annotation.annotate)
 app.command("variants")(annotation.variants)

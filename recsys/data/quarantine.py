@@ -268,8 +268,8 @@ def _is_optional(rule: str, schema: type[dy.Schema]) -> bool:
     """Return whether a cell that breaks a rule may count as empty, so that its row can be used."""
     name = rule.partition("|")[0]
     # Without its split, a photo that was meant for testing could be trained on. A weight of 0 says
-    # that there is no relation.
-    required = name in ("split", "weight")
+    # that there is no relation. Without its time, a pair would be given the features of another.
+    required = name in ("split", "weight", "timestamp")
     return not required and default_of(name, schema.columns()[name]) is not None
 
 

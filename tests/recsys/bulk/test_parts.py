@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys.bulk.parts import WHOLE, Inputs, Parts, Shard, begin_parts, find_parts
+from recsys.bulk.parts import WHOLE, Parts, Shard, begin_parts, find_parts
 
-INPUTS = Inputs(bundle="b", table="t", images_root="/shop", precision="32-true", rows_per_part=4)
+INPUTS = {"bundle": "b", "table": "t", "images_root": "/shop", "precision": "32-true"}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -29,11 +29,11 @@ def test_what_is_no_fraction_is_no_shard(text: str) -> None:
 
 
 def test_a_run_that_was_begun_is_found_with_what_it_has_done(tmp_path: Path) -> None:
-    assert find_parts(tmp_path / "out", INPUTS) is None
-    parts = begin_parts(tmp_path / "out", INPUTS, 10)
+    assert find_parts(tmp_path / "out", INPUTS, 4) is None
+    parts = begin_parts(tmp_path / "out", INPUTS, 4, 10)
     assert parts.missing() == [0, 1, 2]
-    parts.embeddings(1).touch()
-    again = find_parts(tmp_path / "out", INPUTS)
+    parts.output(1).touch()
+    again = find_parts(tmp_path / "out", INPUTS, 4)
     assert again == parts
     assert again.missing() == [0, 2]
     assert again.missing(Shard(1, 2)) == []

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.bulk import EmbedOptions, embed_items
+from recsys.bulk import EmbedOptions, FeatureOptions, build_features, embed_items
 from recsys.bundle import Bundle
 
 Shop = Callable[..., Path]
@@ -50,3 +50,18 @@ def test_a_cluster_writes_what_one_machine_writes(
     assert_frame_equal(other, one, rel_tol=0, abs_tol=1e-5)
     for path in (tmp_path / "here").glob("quarantine-*"):
         assert_frame_equal(pl.read_parquet(tmp_path / "there" / path.name), pl.read_parquet(path))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.slow
+def test_a_cluster_builds_the_features_that_one_machine_builds(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    bundle, pairs = Bundle(tiny_bundle), tmp_path / "pairs.parquet"
+    bundle.events.select("user_id", "item_id").head(40).write_parquet(pairs)
+    found = [
+        pl.read_parquet(build_features(bundle, pairs, tmp_path / options.engine, options).files)
+        for options in (FeatureOptions(rows_per_part=15), FeatureOptions(engine="ray"))
+    ]
+    assert_frame_equal(found[1], found[0], rel_tol=0, abs_tol=1e-5)

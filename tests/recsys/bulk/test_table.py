@@ -8,11 +8,15 @@ from recsys.errors import DataError
 from recsys.schema import ItemSchema
 
 
+def copy_items(source: Path, path: Path) -> int:
+    return copy_table(source, ItemSchema, path, 60, table="items")
+
+
 def test_the_copy_has_the_rows_in_order_in_a_row_group_for_each_part(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     ids = [f"{n:03}" for n in range(250)]
     pl.DataFrame({"item_id": ids, "title": ids}).write_csv(tmp_path / "items.csv")
-    assert copy_table(tmp_path / "items.csv", tmp_path / "copy.parquet", 60) == 250
+    assert copy_items(tmp_path / "items.csv", tmp_path / "copy.parquet") == 250
     found = pl.read_parquet(tmp_path / "copy.parquet")
     assert found["title"].to_list() == ids
     assert set(ItemSchema.column_names()) < set(found.columns)
@@ -24,14 +28,14 @@ def test_the_copy_has_the_rows_in_order_in_a_row_group_for_each_part(tmp_path: P
 def test_a_table_that_breaks_off_is_refused_by_name_and_no_copy_is_left(tmp_path: Path) -> None:
     (tmp_path / "items.ndjson").write_text('{"item_id": "a"}\n{"item_id": ')
     with pytest.raises(DataError, match=r"cannot be read"):
-        copy_table(tmp_path / "items.ndjson", tmp_path / "copy.parquet", 60)
+        copy_items(tmp_path / "items.ndjson", tmp_path / "copy.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["items.ndjson"]
 
 
 def test_an_empty_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item_id\n")
     with pytest.raises(DataError, match="table items must hold rows, got none"):
-        copy_table(tmp_path / "items.csv", tmp_path / "copy.parquet", 60)
+        copy_items(tmp_path / "items.csv", tmp_path / "copy.parquet")
 
 
 @pytest.mark.parametrize(

@@ -24,16 +24,22 @@ class Neighbours(NamedTuple):
     """Items that go with each item, strongest first.
 
     Args:
-        rows: Item rows, int64 (<= N, K); -1 pads. All later items share the last row.
-        weights: Strength of each neighbour (<= N, K); 0 on pads.
+        rows: Item rows, int64 (M, K); -1 pads.
+        weights: Strength of each neighbour (M, K); 0 on pads.
+        places: Which of the M each item has, int64 (<= N,); None is its own. All later items share
+            the last.
     """
 
     rows: Tensor
     weights: Tensor
+    places: Tensor | None = None
 
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the neighbours (R, K), padded with -1, and their weights (R, K), of rows (R,)."""
-        stored = rows.clamp(max=len(self.rows) - 1)
+        if self.places is None:
+            stored = rows.clamp(max=len(self.rows) - 1)
+        else:
+            stored = self.places[rows.clamp(max=len(self.places) - 1)]
         return self.rows[stored], self.weights[stored]
 
     def spread(
@@ -126,6 +132,11 @@ def build_item_table(
         # One row of pads is enough for all new items.
         return Neighbours(F.pad(rows, (0, 0, 0, 1), value=-1), F.pad(weights, (0, 0, 0, 1)))
 
+    n_solved = len(statistics.ease_item_rows)
+    places = torch.full((len(statistics.users) + 1,), n_solved, device=device)  # the row of pads
+    solved = torch.tensor(statistics.ease_item_rows, dtype=torch.int64, device=device)
+    places[solved] = torch.arange(n_solved, device=device)
+
     def counts(values: Any) -> Tensor:
         return _append(torch.tensor(np.log1p(values), device=device), len(catalogue))
 
@@ -135,7 +146,7 @@ def build_item_table(
         users=counts(statistics.users),
         buyers=counts(statistics.buyers),
         season_users=counts(statistics.season_users),
-        ease=neighbours(statistics.ease_rows, statistics.ease_weights),
+        ease=neighbours(statistics.ease_rows, statistics.ease_weights)._replace(places=places),
         cosine=neighbours(statistics.cosine_rows, statistics.cosine_weights),
         following=neighbours(statistics.next_rows, statistics.next_weights),
         related={

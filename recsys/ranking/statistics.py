@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,13 @@ from recsys.ranking.tempo import Tempo, measure_tempo, visit_numbers
 # Periods in which buyers are counted, in windows; infinity is ever.
 PERIODS = (np.inf, 3.0, 1.0, 0.5, 0.25)
 YEAR_DAYS = 365
-# EASE inverts an N x N matrix, which takes seconds at this size and minutes well beyond it. In a
+# EASE inverts an N x N matrix, which takes a minute at this size and ten well beyond it. In a
 # larger catalogue it is solved for the items with most users.
 EASE_MAX_ITEMS = 12_500
+# A log with more events takes long in everything, and training counts it as of several moments.
+# There EASE is solved for fewer items, and iALS ends after fewer sweeps.
+LARGE_LOG, EASE_ITEMS_OF_LARGE_LOG, SWEEPS_OF_LARGE_LOG = 1_000_000, 6_000, 6
+ITEMS_AT_ONCE = 4_096  # whose neighbours are sorted together
 EASE_NEIGHBOURS, COSINE_NEIGHBOURS, NEXT_NEIGHBOURS = 500, 100, 100
 SHRINKAGE = 10.0  # for cosines, so that pairs with few common users weigh less
 N_FACTORS = 64
@@ -36,7 +41,7 @@ class Statistics:
     """Statistics of every item as of a moment, from the events before it.
 
     The three kinds of neighbours have K columns each, strongest first: item rows, of which -1 is
-    padding, and weights, 0 on padding.
+    padding, and weights, 0 on padding. An item that EASE was not solved for has none by it.
 
     Args:
         as_of_us: Moment of the statistics, microseconds UTC.
@@ -45,7 +50,8 @@ class Statistics:
         buyers: The same, counting events of the target kinds only (N, P).
         season_users: Number of distinct users over one window that began a year before the moment,
             (N,).
-        ease_rows: Neighbours by EASE (N, K).
+        ease_item_rows: Rows of the items that EASE was solved for (M,), ascending.
+        ease_rows: Their neighbours by EASE (M, K).
         ease_weights: Their weights.
         cosine_rows: Neighbours by the cosine of item-kNN (N, K).
         cosine_weights: Their weights.
@@ -62,6 +68,7 @@ class Statistics:
     users: Floats
     buyers: Floats
     season_users: Floats
+    ease_item_rows: NDArray[np.int32]
     ease_rows: NDArray[np.int32]
     ease_weights: Floats
     cosine_rows: NDArray[np.int32]
@@ -86,11 +93,12 @@ def build_statistics(
     related: Related = NO_RELATIONS,
     window_days: float = 30.0,
     ridge: float = 200.0,
-    ease_max_items: int = EASE_MAX_ITEMS,
+    ease_max_items: int | None = None,
 ) -> Statistics:
     """Return the statistics of all events before a moment.
 
-    Where each user has a moment of their own, periods end with the last event of them all.
+    Where each user has a moment of their own, periods end with the last event of them all. Beyond
+    ``LARGE_LOG`` events, EASE and iALS are approximated.
 
     Args:
         interactions: Events; those at or after the moment are ignored.
@@ -99,9 +107,14 @@ def build_statistics(
         related: Related items of every item.
         window_days: Period that ranking looks ahead.
         ridge: Regularisation of EASE, in numbers of users.
-        ease_max_items: Largest number of items for which EASE is solved.
+        ease_max_items: Largest number of items for which EASE is solved; None chooses it by the
+            number of events.
     """
     past = interactions.before(as_of)
+    is_large = len(past) > LARGE_LOG
+    if ease_max_items is None:
+        ease_max_items = EASE_ITEMS_OF_LARGE_LOG if is_large else EASE_MAX_ITEMS
+    ials = IALS(N_FACTORS, n_sweeps=SWEEPS_OF_LARGE_LOG) if is_large else IALS(N_FACTORS)
     as_of_us = last_moment(as_of, past)
     matrix = past.matrix()
     year_us, window_us = (round(days * MICROSECONDS_PER_DAY) for days in (YEAR_DAYS, window_days))
@@ -111,20 +124,21 @@ def build_statistics(
         cosine_neighbours(matrix, n_neighbours=COSINE_NEIGHBOURS, shrinkage=SHRINKAGE).T.tocsr(),
         COSINE_NEIGHBOURS,
     )
-    following = strongest_entries(_next_items(past), NEXT_NEIGHBOURS)
+    following = _next_items(past, NEXT_NEIGHBOURS)
     return Statistics(
         as_of_us=as_of_us,
         tempo=measure_tempo(past, window_days),
         users=_users_by_period(past, as_of_us, window_us),
         buyers=_users_by_period(past.of_kinds(target_kinds), as_of_us, window_us),
         season_users=distinct_users(season),
-        ease_rows=ease[0],
-        ease_weights=ease[1],
+        ease_item_rows=ease.items.astype(np.int32),
+        ease_rows=ease.rows,
+        ease_weights=ease.weights,
         cosine_rows=cosine[0],
         cosine_weights=cosine[1],
         next_rows=following[0],
         next_weights=following[1],
-        item_factors=IALS(N_FACTORS).fit(past, now_us=as_of_us).factors.items,
+        item_factors=ials.fit(past, now_us=as_of_us).factors.items,
         related_rows=related.rows,
         related_weights=related.weights,
     )
@@ -142,10 +156,16 @@ def _users_by_period(past: Interactions, as_of_us: int, window_us: int) -> Float
     return np.stack(columns, axis=1)
 
 
-def _ease(
-    matrix: "sparse.csr_matrix", ridge: float, max_items: int
-) -> tuple[NDArray[np.int32], Floats]:
-    """Return the rows and weights of each item's neighbours by EASE.
+class _Ease(NamedTuple):
+    """The fields of ``Statistics`` that EASE gives."""
+
+    items: Ints
+    rows: NDArray[np.int32]
+    weights: Floats
+
+
+def _ease(matrix: "sparse.csr_matrix", ridge: float, max_items: int) -> _Ease:
+    """Return the neighbours of each item by EASE.
 
     EASE is that of Steck (2019, https://arxiv.org/abs/1905.03375), cut to the largest weights.
     """
@@ -154,29 +174,30 @@ def _ease(
     if len(known) > max_items:
         known = np.sort(np.argsort(-n_users, kind="stable")[:max_items])
     if len(known) < 2:
-        return strongest_entries(sparse.csr_matrix(2 * (matrix.shape[1],), dtype=np.float32), 1)
-    weights = ease_weights(matrix[:, known], ridge=ridge)
-    count = min(EASE_NEIGHBOURS, len(known) - 1)
-    top = np.argpartition(-np.abs(weights), count - 1, axis=1)[:, :count]
-    values = np.take_along_axis(weights, top, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    rows = np.full((matrix.shape[1], count), -1, dtype=np.int32)
-    strengths = np.zeros((matrix.shape[1], count), dtype=np.float32)
-    rows[known] = known[np.take_along_axis(top, order, axis=1)]
-    strengths[known] = np.take_along_axis(values, order, axis=1)
-    return rows, strengths
+        known = known[:0]
+    count = max(1, min(EASE_NEIGHBOURS, len(known) - 1))
+    rows = np.full((len(known), count), -1, dtype=np.int32)
+    strengths = np.zeros((len(known), count), dtype=np.float32)
+    weights = ease_weights(matrix[:, known], ridge=ridge) if len(known) else strengths
+    for start in range(0, len(known), ITEMS_AT_ONCE):
+        own = weights[start : start + ITEMS_AT_ONCE]
+        top = np.argpartition(-np.abs(own), count - 1, axis=1)[:, :count]
+        values = np.take_along_axis(own, top, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        some = slice(start, start + len(own))
+        rows[some] = known[np.take_along_axis(top, order, axis=1)]
+        strengths[some] = np.take_along_axis(values, order, axis=1)
+    return _Ease(known, rows, strengths)
 
 
-def _next_items(past: Interactions) -> "sparse.csr_matrix":
-    """Return how often an item of one visit is followed by another in the next visit (N, N).
+def _next_items(past: Interactions, n_neighbours: int) -> tuple[NDArray[np.int32], Floats]:
+    """Return the items that follow each item most often in the next visit, and how often (N, K).
 
     Counts are divided by the square root of both items' counts, shrunk as cosines are.
     """
     order = np.argsort(past.user_rows, kind="stable")
     users, items = past.user_rows[order], past.item_rows[order]
     visits = visit_numbers(users, past.timestamps_us[order])
-    if not len(visits):
-        return sparse.csr_matrix((past.n_items, past.n_items), dtype=np.float32)
     starts = np.flatnonzero(np.diff(visits, prepend=-1))
     kept = np.arange(len(visits)) - starts[visits] < VISIT_ITEMS
     shape = (len(starts), past.n_items)
@@ -184,9 +205,20 @@ def _next_items(past: Interactions) -> "sparse.csr_matrix":
     taken = sparse.csr_matrix((ones, (visits[kept], items[kept])), shape=shape)
     taken.data[:] = 1.0
     followed = np.flatnonzero(np.diff(users[starts]) == 0)
-    counts = (taken[followed].T @ taken[followed + 1]).tocoo()
     norms = np.sqrt(np.asarray(taken.sum(axis=0), dtype=np.float32).ravel())
-    other = counts.row != counts.col
-    row, column = counts.row[other], counts.col[other]
-    values = counts.data[other] / (norms[row] * norms[column] + np.float32(SHRINKAGE))
-    return sparse.csr_matrix((values, (row, column)), shape=counts.shape)
+    before, after = taken[followed].T.tocsr(), taken[followed + 1]
+    found = []
+    for start in range(0, past.n_items, ITEMS_AT_ONCE):
+        counts = (before[start : start + ITEMS_AT_ONCE] @ after).tocoo()
+        other = counts.row + start != counts.col
+        row, column = counts.row[other], counts.col[other]
+        shrunk = norms[row + start] * norms[column] + np.float32(SHRINKAGE)
+        values = sparse.csr_matrix((counts.data[other] / shrunk, (row, column)), shape=counts.shape)
+        found.append(strongest_entries(values, n_neighbours))
+    width = max(rows.shape[1] for rows, _ in found)
+    pads = [((0, 0), (0, width - rows.shape[1])) for rows, _ in found]
+    padded = list(zip(found, pads, strict=True))
+    return (
+        np.concatenate([np.pad(one[0], pad, constant_values=-1) for one, pad in padded]),
+        np.concatenate([np.pad(one[1], pad) for one, pad in padded]),
+    )

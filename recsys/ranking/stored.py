@@ -120,7 +120,10 @@ def load_statistics(path: Path) -> Statistics:
         raise BundleError(f"{path} must hold the moment of its statistics, got none; train again")
     numbers = json.loads(metadata[_NUMBERS])
     tempo = Tempo(**numbers["tempo"])
-    return Statistics(as_of_us=numbers["as_of_us"], tempo=tempo, **load_arrays(path))
+    arrays = load_arrays(path)
+    # Earlier releases wrote the neighbours by EASE of every item.
+    arrays.setdefault("ease_item_rows", np.arange(len(arrays["ease_rows"]), dtype=np.int32))
+    return Statistics(as_of_us=numbers["as_of_us"], tempo=tempo, **arrays)
 
 
 def _load(

@@ -142,7 +142,7 @@ def profile_blocks(
 def _pick(on_offer: Ints, answers: Ints, n_candidates: int, generator: np.random.Generator) -> Ints:
     """Return the item rows (C,) of one query's candidates: answers first, then other items."""
     answers = generator.permutation(answers)[: max(1, n_candidates // 2)]
-    others = np.setdiff1d(on_offer, answers, assume_unique=True)
+    others = on_offer[~np.isin(on_offer, answers)]
     others = generator.choice(others, n_candidates - len(answers), replace=False)
     return np.concatenate([answers, others])
 

@@ -153,7 +153,9 @@ def cosine_neighbours(
     return sparse.vstack(blocks, format="csr")
 
 
-def ease_weights(matrix: "sparse.csr_matrix", *, ridge: float) -> Floats:
+def ease_weights(
+    matrix: "sparse.csr_matrix", *, ridge: float, items_at_once: int = 1_024
+) -> Floats:
     """Return EASE's item weights, float32 (N, N); scores are ``matrix @ weights``.
 
     Rows are items that the user has, columns are candidates, and the diagonal is zero. With
@@ -162,13 +164,22 @@ def ease_weights(matrix: "sparse.csr_matrix", *, ridge: float) -> Floats:
     Args:
         matrix: 1.0 for each item that a user has, (U, N).
         ridge: Regularisation above 0, in numbers of users.
+        items_at_once: Items whose numbers of common users are counted together.
     """
-    gram = torch.from_numpy((matrix.T @ matrix).toarray().astype(np.float64))
+    n_items, by_item = matrix.shape[1], matrix.T.tocsr()
+    gram = torch.empty(n_items, n_items, dtype=torch.float64)
+    for start in range(
+        0, n_items, items_at_once
+    ):  # almost all of it has numbers, so sparse is large
+        some = (by_item[start : start + items_at_once] @ matrix).toarray()
+        gram[start : start + items_at_once] = torch.from_numpy(some)
     gram.diagonal().add_(ridge)
-    precision = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-    weights = -precision / precision.diagonal()  # divides column j by P[j, j]
-    weights.fill_diagonal_(0.0)
-    return weights.to(torch.float32).numpy()
+    gram = torch.linalg.cholesky(gram)
+    precision = torch.cholesky_inverse(gram)
+    del gram
+    precision.div_(precision.diagonal().clone()).neg_()  # divides column j by P[j, j]
+    precision.fill_diagonal_(0.0)
+    return precision.to(torch.float32).numpy()
 
 
 def strongest_entries(matrix: "sparse.csr_matrix", count: int) -> tuple[NDArray[np.int32], Floats]:

@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import polars as pl
@@ -47,6 +47,7 @@ def statistics() -> Statistics:
         users=users,
         buyers=users + 1,
         season_users=np.array([0, 3, 1], dtype=np.float32),
+        ease_item_rows=np.arange(3, dtype=np.int32),
         ease_rows=rows,
         ease_weights=weights,
         cosine_rows=rows[:, :1],
@@ -83,6 +84,23 @@ def test_the_table_holds_the_statistics_and_the_catalogue(statistics: Statistics
         np.testing.assert_array_equal(weights, statistics.related_weights[place], name)
 
 
+def test_an_item_that_ease_was_not_solved_for_has_no_neighbours_by_it(
+    statistics: Statistics,
+) -> None:
+    solved = replace(
+        statistics,
+        ease_item_rows=np.array([0, 2], dtype=np.int32),
+        ease_rows=statistics.ease_rows[[0, 2]],
+        ease_weights=statistics.ease_weights[[0, 2]],
+    )
+    catalogue = Catalogue(items(*"abc", price=1.0), vectors(3, 0))
+    catalogue.upsert(items(*"de", price=2.0), vectors(2, 1))
+    rows, weights = build_item_table(catalogue, solved, KINDS).ease.of(torch.arange(5))
+    pads = [-1, -1]
+    assert rows.tolist() == [[2, 1], pads, [0, -1], pads, pads]
+    assert weights.tolist() == [[0.5, -0.25], [0, 0], [0.75, 0], [0, 0], [0, 0]]
+
+
 def test_the_statistics_are_not_changed_by_the_table(statistics: Statistics) -> None:
     before = {field.name: np.copy(getattr(statistics, field.name)) for field in fields(Statistics)}
     table = build_item_table(Catalogue(items(*"abc", price=1.0), vectors(3, 0)), statistics, KINDS)
@@ -95,9 +113,9 @@ def test_the_statistics_are_not_changed_by_the_table(statistics: Statistics) -> 
 def values_of(table: ItemTable, name: str) -> list[Tensor]:
     value = getattr(table, name)
     if name == "related":
-        return [part for neighbours in value.values() for part in neighbours]
+        return [part for neighbours in value.values() for part in neighbours if part is not None]
     parts = value if isinstance(value, tuple) else [value]
-    return [torch.as_tensor(part) for part in parts]
+    return [torch.as_tensor(part) for part in parts if part is not None]
 
 
 def test_a_refreshed_table_equals_one_built_anew(statistics: Statistics) -> None:

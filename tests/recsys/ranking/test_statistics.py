@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -31,9 +31,19 @@ EVENTS = [
 
 
 def statistics_of(log: Interactions, *, ridge: float = 2.0, max_items: int = 99) -> Statistics:
-    return build_statistics(
+    found = build_statistics(
         log, NOW, target_kinds=["purchase"], ridge=ridge, ease_max_items=max_items
     )
+    return of_all_items(found)
+
+
+def of_all_items(found: Statistics) -> Statistics:
+    """Return the statistics with a row by EASE for every item, of pads where it was not solved."""
+    shape = (len(found.users), found.ease_rows.shape[1])
+    rows, weights = np.full(shape, -1, dtype=np.int32), np.zeros(shape, dtype=np.float32)
+    rows[found.ease_item_rows] = found.ease_rows
+    weights[found.ease_item_rows] = found.ease_weights
+    return replace(found, ease_rows=rows, ease_weights=weights)
 
 
 def random_log(seed: int, n_items: int = 12) -> Interactions:
@@ -108,6 +118,39 @@ def test_too_large_a_catalogue_has_ease_for_its_most_popular_items_alone() -> No
     assert n_users[popular].min() >= np.delete(n_users, popular).max()
     whole = statistics_of(log)
     np.testing.assert_array_equal(found.cosine_weights, whole.cosine_weights)
+    assert found.ease_item_rows.tolist() == popular.tolist()
+    stored = build_statistics(log, NOW, target_kinds=["purchase"], ridge=2.0, ease_max_items=5)
+    assert stored.ease_rows.shape == (5, 4), "other items take no memory"
+
+
+def test_a_large_log_has_ease_for_fewer_items_and_ials_of_fewer_sweeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = random_log(0)
+    few = {"LARGE_LOG": len(log) - 1, "EASE_ITEMS_OF_LARGE_LOG": 4, "SWEEPS_OF_LARGE_LOG": 2}
+    for name, value in few.items():
+        monkeypatch.setattr(f"recsys.ranking.statistics.{name}", value)
+    found = build_statistics(log, NOW, target_kinds=["purchase"])
+    assert len(found.ease_item_rows) == 4
+    wanted = IALS(N_FACTORS, n_sweeps=2).fit(log, now_us=NOW).factors.items
+    np.testing.assert_array_equal(found.item_factors, wanted)
+    monkeypatch.setattr("recsys.ranking.statistics.LARGE_LOG", len(log))
+    assert len(build_statistics(log, NOW, target_kinds=["purchase"]).ease_item_rows) > 4
+
+
+@pytest.mark.parametrize("size", [1, 5, 7])
+def test_neighbours_do_not_depend_on_how_many_items_are_sorted_together(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = random_log(2)
+    whole = statistics_of(log)
+    monkeypatch.setattr("recsys.ranking.statistics.ITEMS_AT_ONCE", size)
+    for field in fields(Statistics):
+        found, wanted = (getattr(one, field.name) for one in (statistics_of(log), whole))
+        assert np.array_equal(found, wanted), field.name
+    matrix = log.matrix()
+    blocks = [ease_weights(matrix, ridge=2.0, items_at_once=n) for n in (size, 100)]
+    np.testing.assert_array_equal(*blocks)
 
 
 def test_only_the_strongest_of_many_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Export of a tower to ONNX, in float32 and int8."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vision.batches import ImageSource, prepared_batches
 from vision.checkpoint import CONFIG_FILE, describe
-from vision.deploy.quantise import quantise
+from vision.deploy.quantise import Feed, quantise
 from vision.errors import InvalidArgumentError, MissingExtraError
 from vision.files import whole_files
 from vision.tower import VisionTower
@@ -55,12 +55,10 @@ def export_onnx(
     folder = Path(folder)
     config = describe(tower).model_dump_json(indent=2)
     with whole_files(folder, last=CONFIG_FILE) as scratch:
-        _write_graph(tower, scratch / MODEL_FILE)
+        outputs = [EMBEDDINGS, *(f"{LOGITS}{target}" for target in tower.classes)]
+        write_graph(_Graph(tower), tower.preprocess.size, outputs, scratch / MODEL_FILE)
         if int8_calibration is not None:
-            batches = prepared_batches(
-                int8_calibration, tower.preprocess, batch_size=CALIBRATION_BATCH
-            )
-            feeds = ({INPUT: batch.numpy()} for batch in batches)
+            feeds = calibration_feeds(tower, int8_calibration)
             quantise(scratch / MODEL_FILE, scratch / INT8_FILE, feeds)
         (scratch / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
         # An int8 file of an earlier export would belong to another tower.
@@ -79,7 +77,28 @@ class _Graph(nn.Module):
         return output.embeddings, *output.logits.values()
 
 
-def _write_graph(tower: VisionTower, path: Path) -> None:
+def calibration_feeds(tower: VisionTower, images: Sequence[ImageSource]) -> Iterator[Feed]:
+    """Yield pictures as the graph of a tower reads them, to calibrate int8 with.
+
+    Raises:
+        ImageError: If a picture cannot be read. The message has its position.
+    """
+    batches = prepared_batches(images, tower.preprocess, batch_size=CALIBRATION_BATCH)
+    return ({INPUT: batch.numpy()} for batch in batches)
+
+
+def write_graph(network: nn.Module, size: int, outputs: Sequence[str], path: Path) -> None:
+    """Write a network as an ONNX graph that reads ``images``, float32 (B, 3, H, W) for any B.
+
+    Args:
+        network: Network to export, which is not changed.
+        size: Height and width of the pictures in pixels.
+        outputs: Names of its outputs.
+        path: File to write.
+
+    Raises:
+        MissingExtraError: If the extra ``onnx`` is not installed.
+    """
     try:
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
@@ -88,16 +107,15 @@ def _write_graph(tower: VisionTower, path: Path) -> None:
         ) from error
     # The exporter copies the state of the network, so it must be in evaluation mode, on the CPU and
     # in the plain memory layout: channels_last would add reshapes to the graph.
-    graph = _Graph(copy.deepcopy(tower).cpu()).eval().to(memory_format=torch.contiguous_format)
-    side = tower.preprocess.size
+    graph = copy.deepcopy(network).cpu().eval().to(memory_format=torch.contiguous_format)
     torch.onnx.export(
         graph,
         # With a batch of one picture the exporter would fix the batch size at one.
-        (torch.zeros(2, 3, side, side),),
+        (torch.zeros(2, 3, size, size),),
         path,
         input_names=[INPUT],
-        output_names=[EMBEDDINGS, *(f"{LOGITS}{target}" for target in tower.classes)],
-        dynamic_shapes={"images": {0: "batch"}},
+        output_names=list(outputs),
+        dynamic_shapes=({0: "batch"},),
         external_data=False,
         verbose=False,
     )

@@ -17,7 +17,8 @@ from vision.batches import ImageSource, prepared_batches
 from vision.checkpoint import CONFIG_FILE, TowerConfig
 from vision.deploy.export import EMBEDDINGS, INPUT, INT8_FILE, LOGITS, MODEL_FILE
 from vision.deploy.quantise import saturates
-from vision.errors import CheckpointError, InvalidArgumentError, MissingExtraError
+from vision.deploy.session import open_session
+from vision.errors import CheckpointError, InvalidArgumentError
 from vision.tower import TowerOutput, most_probable_classes
 
 logger = logging.getLogger(__name__)
@@ -49,26 +50,10 @@ class OnnxTower:
         threads: int | None = None,
         capabilities: Mapping[str, Any] | None = None,
     ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingExtraError(
-                "running ONNX needs onnxruntime: pip install 'vitrine-recsys[onnx]'"
-            ) from error
         path = Path(folder) / (INT8_FILE if int8 else MODEL_FILE)
         config = _read_config(path)
         self.preprocess, self.classes, self.dim = config.preprocess, config.classes, config.dim
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        # By default its threads wait for the next pass in a busy loop, which blocks the cores.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        try:
-            self._session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-        # The errors of onnxruntime have no common base class below Exception.
-        except Exception as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from error
+        self._session = open_session(path, threads)
         if int8:
             metadata = self._session.get_modelmeta().custom_metadata_map
             _warn_of_saturation(path, metadata, capabilities)

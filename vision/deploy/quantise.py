@@ -15,10 +15,13 @@ from vision.files import scratch_folder
 Feed = dict[str, NDArray[np.float32]]  # input name -> batch
 
 WEIGHT_BITS = "weight_bits"  # key of the graph's metadata; without it, weights have 8 bits
+MAX_BITS = 8
 EXACT_BITS = 7  # two products of 255 and a weight within ±64 fit 16 bits
 
 
-def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
+def quantise(
+    model: Path, out: Path, feeds: Iterator[Feed], *, weight_bits: int = EXACT_BITS
+) -> None:
     """Write the graph with int8 weights and uint8 activations.
 
     Static quantisation by ONNX Runtime. Weights have one scale per channel. The scale of an
@@ -28,12 +31,13 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
     x86 multiplies unsigned activations fastest with signed weights.
 
     Weights use 7 of their 8 bits, so that the results are exact on every processor, see
-    ``saturates``. Unsigned weights of 8 bits are exact as well, but run at half the speed.
+    ``saturates``. Unsigned weights of 8 bits are exact as well, but run at half the speed or less.
 
     Args:
         model: File of the graph in float32.
         out: File to write.
         feeds: Inputs like those that the graph will read, one batch at a time.
+        weight_bits: 7, or 8 for a graph that only processors run on which it does not saturate.
 
     Raises:
         MissingExtraError: If the extra ``onnx`` is not installed.
@@ -60,7 +64,7 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
                 {node.op_type for node in onnx.load(folded).graph.node}
             ),
             per_channel=True,
-            reduce_range=True,
+            reduce_range=weight_bits < MAX_BITS,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=quantization.CalibrationMethod.MinMax,
@@ -68,7 +72,7 @@ def quantise(model: Path, out: Path, feeds: Iterator[Feed]) -> None:
             extra_options={"MatMulConstBOnly": True},
         )
         graph = onnx.load(quantised)
-    graph.metadata_props.add(key=WEIGHT_BITS, value=str(EXACT_BITS))
+    graph.metadata_props.add(key=WEIGHT_BITS, value=str(weight_bits))
     onnx.save(graph, out)
 
 
@@ -94,7 +98,7 @@ def saturates(metadata: Mapping[str, str], capabilities: Mapping[str, Any]) -> b
         metadata: Metadata of the graph, which ``quantise`` writes.
         capabilities: Instruction sets of the processor, as in ``torch.cpu.get_capabilities``.
     """
-    exact = int(metadata.get(WEIGHT_BITS, 8)) <= EXACT_BITS
+    exact = int(metadata.get(WEIGHT_BITS, MAX_BITS)) <= EXACT_BITS
     vnni = capabilities.get("avx_vnni", False) or capabilities.get("avx512_vnni", False)
     return bool(capabilities.get("avx2", False)) and not (exact or vnni)
 
@@ -105,8 +109,9 @@ def _operators(present: set[str]) -> list[str]:
     if "LayerNormalization" in present:
         # The residual sums of a transformer stay in float32, which its norms need.
         return products
-    # Between convolutions everything stays in int8, because conversions would cost the gain.
-    return [*products, "Add", "Relu", "MaxPool", "AveragePool"]
+    # Between convolutions everything stays in int8, because conversions would cost the gain. The
+    # bounds of a Clip, which is a ReLU6, are the exact range of what follows.
+    return [*products, "Add", "Relu", "Clip", "MaxPool", "AveragePool"]
 
 
 class _Reader:

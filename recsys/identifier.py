@@ -23,14 +23,13 @@ from recsys.bundle import Bundle
 from recsys.catalogue.additions import Picture, read_items, read_pictures
 from recsys.catalogue.filters import Filters
 from recsys.data.frames import Frame
-from recsys.errors import InvalidArgumentError, MissingPartError
+from recsys.errors import InvalidArgumentError
 from recsys.identification.annotation import list_annotations, name_photos
 from recsys.identification.evidence import ITEM, Evidence, Photos, collect_evidence
 from recsys.identification.groups import choose, likely_sets
 from recsys.identification.photos import fuse_photos, run_tower, see_photos
 from recsys.recommender import Recommender
 from vision.batches import ImageSource
-from vision.tower import VisionTower
 
 PAIRS_AT_ONCE = 4_000_000  # pairs of a photo and a product
 
@@ -104,7 +103,7 @@ class ProductIdentifier:
         """
         check_k(k)
         embedder = self.recommender.embedder
-        tower = self._tower()
+        tower = self.recommender.embedder.image_tower
         seen = see_photos(
             tower,
             images,
@@ -136,7 +135,7 @@ class ProductIdentifier:
         """
         embedder = self.recommender.embedder
         seen = run_tower(
-            self._tower(),
+            self.recommender.embedder.image_tower,
             images,
             head=self._head,
             views=self._views,
@@ -209,12 +208,6 @@ class ProductIdentifier:
             )
         rows = torch.from_numpy(self.recommender.catalogue.rows(item_ids))
         self.gallery = self.gallery.with_photos(rows, self.embed(images).embeddings)
-
-    def _tower(self) -> VisionTower:
-        tower = self.recommender.embedder.vision
-        if tower is None:
-            raise MissingPartError("this bundle has no vision tower: it cannot embed photos")
-        return tower
 
     def _identify(
         self, photos: Photos, annotations: Sequence[Annotation], k: int

@@ -35,6 +35,7 @@ from recsys.training.inputs import Material, ShopData, read_shop
 from recsys.training.known import count_events
 from recsys.training.pictures import Pictures, kept_squares
 from recsys.training.samples import labelled_photos, picture_paths
+from recsys.training.served import check_serving, write_served
 from recsys.training.stack import FusedItems, Stack, fuse_items, train_stack
 from recsys.training.stages import STAGES, Runtime, Stage, Workspace
 from recsys.training.tower_errors import translate_tower_errors
@@ -102,6 +103,7 @@ def train(
     out = Path(out)
     with _running(config, out, announce, progress=progress) as runtime:
         make_folder(out)
+        check_serving(config.serving)
         announce("check")
         with _checking(visible=progress) as advance:
             dataset = load_tables(config, tables, strict=strict, progress=advance)
@@ -124,12 +126,14 @@ def train(
             _write_tuned(tuning, out)
         stack = train_stack(material, items, config, runtime)
         identification = _identify(material, towers.vision, stack.fused, config, runtime)
+        served = write_served(shop, towers, config.serving, runtime)
         announce("bundle")
         contents = replace(
             _contents(material, stack, config, left_out),
             vision=towers.vision,
             text=towers.text,
             identification=identification,
+            served=served,
         )
         bundle = write_bundle(contents, out)
         ablations = _ablations(material, stack, config, runtime, left_out)
@@ -266,6 +270,7 @@ def check_training(dataset: Dataset, config: TrainConfig) -> tuple[str, ...]:
             configured device.
     """
     resolve_device(config.device)
+    check_serving(config.serving)
     return _sentences(read_shop(dataset, config))
 
 

@@ -326,7 +326,7 @@ class Recommender:
             InvalidImageError: If the photo is not a readable image.
             InvalidArgumentError: If ``min_probability`` is not from 0 to 1.
         """
-        tower, device = self.bundle.vision, self.device
+        tower, device = self.embedder.image_tower, self.device
         named = annotate_photos(tower, [image], min_probability=min_probability, device=device)
         return list_annotations(named, bundle_version=self.version)[0]
 

@@ -19,6 +19,7 @@ import vision.checkpoint
 from recsys.bundle.finding import find_bundle
 from recsys.bundle.manifest import file_hashes
 from recsys.bundle.sealing import seal
+from recsys.catalogue.served_tower import ServedTower
 from recsys.config import TrainConfig, write_rules
 from recsys.data.arrays import Bools
 from recsys.data.interactions import Moment
@@ -49,6 +50,7 @@ HELD_OUT_USERS = "held_out_users.npy"  # from whom nothing was learned before th
 STATISTICS = "statistics.safetensors"
 HELD_OUT = "held_out"  # folder of what offline evaluation scores
 EVENTS = "events.parquet"
+SERVED_TOWER = "served_tower"  # folder of the vision tower's graphs
 RANKING_FILES = (
     *(EVENTS, SPLIT, HELD_OUT_USERS, STATISTICS, HELD_OUT),
     *(ENCODER_FILE, TREES_FILE, NETWORK_FILE),
@@ -103,6 +105,7 @@ class Contents:
         items_as_of_us: Time at which the items were exported, microseconds UTC; None if unknown.
             Later live changes count, earlier ones do not.
         rules: Rules by which lists are made of ranked items.
+        served: The tower for pictures as graphs, where torch does not run it.
     """
 
     items: pl.DataFrame
@@ -115,6 +118,7 @@ class Contents:
     left_out: tuple[str, ...] = ()
     items_as_of_us: int | None = None
     rules: Rules = NO_RULES
+    served: ServedTower | None = None
 
 
 def ranking_settings(config: TrainConfig) -> dict[str, Any]:
@@ -183,6 +187,8 @@ def _write(contents: Contents, folder: Path) -> None:
     _save_module(contents.fusion, folder / "fusion.safetensors")
     if contents.vision is not None:
         vision.checkpoint.save(contents.vision, folder / "vision")
+    if contents.served is not None:
+        shutil.copytree(contents.served.folder, folder / SERVED_TOWER)
     if contents.text is not None:
         text.checkpoint.save(contents.text, folder / "text")
     if contents.ranking is not None:
@@ -210,6 +216,7 @@ def _describe(contents: Contents) -> dict[str, Any]:
         "left_out": list(contents.left_out),
         "items_as_of_us": contents.items_as_of_us,
         "rules": write_rules(contents.rules),
+        "serving": contents.served.describe() if contents.served else None,
     }
 
 

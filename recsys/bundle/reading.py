@@ -14,10 +14,18 @@ from torch import nn
 
 import text.checkpoint
 import vision.checkpoint
-from recsys.bundle.contents import EVENTS, HELD_OUT, HELD_OUT_USERS, SPLIT, STATISTICS
+from recsys.bundle.contents import (
+    EVENTS,
+    HELD_OUT,
+    HELD_OUT_USERS,
+    SERVED_TOWER,
+    SPLIT,
+    STATISTICS,
+)
 from recsys.bundle.finding import LATEST, find_bundle
 from recsys.bundle.manifest import verify
-from recsys.catalogue.embedder import ItemEmbedder
+from recsys.catalogue.embedder import ItemEmbedder, check_device
+from recsys.catalogue.served_tower import ServedTower
 from recsys.config import read_rules
 from recsys.data.arrays import Bools
 from recsys.data.interactions import Interactions, Moment, build_interactions
@@ -77,6 +85,8 @@ class Bundle:
             tower: one and Origin.model_validate(one)
             for tower, one in (self._description.get("weights") or {}).items()
         }
+        serving = self._description.get("serving")
+        self.served_tower = serving and ServedTower(self.path / SERVED_TOWER, **serving)
         self.rules = read_rules(self._description.get("rules") or {})
         self._known: tuple[Moment, Interactions, Statistics] | None = None
 
@@ -124,6 +134,11 @@ class Bundle:
         return vision.checkpoint.load(self.path / "vision").eval()
 
     @cached_property
+    def vision_on_cpu(self) -> VisionTower:
+        """Tower for pictures as a CPU runs it: by its graph, if the bundle has one."""
+        return self.vision if self.served_tower is None else self.served_tower.of(self.vision)
+
+    @cached_property
     def text(self) -> TextEncoder:
         """Encoder for titles."""
         self.require("text")
@@ -138,8 +153,10 @@ class Bundle:
 
     def embedder(self, *, device: str = "cpu") -> ItemEmbedder:
         """Return the towers and the fusion as one, on the device."""
+        on_cpu = check_device(device) == "cpu"
+        vision = (self.vision_on_cpu if on_cpu else self.vision) if "vision" in self.parts else None
         return ItemEmbedder(
-            self.vision if "vision" in self.parts else None,
+            vision,
             self.text if "text" in self.parts else None,
             self.fusion,
             device=device,

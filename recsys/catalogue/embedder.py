@@ -85,6 +85,13 @@ class ItemEmbedder:
         self.fusion = fusion.to(device).eval()
         self.device = device
 
+    @property
+    def image_tower(self) -> VisionTower:
+        """The tower for images; raises ``MissingPartError`` if there is none."""
+        if self.vision is None:
+            raise MissingPartError("this bundle has no vision tower: it cannot embed photos")
+        return self.vision
+
     def items(self, items: pl.DataFrame, pictures: Sequence[bytes | None]) -> Floats:
         """Return item embeddings (B, D); an item with neither title nor picture gets zeros.
 

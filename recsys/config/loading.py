@@ -21,6 +21,7 @@ from recsys.config.sections import (
     OffersConfig,
     RankerConfig,
     Section,
+    ServingConfig,
     SplitConfig,
     UserConfig,
 )
@@ -63,6 +64,9 @@ class TrainConfig(Section):
     rules: Rules = Field(NO_RULES, description="Rules by which lists are made of ranked items.")
     identification: IdentificationConfig = Field(
         IdentificationConfig(), description="Identification of products on photos."
+    )
+    serving: ServingConfig = Field(
+        ServingConfig(), description="What the bundle carries for a service."
     )
     evaluation: EvaluationConfig = Field(
         EvaluationConfig(), description="Metrics and comparisons of the report."

@@ -144,14 +144,15 @@ def _report(
 
 
 def weights_of(bundle: Bundle) -> list[str]:
-    """Return which weights the towers began with and their licence, one sentence per tower.
+    """Return which weights the towers began with and their licence, and what runs on a CPU.
 
     Empty for bundles of releases that did not record it.
     """
-    return [
+    began = [
         f"the {tower} tower began with {origin.sentence() if origin else 'random weights'}"
         for tower, origin in bundle.weights.items()
     ]
+    return began if bundle.served_tower is None else [*began, bundle.served_tower.sentence()]
 
 
 def ranks_by(bundle: Bundle) -> list[str]:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -128,9 +128,9 @@ def serve_backbone(
             GRAPH_FILE,
         )
         session = open_session(folder / GRAPH_FILE, threads)
-    (linear, *_), classes = tower.project, tower.classes
-    backbone = Backbone(OnnxBackbone(session), linear.in_features, tower.preprocess, tower.spec)
-    served = VisionTower(backbone, dim=tower.dim, classes=classes, dropout=tower.dropout.p)
+    features = cast(nn.Linear, tower.project[0]).in_features
+    backbone = Backbone(OnnxBackbone(session), features, tower.preprocess, tower.spec)
+    served = VisionTower(backbone, dim=tower.dim, classes=tower.classes, dropout=tower.dropout.p)
     served.project, served.heads = tower.project, tower.heads
     return served.eval()
 
@@ -151,7 +151,7 @@ def measure_parity(
     """
     if not images:
         raise InvalidArgumentError("images must have at least 1 picture, got none")
-    cosines, same = [], {target: 0 for target in tower.classes}
+    cosines, same = [], dict.fromkeys(tower.classes, 0)
     with torch.inference_mode():
         for batch in prepared_batches(images, tower.preprocess, batch_size=PICTURES_AT_ONCE):
             expected, got = tower.outputs(batch), served.outputs(batch)

@@ -11,6 +11,7 @@ from recsys.errors import InvalidArgumentError
 SearchMode = Literal["hybrid", "vector", "lexical"]
 Verdict = Literal["product", "group", "unsure", "unknown"]
 MAX_K = 500
+PRECISION_NOT_REACHED = "wanted_precision_not_reached"
 CATEGORY_LEVELS = 4  # ranking ignores the levels of a category path below this depth
 
 
@@ -215,6 +216,9 @@ class Annotation(Response):
 @dataclass(frozen=True, kw_only=True)
 class Identification(Response):
     """What is on a photo.
+
+    ``degraded`` has ``PRECISION_NOT_REACHED`` where the bundle never names a product, because no
+    threshold reached the wanted precision when it was trained.
 
     Args:
         known: Whether the product is in the catalogue, at the precision that the bundle was

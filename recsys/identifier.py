@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.answers import (
+    PRECISION_NOT_REACHED,
     Added,
     Annotation,
     Group,
@@ -221,6 +222,8 @@ class ProductIdentifier:
         top = products.topk(min(k, n_live), dim=1)
         groups = self._groups(products)
         similar = self._similar(evidence, groups, k)
+        names_none = self.calibration.named.threshold is None
+        degraded = (PRECISION_NOT_REACHED,) if names_none else ()
         return [
             Identification(
                 known=self.calibration.known.passes(known[n]),
@@ -231,6 +234,7 @@ class ProductIdentifier:
                 annotation=annotations[n],
                 similar=similar[n],
                 bundle_version=self.recommender.version,
+                degraded=degraded,
             )
             for n in range(len(known))
         ]

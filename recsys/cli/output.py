@@ -169,6 +169,8 @@ def print_report(report: "Report") -> None:
         console.print(sentence, highlight=False)
     for sentence in report.ranks_by:
         console.print(f"ranking of {sentence}")
+    if report.identifies:
+        console.print(f"photos: {report.identifies}", highlight=False)
     if report.tuning:
         console.print(f"settings by search: {report.tuning}", highlight=False)
     if report.rules:

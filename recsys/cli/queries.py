@@ -12,7 +12,7 @@ from recsys.cli.options import BundlePath, Json, naming_image, read_file, with_o
 from recsys.cli.output import console, print_json, print_results
 
 if TYPE_CHECKING:
-    from recsys.answers import Identification
+    from recsys.answers import Annotation, Identification
 
 Count = Annotated[int, typer.Option("-k", "--k", help="Maximum number of results.")]
 
@@ -101,12 +101,13 @@ def identify(
 ) -> None:
     """Say which product a photo shows, or that it is not in the catalogue."""
     from recsys import ProductIdentifier, Recommender
+    from recsys.answers import PRECISION_NOT_REACHED
 
     recommender = Recommender.load(bundle)
     with naming_image(photo):
         answer = ProductIdentifier(recommender).identify(read_file(photo), k=k)
     if as_json:
-        group = answer.product_group
+        group, annotation = answer.product_group, answer.annotation
         candidates = [{"item_id": one.item_id, "score": one.score} for one in answer.candidates]
         print_json(
             {
@@ -116,10 +117,17 @@ def identify(
                 "probability": answer.probability,
                 "product_group": asdict(group) if group is not None else None,
                 "candidates": candidates,
+                "annotation": asdict(annotation) if annotation is not None else None,
+                "degraded": answer.degraded,
             }
         )
         return
     console.print(f"{photo}: {describe(answer)}")
+    if answer.annotation is not None:
+        console.print(describe_annotation(answer.annotation), highlight=False)
+    if PRECISION_NOT_REACHED in answer.degraded:
+        promise = recommender.bundle.identification.calibration.sentence()
+        console.print(f"this bundle: {promise}", highlight=False)
     print_results("candidates", answer.candidates, recommender, as_json=False)
 
 
@@ -132,3 +140,18 @@ def describe(answer: "Identification") -> str:
     names, place = " or ".join(group.item_ids), " > ".join(group.category)
     some = f"some {place}: " if answer.verdict == "group" and place else ""
     return f"{some}{names} (probability {group.probability:.2f})"
+
+
+def describe_annotation(shown: "Annotation") -> str:
+    """Return category, attributes and colours with their probabilities, as one line for people."""
+    parts = []
+    if shown.category_probability is not None:
+        path = " > ".join(shown.category) or "category unsure"
+        parts.append(f"{path} {shown.category_probability:.2f}")
+    parts += [
+        f"{name} {guess.value} {guess.probability:.2f}"
+        for name, guess in shown.attributes.items()
+        if guess.value is not None
+    ]
+    parts += [f"{one.name} on {100 * one.share:.0f} %" for one in shown.colours]
+    return "shows " + ", ".join(parts)

@@ -317,6 +317,8 @@ class Report:
         left_out: Parts that were not trained or measured, one sentence each with the reason.
         weights: Weights that each tower began with and their licence, one sentence each.
         ranks_by: What was chosen to rank, and by how much, one sentence per scope.
+        identifies: What is promised of the products that photos are identified as; empty for a
+            bundle that does not identify.
         tuning: What a search for settings tried and changed; empty without one.
         rules: Rules by which its lists are made; empty for none.
         rankings: One table per scope.
@@ -337,6 +339,7 @@ class Report:
     left_out: Sequence[str] = ()
     weights: Sequence[str] = ()
     ranks_by: Sequence[str] = ()
+    identifies: str = ""
     tuning: str = ""
     rules: str = ""
     rankings: Sequence[RankingTable] = ()

@@ -128,6 +128,9 @@ def _report(
         left_out=(*bundle.left_out, *ranking.left_out),
         weights=weights_of(bundle),
         ranks_by=ranks_by(bundle),
+        identifies=bundle.identification.calibration.sentence()
+        if "identification" in bundle.parts
+        else "",
         rules=bundle.rules.without_exploration().summary(),
         rankings=ranking.tables,
         offers=ranking.offers,

@@ -41,6 +41,9 @@ class Calibrated(Protocol):
     def named(self) -> OperatingPoint:
         """Probability from which a product, or a group of a few, is named."""
 
+    def sentence(self) -> str:
+        """What is promised of the products that are named."""
+
     def probabilities(self, evidence: Evidence) -> Tensor:
         """Return probabilities of the products and, last, of "not in the catalogue" (B, N + 1)."""
 
@@ -80,6 +83,23 @@ class Calibration:
         values = evidence.values
         parameters = (self.weights, self.pivots, self.unknown)
         return utilities(evidence, *(values.new_tensor(one) for one in parameters)).softmax(dim=1)
+
+    def sentence(self) -> str:
+        """Return what is promised of the products that are named, or that none will be."""
+        named, photos = self.named, f"{self.n_photos:,} photos of val"
+        if named.threshold is None:
+            best = "" if named.precision is None else f": the best reaches {named.precision:.2f}"
+            return (
+                "no photo gets a product's name, as no threshold reaches the precision "
+                f"{self.wanted_precision} on {photos}{best}; more photos, or a lower "
+                "[identification] precision, would help"
+            )
+        if named.precision is None or named.coverage is None:
+            return f"products are named from the probability {named.threshold:.2f}"
+        return (
+            f"products are named on {100 * named.coverage:.0f} % of photos, "
+            f"{100 * named.precision:.0f} % of them rightly, as measured on {photos}"
+        )
 
 
 def utilities(evidence: Evidence, weights: Tensor, pivots: Tensor, unknown: Tensor) -> Tensor:

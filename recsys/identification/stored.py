@@ -61,6 +61,10 @@ class NearestCalibration:
         """A point that nothing passes: the precision of the first candidate was not measured."""
         return OperatingPoint(None)
 
+    def sentence(self) -> str:
+        """Return that no product will be named."""
+        return "no photo gets a product's name, as this older bundle did not measure its precision"
+
     def probabilities(self, evidence: Evidence) -> Tensor:
         """Return probabilities of the products and, last, of "not in the catalogue" (B, N + 1)."""
         absent = ~evidence.present[..., [ITEM, PHOTOS]]

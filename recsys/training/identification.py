@@ -1,5 +1,6 @@
 """Build what identifies the product on a photo: the gallery, and a calibration of its evidence."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from recsys.training.stack import FusedItems
 from recsys.training.stages import Runtime
 from vision.test_time import Views
 from vision.tower import VisionTower
+
+logger = logging.getLogger(__name__)
 
 PHOTOS_FILE = "photos.safetensors"
 
@@ -212,7 +215,7 @@ def calibrate(
         shown = np.isin(val.rows, products)
         replaced = evidence_of(val.take(shown), other, other_gallery)
         held_out_evidence.values[shown] = replaced.values
-    return fit_calibration(
+    calibration = fit_calibration(
         evidence,
         torch.from_numpy(val.rows),
         torch.from_numpy(categories),
@@ -220,3 +223,6 @@ def calibrate(
         unknown_share=config.unknown_share,
         unmet=held_out_evidence,
     )
+    if calibration.named.threshold is None:
+        logger.warning("identification: %s", calibration.sentence())
+    return calibration

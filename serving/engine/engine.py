@@ -117,7 +117,7 @@ class Engine:
         self._recommender.bundle.require("identification")
         assert self._identifier is not None, "a bundle with the part gets an identifier"
         found = await self._compute.run(self._identifier.identify, image, k=k)
-        return Reply(found, self._stale())
+        return Reply(found, (*found.degraded, *self._stale()))
 
     async def annotate(self, image: bytes, *, min_probability: float) -> Reply[Annotation]:
         """Return the category, attributes and colours of the product on a photo.

@@ -1,6 +1,7 @@
 """Planted bundle: untrained towers and known weights, so that the right answer is known."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from recsys.answers import Identification
+from recsys.answers import PRECISION_NOT_REACHED, Identification
 from recsys.bundle import Bundle, Contents, write_bundle
 from recsys.catalogue.embedder import ItemEmbedder
 from recsys.config import FusionConfig
@@ -134,6 +135,19 @@ def test_probabilities_of_all_products_add_up_to_that_of_being_in_the_catalogue(
     scores = [one.score for one in answer.candidates]
     assert sum(scores) == pytest.approx(answer.probability, abs=1e-5)
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_bundle_that_cannot_promise_the_precision_says_so_in_every_answer(
+    bundle: Bundle, identifier: ProductIdentifier
+) -> None:
+    assert identifier.identify(PICTURES["red-7"]).degraded == ()
+    part = bundle.identification
+    never = replace(part.calibration, named=OperatingPoint(None, 0.8, 0.0), wanted_precision=0.95)
+    identifier.calibration = never
+    answer = identifier.identify(PICTURES["red-7"])
+    assert answer.degraded == (PRECISION_NOT_REACHED,)
+    assert (answer.verdict, answer.product_group) == ("unsure", None)
+    assert answer.candidates[0].item_id == "red-7"
 
 
 def test_siblings_that_look_the_same_are_named_together(identifier: ProductIdentifier) -> None:

@@ -114,7 +114,9 @@ class ResponseInfo(google.protobuf.message.Message):
     def degraded(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What is missing from the answer and why; empty when nothing is. Documented values:
         "live_history_unavailable": what the user did since training could not be read;
-        "live_catalogue_stale": items changed by other replicas may be missing.
+        "live_catalogue_stale": items changed by other replicas may be missing;
+        "wanted_precision_not_reached": the bundle never names the product on a photo, because no
+        threshold reached the wanted precision when it was trained.
         """
 
     def __init__(

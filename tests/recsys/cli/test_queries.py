@@ -1,7 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.answers import MAX_K, Group, Identification, Result, Verdict
+from recsys.answers import (
+    MAX_K,
+    Annotation,
+    Colour,
+    Group,
+    Guess,
+    Identification,
+    Result,
+    Verdict,
+)
 from recsys.bundle import Bundle
 from recsys.catalogue.filters import Filters
 from recsys.cli.app import main
-from recsys.cli.queries import describe
+from recsys.cli.queries import describe, describe_annotation
 from recsys.data.synthetic import Shop
 from recsys.data.timestamps import from_us
 from recsys.identifier import ProductIdentifier
@@ -243,6 +252,10 @@ def test_titles_and_candidates_are_printed_for_people(
     answer = ask("identify", tiny_bundle, photo)
     shown = say("identify", tiny_bundle, photo)
     assert answer["candidates"][0]["item_id"] in shown
+    for name, guess in answer["annotation"]["attributes"].items():
+        if guess["value"] is not None:
+            assert f"{name} {guess['value']} {guess['probability']:.2f}" in shown
+    assert answer["annotation"]["colours"][0]["name"] in shown
 
 
 def test_every_verdict_is_described_in_words() -> None:
@@ -265,6 +278,19 @@ def test_every_verdict_is_described_in_words() -> None:
     assert describe(unknown) == (
         "probably not in the catalogue (probability of being in the catalogue 0.20)"
     )
+
+
+def test_what_a_photo_shows_is_said_in_one_line_without_what_is_unsure() -> None:
+    shown = Annotation(
+        category=("fruit", "apple"),
+        category_probability=0.914,
+        attributes={"skin": Guess("smooth", 0.8), "use": Guess(None, 0.3)},
+        colours=(Colour("red", 0.61),),
+        bundle_version="",
+    )
+    assert describe_annotation(shown) == "shows fruit > apple 0.91, skin smooth 0.80, red on 61 %"
+    unsure = replace(shown, category=(), attributes={})
+    assert describe_annotation(unsure) == "shows category unsure 0.91, red on 61 %"
 
 
 @pytest.mark.parametrize("k", [0, MAX_K + 1])

@@ -31,6 +31,7 @@ from recsys.ranking.features import FEATURES
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
 from recsys.ranking.stored import (
+    BEHAVIOUR_TREES_FILE,
     ENCODER_FILE,
     NETWORK_FILE,
     TREES_FILE,
@@ -53,7 +54,7 @@ EVENTS = "events.parquet"
 SERVED_TOWER = "served_tower"  # folder of the vision tower's graphs
 RANKING_FILES = (
     *(EVENTS, SPLIT, HELD_OUT_USERS, STATISTICS, HELD_OUT),
-    *(ENCODER_FILE, TREES_FILE, NETWORK_FILE),
+    *(ENCODER_FILE, TREES_FILE, BEHAVIOUR_TREES_FILE, NETWORK_FILE),
 )
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import InvalidArgumentError
-from recsys.ranking.features import FEATURES
+from recsys.models.trees import TreeRanker
+from recsys.ranking.features import FEATURES, behaviour_first
 
 # The simple recommenders, simplest first: each is one feature of the candidates.
 SIMPLE = {
@@ -27,7 +28,10 @@ SIMPLE = {
     "taste": "user_affinity",
 }
 POPULARITY, TASTE = "popularity", "taste"
-TREES, NETWORK, BLEND = "trees", "network", "blend"
+NETWORK, TREES, BEHAVIOUR_TREES = "network", "trees", "behaviour trees"
+BLEND, BEHAVIOUR_BLEND = "blend", "behaviour blend"
+PARTS = {BLEND: (NETWORK, TREES), BEHAVIOUR_BLEND: (NETWORK, BEHAVIOUR_TREES)}  # of each blend
+LEARNED = (NETWORK, TREES, BEHAVIOUR_TREES, *PARTS)  # simplest first
 _TIE = FEATURES.index("users_ever")
 _TIE_WEIGHT = 1e-6  # equals are in the order of their popularity
 _NO_SPREAD = 1e-6  # scores with a smaller deviation are equal but for rounding
@@ -77,6 +81,34 @@ class SimpleRanker:
         return self
 
 
+class BehaviourTrees:
+    """Trees that read the content of an item only where there are no events of it.
+
+    Where events say what people take, similar titles and pictures mislead trees: they learn the
+    quirks of embeddings that were trained on the same events. Items without events have nothing
+    else, and are judged by content as before.
+
+    Args:
+        trees: Trees that were trained on such features; see ``behaviour_first``.
+    """
+
+    def __init__(self, trees: TreeRanker) -> None:
+        self.trees = trees
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return scores (...) for features (..., F)."""
+        return self.trees(behaviour_first(features))
+
+    def contributions(self, features: Tensor) -> Tensor:
+        """Return what each feature (C, F) adds to each score, (C, F); 0 for content not read."""
+        found = self.trees.contributions(behaviour_first(features))
+        return found.where(behaviour_first(features) == features, 0.0)
+
+    def to(self, device: str) -> Self:
+        """Return this ranker; trees stay on the processor."""
+        return self
+
+
 def best_simple(choice: Mapping[str, Any], scope: str) -> SimpleRanker:
     """Return the simple recommender that was best on validation, but taste, which has a network.
 
@@ -109,8 +141,12 @@ class Blend:
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return scores (...) for features (..., F)."""
-        parts = zip(self.rankers, self.weights, strict=True)
-        return torch.stack([weight * ranker(features) for ranker, weight in parts]).sum(dim=0)
+        return self.combine([ranker(features) for ranker in self.rankers])
+
+    def combine(self, scores: Sequence[Tensor]) -> Tensor:
+        """Return the weighted sum (...) of the scores that the other rankers gave, (...) each."""
+        parts = zip(scores, self.weights, strict=True)
+        return torch.stack([weight * each for each, weight in parts]).sum(dim=0)
 
     def contributions(self, features: Tensor) -> Tensor:
         """Return the weighted sum of the contributions by all rankers, (C, F)."""

@@ -12,7 +12,7 @@ from recsys.config import RankerConfig
 from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.features import FEATURES, ranking_features
 from recsys.ranking.profiles import UserProfiles
-from recsys.ranking.rankers import NETWORK, SIMPLE, Ranker, SimpleRanker
+from recsys.ranking.rankers import NETWORK, SIMPLE, Blend, Ranker, SimpleRanker
 from recsys.training.ranking import Snapshot, offered_answers, profile_blocks
 
 # "all" ranks the whole catalogue, "new" what the user does not have yet.
@@ -154,8 +154,12 @@ def _score_block(
     features = ranking_features(profiles, rows.to(profiles.vectors.device), snapshot.table).cpu()
     owned = features[..., FEATURES.index("own_purchases")] > 0  # of the target kinds
     known = profiles.events.counts.cpu() > 0  # as in evaluation, which asks for a history
+    done: dict[int, Tensor] = {}  # by the ranker's identity; blends share their parts
     for name, ranker in rankers.items():
-        scores = ranker(features).cpu()
+        if isinstance(ranker, Blend) and all(id(part) in done for part in ranker.rankers):
+            scores = ranker.combine([done[id(part)] for part in ranker.rankers])
+        else:
+            scores = done[id(ranker)] = ranker(features).cpu()
         for scope in SCOPES:
             out = owned if scope == "new" else torch.zeros_like(owned)
             wanted = relevant & ~out

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recsys.config import TrainConfig
 from recsys.errors import DataError, TrainingError
 from recsys.ranking.features import FEATURES
+from recsys.ranking.rankers import LEARNED
 from recsys.training.inputs import Material
 from recsys.training.known import KnownItems
 from recsys.training.rankers import Compared, compare_rankers, take_snapshots
@@ -71,6 +72,7 @@ def run_trial(
             "seed": runtime.seed,
             "scopes": scopes,
             "features": FEATURES,
+            "rankers": LEARNED,
             "fusion": config.fusion.model_dump(exclude={"teacher"}),
             "teacher": material.shop.teacher.key,
             "users": config.users.model_dump(),

@@ -11,7 +11,7 @@ from recsys.config import RankerConfig
 from recsys.data.arrays import Ints
 from recsys.data.interactions import EMPTY_HISTORY, History
 from recsys.evaluation.metrics import find_hits, ndcg_at_k
-from recsys.ranking.rankers import SIMPLE, Ranker, SimpleRanker
+from recsys.ranking.rankers import SIMPLE, Blend, Ranker, SimpleRanker
 from recsys.ranking.scoring import UserRanker
 from recsys.training.ranking import Snapshot
 from recsys.training.selection import (
@@ -295,3 +295,18 @@ def test_simple_rankers_come_before_trained_ones_and_popularity_is_the_simplest(
     same = replace(same, table=replace(same.table, **flat, **silent))
     choice = choose(same, trees=SimpleRanker("taste"))
     assert (choice.all, choice.new) == ("popularity", "popularity")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_blend_is_measured_by_what_its_parts_scored(first: bool) -> None:
+    """It makes no difference whether its parts were measured before."""
+    parts = [SimpleRanker("EASE"), SimpleRanker("iALS")]
+    known = {"one": parts[0], "other": parts[1]} if first else {}
+    shot = asked_shop()
+    found = measure_rankers(
+        shot, untrained_encoder(), {**known, "blend": Blend(parts, [1, 2])}, seed=0
+    )
+    alone = measure_rankers(shot, untrained_encoder(), {"blend": Blend(parts, [1, 2])}, seed=0)
+    for scope in SCOPES:
+        np.testing.assert_array_equal(found[scope]["blend"], alone[scope]["blend"])
+        assert not np.array_equal(found[scope]["blend"], found[scope]["EASE"], equal_nan=True)

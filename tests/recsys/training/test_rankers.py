@@ -232,7 +232,7 @@ def test_each_scope_gets_the_ranker_that_was_chosen_for_it(
     items = count_events(behaviour(), runtime)
     ranking = ranking_of(train_stack(material(), items, of_kind("auto"), runtime, suffix=suffix))
     assert ranking.choice == choice
-    kinds = {name: Blend for name in PARTS} | {
+    kinds = dict.fromkeys(PARTS, Blend) | {
         "trees": TreeRanker,
         "behaviour trees": BehaviourTrees,
         "network": Network,

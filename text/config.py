@@ -78,6 +78,11 @@ class TextConfig(_Table):
     epochs: int = Field(
         20, ge=0, description="Passes over the texts. 0 keeps the encoder as it is."
     )
+    texts_per_epoch: int = Field(
+        25_000,
+        ge=2,
+        description="Maximum number of texts in one epoch; the next draws others.",
+    )
     batch_size: int = Field(
         128, ge=2, description="Texts in one step; each is a negative of the others."
     )

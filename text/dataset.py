@@ -137,20 +137,24 @@ class EpochShuffle(Sampler[int]):
     Args:
         count: Number of rows.
         seed: Random seed of all orders.
+        size: Largest number of rows in an epoch; None is all of them.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, size: int | None = None) -> None:
         self.count, self.seed, self.epoch = count, seed, 0
+        self.size = count if size is None else min(count, size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch. Lightning calls this method."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return self.size
 
     def __iter__(self) -> Iterator[int]:
         order: list[int] = (
-            np.random.default_rng([self.seed, self.epoch]).permutation(self.count).tolist()
+            np.random.default_rng([self.seed, self.epoch])
+            .permutation(self.count)[: self.size]
+            .tolist()
         )
         return iter(order)

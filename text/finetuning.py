@@ -1,6 +1,7 @@
 """Fine-tune a text encoder on the catalogue's own texts."""
 
 import hashlib
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from text.training.learner import Learner
 from text.training.run import FitSettings, TrainingRun
 from text.training.silence import quiet_lightning
 from text.training.trainer import build_loader, build_trainer, fit, fit_settings
+
+logger = logging.getLogger(__name__)
 
 
 class FinetuneResult(NamedTuple):
@@ -186,7 +189,7 @@ def check_start(config: TextConfig) -> None:
 
 
 def _steps_per_epoch(count: int, config: TextConfig) -> int:
-    batches = max(1, count // config.batch_size)
+    batches = max(1, min(count, config.texts_per_epoch) // config.batch_size)
     return math.ceil(batches / config.accumulate)
 
 
@@ -210,10 +213,12 @@ def _fingerprint(
 
 def _fit(learner: Learner, data: _Data, settings: FitSettings, run: TrainingRun) -> int:
     """Train, from the last checkpoint if there is one, and return the number of epochs."""
-    size = learner.config.batch_size
+    size, most = learner.config.batch_size, learner.config.texts_per_epoch
+    if len(data.train) > most:
+        logger.warning("an epoch has %d of the %d texts (texts_per_epoch)", most, len(data.train))
     return fit(
         learner,
-        build_loader(data.train, size, EpochShuffle(len(data.train), run.seed)),
+        build_loader(data.train, size, EpochShuffle(len(data.train), run.seed, most)),
         None if data.validation is None else build_loader(data.validation, size),
         settings,
         run,

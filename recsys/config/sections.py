@@ -212,6 +212,9 @@ class FusionConfig(Section):
     epochs: int = Field(
         20, ge=1, description="Passes over the items; a small catalogue is repeated to about 1,000."
     )
+    items_per_epoch: int = Field(
+        25_000, ge=2, description="Maximum number of items in one epoch; the next draws others."
+    )
     batch_size: int = Field(
         256, ge=2, description="Items in one step of the fusion, and as many photos and pairs."
     )

@@ -1,7 +1,7 @@
 """The queries of an offline evaluation, made from events before and after a moment."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -47,6 +47,46 @@ class Queries:
         """Number of items that are ranked for each user (U,)."""
         out = [int(self.candidates[rows].sum()) for rows in self.excluded]
         return int(self.candidates.sum()) - np.array(out, dtype=np.int64)
+
+    def of_users(self, users: Ints) -> "Queries":
+        """Return the queries of some users."""
+        kept = np.flatnonzero(np.isin(self.user_rows, users)).tolist()
+        return replace(
+            self,
+            user_rows=self.user_rows[kept],
+            relevant=[self.relevant[query] for query in kept],
+            excluded=[self.excluded[query] for query in kept],
+        )
+
+
+def sample_users(query_sets: Sequence[Queries], max_users: int, *, seed: int = 0) -> list[Queries]:
+    """Return the queries of at most so many users, the same users in each scope.
+
+    A scope in which none of them has an answer is left out.
+
+    Args:
+        query_sets: Queries of each scope.
+        max_users: Largest number of users; with no more than these, nothing is changed.
+        seed: Random seed of the sample.
+    """
+    users = _users_of(query_sets)
+    if len(users) <= max_users:
+        return list(query_sets)
+    drawn = np.random.default_rng(seed).permutation(users)[:max_users]
+    return [found for one in query_sets if len(found := one.of_users(drawn))]
+
+
+def describe_sample(every: Sequence[Queries], asked: Sequence[Queries]) -> list[str]:
+    """Return how many users ``sample_users`` drew, as a sentence; empty if it kept all."""
+    n_users, n_asked = len(_users_of(every)), len(_users_of(asked))
+    if n_asked == n_users:
+        return []
+    return [f"{n_users - n_asked:,} of {n_users:,} users: {n_asked:,} were drawn at random"]
+
+
+def _users_of(query_sets: Sequence[Queries]) -> Ints:
+    users: Ints = np.unique(np.concatenate([one.user_rows for one in query_sets]))
+    return users
 
 
 def build_queries(

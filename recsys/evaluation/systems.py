@@ -29,7 +29,13 @@ from recsys.evaluation.protocol import (
     rank_queries,
     score_ranking,
 )
-from recsys.evaluation.queries import Queries, Scope, build_queries
+from recsys.evaluation.queries import (
+    Queries,
+    Scope,
+    build_queries,
+    describe_sample,
+    sample_users,
+)
 from recsys.evaluation.results import (
     ClassificationRow,
     RankingTable,
@@ -58,6 +64,9 @@ from recsys.training.labels import photo_categories
 from vision.hierarchy import choose_classes, find_category_paths, reconcile_levels
 
 OURS = "vitrine"
+# Users times items that a report lets every system score. Where there are more, users are drawn.
+MAX_SCORES = 500_000_000
+WITHOUT_EASE = "the EASE baseline: more than"
 
 
 class Ranked(NamedTuple):
@@ -102,7 +111,8 @@ def rank_systems(
     """Return one table for each scope: each system's scores on events after the bundle's split.
 
     Every system knows the events before the split and none after it. A scope without any
-    query (no item is new, say) is left out.
+    query (no item is new, say) is left out. Where users times items are more than ``MAX_SCORES``, a
+    random sample of the users is asked, the same by each system.
 
     Args:
         bundle: A bundle with its ranking part.
@@ -123,7 +133,8 @@ def rank_systems(
             the items lack.
     """
     bundle.require("ranking")
-    query_sets = bundle_queries(bundle, scopes)
+    every = bundle_queries(bundle, scopes)
+    query_sets = sample_users(every, max(1, MAX_SCORES // len(bundle.items)))
     before = bundle_split(bundle).train
     taken = before.of_kinds(bundle.target_kinds)
     facts = item_facts(bundle, taken, exposure_by)
@@ -154,7 +165,10 @@ def rank_systems(
             for queries, answered in zip(query_sets, results, strict=True)
         ],
         list(zip(query_sets, results, strict=True)),
-        [] if with_ease else [f"the EASE baseline: more than {ease_max_items:,} items have events"],
+        [
+            *([] if with_ease else [f"{WITHOUT_EASE} {ease_max_items:,} items have events"]),
+            *describe_sample(every, query_sets),
+        ],
     )
 
 

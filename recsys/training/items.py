@@ -129,7 +129,7 @@ def train_items(
     batch_size = min(config.batch_size, len(rows))
     batches: DataLoader[int] | tuple[()] = ()
     if len(rows) > 1:
-        sampler = _sampler(rows, batch_size, n_photos=n_photos, seed=run.seed)
+        sampler = _sampler(rows, batch_size, config.items_per_epoch, n_photos, seed=run.seed)
         batches = row_batches(sampler, batch_size)
     with isolate_rng():
         torch.manual_seed(run.seed)
@@ -140,10 +140,10 @@ def train_items(
     return module.fusion.eval()
 
 
-def _sampler(rows: Ints, batch_size: int, *, n_photos: int, seed: int) -> EpochSampler:
-    """Return epochs long enough to show each photo about once; no batch repeats an item."""
-    per_pass = len(rows) // batch_size * batch_size
-    passes = -(-max(MIN_EPOCH, n_photos) // per_pass)
+def _sampler(rows: Ints, batch_size: int, most: int, n_photos: int, *, seed: int) -> EpochSampler:
+    """Return epochs to show each photo about once, or ``most`` items; no batch repeats an item."""
+    per_pass = max(1, min(len(rows), most) // batch_size) * batch_size
+    passes = max(1, min(-(-max(MIN_EPOCH, n_photos) // per_pass), most // per_pass))
 
     def draw(rng: np.random.Generator) -> Ints:
         return np.concatenate([rng.permutation(rows)[:per_pass] for _ in range(passes)])

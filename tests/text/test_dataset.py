@@ -43,6 +43,19 @@ def test_an_order_depends_on_seed_and_epoch_alone() -> None:
     assert sorted(order(0, 3)) == list(range(50))
 
 
+def test_an_epoch_may_be_shorter_than_the_texts_and_the_next_draws_others() -> None:
+    shuffle = EpochShuffle(50, 0, 20)
+    assert len(shuffle) == 20
+    drawn = []
+    for epoch in range(8):
+        shuffle.set_epoch(epoch)
+        drawn.append(list(shuffle))
+    assert all(len(set(rows)) == 20 for rows in drawn)
+    assert drawn[0] != drawn[1]
+    assert len({row for rows in drawn for row in rows}) > 40
+    assert list(EpochShuffle(50, 0, 60)) == list(EpochShuffle(50, 0))
+
+
 @pytest.mark.parametrize(
     ("targets", "classes", "message"),
     [

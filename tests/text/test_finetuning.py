@@ -271,6 +271,20 @@ def test_gradients_of_several_batches_make_one_step(
     assert state["lr_schedulers"][0]["_last_lr"] == [0.0, 0.0]
 
 
+def test_an_epoch_of_many_texts_ends_after_a_number_of_them(
+    planted: Planted,
+    small_config: TextConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    short = {"batch_size": 16, "epochs": 3, "texts_per_epoch": 40}
+    finetune(planted(80), small_config.model_copy(update=short), workdir=tmp_path, seed=0)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 3 * 2  # two full batches of 40 texts
+    assert state["lr_schedulers"][0]["_last_lr"] == [0.0, 0.0]
+    assert "an epoch has 40 of the 80 texts" in caplog.text
+
+
 def test_multilingual_and_empty_titles_train(
     planted: Planted, small_config: TextConfig, tmp_path: Path
 ) -> None:

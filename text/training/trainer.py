@@ -90,7 +90,7 @@ def build_loader(
         batch_size=batch_size,
         sampler=order,
         # A short last batch has few negatives.
-        drop_last=order is not None and len(texts) >= batch_size,
+        drop_last=order is not None and len(order) >= batch_size,
         collate_fn=keep_batch,
     )
 

@@ -8,7 +8,13 @@ import pytest
 
 from recsys.data.interactions import Interactions
 from recsys.errors import DataError, LeakageError
-from recsys.evaluation.queries import SCOPES, Queries, Scope, build_queries
+from recsys.evaluation.queries import (
+    SCOPES,
+    Queries,
+    Scope,
+    build_queries,
+    sample_users,
+)
 
 VIEW, BUY = "view", "purchase"
 NOW_US = 100
@@ -163,3 +169,19 @@ def test_tables_with_different_rows_are_an_error(split: Split) -> None:
 def test_candidates_of_another_length_are_an_error(split: Split) -> None:
     with pytest.raises(ValueError, match=r"candidates must have shape \(5,\), got \(4,\)"):
         build_queries(*split, now_us=NOW_US, scope="all", candidates=np.ones(4, dtype=bool))
+
+
+def test_a_sample_has_the_same_users_in_every_scope(split: Split) -> None:
+    every = [build_queries(*split, now_us=NOW_US, scope=scope) for scope in ("all", "new")]
+    users = set(every[0].user_rows.tolist()) | set(every[1].user_rows.tolist())
+    assert sample_users(every, len(users)) == every
+    for seed in range(4):
+        drawn = sample_users(every, 1, seed=seed)
+        (user,) = {row for one in drawn for row in one.user_rows.tolist()}
+        for one in drawn:
+            whole = next(each for each in every if each.scope == one.scope)
+            place = whole.user_rows.tolist().index(user)
+            assert one.relevant[0].tolist() == whole.relevant[place].tolist()
+            assert one.excluded[0].tolist() == whole.excluded[place].tolist()
+        scopes = [one.scope for one in every if user in one.user_rows]
+        assert [one.scope for one in drawn] == scopes, "a scope without this user is left out"

@@ -213,3 +213,19 @@ def test_a_small_shop_is_ranked_beside_ease(tiny_bundle: Path) -> None:
     report = evaluate(Bundle(tiny_bundle), EvaluationConfig(scopes=("all",)), title="x")
     assert any(row.name.startswith("EASE") for row in report.rankings[0].systems)
     assert not any("EASE" in reason for reason in report.left_out)
+
+
+def test_of_too_many_users_some_are_asked_and_the_report_says_so(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle(tiny_bundle)
+    whole = rank_systems(bundle, scopes=("all", "new"))
+    n_users = whole.tables[0].n_users
+    monkeypatch.setattr("recsys.evaluation.systems.MAX_SCORES", 10 * len(bundle.items) + 1)
+    sampled = rank_systems(bundle, scopes=("all", "new"))
+    assert sampled.tables[0].n_users == 10 < n_users
+    assert sampled.left_out == [f"{n_users - 10} of {n_users} users: 10 were drawn at random"]
+    for (queries, answered), (asked, of_sample) in zip(whole.answers, sampled.answers, strict=True):
+        places = np.flatnonzero(np.isin(queries.user_rows, asked.user_rows))
+        (_, one), (_, other) = answered[0], of_sample[0]
+        np.testing.assert_array_equal(one.ranked[places], other.ranked)

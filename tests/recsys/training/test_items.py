@@ -15,14 +15,8 @@ from vision.training.run import TrainingRun
 
 N_ITEMS, LATENT = 128, 6
 CAUSES = np.random.default_rng(5).normal(size=(N_ITEMS, LATENT))
-NOTHING = {
-    "view_weight": 0.0,
-    "photo_weight": 0.0,
-    "head_weight": 0.0,
-    "reconstruction_weight": 0.0,
-    "pair_weight": 0.0,
-    "distillation_weight": 0.0,
-}
+LOSSES = ("view", "photo", "head", "reconstruction", "pair", "distillation")
+NOTHING = {f"{name}_weight": 0.0 for name in LOSSES}
 
 
 def config(**changes: Any) -> FusionConfig:
@@ -86,6 +80,13 @@ def test_words_and_pictures_of_an_item_find_each_other(tmp_path: Path) -> None:
         assert hit_rate(before[query], before[key]) < 0.5
         assert hit_rate(after[query], after[key]) > 0.9
     assert not fusion.training
+
+
+@pytest.mark.parametrize(("most", "n_batches"), [(40, 2), (300, 16), (5_000, 64)])
+def test_an_epoch_has_no_more_items_than_wanted(tmp_path: Path, most: int, n_batches: int) -> None:
+    fitted(tmp_path, data(), config(view_weight=1.0, batch_size=16, items_per_epoch=most))
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert state["global_step"] == n_batches
 
 
 def test_training_starts_from_a_fusion_if_one_is_passed(tmp_path: Path) -> None:

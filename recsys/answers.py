@@ -12,6 +12,7 @@ SearchMode = Literal["hybrid", "vector", "lexical"]
 Verdict = Literal["product", "group", "unsure", "unknown"]
 MAX_K = 500
 PRECISION_NOT_REACHED = "wanted_precision_not_reached"
+WORDS_UNREAD = "words_unread"  # the extra ocr is not installed
 CATEGORY_LEVELS = 4  # ranking ignores the levels of a category path below this depth
 
 
@@ -233,6 +234,8 @@ class Identification(Response):
             earlier release.
         similar: Items nearest to the photo that can be bought now, without those in
             ``product_group``; their scores are cosines.
+        words: Lines read on the photo, the highest letters first; empty if the bundle does not read
+            words, or cannot (``WORDS_UNREAD`` in ``degraded``).
     """
 
     known: bool
@@ -242,6 +245,7 @@ class Identification(Response):
     product_group: Group | None = None
     annotation: Annotation | None = None
     similar: tuple[Result, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,9 @@
 """Identify which product a photo shows, with a probability, or that it is not in the catalogue."""
 
+import contextlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from torch import Tensor
 
 from recsys.answers import (
     PRECISION_NOT_REACHED,
+    WORDS_UNREAD,
     Added,
     Annotation,
     Group,
@@ -29,8 +33,13 @@ from recsys.identification.annotation import list_annotations, name_photos
 from recsys.identification.evidence import ITEM, Evidence, Photos, collect_evidence
 from recsys.identification.groups import choose, likely_sets
 from recsys.identification.photos import fuse_photos, run_tower, see_photos
+from recsys.identification.words import WordIndex
 from recsys.recommender import Recommender
 from vision.batches import ImageSource
+from vision.errors import ImageError
+from vision.words import INSTALL, Lines, WordReader, can_read_words
+
+logger = logging.getLogger(__name__)
 
 PAIRS_AT_ONCE = 4_000_000  # pairs of a photo and a product
 
@@ -59,6 +68,18 @@ class ProductIdentifier:
         self.calibration = part.calibration
         self._head = part.head
         self._views = part.views
+        self._words: WordIndex | None = None
+        self._reader: WordReader | None = None
+        self._degraded: tuple[str, ...] = ()
+        if part.words is not None:
+            self._words = WordIndex(recommender.catalogue, part.words)
+            if can_read_words():
+                self._reader = WordReader()
+            else:
+                self._degraded = (WORDS_UNREAD,)
+                logger.warning(
+                    "words on photos are not read: rapidocr is not installed (%s)", INSTALL
+                )
         self._pairs_at_once = pairs_at_once
 
     @classmethod
@@ -112,6 +133,7 @@ class ProductIdentifier:
             views=self._views,
             device=embedder.device,
             progress=progress,
+            reader=self._reader,
         )
         named = name_photos(tower.classes, seen)
         annotations = list_annotations(named, bundle_version=self.recommender.version)
@@ -119,10 +141,26 @@ class ProductIdentifier:
         at_once = max(1, self._pairs_at_once // len(self.recommender.catalogue))
         parts = [slice(n, n + at_once) for n in range(0, len(annotations), at_once)]
         return [
-            answer
+            replace(answer, words=lines)
             for part in parts
-            for answer in self._identify(Photos(*(p[part] for p in photos)), annotations[part], k)
+            for answer, lines in zip(
+                self._identify(
+                    Photos(*(p[part] for p in photos)), annotations[part], seen.lines[part], k
+                ),
+                seen.lines[part],
+                strict=True,
+            )
         ]
+
+    def read_ahead(self, image: ImageSource) -> None:
+        """Read the words on a photo, so that ``identify`` need not wait for them.
+
+        May be called from another thread than ``identify``. A photo that is not a readable image
+        is left to ``identify``, which says so.
+        """
+        if self._reader is not None:
+            with contextlib.suppress(ImageError):
+                self._reader.read(image)
 
     def embed(self, images: Iterable[ImageSource], *, progress: bool = False) -> Photos:
         """Return photos in the item space, with the logits of the tower's classes.
@@ -174,6 +212,8 @@ class ProductIdentifier:
         """
         rows = torch.from_numpy(self.recommender.catalogue.rows(list_ids("item_ids", item_ids)))
         self.gallery = self.gallery.with_pictures(rows, torch.from_numpy(pictures))
+        if self._words is not None:
+            self._words.replace_pictures(item_ids)
 
     def reset_pictures(self, item_ids: Sequence[str]) -> None:
         """Identify items by the bundle's pictures again; remove those that the bundle lacks.
@@ -189,6 +229,8 @@ class ProductIdentifier:
             if row in index_of:
                 pictures[n] = bundled.pictures[index_of[row]]
         self.gallery = self.gallery.with_pictures(torch.from_numpy(rows), pictures)
+        if self._words is not None:
+            self._words.reset_pictures(item_ids)
 
     def add_photos(self, item_ids: Sequence[str], images: Sequence[ImageSource]) -> None:
         """Add labelled photos to the gallery, where they count at once.
@@ -211,10 +253,10 @@ class ProductIdentifier:
         self.gallery = self.gallery.with_photos(rows, self.embed(images).embeddings)
 
     def _identify(
-        self, photos: Photos, annotations: Sequence[Annotation], k: int
+        self, photos: Photos, annotations: Sequence[Annotation], lines: Sequence[Lines], k: int
     ) -> list[Identification]:
         """Return the answers for photos that fit into memory together."""
-        evidence = self._evidence(photos)
+        evidence = self._evidence(photos, lines)
         # Probabilities of the products and, last, of "not in the catalogue" (B, N + 1).
         probabilities = self.calibration.probabilities(evidence).cpu()
         products, known = probabilities[:, :-1], (1 - probabilities[:, -1]).tolist()
@@ -223,7 +265,7 @@ class ProductIdentifier:
         groups = self._groups(products)
         similar = self._similar(evidence, groups, k)
         names_none = self.calibration.named.threshold is None
-        degraded = (PRECISION_NOT_REACHED,) if names_none else ()
+        degraded = (*((PRECISION_NOT_REACHED,) if names_none else ()), *self._degraded)
         return [
             Identification(
                 known=self.calibration.known.passes(known[n]),
@@ -239,11 +281,13 @@ class ProductIdentifier:
             for n in range(len(known))
         ]
 
-    def _evidence(self, photos: Photos) -> Evidence:
+    def _evidence(self, photos: Photos, lines: Sequence[Lines]) -> Evidence:
         """Return what each source says about each product that is not deleted."""
         embeddings = self.recommender.catalogue.embeddings
         photos = Photos(*(part.to(embeddings.device) for part in photos))
         evidence = collect_evidence(photos, embeddings, self.gallery)
+        if self._words is not None:
+            evidence = evidence.with_words(self._words.scores(lines))
         deleted = torch.from_numpy(~self._live_rows()).to(evidence.present.device)
         return evidence.without(deleted[None, :, None].expand_as(evidence.present))
 

@@ -11,7 +11,7 @@ from typing import cast
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from recsys.bundle import Contents, RankingPart, ranking_settings, write_bundle
-from recsys.catalogue.store import category_codes
+from recsys.catalogue.store import Catalogue, category_codes
 from recsys.config import TrainConfig, write_config
 from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
@@ -28,6 +28,7 @@ from recsys.training.identification import (
     fuse_without_halves,
     gallery_of,
     load_photos,
+    observe,
     product_classes,
     run_photos,
 )
@@ -41,6 +42,7 @@ from recsys.training.stages import STAGES, Runtime, Stage, Workspace
 from recsys.training.tower_errors import translate_tower_errors
 from recsys.training.towers import align, embed, train_text, train_vision
 from recsys.training.tuning import Tuning, check_tuning, tune_settings
+from recsys.training.words import choose_words
 from vision.device import Device, resolve_device
 from vision.tower import VisionTower
 
@@ -325,18 +327,12 @@ def _identify(
     if tower is None or "identification" in shop.left_out:
         return None
     items, labels = shop.dataset.items, labelled_photos(shop.dataset)
+    images = picture_paths(shop.dataset, labels["image"])
     head, head_rows = product_classes(tower.classes, items)
     stage = runtime.workspace.run(
         "photos",
         {"material": material.key, "views": views},
-        lambda folder: run_photos(
-            picture_paths(shop.dataset, labels["image"]),
-            tower,
-            folder,
-            head=head,
-            views=views,
-            runtime=runtime,
-        ),
+        lambda folder: run_photos(images, tower, folder, head=head, views=views, runtime=runtime),
     )
     photos = LabelledPhotos.from_table(labels, items, load_photos(stage.folder), head_rows)
     held_out = fuse_without_halves(
@@ -348,5 +344,13 @@ def _identify(
     )
     gallery = gallery_of(photos, material.modalities, fused.fusion)
     categories = category_codes(items["category"].to_list())
-    calibration = calibrate(photos, fused, gallery, held_out, categories, config.identification)
-    return IdentificationPart(gallery, calibration, head, views)
+    chosen = choose_words(
+        shop,
+        images,
+        observe(photos, fused, gallery, held_out),
+        Catalogue(items, fused.embeddings),
+        config.identification,
+        runtime,
+    )
+    calibration = calibrate(chosen.observed, categories, config.identification)
+    return IdentificationPart(gallery, calibration, head, views, chosen.pictures)

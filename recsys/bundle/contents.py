@@ -25,7 +25,7 @@ from recsys.data.arrays import Bools
 from recsys.data.interactions import Moment
 from recsys.data.timestamps import from_us
 from recsys.errors import BundleError
-from recsys.identification.stored import IdentificationPart, describe
+from recsys.identification.stored import IdentificationPart, describe, write_words
 from recsys.models.fusion import ItemFusion
 from recsys.ranking.features import FEATURES
 from recsys.ranking.scoring import UserRanker
@@ -49,6 +49,7 @@ DESCRIPTION = "bundle.json"
 SPLIT = "split.npy"  # moment of each user, where they differ
 HELD_OUT_USERS = "held_out_users.npy"  # from whom nothing was learned before the split
 STATISTICS = "statistics.safetensors"
+WORDS = "words.parquet"  # read on the shop's pictures
 HELD_OUT = "held_out"  # folder of what offline evaluation scores
 EVENTS = "events.parquet"
 SERVED_TOWER = "served_tower"  # folder of the vision tower's graphs
@@ -198,6 +199,8 @@ def _write(contents: Contents, folder: Path) -> None:
         gallery = contents.identification.gallery
         tensors = {name: value.contiguous() for name, value in vars(gallery).items()}
         save_tensors(tensors, folder / "gallery.safetensors")
+        if contents.identification.words is not None:
+            write_words(contents.identification.words, folder / WORDS)
     _write_description(_describe(contents), folder)
 
 

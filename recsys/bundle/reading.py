@@ -21,6 +21,7 @@ from recsys.bundle.contents import (
     SERVED_TOWER,
     SPLIT,
     STATISTICS,
+    WORDS,
 )
 from recsys.bundle.finding import LATEST, find_bundle
 from recsys.bundle.manifest import verify
@@ -30,7 +31,12 @@ from recsys.config import read_rules
 from recsys.data.arrays import Bools
 from recsys.data.interactions import Interactions, Moment, build_interactions
 from recsys.errors import BundleError, MissingPartError
-from recsys.identification.stored import IdentificationPart, restore, restore_prototypes
+from recsys.identification.stored import (
+    IdentificationPart,
+    read_words,
+    restore,
+    restore_prototypes,
+)
 from recsys.models.fusion import FusionSpec, ItemFusion
 from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
 from recsys.ranking.features import FEATURES
@@ -260,7 +266,8 @@ class Bundle:
         tensors = load_tensors(self.path / "gallery.safetensors")
         if "prototypes" in tensors:
             return restore_prototypes(tensors, self._description["calibration"])
-        return restore(tensors, self._description["identification"])
+        words = read_words(self.path / WORDS)
+        return restore(tensors, self._description["identification"], words)
 
 
 def _load_module(module: M, path: Path) -> M:

@@ -77,6 +77,7 @@ class Catalogue:
         self._available = np.empty(0, dtype=np.bool_)
         self._deleted = np.empty(0, dtype=np.bool_)
         self._embedded = np.empty(0, dtype=np.bool_)
+        self._revisions = np.empty(0, dtype=np.int64)
         self._reserve(len(items))
         self._write(range(len(items)), items, torch.tensor(embeddings))
 
@@ -111,6 +112,11 @@ class Catalogue:
     def embedded(self) -> NDArray[np.bool_]:
         """Which items have an embedding and are not deleted, bool (N,)."""
         return self._embedded[: len(self)]
+
+    @property
+    def revisions(self) -> NDArray[np.int64]:
+        """How often each row was written (N,), from 1; an index sees by it what has changed."""
+        return self._revisions[: len(self)]
 
     @property
     def prices(self) -> NDArray[np.float32]:
@@ -245,6 +251,7 @@ class Catalogue:
         self._available = np.append(self._available, np.zeros(more, dtype=np.bool_))
         self._deleted = np.append(self._deleted, np.zeros(more, dtype=np.bool_))
         self._embedded = np.append(self._embedded, np.zeros(more, dtype=np.bool_))
+        self._revisions = np.append(self._revisions, np.zeros(more, dtype=np.int64))
 
     def _write(self, rows: Sequence[int], items: pl.DataFrame, embeddings: Tensor) -> None:
         rows = list(rows)
@@ -262,6 +269,7 @@ class Catalogue:
         self._created_us[rows] = created_us.to_numpy()
         self._available[rows] = items["available"].to_numpy()
         self._deleted[rows] = False
+        self._revisions[rows] += 1
         paths: list[list[str]] = items["category"].to_list()
         self._categories[rows] = category_codes(paths, self._prefix_codes)
         for row, path, pairs in zip(rows, paths, items["attributes"], strict=True):

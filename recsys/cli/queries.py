@@ -101,7 +101,8 @@ def identify(
 ) -> None:
     """Say which product a photo shows, or that it is not in the catalogue."""
     from recsys import ProductIdentifier, Recommender
-    from recsys.answers import PRECISION_NOT_REACHED
+    from recsys.answers import PRECISION_NOT_REACHED, WORDS_UNREAD
+    from vision.words import INSTALL
 
     recommender = Recommender.load(bundle)
     with naming_image(photo):
@@ -118,6 +119,7 @@ def identify(
                 "product_group": asdict(group) if group is not None else None,
                 "candidates": candidates,
                 "annotation": asdict(annotation) if annotation is not None else None,
+                "words": answer.words,
                 "degraded": answer.degraded,
             }
         )
@@ -128,6 +130,10 @@ def identify(
     if PRECISION_NOT_REACHED in answer.degraded:
         promise = recommender.bundle.identification.calibration.sentence()
         console.print(f"this bundle: {promise}", highlight=False)
+    if answer.words:
+        console.print(f"read: {', '.join(answer.words)}", markup=False)
+    if WORDS_UNREAD in answer.degraded:
+        console.print(f"words were not read: rapidocr is not installed ({INSTALL})", markup=False)
     print_results("candidates", answer.candidates, recommender, as_json=False)
 
 

@@ -363,6 +363,17 @@ class IdentificationConfig(Section):
     views: Views = Field(
         "crops", description="Views of a photo that are averaged: one, flip (2) or crops (12)."
     )
+    words: Literal["auto", "off"] = Field(
+        "auto",
+        description="Whether words on photos are read; auto is where the extra ocr is installed "
+        "and they help on photos of val.",
+    )
+    max_read: int = Field(
+        2_000,
+        ge=1,
+        description="Maximum number of photos of val on which words are read, and of the shop's "
+        "pictures. Words of a shop with more pictures come from its texts alone.",
+    )
 
 
 class ServingConfig(Section):

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recsys.identification.words import WordScores
+
 
 class Source(NamedTuple):
     """One kind of evidence: how much a photo resembles each product, by one number for each.
@@ -30,15 +32,16 @@ class Source(NamedTuple):
     from_photos: bool
 
 
-# Cosines differ by a tenth where logits differ by one, and a cosine of a half, or a logit of 4,
-# speaks neither for nor against a product.
+# Cosines differ by a tenth where logits differ by one, and a cosine of a half, a logit of 4, or a
+# third of the words, speaks neither for nor against a product.
 SOURCES = (
     Source("picture", 10.0, 0.5, 0.2, from_photos=False),
     Source("item", 10.0, 0.5, 0.2, from_photos=False),
     Source("photos", 10.0, 0.5, 0.2, from_photos=True),
     Source("head", 1.0, 4.0, 2.0, from_photos=True),
+    Source("words", 10.0, 0.3, 0.2, from_photos=False),
 )
-PICTURE, ITEM, PHOTOS, HEAD = range(len(SOURCES))
+PICTURE, ITEM, PHOTOS, HEAD, WORDS = range(len(SOURCES))
 NEAREST = 3  # labelled photos of a product that are averaged; one may have a wrong label
 PAIRS_AT_ONCE = 4_000_000  # pairs of photos; sorting them takes 32 bytes each
 
@@ -108,12 +111,20 @@ class Evidence(NamedTuple):
     what it does not (Liu et al., 2020, https://arxiv.org/abs/2010.03759), and a softmax removes it.
     """
 
-    values: Tensor  # (B, N, S): cosines, and the head's logits; 0 where a source is absent
+    values: Tensor  # (B, N, S): cosines, logits and shares of words; 0 where a source is absent
     present: Tensor  # bool (B, N, S)
 
     def without(self, hidden: Tensor) -> "Evidence":
         """Return the evidence with the sources in ``hidden``, bool (B, N, S), made absent."""
         return Evidence(self.values.masked_fill(hidden, 0.0), self.present & ~hidden)
+
+    def with_words(self, scores: WordScores) -> "Evidence":
+        """Return the evidence with what the words on the photos say."""
+        values, present = self.values.clone(), self.present.clone()
+        there = torch.from_numpy(scores.present).to(present.device)
+        values[..., WORDS] = torch.from_numpy(scores.values).to(values).masked_fill(~there, 0.0)
+        present[..., WORDS] = there
+        return Evidence(values, present)
 
     def take(self, photos: Tensor) -> "Evidence":
         """Return the evidence of some of the photos, chosen by index or mask."""
@@ -121,7 +132,7 @@ class Evidence(NamedTuple):
 
 
 def collect_evidence(photos: Photos, items: Tensor, gallery: Gallery) -> Evidence:
-    """Return what every source says about every product.
+    """Return what every source but ``WORDS`` says about every product.
 
     Args:
         photos: The B photos to compare.

@@ -84,6 +84,22 @@ def fit_calibration(
     )
 
 
+def cross_fitted_losses(
+    evidence: Evidence, rows: Tensor, *, unknown_share: float, unmet: Evidence
+) -> Tensor:
+    """Return the negative log-likelihood of each photo (B,), by which evidence can be compared.
+
+    Probabilities are from weights that were fitted on other products. A photo counts as it is, and
+    with its product removed. Arguments are those of ``fit_calibration``.
+    """
+    views = _views(evidence, unmet, rows, unknown_share)
+    losses = torch.zeros(len(rows), dtype=torch.float64)
+    for view, found in zip(views, _cross_fitted(views), strict=False):
+        own = found[torch.arange(len(rows)), view.targets]
+        losses -= view.weights * own.clamp(min=1e-12).log()  # 0 for a product without any source
+    return losses
+
+
 def _check(n_photos: int, n_items: int, **shares: float) -> None:
     if n_photos == 0 or n_items < 2:
         raise InvalidArgumentError(

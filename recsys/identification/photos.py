@@ -18,6 +18,7 @@ from vision.squares import ReadSquare, read_square
 from vision.test_time import Views, draw_views
 from vision.tower import TowerOutput, VisionTower, average
 from vision.transforms import build_reader, normalise
+from vision.words import Lines, WordReader
 
 BATCH_SIZE = 64
 
@@ -35,6 +36,7 @@ class SeenPhotos(NamedTuple):
     photos: TowerPhotos  # averaged over the views
     heads: dict[str, Tensor]  # target -> logits (B, C) of each photo as it is
     colours: list[list[ColourShare]]  # of each photo
+    lines: list[Lines]  # of letters on each photo; no lines without a reader
 
 
 def run_tower(
@@ -83,8 +85,9 @@ def see_photos(
     views: Views = "one",
     device: str,
     progress: bool = False,
+    reader: WordReader | None = None,
 ) -> SeenPhotos:
-    """Return what the tower and the palette make of photos, from one decoding of each.
+    """Return what the tower, the palette and the reader of words make of photos.
 
     The first of the views is the photo as it is. Its pass gives the logits of all heads, so
     annotations of identified photos need no other.
@@ -96,6 +99,7 @@ def see_photos(
         views: Views of each photo to average.
         device: Device to compute on.
         progress: Whether to show a progress bar.
+        reader: Reader of words; None reads none.
 
     Raises:
         InvalidImageError: If a photo is not a readable image; the message has its index.
@@ -103,25 +107,29 @@ def see_photos(
     """
     tower, to_square = tower.to(device).eval(), build_reader(tower.preprocess)
 
-    def look(image: ImageSource) -> tuple[Tensor, list[ColourShare]]:
+    def look(image: ImageSource) -> tuple[Tensor, list[ColourShare], Lines]:
         picture = open_picture(image, tower.preprocess.size)
-        return to_square(picture), name_colours(picture)
+        # Words need more pixels than the tower, so that the reader decodes the photo again.
+        lines = reader.read(image) if reader is not None else ()
+        return to_square(picture), name_colours(picture), lines
 
     n_classes = len(tower.classes[head]) if head is not None else 0
     photos = [TowerPhotos(torch.zeros(0, tower.dim), torch.zeros(0, n_classes))]
     heads = {name: [torch.zeros(0, len(names))] for name, names in tower.classes.items()}
     colours: list[list[ColourShare]] = []
+    lines: list[Lines] = []
     with _photo_errors(), torch.inference_mode():
         for batch in read_batches(images, look, batch_size=BATCH_SIZE, progress=progress):
-            squares = torch.stack([square for square, _ in batch]).to(device)
+            squares = torch.stack([square for square, _, _ in batch]).to(device)
             pixels = normalise(squares, tower.preprocess)
             outputs = [tower.outputs(view) for view in draw_views(pixels, views)]
             photos.append(_photos_of(average(outputs), head))
             for name, logits in outputs[0].logits.items():
                 heads[name].append(logits.cpu())
-            colours += [named for _, named in batch]
+            colours += [named for _, named, _ in batch]
+            lines += [read for _, _, read in batch]
     return SeenPhotos(
-        _join(photos), {name: torch.cat(parts) for name, parts in heads.items()}, colours
+        _join(photos), {name: torch.cat(parts) for name, parts in heads.items()}, colours, lines
     )
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor
 
 from recsys.identification.calibration import Calibrated, Calibration, OperatingPoint
 from recsys.identification.evidence import ITEM, PHOTOS, SOURCES, Evidence, Gallery
 from vision.test_time import Views
+from vision.words import Lines
 
 # Fields of a calibration that bundles keep under another name.
 _KEYS = {"named": "answers"}
@@ -24,12 +27,15 @@ class IdentificationPart:
         calibration: Calibration of the gallery's evidence.
         head: Target of the vision tower whose classes are products; None without such a target.
         views: Views of each photo to average.
+        words: Lines that were read on the shop's pictures, by item id; None if no words are read on
+            photos, as they do not help or could not be read.
     """
 
     gallery: Gallery
     calibration: Calibrated
     head: str | None = None
     views: Views = "one"
+    words: Mapping[str, Lines] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,26 @@ def describe(part: IdentificationPart) -> dict[str, Any]:
     return {"head": part.head, "views": part.views, "calibration": calibration}
 
 
-def restore(gallery: Mapping[str, Tensor], description: Mapping[str, Any]) -> IdentificationPart:
-    """Return the part from the gallery's tensors and from what ``describe`` returned.
+def write_words(words: Mapping[str, Lines], path: Path) -> None:
+    """Write the lines read on the shop's pictures as a table."""
+    lines = pl.Series("lines", list(map(list, words.values())), dtype=pl.List(pl.String))
+    item_ids = pl.Series("item_id", list(words), dtype=pl.String)
+    pl.DataFrame([item_ids, lines]).write_parquet(path)
+
+
+def read_words(path: Path) -> dict[str, Lines] | None:
+    """Return the lines that ``write_words`` wrote; None for a bundle without them."""
+    if not path.exists():
+        return None
+    return {item_id: tuple(lines) for item_id, lines in pl.read_parquet(path, glob=False).rows()}
+
+
+def restore(
+    gallery: Mapping[str, Tensor],
+    description: Mapping[str, Any],
+    words: Mapping[str, Lines] | None = None,
+) -> IdentificationPart:
+    """Return the part from its tensors, from what ``describe`` returned, and from its words.
 
     Sources that did not exist when the bundle was made have no weight.
     """
@@ -100,6 +124,7 @@ def restore(gallery: Mapping[str, Tensor], description: Mapping[str, Any]) -> Id
         calibration=Calibration(**{**fields, **tuples, **points}),
         head=description["head"],
         views=description["views"],
+        words=words,
     )
 
 

@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from recsys.catalogue.embedder import Modalities
 from recsys.config import IdentificationConfig
@@ -20,6 +21,7 @@ from recsys.identification.calibration import Calibration
 from recsys.identification.evidence import Evidence, Gallery, collect_evidence
 from recsys.identification.fitting import fit_calibration, take_evenly
 from recsys.identification.photos import TowerPhotos, fuse_images, fuse_photos, run_tower
+from recsys.identification.words import WordScores
 from recsys.models.fusion import ItemFusion
 from recsys.training.items import IMAGE
 from recsys.training.labels import UNKNOWN, category_names, photo_rows
@@ -190,38 +192,70 @@ def evidence_of(photos: LabelledPhotos, fused: FusedItems, gallery: Gallery) -> 
     return collect_evidence(fuse_photos(fused.fusion, photos.seen), items, gallery)
 
 
-def calibrate(
-    photos: LabelledPhotos,
-    fused: FusedItems,
-    gallery: Gallery,
-    held_out: Sequence[HeldOut],
-    categories: Ints,
-    config: IdentificationConfig,
-) -> Calibration:
-    """Return a calibration of the gallery, fitted on photos of val.
+class Observed(NamedTuple):
+    """What the sources say about photos of val.
+
+    Args:
+        positions: Positions of the photos among the labelled ones, int64 (B,).
+        rows: Item row of the product on each photo, int64 (B,).
+        evidence: Evidence from networks that have met every product.
+        unmet: Evidence for each photo from a fusion that was not trained on its product.
+    """
+
+    positions: Ints
+    rows: Tensor
+    evidence: Evidence
+    unmet: Evidence
+
+    def take(self, photos: Ints) -> "Observed":
+        """Return some of the photos, chosen by index."""
+        chosen = torch.from_numpy(photos)
+        taken = (self.evidence.take(chosen), self.unmet.take(chosen))
+        return Observed(self.positions[photos], self.rows[chosen], *taken)
+
+    def with_words(self, scores: WordScores) -> "Observed":
+        """Return the photos with what the words on them say."""
+        evidence, unmet = self.evidence.with_words(scores), self.unmet.with_words(scores)
+        return self._replace(evidence=evidence, unmet=unmet)
+
+
+def observe(
+    photos: LabelledPhotos, fused: FusedItems, gallery: Gallery, held_out: Sequence[HeldOut]
+) -> Observed:
+    """Return what the sources say about photos of val, or about a sample of many.
 
     Args:
         photos: Photos of train and val; at least one is of val.
         fused: Fusion and the items as it sees them.
         gallery: Gallery as the same fusion sees it.
         held_out: Products of val, with fusions that were not trained on them.
-        categories: Category of each product by level, int64 (N, L); -1 where the path has ended.
-        config: Wanted precision, and the expected share of photos of unknown products.
     """
-    val = photos.take(take_evenly(np.flatnonzero(photos.in_val), n_items=len(fused.embeddings)))
+    positions = take_evenly(np.flatnonzero(photos.in_val), n_items=len(fused.embeddings))
+    val = photos.take(positions)
     evidence = evidence_of(val, fused, gallery)
     held_out_evidence = Evidence(evidence.values.clone(), evidence.present)
     for products, other, other_gallery in held_out:
         shown = np.isin(val.rows, products)
         replaced = evidence_of(val.take(shown), other, other_gallery)
         held_out_evidence.values[shown] = replaced.values
+    return Observed(positions, torch.from_numpy(val.rows), evidence, held_out_evidence)
+
+
+def calibrate(observed: Observed, categories: Ints, config: IdentificationConfig) -> Calibration:
+    """Return a calibration of the gallery, fitted on photos of val.
+
+    Args:
+        observed: What the sources say about the photos.
+        categories: Category of each product by level, int64 (N, L); -1 where the path has ended.
+        config: Wanted precision, and the expected share of photos of unknown products.
+    """
     calibration = fit_calibration(
-        evidence,
-        torch.from_numpy(val.rows),
+        observed.evidence,
+        observed.rows,
         torch.from_numpy(categories),
         precision=config.precision,
         unknown_share=config.unknown_share,
-        unmet=held_out_evidence,
+        unmet=observed.unmet,
     )
     if calibration.named.threshold is None:
         logger.warning("identification: %s", calibration.sentence())

@@ -10,7 +10,7 @@ import polars as pl
 import text.dataset
 import vision.dataset
 from recsys.catalogue.embedder import item_texts
-from recsys.config import TrainConfig
+from recsys.config import IdentificationConfig, TrainConfig
 from recsys.data.arrays import Ints
 from recsys.data.dataset import Dataset
 from recsys.data.interactions import Interactions
@@ -22,9 +22,11 @@ from recsys.training.samples import (
     labelled_photos,
 )
 from text.tokens.normalize import normalize
+from vision.words import INSTALL, can_read_words
 
 # In ``left_out``, beside the names of the parts: these networks stay as they were built.
 TEXT_TRAINING, ITEMS_TRAINING = "training of text", "training of items"
+WORDS = "words on photos"  # of identification, which does without
 MIN_EVENT_TIMES = 3  # of a history, of what the ranker learns from, and of its validation
 
 
@@ -67,8 +69,17 @@ def why_left_out(
         reasons["alignment"] = (
             _why_no_alignment(dataset, title_groups) if both else "it needs both towers"
         )
-    reasons["identification"] = _why_no_identification(dataset, has_vision=has_vision)
+    no_identification = _why_no_identification(dataset, has_vision=has_vision)
+    reasons["identification"] = no_identification
+    reasons[WORDS] = None if no_identification else why_no_words(config.identification)
     return {part: reason for part, reason in reasons.items() if reason}
+
+
+def why_no_words(config: IdentificationConfig) -> str | None:
+    """Return why no words can be read on photos; None if they can, or are not wanted."""
+    if config.words == "off" or can_read_words():
+        return None
+    return f"rapidocr is not installed ({INSTALL})"
 
 
 def why_no_vision(samples: vision.dataset.Samples) -> str | None:

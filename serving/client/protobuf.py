@@ -198,6 +198,7 @@ def read_identification(message: pb.IdentifyResponse) -> Identification:
             else None
         ),
         similar=_read_results(message.similar),
+        words=tuple(message.words),
         bundle_version=message.info.bundle_version,
         degraded=tuple(message.info.degraded),
     )

@@ -47,6 +47,8 @@ async def running_engine(
     async with AsyncExitStack() as resources:
         compute = ComputeThread(max_queue=config.max_queue)
         resources.push_async_callback(asyncio.to_thread, compute.close)
+        reading = ComputeThread(max_queue=config.max_queue)
+        resources.push_async_callback(asyncio.to_thread, reading.close)
         batcher = _build_batcher(recommender, compute, config, telemetry)
         bundle = recommender.bundle
         bundled = BundledItems(bundle.items, version=bundle.version, as_of_us=bundle.items_as_of_us)
@@ -76,6 +78,7 @@ async def running_engine(
             recommender,
             identifier,
             compute=compute,
+            reading=reading,
             tiers=tiers,
             histories=LiveHistories(
                 connection,

@@ -1,4 +1,4 @@
-"""The thread on which the recommender runs."""
+"""The threads on which the recommender runs and words are read."""
 
 import asyncio
 from collections.abc import Callable

@@ -46,6 +46,7 @@ class Engine:
         recommender: Recommender, used on the compute thread only.
         identifier: Identifier; None where the bundle was trained without labelled photos.
         compute: Thread on which both run.
+        reading: Thread on which words on photos are read, so that recommendations need not wait.
         tiers: Tiers for the embeddings of search queries.
         histories: Live user histories.
         items: Live catalogue.
@@ -57,6 +58,7 @@ class Engine:
         identifier: ProductIdentifier | None,
         *,
         compute: ComputeThread,
+        reading: ComputeThread,
         tiers: EmbeddingTiers,
         histories: LiveHistories,
         items: LiveItems,
@@ -64,7 +66,7 @@ class Engine:
         self.version = recommender.version
         self._recommender = recommender
         self._identifier = identifier
-        self._compute = compute
+        self._compute, self._reading = compute, reading
         self._tiers = tiers
         self._histories = histories
         self._items = items
@@ -116,6 +118,7 @@ class Engine:
         """
         self._recommender.bundle.require("identification")
         assert self._identifier is not None, "a bundle with the part gets an identifier"
+        await self._reading.run(self._identifier.read_ahead, image)
         found = await self._compute.run(self._identifier.identify, image, k=k)
         return Reply(found, (*found.degraded, *self._stale()))
 

@@ -119,6 +119,7 @@ class RecommenderServicer(rpc.RecommenderServicer):
             answer=write_group(reply.value.product_group),
             annotation=write_annotation(reply.value.annotation),
             similar=write_results(reply.value.similar),
+            words=reply.value.words,
         )
 
     async def Annotate(  # noqa: N802

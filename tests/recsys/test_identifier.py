@@ -40,8 +40,8 @@ POINT = OperatingPoint(0.8, precision=0.95, coverage=0.9)
 # With these weights the rounding of a cosine moves a probability by up to ROUNDING.
 ROUNDING = 1e-3
 CALIBRATION = Calibration(
-    weights=(300.0, 0.0, 3_000.0, 0.0),
-    pivots=(0.985, 0.0, 0.985, 0.0),
+    weights=(300.0, 0.0, 3_000.0, 0.0, 0.0),
+    pivots=(0.985, 0.0, 0.985, 0.0, 0.0),
     unknown=0.0,
     known=POINT,
     named=POINT,

@@ -20,7 +20,7 @@ from recsys.training.tuning import with_values
 
 STAGES = [
     *("vision", "text", "embeddings", "statistics", "items", "users", "ranker"),
-    *("photos", "items-held-out-1", "items-held-out-2"),
+    *("photos", "items-held-out-1", "items-held-out-2", "words"),
     *("items-image", "users-image", "ranker-image"),
     *("items-text", "users-text", "ranker-text"),
 ]

@@ -168,7 +168,7 @@ def _identification(pictures: torch.Tensor) -> IdentificationPart:
     gallery = Gallery(pictures, rows, pictures[:0], rows[:0], head_rows=rows[:0])
     point = OperatingPoint(0.5)
     calibration = Calibration(
-        (100.0, 0.0, 0.0, 0.0), (0.93, 0.0, 0.0, 0.0), 5.0, known=point, named=point
+        (100.0, *(0.0,) * 4), (0.93, *(0.0,) * 4), 5.0, known=point, named=point
     )
     return IdentificationPart(gallery, calibration)
 

@@ -116,7 +116,8 @@ class ResponseInfo(google.protobuf.message.Message):
         "live_history_unavailable": what the user did since training could not be read;
         "live_catalogue_stale": items changed by other replicas may be missing;
         "wanted_precision_not_reached": the bundle never names the product on a photo, because no
-        threshold reached the wanted precision when it was trained.
+        threshold reached the wanted precision when it was trained;
+        "words_unread": the bundle reads words on photos, and this service lacks rapidocr.
         """
 
     def __init__(
@@ -720,6 +721,7 @@ class IdentifyResponse(google.protobuf.message.Message):
     ANSWER_FIELD_NUMBER: builtins.int
     ANNOTATION_FIELD_NUMBER: builtins.int
     SIMILAR_FIELD_NUMBER: builtins.int
+    WORDS_FIELD_NUMBER: builtins.int
     known: builtins.bool
     """Whether the product is in the catalogue, at that precision."""
     probability: builtins.float
@@ -745,6 +747,10 @@ class IdentifyResponse(google.protobuf.message.Message):
         cosines.
         """
 
+    @property
+    def words(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Lines of letters read on the photo, the highest first; empty if the bundle reads no words."""
+
     def __init__(
         self,
         *,
@@ -756,9 +762,10 @@ class IdentifyResponse(google.protobuf.message.Message):
         answer: Global___ProductGroup | None = ...,
         annotation: Global___Annotation | None = ...,
         similar: collections.abc.Iterable[Global___Result] | None = ...,
+        words: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_answer", b"_answer", "annotation", b"annotation", "answer", b"answer", "info", b"info"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_answer", b"_answer", "annotation", b"annotation", "answer", b"answer", "candidates", b"candidates", "info", b"info", "known", b"known", "probability", b"probability", "similar", b"similar", "verdict", b"verdict"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_answer", b"_answer", "annotation", b"annotation", "answer", b"answer", "candidates", b"candidates", "info", b"info", "known", b"known", "probability", b"probability", "similar", b"similar", "verdict", b"verdict", "words", b"words"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_answer", b"_answer"]) -> typing.Literal["answer"] | None: ...
 
 Global___IdentifyResponse: typing_extensions.TypeAlias = IdentifyResponse

@@ -12,16 +12,16 @@ from recsys.identification.evidence import Evidence
 
 @given(
     seed=st.integers(0, 10_000),
-    weights=st.lists(st.floats(0, 20), min_size=4, max_size=4),
-    pivots=st.lists(st.floats(-2, 2), min_size=4, max_size=4),
+    weights=st.lists(st.floats(0, 20), min_size=5, max_size=5),
+    pivots=st.lists(st.floats(-2, 2), min_size=5, max_size=5),
     unknown=st.floats(-5, 5),
 )
 def test_probabilities_are_the_softmax_of_weighted_sources_above_their_pivots(
     seed: int, weights: list[float], pivots: list[float], unknown: float
 ) -> None:
     random = np.random.default_rng(seed)
-    present = torch.from_numpy(random.random((2, 3, 4)) < 0.5)
-    values = torch.from_numpy(random.uniform(-1, 1, (2, 3, 4))).masked_fill(~present, 0.0)
+    present = torch.from_numpy(random.random((2, 3, 5)) < 0.5)
+    values = torch.from_numpy(random.uniform(-1, 1, (2, 3, 5))).masked_fill(~present, 0.0)
     point = OperatingPoint(0.5)
     calibration = Calibration(tuple(weights), tuple(pivots), unknown, point, point)
 
@@ -32,7 +32,7 @@ def test_probabilities_are_the_softmax_of_weighted_sources_above_their_pivots(
             math.exp(
                 sum(
                     weights[s] * (float(values[n, row, s]) - pivots[s])
-                    for s in range(4)
+                    for s in range(5)
                     if present[n, row, s]
                 )
             )

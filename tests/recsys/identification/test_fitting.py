@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recsys.errors import InvalidArgumentError
 from recsys.identification.calibration import Calibration, utilities
-from recsys.identification.evidence import HEAD, ITEM, PHOTOS, PICTURE, SOURCES, Evidence
+from recsys.identification.evidence import HEAD, ITEM, PHOTOS, PICTURE, SOURCES, WORDS, Evidence
 from recsys.identification.fitting import fit_calibration, take_evenly
 from recsys.identification.groups import choose, likely_sets
 
@@ -25,11 +25,12 @@ def drawn(n_photos: int = 300, *, noise: float = 0.12, seed: int = 0) -> tuple[E
     rows = torch.randint(N_ITEMS, (n_photos,), generator=generator)
     own = F.one_hot(rows, N_ITEMS).float()
     alike = (ANCESTORS[rows] == ANCESTORS[:, 0]).float()
-    values = noise * torch.randn(n_photos, N_ITEMS, len(SOURCES), generator=generator)
+    values = noise * torch.randn(n_photos, N_ITEMS, WORDS, generator=generator)
+    values = F.pad(values, (0, len(SOURCES) - WORDS))
     values[..., PICTURE] += 0.3 * own + 0.3 * alike
     values[..., PHOTOS] += 0.1 * own
     present = torch.ones_like(values, dtype=torch.bool)
-    present[..., HEAD] = False
+    present[..., [HEAD, WORDS]] = False
     values = values.masked_fill(~present, 0.0)
     return Evidence(values, present), rows
 
@@ -53,14 +54,14 @@ def test_a_useless_source_weighs_little_beside_a_useful_one() -> None:
 def test_planted_weights_are_found() -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(1_500, N_ITEMS, len(SOURCES), generator=generator).double()
-    values[..., [PHOTOS, HEAD]] = 0.0
+    values[..., [PHOTOS, HEAD, WORDS]] = 0.0
     present = torch.ones_like(values, dtype=torch.bool)
-    present[..., [PHOTOS, HEAD]] = False
-    planted = torch.tensor([2.0, 0.5, 1.0, 1.0]).double()
+    present[..., [PHOTOS, HEAD, WORDS]] = False
+    planted = torch.tensor([2.0, 0.5, 1.0, 1.0, 1.0]).double()
     logits = utilities(
         Evidence(values, present),
         planted,
-        torch.zeros(4).double(),
+        torch.zeros(len(SOURCES)).double(),
         torch.tensor(-100.0).double(),
     )
     rows = torch.multinomial(logits[:, :-1].softmax(dim=1), 1, generator=generator)[:, 0]

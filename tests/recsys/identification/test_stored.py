@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from recsys.identification.stored import (
     IdentificationPart,
     NearestCalibration,
     describe,
+    read_words,
     restore,
     restore_prototypes,
+    write_words,
 )
 
 NEAREST = NearestCalibration(0.1, (10.0, 5.0), -6.0, 0.7)
@@ -28,8 +31,8 @@ def test_the_part_comes_back_from_tensors_and_json() -> None:
     rows = torch.arange(2)
     gallery = Gallery(torch.eye(2), rows, torch.eye(2), rows, head_rows=rows)
     calibration = Calibration(
-        (1.0, 2.0, 3.0, 4.0),
-        (0.1, 0.2, 0.3, 0.4),
+        (1.0, 2.0, 3.0, 4.0, 5.0),
+        (0.1, 0.2, 0.3, 0.4, 0.5),
         0.5,
         known=OperatingPoint(0.6, 0.96, 0.8),
         named=OperatingPoint(None, 0.9, 0.0),
@@ -41,6 +44,14 @@ def test_the_part_comes_back_from_tensors_and_json() -> None:
     part = IdentificationPart(gallery, calibration, head="item", views="crops")
     found = restore(vars(gallery), json.loads(json.dumps(describe(part))))
     assert found == part
+
+
+def test_words_come_back_and_an_empty_table_is_not_a_missing_one(tmp_path: Path) -> None:
+    words = {"a": ("ARLA", "0.5% FETT"), "b": ()}
+    for number, wanted in enumerate((words, {})):
+        write_words(wanted, tmp_path / f"{number}.parquet")
+        assert read_words(tmp_path / f"{number}.parquet") == wanted
+    assert read_words(tmp_path / "missing.parquet") is None
 
 
 def test_a_source_that_an_older_bundle_lacks_has_no_weight() -> None:

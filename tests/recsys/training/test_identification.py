@@ -26,6 +26,7 @@ from recsys.training.identification import (
     gallery_of,
     held_out_products,
     load_photos,
+    observe,
     product_classes,
     run_photos,
 )
@@ -232,8 +233,9 @@ def test_the_calibration_is_fitted_on_photos_of_val_with_held_out_fusions(
         unmet=unmet,
     )
 
-    found = calibrate(photos, fused, gallery, held_out, CATEGORIES, config)
-    met_alone = calibrate(photos, fused, gallery, [], CATEGORIES, config)
+    observed, met = (observe(photos, fused, gallery, halves) for halves in (held_out, []))
+    found = calibrate(observed, CATEGORIES, config)
+    met_alone = calibrate(met, CATEGORIES, config)
 
     assert found.weights == pytest.approx(wanted.weights)
     assert found.unknown == pytest.approx(wanted.unknown)

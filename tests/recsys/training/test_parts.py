@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +50,16 @@ NO_TITLE = {name: pl.lit(None, dtype=pl.String) for name in ("title", "descripti
 
 def test_a_shop_with_pictures_titles_and_photos_trains_every_part(dataset: Dataset) -> None:
     assert left_out(dataset) == {}
+
+
+def test_without_its_extra_words_on_photos_are_left_out_unless_they_are_not_wanted(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    assert left_out(dataset) == {
+        "words on photos": "rapidocr is not installed (pip install 'vitrine-recsys[ocr]')"
+    }
+    assert left_out(dataset, identification={"words": "off"}) == {}
 
 
 def test_one_title_beside_pictures_leaves_the_text_encoder_out(dataset: Dataset) -> None:

@@ -5,6 +5,7 @@ so that users have about 50 events. The user encoder and the ranking network are
 the text encoder is tiny: the answers are worth nothing, but cost what those of a trained bundle do.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ def _write(n_items: int, folder: Path) -> Path:
     shop = generate_shop(n_items, generator)
     people = generate_events(shop, n_items // 3, generator)
     n_users = -(-people.n_users // PEOPLE_OF_USER)
-    events = people._replace(
+    events = replace(
+        people,
         user_ids=[f"u{number}" for number in range(n_users)],
         user_rows=people.user_rows // PEOPLE_OF_USER,
     )

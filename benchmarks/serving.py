@@ -1,8 +1,8 @@
 """Measure the service under load: recommendations beside the same call without work.
 
 Run from the repository's root, after ``recsys demo``: ``python -m benchmarks.serving``. It measures
-the bundle in ``out/demo`` and a generated one of 100,000 items (``benchmarks.large_shop``); a number
-of items or a path measures that bundle alone.
+the bundle in ``out/demo``, and a generated one of 100,000 items (``benchmarks.large_shop``); a
+number of items or a path measures that bundle alone.
 
 The service runs in a process of its own, with the embedded Redis. The same process has a second
 port that answers the same call with a reply that was made before: the no-op. It has the same
@@ -13,8 +13,8 @@ ours. Users are drawn anew for each call; each has some live events, which lie i
 import argparse
 import asyncio
 import io
-import os
 import multiprocessing
+import os
 import sys
 import time
 from collections import defaultdict
@@ -55,7 +55,7 @@ SECONDS = float(os.environ.get("SERVING_SECONDS", 5))
 PHOTOS_AT_ONCE = 2
 UNITS = {"per_s": "calls/s", "p50_ms": "ms", "p99_ms": "ms", "ms": "ms"}
 
-# Functions whose time is measured, by stage. Those of a stage that is inside another are taken from it.
+# Functions whose time is measured, by stage; some stages are inside others.
 STAGES = {
     "history read": (LiveHistories, "read"),
     "history merged": (Recommender, "history"),
@@ -124,7 +124,7 @@ class Stopwatch:
 async def _serve(bundle: Path, orders: Connection, stopwatch: Stopwatch) -> None:
     """Serve the bundle and the no-op, and answer orders until one is to stop."""
     async with running_service(bundle) as service:
-        no_op = NoOp()
+        no_op = NoOp()  # type: ignore[abstract]
         server = grpc.aio.server(
             interceptors=[Boundary(Telemetry(""), token=None)], options=SERVER_OPTIONS
         )
@@ -205,8 +205,10 @@ class Traffic:
         for user in self._users:
             items = self._generator.choice(self._items, LIVE_EVENTS).tolist()
             await self._client.record_events(
-                Event(user, item, self._kind, from_us(self._last_us + 60_000_000 * number))
-                for number, item in enumerate(items, start=1)
+                [
+                    Event(user, item, self._kind, from_us(self._last_us + 60_000_000 * number))
+                    for number, item in enumerate(items, start=1)
+                ]
             )
 
     async def recommend(self) -> None:

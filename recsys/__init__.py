@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from recsys.evaluation.run_report import evaluate
     from recsys.identifier import ProductIdentifier
     from recsys.pipeline import train
+    from recsys.ranking.requests import Request
     from recsys.recommender import Recommender
     from recsys.rules import Rules
 
@@ -96,6 +97,7 @@ _HOMES = {
     "History": "recsys.data.interactions",
     "ProductIdentifier": "recsys.identifier",
     "Recommender": "recsys.recommender",
+    "Request": "recsys.ranking.requests",
     "Rules": "recsys.rules",
     "Tables": "recsys.data.tables",
     "TrainConfig": "recsys.config",
@@ -134,6 +136,7 @@ __all__ = [
     "Reason",
     "Recommender",
     "RecsysError",
+    "Request",
     "Result",
     "Rules",
     "SchemaError",

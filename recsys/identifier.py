@@ -32,7 +32,7 @@ from recsys.errors import InvalidArgumentError
 from recsys.identification.annotation import list_annotations, name_photos
 from recsys.identification.evidence import ITEM, Evidence, Photos, collect_evidence
 from recsys.identification.groups import choose, likely_sets
-from recsys.identification.photos import fuse_photos, run_tower, see_photos
+from recsys.identification.photos import SeenPhotos, fuse_photos, run_tower, see_photos
 from recsys.identification.words import WordIndex
 from recsys.recommender import Recommender
 from vision.batches import ImageSource
@@ -124,18 +124,33 @@ class ProductIdentifier:
             InvalidArgumentError: If ``k`` is out of range.
         """
         check_k(k)
-        embedder = self.recommender.embedder
-        tower = self.recommender.embedder.image_tower
-        seen = see_photos(
-            tower,
+        return self.identify_seen(self.see(images, progress=progress), k)
+
+    def see(self, images: Iterable[ImageSource], *, progress: bool = False) -> SeenPhotos:
+        """Return what the vision tower makes of photos, of which ``identify_seen`` makes answers.
+
+        This is most of the work. It reads nothing that changes, so it may run on another thread
+        while the catalogue is changed. Arguments and errors as for ``identify_many``.
+        """
+        return see_photos(
+            self.recommender.embedder.image_tower,
             images,
             head=self._head,
             views=self._views,
-            device=embedder.device,
+            device=self.recommender.embedder.device,
             progress=progress,
             reader=self._reader,
         )
-        named = name_photos(tower.classes, seen)
+
+    def identify_seen(self, seen: SeenPhotos, k: int = 5) -> list[Identification]:
+        """Return what ``identify_many`` does for photos that the tower has seen.
+
+        Raises:
+            InvalidArgumentError: If ``k`` is out of range.
+        """
+        check_k(k)
+        embedder = self.recommender.embedder
+        named = name_photos(embedder.image_tower.classes, seen)
         annotations = list_annotations(named, bundle_version=self.recommender.version)
         photos = fuse_photos(embedder.fusion, seen.photos)
         at_once = max(1, self._pairs_at_once // len(self.recommender.catalogue))

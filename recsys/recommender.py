@@ -38,6 +38,7 @@ from recsys.identification.annotation import annotate_photos, list_annotations
 from recsys.ranking.candidates import RANK_ALL_ITEMS, CandidateSource
 from recsys.ranking.catalogue_ranker import CatalogueRanker
 from recsys.ranking.histories import UserHistories
+from recsys.ranking.requests import Request, answer_each
 from recsys.rules import Rules
 from vision.batches import ImageSource
 
@@ -150,13 +151,13 @@ class Recommender:
             MissingPartError: If the bundle was trained without events.
             UnknownItemError: If ``rules`` names an item that is not in the catalogue.
         """
-        check_k(k)
-        history, now_us = self._histories.find(user), to_us("now", now)
-        mask = self.catalogue.mask(filters, now_us=now_us, exclude=list_ids("exclude", exclude))
-        best = self.ranker.best(
-            [history], k, now_us=now_us, mask=mask, exclude_seen=exclude_seen, rules=rules
-        )
-        return self._answer(self.ranker.results(best, explain=explain), best.degraded)
+        request = Request(user, k, now, filters, exclude, exclude_seen, explain, rules)
+        return self.recommend_each([request])[0]
+
+    def recommend_each(self, requests: Sequence[Request]) -> list[Answer]:
+        """Return what ``recommend`` would for each request, in as few passes as can be."""
+        found = answer_each(requests, self.ranker, self.catalogue, self._histories)
+        return [self._answer(one.results, one.degraded) for one in found]
 
     def recommend_many(
         self,
@@ -392,8 +393,7 @@ class Recommender:
         return self._loaded_ranker
 
     def _found(self, found: Nearest, source: str) -> Answer:
-        ids, rows = self.catalogue.item_ids, found.rows.tolist()
-        pairs = zip(rows, found.scores.tolist(), strict=True)
+        ids, pairs = self.catalogue.item_ids, zip(*(one.tolist() for one in found), strict=True)
         return self._answer(Result(ids[row], score, source) for row, score in pairs)
 
     def _answer(self, results: Iterable[Result], degraded: tuple[str, ...] = ()) -> Answer:

@@ -111,13 +111,14 @@ class ServiceConfig(BaseModel):
         ByteSize(8 * MIB), ge=1, description="Largest image in a request, in bytes."
     )
     max_batch: int = Field(
-        16, ge=1, description="Largest number of queries in one run of the towers."
+        32, ge=1, description="Largest number of requests that are computed together."
     )
     batch_wait_ms: float = Field(
         2.0,
         ge=0,
         le=60_000,
-        description="Longest wait of a query for others that share its run of the towers.",
+        description="Longest wait of a query for others that share its run of the towers; "
+        "recommendations do not wait for others.",
     )
     max_queue: int = Field(
         256, ge=1, description="Queue length; further requests get RESOURCE_EXHAUSTED."

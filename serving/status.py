@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from recsys.errors import (
@@ -24,6 +25,7 @@ from serving.errors import (
 
 DOMAIN = "vitrine-recsys"
 DETAILS_KEY = "grpc-status-details-bin"
+RETRY_AFTER_MS = 250  # about the time in which a full queue of recommendations is worked off
 
 
 class Rule(NamedTuple):
@@ -76,10 +78,13 @@ def build_status(error: BaseException, *, request_id: str) -> status_pb2.Status:
     """
     rule = find_rule(error)
     hidden = f"internal error; the service's log has the cause under request_id {request_id}"
-    details = (
+    details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=rule.reason, domain=DOMAIN),
         error_details_pb2.RequestInfo(request_id=request_id),
-    )
+    ]
+    if rule.error is OverloadedError:
+        delay = duration_pb2.Duration(nanos=RETRY_AFTER_MS * 1_000_000)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(
         code=rule.code.value[0], message=hidden if rule is INTERNAL else str(error)
     )

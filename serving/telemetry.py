@@ -52,11 +52,12 @@ class Telemetry:
             "Reads and writes of cached embeddings that Redis refused.",
             registry=registry,
         )
-        self._batches = Histogram(
-            "recsys_tower_batch_size",
-            "Queries in one run of the towers.",
-            buckets=_BATCHES,
-            registry=registry,
+        self._batches, self._together = (
+            Histogram(f"recsys_{name}_batch_size", text, buckets=_BATCHES, registry=registry)
+            for name, text in (
+                ("tower", "Queries in one run of the towers."),
+                ("recommend", "Recommendations computed together."),
+            )
         )
         Gauge(
             "recsys_bundle_info", "Version of the served bundle.", ["version"], registry=registry
@@ -90,6 +91,10 @@ class Telemetry:
     def batch(self, size: int) -> None:
         """Count a run of the towers."""
         self._batches.observe(size)
+
+    def recommended_together(self, size: int) -> None:
+        """Count recommendations that were computed together."""
+        self._together.observe(size)
 
     def value(self, name: str, **labels: str) -> float:
         """Return a sample such as ``recsys_requests_total``; 0 if it was never counted."""

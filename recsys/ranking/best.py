@@ -1,6 +1,6 @@
 """The best items of some users, as arrays and as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,22 @@ class Best(NamedTuple):
     def degraded(self) -> tuple[str, ...]:
         """Reasons why the answer is less than it could be."""
         return () if self.simple is None else (RANKER_FAILED,)
+
+    def of(self, user: int) -> "Best":
+        """Return the best of one user alone."""
+        some = slice(user, user + 1)
+        names = ("rows", "scores", "features", "sources", "counts", "propensities")
+        own = {name: getattr(self, name)[some] for name in names}
+        return self._replace(profiles=self.profiles.of(user), **own)
+
+    def columns(self) -> Iterator[tuple[list[int], list[float], list[int], list[float]]]:
+        """Yield the rows, scores, sources and propensities of each user, without the padding."""
+        parts = (self.rows, self.scores, self.sources, self.propensities)
+        users = zip(*(part.tolist() for part in parts), strict=True)
+        for (rows, scores, sources, propensities), n in zip(
+            users, self.counts.tolist(), strict=True
+        ):
+            yield rows[:n], scores[:n], sources[:n], propensities[:n]
 
     def table(self, users: Ints, item_ids: Sequence[str]) -> pl.DataFrame:
         """Return the results as rows of ``RESULTS``.

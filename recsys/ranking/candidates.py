@@ -77,19 +77,21 @@ class CandidateSource:
 
         Args:
             profiles: Histories and simple scores of B users.
-            mask: Which rows may be returned (N,).
+            mask: Which rows may be returned to all users (N,), or to each (B, N).
             table: What is known of the items.
             exclude_seen: Whether items of the user's own history are left out.
             at_least: Number of items that are wanted; where the popular ones are offered, they fill
                 up to it.
         """
         allowed = _allowed(profiles, mask, exclude_seen=exclude_seen)
-        rows = torch.from_numpy(np.flatnonzero(mask)).to(allowed.device)
-        if len(rows) <= self._rank_all_up_to:
+        whole = torch.from_numpy(self.ranks_all(mask)).to(allowed.device)
+        if mask.ndim == 1 and whole:
+            rows = torch.from_numpy(np.flatnonzero(mask)).to(allowed.device)
             return Candidates(rows, allowed[:, rows])
-        offered = torch.zeros_like(allowed)
-        for _, rows_of_source in self._offered(profiles, allowed, table, at_least):
-            offered |= rows_of_source
+        offered = whole[..., None].expand(allowed.shape).clone()
+        if not whole.all():
+            for _, rows_of_source in self._offered(profiles, allowed, table, at_least):
+                offered |= rows_of_source
         return _pack(offered & allowed)
 
     def by_source(
@@ -105,9 +107,9 @@ class CandidateSource:
         offered = self._offered(profiles, allowed, table, 0)
         return {name: rows & allowed for name, rows in offered}
 
-    def ranks_all(self, mask: NDArray[np.bool_]) -> bool:
-        """Return whether all rows of the mask (N,) are ranked."""
-        return int(mask.sum()) <= self._rank_all_up_to
+    def ranks_all(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return whether all rows of a mask (N,) are ranked, or of each of several (B, N)."""
+        return np.asarray(mask.sum(axis=-1) <= self._rank_all_up_to)
 
     def strongest(self, features: Tensor, allowed: Tensor, places: Tensor, own: Tensor) -> Tensor:
         """Return the source that speaks most for some candidates (B, K), in host memory.
@@ -252,7 +254,7 @@ def _own_recency(profiles: UserProfiles, table: ItemTable) -> Tensor:
 def _allowed(profiles: UserProfiles, mask: NDArray[np.bool_], *, exclude_seen: bool) -> Tensor:
     """Return which rows of the mask may be shown to each user, bool (B, N)."""
     device = profiles.seen.device
-    allowed = torch.from_numpy(mask).to(device).expand(len(profiles), -1)
+    allowed = torch.from_numpy(mask).to(device).expand(len(profiles), mask.shape[-1])
     return allowed & ~profiles.seen if exclude_seen else allowed
 
 

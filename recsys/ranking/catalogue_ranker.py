@@ -94,12 +94,18 @@ class CatalogueRanker:
         """Return what makes lists by rules at a moment, microseconds UTC."""
         return Reranker(rules, self._catalogue, self._table.users[:, 0], now_us)
 
+    def _rerankers(self, rules: Rules, now_us: Moment, n_users: int) -> list[Reranker]:
+        """Return what makes the list of each user; users of one moment share it."""
+        moments = np.broadcast_to(np.asarray(now_us), (n_users,)).tolist()
+        each = {moment: self.reranker(rules, moment) for moment in set(moments)}
+        return [each[moment] for moment in moments]
+
     def best(
         self,
         histories: Sequence[History],
         k: int,
         *,
-        now_us: int,
+        now_us: Moment,
         mask: NDArray[np.bool_],
         exclude_seen: bool,
         rules: Rules | None = None,
@@ -110,8 +116,8 @@ class CatalogueRanker:
         Args:
             histories: Events of each user (B entries).
             k: Maximum number of items for each user.
-            now_us: Moment of the request, microseconds UTC.
-            mask: Which rows may be returned (N,).
+            now_us: Moment of all requests, or of each (B,), microseconds UTC.
+            mask: Which rows may be returned to all users (N,), or to each (B, N).
             exclude_seen: Whether items of the user's own history are left out.
             rules: Rules of the lists; None takes those of the bundle.
             numbers: Number of each user, by which users explore independently (B,).
@@ -121,9 +127,12 @@ class CatalogueRanker:
             UnknownItemError: If ``rules`` names an item that is not in the catalogue.
         """
         rules = self._rules if rules is None else check_rules(rules, self._catalogue)
-        reranker = None if rules == NO_RULES else self.reranker(rules, now_us)
-        if reranker is not None:
-            mask = mask & reranker.allowed
+        rerankers = [] if rules == NO_RULES else self._rerankers(rules, now_us, len(histories))
+        if rerankers:
+            shown = [one.allowed for one in dict.fromkeys(rerankers)]
+            mask = mask & (
+                shown[0] if len(shown) == 1 else np.stack([one.allowed for one in rerankers])
+            )
 
         def attempt(simple: SimpleRanker | None) -> Best:
             profiles = self._ranker.profiles(histories, now_us, self._table, simple=simple)
@@ -134,10 +143,10 @@ class CatalogueRanker:
                 profiles, rows, self._table, exclude_seen=exclude_seen, simple=simple
             )
             rows, scores = rows.expand(scores.shape), scores.masked_fill(~allowed, -torch.inf)
-            if reranker is None:
-                top = best_of(scores, k, allowed.sum(dim=1))
+            if rerankers:
+                top = listed_by(rerankers, rows, scores, k, allowed.sum(dim=1), numbers)
             else:
-                top = listed_by(reranker, rows, scores, k, allowed.sum(dim=1), numbers)
+                top = best_of(scores, k, allowed.sum(dim=1))
             chosen = rows.gather(1, top.places)
             own = profiles.seen.gather(1, chosen)
             return Best(
@@ -336,29 +345,35 @@ class CatalogueRanker:
             best: What ``best`` or ``rank`` returned for one user alone.
             explain: Whether results have reasons, and the features that raised their scores most.
         """
+        return self.results_each(best, [explain])[0]
+
+    def results_each(self, best: Best, explain: Sequence[bool]) -> list[list[Result]]:
+        """Return what ``results`` would for each user (B), of whom each may want reasons or not."""
+        ids, columns = self._catalogue.item_ids, best.columns()
+        found = []
+        for user, (rows, scores, sources, propensities) in enumerate(columns):
+            why = self._why(best.of(user)) if explain[user] else [((), None)] * len(rows)
+            listed = zip(rows, scores, sources, why, propensities, strict=True)
+            found.append(
+                [
+                    Result(ids[row], score, SOURCES[source], *others, propensity)
+                    for row, score, source, others, propensity in listed
+                ]
+            )
+        return found
+
+    def _why(self, best: Best) -> list[tuple[tuple[tuple[str, float], ...], Reason | None]]:
+        """Return what raised the score of each result of one user, and its reason."""
         n_results = int(best.counts[0])
-        rows, scores, features, sources = (part[0, :n_results] for part in best[:4])
+        rows, features, sources = (
+            part[0, :n_results] for part in (best.rows, best.features, best.sources)
+        )
+        raising = self._ranker.top_features(
+            features, exclude_seen=best.exclude_seen, simple=best.simple
+        )
         names = [SOURCES[code] for code in sources.tolist()]
-        why: Sequence[tuple[tuple[tuple[str, float], ...], Reason | None]] = [
-            ((), None)
-        ] * n_results
-        if explain:
-            raising = self._ranker.top_features(
-                features, exclude_seen=best.exclude_seen, simple=best.simple
-            )
-            reasons = self._reasons.write(best.profiles, rows, names, self._table)
-            why = list(zip(raising, reasons, strict=True))
-        return [
-            Result(self._catalogue.item_ids[row], score, source, *others, propensity)
-            for row, score, source, others, propensity in zip(
-                rows.tolist(),
-                scores.tolist(),
-                names,
-                why,
-                best.propensities[0, :n_results].tolist(),
-                strict=True,
-            )
-        ]
+        reasons = self._reasons.write(best.profiles, rows, names, self._table)
+        return list(zip(raising, reasons, strict=True))
 
     def _blocks(self, histories: Sequence[History], block_size: int | None) -> Iterator[Ints]:
         """Yield positions of users to score together, shortest histories first."""

@@ -58,6 +58,19 @@ class UserProfiles(NamedTuple):
     def __len__(self) -> int:
         return len(self.events.counts)
 
+    def of(self, user: int) -> "UserProfiles":
+        """Return the profile of one user alone."""
+        some = slice(user, user + 1)
+        own = self.own.users == user
+        return UserProfiles(
+            now_us=self.now_us[some],
+            events=self.events.of(user),
+            own=OwnItems(self.own.users[own] - user, *(part[own] for part in self.own[1:])),
+            vectors=self.vectors[some],
+            seen=self.seen[some],
+            scores={name: scores[some] for name, scores in self.scores.items()},
+        )
+
 
 def read_profiles(
     histories: Sequence[History], now_us: Ints, table: ItemTable, user_vectors: Tensor

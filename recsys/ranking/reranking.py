@@ -228,9 +228,14 @@ def best_of(scores: Tensor, k: int, counts: Tensor) -> Places:
 
 
 def listed_by(
-    reranker: Reranker, rows: Tensor, scores: Tensor, k: int, counts: Tensor, numbers: Ints | None
+    rerankers: Sequence[Reranker],
+    rows: Tensor,
+    scores: Tensor,
+    k: int,
+    counts: Tensor,
+    numbers: Ints | None,
 ) -> Places:
-    """Return the lists that rules make of candidates (B, C) with these scores."""
+    """Return the lists that each user's rules (B) make of candidates (B, C) with these scores."""
     order = best_places(scores, scores.shape[1])
     ordered, orders = rows.gather(1, order).cpu().numpy(), order.cpu().numpy()
     shape = len(rows), min(k, rows.shape[1])
@@ -238,7 +243,7 @@ def listed_by(
     propensities = np.ones(shape)
     for user, count in enumerate(counts.tolist()):
         number = user if numbers is None else int(numbers[user])
-        listed = reranker.order(ordered[user, :count], k, number)
+        listed = rerankers[user].order(ordered[user, :count], k, number)
         shown[user] = len(listed.positions)
         places[user, : shown[user]] = orders[user, listed.positions]
         propensities[user, : shown[user]] = listed.propensities

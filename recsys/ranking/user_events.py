@@ -40,6 +40,15 @@ class UserEvents(NamedTuple):
     counts: Tensor
     latest: Tensor
 
+    def of(self, user: int) -> "UserEvents":
+        """Return the events of one user alone."""
+        own, some = self.users == user, slice(user, user + 1)
+        names = ("users", "rows", "kinds", "ages_days", "lags_days", "visits")
+        events = self._replace(**{name: getattr(self, name)[own] for name in names})
+        return events._replace(
+            users=events.users - user, counts=self.counts[some], latest=self.latest[some]
+        )
+
     def sum_by_user(self, values: Tensor) -> Tensor:
         """Return the sum of the values (E, ...) of each user's events, (B, ...)."""
         sums = values.new_zeros(len(self.counts), *values.shape[1:])

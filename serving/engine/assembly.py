@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from recsys.answers import Answer
 from recsys.data.arrays import Floats
 from recsys.identifier import ProductIdentifier
+from recsys.ranking.requests import Request
 from recsys.recommender import Recommender
 from serving.config import ServiceConfig
 from serving.engine.batcher import Batcher
@@ -13,7 +15,7 @@ from serving.engine.cached_rows import SharedRows
 from serving.engine.compute import ComputeThread
 from serving.engine.device_table import DeviceTable
 from serving.engine.embeddings import BundleRows, Content, EmbeddingTiers
-from serving.engine.engine import Engine
+from serving.engine.engine import Asked, Engine
 from serving.errors import StateError, UnavailableError
 from serving.state.bundled import BundledItems
 from serving.state.connection import RedisConnection
@@ -45,18 +47,18 @@ async def running_engine(
         StateError: If Redis goes away before the live catalogue is loaded.
     """
     async with AsyncExitStack() as resources:
-        compute = ComputeThread(max_queue=config.max_queue)
-        resources.push_async_callback(asyncio.to_thread, compute.close)
-        reading = ComputeThread(max_queue=config.max_queue)
-        resources.push_async_callback(asyncio.to_thread, reading.close)
-        batcher = _build_batcher(recommender, compute, config, telemetry)
+        compute, towers, reading = (ComputeThread(max_queue=config.max_queue) for _ in range(3))
+        for thread in (compute, towers, reading):
+            resources.push_async_callback(asyncio.to_thread, thread.close)
+        batcher = _build_batcher(recommender, towers, config, telemetry)
+        recommendations = _build_recommendations(recommender, compute, config, telemetry)
+        resources.push_async_callback(recommendations.close)
         bundle = recommender.bundle
         bundled = BundledItems(bundle.items, version=bundle.version, as_of_us=bundle.items_as_of_us)
         tiers = _build_tiers(recommender, bundled, batcher, connection, config, telemetry)
         resources.push_async_callback(tiers.close)
         resources.push_async_callback(batcher.close)
-        identifies = "identification" in recommender.parts
-        identifier = ProductIdentifier(recommender) if identifies else None
+        identifier = _build_identifier(recommender)
         unreadable = Unreadable(telemetry.unreadable)
         items = LiveItems(
             ServedItems(recommender, identifier, compute=compute, bundled=bundled),
@@ -78,7 +80,9 @@ async def running_engine(
             recommender,
             identifier,
             compute=compute,
+            towers=towers,
             reading=reading,
+            recommendations=recommendations,
             tiers=tiers,
             histories=LiveHistories(
                 connection,
@@ -91,8 +95,13 @@ async def running_engine(
         )
 
 
+def _build_identifier(recommender: Recommender) -> ProductIdentifier | None:
+    identifies = "identification" in recommender.parts
+    return ProductIdentifier(recommender) if identifies else None
+
+
 def _build_batcher(
-    recommender: Recommender, compute: ComputeThread, config: ServiceConfig, telemetry: Telemetry
+    recommender: Recommender, towers: ComputeThread, config: ServiceConfig, telemetry: Telemetry
 ) -> Batcher[Content, Floats]:
     embedder = recommender.embedder
 
@@ -102,7 +111,7 @@ def _build_batcher(
         return embedder.fuse(embedder.modalities(texts, pictures))
 
     async def compute_batch(batch: Sequence[Content]) -> Sequence[Floats]:
-        return list(await compute.run_always(run_towers, batch))
+        return list(await towers.run_always(run_towers, batch))
 
     return Batcher(
         compute_batch,
@@ -110,6 +119,27 @@ def _build_batcher(
         wait_s=config.batch_wait_ms / 1000,
         max_queue=config.max_queue,
         on_batch=telemetry.batch,
+    )
+
+
+def _build_recommendations(
+    recommender: Recommender, compute: ComputeThread, config: ServiceConfig, telemetry: Telemetry
+) -> Batcher[Asked, Answer]:
+    def answer(batch: Sequence[Asked]) -> list[Answer]:
+        return recommender.recommend_each(
+            [Request(recommender.history(one.user_id, one.live), **one.wanted) for one in batch]
+        )
+
+    async def compute_batch(batch: Sequence[Asked]) -> Sequence[Answer]:
+        return await compute.run_always(answer, batch)
+
+    return Batcher(
+        compute_batch,
+        max_batch=config.max_batch,
+        wait_s=0,  # the next batch fills while one runs, so that no request waits for company
+        max_queue=config.max_queue,
+        on_batch=telemetry.recommended_together,
+        waiting_for="recommendations",
     )
 
 

@@ -1,4 +1,4 @@
-"""Batches: queries that arrive together share a run of the towers."""
+"""Batches: requests that arrive together are computed together."""
 
 import asyncio
 from collections import deque
@@ -29,6 +29,7 @@ class Batcher(Generic[T, R]):
         wait_s: Longest wait of a batch's first request for others.
         max_queue: Number of waiting requests at which ``submit`` refuses.
         on_batch: Function that gets the size of each batch.
+        waiting_for: What the requests wait for, for the message of a refusal.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Batcher(Generic[T, R]):
         wait_s: float,
         max_queue: int,
         on_batch: Callable[[int], None],
+        waiting_for: str = "the towers",
     ) -> None:
+        self._waiting_for = waiting_for
         self._compute = compute
         self._max_batch = max_batch
         self._wait_s = wait_s
@@ -59,7 +62,7 @@ class Batcher(Generic[T, R]):
         """
         if self._closed or len(self._queue) >= self._max_queue:
             raise OverloadedError(
-                f"at most {self._max_queue} queries may wait for the towers; slow down"
+                f"at most {self._max_queue} requests may wait for {self._waiting_for}; slow down"
             )
         waiting: _Waiting[T, R] = _Waiting(request, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)

@@ -1,4 +1,4 @@
-"""The threads on which the recommender runs and words are read."""
+"""The threads on which the models run and words are read."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,8 +14,8 @@ R = TypeVar("R")
 class ComputeThread:
     """Runs functions one after the other, outside the event loop.
 
-    With one thread the recommender needs no locks. More threads would not make it faster, because
-    torch spreads a single call over the cores already.
+    What runs on one such thread needs no locks. More threads for the same work would not make it
+    faster, because torch spreads a single call over the cores already.
 
     Args:
         max_queue: Number of waiting calls at which ``run`` refuses.
@@ -24,7 +24,7 @@ class ComputeThread:
     def __init__(self, *, max_queue: int) -> None:
         self._max_queue = max_queue
         self._pending = 0
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recommender")
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return what ``function`` returns, for a call that may be refused under load.

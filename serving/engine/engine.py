@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from recsys.answers import Annotation, Answer, Event, Identification, SearchMode
@@ -13,6 +13,7 @@ from recsys.data.timestamps import from_us
 from recsys.errors import InvalidArgumentError
 from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender
+from serving.engine.batcher import Batcher
 from serving.engine.compute import ComputeThread
 from serving.engine.embeddings import Content, EmbeddingTiers, content_key, picture_digest
 from serving.errors import UnavailableError
@@ -39,14 +40,30 @@ class Reply(NamedTuple, Generic[T]):
     degraded: tuple[str, ...]
 
 
+class Asked(NamedTuple):
+    """A request for recommendations that waits for others to be computed with.
+
+    Args:
+        user_id: The caller's id.
+        live: Events of the user since the bundle was trained.
+        wanted: Other fields of ``recsys.ranking.requests.Request``.
+    """
+
+    user_id: str
+    live: Sequence[Event]
+    wanted: Mapping[str, Any]
+
+
 class Engine:
     """Answers requests whose values have been checked.
 
     Args:
-        recommender: Recommender, used on the compute thread only.
-        identifier: Identifier; None where the bundle was trained without labelled photos.
-        compute: Thread on which both run.
-        reading: Thread on which words on photos are read, so that recommendations need not wait.
+        recommender: Recommender, which reads and changes the catalogue on ``compute`` only.
+        identifier: Identifier, likewise; None where the bundle was trained without labelled photos.
+        compute: Thread on which the catalogue is ranked, searched and changed.
+        towers: Thread on which the towers run, which are slow and read no catalogue.
+        reading: Thread on which words on photos are read, which is slower still.
+        recommendations: Batches of requests for recommendations.
         tiers: Tiers for the embeddings of search queries.
         histories: Live user histories.
         items: Live catalogue.
@@ -58,7 +75,9 @@ class Engine:
         identifier: ProductIdentifier | None,
         *,
         compute: ComputeThread,
+        towers: ComputeThread,
         reading: ComputeThread,
+        recommendations: Batcher[Asked, Answer],
         tiers: EmbeddingTiers,
         histories: LiveHistories,
         items: LiveItems,
@@ -66,20 +85,21 @@ class Engine:
         self.version = recommender.version
         self._recommender = recommender
         self._identifier = identifier
-        self._compute, self._reading = compute, reading
+        self._compute, self._towers, self._reading = compute, towers, reading
+        self._recommendations = recommendations
         self._tiers = tiers
         self._histories = histories
         self._items = items
 
     async def recommend(self, user_id: str, *, now_us: int, **wanted: Any) -> Reply[Answer]:
-        """Return the best items for a user; ``wanted`` as for ``Recommender.recommend``."""
+        """Return the best items for a user; ``wanted`` as for ``Recommender.recommend``.
+
+        Raises:
+            OverloadedError: If too many requests for recommendations are waiting.
+        """
         live, degraded = await self._live_events(user_id)
-
-        def run() -> Answer:
-            history = self._recommender.history(user_id, live)
-            return self._recommender.recommend(history, now=from_us(now_us), **wanted)
-
-        answer = await self._compute.run(run)
+        asked = Asked(user_id, live, {"now": from_us(now_us), **wanted})
+        answer = await self._recommendations.submit(asked)
         return Reply(answer, (*degraded, *answer.degraded, *self._stale()))
 
     async def rank(
@@ -119,7 +139,8 @@ class Engine:
         self._recommender.bundle.require("identification")
         assert self._identifier is not None, "a bundle with the part gets an identifier"
         await self._reading.run(self._identifier.read_ahead, image)
-        found = await self._compute.run(self._identifier.identify, image, k=k)
+        seen = await self._towers.run(self._identifier.see, [image])
+        (found,) = await self._compute.run(self._identifier.identify_seen, seen, k)
         return Reply(found, (*found.degraded, *self._stale()))
 
     async def annotate(self, image: bytes, *, min_probability: float) -> Reply[Annotation]:
@@ -130,7 +151,7 @@ class Engine:
         """
         self._recommender.bundle.require("vision")
         annotate = self._recommender.annotate
-        return Reply(await self._compute.run(annotate, image, min_probability=min_probability), ())
+        return Reply(await self._towers.run(annotate, image, min_probability=min_probability), ())
 
     async def record_events(self, events: Sequence[Event]) -> Reply[int]:
         """Store events and return how many were new; errors also as ``LiveHistories.record``.

@@ -19,7 +19,15 @@ from serving.engine.cached_rows import encode_row
 from serving.engine.embeddings import content_key
 from serving.errors import InternalError, OverloadedError, UnauthenticatedError, UnavailableError
 from serving.state.changes import read_point
-from serving.status import DETAILS_KEY, INTERNAL, RULES, build_status, find_rule, read_error
+from serving.status import (
+    DETAILS_KEY,
+    INTERNAL,
+    RETRY_AFTER_MS,
+    RULES,
+    build_status,
+    find_rule,
+    read_error,
+)
 
 EXPLAINED = [
     (InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -55,6 +63,16 @@ def test_an_error_arrives_as_itself(kind: type[Exception], code: grpc.StatusCode
     assert type(arrived) is kind
     assert str(arrived) == "item 'x' is unknown"
     assert build_status(kind("x"), request_id="r1").code == code.value[0]
+
+
+def test_an_overloaded_service_says_when_to_call_again() -> None:
+    status = build_status(OverloadedError("slow down"), request_id="r1")
+    info = error_details_pb2.RetryInfo()
+
+    assert [detail.Unpack(info) for detail in status.details] == [False, False, True]
+    assert info.retry_delay.ToMilliseconds() == RETRY_AFTER_MS
+    others = build_status(UnavailableError("x"), request_id="r1").details
+    assert not any(detail.Is(info.DESCRIPTOR) for detail in others)
 
 
 def test_a_bad_argument_is_the_callers_mistake() -> None:

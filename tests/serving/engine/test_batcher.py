@@ -112,7 +112,7 @@ async def test_a_full_queue_refuses() -> None:
         await eventually(lambda: compute.batches == [[0]])
         waiting = [asyncio.create_task(batcher.submit(number)) for number in (1, 2)]
         await asyncio.sleep(0)
-        with pytest.raises(OverloadedError, match="at most 2 queries may wait"):
+        with pytest.raises(OverloadedError, match="at most 2 requests may wait for the towers"):
             await batcher.submit(3)
         compute.free.set()
         assert await asyncio.gather(running, *waiting) == [0, 1, 4]

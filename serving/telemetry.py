@@ -47,11 +47,8 @@ class Telemetry:
             ["kind"],
             registry=registry,
         )
-        self._refused_rows = Counter(
-            "recsys_refused_rows",
-            "Reads and writes of cached embeddings that Redis refused.",
-            registry=registry,
-        )
+        refused = "Reads and writes of cached embeddings that Redis refused."
+        self._refused_rows = Counter("recsys_refused_rows", refused, registry=registry)
         self._batches, self._together = (
             Histogram(f"recsys_{name}_batch_size", text, buckets=_BATCHES, registry=registry)
             for name, text in (

@@ -52,12 +52,11 @@ async def running_engine(
             resources.push_async_callback(asyncio.to_thread, thread.close)
         batcher = _build_batcher(recommender, towers, config, telemetry)
         recommendations = _build_recommendations(recommender, compute, config, telemetry)
-        resources.push_async_callback(recommendations.close)
         bundle = recommender.bundle
         bundled = BundledItems(bundle.items, version=bundle.version, as_of_us=bundle.items_as_of_us)
         tiers = _build_tiers(recommender, bundled, batcher, connection, config, telemetry)
-        resources.push_async_callback(tiers.close)
-        resources.push_async_callback(batcher.close)
+        for part in (recommendations, tiers, batcher):  # closed in the reverse order
+            resources.push_async_callback(part.close)
         identifier = _build_identifier(recommender)
         unreadable = Unreadable(telemetry.unreadable)
         items = LiveItems(

@@ -145,15 +145,20 @@ def build_statistics(
 
 
 def _users_by_period(past: Interactions, as_of_us: int, window_us: int) -> Floats:
+    """Return the number of distinct users of each item in each of ``PERIODS`` (N, P).
+
+    A user is counted where their latest event on the item is in the period.
+    """
+    pairs = past.user_rows * past.n_items + past.item_rows
+    # Events are oldest first, so the last position of a pair is its latest event.
+    distinct, position = np.unique(pairs[::-1], return_index=True)
+    items, latest_us = distinct % past.n_items, past.timestamps_us[::-1][position]
+    ever = np.iinfo(np.int64).min
+    starts_us = [ever if np.isinf(one) else as_of_us - round(one * window_us) for one in PERIODS]
     columns = [
-        distinct_users(
-            past
-            if np.isinf(period)
-            else past.between(as_of_us - round(period * window_us), as_of_us)
-        )
-        for period in PERIODS
+        np.bincount(items[latest_us >= start_us], minlength=past.n_items) for start_us in starts_us
     ]
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 class _Ease(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import lightning as L
@@ -66,8 +67,11 @@ class RankingExamples:
 
 def answers_between(targets: Interactions, start: Moment, end: Moment) -> list[Ints]:
     """Return the distinct item rows of each of the U users from start until before end."""
-    window = targets.between(start, end)
-    return [np.unique(history.item_rows) for history in window.histories()]
+    window, n_items = targets.between(start, end), targets.n_items
+    codes = np.unique(window.user_rows * n_items + window.item_rows)
+    bounds = np.searchsorted(codes, np.arange(targets.n_users + 1) * n_items).tolist()
+    rows: Ints = codes % n_items
+    return [rows[first:last] for first, last in pairwise(bounds)]
 
 
 def sample_examples(

@@ -102,10 +102,14 @@ def find_answers(
     """Return whether each text has every word of each query, bool (number of queries, B)."""
     columns: dict[tuple[int, ...], int] = {}
     asked = [[columns.setdefault(word, len(columns)) for word in query] for query in queries]
-    counts = torch.zeros(len(queries), len(columns))
-    holds = torch.zeros(len(texts), len(columns))
-    for row, query in enumerate(asked):
-        counts[row, query] = 1.0
-    for row, text in enumerate(texts):
-        holds[row, [columns[word] for word in set(text.words) if word in columns]] = 1.0
+    known = [[columns[word] for word in text.words if word in columns] for text in texts]
+    counts, holds = (_marked(rows, len(columns)) for rows in (asked, known))
     return counts @ holds.T >= counts.sum(dim=1, keepdim=True)
+
+
+def _marked(rows: Sequence[Sequence[int]], n_columns: int) -> Tensor:
+    """Return 1 at these columns of each row and 0 elsewhere (number of rows, n_columns)."""
+    marked = torch.zeros(len(rows), n_columns)
+    places = [(row, column) for row, columns in enumerate(rows) for column in columns]
+    marked[tuple(torch.tensor(places, dtype=torch.int64).view(-1, 2).T)] = 1.0
+    return marked

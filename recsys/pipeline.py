@@ -353,4 +353,4 @@ def _identify(
         runtime,
     )
     calibration = calibrate(chosen.observed, categories, config.identification)
-    return IdentificationPart(gallery, calibration, head, views, chosen.pictures)
+    return IdentificationPart(gallery, calibration, head, views, chosen.pictures, chosen.why_not)

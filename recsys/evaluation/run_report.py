@@ -128,9 +128,7 @@ def _report(
         left_out=(*bundle.left_out, *ranking.left_out),
         weights=weights_of(bundle),
         ranks_by=ranks_by(bundle),
-        identifies=bundle.identification.calibration.sentence()
-        if "identification" in bundle.parts
-        else "",
+        identifies=bundle.identification.sentence() if "identification" in bundle.parts else "",
         rules=bundle.rules.without_exploration().summary(),
         rankings=ranking.tables,
         offers=ranking.offers,

@@ -28,7 +28,9 @@ class IdentificationPart:
         head: Target of the vision tower whose classes are products; None without such a target.
         views: Views of each photo to average.
         words: Lines that were read on the shop's pictures, by item id; None if no words are read on
-            photos, as they do not help or could not be read.
+            photos.
+        why_no_words: Why words on photos are not read although they could be; None if they are, or
+            were not tried.
     """
 
     gallery: Gallery
@@ -36,6 +38,16 @@ class IdentificationPart:
     head: str | None = None
     views: Views = "one"
     words: Mapping[str, Lines] | None = None
+    why_no_words: str | None = None
+
+    def sentence(self) -> str:
+        """Return what is promised of the products that are named, and whether words count."""
+        promise = self.calibration.sentence()
+        if self.words is not None:
+            return f"{promise}; words on photos are read"
+        if self.why_no_words is not None:
+            return f"{promise}; words on photos are not read: {self.why_no_words}"
+        return promise
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,12 @@ def describe(part: IdentificationPart) -> dict[str, Any]:
     """Return everything but the gallery as JSON values."""
     assert isinstance(part.calibration, Calibration), "older kinds are read, never written"
     calibration = {_KEYS.get(name, name): value for name, value in asdict(part.calibration).items()}
-    return {"head": part.head, "views": part.views, "calibration": calibration}
+    return {
+        "head": part.head,
+        "views": part.views,
+        "calibration": calibration,
+        "why_no_words": part.why_no_words,
+    }
 
 
 def write_words(words: Mapping[str, Lines], path: Path) -> None:
@@ -125,6 +142,7 @@ def restore(
         head=description["head"],
         views=description["views"],
         words=words,
+        why_no_words=description.get("why_no_words"),  # older bundles lack it
     )
 
 

@@ -15,7 +15,7 @@ from vision.words import Lines
 N_LETTERS = 3  # length of the pieces by which words are compared
 MIN_SEEN = 0.6  # share of a word's pieces from which the word counts as seen
 DESCRIPTION = 0.5  # weight of a word that only the description has
-EVIDENCE = 5.0  # rarity of all seen words together at which their shares count half
+EVIDENCE = 10.0  # rarity of all seen words together at which their shares count half
 
 
 class WordScores(NamedTuple):

@@ -46,10 +46,12 @@ class ChosenWords(NamedTuple):
     Args:
         observed: Photos of val.
         pictures: Lines on the shop's pictures by item id, for the bundle; None without words.
+        why_not: Why words that could be read do not count; None if they do, or were not tried.
     """
 
     observed: Observed
     pictures: Mapping[str, Lines] | None = None
+    why_not: str | None = None
 
 
 def choose_words(
@@ -79,8 +81,7 @@ def choose_words(
     some = observed.take(_evenly(n_photos, config.max_read))
     read = _read_stage(shop, [images[n] for n in some.positions], config, runtime)
     if isinstance(read, str):
-        logger.info("words on photos do not count: %s", read)
-        return ChosenWords(observed)
+        return ChosenWords(observed, why_not=read)
     with_words = some.with_words(WordIndex(catalogue, read.pictures).scores(read.photos))
     before, after = (
         cross_fitted_losses(
@@ -90,8 +91,7 @@ def choose_words(
     )
     gains = (before - after).numpy()
     if gains.mean() <= gains.std() / np.sqrt(len(gains)):
-        logger.info("words on photos do not count: they do not help on photos of val")
-        return ChosenWords(observed)
+        return ChosenWords(observed, why_not="they do not help on photos of val")
     return ChosenWords(with_words, read.pictures)
 
 

@@ -90,6 +90,7 @@ def test_products_that_look_alike_are_identified_by_their_words(bundle: Path) ->
     assert [answer.candidates[0].item_id for answer in answers] == list(NAMES)
     assert [answer.words for answer in answers] == [(name.upper(),) for name in NAMES]
     assert WORDS_UNREAD not in answers[0].degraded
+    assert identifier.recommender.bundle.identification.sentence().endswith("photos are read")
     blank = identifier.identify(Image.new("RGB", (200, 120), (230, 230, 220)))
     assert blank.words == ()
 

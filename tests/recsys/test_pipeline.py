@@ -32,6 +32,8 @@ def test_the_whole_chain_leaves_a_complete_bundle_and_both_ablations(tiny_run: R
     assert tiny_run.left_out == bundle.left_out == ()
     assert set(tiny_run.ablations) == {"text-only", "image-only"}
     assert [stage.name for stage in tiny_run.stages] == STAGES
+    assert bundle.identification.words is None
+    assert str(bundle.identification.why_no_words).endswith("photos of val show letters")
     lengths = np.linalg.norm(bundle.item_embeddings, axis=1)
     np.testing.assert_allclose(lengths, np.ones(len(bundle.items)), rtol=1e-5)
 

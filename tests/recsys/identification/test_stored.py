@@ -41,7 +41,10 @@ def test_the_part_comes_back_from_tensors_and_json() -> None:
         error=0.02,
         n_photos=7,
     )
-    part = IdentificationPart(gallery, calibration, head="item", views="crops")
+    part = IdentificationPart(
+        gallery, calibration, head="item", views="crops", why_no_words="they do not help"
+    )
+    assert part.sentence().endswith("; words on photos are not read: they do not help")
     found = restore(vars(gallery), json.loads(json.dumps(describe(part))))
     assert found == part
 

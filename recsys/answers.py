@@ -197,7 +197,7 @@ class Colour:
 class Annotation(Response):
     """What a photo shows, as far as the bundle learned to tell.
 
-    Probabilities are those of the network and not calibrated.
+    Probabilities are calibrated on photos of val, if training had some.
 
     Args:
         category: Path, coarse to fine, down to the last level that is probable enough; may be

@@ -150,7 +150,8 @@ class ProductIdentifier:
         """
         check_k(k)
         embedder = self.recommender.embedder
-        named = name_photos(embedder.image_tower.classes, seen)
+        known = self.recommender.bundle.temperatures
+        named = name_photos(embedder.image_tower.classes, seen, temperatures=known)
         annotations = list_annotations(named, bundle_version=self.recommender.version)
         photos = fuse_photos(embedder.fusion, seen.photos)
         at_once = max(1, self._pairs_at_once // len(self.recommender.catalogue))

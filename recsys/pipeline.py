@@ -22,6 +22,7 @@ from recsys.data.tables import Tables
 from recsys.identification.stored import IdentificationPart
 from recsys.ranking.rankers import BEHAVIOUR_TREES, NETWORK, TREES
 from recsys.training.cuts import held_out_users
+from recsys.training.heads import keep_heads
 from recsys.training.identification import (
     LabelledPhotos,
     calibrate,
@@ -117,6 +118,7 @@ def train(
         vision = train_vision(shop, config.vision, runtime)
         text = train_text(shop, config.text, runtime)
         towers = align(shop, vision, text, config, runtime)
+        heads = keep_heads(shop, towers, runtime)
         material = embed(shop, towers, runtime)
         items = None if shop.behaviour is None else count_events(shop.behaviour, runtime)
         tuning = None
@@ -136,6 +138,7 @@ def train(
             text=towers.text,
             identification=identification,
             served=served,
+            heads=heads,
         )
         bundle = write_bundle(contents, out)
         ablations = _ablations(material, stack, config, runtime, left_out)

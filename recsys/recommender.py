@@ -327,9 +327,11 @@ class Recommender:
             InvalidImageError: If the photo is not a readable image.
             InvalidArgumentError: If ``min_probability`` is not from 0 to 1.
         """
-        tower, device = self.embedder.image_tower, self.device
-        named = annotate_photos(tower, [image], min_probability=min_probability, device=device)
-        return list_annotations(named, bundle_version=self.version)[0]
+        tower, known, device = self.embedder.image_tower, self.bundle.temperatures, self.device
+        seen = annotate_photos(
+            tower, [image], known, min_probability=min_probability, device=device
+        )
+        return list_annotations(seen, bundle_version=self.version)[0]
 
     def prepare_search(self) -> None:
         """Index the catalogue for many queries: its words, and its vectors if they are many."""

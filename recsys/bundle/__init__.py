@@ -5,6 +5,7 @@ from recsys.bundle.contents import (
     RankingPart,
     ranking_settings,
     replace_ranking,
+    replace_vision,
     write_bundle,
 )
 from recsys.bundle.reading import Bundle
@@ -15,5 +16,6 @@ __all__ = [
     "RankingPart",
     "ranking_settings",
     "replace_ranking",
+    "replace_vision",
     "write_bundle",
 ]

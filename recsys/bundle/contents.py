@@ -3,14 +3,16 @@
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 from torch import nn
 
@@ -25,6 +27,7 @@ from recsys.data.arrays import Bools
 from recsys.data.interactions import Moment
 from recsys.data.timestamps import from_us
 from recsys.errors import BundleError
+from recsys.identification.heads import HeadsPart, save_heads
 from recsys.identification.stored import IdentificationPart, describe, write_words
 from recsys.models.fusion import ItemFusion
 from recsys.ranking.features import FEATURES
@@ -53,6 +56,8 @@ WORDS = "words.parquet"  # read on the shop's pictures
 HELD_OUT = "held_out"  # folder of what offline evaluation scores
 EVENTS = "events.parquet"
 SERVED_TOWER = "served_tower"  # folder of the vision tower's graphs
+HEADS = "heads.safetensors"
+VISION, GALLERY = "vision", "gallery.safetensors"
 RANKING_FILES = (
     *(EVENTS, SPLIT, HELD_OUT_USERS, STATISTICS, HELD_OUT),
     *(ENCODER_FILE, TREES_FILE, BEHAVIOUR_TREES_FILE, NETWORK_FILE),
@@ -103,6 +108,7 @@ class Contents:
         text: Encoder for titles.
         ranking: Ranking for users.
         identification: Identification of products on photos.
+        heads: Calibration of the vision tower's heads.
         left_out: Parts that were not trained, each with the reason.
         items_as_of_us: Time at which the items were exported, microseconds UTC; None if unknown.
             Later live changes count, earlier ones do not.
@@ -117,6 +123,7 @@ class Contents:
     text: TextEncoder | None = None
     ranking: RankingPart | None = None
     identification: IdentificationPart | None = None
+    heads: HeadsPart | None = None
     left_out: tuple[str, ...] = ()
     items_as_of_us: int | None = None
     rules: Rules = NO_RULES
@@ -158,19 +165,73 @@ def replace_ranking(bundle: Path, ranking: RankingPart, root: Path) -> Path:
         root: Folder of the bundles.
     """
 
-    def fill(folder: Path) -> None:
+    def fill(folder: Path) -> dict[str, Any]:
+        _save_ranking(ranking, folder)
+        return _describe_ranking(ranking)
+
+    return _replace(bundle, root, RANKING_FILES, fill, latest=False)
+
+
+def replace_vision(
+    bundle: Path, tower: VisionTower, root: Path, *, grown: Mapping[str, int], note: Any
+) -> Path:
+    """Seal a bundle under ``root`` whose tower knows more classes, and return its folder.
+
+    All other files are copied byte for byte. The new bundle becomes the latest of ``root``.
+
+    Args:
+        bundle: Folder of a verified bundle with a vision tower.
+        tower: The same tower with more classes, the last of their targets.
+        root: Folder of the bundles.
+        grown: Number of new classes by target.
+        note: What ``bundle.json`` says of them, a JSON value that is added to a list.
+    """
+    described = json.loads((bundle / DESCRIPTION).read_text("utf-8"))
+    head = (described.get("identification") or {}).get("head")
+
+    def fill(folder: Path) -> dict[str, Any]:
+        vision.checkpoint.save(tower, folder / VISION)
+        if head in grown:  # the new classes are no products
+            gallery = load_tensors(bundle / GALLERY)
+            rows = gallery["head_rows"]
+            gallery["head_rows"] = torch.cat([rows, rows.new_full((grown[head],), -1)])
+            save_tensors(gallery, folder / GALLERY)
+        return {"added_categories": [*(described.get("added_categories") or []), note]}
+
+    replaced = (VISION, GALLERY) if head in grown else (VISION,)
+    return _replace(bundle, root, replaced, fill, latest=True)
+
+
+def _replace(
+    bundle: Path,
+    root: Path,
+    replaced: Collection[str],
+    fill: Callable[[Path], Mapping[str, Any]],
+    *,
+    latest: bool,
+) -> Path:
+    """Seal a copy of a bundle in which some files are others, and return its folder.
+
+    Args:
+        bundle: Folder of a verified bundle.
+        root: Folder of the bundles.
+        replaced: Files and folders at the top of the bundle that are not copied.
+        fill: Function that writes the other ones, and returns what ``bundle.json`` says anew.
+        latest: Whether it becomes the latest bundle of ``root``.
+    """
+
+    def write(folder: Path) -> None:
         for name in sorted({Path(one).parts[0] for one in file_hashes(bundle)}):
-            if name in RANKING_FILES:
+            if name in replaced:
                 continue
             if (bundle / name).is_dir():
                 shutil.copytree(bundle / name, folder / name)
             else:
                 shutil.copyfile(bundle / name, folder / name)
-        _save_ranking(ranking, folder)
         described = json.loads((bundle / DESCRIPTION).read_text("utf-8"))
-        _write_description({**described, **_describe_ranking(ranking)}, folder)
+        _write_description({**described, **fill(folder)}, folder)
 
-    return seal(root, fill, latest=False)
+    return seal(root, write, latest=latest)
 
 
 def _latest_as_of_us(root: Path) -> int | None:
@@ -188,7 +249,7 @@ def _write(contents: Contents, folder: Path) -> None:
     np.save(folder / "item_embeddings.npy", contents.item_embeddings)
     _save_module(contents.fusion, folder / "fusion.safetensors")
     if contents.vision is not None:
-        vision.checkpoint.save(contents.vision, folder / "vision")
+        vision.checkpoint.save(contents.vision, folder / VISION)
     if contents.served is not None:
         shutil.copytree(contents.served.folder, folder / SERVED_TOWER)
     if contents.text is not None:
@@ -198,9 +259,11 @@ def _write(contents: Contents, folder: Path) -> None:
     if contents.identification is not None:
         gallery = contents.identification.gallery
         tensors = {name: value.contiguous() for name, value in vars(gallery).items()}
-        save_tensors(tensors, folder / "gallery.safetensors")
+        save_tensors(tensors, folder / GALLERY)
         if contents.identification.words is not None:
             write_words(contents.identification.words, folder / WORDS)
+    if contents.heads is not None:
+        save_heads(contents.heads, folder / HEADS)
     _write_description(_describe(contents), folder)
 
 
@@ -217,6 +280,7 @@ def _describe(contents: Contents) -> dict[str, Any]:
         **_describe_ranking(contents.ranking),
         "weights": _describe_weights(contents),
         "identification": describe(identification) if identification else None,
+        "temperatures": dict(contents.heads.temperatures) if contents.heads else {},
         "left_out": list(contents.left_out),
         "items_as_of_us": contents.items_as_of_us,
         "rules": write_rules(contents.rules),

@@ -16,6 +16,7 @@ import text.checkpoint
 import vision.checkpoint
 from recsys.bundle.contents import (
     EVENTS,
+    HEADS,
     HELD_OUT,
     HELD_OUT_USERS,
     SERVED_TOWER,
@@ -31,6 +32,7 @@ from recsys.config import read_rules
 from recsys.data.arrays import Bools
 from recsys.data.interactions import Interactions, Moment, build_interactions
 from recsys.errors import BundleError, MissingPartError
+from recsys.identification.heads import HeadsPart, load_heads
 from recsys.identification.stored import (
     IdentificationPart,
     read_words,
@@ -93,6 +95,8 @@ class Bundle:
         }
         serving = self._description.get("serving")
         self.served_tower = serving and ServedTower(self.path / SERVED_TOWER, **serving)
+        # Divisors of the logits of the vision tower's heads, by target.
+        self.temperatures: Mapping[str, float] = self._description.get("temperatures") or {}
         self.rules = read_rules(self._description.get("rules") or {})
         self._known: tuple[Moment, Interactions, Statistics] | None = None
 
@@ -258,6 +262,23 @@ class Bundle:
                 f"bundle {self.version} ranks by the features {self._description['features']}, "
                 f"this release computes {list(FEATURES)}; train again"
             )
+
+    @cached_property
+    def heads(self) -> HeadsPart:
+        """What calibrates the heads of the vision tower, and lets them grow.
+
+        Raises:
+            MissingPartError: If training had no photos of val, or the bundle is of an earlier
+                release.
+        """
+        self.require("vision")
+        if not (self.path / HEADS).exists():
+            raise MissingPartError(
+                f"bundle {self.version} keeps no photos to set the scale of its classes by: it was "
+                "trained without photos of val, or by an earlier release; train again with some "
+                "photos whose split is val"
+            )
+        return load_heads(self.path / HEADS, self.temperatures)
 
     @cached_property
     def identification(self) -> IdentificationPart:

@@ -1,4 +1,4 @@
-"""Commands that fill gaps in a catalogue: annotate, variants."""
+"""Commands that fill gaps in a catalogue: annotate, category, variants."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,39 @@ def _fit(
     samples = load_samples(load_config(config), progress=progress).validation
     photos = required(samples, config, "photos whose split is val")
     return fit_temperatures(bundle.vision.to(device), photos)
+
+
+def build_category_app() -> typer.Typer:
+    """Return the commands under ``recsys category``."""
+    app = typer.Typer(help="Change the categories that a bundle knows.", no_args_is_help=True)
+    app.callback()(lambda: None)  # else typer makes the only command the group itself
+    app.command("add")(add)
+    return app
+
+
+def add(
+    bundle: BundlePath,
+    name: Annotated[str, typer.Argument(help="Category path, such as 'Home > Vases'.")],
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE...", help="Image files of the category.")
+    ],
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Device that the vision tower runs on.")
+    ] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Add a category from a few pictures, without training; the new bundle becomes the latest."""
+    from recsys.curation.categories import add_category
+
+    added = add_category(bundle, name, pictures, device=device)
+    if as_json:
+        print_json(
+            {"category": added.category, "pictures": added.n_pictures, "bundle": added.bundle}
+        )
+        return
+    path = " > ".join(added.category)
+    console.print(f"{path}: added from {added.n_pictures} pictures", highlight=False)
+    console.print(f"bundle {added.bundle}")
 
 
 def variants(

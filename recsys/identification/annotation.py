@@ -60,9 +60,9 @@ def name_photos(
 def annotate_photos(
     tower: VisionTower,
     images: Iterable[ImageSource],
+    temperatures: Mapping[str, float] | None = None,
     *,
     min_probability: float = 0.5,
-    temperatures: Mapping[str, float] | None = None,
     device: str = "cpu",
 ) -> pl.DataFrame:
     """Return the table of ``name_photos`` for images; arguments and errors are also its own.
@@ -70,8 +70,8 @@ def annotate_photos(
     Args:
         tower: Vision tower; it is moved to the device.
         images: Photos as paths, bytes of files or opened images.
-        min_probability: Lowest probability of a guess that is filled in.
         temperatures: Divisor of the logits by target.
+        min_probability: Lowest probability of a guess that is filled in.
         device: Device to compute on.
 
     Raises:

@@ -19,7 +19,7 @@ from recsys.recommender import Recommender
 from recsys.training.tuning import with_values
 
 STAGES = [
-    *("vision", "text", "embeddings", "statistics", "items", "users", "ranker"),
+    *("vision", "text", "heads", "embeddings", "statistics", "items", "users", "ranker"),
     *("photos", "items-held-out-1", "items-held-out-2", "words"),
     *("items-image", "users-image", "ranker-image"),
     *("items-text", "users-text", "ranker-text"),

@@ -34,7 +34,8 @@ def annotate(
         bundle: Bundle with the vision tower.
         images: Pictures as file contents, paths or PIL images.
         min_probability: Lowest probability of a guess that is filled in.
-        temperatures: Divisor of the logits by target, from ``fit_temperatures``.
+        temperatures: Divisor of the logits by target, from ``fit_temperatures``; None takes those
+            that training fitted.
         device: Device of the tower.
 
     Raises:
@@ -47,7 +48,7 @@ def annotate(
         bundle.vision,
         images,
         min_probability=min_probability,
-        temperatures=temperatures,
+        temperatures=bundle.temperatures if temperatures is None else temperatures,
         device=check_device(device),
     )
 

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,9 +7,12 @@ import polars as pl
 import pytest
 import torch
 
+from recsys import ProductIdentifier, Recommender
 from recsys.bundle import Bundle
+from recsys.curation.annotation import annotate
 from recsys.curation.variants import find_variants
 from recsys.data.synthetic import Shop
+from tests.planted import smooth_picture
 
 Ask = Callable[..., Any]
 Say = Callable[..., str]
@@ -48,6 +52,34 @@ def test_probabilities_are_calibrated_on_the_val_photos_of_the_configuration(
     without.write_text(f'name = "x"\n[data]\nitems = "{tiny_shop.items}"\n')
     message = refusal(*command, "--items", tiny_shop.items, "--out", plain, "--calibrate", without)
     assert message == f"{without} must have photos whose split is val, got none"
+
+
+def test_a_category_is_added_from_pictures_and_every_answer_knows_it(
+    tiny_bundle: Path, tmp_path: Path, ask: Ask, say: Say, refusal: Say
+) -> None:
+    shutil.copytree(Bundle(tiny_bundle).path, tmp_path / Bundle(tiny_bundle).version)
+    pictures = [tmp_path / f"{n}.png" for n in range(4)]
+    for n, picture in enumerate(pictures):
+        smooth_picture(n).save(picture)
+    command = ("category", "add", tmp_path, "Odd > Noise", *pictures)
+    answer = ask(*command)
+    assert answer["category"] == ["Odd", "Noise"]
+    assert answer["pictures"] == 4
+    new = Bundle(tmp_path)
+    assert answer["bundle"] == str(new.path)
+    assert new.temperatures, "the tiny shop has photos of val"
+    recommender = Recommender(new)
+    seen = recommender.annotate(pictures[0])
+    answered = ProductIdentifier(recommender).identify(pictures[0])
+    assert answered.annotation == seen, "Identify says the same"
+    wanted = annotate(new, pictures[:1])
+    assert seen.category == tuple(wanted["category"][0] or ())
+    assert seen.category_probability == wanted["category_probability"][0]
+    assert "name must be a new category, got 'Odd > Noise'" in refusal(*command)
+    shown = say("category", "add", tmp_path, "Odd > Grain", pictures[0])
+    assert "Odd > Grain: added from 1 pictures" in shown
+    missing = refusal("category", "add", tmp_path, "Odd > Dust", tmp_path / "gone.png")
+    assert "gone.png" in missing
 
 
 def test_variants_are_refused_under_the_name_of_another_format(

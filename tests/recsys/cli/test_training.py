@@ -50,7 +50,7 @@ def test_training_again_skips_every_stage_and_writes_the_report(
     assert Path(answer["bundle"]) == tiny_run.bundle
     assert Path(answer["report"]) == out / "report.html"
     assert answer["left_out"] == []
-    stages = ["vision", "text", "embeddings", "statistics", "items", "users", "ranker"]
+    stages = ["vision", "text", "heads", "embeddings", "statistics", "items", "users", "ranker"]
     stages += ["photos", "items-held-out-1", "items-held-out-2"]
     assert list(answer["seconds"]) == stages
     assert (out / "report.html").read_text().lstrip().startswith("<!doctype html>")

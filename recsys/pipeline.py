@@ -19,8 +19,10 @@ from recsys.data.files import make_folder, whole_file
 from recsys.data.pictures import picture_fault
 from recsys.data.progress import Progress
 from recsys.data.tables import Tables
+from recsys.identification.heads import HeadsPart
 from recsys.identification.stored import IdentificationPart
 from recsys.ranking.rankers import BEHAVIOUR_TREES, NETWORK, TREES
+from recsys.training.common_space import find_common_space, keeps_weights
 from recsys.training.cuts import held_out_users
 from recsys.training.heads import keep_heads
 from recsys.training.identification import (
@@ -41,7 +43,7 @@ from recsys.training.served import check_serving, write_served
 from recsys.training.stack import FusedItems, Stack, fuse_items, train_stack
 from recsys.training.stages import STAGES, Runtime, Stage, Workspace
 from recsys.training.tower_errors import translate_tower_errors
-from recsys.training.towers import align, embed, train_text, train_vision
+from recsys.training.towers import TrainedTowers, align, embed, train_text, train_vision
 from recsys.training.tuning import Tuning, check_tuning, tune_settings
 from recsys.training.words import choose_words
 from vision.device import Device, resolve_device
@@ -132,15 +134,8 @@ def train(
         identification = _identify(material, towers.vision, stack.fused, config, runtime)
         served = write_served(shop, towers, config.serving, runtime)
         announce("bundle")
-        contents = replace(
-            _contents(material, stack, config, left_out),
-            vision=towers.vision,
-            text=towers.text,
-            identification=identification,
-            served=served,
-            heads=heads,
-        )
-        bundle = write_bundle(contents, out)
+        contents = _with_towers(_contents(material, stack, config, left_out), towers, heads, config)
+        bundle = write_bundle(replace(contents, identification=identification, served=served), out)
         ablations = _ablations(material, stack, config, runtime, left_out)
     return Run(bundle, ablations, dataset, tuple(runtime.workspace.stages), left_out, tuning)
 
@@ -295,6 +290,18 @@ def _contents(
         left_out=left_out,
         items_as_of_us=material.shop.dataset.items_as_of_us,
         rules=config.rules,
+    )
+
+
+def _with_towers(
+    contents: Contents, towers: TrainedTowers, heads: HeadsPart | None, config: TrainConfig
+) -> Contents:
+    """Return the contents with the towers, and with what is known of how to read them."""
+    common_space = find_common_space(
+        *(towers.vision, towers.text, contents.fusion, heads), untrained=keeps_weights(config)
+    )
+    return replace(
+        contents, vision=towers.vision, text=towers.text, heads=heads, common_space=common_space
     )
 
 

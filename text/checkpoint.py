@@ -19,12 +19,14 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    SiglipTextModel,
 )
 
 from text.encoder import TextEncoder
 from text.errors import CheckpointError
 from text.files import whole_files
 from text.networks.packages import Origin
+from text.networks.pairs import SIGLIP_TEXT, is_pair, split_text_half
 from text.networks.projection import Dense
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ _POOLING_FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
-ORIGIN_FILE = "began_with.json"  # of this library alone; others leave it out
+# Of this library alone; others leave them out.
+ORIGIN_FILE, TEMPERATURE_FILE = "began_with.json", "temperature.json"
 
 # These modules change nothing here: dropout is off, and all outputs have unit length.
 _NEUTRAL = ("Normalize", "Dropout")
@@ -68,6 +71,8 @@ def _write(encoder: TextEncoder, folder: Path) -> None:
     _write_json(folder / "config_sentence_transformers.json", settings)
     if encoder.origin is not None:
         _write_json(folder / ORIGIN_FILE, encoder.origin.model_dump())
+    if encoder.temperature is not None:
+        _write_json(folder / TEMPERATURE_FILE, encoder.temperature)
     flags = {flag: mode == encoder.pooling for flag, mode in _POOLING_FLAGS.items()}
     width = encoder.backbone.config.hidden_size
     modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
@@ -88,6 +93,7 @@ def load(folder: Path) -> TextEncoder:
     """Return the encoder of a sentence-transformers or plain transformers folder, in float32.
 
     A folder without ``modules.json`` does not say how to pool: the mean is used, with a warning.
+    Of a CLIP or SigLIP checkpoint the text half is read, with its projection.
 
     Args:
         folder: Folder that ``save``, sentence-transformers or transformers' ``save_pretrained``
@@ -98,6 +104,8 @@ def load(folder: Path) -> TextEncoder:
             weights, or has modules that are not supported.
     """
     if not (folder / "modules.json").is_file():
+        if is_pair(folder):
+            return _load_text_half(folder)
         logger.warning("%s has no modules.json: pooling its tokens by the mean", folder)
         return _load_transformer(folder, folder)
     modules = [
@@ -114,7 +122,44 @@ def load(folder: Path) -> TextEncoder:
     encoder = _load_transformer(folder, paths["Transformer"])
     encoder.pooling = _read_pooling(paths["Pooling"])
     encoder.projection.extend([_load_dense(path) for name, path in modules if name == "Dense"])
+    if (folder / TEMPERATURE_FILE).is_file():
+        encoder.temperature = float(_read_json(folder / TEMPERATURE_FILE))
     return encoder.eval()
+
+
+def _load_text_half(folder: Path) -> TextEncoder:
+    """Return the text half of a CLIP or SigLIP checkpoint, with its projection."""
+    whole, tokenizer, missing = _read_transformer(folder)
+    _check_tokenizer(tokenizer, folder)
+    _check_whole(whole, [name for name in missing if not name.startswith("vision_model.")], folder)
+    config = whole.config.text_config
+    half = split_text_half(whole)
+    limits = (tokenizer.model_max_length, config.max_position_embeddings)
+    encoder = TextEncoder(
+        half.backbone,
+        tokenizer,
+        pooling="lasttoken",
+        projection=[half.projection],
+        max_tokens=min(int(limit) for limit in limits if limit),
+    )
+    encoder.temperature = half.temperature
+    return encoder.eval()
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{folder} must hold a tokenizer.json, or what one can be made from, "
+            f"got {type(tokenizer).__name__}"
+        )
+
+
+def _check_whole(backbone: PreTrainedModel, lacking: Collection[str], folder: Path) -> None:
+    if lacking:
+        raise CheckpointError(
+            f"{folder} must hold every weight of a {type(backbone).__name__}, "
+            f"but it lacks {', '.join(sorted(lacking)[:5])}"
+        )
 
 
 def _load_transformer(folder: Path, weights: Path) -> TextEncoder:
@@ -125,20 +170,11 @@ def _load_transformer(folder: Path, weights: Path) -> TextEncoder:
             "config.json"
         )
     backbone, tokenizer, missing = _read_transformer(weights)
-    if not tokenizer.is_fast:
-        raise CheckpointError(
-            f"{weights} must hold a tokenizer.json, or what one can be made from, "
-            f"got {type(tokenizer).__name__}"
-        )
+    _check_tokenizer(tokenizer, weights)
     limits = [tokenizer.model_max_length, _read_settings(weights).get("max_seq_length")]
     # A tokenizer without a limit has a model_max_length of 1e30.
     max_tokens = min(int(limit) for limit in (*limits, 8192) if limit)
-    lacking = sorted(name for name in missing if not name.startswith("pooler."))
-    if lacking:
-        raise CheckpointError(
-            f"{weights} must hold every weight of a {type(backbone).__name__}, "
-            f"but it lacks {', '.join(lacking[:5])}"
-        )
+    _check_whole(backbone, [one for one in missing if not one.startswith("pooler.")], weights)
     return TextEncoder(
         backbone,
         tokenizer,
@@ -159,6 +195,8 @@ def _read_transformer(
             config = AutoConfig.from_pretrained(weights)
             # In an encoder-decoder such as T5, only the encoder reads text.
             model = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+            if config.model_type == SIGLIP_TEXT:  # AutoModel does not know it
+                model = SiglipTextModel
             # Some models are published in half precision, which loses small updates of weights.
             backbone, report = model.from_pretrained(
                 weights,

@@ -32,6 +32,9 @@ class TextEncoder(nn.Module):
         max_tokens: Longest text in tokens, special tokens included; longer texts are cut.
         prompt: String put before every text, which some checkpoints were trained with.
         origin: Weights that training began with; None for random ones.
+
+    Attributes:
+        temperature: Divisor of the cosines with pictures, of a checkpoint that has an image half.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class TextEncoder(nn.Module):
         self.max_tokens = max_tokens
         self.prompt = prompt
         self.origin = origin
+        self.temperature: float | None = None
 
     @property
     def dim(self) -> int:
@@ -74,6 +78,11 @@ class TextEncoder(nn.Module):
     def pad_id(self) -> int:
         """Token id to pad with, or 0 where the tokenizer has none; the mask hides it either way."""
         return int(self.tokenizer.pad_token_id or 0)
+
+    @property
+    def padded(self) -> bool:
+        """Whether every text is padded to ``max_tokens`` and padding is read, as SigLIP learned."""
+        return bool(self.backbone.config.model_type == "siglip_text_model")
 
     @property
     def device(self) -> torch.device:
@@ -95,7 +104,10 @@ class TextEncoder(nn.Module):
         """Return the token ids of the normalised texts, as lists without padding."""
         prompted = [self.prompt + normalize(text) for text in texts]
         encoding: BatchEncoding = self.tokenizer(
-            prompted, truncation=True, max_length=self.max_tokens
+            prompted,
+            truncation=True,
+            max_length=self.max_tokens,
+            padding="max_length" if self.padded else False,
         )
         return encoding
 

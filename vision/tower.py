@@ -1,5 +1,6 @@
 """The vision tower: pictures in, unit-length embeddings and class probabilities out."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from vision.networks.backbones import Backbone
 from vision.precision import Precision, autocast
 from vision.squares import ReadSquare, read_square
 from vision.test_time import Views, draw_views
+
+logger = logging.getLogger(__name__)
 
 
 class TowerOutput(NamedTuple):
@@ -57,6 +60,8 @@ class VisionTower(nn.Module):
         self.project = nn.Sequential(
             nn.Linear(backbone.dim, dim, bias=False), nn.BatchNorm1d(dim, affine=False)
         )
+        if backbone.projection is not None:
+            self._take_projection(backbone.projection)
         self.dropout = nn.Dropout(dropout)
         # A list and not a dict of modules: target names may contain dots, module names may not.
         self.heads = nn.ModuleList(
@@ -69,6 +74,22 @@ class VisionTower(nn.Module):
     def device(self) -> torch.device:
         """The device of the parameters."""
         return next(self.parameters()).device
+
+    @torch.no_grad()
+    def _take_projection(self, published: Tensor) -> None:
+        """Embed as a checkpoint does whose texts are in the same space, if the sizes agree."""
+        linear, norm = self.project
+        if len(published) != self.dim:
+            logger.warning(
+                "dim is %d, so the checkpoint's projection to %d is left out: set dim = %d to "
+                "compare pictures with texts by its other half",
+                self.dim,
+                len(published),
+                len(published),
+            )
+            return
+        linear.weight.copy_(published)
+        norm.momentum = 0.0  # statistics of our pictures would move them away from the texts
 
     def outputs(self, images: Tensor) -> TowerOutput:
         """Return embeddings (B, D) and logits (B, C) per target, float32, from one pass.

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from recsys.data.arrays import Bools
 from recsys.data.interactions import Moment
 from recsys.data.timestamps import from_us
 from recsys.errors import BundleError
+from recsys.identification.common_space import CommonSpace
 from recsys.identification.heads import HeadsPart, save_heads
 from recsys.identification.stored import IdentificationPart, describe, write_words
 from recsys.models.fusion import ItemFusion
@@ -109,6 +110,7 @@ class Contents:
         ranking: Ranking for users.
         identification: Identification of products on photos.
         heads: Calibration of the vision tower's heads.
+        common_space: Where pictures and words are compared.
         left_out: Parts that were not trained, each with the reason.
         items_as_of_us: Time at which the items were exported, microseconds UTC; None if unknown.
             Later live changes count, earlier ones do not.
@@ -124,6 +126,7 @@ class Contents:
     ranking: RankingPart | None = None
     identification: IdentificationPart | None = None
     heads: HeadsPart | None = None
+    common_space: CommonSpace | None = None
     left_out: tuple[str, ...] = ()
     items_as_of_us: int | None = None
     rules: Rules = NO_RULES
@@ -281,6 +284,7 @@ def _describe(contents: Contents) -> dict[str, Any]:
         "weights": _describe_weights(contents),
         "identification": describe(identification) if identification else None,
         "temperatures": dict(contents.heads.temperatures) if contents.heads else {},
+        "common_space": asdict(contents.common_space) if contents.common_space else None,
         "left_out": list(contents.left_out),
         "items_as_of_us": contents.items_as_of_us,
         "rules": write_rules(contents.rules),

@@ -32,6 +32,7 @@ from recsys.config import read_rules
 from recsys.data.arrays import Bools
 from recsys.data.interactions import Interactions, Moment, build_interactions
 from recsys.errors import BundleError, MissingPartError
+from recsys.identification.common_space import CommonSpace
 from recsys.identification.heads import HeadsPart, load_heads
 from recsys.identification.stored import (
     IdentificationPart,
@@ -279,6 +280,25 @@ class Bundle:
                 "photos whose split is val"
             )
         return load_heads(self.path / HEADS, self.temperatures)
+
+    @property
+    def common_space(self) -> CommonSpace:
+        """Where pictures and words are compared.
+
+        Raises:
+            MissingPartError: If they cannot be, or the bundle is of an earlier release.
+        """
+        for part in ("vision", "text"):
+            self.require(part)
+        space = self._description.get("common_space")
+        if space is None:
+            raise MissingPartError(
+                f"pictures and words of bundle {self.version} cannot be compared: by the names of "
+                "its categories, photos of val were recognised no better than by chance, or there "
+                "were none, or it is of an earlier release; train with epochs in [alignment], or "
+                "name one CLIP or SigLIP checkpoint in [vision] and [text]"
+            )
+        return CommonSpace(**space)
 
     @cached_property
     def identification(self) -> IdentificationPart:

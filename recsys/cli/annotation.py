@@ -9,6 +9,7 @@ import typer
 from recsys.cli.options import BundlePath, ImagesRoot, Json, check_suffix, with_options
 from recsys.cli.output import console, print_json, progress_bar
 from recsys.data.files import whole_file
+from recsys.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from recsys import Bundle
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Certainty:
-    """How probable a guess must be, and which photos calibrate the probabilities."""
+    """What is guessed, how probable it must be, and which photos calibrate the probabilities."""
 
     min_probability: Annotated[
         float, typer.Option(help="Lowest probability of a guess; less certain cells stay empty.")
@@ -24,6 +25,13 @@ class Certainty:
     calibrate: Annotated[
         Path | None,
         typer.Option(help="Configuration file whose val photos calibrate the probabilities."),
+    ] = None
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file with a word in each line: say which of these a picture shows, by "
+            "comparing pictures with words, instead of what the tower learned."
+        ),
     ] = None
 
 
@@ -44,15 +52,18 @@ def annotate(
 ) -> None:
     """Guess the category, attributes and colours of items from their pictures."""
     from recsys import Bundle
-    from recsys.curation.annotation import AnnotateOptions, annotate_table
+    from recsys.curation.annotation import AnnotateOptions, annotate_table, read_words
     from vision.device import resolve_device
 
+    if certainty.classes is not None and certainty.calibrate is not None:
+        raise InvalidArgumentError("calibrate is for what the tower learned: leave out --classes")
     opened, place = Bundle(bundle), str(resolve_device(device))
     temperatures = _fit(opened, certainty.calibrate, device=place, progress=not as_json)
     options = AnnotateOptions(
         images_root=images_root,
         min_probability=certainty.min_probability,
         temperatures=temperatures,
+        words=read_words(certainty.classes) if certainty.classes is not None else None,
         device=place,
     )
     with progress_bar(visible=not as_json) as advance:

@@ -37,7 +37,8 @@ def build_encoder(config: TextConfig, texts: Sequence[str], *, seed: int) -> Tex
         encoder.origin = encoder.origin or find_origin(config.checkpoint)
     if config.pooling != "auto":
         encoder.pooling = config.pooling
-    encoder.max_tokens = min(encoder.max_tokens, config.max_tokens)
+    if not encoder.padded:  # that is read at its last place, wherever the text ends
+        encoder.max_tokens = min(encoder.max_tokens, config.max_tokens)
     if config.dim is not None and config.dim != encoder.dim:
         encoder.projection.append(build_projection(encoder.dim, config.dim, seed=seed))
     return encoder.eval()

@@ -144,7 +144,8 @@ def imprint(weights: Doubles, biases: Doubles, shots: Floats, reference: Referen
 
     Raises:
         InvalidArgumentError: If ``shots`` is empty.
-        TrainingError: If fewer than two classes have held-out pictures, or none of them was learned.
+        TrainingError: If fewer than two classes have held-out pictures, or none of these was
+            learned.
     """
     if not len(shots):
         raise InvalidArgumentError("shots must be at least one picture, got none")

@@ -63,6 +63,7 @@ class Backbone(NamedTuple):
     dim: int  # F
     preprocess: Preprocess
     spec: BackboneSpec
+    projection: Tensor | None = None  # (D, F) of a checkpoint with a space for pictures and texts
 
 
 def build_backbone(
@@ -105,7 +106,8 @@ def build_backbone(
     else:
         network, preprocess = _build_timm(name, pretrained, wanted, drop_path)
     spec = spec.model_copy(update={"weights": find_origin(name, pretrained)})
-    return _measured(network, preprocess, spec)
+    published = network.projection if isinstance(network, TransformersNetwork) else None
+    return _measured(network, preprocess, spec)._replace(projection=published)
 
 
 def restore_backbone(spec: BackboneSpec, preprocess: Preprocess) -> Backbone:

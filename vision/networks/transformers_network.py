@@ -6,7 +6,13 @@ from typing import Any
 import torch
 from PIL.Image import Resampling
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    CLIPVisionModelWithProjection,
+    PretrainedConfig,
+)
 
 from vision.errors import InvalidArgumentError, WeightsError
 from vision.networks.weights import UNREACHABLE, not_found, refuse_missing
@@ -21,12 +27,17 @@ class TransformersNetwork(nn.Module):
         network: Network with weights. None builds it from the architecture with random weights.
         pooler: Whether to keep the pooling layer, if there is one. Without it the feature is the
             class token.
+
+    Attributes:
+        projection: Map (D, F) from features into the space that a CLIP or SigLIP checkpoint shares
+            with its texts; None for other networks and random weights.
     """
 
     def __init__(
         self, config: PretrainedConfig, network: Any = None, *, pooler: bool = True
     ) -> None:
         super().__init__()
+        self.projection: Tensor | None = None
         models: Any = AutoModel
         self.network = models.from_config(config) if network is None else network
         self.pooler = pooler
@@ -100,7 +111,9 @@ def build_transformers(
         config.image_size = preprocess.size
         return TransformersNetwork(config), preprocess
     network, pooler = _load(source, pretrained, config)
-    return TransformersNetwork(config, network, pooler=pooler), Preprocess(
+    built = TransformersNetwork(config, network, pooler=pooler)
+    built.projection = _load_projection(source, pretrained, whole)
+    return built, Preprocess(
         size=preprocess.size,
         mean=tuple(published.image_mean),
         std=tuple(published.image_std),
@@ -128,3 +141,20 @@ def _load(source: str, pretrained: bool | str, config: PretrainedConfig) -> tupl
     poolerless = bool(pooler) and pooler <= missing
     refuse_missing(missing - pooler if poolerless else missing, weights)
     return network, not poolerless
+
+
+def _load_projection(source: str, pretrained: bool | str, whole: PretrainedConfig) -> Tensor | None:
+    """Return what maps the features of a CLIP or SigLIP checkpoint into its common space (D, F)."""
+    if whole.model_type == "siglip":  # its features are there already
+        return torch.eye(whole.vision_config.hidden_size)
+    if whole.model_type != "clip":
+        return None
+    config = whole.vision_config
+    config.projection_dim = whole.projection_dim
+    weights = source if isinstance(pretrained, bool) else pretrained
+    half, loading = CLIPVisionModelWithProjection.from_pretrained(
+        weights, config=config, dtype=torch.float32, output_loading_info=True
+    )
+    # Weights of the image half alone have none.
+    lacks = "visual_projection.weight" in loading["missing_keys"]
+    return None if lacks else half.visual_projection.weight.detach()

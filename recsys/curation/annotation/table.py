@@ -1,6 +1,6 @@
 """Annotate the pictures of a table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ import polars as pl
 
 from recsys.bundle import Bundle
 from recsys.curation.annotation.pictures import annotate
+from recsys.curation.annotation.words import annotate_words
 from recsys.data.files import scratch_folder, whole_file
 from recsys.data.loading import default_images_root, read_table
 from recsys.data.pictures import Broken, check_pictures, failures_with, picture_fault
@@ -37,6 +38,7 @@ class AnnotateOptions:
         images_root: Folder that picture paths are relative to; the folder of the table if None.
         min_probability: As for ``annotate``.
         temperatures: As for ``annotate``.
+        words: Words to choose from, as for ``annotate_words``; None takes what the tower learned.
         device: Device of the tower.
         rows_per_part: Rows that are annotated, and held in memory, at once.
 
@@ -47,6 +49,7 @@ class AnnotateOptions:
     images_root: Path | None = None
     min_probability: float = 0.5
     temperatures: Mapping[str, float] | None = None
+    words: Sequence[str] | None = None
     device: str = "cpu"
     rows_per_part: int = ROWS_PER_PART
 
@@ -81,7 +84,7 @@ def annotate_table(
     Raises:
         DataError: If the table cannot be read, or every picture in it is unreadable.
         SchemaError: If the table lacks the column of pictures.
-        MissingPartError: If the bundle has no vision tower.
+        MissingPartError: If the bundle has no vision tower, or cannot compare pictures with words.
         InvalidArgumentError: If an argument cannot be used.
     """
     if out.suffix != ".parquet":
@@ -97,13 +100,7 @@ def annotate_table(
     broken = checked.broken
     rows = loaded.frame.filter(~pl.col("image").is_in(list(broken)))
     rows = rows.with_columns(pl.col("image").replace(checked.renamed).alias(_FILE))
-    describe = partial(
-        annotate,
-        bundle,
-        min_probability=options.min_probability,
-        temperatures=options.temperatures,
-        device=options.device,
-    )
+    describe = _describer(bundle, options)
     with scratch_folder(out) as folder:
         for start in range(0, len(rows), options.rows_per_part):
             part = rows[start : start + options.rows_per_part]
@@ -117,6 +114,14 @@ def annotate_table(
         report = replace(loaded.report, n_valid=n_valid, failures=failures)
         _join(folder, out, report)
     return report
+
+
+def _describer(bundle: Bundle, options: AnnotateOptions) -> Callable[[list[Path]], pl.DataFrame]:
+    """Return the function that annotates pictures, by words where there are some."""
+    common = {"min_probability": options.min_probability, "device": options.device}
+    if options.words is not None:
+        return lambda files: annotate_words(bundle, files, options.words or (), **common)
+    return partial(annotate, bundle, temperatures=options.temperatures, **common)
 
 
 def _join(parts: Path, out: Path, report: TableReport) -> None:

@@ -194,7 +194,7 @@ def _read_transformer(
         with _quiet_transformers(), torch.random.fork_rng(devices=[]):
             config = AutoConfig.from_pretrained(weights)
             # In an encoder-decoder such as T5, only the encoder reads text.
-            model = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+            model: Any = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
             if config.model_type == SIGLIP_TEXT:  # AutoModel does not know it
                 model = SiglipTextModel
             # Some models are published in half precision, which loses small updates of weights.

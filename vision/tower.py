@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -78,7 +78,8 @@ class VisionTower(nn.Module):
     @torch.no_grad()
     def _take_projection(self, published: Tensor) -> None:
         """Embed as a checkpoint does whose texts are in the same space, if the sizes agree."""
-        linear, norm = self.project
+        parts: Any = self.project
+        linear, norm = parts
         if len(published) != self.dim:
             logger.warning(
                 "dim is %d, so the checkpoint's projection to %d is left out: set dim = %d to "

@@ -190,7 +190,7 @@ def replace_vision(
         note: What ``bundle.json`` says of them, a JSON value that is added to a list.
     """
     described = json.loads((bundle / DESCRIPTION).read_text("utf-8"))
-    head = (described.get("identification") or {}).get("head")
+    head: str = (described.get("identification") or {}).get("head") or ""
 
     def fill(folder: Path) -> dict[str, Any]:
         vision.checkpoint.save(tower, folder / VISION)

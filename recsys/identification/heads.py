@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from recsys.data.arrays import Floats, Ints
@@ -45,7 +46,7 @@ class HeadsPart:
 
 def save_heads(part: HeadsPart, path: Path) -> None:
     """Write everything but the temperatures into a file."""
-    tensors = {}
+    tensors: dict[str, NDArray[Any]] = {}
     for name, pictures in (("learned", part.learned), ("held_out", part.held_out)):
         tensors[f"{name}.{FEATURES}"] = pictures.features
         tensors |= {f"{name}.{target}": labels for target, labels in pictures.labels.items()}
@@ -54,9 +55,9 @@ def save_heads(part: HeadsPart, path: Path) -> None:
 
 def load_heads(path: Path, temperatures: Mapping[str, float]) -> HeadsPart:
     """Return the part from the file that ``save_heads`` wrote."""
-    parts: dict[str, dict[str, Floats | Ints]] = {"learned": {}, "held_out": {}}
+    parts: dict[str, dict[str, NDArray[Any]]] = {"learned": {}, "held_out": {}}
     for key, values in load_file(path).items():
         name, _, target = key.partition(".")
         parts[name][target] = values
-    pictures = [HeadPictures(part.pop(FEATURES), part) for part in parts.values()]
-    return HeadsPart(*pictures, temperatures)
+    learned, held_out = (HeadPictures(part.pop(FEATURES), part) for part in parts.values())
+    return HeadsPart(learned, held_out, temperatures)

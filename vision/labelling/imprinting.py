@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -82,9 +82,10 @@ def compute_features(
     batches = prepared_batches(
         images, tower.preprocess, batch_size=BATCH_SIZE, progress=progress, read=read
     )
-    parts = [tower.backbone(batch.to(tower.device)).float().cpu().numpy() for batch in batches]
-    empty = np.zeros((0, tower.project[0].in_features), dtype=np.float32)
-    return np.concatenate([empty, *parts])
+    features = [tower.backbone(batch.to(tower.device)).float().cpu().numpy() for batch in batches]
+    parts: Any = tower.project
+    empty = np.zeros((0, parts[0].in_features), dtype=np.float32)
+    return np.concatenate([empty, *features])
 
 
 def with_class(

@@ -152,9 +152,11 @@ def _load_projection(source: str, pretrained: bool | str, whole: PretrainedConfi
     config = whole.vision_config
     config.projection_dim = whole.projection_dim
     weights = source if isinstance(pretrained, bool) else pretrained
-    half, loading = CLIPVisionModelWithProjection.from_pretrained(
+    models: Any = CLIPVisionModelWithProjection
+    half, loading = models.from_pretrained(
         weights, config=config, dtype=torch.float32, output_loading_info=True
     )
     # Weights of the image half alone have none.
     lacks = "visual_projection.weight" in loading["missing_keys"]
-    return None if lacks else half.visual_projection.weight.detach()
+    published: Tensor = half.visual_projection.weight.detach()
+    return None if lacks else published

@@ -118,10 +118,19 @@ def annotate_table(
 
 def _describer(bundle: Bundle, options: AnnotateOptions) -> Callable[[list[Path]], pl.DataFrame]:
     """Return the function that annotates pictures, by words where there are some."""
-    common = {"min_probability": options.min_probability, "device": options.device}
+    least, device = options.min_probability, options.device
     if options.words is not None:
-        return lambda files: annotate_words(bundle, files, options.words or (), **common)
-    return partial(annotate, bundle, temperatures=options.temperatures, **common)
+        words = options.words
+        return lambda files: annotate_words(
+            bundle, files, words, min_probability=least, device=device
+        )
+    return partial(
+        annotate,
+        bundle,
+        min_probability=least,
+        temperatures=options.temperatures,
+        device=device,
+    )
 
 
 def _join(parts: Path, out: Path, report: TableReport) -> None:

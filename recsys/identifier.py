@@ -150,8 +150,8 @@ class ProductIdentifier:
         """
         check_k(k)
         embedder = self.recommender.embedder
-        known = self.recommender.bundle.temperatures
-        named = name_photos(embedder.image_tower.classes, seen, temperatures=known)
+        reading = self.recommender.bundle.reading
+        named = name_photos(embedder.image_tower.classes, seen, reading)
         annotations = list_annotations(named, bundle_version=self.recommender.version)
         photos = fuse_photos(embedder.fusion, seen.photos)
         at_once = max(1, self._pairs_at_once // len(self.recommender.catalogue))

@@ -120,7 +120,7 @@ def train(
         vision = train_vision(shop, config.vision, runtime)
         text = train_text(shop, config.text, runtime)
         towers = align(shop, vision, text, config, runtime)
-        heads = keep_heads(shop, towers, runtime)
+        heads = keep_heads(shop, towers, config.annotation, runtime)
         material = embed(shop, towers, runtime)
         items = None if shop.behaviour is None else count_events(shop.behaviour, runtime)
         tuning = None

@@ -327,8 +327,8 @@ class Recommender:
             InvalidImageError: If the photo is not a readable image.
             InvalidArgumentError: If ``min_probability`` is not from 0 to 1.
         """
-        tower, at, device = self.embedder.image_tower, self.bundle.temperatures, self.device
-        seen = annotate_photos(tower, [image], at, min_probability=min_probability, device=device)
+        tower, read, device = self.embedder.image_tower, self.bundle.reading, self.device
+        seen = annotate_photos(tower, [image], read, min_probability=min_probability, device=device)
         return list_annotations(seen, bundle_version=self.version)[0]
 
     def prepare_search(self) -> None:

@@ -283,7 +283,7 @@ def _describe(contents: Contents) -> dict[str, Any]:
         **_describe_ranking(contents.ranking),
         "weights": _describe_weights(contents),
         "identification": describe(identification) if identification else None,
-        "temperatures": dict(contents.heads.temperatures) if contents.heads else {},
+        "reading": contents.heads.reading._asdict() if contents.heads else {},
         "common_space": asdict(contents.common_space) if contents.common_space else None,
         "left_out": list(contents.left_out),
         "items_as_of_us": contents.items_as_of_us,

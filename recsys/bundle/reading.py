@@ -33,7 +33,7 @@ from recsys.data.arrays import Bools
 from recsys.data.interactions import Interactions, Moment, build_interactions
 from recsys.errors import BundleError, MissingPartError
 from recsys.identification.common_space import CommonSpace
-from recsys.identification.heads import HeadsPart, load_heads
+from recsys.identification.heads import HeadsPart, Reading, load_heads
 from recsys.identification.stored import (
     IdentificationPart,
     read_words,
@@ -96,8 +96,8 @@ class Bundle:
         }
         serving = self._description.get("serving")
         self.served_tower = serving and ServedTower(self.path / SERVED_TOWER, **serving)
-        # Divisors of the logits of the vision tower's heads, by target.
-        self.temperatures: Mapping[str, float] = self._description.get("temperatures") or {}
+        # How the logits of the vision tower's heads become names.
+        self.reading = Reading(**(self._description.get("reading") or {}))
         self.rules = read_rules(self._description.get("rules") or {})
         self._known: tuple[Moment, Interactions, Statistics] | None = None
 
@@ -279,7 +279,7 @@ class Bundle:
                 "trained without photos of val, or by an earlier release; train again with some "
                 "photos whose split is val"
             )
-        return load_heads(self.path / HEADS, self.temperatures)
+        return load_heads(self.path / HEADS, self.reading)
 
     @property
     def common_space(self) -> CommonSpace:

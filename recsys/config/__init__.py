@@ -1,5 +1,6 @@
 """The training configuration: one TOML file, all of its problems reported at once."""
 
+from recsys.config.annotation import AnnotationConfig
 from recsys.config.loading import (
     TrainConfig,
     load_config,
@@ -25,6 +26,7 @@ from recsys.config.sections import (
 
 __all__ = [
     "AlignmentConfig",
+    "AnnotationConfig",
     "DataConfig",
     "EvaluationConfig",
     "FusionConfig",

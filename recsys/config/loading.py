@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from recsys.config.annotation import AnnotationConfig
 from recsys.config.sections import (
     AlignmentConfig,
     DataConfig,
@@ -62,6 +63,9 @@ class TrainConfig(Section):
     ranker: RankerConfig = Field(RankerConfig(), description="Ranker and its training.")
     offers: OffersConfig = Field(OffersConfig(), description="Items that each source offers.")
     rules: Rules = Field(NO_RULES, description="Rules by which lists are made of ranked items.")
+    annotation: AnnotationConfig = Field(
+        AnnotationConfig(), description="Names of what pictures show."
+    )
     identification: IdentificationConfig = Field(
         IdentificationConfig(), description="Identification of products on photos."
     )

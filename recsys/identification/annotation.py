@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from recsys.answers import Annotation, Colour, Guess, check_min_probability
 from recsys.data.arrays import Doubles
 from recsys.errors import InvalidArgumentError
+from recsys.identification.heads import Reading
 from recsys.identification.photos import SeenPhotos, see_photos
 from vision.batches import ImageSource
 from vision.dataset import UNKNOWN
@@ -17,23 +18,24 @@ from vision.report.calibration import at_temperature
 from vision.tower import VisionTower
 
 CATEGORY, ATTRIBUTE = "category_", "attribute_"  # prefixes of the names of targets
+AS_IT_IS = Reading()
 _COLOURS = pl.List(pl.Struct({"colour": pl.String, "share": pl.Float64}))
 
 
 def name_photos(
     classes: Mapping[str, Sequence[str]],
     seen: SeenPhotos,
+    reading: Reading = AS_IT_IS,
     *,
     min_probability: float = 0.5,
-    temperatures: Mapping[str, float] | None = None,
 ) -> pl.DataFrame:
     """Return the table of ``recsys.curation.annotation.annotate``, one row per photo.
 
     Args:
         classes: Class names of every target of the vision tower.
         seen: What tower and palette make of the photos.
+        reading: Temperatures and thresholds of the heads.
         min_probability: Lowest probability of a guess that is filled in.
-        temperatures: Divisor of the logits by target.
 
     Raises:
         InvalidArgumentError: If a temperature does not fit.
@@ -41,17 +43,20 @@ def name_photos(
     probabilities: dict[str, Doubles] = {
         name: logits.double().softmax(dim=1).numpy() for name, logits in seen.heads.items()
     }
-    for target, temperature in (temperatures or {}).items():
+    for target, temperature in reading.temperatures.items():
         if target not in probabilities:
             known = ", ".join(probabilities)
             raise InvalidArgumentError(
                 f"temperatures must be for the targets {known}, got {target!r}"
             )
         probabilities[target] = at_temperature(probabilities[target], temperature)
+    weighed = {
+        name: _weigh(rows, reading.thresholds.get(name, ())) for name, rows in probabilities.items()
+    }
     return pl.DataFrame(
         [
-            *_name_category(classes, probabilities, min_probability),
-            *_name_attributes(classes, probabilities, min_probability),
+            *_name_category(classes, probabilities, weighed, min_probability),
+            *_name_attributes(classes, probabilities, weighed, min_probability),
             pl.Series("colours", seen.colours, dtype=_COLOURS),
         ]
     )
@@ -60,7 +65,7 @@ def name_photos(
 def annotate_photos(
     tower: VisionTower,
     images: Iterable[ImageSource],
-    temperatures: Mapping[str, float] | None = None,
+    reading: Reading = AS_IT_IS,
     *,
     min_probability: float = 0.5,
     device: str = "cpu",
@@ -70,7 +75,7 @@ def annotate_photos(
     Args:
         tower: Vision tower; it is moved to the device.
         images: Photos as paths, bytes of files or opened images.
-        temperatures: Divisor of the logits by target.
+        reading: Temperatures and thresholds of the heads.
         min_probability: Lowest probability of a guess that is filled in.
         device: Device to compute on.
 
@@ -82,8 +87,8 @@ def annotate_photos(
     return name_photos(
         tower.classes,
         see_photos(tower, images, device=device),
+        reading,
         min_probability=min_probability,
-        temperatures=temperatures,
     )
 
 
@@ -117,15 +122,21 @@ def list_annotations(named: pl.DataFrame, *, bundle_version: str) -> list[Annota
 def _name_category(
     classes: Mapping[str, Sequence[str]],
     probabilities: Mapping[str, Doubles],
+    weighed: Mapping[str, Doubles],
     min_probability: float,
 ) -> list[pl.Series]:
-    """Return the category path of every picture, as deep as is probable, and its probability."""
+    """Return the category path of every picture, as deep as is probable, and its probability.
+
+    ``weighed`` chooses the path, ``probabilities`` say how probable it is.
+    """
     levels = {name: of for name, of in classes.items() if name.startswith(CATEGORY)}
     if not levels:
         return []
     paths = find_category_paths(levels)
     agreed = reconcile_levels({name: probabilities[name] for name in levels}, paths)
-    chosen = choose_classes(agreed, paths)
+    chosen = choose_classes(
+        reconcile_levels({name: weighed[name] for name in levels}, paths), paths
+    )
     first = next(iter(levels))
     sureness = _of_class(agreed[first], chosen[first])
     names = np.full(len(sureness), None, dtype=object)
@@ -144,13 +155,15 @@ def _name_category(
 def _name_attributes(
     classes: Mapping[str, Sequence[str]],
     probabilities: Mapping[str, Doubles],
+    weighed: Mapping[str, Doubles],
     min_probability: float,
 ) -> list[pl.Series]:
     """Return the value of every attribute if it is probable enough, and its probability."""
     columns = []
     for target, known in classes.items():
         if target.startswith(ATTRIBUTE):
-            best, own = probabilities[target].argmax(axis=1), probabilities[target].max(axis=1)
+            best = weighed[target].argmax(axis=1)
+            own = _of_class(probabilities[target], best)
             values = [
                 known[value] if sure else None
                 for value, sure in zip(best, own >= min_probability, strict=True)
@@ -158,6 +171,18 @@ def _name_attributes(
             columns.append(pl.Series(target, values, dtype=pl.String))
             columns.append(pl.Series(f"{target}_probability", own))
     return columns
+
+
+def _weigh(probabilities: Doubles, thresholds: Sequence[float]) -> Doubles:
+    """Return probabilities (n, C) in proportion to their ratio to the thresholds.
+
+    Classes that were added after the thresholds were tuned have none, which is a threshold of 1.
+    """
+    if not thresholds:
+        return probabilities
+    added = probabilities.shape[1] - len(thresholds)
+    ratios: Doubles = probabilities / np.append(thresholds, np.ones(added))
+    return ratios / ratios.sum(axis=1, keepdims=True)
 
 
 def _of_class(probabilities: Doubles, classes: NDArray[np.int64]) -> Doubles:

@@ -1,6 +1,6 @@
 """What a bundle keeps of the pictures that its tower's heads are calibrated on, and grow by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,14 @@ from recsys.data.arrays import Floats, Ints
 from vision.labelling.imprinting import LabelledFeatures, Reference
 
 FEATURES = "features"
+
+
+class Reading(NamedTuple):
+    """How the logits of a tower's heads become names with probabilities."""
+
+    temperatures: Mapping[str, float] = {}  # divisor of the logits by target
+    # Of each class by target: that with the largest ratio of probability to threshold is named.
+    thresholds: Mapping[str, Sequence[float]] = {}
 
 
 class HeadPictures(NamedTuple):
@@ -32,12 +40,12 @@ class HeadsPart:
     Args:
         learned: Some pictures of each category that the tower was trained on.
         held_out: Photos of val.
-        temperatures: Divisor of the logits by target, fitted on ``held_out``.
+        reading: Temperatures and thresholds that were fitted on ``held_out``.
     """
 
     learned: HeadPictures
     held_out: HeadPictures
-    temperatures: Mapping[str, float]
+    reading: Reading
 
     def reference(self, target: str) -> Reference:
         """Return what puts a new class of a target on the scale of the others."""
@@ -45,7 +53,7 @@ class HeadsPart:
 
 
 def save_heads(part: HeadsPart, path: Path) -> None:
-    """Write everything but the temperatures into a file."""
+    """Write everything but the reading into a file."""
     tensors: dict[str, NDArray[Any]] = {}
     for name, pictures in (("learned", part.learned), ("held_out", part.held_out)):
         tensors[f"{name}.{FEATURES}"] = pictures.features
@@ -53,11 +61,11 @@ def save_heads(part: HeadsPart, path: Path) -> None:
     save_file(tensors, path)
 
 
-def load_heads(path: Path, temperatures: Mapping[str, float]) -> HeadsPart:
+def load_heads(path: Path, reading: Reading) -> HeadsPart:
     """Return the part from the file that ``save_heads`` wrote."""
     parts: dict[str, dict[str, NDArray[Any]]] = {"learned": {}, "held_out": {}}
     for key, values in load_file(path).items():
         name, _, target = key.partition(".")
         parts[name][target] = values
     learned, held_out = (HeadPictures(part.pop(FEATURES), part) for part in parts.values())
-    return HeadsPart(learned, held_out, temperatures)
+    return HeadsPart(learned, held_out, reading)

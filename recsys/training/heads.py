@@ -6,51 +6,64 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
+from recsys.config import AnnotationConfig
 from recsys.data.arrays import Ints
 from recsys.data.files import whole_file
 from recsys.identification.annotation import ATTRIBUTE, CATEGORY
-from recsys.identification.heads import HeadPictures, HeadsPart, load_heads, save_heads
+from recsys.identification.heads import HeadPictures, HeadsPart, Reading, load_heads, save_heads
 from recsys.training.inputs import ShopData
 from recsys.training.labels import UNKNOWN
 from recsys.training.stages import Runtime
 from recsys.training.towers import TrainedTowers
 from vision.dataset import Samples
 from vision.labelling.imprinting import SHOTS, compute_features
-from vision.report.calibration import fit_temperature
+from vision.labelling.thresholds import tune_thresholds
+from vision.report.calibration import at_temperature, fit_temperature
 from vision.tower import VisionTower
 
-PICTURES, TEMPERATURES = "heads.safetensors", "temperatures.json"
+PICTURES, READING = "heads.safetensors", "reading.json"
 MAX_PICTURES = 1_024  # of each kind, to bound the size of the bundle
 
 
-def keep_heads(shop: ShopData, towers: TrainedTowers, runtime: Runtime) -> HeadsPart | None:
-    """Return the features and temperatures of the stage "heads"; None without photos of val."""
+def keep_heads(
+    shop: ShopData, towers: TrainedTowers, config: AnnotationConfig, runtime: Runtime
+) -> HeadsPart | None:
+    """Return what the stage "heads" keeps of the pictures; None without photos of val."""
     tower, held_out = towers.vision, shop.pictures.validation
     if tower is None or held_out is None or not any(map(_is_named, tower.classes)):
         return None
     stage = runtime.workspace.run(
         "heads",
-        {"tables": shop.vision_key, "towers": towers.keys},
-        lambda folder: _write(see_heads(tower, shop.pictures.train, held_out, runtime), folder),
+        {"tables": shop.vision_key, "towers": towers.keys, "config": config.model_dump()},
+        lambda folder: _write(
+            see_heads(tower, shop.pictures.train, held_out, config, runtime), folder
+        ),
     )
-    temperatures = json.loads((stage.folder / TEMPERATURES).read_text("utf-8"))
-    return load_heads(stage.folder / PICTURES, temperatures)
+    reading = Reading(**json.loads((stage.folder / READING).read_text("utf-8")))
+    return load_heads(stage.folder / PICTURES, reading)
 
 
-def see_heads(tower: VisionTower, train: Samples, held_out: Samples, runtime: Runtime) -> HeadsPart:
+def see_heads(
+    tower: VisionTower,
+    train: Samples,
+    held_out: Samples,
+    config: AnnotationConfig,
+    runtime: Runtime,
+) -> HeadsPart:
     """Return what a bundle keeps of the pictures behind the heads.
 
     Args:
         tower: Trained tower.
         train: Pictures that it was trained on, with its classes.
         held_out: Pictures that it was not trained on, with its classes.
+        config: Whether there are thresholds.
         runtime: How to run the tower.
     """
     learned = train.take(sample_classes(train))
     rng = np.random.default_rng(0)
     held_out = held_out.take(np.sort(rng.permutation(len(held_out))[:MAX_PICTURES]))
     seen = [_see(tower, samples, runtime) for samples in (learned, held_out)]
-    return HeadsPart(seen[0], seen[1], _fit_temperatures(tower, seen[1]))
+    return HeadsPart(seen[0], seen[1], fit_reading(tower, seen[1], config))
 
 
 def sample_classes(samples: Samples) -> Ints:
@@ -87,17 +100,20 @@ def _see(tower: VisionTower, samples: Samples, runtime: Runtime) -> HeadPictures
     return HeadPictures(features, labels)
 
 
-def _fit_temperatures(tower: VisionTower, pictures: HeadPictures) -> dict[str, float]:
-    """Return the temperature of every target that has a label on a picture."""
-    temperatures = {}
+def fit_reading(tower: VisionTower, pictures: HeadPictures, config: AnnotationConfig) -> Reading:
+    """Return the temperature, and the thresholds, of every target that has a label on a picture."""
+    temperatures, thresholds = {}, {}
     for (target, _), head in zip(tower.classes.items(), tower.heads, strict=True):
-        known = pictures.labels.get(target)
-        if known is None or not (known != UNKNOWN).any():
+        labels = pictures.labels.get(target)
+        if labels is None or not (labels != UNKNOWN).any():
             continue
         weights, biases = (value.detach().cpu().numpy() for value in head.parameters())
         probabilities = softmax(pictures.features @ weights.T + biases, axis=1)
-        temperatures[target] = fit_temperature(probabilities, known)
-    return temperatures
+        temperatures[target] = fit_temperature(probabilities, labels)
+        if config.thresholds:
+            calibrated = at_temperature(probabilities, temperatures[target])
+            thresholds[target] = tune_thresholds(calibrated, labels).tolist()
+    return Reading(temperatures, thresholds)
 
 
 def _is_named(target: str) -> bool:
@@ -107,5 +123,5 @@ def _is_named(target: str) -> bool:
 
 def _write(part: HeadsPart, folder: Path) -> None:
     save_heads(part, folder / PICTURES)
-    with whole_file(folder / TEMPERATURES) as path:
-        path.write_text(json.dumps(dict(part.temperatures)), "utf-8")
+    with whole_file(folder / READING) as path:
+        path.write_text(json.dumps(part.reading._asdict()), "utf-8")

@@ -44,11 +44,14 @@ def annotate(
         InvalidArgumentError: If ``min_probability`` is not from 0 to 1, a temperature does not fit,
             or this machine has no such device.
     """
+    reading = bundle.reading
+    if temperatures is not None:
+        reading = reading._replace(temperatures=temperatures)
     return annotate_photos(
         bundle.vision,
         images,
         min_probability=min_probability,
-        temperatures=bundle.temperatures if temperatures is None else temperatures,
+        reading=reading,
         device=check_device(device),
     )
 

@@ -67,7 +67,7 @@ def test_a_category_is_added_from_pictures_and_every_answer_knows_it(
     assert answer["pictures"] == 4
     new = Bundle(tmp_path)
     assert answer["bundle"] == str(new.path)
-    assert new.temperatures, "the tiny shop has photos of val"
+    assert new.reading.temperatures, "the tiny shop has photos of val"
     recommender = Recommender(new)
     seen = recommender.annotate(pictures[0])
     answered = ProductIdentifier(recommender).identify(pictures[0])

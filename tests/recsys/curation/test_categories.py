@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recsys.bundle import Bundle, Contents, write_bundle
-from recsys.config import FusionConfig
+from recsys.config import AnnotationConfig, FusionConfig
 from recsys.curation.annotation import annotate
 from recsys.curation.categories import add_category, new_levels
 from recsys.errors import InvalidArgumentError, InvalidImageError, MissingPartError
@@ -79,7 +79,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fusion=fusion,
         vision=tower,
         identification=IdentificationPart(gallery, calibration, head="category_2"),
-        heads=see_heads(tower, train, held_out, runtime),
+        heads=see_heads(tower, train, held_out, AnnotationConfig(thresholds=True), runtime),
     )
     write_bundle(contents, root / "bundles")
     return root / "bundles"
@@ -130,7 +130,12 @@ def test_what_is_kept_of_the_pictures_comes_back(shop: Path) -> None:
     assert heads.learned.features.dtype == np.float32
     assert len(heads.held_out.features) == 12
     assert heads.held_out.labels["category_2"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert set(heads.temperatures) == {"category_1", "category_2"}, "no material is known"
+    fitted = {"category_1", "category_2"}
+    assert set(heads.reading.temperatures) == fitted, "no material is known"
+    assert {name: len(one) for name, one in heads.reading.thresholds.items()} == {
+        "category_1": 2,
+        "category_2": 3,
+    }
 
 
 def test_new_levels_are_those_that_the_tower_lacks() -> None:

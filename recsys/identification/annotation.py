@@ -182,7 +182,8 @@ def _weigh(probabilities: Doubles, thresholds: Sequence[float]) -> Doubles:
         return probabilities
     added = probabilities.shape[1] - len(thresholds)
     ratios: Doubles = probabilities / np.append(thresholds, np.ones(added))
-    return ratios / ratios.sum(axis=1, keepdims=True)
+    ratios /= ratios.sum(axis=1, keepdims=True)
+    return ratios
 
 
 def _of_class(probabilities: Doubles, classes: NDArray[np.int64]) -> Doubles:

@@ -102,6 +102,8 @@ class Result:
         features: Names and values of what raised the score most, if the call asked to explain.
         reason: The source in words, if a call for a user asked to explain; else None.
         propensity: Probability with which the item stands at this place; 1 without exploration.
+        probability: Probability that the user takes the item within one window
+            (``docs/ranking.md``); None where it is unknown, as in answers that are not for a user.
     """
 
     item_id: str
@@ -110,6 +112,7 @@ class Result:
     features: tuple[tuple[str, float], ...] = ()
     reason: Reason | None = None
     propensity: float = 1.0
+    probability: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,8 +173,8 @@ class Recommender:
     ) -> pl.DataFrame:
         """Return what ``recommend`` would for each user, as one table; users are scored in blocks.
 
-        The columns: user_id, rank (from 1), item_id, score, source, propensity and degraded, null
-        for a full list. The users come in the order given, and one given twice comes twice.
+        The columns: user_id, rank (from 1), item_id, score, source, propensity, probability and
+        degraded, null for a full list. Users come in the order given, and one given twice, twice.
 
         >>> table = recommender.recommend_many(["user-17", "user-18"], k=5)
 

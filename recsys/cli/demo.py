@@ -19,7 +19,6 @@ from recsys.cli.output import (
     print_report,
     print_rows,
     progress_bar,
-    why,
 )
 from recsys.data.files import writing
 
@@ -199,14 +198,4 @@ async def _upsert(client: "AsyncClient", shop: "Shop") -> None:
 
 async def _print_answer(client: "AsyncClient", title: str, answer: "Answer") -> None:
     stored = await client.get_items([one.item_id for one in answer.results])
-    rows = [
-        (
-            result.item_id,
-            item.title or "",
-            f"{result.score:.3f}",
-            result.source,
-            why(result),
-        )
-        for result, item in zip(answer.results, stored.items, strict=True)
-    ]
-    print_answer(title, rows)
+    print_answer(title, answer.results, [item.title for item in stored.items])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from recsys.answers import Result
     from recsys.evaluation.bootstrap import Estimate
     from recsys.evaluation.probabilities import Probabilities
-    from recsys.evaluation.results import Offers, RankingTable, Report
+    from recsys.evaluation.results import Offers, ProbabilityRow, RankingTable, Report
     from recsys.recommender import Recommender
 
 MAX_CELL_CHARACTERS = 200
@@ -113,18 +113,26 @@ def print_results(
         )
         return
     items = recommender.catalogue.records([result.item_id for result in results])
-    rows = [
-        (result.item_id, item["title"] or "", f"{result.score:.3f}", result.source, why(result))
-        for result, item in zip(results, items.iter_rows(named=True), strict=True)
-    ]
-    print_answer(f"{title}, degraded: {', '.join(degraded)}" if degraded else title, rows)
+    title = f"{title}, degraded: {', '.join(degraded)}" if degraded else title
+    print_answer(title, results, items["title"].to_list())
 
 
-def print_answer(title: str, rows: Sequence[Sequence[str]]) -> None:
-    """Print results of item, title, score, source and reason; without a reason, no such column."""
-    columns = ("item", "title", "score", "source", "reason")
-    n_columns = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
-    print_rows(title, columns[:n_columns], [row[:n_columns] for row in rows])
+def print_answer(title: str, results: "Sequence[Result]", titles: Sequence[str | None]) -> None:
+    """Print results with the titles of their items; a column that none fills is left out."""
+    columns = {
+        "item": [result.item_id for result in results],
+        "title": [name or "" for name in titles],
+        "score": [f"{result.score:.3f}" for result in results],
+        "probability": [
+            "" if result.probability is None else f"{100 * result.probability:.3g} %"
+            for result in results
+        ],
+        "source": [result.source for result in results],
+        "reason": [why(result) for result in results],
+    }
+    optional = ("probability", "reason")
+    shown = {name: cells for name, cells in columns.items() if name not in optional or any(cells)}
+    print_rows(title, [*shown], list(zip(*shown.values(), strict=True)))
 
 
 def why(result: "Result") -> str:
@@ -147,6 +155,7 @@ def print_report(report: "Report") -> None:
         _print_ranking(table, headline(table.systems[0].metrics))
     if report.offers is not None:
         _print_offers(report.offers)
+    _print_probabilities(report.probabilities)
     if report.classification:
         print_rows(
             "photo categories",
@@ -205,6 +214,28 @@ def _print_offers(offers: "Offers") -> None:
             f"items: {100 * table.lost_share:.1f} % lost"
         )
     console.print(f"candidates: {offers.sentence}")
+
+
+def _print_probabilities(rows: "Sequence[ProbabilityRow]") -> None:
+    """Print how well probabilities agree with what users took, one row per scope."""
+    if rows:
+        columns = ("scope", "users", "stated", "taken", "log-loss [95 %]", "of one rate", "error")
+        print_rows(
+            f"probability of taking an item within {rows[0].days:.3g} days",
+            columns,
+            [
+                (
+                    row.scope,
+                    f"{row.n_users:,}",
+                    f"{row.stated:.5f}",
+                    f"{row.happened:.5f}",
+                    " ".join(f"{one:.5f}" for one in row.log_loss),
+                    f"{row.log_loss_of_rate:.5f}",
+                    f"{row.calibration_error:.5f}",
+                )
+                for row in rows
+            ],
+        )
 
 
 def _print_comparisons(table: "RankingTable", metric: str) -> None:

@@ -194,6 +194,53 @@ class Offers:
 
 
 @dataclass(frozen=True)
+class ProbabilityGroup:
+    """Pairs with probabilities of one range.
+
+    Args:
+        n_pairs: Number of pairs.
+        stated: Mean of their probabilities.
+        happened: Share of them that was taken.
+    """
+
+    n_pairs: int
+    stated: float
+    happened: float
+
+
+@dataclass(frozen=True)
+class ProbabilityRow:
+    """How well the bundle's probabilities agree with what users took.
+
+    The pairs are a sample of the users who have a history, whether they come back or not, each with
+    the items of an answer as long as an answer can be.
+
+    Args:
+        scope: "new" leaves the user's own items out of the answers.
+        days: Length of the window that follows the split.
+        n_users: Number of users.
+        n_pairs: Number of pairs of a user and an item.
+        stated: Mean of the probabilities.
+        happened: Share of the pairs that was taken in the window.
+        log_loss: Mean of -log of the probability of what happened.
+        log_loss_of_rate: The same, if every pair had the probability ``happened``.
+        calibration_error: Expected calibration error over ten groups of as many pairs each.
+        groups: Groups in which the probabilities sum up to the same number, lowest first.
+    """
+
+    scope: Scope
+    days: float
+    n_users: int
+    n_pairs: int
+    stated: float
+    happened: float
+    log_loss: Estimate
+    log_loss_of_rate: float
+    calibration_error: float
+    groups: Sequence[ProbabilityGroup]
+
+
+@dataclass(frozen=True)
 class RetrievalRow:
     """How often the right item comes first, or among the first five.
 
@@ -323,6 +370,7 @@ class Report:
         rules: Rules by which its lists are made; empty for none.
         rankings: One table per scope.
         offers: What the sources of candidates offer; None if ranking was not measured.
+        probabilities: How good the probabilities of answers are, one row per scope.
         retrieval: Results of identification.
         classification: Results of the category classifiers.
         timings: Duration of each stage, in the order in which they ran.
@@ -344,6 +392,7 @@ class Report:
     rules: str = ""
     rankings: Sequence[RankingTable] = ()
     offers: Offers | None = None
+    probabilities: Sequence[ProbabilityRow] = ()
     retrieval: Sequence[RetrievalRow] = ()
     classification: Sequence[ClassificationRow] = ()
     timings: Sequence[StageTiming] = ()

@@ -17,10 +17,12 @@ from recsys.errors import DataError, LeakageError
 from recsys.evaluation.gallery import failures, regular_users
 from recsys.evaluation.offers import report_offers
 from recsys.evaluation.others import bundle_system, other_systems
+from recsys.evaluation.outcomes import report_probabilities
 from recsys.evaluation.queries import Queries
 from recsys.evaluation.results import (
     ClassificationRow,
     Offers,
+    ProbabilityRow,
     QuarantineRow,
     RankingTable,
     Report,
@@ -132,6 +134,7 @@ def _report(
         rules=bundle.rules.without_exploration().summary(),
         rankings=ranking.tables,
         offers=ranking.offers,
+        probabilities=ranking.probabilities,
         retrieval=photos.retrieval,
         classification=photos.classification,
         quarantine=_quarantine(dataset),
@@ -184,6 +187,7 @@ class _Ranking(NamedTuple):
     sizes: Mapping[str, int] = {}
     left_out: Sequence[str] = ()
     offers: Offers | None = None
+    probabilities: Sequence[ProbabilityRow] = ()
 
 
 def _score_ranking(
@@ -211,7 +215,13 @@ def _score_ranking(
     except DataError as error:  # without anybody to score, the rest of the report still stands
         return _Ranking(sizes=sizes, left_out=[f"ranking's figures: {error}"])
     offers = report_offers(bundle, [queries for queries, _ in ranked.answers])
-    return _Ranking(ranked.tables, ranked.answers, sizes, ranked.left_out, offers)
+    probabilities: Sequence[ProbabilityRow] = ()
+    left_out = list(ranked.left_out)
+    try:
+        probabilities = report_probabilities(bundle, config.scopes)
+    except DataError as error:
+        left_out.append(f"figures of the probabilities: {error}")
+    return _Ranking(ranked.tables, ranked.answers, sizes, left_out, offers, probabilities)
 
 
 class _Photos(NamedTuple):

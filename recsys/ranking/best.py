@@ -1,5 +1,6 @@
 """The best items of some users, as arrays and as a table."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ RESULTS = {
     "score": pl.Float64,
     "source": pl.String,
     "propensity": pl.Float64,
+    "probability": pl.Float64,
     "degraded": pl.String,
 }
 
@@ -35,6 +37,8 @@ class Best(NamedTuple):
         sources: What speaks most for each, as positions in ``SOURCES``, int64 (B, K).
         counts: Number of the K that may be shown to each user, int64 (B,); the rest is padding.
         propensities: Probability with which each stands at its place (B, K).
+        probabilities: Probability that the user takes each within the window, NaN where it is
+            unknown (B, K).
         exclude_seen: Whether items of the users' own histories were left out.
         profiles: Profiles of the users, for the reasons.
         simple: The simple recommender that ranked, because the ranker failed; None if it did not.
@@ -46,6 +50,7 @@ class Best(NamedTuple):
     sources: Tensor
     counts: Tensor
     propensities: Tensor
+    probabilities: Tensor
     exclude_seen: bool
     profiles: UserProfiles
     simple: SimpleRanker | None = None
@@ -59,17 +64,21 @@ class Best(NamedTuple):
         """Return the best of one user alone."""
         some = slice(user, user + 1)
         names = ("rows", "scores", "features", "sources", "counts", "propensities")
-        own = {name: getattr(self, name)[some] for name in names}
+        own = {name: getattr(self, name)[some] for name in (*names, "probabilities")}
         return self._replace(profiles=self.profiles.of(user), **own)
 
-    def columns(self) -> Iterator[tuple[list[int], list[float], list[int], list[float]]]:
-        """Yield the rows, scores, sources and propensities of each user, without the padding."""
-        parts = (self.rows, self.scores, self.sources, self.propensities)
-        users = zip(*(part.tolist() for part in parts), strict=True)
-        for (rows, scores, sources, propensities), n in zip(
-            users, self.counts.tolist(), strict=True
-        ):
-            yield rows[:n], scores[:n], sources[:n], propensities[:n]
+    def columns(
+        self,
+    ) -> Iterator[tuple[list[int], list[float], list[int], list[float], list[float | None]]]:
+        """Yield each user's columns without the padding.
+
+        They are rows, scores, sources, propensities, and probabilities with None for NaN.
+        """
+        parts = (self.rows, self.scores, self.sources, self.propensities, self.probabilities)
+        users = zip(*(part.tolist() for part in parts), self.counts.tolist(), strict=True)
+        for rows, scores, sources, propensities, probabilities, n in users:
+            known = [None if math.isnan(one) else one for one in probabilities[:n]]
+            yield rows[:n], scores[:n], sources[:n], propensities[:n], known
 
     def table(self, users: Ints, item_ids: Sequence[str]) -> pl.DataFrame:
         """Return the results as rows of ``RESULTS``.
@@ -88,6 +97,9 @@ class Best(NamedTuple):
             "score": self.scores.cpu().numpy()[kept].astype(np.float64),
             "source": np.array(SOURCES)[self.sources.cpu().numpy()[kept]].tolist(),
             "propensity": self.propensities.cpu().numpy()[kept].astype(np.float64),
+            "probability": self.probabilities.cpu().numpy()[kept].astype(np.float64),
             "degraded": [" ".join(self.degraded) or None] * len(rows),
         }
-        return pl.DataFrame(columns, schema=RESULTS)
+        return pl.DataFrame(columns, schema=RESULTS).with_columns(
+            pl.col("probability").fill_nan(None)
+        )

@@ -149,15 +149,19 @@ class CatalogueRanker:
                 top = best_of(scores, k, allowed.sum(dim=1))
             chosen = rows.gather(1, top.places)
             own = profiles.seen.gather(1, chosen)
+            sources = self.candidates.strongest(features, allowed, top.places, own)
+            scores = scores.gather(1, top.places)
+            features = features.gather(1, top.places[..., None].expand(-1, -1, features.shape[2]))
             return Best(
                 rows=chosen,
-                scores=scores.gather(1, top.places),
-                features=features.gather(
-                    1, top.places[..., None].expand(-1, -1, features.shape[2])
-                ),
-                sources=self.candidates.strongest(features, allowed, top.places, own),
+                scores=scores,
+                features=features,
+                sources=sources,
                 counts=top.counts,
                 propensities=top.propensities,
+                probabilities=self._ranker.probabilities(
+                    scores, features, exclude_seen=exclude_seen, simple=simple
+                ),
                 exclude_seen=exclude_seen,
                 profiles=profiles,
                 simple=simple,
@@ -213,7 +217,8 @@ class CatalogueRanker:
     ) -> pl.DataFrame:
         """Return the ``k`` best items for each user, as a table.
 
-        The columns are user, rank, item_id, score, source, propensity and degraded.
+        The columns are user, rank, item_id, score, source, propensity,
+        probability and degraded.
 
         Args:
             histories: Events of each user (U entries); the column ``user`` has their positions.
@@ -259,13 +264,16 @@ class CatalogueRanker:
             order = scores[0].argsort(descending=True, stable=True)[None]
             everything = torch.ones_like(scores, dtype=torch.bool)
             own = profiles.seen[:, given[order[0]]]
+            sources = self.candidates.strongest(features, everything, order, own)
+            scores, features = scores[:, order[0]], features[:, order[0]]
             return Best(
                 rows=given[order],
-                scores=scores[:, order[0]],
-                features=features[:, order[0]],
-                sources=self.candidates.strongest(features, everything, order, own),
+                scores=scores,
+                features=features,
+                sources=sources,
                 counts=torch.tensor([len(rows)]),
                 propensities=torch.ones(1, len(rows)),
+                probabilities=self._ranker.probabilities(scores, features, simple=simple),
                 exclude_seen=False,
                 profiles=profiles,
                 simple=simple,
@@ -349,15 +357,15 @@ class CatalogueRanker:
 
     def results_each(self, best: Best, explain: Sequence[bool]) -> list[list[Result]]:
         """Return what ``results`` would for each user (B), of whom each may want reasons or not."""
-        ids, columns = self._catalogue.item_ids, best.columns()
-        found = []
-        for user, (rows, scores, sources, propensities) in enumerate(columns):
+        ids, found = self._catalogue.item_ids, []
+        for user, columns in enumerate(best.columns()):
+            rows, scores, sources, propensities, probabilities = columns
             why = self._why(best.of(user)) if explain[user] else [((), None)] * len(rows)
-            listed = zip(rows, scores, sources, why, propensities, strict=True)
+            listed = zip(rows, scores, sources, why, propensities, probabilities, strict=True)
             found.append(
                 [
-                    Result(ids[row], score, SOURCES[source], *others, propensity)
-                    for row, score, source, others, propensity in listed
+                    Result(ids[row], score, SOURCES[source], raising, reason, *chances)
+                    for row, score, source, (raising, reason), *chances in listed
                 ]
             )
         return found

@@ -13,6 +13,7 @@ from recsys.data.interactions import History, Moment
 from recsys.errors import RankingError
 from recsys.models.user_encoder import UserEncoder, pad_histories
 from recsys.ranking.arithmetic import multiplied_together
+from recsys.ranking.calibration import UNCALIBRATED, Calibrations
 from recsys.ranking.features import FEATURES, ranking_features
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.profiles import UserProfiles, read_profiles
@@ -35,14 +36,20 @@ class UserRanker:
         encoder: Network from a history to a user vector; put in evaluation mode, as are rankers.
         ranker: Ranker of all items.
         discovery: Ranker where items of the user's own history are left out; None takes the same.
+        calibrations: What makes probabilities of the scores of both.
     """
 
     def __init__(
-        self, encoder: UserEncoder, ranker: Ranker, discovery: Ranker | None = None
+        self,
+        encoder: UserEncoder,
+        ranker: Ranker,
+        discovery: Ranker | None = None,
+        calibrations: Calibrations = UNCALIBRATED,
     ) -> None:
         self.encoder = encoder.eval()
         self.ranker = ranker
         self.discovery = ranker if discovery is None else discovery
+        self.calibrations = calibrations
         for one in (self.ranker, self.discovery):
             if isinstance(one, nn.Module):
                 one.eval()
@@ -110,6 +117,31 @@ class UserRanker:
             scores = ranker(features)
         _check_finite("ranker", scores)
         return Scores(scores, features)
+
+    @torch.inference_mode()
+    def probabilities(
+        self,
+        scores: Tensor,
+        features: Tensor,
+        *,
+        exclude_seen: bool = False,
+        simple: SimpleRanker | None = None,
+    ) -> Tensor:
+        """Return how probable it is that each user takes a candidate within the window, (...).
+
+        It is NaN for a user without events, for all where the bundle cannot say, and where
+        ``simple`` ranked in place of the trained ranker.
+
+        Args:
+            scores: Scores of candidates (...), from ``score``.
+            features: Features that they come from (..., F).
+            exclude_seen: As it was for ``score``.
+            simple: As it was for ``score``.
+        """
+        calibration = self.calibrations.new if exclude_seen else self.calibrations.all
+        if calibration is None or simple is not None:
+            return torch.full_like(scores, torch.nan, dtype=torch.float32)
+        return calibration(scores, features)
 
     def top_features(
         self,

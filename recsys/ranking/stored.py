@@ -18,6 +18,7 @@ from recsys.models.ranker import Ranker as Network
 from recsys.models.ranker import RankerSpec
 from recsys.models.trees import TreeRanker
 from recsys.models.user_encoder import UserEncoder
+from recsys.ranking.calibration import Calibration, Calibrations
 from recsys.ranking.features import FEATURES
 from recsys.ranking.rankers import (
     BEHAVIOUR_BLEND,
@@ -58,7 +59,9 @@ def describe_rankers(user_ranker: UserRanker) -> dict[str, Any]:
         for part, _ in _parts(one):
             if isinstance(part, Network):
                 found["network"] = part.spec._asdict()
-    return found
+    scopes = user_ranker.calibrations._asdict().items()
+    calibrated = {scope: one.to_json() for scope, one in scopes if one is not None}
+    return found | ({"probability": calibrated} if calibrated else {})
 
 
 def save_user_ranker(user_ranker: UserRanker, folder: Path) -> None:
@@ -88,7 +91,10 @@ def load_user_ranker(
         BundleError: If the trees cannot be read, or this release has no such ranker.
     """
     encoder.load_state_dict(load_file(folder / ENCODER_FILE))
-    return UserRanker(encoder, *load_rankers(described, folder))
+    # Bundles of earlier releases have no probabilities.
+    stored = described.get("probability", {}).items()
+    calibrations = Calibrations(**{scope: Calibration.from_json(one) for scope, one in stored})
+    return UserRanker(encoder, *load_rankers(described, folder), calibrations)
 
 
 def _save_weights(module: nn.Module, path: Path) -> None:

@@ -15,6 +15,7 @@ from recsys.catalogue.store import Catalogue
 from recsys.config import RankerConfig
 from recsys.data.arrays import Floats
 from recsys.models.user_encoder import UserEncoder
+from recsys.ranking.calibration import UNCALIBRATED
 from recsys.ranking.features import FEATURES
 from recsys.ranking.item_table import build_item_table
 from recsys.ranking.rankers import (
@@ -31,6 +32,7 @@ from recsys.ranking.rankers import (
 )
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.stored import describe_rankers, load_user_ranker, save_user_ranker
+from recsys.training.calibration import METHOD, calibrate, rescale
 from recsys.training.cuts import FOREVER_US, on_offer
 from recsys.training.inputs import Behaviour
 from recsys.training.known import KnownItems
@@ -44,8 +46,10 @@ from recsys.training.ranking import (
     train_ranker,
 )
 from recsys.training.selection import (
+    SCOPES,
     Choice,
     Results,
+    Scope,
     choose_ranker,
     measure_rankers,
     read_choice,
@@ -81,12 +85,16 @@ class Compared(NamedTuple):
         results: NDCG@10 of every ranker in the last of these windows.
         choice: The ranker of each scope, chosen by these results.
         epochs: Number of epochs after which the network was best.
+        window: The last of these windows.
+        rankers: The chosen ranker of each scope, trained on the windows before it.
     """
 
     examples: Sequence[RankingExamples]
     results: Results
     choice: Choice
     epochs: int
+    window: Snapshot
+    rankers: Mapping[Scope, Ranker]
 
 
 class _Inputs(NamedTuple):
@@ -128,6 +136,7 @@ def fit_ranking(
             "config": config.model_dump(),
             "features": FEATURES,
             "rankers": LEARNED,
+            "probability": METHOD,
         },
         lambda folder: _fit(inputs, config, folder, runtime),
     )
@@ -152,18 +161,26 @@ def _fit(inputs: _Inputs, config: RankerConfig, folder: Path, runtime: Runtime) 
     windows = take_snapshots(*inputs[:2], inputs.items, device=runtime.device)
     n_windows = len(inputs.behaviour.cuts_us) - 1
     compared = compare_rankers(windows, n_windows, encoder, config, folder, runtime)
-    examples, choice = compared.examples, compared.choice
+    examples, choice, epochs = compared.examples, compared.choice, compared.epochs
+    served, seed = inputs.encoders.served is not None, runtime.seed
+    calibrations = UNCALIBRATED  # an ablation is only ranked by
+    if served:
+        calibrations = calibrate(
+            compared.window, encoder, compared.rankers, examples[-1], seed=seed
+        )
+    del compared  # the tables of two windows may not fit into memory together
     known_to = {HELD_OUT: examples}
-    if inputs.encoders.served is not None:
+    if served:
         window = next(windows)
-        later = [_examples(window, encoder, config, runtime.seed)] if any_answers(window) else []
+        later = [_examples(window, encoder, config, seed)] if any_answers(window) else []
         known_to[SERVED] = [*examples, *later]
     encoder.to("cpu")
     described = {}
     for name, known in known_to.items():
         run = replace(runtime.training_run(folder, "cpu"), workdir=folder / CHECKPOINTS / name)
-        rankers = _fit_chosen(choice, known, config, run, epochs=compared.epochs)
-        fitted = UserRanker(getattr(inputs.encoders, name), *rankers)
+        rankers = _fit_chosen(choice, known, config, run, epochs=epochs)
+        probable = rescale(calibrations, dict(zip(SCOPES, rankers, strict=True)), examples[-1])
+        fitted = UserRanker(getattr(inputs.encoders, name), *rankers, probable)
         (folder / name).mkdir(exist_ok=True)
         save_user_ranker(fitted, folder / name)
         described[name] = describe_rankers(fitted)
@@ -199,7 +216,9 @@ def compare_rankers(
         examples.append(_examples(window, encoder, config, runtime.seed))
     trained, epochs = _train(examples, config, folder, runtime)
     results = measure_rankers(window, encoder, trained, seed=runtime.seed)
-    return Compared(examples, results, choose_ranker(results, config), epochs)
+    choice = choose_ranker(results, config)
+    chosen = {scope: _named(getattr(choice, scope), trained) for scope in SCOPES}
+    return Compared(examples, results, choice, epochs, window, chosen)
 
 
 def _train(
@@ -240,8 +259,11 @@ def _fit_chosen(
         fitted[name] = _fit_trees(name, examples, config, run.seed)
     for name in chosen & PARTS.keys():
         fitted[name] = _blend(name, fitted, examples[-1])
-    ranker, discovery = (fitted.get(name) or SimpleRanker(name) for name in choice[:2])
-    return ranker, discovery
+    return _named(choice.all, fitted), _named(choice.new, fitted)
+
+
+def _named(name: str, trained: Mapping[str, Ranker]) -> Ranker:
+    return trained.get(name) or SimpleRanker(name)
 
 
 def _fit_trees(

@@ -354,6 +354,7 @@ def _read_results(messages: Sequence[pb.Result]) -> tuple[Result, ...]:
             reason=_read_reason(message.reason) if message.HasField("reason") else None,
             # Only an earlier release sends none, and it does not explore.
             propensity=message.propensity or 1.0,
+            probability=message.probability if message.HasField("probability") else None,
         )
         for message in messages
     )

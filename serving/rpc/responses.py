@@ -27,6 +27,7 @@ def write_results(results: Sequence[Result]) -> list[pb.Result]:
             features=[pb.Feature(name=name, value=value) for name, value in result.features],
             reason=pb.Reason(**asdict(result.reason)) if result.reason is not None else None,
             propensity=result.propensity,
+            probability=result.probability,
         )
         for result in results
     ]

@@ -22,6 +22,7 @@ COLUMNS = {
     "score": pl.Float64,
     "source": pl.String,
     "propensity": pl.Float64,
+    "probability": pl.Float64,
     "degraded": pl.String,
 }
 
@@ -59,6 +60,7 @@ def check(recommender: Recommender, users: list[str], **wanted: Any) -> None:
         assert together["rank"].to_list() == list(range(1, len(alone) + 1))
         assert together["item_id"].to_list() == [result.item_id for result in alone]
         assert together["score"].to_list() == [result.score for result in alone]
+        assert together["probability"].to_list() == [result.probability for result in alone]
         sources = dict(together.select("item_id", "source").iter_rows())
         assert sources == {result.item_id: result.source for result in alone}
     assert start == len(table)

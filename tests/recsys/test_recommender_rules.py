@@ -46,6 +46,21 @@ def ids(results: Iterable[Result]) -> list[str]:
     return [result.item_id for result in results]
 
 
+def test_rules_change_the_order_and_no_probability(recommender: Recommender, user: str) -> None:
+    plain = recommender.recommend(user, 50, now=NOW)
+    stated = {one.item_id: one.probability for one in plain}
+    assert None not in stated.values()
+    assert len(set(stated.values())) > 10
+    assert list(stated.values()) == sorted(stated.values(), reverse=True)
+    first, last = plain[0].item_id, plain[49].item_id
+    rules = Rules(pin=[Pin(last, 1)], bury=[Shift([first], strength=9)], explore=0.3, seed=1)
+    moved = recommender.recommend(user, 50, now=NOW, rules=rules)
+    assert moved[0].item_id == last
+    assert moved[0].probability == stated[last]
+    for one in moved:
+        assert stated.get(one.item_id, one.probability) == one.probability
+
+
 def test_rules_of_a_request_replace_those_of_the_bundle(bundle: Bundle, user: str) -> None:
     plain = ids(Recommender(bundle).recommend(user, now=NOW))
     bundle.rules = Rules(block=[Selection([plain[0]])], pin=[Pin(plain[5], 1)])

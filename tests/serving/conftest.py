@@ -24,6 +24,7 @@ from recsys.identification.stored import IdentificationPart
 from recsys.models.fusion import build_fusion
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.user_encoder import build_user_encoder
+from recsys.ranking import calibration
 from recsys.ranking.features import FEATURES
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import build_statistics
@@ -108,7 +109,7 @@ def plant(
         text=text,
         ranking=RankingPart(
             events=events,
-            ranker=UserRanker(user_encoder, _ranker(ranking)),
+            ranker=UserRanker(user_encoder, _ranker(ranking), calibrations=CALIBRATIONS),
             statistics=build_statistics(interactions, end_us, target_kinds=("purchase",)),
             target_kinds=("purchase",),
             split_us=end_us,
@@ -219,6 +220,18 @@ def _events(item_ids: list[str]) -> pl.DataFrame:
         for step, kind in ((1, "view"), (2, "purchase"))
     ]
     return EventSchema.validate(pl.DataFrame(rows), cast=True)
+
+
+# Where the user's own items are left out, the shop has no probabilities.
+CALIBRATIONS = calibration.Calibrations(
+    all=calibration.Calibration(
+        center=0.0,
+        spread=1.0,
+        scores=(-1.0, 2.0),
+        log_odds=(-5.0, -1.0),
+        effects=(calibration.Effect(0.3, 0.0, 9.0),) * 3,
+    )
+)
 
 
 def _ranker(config: RankerConfig) -> Ranker:

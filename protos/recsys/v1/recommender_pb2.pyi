@@ -245,6 +245,7 @@ class Result(google.protobuf.message.Message):
     FEATURES_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     PROPENSITY_FIELD_NUMBER: builtins.int
+    PROBABILITY_FIELD_NUMBER: builtins.int
     item_id: builtins.str
     score: builtins.float
     source: builtins.str
@@ -254,6 +255,11 @@ class Result(google.protobuf.message.Message):
     """
     propensity: builtins.float
     """Probability with which the item stands at this place; 1 without exploration."""
+    probability: builtins.float
+    """Probability that the user takes the item within the bundle's window, whatever its place. Absent
+    where it is unknown: from a bundle without probabilities, for a user without events, and in
+    answers that are not for a user.
+    """
     @property
     def features(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Feature]:
         """Filled when the request asked to explain; largest effect first."""
@@ -271,9 +277,11 @@ class Result(google.protobuf.message.Message):
         features: collections.abc.Iterable[Global___Feature] | None = ...,
         reason: Global___Reason | None = ...,
         propensity: builtins.float = ...,
+        probability: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["reason", b"reason"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["features", b"features", "item_id", b"item_id", "propensity", b"propensity", "reason", b"reason", "score", b"score", "source", b"source"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_probability", b"_probability", "probability", b"probability", "reason", b"reason"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_probability", b"_probability", "features", b"features", "item_id", b"item_id", "probability", b"probability", "propensity", b"propensity", "reason", b"reason", "score", b"score", "source", b"source"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_probability", b"_probability"]) -> typing.Literal["probability"] | None: ...
 
 Global___Result: typing_extensions.TypeAlias = Result
 

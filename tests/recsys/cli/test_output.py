@@ -60,11 +60,27 @@ def test_an_interval_is_printed_as_a_mean_and_its_bounds() -> None:
 def test_results_without_any_reason_have_no_column_for_it(
     reason: str, shown: bool, capsys: Captured
 ) -> None:
-    print_answer("found", [("a", "Mug", "1.0", "taste", ""), ("b", "Cup", "0.5", "taste", reason)])
+    why = Reason("taste", None, reason) if shown else None
+    print_answer(
+        "found",
+        [Result("a", 1.0, "taste"), Result("b", 0.5, "taste", reason=why)],
+        ["Mug", "Cup"],
+    )
     out = words(capsys)
     assert ("reason" in out) is shown
     assert reason in out
-    assert "Cup 0.5 taste" in out
+    assert "Cup 0.500 taste" in out
+    assert "probability" not in out
+
+
+def test_probabilities_are_printed_as_shares_and_left_empty_where_unknown(
+    capsys: Captured,
+) -> None:
+    results = [Result("a", 1.0, "taste", probability=0.0123), Result("b", 0.5, "new")]
+    print_answer("found", results, ["Mug", None])
+    out = words(capsys)
+    assert "a Mug 1.000 1.23 % taste b 0.500 new" in out
+    assert "probability" in out
 
 
 def test_reasons_are_printed_on_one_line_with_signs() -> None:

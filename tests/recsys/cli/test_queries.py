@@ -64,6 +64,7 @@ def printed(results: Sequence[Result], version: str) -> dict[str, Any]:
             "features": pytest.approx(dict(one.features), abs=1e-6),
             "reason": None if one.reason is None else asdict(one.reason),
             "propensity": one.propensity,
+            "probability": pytest.approx(one.probability),
         }
         for one in results
     ]

@@ -20,6 +20,7 @@ from recsys.models.fusion import build_fusion
 from recsys.models.ranker import Ranker as Network
 from recsys.models.trees import TreeQueries, TreeRanker, train_trees
 from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
+from recsys.ranking.calibration import Calibration, Calibrations, Effect
 from recsys.ranking.features import FEATURES
 from recsys.ranking.rankers import SIMPLE, BehaviourTrees, Blend, Ranker, SimpleRanker
 from recsys.ranking.scoring import UserRanker
@@ -148,6 +149,28 @@ def test_rankers_score_from_the_bundle_as_before(name: str, tmp_path: Path) -> N
     assert (found.ranker is found.discovery) == (other is None)
     assert {path.name for path in bundle.path.iterdir() if "ranker" in path.name} == files
     assert bundle.parts == {"ranking"}
+
+
+@pytest.mark.parametrize("scope", ["all", "new"])
+def test_probabilities_are_in_the_bundle_as_numbers_where_they_were_fitted(
+    scope: str, tmp_path: Path
+) -> None:
+    effects = tuple(Effect(0.1 * n, 0.0, 1.0 + n) for n in range(3))
+    fitted = Calibration(0.5, 2.0, (-1.0, 1 / 3), (-7.0, -1.0), effects)
+    one = user_ranker(SimpleRanker("EASE"))
+    one.calibrations = Calibrations(**{scope: fitted})
+    path = write_bundle(contents(SimpleRanker("iALS"), held_out=one), tmp_path)
+    found = Bundle(path)
+    assert found.held_out.calibrations == one.calibrations
+    assert found.user_ranker.calibrations == Calibrations()
+    scores, features = torch.linspace(-3, 3, 20), FEATURE_ROWS.abs()
+    stated, other = (
+        found.held_out.probabilities(scores, features, exclude_seen=seen) for seen in (False, True)
+    )
+    if scope == "new":
+        stated, other = other, stated
+    assert torch.equal(stated, fitted(scores, features))
+    assert other.isnan().all()
 
 
 def test_what_is_served_and_what_is_held_out_are_read_apart(tmp_path: Path) -> None:

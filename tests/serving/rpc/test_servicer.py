@@ -148,6 +148,30 @@ async def test_rules_make_the_list_that_they_make_in_the_library(
     assert {one.propensity for one in plain} == {1}
 
 
+async def test_results_for_a_user_have_the_probabilities_of_the_library(
+    client: AsyncClient, offline: Recommender
+) -> None:
+    answer = await client.recommend("user-1", k=11, now=NOW)
+    stated = [one.probability for one in answer]
+    assert stated == [one.probability for one in offline.recommend("user-1", k=11, now=NOW)]
+    assert all(one is not None and 0 < one < 1 for one in stated)
+    assert stated[0] != stated[-1]
+    ranked = await client.rank("user-1", ids(answer), now=NOW)
+    assert [one.probability for one in ranked] == stated
+
+
+async def test_results_without_a_probability_have_none(client: AsyncClient) -> None:
+    answers = [
+        await client.recommend("newcomer", k=3, now=NOW),
+        await client.recommend("user-1", k=3, now=NOW, exclude_seen=True),
+        await client.similar("red-mug", k=3),
+        await client.search("red mug", k=3),
+    ]
+    for answer in answers:
+        assert len(answer) == 3
+        assert {one.probability for one in answer} == {None}
+
+
 async def test_rules_that_contradict_each_other_or_name_no_item_are_refused(
     client: AsyncClient,
 ) -> None:

@@ -9,11 +9,12 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from recsys.data.arrays import Doubles
 from recsys.data.synthetic.camera import PICTURE_PX, Shot
+from recsys.data.synthetic.decoration import Decoration, draw_pattern
 from recsys.data.synthetic.materials import TILE_PX, Finish, Pixels, build_finishes
 from recsys.data.synthetic.products import Products
-from recsys.data.synthetic.shapes import Role, box, ellipse
+from recsys.data.synthetic.shapes import Role, ellipse
 from recsys.data.synthetic.silhouettes import draw_shape
-from recsys.data.synthetic.vocabulary import FORMS, LEAVES, MATERIALS, PATTERNS
+from recsys.data.synthetic.vocabulary import COLOURS, FORMS, LEAVES, MATERIALS, PATTERNS
 
 _SUPERSAMPLE = 3
 _MARGIN_PX = 4  # around a part, for the blur that softens its edges
@@ -51,8 +52,9 @@ class Renderer:
         proportions = products.proportions[row].tolist()
         finish = self._finishes[list(MATERIALS)[products.material[row]]]
         colour = products.rgb[row].astype(np.float32)
-        pattern = _pattern(PATTERNS[products.pattern[row]], proportions)
-        body = _body_paint(colour, finish, pattern, proportions, shot)
+        accent = np.array(list(COLOURS.values())[products.accent[row]], dtype=np.float32)
+        decoration = Decoration(draw_pattern(PATTERNS[products.pattern[row]], proportions), accent)
+        body = _body_paint(colour, finish, decoration, proportions, shot)
         flat = _flat_paints(colour, proportions)
 
         parts = draw_shape(leaf, FORMS[products.form[row]], proportions)
@@ -81,19 +83,18 @@ class Renderer:
 def _body_paint(
     colour: Pixels,
     finish: Finish,
-    pattern: list[Doubles],
+    decoration: Decoration,
     proportions: Sequence[float],
     shot: Shot,
 ) -> Pixels:
     """Return colour, decoration and texture, as if the body covered the picture (H, W, 3)."""
     stain = np.array(finish.stain, dtype=np.float32)
-    base = colour + finish.stain_share * (stain - colour)
-    grain = _texture(finish.tile, proportions, shot)
-    if pattern:
-        window, cover = _mask(map(shot.place, pattern))
-        tone = 0.62 if colour.mean() > 105.0 else 1.7  # darker on light, lighter on dark
-        grain[window] *= 1.0 + (tone - 1.0) * cover
-    return base * grain[..., None]
+    base = np.empty((PICTURE_PX, PICTURE_PX, 3), dtype=np.float32)
+    base[:] = colour + finish.stain_share * (stain - colour)
+    if decoration.outlines:
+        window, cover = _mask(map(shot.place, decoration.outlines))
+        base[window] += (decoration.colour - base[window]) * cover[..., None]
+    return base * _texture(finish.tile, proportions, shot)[..., None]
 
 
 def _flat_paints(colour: Pixels, proportions: Sequence[float]) -> dict[Role, Pixels]:
@@ -195,20 +196,3 @@ def _cast_shadow(backdrop: Pixels, masks: Sequence[_Mask], *, hanging: bool) -> 
 def _blurred(cover: Pixels, radius: float) -> Pixels:
     image = Image.fromarray((cover * 255.0).astype(np.uint8))
     return np.asarray(image.filter(ImageFilter.BoxBlur(radius)), dtype=np.float32) / 255.0
-
-
-def _pattern(name: str, proportions: Sequence[float]) -> list[Doubles]:
-    """Return what is painted on the body, nothing on a plain one."""
-    if name == "bands":
-        step = 0.26 + 0.2 * proportions[2]
-        return [box(0.0, y, 3.0, 0.4 * step) for y in np.arange(-1.0, 1.0, step)]
-    if name == "dots":
-        step = 0.26 + 0.14 * proportions[2]
-        spots = np.ndindex(9, 9)
-        return [
-            ellipse(step * (x - 4 + 0.5 * (y % 2)), step * (y - 4), 0.27 * step, 0.27 * step)
-            for x, y in spots
-        ]
-    if name == "panel":
-        return [box(0.0, 0.65 + 0.3 * proportions[2], 3.0, 0.8)]
-    return []

@@ -1,6 +1,6 @@
 """Draw the products of the generated shop: facts from which pictures and titles are made."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from recsys.data.synthetic.vocabulary import (
 N_PROPORTIONS = 4
 """Free numbers in [0, 1] per product with which its shape is drawn."""
 
-_PLAIN_SHARE = 0.6
+_PLAIN_SHARE = 0.1
 _PRICE_NOISE = 0.18
 
 
@@ -32,6 +32,7 @@ class Products:
         material: Material. Seen in pictures only.
         form: Silhouette. Seen in pictures only.
         pattern: Decoration. Seen in pictures only, and without effect on taste.
+        accent: Colour of the decoration, another than the product's. Likewise.
         brand: Brand. Read in titles only.
         theme: Style. Read in titles only.
         rgb: The product's own shade of its colour, in [0, 255], (N, 3).
@@ -44,6 +45,7 @@ class Products:
     material: Ints
     form: Ints
     pattern: Ints
+    accent: Ints
     brand: Ints
     theme: Ints
     rgb: Doubles
@@ -62,7 +64,8 @@ def draw_products(n_products: int, *, rng: np.random.Generator) -> Products:
     """Return ``n_products`` products, every fact drawn independently of the look/word divide.
 
     Look (colour, material, form) and words (brand, theme) are independent, so that neither a
-    picture nor a title tells what the other does.
+    picture nor a title tells what the other does. Decoration tells products apart that are alike
+    in everything that shoppers choose by, as prints and labels do: a photo can then be identified.
     """
     # Whole rounds of the types, shuffled, so that every type is equally frequent.
     leaf = rng.permutation(np.arange(n_products) % len(LEAVES)).astype(np.int64)
@@ -72,7 +75,7 @@ def draw_products(n_products: int, *, rng: np.random.Generator) -> Products:
     pattern_shares = [_PLAIN_SHARE] + [(1 - _PLAIN_SHARE) / (len(PATTERNS) - 1)] * (
         len(PATTERNS) - 1
     )
-    return Products(
+    drawn = Products(
         leaf=leaf,
         colour=colour,
         material=material,
@@ -83,7 +86,10 @@ def draw_products(n_products: int, *, rng: np.random.Generator) -> Products:
         rgb=_draw_shades(colour, rng),
         proportions=rng.random((n_products, N_PROPORTIONS)),
         price=_draw_prices(leaf, material, brand, rng),
+        accent=colour,
     )
+    others = rng.integers(1, len(COLOURS), size=n_products)
+    return replace(drawn, accent=(colour + others) % len(COLOURS))
 
 
 def typical_prices(leaf: Ints) -> Doubles:

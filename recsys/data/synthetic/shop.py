@@ -20,11 +20,11 @@ from recsys.data.synthetic.shoppers import draw_shoppers
 from recsys.data.synthetic.tables import build_events, build_items, build_photos
 from recsys.errors import InvalidArgumentError
 
-_PHOTOS_PER_ITEM = 1.1
+_PHOTOS_PER_ITEM = 1.5
 _PHOTOGRAPHED = 0.75  # share of the items; the others have no photo
 _UNKNOWN_PER_ITEM = 0.125
 _SPLITS = {
-    "photos": {"train": 0.6, "val": 0.15, "test": 0.25},
+    "photos": {"train": 0.5, "val": 0.25, "test": 0.25},
     "unknown": {"val": 0.5, "test": 0.5},
 }
 _JPEG_QUALITY = 90

@@ -9,7 +9,7 @@ import polars as pl
 from recsys.data.arrays import Ints
 from recsys.data.synthetic.behaviour import KINDS, Events
 from recsys.data.synthetic.products import Products
-from recsys.data.synthetic.vocabulary import COLOURS, LEAVES, MATERIALS
+from recsys.data.synthetic.vocabulary import COLOURS, LEAVES, MATERIALS, PATTERNS
 from recsys.data.synthetic.words import write_descriptions, write_titles
 
 _NO_PICTURE = 0.03
@@ -123,12 +123,15 @@ def categories(products: Products) -> list[list[str]]:
 
 
 def _attributes(products: Products, rng: np.random.Generator) -> list[list[dict[str, str]]]:
-    """Return the colour and material that the shop noted, each missing at times (N)."""
-    known = rng.random((len(products), 2)) < _ATTRIBUTE_KNOWN
+    """Return the facts of the look that the shop noted, each missing at times (N)."""
     facts = (
         ("colour", list(COLOURS), products.colour),
         ("material", list(MATERIALS), products.material),
+        ("pattern", list(PATTERNS), products.pattern),
+        ("accent", list(COLOURS), products.accent),
     )
+    known = rng.random((len(products), len(facts))) < _ATTRIBUTE_KNOWN
+    known[:, -1] &= products.pattern != PATTERNS.index("plain")  # nothing of it to see
     return [
         [
             {"key": key, "value": names[codes[row]]}

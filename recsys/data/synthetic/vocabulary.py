@@ -134,7 +134,17 @@ MATERIALS: dict[str, float] = {
 
 FORMS = ("round", "straight", "flared")
 
-PATTERNS = ("plain", "bands", "dots", "panel")
+PATTERNS = (
+    "plain",
+    "bands",
+    "dots",
+    "panel",
+    "stripes",
+    "checks",
+    "zigzag",
+    "sash",
+    "medallion",
+)
 
 THEMES: dict[str, Theme] = {
     "nordic": Theme(("Nordic", "Scandi", "Fjord"), "calm northern evenings", None),

@@ -90,15 +90,16 @@ def test_the_body_has_the_colour_that_the_product_is_of(
         assert np.abs(palette - seen).sum(axis=1).argmin() == row, list(COLOURS)[row]
 
 
-@pytest.mark.parametrize("fact", ["leaf", "colour", "material", "form", "pattern"])
+@pytest.mark.parametrize("fact", ["leaf", "colour", "material", "form", "pattern", "accent"])
 def test_each_fact_of_the_look_changes_the_picture(
     renderer: Renderer, products: Products, fact: str
 ) -> None:
-    one = products.take(np.array([0]))
-    start = replace(one, **{fact: np.array([0])})
     palette = np.array(list(COLOURS.values()), dtype=np.float64)
-    sizes = {"leaf": LEAVES, "colour": COLOURS, "material": MATERIALS, "form": FORMS}
-    for code in range(1, len(sizes.get(fact, PATTERNS))):
+    striped = np.array([PATTERNS.index("stripes")])
+    one = replace(products.take(np.array([0])), rgb=palette[[0]], pattern=striped)
+    start = replace(one, **{fact: np.array([0])})
+    sizes = {"leaf": LEAVES, "material": MATERIALS, "form": FORMS, "pattern": PATTERNS}
+    for code in range(1, len(sizes.get(fact, COLOURS))):
         other = replace(start, **{fact: np.array([code])})
         if fact == "colour":
             other = replace(other, rgb=palette[[code]])
@@ -118,6 +119,18 @@ def test_words_and_price_do_not_show_in_the_picture(
             _render(renderer, them, row, _plain_shot()) for them in (products, changed)
         )
         np.testing.assert_array_equal(before, after)
+
+
+def test_products_that_shoppers_cannot_tell_apart_differ_in_their_decoration() -> None:
+    products = draw_products(1_350, rng=np.random.default_rng(0))
+    chosen_by = np.stack([products.leaf, products.colour, products.material, products.form])
+    decorated = np.concatenate([chosen_by, [products.pattern, products.accent]])
+    alike, twins = (
+        1 - len(np.unique(facts, axis=1).T) / len(products) for facts in (chosen_by, decorated)
+    )
+    assert alike > 0.25
+    assert twins < 0.02
+    assert (products.accent != products.colour).all()
 
 
 def test_only_glass_lets_the_background_through(renderer: Renderer, products: Products) -> None:

@@ -9,7 +9,14 @@ from PIL import Image
 
 from recsys.data.synthetic import Shop, generate_shop
 from recsys.data.synthetic.camera import PICTURE_PX
-from recsys.data.synthetic.vocabulary import BRANDS, COLOURS, LEAVES, MATERIALS, THEMES
+from recsys.data.synthetic.vocabulary import (
+    BRANDS,
+    COLOURS,
+    LEAVES,
+    MATERIALS,
+    PATTERNS,
+    THEMES,
+)
 from recsys.schema import EventSchema, ItemSchema, PhotoSchema
 
 END = datetime(2026, 1, 1, tzinfo=UTC)
@@ -127,10 +134,14 @@ def test_titles_name_brand_theme_and_product_but_seldom_the_look(items: pl.DataF
 
 def test_attributes_tell_the_look_of_most_items(items: pl.DataFrame) -> None:
     noted = items.explode("attributes").unnest("attributes")
-    for key, values in (("colour", COLOURS), ("material", MATERIALS)):
+    for key, values in (("colour", COLOURS), ("material", MATERIALS), ("pattern", PATTERNS)):
         found = noted.filter(pl.col("key") == key)["value"]
         assert set(found) <= set(values)
         assert 0.7 < len(found) / items.height < 0.95
+    accented = set(noted.filter(pl.col("key") == "accent")["item_id"])
+    plain = set(noted.filter(pl.col("value") == "plain")["item_id"])
+    assert len(plain) > 5
+    assert not accented & plain
 
 
 def test_the_images_root_has_exactly_the_pictures_of_the_tables(
@@ -154,7 +165,7 @@ def test_photos_show_three_quarters_of_the_products_in_three_splits(
     photos = pl.read_parquet(shop.photos)
     assert photos["item_id"].n_unique() == 0.75 * shop.n_items
     counts = dict(photos["split"].value_counts().iter_rows())
-    assert counts == {"train": 132, "val": 33, "test": 55}
+    assert counts == {"train": 150, "val": 75, "test": 75}
     joined = photos.join(items, on="item_id", how="left")
     assert joined["category"].equals(joined["category_right"], check_names=False)
 

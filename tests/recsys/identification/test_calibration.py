@@ -56,13 +56,13 @@ def test_without_a_threshold_no_probability_passes() -> None:
 
 def test_a_calibration_says_what_it_promises_or_that_it_can_promise_nothing() -> None:
     point = OperatingPoint(0.6, precision=0.96, coverage=0.81)
-    told = {"wanted_precision": 0.95, "n_photos": 1_200}
-    able = Calibration((1.0,), (0.0,), 0.0, known=point, named=point, **told)
+    given = {"wanted_precision": 0.95, "n_photos": 1_200}
+    able = Calibration((1.0,), (0.0,), 0.0, known=point, named=point, **given)
     said = able.sentence()
     assert "named on 81 % of photos, 96 % of them rightly" in said
     assert "1,200 photos of val" in said
     nothing = OperatingPoint(None, precision=0.874, coverage=0.0)
-    unable = Calibration((1.0,), (0.0,), 0.0, known=point, named=nothing, **told)
+    unable = Calibration((1.0,), (0.0,), 0.0, known=point, named=nothing, **given)
     said = unable.sentence()
     assert "no photo gets a product's name" in said
     assert "precision 0.95 on 1,200 photos of val: the best reaches 0.87" in said

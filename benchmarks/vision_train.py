@@ -151,7 +151,7 @@ class InMemory:
         """Train on the batch once."""
         config = self.config
         with autocast(config.precision, self.device):
-            embeddings, logits = self.tower.outputs(self.images)
+            embeddings, logits, _ = self.tower.outputs(self.images)
             loss = torch.zeros((), device=self.device)
             for scores, proxies, labels in zip(
                 logits.values(), self.proxies, self.labels, strict=True

@@ -341,7 +341,7 @@ def _identify(
     head, head_rows = product_classes(tower.classes, items)
     stage = runtime.workspace.run(
         "photos",
-        {"material": material.key, "views": views},
+        {"material": material.key, "views": views, "outputs": "with features"},
         lambda folder: run_photos(images, tower, folder, head=head, views=views, runtime=runtime),
     )
     photos = LabelledPhotos.from_table(labels, items, load_photos(stage.folder), head_rows)

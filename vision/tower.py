@@ -26,6 +26,7 @@ class TowerOutput(NamedTuple):
 
     embeddings: Tensor  # (B, D), unit length
     logits: dict[str, Tensor]  # target name -> (B, C)
+    features: Tensor  # (B, F) of the backbone; F is 0 where a graph does not return them
 
 
 class VisionTower(nn.Module):
@@ -53,6 +54,7 @@ class VisionTower(nn.Module):
         self.backbone = backbone.network
         self.preprocess = backbone.preprocess
         self.spec = backbone.spec
+        self.n_features = backbone.dim
         self.dim = dim
         self.classes = {target: tuple(names) for target, names in classes.items()}
         # The norm keeps a single large feature from deciding every distance. A bias would add the
@@ -116,7 +118,7 @@ class VisionTower(nn.Module):
             embeddings = F.normalize(self.project(features), dim=1)
             kept = self.dropout(features)
             logits = {name: head(kept) for name, head in zip(self.classes, self.heads, strict=True)}
-        return TowerOutput(embeddings, logits)
+        return TowerOutput(embeddings, logits, features)
 
     def averaged(self, images: Tensor, views: Views) -> TowerOutput:
         """Return the mean embedding, scaled to unit length, and the mean logits over all views.
@@ -244,7 +246,7 @@ class VisionTower(nn.Module):
 
 
 def average(outputs: Sequence[TowerOutput]) -> TowerOutput:
-    """Return the mean embedding, scaled to unit length, and the mean logits of several views.
+    """Return the mean embedding, scaled to unit length, and mean logits and features of views.
 
     Args:
         outputs: Output of the tower for each view of the same pictures, at least one.
@@ -256,7 +258,8 @@ def average(outputs: Sequence[TowerOutput]) -> TowerOutput:
         name: torch.stack([output.logits[name] for output in outputs]).mean(dim=0)
         for name in outputs[0].logits
     }
-    return TowerOutput(F.normalize(embeddings, dim=1), logits)
+    features = torch.stack([output.features for output in outputs]).mean(dim=0)
+    return TowerOutput(F.normalize(embeddings, dim=1), logits, features)
 
 
 def most_probable_classes(

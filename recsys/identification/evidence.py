@@ -1,11 +1,12 @@
 """What is known of how products look, and what each kind of evidence says about a photo."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from recsys.identification.regression import Regression
 from recsys.identification.words import WordScores
 
 
@@ -33,15 +34,16 @@ class Source(NamedTuple):
 
 
 # Cosines differ by a tenth where logits differ by one, and a cosine of a half, a logit of 4, or a
-# third of the words, speaks neither for nor against a product.
+# third of the words or of a label, speaks neither for nor against a product.
 SOURCES = (
     Source("picture", 10.0, 0.5, 0.2, from_photos=False),
     Source("item", 10.0, 0.5, 0.2, from_photos=False),
     Source("photos", 10.0, 0.5, 0.2, from_photos=True),
     Source("head", 1.0, 4.0, 2.0, from_photos=True),
     Source("words", 10.0, 0.3, 0.2, from_photos=False),
+    Source("regression", 10.0, 0.3, 0.2, from_photos=True),
 )
-PICTURE, ITEM, PHOTOS, HEAD, WORDS = range(len(SOURCES))
+PICTURE, ITEM, PHOTOS, HEAD, WORDS, REGRESSION = range(len(SOURCES))
 NEAREST = 3  # labelled photos of a product that are averaged; one may have a wrong label
 PAIRS_AT_ONCE = 4_000_000  # pairs of photos; sorting them takes 32 bytes each
 
@@ -51,6 +53,7 @@ class Photos(NamedTuple):
 
     embeddings: Tensor  # (B, D), unit length
     logits: Tensor  # (B, C) of the head whose classes are products; C is 0 without such a head
+    features: Tensor  # (B, F) of the tower's backbone
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ class Gallery:
         photo_rows: Item row of each photo, int64 (Q,).
         head_rows: Item row of each class of the head, int64 (C,); -1 for a class that is not a
             single product.
+        feature_mean: Fields of a ``Regression`` on the labelled photos that the bundle was trained
+            with (F,).
+        landmarks: Likewise (M, F); M is 0 in bundles of earlier releases.
+        landmark_weights: Likewise (M, P).
+        regressed_rows: Likewise, int64 (P,).
     """
 
     pictures: Tensor
@@ -75,6 +83,20 @@ class Gallery:
     photos: Tensor
     photo_rows: Tensor
     head_rows: Tensor
+    feature_mean: Tensor = field(default_factory=lambda: torch.zeros(0))
+    landmarks: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    landmark_weights: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    regressed_rows: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+    def with_regression(self, fitted: Regression) -> "Gallery":
+        """Return the gallery with a regression on its labelled photos."""
+        return replace(
+            self,
+            feature_mean=fitted.mean,
+            landmarks=fitted.landmarks,
+            landmark_weights=fitted.weights,
+            regressed_rows=fitted.rows,
+        )
 
     def with_pictures(self, rows: Tensor, pictures: Tensor) -> "Gallery":
         """Return the gallery with the pictures of some products replaced.
@@ -149,6 +171,11 @@ def collect_evidence(photos: Photos, items: Tensor, gallery: Gallery) -> Evidenc
     rows, nearest = nearest_photos(queries, gallery.photos, gallery.photo_rows)
     values[:, rows, PHOTOS] = nearest
     present[rows, PHOTOS] = True
+    if len(gallery.landmarks):
+        fitted = (gallery.feature_mean, gallery.landmarks, gallery.landmark_weights)
+        regression = Regression(*fitted, gallery.regressed_rows)
+        values[:, gallery.regressed_rows, REGRESSION] = regression.scores(photos.features)
+        present[gallery.regressed_rows, REGRESSION] = True
     known = gallery.head_rows >= 0
     values[:, gallery.head_rows[known], HEAD] = photos.logits[:, known]
     present[gallery.head_rows[known], HEAD] = True

@@ -28,6 +28,7 @@ class TowerPhotos(NamedTuple):
 
     embeddings: Tensor  # (B, D_m)
     logits: Tensor  # (B, C) of the head whose classes are products; C is 0 without such a head
+    features: Tensor  # (B, F) of the tower's backbone
 
 
 class SeenPhotos(NamedTuple):
@@ -65,8 +66,7 @@ def run_tower(
         InvalidArgumentError: If ``images`` is a single image.
     """
     tower = tower.to(device).eval()
-    n_classes = len(tower.classes[head]) if head is not None else 0
-    parts = [TowerPhotos(torch.zeros(0, tower.dim), torch.zeros(0, n_classes))]
+    parts = [_no_photos(tower, head)]
     with _photo_errors():
         for batch in prepared_batches(
             images, tower.preprocess, batch_size=BATCH_SIZE, progress=progress, read=read
@@ -113,8 +113,7 @@ def see_photos(
         lines = reader.read(image) if reader is not None else ()
         return to_square(picture), name_colours(picture), lines
 
-    n_classes = len(tower.classes[head]) if head is not None else 0
-    photos = [TowerPhotos(torch.zeros(0, tower.dim), torch.zeros(0, n_classes))]
+    photos = [_no_photos(tower, head)]
     heads = {name: [torch.zeros(0, len(names))] for name, names in tower.classes.items()}
     colours: list[list[ColourShare]] = []
     lines: list[Lines] = []
@@ -135,7 +134,7 @@ def see_photos(
 
 def fuse_photos(fusion: ItemFusion, photos: TowerPhotos) -> Photos:
     """Return photos in the item space, on the CPU."""
-    return Photos(fuse_images(fusion, photos.embeddings), photos.logits)
+    return Photos(fuse_images(fusion, photos.embeddings), photos.logits, photos.features)
 
 
 @torch.inference_mode()
@@ -145,11 +144,19 @@ def fuse_images(fusion: ItemFusion, embeddings: Tensor) -> Tensor:
     return fusion.encode({"image": embeddings.to(device)}).cpu()
 
 
+def _no_photos(tower: VisionTower, head: str | None) -> TowerPhotos:
+    """Return what identification needs of no photo, in the shapes that photos have."""
+    n_classes = len(tower.classes[head]) if head is not None else 0
+    return TowerPhotos(
+        torch.zeros(0, tower.dim), torch.zeros(0, n_classes), torch.zeros(0, tower.n_features)
+    )
+
+
 def _photos_of(output: TowerOutput, head: str | None) -> TowerPhotos:
     """Return what identification needs of an output of the tower, on the CPU."""
     embeddings = output.embeddings
     logits = output.logits[head] if head is not None else embeddings.new_zeros(len(embeddings), 0)
-    return TowerPhotos(embeddings.cpu(), logits.cpu())
+    return TowerPhotos(embeddings.cpu(), logits.cpu(), output.features.cpu())
 
 
 def _join(parts: Iterable[TowerPhotos]) -> TowerPhotos:

@@ -18,9 +18,10 @@ from recsys.catalogue.embedder import Modalities
 from recsys.config import IdentificationConfig
 from recsys.data.arrays import Ints
 from recsys.identification.calibration import Calibration
-from recsys.identification.evidence import Evidence, Gallery, collect_evidence
-from recsys.identification.fitting import fit_calibration, take_evenly
+from recsys.identification.evidence import REGRESSION, Evidence, Gallery, collect_evidence
+from recsys.identification.fitting import N_FOLDS, fit_calibration, take_evenly
 from recsys.identification.photos import TowerPhotos, fuse_images, fuse_photos, run_tower
+from recsys.identification.regression import fit_regression
 from recsys.identification.words import WordScores
 from recsys.models.fusion import ItemFusion
 from recsys.training.items import IMAGE
@@ -183,7 +184,7 @@ def gallery_of(photos: LabelledPhotos, modalities: Modalities, fusion: ItemFusio
         photos=fuse_photos(fusion, train.seen).embeddings,
         photo_rows=torch.from_numpy(train.rows),
         head_rows=torch.from_numpy(photos.head_rows),
-    )
+    ).with_regression(fit_regression(train.seen.features, torch.from_numpy(train.rows)))
 
 
 def evidence_of(photos: LabelledPhotos, fused: FusedItems, gallery: Gallery) -> Evidence:
@@ -233,12 +234,31 @@ def observe(
     positions = take_evenly(np.flatnonzero(photos.in_val), n_items=len(fused.embeddings))
     val = photos.take(positions)
     evidence = evidence_of(val, fused, gallery)
-    held_out_evidence = Evidence(evidence.values.clone(), evidence.present)
+    unmet = Evidence(evidence.values.clone(), evidence.present.clone())
     for products, other, other_gallery in held_out:
         shown = np.isin(val.rows, products)
         replaced = evidence_of(val.take(shown), other, other_gallery)
-        held_out_evidence.values[shown] = replaced.values
-    return Observed(positions, torch.from_numpy(val.rows), evidence, held_out_evidence)
+        unmet.values[shown] = replaced.values
+    _regress_without(photos.take(~photos.in_val), val, unmet)
+    return Observed(positions, torch.from_numpy(val.rows), evidence, unmet)
+
+
+def _regress_without(train: LabelledPhotos, val: LabelledPhotos, unmet: Evidence) -> None:
+    """Replace what the regression says in ``unmet`` by regressions without each photo's product.
+
+    A few products at a time are left out, so that nearly all others can be mistaken for them.
+    """
+    products = np.unique(val.rows)
+    for fold in range(min(N_FOLDS, len(products))):
+        without = products[fold::N_FOLDS]
+        kept = train.take(~np.isin(train.rows, without))
+        regression = fit_regression(kept.seen.features, torch.from_numpy(kept.rows))
+        shown = torch.from_numpy(np.isin(val.rows, without))
+        said = torch.zeros(int(shown.sum()), unmet.values.shape[1])
+        said[:, regression.rows] = regression.scores(val.seen.features[shown])
+        there = torch.isin(torch.arange(said.shape[1]), regression.rows)
+        unmet.values[shown, :, REGRESSION] = said.to(unmet.values)
+        unmet.present[shown, :, REGRESSION] = there
 
 
 def calibrate(observed: Observed, categories: Ints, config: IdentificationConfig) -> Calibration:

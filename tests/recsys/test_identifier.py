@@ -23,7 +23,7 @@ from recsys.errors import (
     UnknownItemError,
 )
 from recsys.identification.calibration import Calibration, OperatingPoint
-from recsys.identification.evidence import Gallery
+from recsys.identification.evidence import SOURCES, Gallery
 from recsys.identification.stored import IdentificationPart
 from recsys.identifier import ProductIdentifier
 from recsys.models.fusion import build_fusion
@@ -39,9 +39,10 @@ POINT = OperatingPoint(0.8, precision=0.95, coverage=0.9)
 # Only cosines to pictures and to labelled photos count; above 0.985 they speak for a product.
 # With these weights the rounding of a cosine moves a probability by up to ROUNDING.
 ROUNDING = 1e-3
+OTHERS = (0.0,) * (len(SOURCES) - 3)
 CALIBRATION = Calibration(
-    weights=(300.0, 0.0, 3_000.0, 0.0, 0.0),
-    pivots=(0.985, 0.0, 0.985, 0.0, 0.0),
+    weights=(300.0, 0.0, 3_000.0, *OTHERS),
+    pivots=(0.985, 0.0, 0.985, *OTHERS),
     unknown=0.0,
     known=POINT,
     named=POINT,

@@ -19,7 +19,7 @@ from recsys.config import FusionConfig, RankerConfig, UserConfig
 from recsys.data.interactions import build_interactions
 from recsys.data.timestamps import to_us
 from recsys.identification.calibration import Calibration, OperatingPoint
-from recsys.identification.evidence import Gallery
+from recsys.identification.evidence import SOURCES, Gallery
 from recsys.identification.stored import IdentificationPart
 from recsys.models.fusion import build_fusion
 from recsys.models.ranker import Ranker, build_ranker
@@ -167,10 +167,8 @@ def _identification(pictures: torch.Tensor) -> IdentificationPart:
     """Return an identification that knows a product from a cosine of 0.98 to its picture."""
     rows = torch.arange(len(pictures))
     gallery = Gallery(pictures, rows, pictures[:0], rows[:0], head_rows=rows[:0])
-    point = OperatingPoint(0.5)
-    calibration = Calibration(
-        (100.0, *(0.0,) * 4), (0.93, *(0.0,) * 4), 5.0, known=point, named=point
-    )
+    point, others = OperatingPoint(0.5), (0.0,) * (len(SOURCES) - 1)
+    calibration = Calibration((100.0, *others), (0.93, *others), 5.0, known=point, named=point)
     return IdentificationPart(gallery, calibration)
 
 

@@ -77,7 +77,8 @@ class OnnxTower:
         embeddings, *logits = map(
             torch.from_numpy, self._session.run(wanted, {INPUT: images.contiguous().numpy()})
         )
-        return TowerOutput(embeddings, dict(zip(self.classes, logits, strict=True)))
+        named = dict(zip(self.classes, logits, strict=True))
+        return TowerOutput(embeddings, named, embeddings.new_zeros(len(embeddings), 0))
 
     def embed(
         self, images: Iterable[ImageSource], *, batch_size: int = 64, progress: bool = False

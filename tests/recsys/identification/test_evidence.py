@@ -13,11 +13,13 @@ from recsys.identification.evidence import (
     NEAREST,
     PHOTOS,
     PICTURE,
+    REGRESSION,
     Gallery,
     Photos,
     collect_evidence,
     nearest_photos,
 )
+from recsys.identification.regression import fit_regression
 
 N_ITEMS, DIM = 5, 4
 
@@ -40,7 +42,8 @@ def gallery() -> Gallery:
 
 @pytest.fixture
 def photos() -> Photos:
-    return Photos(unit(2, DIM, seed=3), torch.tensor([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0]]))
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, -1.0, 3.0]])
+    return Photos(unit(2, DIM, seed=3), logits, unit(2, 6, seed=5))
 
 
 @pytest.fixture
@@ -48,6 +51,19 @@ def items() -> Tensor:
     items = unit(N_ITEMS, DIM, seed=4)
     items[4] = 0.0
     return items
+
+
+def test_a_regression_speaks_of_the_products_that_it_was_fitted_on(
+    gallery: Gallery, photos: Photos, items: Tensor
+) -> None:
+    regression = fit_regression(unit(6, 6, seed=6), torch.tensor([1, 0, 1, 1, 1, 3]))
+    before = collect_evidence(photos, items, gallery)
+    found = collect_evidence(photos, items, gallery.with_regression(regression))
+    assert not before.present[..., REGRESSION].any()
+    assert found.present[0, :, REGRESSION].tolist() == [True, True, False, True, False]
+    wanted = regression.scores(photos.features)
+    assert torch.equal(found.values[:, [0, 1, 3], REGRESSION], wanted)
+    assert torch.equal(found.values[..., :REGRESSION], before.values[..., :REGRESSION])
 
 
 def test_evidence_has_the_value_of_each_source_for_each_product(

@@ -30,7 +30,7 @@ def drawn(n_photos: int = 300, *, noise: float = 0.12, seed: int = 0) -> tuple[E
     values[..., PICTURE] += 0.3 * own + 0.3 * alike
     values[..., PHOTOS] += 0.1 * own
     present = torch.ones_like(values, dtype=torch.bool)
-    present[..., [HEAD, WORDS]] = False
+    present[..., HEAD:] = False
     values = values.masked_fill(~present, 0.0)
     return Evidence(values, present), rows
 
@@ -54,10 +54,10 @@ def test_a_useless_source_weighs_little_beside_a_useful_one() -> None:
 def test_planted_weights_are_found() -> None:
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(1_500, N_ITEMS, len(SOURCES), generator=generator).double()
-    values[..., [PHOTOS, HEAD, WORDS]] = 0.0
+    values[..., PHOTOS:] = 0.0
     present = torch.ones_like(values, dtype=torch.bool)
-    present[..., [PHOTOS, HEAD, WORDS]] = False
-    planted = torch.tensor([2.0, 0.5, 1.0, 1.0, 1.0]).double()
+    present[..., PHOTOS:] = False
+    planted = torch.tensor([2.0, 0.5, *(1.0,) * (len(SOURCES) - 2)]).double()
     logits = utilities(
         Evidence(values, present),
         planted,

@@ -66,7 +66,8 @@ def test_images_are_fused_as_items_without_words() -> None:
 def test_fused_photos_keep_their_logits() -> None:
     torch.manual_seed(0)
     fusion = ItemFusion({"image": 8}, dim=6).eval()
-    seen = TowerPhotos(torch.randn(3, 8), torch.randn(3, 2))
+    seen = TowerPhotos(torch.randn(3, 8), torch.randn(3, 2), torch.randn(3, 9))
     fused = fuse_photos(fusion, seen)
     assert torch.equal(fused.embeddings, fuse_images(fusion, seen.embeddings))
     assert torch.equal(fused.logits, seen.logits)
+    assert torch.equal(fused.features, seen.features)

@@ -31,8 +31,8 @@ def test_the_part_comes_back_from_tensors_and_json() -> None:
     rows = torch.arange(2)
     gallery = Gallery(torch.eye(2), rows, torch.eye(2), rows, head_rows=rows)
     calibration = Calibration(
-        (1.0, 2.0, 3.0, 4.0, 5.0),
-        (0.1, 0.2, 0.3, 0.4, 0.5),
+        tuple(float(n) for n in range(len(SOURCES))),
+        tuple(n / 10 for n in range(len(SOURCES))),
         0.5,
         known=OperatingPoint(0.6, 0.96, 0.8),
         named=OperatingPoint(None, 0.9, 0.0),
@@ -100,7 +100,7 @@ def test_an_older_bundles_prototypes_are_read_as_photos_of_each_product() -> Non
         "threshold": 0.7,
     }
     found = restore_prototypes(tensors, calibration)
-    photos = Photos(torch.eye(3)[:1], torch.zeros(1, 0))
+    photos = Photos(torch.eye(3)[:1], torch.zeros(1, 0), torch.zeros(1, 0))
     evidence = collect_evidence(photos, torch.eye(3), found.gallery)
     assert evidence.values[0, :, PHOTOS].tolist() == [0.0, 1.0, 0.0]
     probabilities = found.calibration.probabilities(evidence)

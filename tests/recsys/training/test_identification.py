@@ -12,9 +12,16 @@ from recsys.catalogue.embedder import Modalities
 from recsys.config import IdentificationConfig
 from recsys.data.dataset import Dataset
 from recsys.data.quarantine import Quarantine
-from recsys.identification.evidence import Evidence, Gallery, Photos, collect_evidence
+from recsys.identification.evidence import (
+    REGRESSION,
+    Evidence,
+    Gallery,
+    Photos,
+    collect_evidence,
+)
 from recsys.identification.fitting import fit_calibration
 from recsys.identification.photos import TowerPhotos, fuse_images
+from recsys.identification.regression import fit_regression
 from recsys.models.fusion import ItemFusion
 from recsys.schema import ItemSchema, PhotoSchema
 from recsys.training.identification import (
@@ -130,6 +137,7 @@ def test_the_towers_outputs_come_back_from_their_folder(
         found.embeddings, torch.from_numpy(tower.embed(paths, views="flip")), atol=1e-5
     )
     assert found.logits.shape == (len(PHOTOS), 3)
+    assert found.features.shape == (len(PHOTOS), tower.n_features)
 
 
 def test_labelled_photos_name_their_item_and_are_of_train_or_val(dataset: Dataset) -> None:
@@ -143,9 +151,7 @@ def test_labelled_photos_name_their_item_and_are_of_train_or_val(dataset: Datase
 def photos(dataset: Dataset) -> LabelledPhotos:
     """Photos of a (train), b (val), a (train) and c (val), with random tower outputs."""
     generator = torch.Generator().manual_seed(0)
-    seen = TowerPhotos(
-        torch.randn(4, DIM, generator=generator), torch.randn(4, 2, generator=generator)
-    )
+    seen = TowerPhotos(*(torch.randn(4, size, generator=generator) for size in (DIM, 2, 5)))
     labels = labelled_photos(dataset)
     return LabelledPhotos.from_table(labels, dataset.items, seen, np.array([2, 1]))
 
@@ -191,9 +197,9 @@ def evidence_by_hand(photos: LabelledPhotos, fused: FusedItems, photo: int) -> E
         fuse_images(fused.fusion, photos.seen.embeddings[[0, 2]]),
         torch.tensor([0, 0]),
         torch.tensor([2, 1]),
-    )
+    ).with_regression(fit_regression(photos.seen.features[[0, 2]], torch.tensor([0, 0])))
     query = fuse_images(fused.fusion, photos.seen.embeddings[[photo]])
-    asked = Photos(query, photos.seen.logits[[photo]])
+    asked = Photos(query, photos.seen.logits[[photo]], photos.seen.features[[photo]])
     return collect_evidence(asked, torch.from_numpy(fused.embeddings), gallery)
 
 
@@ -243,6 +249,24 @@ def test_the_calibration_is_fitted_on_photos_of_val_with_held_out_fusions(
     assert found.wanted_precision == 0.9
     assert found.unknown_share == config.unknown_share
     assert met_alone.weights != pytest.approx(wanted.weights, abs=1e-6)
+
+
+def test_no_regression_has_met_the_product_that_is_thought_away(photos: LabelledPhotos) -> None:
+    everything = replace(
+        photos, in_val=np.array([False, True, False, True]), rows=np.arange(4) // 2
+    )
+    fused = random_fusion(0)
+    gallery = gallery_of(everything, pictured(True, True, True), fused.fusion)
+    observed = observe(everything, fused, gallery, [])
+    assert observed.evidence.present[0, :, REGRESSION].tolist() == [True, True, False]
+    assert observed.unmet.present[..., REGRESSION].tolist() == [
+        [False, True, False],
+        [True, False, False],
+    ]
+    for photo, other in ((0, 2), (1, 0)):
+        alone = fit_regression(everything.seen.features[[other]], torch.tensor([1 - photo]))
+        said = alone.scores(everything.seen.features[[2 * photo + 1]])
+        assert torch.equal(observed.unmet.values[photo, [1 - photo], REGRESSION], said[0])
 
 
 def test_every_second_product_of_val_is_held_out(photos: LabelledPhotos) -> None:

@@ -239,11 +239,11 @@ def observe(
         shown = np.isin(val.rows, products)
         replaced = evidence_of(val.take(shown), other, other_gallery)
         unmet.values[shown] = replaced.values
-    _regress_without(photos.take(~photos.in_val), val, unmet)
+    regress_without(photos.take(~photos.in_val), val, unmet)
     return Observed(positions, torch.from_numpy(val.rows), evidence, unmet)
 
 
-def _regress_without(train: LabelledPhotos, val: LabelledPhotos, unmet: Evidence) -> None:
+def regress_without(train: LabelledPhotos, val: LabelledPhotos, unmet: Evidence) -> None:
     """Replace what the regression says in ``unmet`` by regressions without each photo's product.
 
     A few products at a time are left out, so that nearly all others can be mistaken for them.

@@ -185,7 +185,7 @@ def _fit_encoders(
             encoder = train_users(
                 past,
                 fused.embeddings,
-                _available_from(behaviour.items, past),
+                available_from(behaviour.items, past),
                 config,
                 runtime.training_run(folder / part),
                 start=encoder,
@@ -229,7 +229,7 @@ def _train_fusion(
     )
 
 
-def _available_from(items: pl.DataFrame, past: Interactions) -> Ints:
+def available_from(items: pl.DataFrame, past: Interactions) -> Ints:
     """Return the moment from which each item could be met (N,): its creation or first event."""
     first = np.full(past.n_items, np.iinfo(np.int64).max, dtype=np.int64)
     np.minimum.at(first, past.item_rows, past.timestamps_us)

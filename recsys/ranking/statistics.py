@@ -28,7 +28,7 @@ YEAR_DAYS = 365
 EASE_MAX_ITEMS = 12_500
 # A log with more events takes long in everything, and training counts it as of several moments.
 # There EASE is solved for fewer items, and iALS ends after fewer sweeps.
-LARGE_LOG, EASE_ITEMS_OF_LARGE_LOG, SWEEPS_OF_LARGE_LOG = 1_000_000, 6_000, 6
+LARGE_LOG, EASE_ITEMS_OF_LARGE_LOG, SWEEPS_OF_LARGE_LOG = 1_000_000, 8_000, 6
 ITEMS_AT_ONCE = 4_096  # whose neighbours are sorted together
 EASE_NEIGHBOURS, COSINE_NEIGHBOURS, NEXT_NEIGHBOURS = 500, 100, 100
 SHRINKAGE = 10.0  # for cosines, so that pairs with few common users weigh less

@@ -12,7 +12,7 @@ from recsys.recommender import Recommender
 from serving.config import ServiceConfig
 from serving.engine.batcher import Batcher
 from serving.engine.cached_rows import SharedRows
-from serving.engine.compute import ComputeThread
+from serving.engine.compute import ComputeThread, Threads
 from serving.engine.device_table import DeviceTable
 from serving.engine.embeddings import BundleRows, Content, EmbeddingTiers
 from serving.engine.engine import Asked, Engine
@@ -47,11 +47,11 @@ async def running_engine(
         StateError: If Redis goes away before the live catalogue is loaded.
     """
     async with AsyncExitStack() as resources:
-        compute, towers, reading = (ComputeThread(max_queue=config.max_queue) for _ in range(3))
-        for thread in (compute, towers, reading):
+        threads = Threads(*(ComputeThread(max_queue=config.max_queue) for _ in Threads._fields))
+        for thread in threads:
             resources.push_async_callback(asyncio.to_thread, thread.close)
-        batcher = _build_batcher(recommender, towers, config, telemetry)
-        recommendations = _build_recommendations(recommender, compute, config, telemetry)
+        batcher = _build_batcher(recommender, threads.towers, config, telemetry)
+        recommendations = _build_recommendations(recommender, threads.catalogue, config, telemetry)
         bundle = recommender.bundle
         bundled = BundledItems(bundle.items, version=bundle.version, as_of_us=bundle.items_as_of_us)
         tiers = _build_tiers(recommender, bundled, batcher, connection, config, telemetry)
@@ -60,7 +60,7 @@ async def running_engine(
         identifier = _build_identifier(recommender)
         unreadable = Unreadable(telemetry.unreadable)
         items = LiveItems(
-            ServedItems(recommender, identifier, compute=compute, bundled=bundled),
+            ServedItems(recommender, identifier, compute=threads.catalogue, bundled=bundled),
             tiers,
             connection,
             follower,
@@ -74,13 +74,11 @@ async def running_engine(
             raise StateError(
                 "the live catalogue must load, but Redis stopped answering; start again"
             ) from error
-        await compute.run_always(recommender.prepare_search)
+        await threads.catalogue.run_always(recommender.prepare_search)
         yield Engine(
             recommender,
             identifier,
-            compute=compute,
-            towers=towers,
-            reading=reading,
+            threads=threads,
             recommendations=recommendations,
             tiers=tiers,
             histories=LiveHistories(

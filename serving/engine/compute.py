@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from serving.errors import OverloadedError
 
@@ -53,3 +53,17 @@ class ComputeThread:
     def close(self) -> None:
         """Finish the running call, and drop the waiting ones."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class Threads(NamedTuple):
+    """The threads of an engine.
+
+    Args:
+        catalogue: Ranks, searches and changes the catalogue; nothing else touches it.
+        towers: Runs the towers, which are slow and read no catalogue.
+        reading: Reads words on photos, which is slower still.
+    """
+
+    catalogue: ComputeThread
+    towers: ComputeThread
+    reading: ComputeThread

@@ -14,7 +14,7 @@ from recsys.errors import InvalidArgumentError
 from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender
 from serving.engine.batcher import Batcher
-from serving.engine.compute import ComputeThread
+from serving.engine.compute import Threads
 from serving.engine.embeddings import Content, EmbeddingTiers, content_key, picture_digest
 from serving.errors import UnavailableError
 from serving.state.histories import LiveHistories
@@ -58,11 +58,9 @@ class Engine:
     """Answers requests whose values have been checked.
 
     Args:
-        recommender: Recommender, which reads and changes the catalogue on ``compute`` only.
-        identifier: Identifier, likewise; None where the bundle was trained without labelled photos.
-        compute: Thread on which the catalogue is ranked, searched and changed.
-        towers: Thread on which the towers run, which are slow and read no catalogue.
-        reading: Thread on which words on photos are read, which is slower still.
+        recommender: Recommender.
+        identifier: Identifier; None where the bundle was trained without labelled photos.
+        threads: Threads on which both run.
         recommendations: Batches of requests for recommendations.
         tiers: Tiers for the embeddings of search queries.
         histories: Live user histories.
@@ -74,9 +72,7 @@ class Engine:
         recommender: Recommender,
         identifier: ProductIdentifier | None,
         *,
-        compute: ComputeThread,
-        towers: ComputeThread,
-        reading: ComputeThread,
+        threads: Threads,
         recommendations: Batcher[Asked, Answer],
         tiers: EmbeddingTiers,
         histories: LiveHistories,
@@ -85,7 +81,7 @@ class Engine:
         self.version = recommender.version
         self._recommender = recommender
         self._identifier = identifier
-        self._compute, self._towers, self._reading = compute, towers, reading
+        self._threads = threads
         self._recommendations = recommendations
         self._tiers = tiers
         self._histories = histories
@@ -112,12 +108,14 @@ class Engine:
             history = self._recommender.history(user_id, live)
             return self._recommender.rank(history, item_ids, now=from_us(now_us), explain=explain)
 
-        answer = await self._compute.run(run)
+        answer = await self._threads.catalogue.run(run)
         return Reply(answer, (*degraded, *answer.degraded, *self._stale()))
 
     async def similar(self, item_id: str, *, k: int, filters: Filters) -> Reply[Answer]:
         """Return the items closest to an item."""
-        found = await self._compute.run(self._recommender.similar, item_id, k=k, filters=filters)
+        found = await self._threads.catalogue.run(
+            self._recommender.similar, item_id, k=k, filters=filters
+        )
         return Reply(found, self._stale())
 
     async def search(
@@ -127,7 +125,9 @@ class Engine:
         parts = query_parts(text, image, mode)
         embeddings = await asyncio.gather(*(self._embed_query(*part) for part in parts))
         search = self._recommender.search_embedded
-        found = await self._compute.run(search, text, embeddings, k=k, filters=filters, mode=mode)
+        found = await self._threads.catalogue.run(
+            search, text, embeddings, k=k, filters=filters, mode=mode
+        )
         return Reply(found, self._stale())
 
     async def identify(self, image: bytes, *, k: int) -> Reply[Identification]:
@@ -138,9 +138,9 @@ class Engine:
         """
         self._recommender.bundle.require("identification")
         assert self._identifier is not None, "a bundle with the part gets an identifier"
-        await self._reading.run(self._identifier.read_ahead, image)
-        seen = await self._towers.run(self._identifier.see, [image])
-        (found,) = await self._compute.run(self._identifier.identify_seen, seen, k)
+        await self._threads.reading.run(self._identifier.read_ahead, image)
+        seen = await self._threads.towers.run(self._identifier.see, [image])
+        (found,) = await self._threads.catalogue.run(self._identifier.identify_seen, seen, k)
         return Reply(found, (*found.degraded, *self._stale()))
 
     async def annotate(self, image: bytes, *, min_probability: float) -> Reply[Annotation]:
@@ -151,7 +151,9 @@ class Engine:
         """
         self._recommender.bundle.require("vision")
         annotate = self._recommender.annotate
-        return Reply(await self._towers.run(annotate, image, min_probability=min_probability), ())
+        return Reply(
+            await self._threads.towers.run(annotate, image, min_probability=min_probability), ()
+        )
 
     async def record_events(self, events: Sequence[Event]) -> Reply[int]:
         """Store events and return how many were new; errors also as ``LiveHistories.record``.
@@ -170,7 +172,7 @@ class Engine:
                     f"got {event.kind!r}"
                 )
         item_ids = {event.item_id for event in events}
-        await self._compute.run(self._recommender.catalogue.rows, sorted(item_ids))
+        await self._threads.catalogue.run(self._recommender.catalogue.rows, sorted(item_ids))
         return Reply(await self._histories.record(events), self._stale())
 
     async def upsert_items(self, items: Sequence[NewItem]) -> Reply[int]:
@@ -192,7 +194,7 @@ class Engine:
         Raises:
             UnknownItemError: If an item is not in the catalogue.
         """
-        records = await self._compute.run(self._recommender.catalogue.records, item_ids)
+        records = await self._threads.catalogue.run(self._recommender.catalogue.records, item_ids)
         return Reply(records.to_dicts(), self._stale())
 
     async def list_live_items(self, cursor: int, count: int) -> Reply[tuple[int, list[LiveItem]]]:

@@ -95,12 +95,12 @@ class TasteRegression(nn.Module):
         relevance = self.log_relevance.exp()
         # The solution depends on small differences, which bfloat16 would lose.
         with torch.autocast(items.device.type, enabled=False):
-            root = weights.float().sqrt()[..., None]  # (B, L, 1)
+            root = _at_least_single(weights).sqrt()[..., None]  # (B, L, 1)
             # Scaled after the product, which then has no gradient to compute.
-            inputs = root * ((items.float() - self.mean) @ self.axes) * relevance
+            inputs = root * ((_at_least_single(items) - self.mean) @ self.axes) * relevance
             # Solved for events instead of dimensions, as histories are mostly shorter than D.
             gram = inputs @ inputs.transpose(1, 2)  # (B, L, L)
-            gram = gram + torch.eye(gram.shape[1], device=gram.device)
+            gram = gram + torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
             solution = torch.cholesky_solve(root, torch.linalg.cholesky(gram))
         return inputs, solution, relevance
 
@@ -111,3 +111,8 @@ class TasteRegression(nn.Module):
         weights = weights * self.log_trust(kinds).squeeze(-1).exp()
         counted: Tensor = weights.masked_fill(~mask | ~items.any(dim=-1), 0.0)
         return counted
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    """Return values in single precision, those in double precision as they are."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -1,16 +1,20 @@
 """Arithmetic that gives a user the same numbers in every batch.
 
 A product of matrices is rounded by their shapes, and a vectorised function by the place of a value
-in memory. Both change the last bit alone, but trees turn that into other scores. So functions are
-computed in double precision and rounded once, and on a processor each user is multiplied alone.
-An accelerator would be slow with that and multiplies whole batches: there, scores differ by
-rounding.
+in memory. Both change the last bit alone, but trees turn that into other scores. So functions and
+networks are computed in double precision and rounded once, and on a processor each user's large
+products are computed alone. An accelerator would be slow with that and multiplies whole batches in
+single precision: there, scores differ by rounding.
 """
 
+import copy
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def log1p(values: Tensor) -> Tensor:
@@ -21,6 +25,12 @@ def log1p(values: Tensor) -> Tensor:
 def exp2(values: Tensor) -> Tensor:
     """Return two to the power of each value, float32."""
     return torch.exp2(values.double()).float()
+
+
+def exact(network: Network) -> Network:
+    """Return a network in double precision: a copy on a processor, else the network itself."""
+    on_processor = all(one.device.type == "cpu" for one in network.parameters())
+    return copy.deepcopy(network).double() if on_processor else network
 
 
 def multiplied_together(n_users: int, device: torch.device) -> Iterator[slice]:

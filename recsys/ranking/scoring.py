@@ -12,12 +12,18 @@ from recsys.data.arrays import Ints
 from recsys.data.interactions import History, Moment
 from recsys.errors import RankingError
 from recsys.models.user_encoder import UserEncoder, pad_histories
-from recsys.ranking.arithmetic import multiplied_together
+from recsys.ranking.arithmetic import exact
 from recsys.ranking.calibration import UNCALIBRATED, Calibrations
 from recsys.ranking.features import FEATURES, ranking_features
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.profiles import UserProfiles, read_profiles
 from recsys.ranking.rankers import Ranker, SimpleRanker
+
+# Users whose histories are padded to one length: the shortest together, then longer ones.
+ENCODED_AT_ONCE = 16
+# Candidates that are scored at once. More would not fit a processor's cache, with what a network
+# computes of them.
+SCORED_AT_ONCE = 4_096
 
 
 class Scores(NamedTuple):
@@ -47,6 +53,7 @@ class UserRanker:
         calibrations: Calibrations = UNCALIBRATED,
     ) -> None:
         self.encoder = encoder.eval()
+        self._exact_encoder: UserEncoder | None = None  # a copy, made when it is needed
         self.ranker = ranker
         self.discovery = ranker if discovery is None else discovery
         self.calibrations = calibrations
@@ -57,6 +64,7 @@ class UserRanker:
     def to(self, device: str) -> "UserRanker":
         """Move the networks to a device and return this ranker."""
         self.encoder.to(device)
+        self._exact_encoder = None
         self.ranker.to(device)
         self.discovery.to(device)
         return self
@@ -83,7 +91,9 @@ class UserRanker:
         """
         moments = np.broadcast_to(np.asarray(now_us, dtype=np.int64), (len(histories),)).copy()
         if simple is None:
-            vectors = encode_users(self.encoder, histories, moments, table.embeddings)
+            if self._exact_encoder is None:
+                self._exact_encoder = exact(self.encoder)
+            vectors = encode_users(self._exact_encoder, histories, moments, table.embeddings)
         else:
             vectors = table.embeddings.new_zeros(len(histories), table.embeddings.shape[1])
         return read_profiles(histories, moments, table, vectors)
@@ -113,8 +123,9 @@ class UserRanker:
         """
         features = ranking_features(profiles, candidates, table)
         ranker = self._ranker(exclude_seen, simple)
+        at_once = max(1, SCORED_AT_ONCE // max(1, features.shape[1]))
         with _failures("ranker"):
-            scores = ranker(features)
+            scores = torch.cat([ranker(some) for some in features.split(at_once)])
         _check_finite("ranker", scores)
         return Scores(scores, features)
 
@@ -170,6 +181,9 @@ def encode_users(
 ) -> Tensor:
     """Return user vectors (B, D) for the events of each history before its ``now_us`` (B,).
 
+    They are computed in the precision of the encoder's weights and rounded once. With an encoder
+    from ``recsys.ranking.arithmetic.exact`` they do not depend on who is in the batch.
+
     Raises:
         RankingError: If the encoder fails, or gives numbers that are not finite.
     """
@@ -178,14 +192,18 @@ def encode_users(
     padded = pad_histories(histories, max(1, min(longest, encoder.history_length)), now_us)
     counts = padded.mask.sum(axis=1)
     vectors = embeddings.new_empty(len(histories), encoder.dim)
-    for some in multiplied_together(len(histories), device):
-        latest = slice(-max(1, int(counts[some].max(initial=0))), None)  # pads change nothing
+    dtype = next(encoder.parameters()).dtype
+    order = np.argsort(counts, kind="stable")
+    for start in range(0, len(order), ENCODED_AT_ONCE):
+        some = order[start : start + ENCODED_AT_ONCE]
+        latest = slice(-max(1, int(counts[some].max())), None)
         rows, ages_days, kinds, mask = (
             torch.as_tensor(column[some, latest], device=device) for column in padded
         )
-        items = embeddings[rows]
+        items = embeddings[rows].to(dtype)
         with _failures("user encoder"):
-            vectors[some] = encoder(items, ages_days, kinds, mask)
+            found = encoder(items, ages_days.to(dtype), kinds, mask)
+        vectors[torch.from_numpy(some).to(device)] = found.to(vectors.dtype)
     _check_finite("user encoder", vectors)
     return vectors
 

@@ -20,6 +20,7 @@ from recsys.models.losses import listwise_softmax_loss
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.trees import TreeQueries, TreeRanker, train_trees
 from recsys.models.user_encoder import UserEncoder
+from recsys.ranking.arithmetic import exact
 from recsys.ranking.features import COLD_VALUES, FEATURES, behaviour_first, ranking_features
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.profiles import UserProfiles, read_profiles
@@ -134,7 +135,7 @@ def profile_blocks(
     snapshot: Snapshot, users: Ints, encoder: UserEncoder
 ) -> Iterator[tuple[slice, UserProfiles]]:
     """Yield the profiles of some users at their moments, block by block, with their positions."""
-    size = max(1, CELLS_AT_ONCE // len(snapshot.table))
+    size, encoder = max(1, CELLS_AT_ONCE // len(snapshot.table)), exact(encoder)
     for start in range(0, len(users), size):
         some = slice(start, min(start + size, len(users)))
         histories = [snapshot.histories[user] for user in users[some].tolist()]

@@ -23,6 +23,7 @@ RANK_ALL_ITEMS = 1_000
 # Names of the sources; an item that stands equally high in two is named after the first.
 SOURCES = tuple(OffersConfig.model_fields)
 OWN, RELATED, TASTE, POPULAR, NEW = "own_history", "related", "taste", "popular", "new"
+BLOCK = 64  # neighbouring items of which the largest score is read first
 _COLUMNS = {
     name: FEATURES.index(name)
     for name in (
@@ -90,8 +91,8 @@ class CandidateSource:
             return Candidates(rows, allowed[:, rows])
         offered = whole[..., None].expand(allowed.shape).clone()
         if not whole.all():
-            for _, rows_of_source in self._offered(profiles, allowed, table, at_least):
-                offered |= rows_of_source
+            for _, one in self._offered(profiles, allowed, table, at_least):
+                _mark(offered, one)
         return _pack(offered & allowed)
 
     def by_source(
@@ -105,7 +106,7 @@ class CandidateSource:
         """Return which items each source offers, bool (B, N), however small the catalogue is."""
         allowed = _allowed(profiles, mask, exclude_seen=exclude_seen)
         offered = self._offered(profiles, allowed, table, 0)
-        return {name: rows & allowed for name, rows in offered}
+        return {name: _mark(torch.zeros_like(allowed), one) for name, one in offered}
 
     def ranks_all(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return whether all rows of a mask (N,) are ranked, or of each of several (B, N)."""
@@ -145,19 +146,13 @@ class CandidateSource:
 
     def _offered(
         self, profiles: UserProfiles, allowed: Tensor, table: ItemTable, at_least: int
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yield which allowed items each source offers (B, N)."""
-        scores = source_scores(profiles, table)
-        for name in SOURCES:
-            if not self.offers[name]:
-                continue
-            values = scores[name]
-            wanted = max(self.offers[name], at_least) if name == POPULAR else self.offers[name]
-            top = values.expand(allowed.shape).masked_fill(~allowed, -torch.inf)
-            best = top.topk(min(wanted, allowed.shape[1]), dim=1)
-            # Items that nobody took are popular last, so that there is always something to rank.
-            speaks = best.values > (-torch.inf if name == POPULAR else 0)
-            yield name, torch.zeros_like(allowed).scatter_(1, best.indices, speaks)
+    ) -> Iterator[tuple[str, Candidates]]:
+        """Yield which allowed items each source offers."""
+        for name, scores in source_scores(profiles, table).items():
+            if self.offers[name]:
+                wanted = max(self.offers[name], at_least if name == POPULAR else 0)
+                # Items that nobody took are popular last, so that there is something to rank.
+                yield name, _best(scores, allowed, wanted, -torch.inf if name == POPULAR else 0.0)
 
 
 def read_offers(offers: Mapping[str, int]) -> dict[str, int]:
@@ -198,9 +193,9 @@ def source_scores(profiles: UserProfiles, table: ItemTable) -> dict[str, Tensor]
         "together_recent": profiles.scores["item_knn_recent"],
         "similar_users": profiles.scores["ials"],
         RELATED: sum(related, profiles.vectors.new_zeros(1, len(table))),
-        TASTE: products(profiles.vectors, table.embeddings).masked_fill(~has_events, 0.0),
-        POPULAR: table.users[None, :, -1] + 1e-3 * table.users[None, :, 0],
-        NEW: table.created_us[None].to(torch.float64),
+        TASTE: products(profiles.vectors * has_events, table.embeddings),
+        POPULAR: table.popularity[None],
+        NEW: table.created_us[None],
     }
 
 
@@ -249,6 +244,58 @@ def _own_recency(profiles: UserProfiles, table: ItemTable) -> Tensor:
     recency = torch.zeros(profiles.seen.shape, device=profiles.seen.device)
     recency[own.users, own.rows] = 1 / (1 + own.lags_days / table.tempo.pause_days)
     return recency
+
+
+def _best(scores: Tensor, allowed: Tensor, k: int, least: float) -> Candidates:
+    """Return the best ``k`` allowed items by score (B, N) or (1, N), of those above ``least``.
+
+    Most items are allowed mostly, so the best of all are found first. The others are hidden only
+    for users for whom too few of those are left.
+    """
+    n_items = allowed.shape[1]
+    k, twice = min(k, n_items), min(2 * k, n_items)
+    values, rows = _largest(scores, twice)
+    rows = rows.expand(len(allowed), -1)
+    offered = (values > least) & allowed.gather(1, rows)
+    short = (offered.sum(dim=1) < k) & (values[:, -1] > least)
+    offered &= offered.cumsum(dim=1) <= k
+    if twice < n_items and short.any():
+        hidden = scores.expand(allowed.shape)[short].masked_fill(~allowed[short], _lowest(scores))
+        best = hidden.topk(k, dim=1)
+        rows, offered[short] = rows.clone(), False
+        rows[short, :k] = best.indices
+        offered[short, :k] = best.values > max(least, _lowest(scores))
+    return Candidates(rows, offered)
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the ``k`` largest scores of each row (B, N), largest first, and their columns (B, k).
+
+    They all lie in the ``k`` blocks with the largest maxima, so that the rest is read only once.
+    """
+    n_blocks = scores.shape[1] // BLOCK
+    if n_blocks <= k:
+        return torch.topk(scores, k, dim=1)
+    whole = n_blocks * BLOCK
+    blocks = scores[:, :whole].unflatten(1, (n_blocks, BLOCK))
+    chosen = blocks.amax(dim=2).topk(k, dim=1).indices[..., None]  # (B, k, 1)
+    rows = (chosen * BLOCK + torch.arange(BLOCK, device=chosen.device)).flatten(1)
+    rest = torch.arange(whole, scores.shape[1], device=rows.device).expand(len(rows), -1)
+    rows = torch.cat([rows, rest], dim=1)
+    best = scores.gather(1, rows).topk(k, dim=1)
+    return best.values, rows.gather(1, best.indices)
+
+
+def _lowest(scores: Tensor) -> float | int:
+    """Return a value below all scores of this type."""
+    return -torch.inf if scores.is_floating_point() else torch.iinfo(scores.dtype).min
+
+
+def _mark(offered: Tensor, candidates: Candidates) -> Tensor:
+    """Add candidates to what is offered, bool (B, N), and return it."""
+    users, places = candidates.allowed.nonzero(as_tuple=True)
+    offered[users, candidates.rows[users, places]] = True
+    return offered
 
 
 def _allowed(profiles: UserProfiles, mask: NDArray[np.bool_], *, exclude_seen: bool) -> Tensor:

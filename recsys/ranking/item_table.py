@@ -111,6 +111,11 @@ class ItemTable:
         """Products of all pairs of factors (Df, Df), which every request needs."""
         return self.factors.T @ self.factors
 
+    @cached_property
+    def popularity(self) -> Tensor:
+        """How popular items are lately, and among equals ever (N,)."""
+        return self.users[:, -1] + 1e-3 * self.users[:, 0]
+
 
 def build_item_table(
     catalogue: Catalogue, statistics: Statistics, target_kinds: Tensor

@@ -27,8 +27,8 @@ class UserEvents(NamedTuple):
             large ages and, as all histories, a lag of 0 at their end.
         visits: Number of the event's visit, counted back from the user's latest, int64 (E,).
         counts: Events of each user, float32 (B,).
-        latest: Item rows of each user's last events, int64 (B, S) with S up to
-            ``SIMILAR_EVENTS``; -1 pads at the front.
+        latest: Item rows of each user's last ``SIMILAR_EVENTS`` events, each item once, at its last
+            event, int64 (B, S); -1 pads at the front.
     """
 
     users: Tensor
@@ -81,6 +81,7 @@ def collect_events(
     latest = np.full((len(past), n_latest), -1, dtype=np.int64)
     late = from_end < n_latest
     latest[users[late], n_latest - 1 - from_end[late]] = rows[late]
+    latest = _each_once(latest)
     visits = visit_numbers(users, times_us)
     return UserEvents(
         users=torch.from_numpy(users).to(device),
@@ -92,6 +93,16 @@ def collect_events(
         counts=torch.from_numpy(counts).to(device, torch.float32),
         latest=torch.from_numpy(latest).to(device),
     )
+
+
+def _each_once(latest: Ints) -> Ints:
+    """Return the rows (B, S) with pads in place of all but the last of equal ones, pads first."""
+    order = np.argsort(latest, axis=1, kind="stable")
+    ascending = np.take_along_axis(latest, order, axis=1)
+    repeats = np.zeros(latest.shape, dtype=np.bool_)
+    np.put_along_axis(repeats, order[:, :-1], ascending[:, :-1] == ascending[:, 1:], axis=1)
+    kept = np.where(repeats, -1, latest)
+    return np.take_along_axis(kept, np.argsort(kept >= 0, axis=1, kind="stable"), axis=1)
 
 
 def _days(microseconds: Ints) -> Tensor:

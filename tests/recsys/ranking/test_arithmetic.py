@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.ranking.arithmetic import exp2, log1p, multiplied_together, products
+from recsys.ranking.arithmetic import exact, exp2, log1p, multiplied_together, products
 
 
 def numbers(*shape: int) -> torch.Tensor:
@@ -40,3 +40,10 @@ def test_nobody_has_no_products() -> None:
 def test_only_an_accelerator_multiplies_users_together() -> None:
     assert [*multiplied_together(3, torch.device("cpu"))] == [slice(n, n + 1) for n in range(3)]
     assert [*multiplied_together(3, torch.device("cuda"))] == [slice(0, 3)]
+
+
+def test_an_exact_network_is_a_copy_in_double_precision() -> None:
+    network = torch.nn.Linear(3, 2)
+    found = exact(network)
+    assert (found.weight.dtype, network.weight.dtype) == (torch.float64, torch.float32)
+    assert torch.equal(found.weight.float(), network.weight)

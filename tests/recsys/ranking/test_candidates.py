@@ -15,6 +15,7 @@ from recsys.ranking.candidates import (
     SOURCES,
     Candidates,
     CandidateSource,
+    _best,
     best_places,
     feature_scores,
     source_scores,
@@ -36,7 +37,7 @@ def table(tiny_bundle: Path) -> ItemTable:
 
 USERS = [
     history((5, PURCHASE, 9.0)),
-    history((1, PURCHASE, 9.0), (2, VIEW, 8.0), (3, PURCHASE, 1.0), (2, VIEW, 1.0)),
+    history((1, PURCHASE, 9.0), (2, VIEW, 8.0), (3, PURCHASE, 1.5), (2, VIEW, 1.0)),
     EMPTY_HISTORY,
 ]
 
@@ -335,3 +336,22 @@ def test_the_best_places_are_those_of_a_stable_sort() -> None:
     for k in (1, 7, 40, 99):
         wanted = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
         assert torch.equal(best_places(scores, k), wanted)
+
+
+@pytest.mark.parametrize("n_items", [40, 64 * 9, 64 * 9 + 1, 1_000])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_the_best_allowed_are_those_of_a_sort(n_items: int, share: float) -> None:
+    generator = torch.Generator().manual_seed(n_items)
+    scores = torch.randn(4, n_items, generator=generator)
+    scores[3] = -scores[3].abs()  # nothing speaks for any item of this user
+    allowed = torch.rand(4, n_items, generator=generator) < share
+    for k in (1, 5, 30):
+        found = _best(scores, allowed, k, 0.0)
+        shared = _best(scores[:1], allowed, k, -torch.inf)
+        for user in range(4):
+            wanted = [row for row in scores[user].argsort(descending=True) if allowed[user, row]]
+            positive = [int(row) for row in wanted[:k] if scores[user, row] > 0]
+            assert sorted(rows_of(found, user)) == sorted(positive)
+            order = scores[0].argsort(descending=True).tolist()
+            same = [row for row in order if allowed[user, row]][:k]
+            assert sorted(rows_of(shared, user)) == sorted(same)

@@ -31,7 +31,7 @@ def test_events_lie_user_after_user_with_ages_lags_and_visits() -> None:
     assert found.lags_days.tolist() == pytest.approx([6.0, 0.01, 0.0, 0.0], abs=1e-6)
     assert found.visits.tolist() == [1, 0, 0, 0]
     assert found.counts.tolist() == [3, 0, 1]
-    assert found.latest.tolist() == [[4, 2, 2], [-1, -1, -1], [-1, -1, 7]]
+    assert found.latest.tolist() == [[-1, 4, 2], [-1, -1, -1], [-1, -1, 7]]
 
 
 def test_each_history_ends_at_a_moment_of_its_own() -> None:
@@ -67,3 +67,16 @@ def test_of_a_very_long_history_the_end_is_kept() -> None:
     found = collect_events([long], np.array([NOW]), "cpu")
     assert found.rows.tolist() == list(range(20, n_events))
     assert found.latest.tolist() == [list(range(n_events - SIMILAR_EVENTS, n_events))]
+
+
+def test_each_of_the_last_items_is_there_once_at_its_last_event() -> None:
+    generator = np.random.default_rng(0)
+    rows = [generator.integers(0, 30, length).tolist() for length in (1, 2, 40, SIMILAR_EVENTS, 90)]
+    users = [
+        history(*((row, VIEW, 900.0 - n) for n, row in enumerate(of_user))) for of_user in rows
+    ]
+    found = collect_events(users, np.full(len(users), NOW), "cpu")
+    for of_user, latest in zip(rows, found.latest.tolist(), strict=True):
+        backwards = list(dict.fromkeys(of_user[::-1][:SIMILAR_EVENTS]))
+        pads = [-1] * (len(latest) - len(backwards))
+        assert latest == pads + backwards[::-1]

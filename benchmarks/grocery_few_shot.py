@@ -25,7 +25,7 @@ from vision.labelling.imprinting import (
     imprint,
 )
 from vision.networks.backbones import build_backbone
-from vision.report.calibration import at_temperature, fit_temperature, reliability
+from vision.report.calibration import fit_temperature, reliability
 from vision.tower import VisionTower
 
 COMMAND = "python -m benchmarks.grocery_few_shot"
@@ -87,7 +87,7 @@ def measure(photos: Photos, draw: int) -> dict[str, float]:
     new, old = shuffled[:N_NEW], shuffled[N_NEW:]
     train, held_out = photos.of("train", old), photos.of("val", old)
     test = photos.of("test", np.concatenate([old, new]))
-    weights, biases = fit_head(train, held_out, len(old))
+    weights, biases = _calibrated(*fit_head(train, held_out, len(old)), held_out)
     sample = np.concatenate([_some(train.labels, n, SHOTS, rng) for n in range(len(old))])
     kept = LabelledFeatures(train.features[sample], train.labels[sample])
     results = _accuracies(
@@ -103,13 +103,10 @@ def measure(photos: Photos, draw: int) -> dict[str, float]:
             [test.features @ weights.T + biases]
             + [test.features @ row.weight + row.bias for row in rows]
         )
-        own = held_out.features @ weights.T + biases
-        temperature = fit_temperature(softmax(own, axis=1), held_out.labels)
-        probabilities = at_temperature(softmax(logits, axis=1), temperature)
-        results |= _accuracies(str(count), probabilities, test, len(old))
+        results |= _accuracies(str(count), softmax(logits, axis=1), test, len(old))
     everything = photos.of("train", np.concatenate([old, new]))
     seen = photos.of("val", np.concatenate([old, new]))
-    weights, biases = fit_head(everything, seen, len(old) + len(new))
+    weights, biases = _calibrated(*fit_head(everything, seen, len(shuffled)), seen)
     probabilities = softmax(test.features @ weights.T + biases, axis=1)
     return results | _accuracies("trained", probabilities, test, len(old))
 
@@ -135,6 +132,15 @@ def fit_head(train: LabelledFeatures, val: LabelledFeatures, n: int) -> tuple[Do
         if cost < best:
             best, kept = cost, {name: value.clone() for name, value in head.state_dict().items()}
     return kept["weight"].double().numpy(), kept["bias"].double().numpy()
+
+
+def _calibrated(
+    weights: Doubles, biases: Doubles, val: LabelledFeatures
+) -> tuple[Doubles, Doubles]:
+    """Return weights and biases whose softmax is calibrated on photos of val."""
+    probabilities = softmax(val.features @ weights.T + biases, axis=1)
+    temperature = fit_temperature(probabilities, val.labels)
+    return weights / temperature, biases / temperature
 
 
 def _accuracies(

@@ -74,7 +74,10 @@ def add_category(
         )
     shots = _see(tower, pictures, check_device(device))
     for target, level in added.items():
-        tower = with_class(tower, target, level, shots, heads.reference(target))
+        temperature = heads.reading.temperatures.get(target, 1.0)
+        tower = with_class(
+            tower, target, level, shots, heads.reference(target), temperature=temperature
+        )
     folder = replace_vision(
         old.path,
         tower.cpu(),

@@ -156,7 +156,7 @@ def test_alignment_changes_both_towers_of_the_bundle(
     apart = train(config, tiny_run.bundle.parent)
     run = train(config.model_copy(update={"alignment": alignment}), tiny_run.bundle.parent)
     names = [stage.name for stage in run.stages]
-    assert names.index("alignment") == names.index("embeddings") - 1
+    assert names.index("alignment") == names.index("heads") - 1
     assert [stage.name for stage in run.stages if stage.skipped] == ["vision", "text"]
     before, after = (Bundle(each.bundle).embedder() for each in (apart, run))
     for one, other in ((before.vision, after.vision), (before.text, after.text)):

@@ -89,7 +89,13 @@ def compute_features(
 
 
 def with_class(
-    tower: VisionTower, target: str, name: str, shots: Floats, reference: Reference
+    tower: VisionTower,
+    target: str,
+    name: str,
+    shots: Floats,
+    reference: Reference,
+    *,
+    temperature: float = 1.0,
 ) -> VisionTower:
     """Return a copy of the tower that knows one more class, the last one of its target.
 
@@ -99,6 +105,7 @@ def with_class(
         name: Name of the class.
         shots: Features of the new class's pictures (k, F), from ``compute_features``.
         reference: Pictures with labels of the target.
+        temperature: Divisor of the target's logits at which its probabilities are used.
 
     Raises:
         InvalidArgumentError: If the tower lacks the target, the name is taken, or ``shots`` is
@@ -116,11 +123,12 @@ def with_class(
     old = result.heads[position]
     assert isinstance(old, nn.Linear), "the heads of a tower are linear"
     weights, biases = (value.detach().cpu().double().numpy() for value in (old.weight, old.bias))
-    row = imprint(weights, biases, shots, reference)
+    row = imprint(weights / temperature, biases / temperature, shots, reference)
     new = nn.Linear(old.in_features, old.out_features + 1).to(old.weight)
     with torch.no_grad():
-        new.weight.copy_(torch.cat([old.weight, torch.from_numpy(row.weight)[None].to(old.weight)]))
-        new.bias.copy_(torch.cat([old.bias, old.bias.new_tensor([row.bias])]))
+        weight = torch.from_numpy(temperature * row.weight).to(old.weight)
+        new.weight.copy_(torch.cat([old.weight, weight[None]]))
+        new.bias.copy_(torch.cat([old.bias, old.bias.new_tensor([temperature * row.bias])]))
     result.heads[position] = new
     result.classes = {**tower.classes, target: (*tower.classes[target], name)}
     return result.eval()

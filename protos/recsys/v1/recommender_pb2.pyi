@@ -847,8 +847,8 @@ Global___Colour: typing_extensions.TypeAlias = Colour
 
 @typing.final
 class Annotation(google.protobuf.message.Message):
-    """What a photo shows, as far as the bundle learned to tell. Probabilities are those of the network
-    and not calibrated.
+    """What a photo shows, as far as the bundle learned to tell. Probabilities are calibrated on photos of
+    val, if training had some.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

@@ -182,7 +182,7 @@ def test_the_report_of_a_run_has_every_section(tiny_run: Run) -> None:
     assert {table.scope for table in report.rankings} == {"all", "new", "cold"}
     assert report.classification
     assert report.retrieval
-    assert [one.stage for one in report.timings][:3] == ["vision", "text", "embeddings"]
+    assert [one.stage for one in report.timings][:3] == ["vision", "text", "heads"]
     assert report.bundle_version == tiny_run.bundle.name
     assert all(user.recommended for user in report.gallery)
 

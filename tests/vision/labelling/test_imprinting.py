@@ -101,6 +101,21 @@ def test_a_tower_with_a_new_class_keeps_its_other_logits() -> None:
     assert after.logits["kind"].argmax(dim=1).tolist() == [0, 1, 2]
 
 
+def test_the_scale_is_that_of_probabilities_at_a_temperature() -> None:
+    tower = mean_colour_tower({"kind": ["red", "green"]})
+    rng = np.random.default_rng(0)
+    features = rng.uniform(0, 1, (40, 3)).astype(np.float32)
+    pictures = LabelledFeatures(features, (features[:, 1] > features[:, 0]).astype(np.int64))
+    shots, reference = features[:3, ::-1].copy(), Reference(pictures, pictures)
+    warm = with_class(tower, "kind", "blue", shots, reference, temperature=4.0)
+    with torch.no_grad():  # the same head with its temperature inside
+        for part in tower.heads[0].parameters():
+            part /= 4.0
+    cool = with_class(tower, "kind", "blue", shots, reference)
+    for one, other in zip(warm.heads[0].parameters(), cool.heads[0].parameters(), strict=True):
+        torch.testing.assert_close(one / 4.0, other, rtol=1e-3, atol=1e-4)
+
+
 def test_features_are_what_the_heads_read() -> None:
     from PIL import Image
 

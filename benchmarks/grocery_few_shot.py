@@ -22,7 +22,8 @@ from vision.labelling.imprinting import (
     LabelledFeatures,
     Reference,
     compute_features,
-    imprint,
+    fit_scale,
+    make_row,
 )
 from vision.networks.backbones import build_backbone
 from vision.report.calibration import fit_temperature, reliability
@@ -94,11 +95,12 @@ def measure(photos: Photos, draw: int) -> dict[str, float]:
         "none", softmax(test.features @ weights.T + biases, axis=1), test, len(old)
     )
     for count in SHOT_COUNTS:
+        scale = fit_scale(weights, biases, Reference(kept, held_out), n_shots=count)
         rows = []
         for product in new:
             shown = photos.of("train", np.array([product])).features
             shots = shown[rng.permutation(len(shown))[:count]]
-            rows.append(imprint(weights, biases, shots, Reference(kept, held_out)))
+            rows.append(make_row(shots, scale))
         logits = np.column_stack(
             [test.features @ weights.T + biases]
             + [test.features @ row.weight + row.bias for row in rows]

@@ -37,6 +37,7 @@ CONFIG = TrainConfig.model_validate(
         "text": {"hidden": 16, "vocab_size": 300, "epochs": 1, "batch_size": 4},
         "alignment": {"epochs": 1, "batch_size": 4},
         "fusion": {"dim": 8, "hidden": 8, "epochs": 1},
+        "identification": {"words": "off"},  # reading them decodes a photo once more
         "users": {"width": 8, "heads": 1, "depth": 1, "epochs": 1},
         "ranker": {"hidden": 4, "n_candidates": 6, "epochs": 1},
     }

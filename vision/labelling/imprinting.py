@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg import solve
+from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 from torch import nn
@@ -49,11 +49,13 @@ class Row(NamedTuple):
     bias: float
 
 
-class _Space(NamedTuple):
-    """Where the classes of a reference lie: their mean and the variation within a class."""
+class Scale(NamedTuple):
+    """How a prototype of some pictures becomes a row beside those that a head has learned."""
 
-    mean: Doubles  # (F,)
-    covariance: Doubles  # within classes (F, F)
+    mean: Doubles  # of all learned pictures (F,)
+    covariance: tuple[Doubles, bool]  # within classes, shrunk, as ``cho_factor`` factorises it
+    slope: float  # from scores to logits
+    offset: float
 
 
 @torch.inference_mode()
@@ -140,10 +142,7 @@ def imprint(weights: Doubles, biases: Doubles, shots: Floats, reference: Referen
     Weight imprinting (Qi et al., 2018, https://arxiv.org/abs/1712.07136) sets the row to the mean
     of the class's pictures. This differs in two ways, since a head that was not trained on cosines
     has a scale of its own. The mean is compared as in linear discriminant analysis, with the
-    covariance within the learned classes. And the score is made a logit by a slope and an offset
-    with which learned classes, each replaced by the prototype of as many of its own pictures, give
-    the held-out pictures' labels the highest likelihood. The new class therefore counts as one that
-    is as frequent as the others.
+    covariance within the learned classes. And the score is made a logit by :func:`fit_scale`.
 
     Args:
         weights: Rows of the learned classes (C, F).
@@ -153,13 +152,39 @@ def imprint(weights: Doubles, biases: Doubles, shots: Floats, reference: Referen
 
     Raises:
         InvalidArgumentError: If ``shots`` is empty.
-        TrainingError: If fewer than two classes have held-out pictures, or none of these was
-            learned.
+        TrainingError: As for :func:`fit_scale`.
     """
     if not len(shots):
         raise InvalidArgumentError("shots must be at least one picture, got none")
-    held_out = _known(reference.held_out)
-    learned = _known(reference.learned)
+    return make_row(shots, fit_scale(weights, biases, reference, n_shots=len(shots)))
+
+
+def make_row(shots: Floats, scale: Scale) -> Row:
+    """Return the row of a class from features of its pictures (k, F), on a fitted scale."""
+    prototype = shots.astype(np.float64).mean(axis=0)[None]
+    directions, constants = _discriminants(scale.mean, scale.covariance, prototype)
+    bias = scale.slope * constants[0] + scale.offset
+    return Row(scale.slope * directions[0], float(bias))
+
+
+def fit_scale(weights: Doubles, biases: Doubles, reference: Reference, *, n_shots: int) -> Scale:
+    """Return the scale of new rows, fitted on the classes that a head has learned.
+
+    Each learned class is replaced by the prototype of ``n_shots`` of its own pictures. Slope and
+    offset give the held-out pictures' labels the highest likelihood. A new class therefore counts
+    as one that is as frequent as the others.
+
+    Args:
+        weights: Rows of the learned classes (C, F).
+        biases: Their biases (C,).
+        reference: Pictures with labels of the same classes.
+        n_shots: Number of pictures that a new row is made from.
+
+    Raises:
+        TrainingError: If fewer than two classes have held-out pictures, or none of these was
+            learned.
+    """
+    held_out, learned = _known(reference.held_out), _known(reference.learned)
     both = np.intersect1d(learned.labels, held_out.labels)
     n_seen = len(np.unique(held_out.labels))
     if len(both) == 0 or n_seen < 2:
@@ -167,16 +192,15 @@ def imprint(weights: Doubles, biases: Doubles, shots: Floats, reference: Referen
             "a new class needs held-out pictures of at least two of the others, one of them with "
             f"pictures that were learned, got held-out pictures of {n_seen}"
         )
-    space = _measure(learned)
-    logits = held_out.features.astype(np.float64) @ weights.T + biases
+    features = held_out.features.astype(np.float64)
+    logits = features @ weights.T + biases
     classes = both[:: -(-len(both) // MAX_CLASSES)]  # S of them
-    prototypes = _draw_prototypes(learned, classes, len(shots))
-    directions, constants = _discriminants(space, prototypes)
-    scores = held_out.features.astype(np.float64) @ directions.T + constants  # (m, S)
+    mean, covariance = _measure(learned)
+    prototypes = _draw_prototypes(learned, classes, n_shots)
+    directions, constants = _discriminants(mean, covariance, prototypes)
     own = held_out.labels[:, None] == classes
-    slope, offset = _fit_scale(scores, own, _rivals(logits, classes))
-    directions, constants = _discriminants(space, shots.astype(np.float64).mean(axis=0)[None])
-    return Row(slope * directions[0], float(slope * constants[0] + offset))
+    scores = features @ directions.T + constants  # (m, S)
+    return Scale(mean, covariance, *_fit_line(scores, own, _rivals(logits, classes)))
 
 
 def _known(pictures: LabelledFeatures) -> LabelledFeatures:
@@ -184,8 +208,11 @@ def _known(pictures: LabelledFeatures) -> LabelledFeatures:
     return LabelledFeatures(pictures.features[known], pictures.labels[known])
 
 
-def _measure(learned: LabelledFeatures) -> _Space:
-    """Return the mean of all pictures and the covariance around the means of the classes."""
+def _measure(learned: LabelledFeatures) -> tuple[Doubles, tuple[Doubles, bool]]:
+    """Return the mean of all pictures (F,) and the factorised covariance within classes (F, F).
+
+    The covariance is shrunk towards a multiple of the identity.
+    """
     features = learned.features.astype(np.float64)
     _, rows, counts = np.unique(learned.labels, return_inverse=True, return_counts=True)
     means = np.zeros((len(counts), features.shape[1]))
@@ -196,7 +223,10 @@ def _measure(learned: LabelledFeatures) -> _Space:
     mean = features.mean(axis=0)
     if freedom == 0:  # one picture of each class: the variation between classes has to do
         residuals, freedom = features - mean, len(features)
-    return _Space(mean, residuals.T @ residuals / freedom)
+    covariance = (1.0 - SHRINKAGE) * (residuals.T @ residuals) / freedom
+    level = max(float(np.trace(covariance)) / ((1.0 - SHRINKAGE) * len(mean)), 1e-12)
+    covariance[np.diag_indices_from(covariance)] += SHRINKAGE * level
+    return mean, cho_factor(covariance)
 
 
 def _draw_prototypes(learned: LabelledFeatures, classes: Ints, count: int) -> Doubles:
@@ -206,17 +236,16 @@ def _draw_prototypes(learned: LabelledFeatures, classes: Ints, count: int) -> Do
     return np.stack([learned.features[rows].astype(np.float64).mean(axis=0) for rows in chosen])
 
 
-def _discriminants(space: _Space, prototypes: Doubles) -> tuple[Doubles, Doubles]:
+def _discriminants(
+    mean: Doubles, covariance: tuple[Doubles, bool], prototypes: Doubles
+) -> tuple[Doubles, Doubles]:
     """Return directions (S, F) and constants (S,) whose score is the log-odds against the mean.
 
     The score is that of a class around the prototype against one around the mean of all pictures,
-    both normal, with the covariance shrunk towards a multiple of the identity.
+    both normal with the same covariance.
     """
-    size = len(space.mean)
-    level = max(float(np.trace(space.covariance)) / size, 1e-12)
-    covariance = (1.0 - SHRINKAGE) * space.covariance + SHRINKAGE * level * np.eye(size)
-    directions = solve(covariance, (prototypes - space.mean).T, assume_a="pos").T
-    constants = -((prototypes + space.mean) * directions).sum(axis=1) / 2.0
+    directions: Doubles = cho_solve(covariance, (prototypes - mean).T).T
+    constants = -((prototypes + mean) * directions).sum(axis=1) / 2.0
     return directions, constants
 
 
@@ -226,7 +255,7 @@ def _rivals(logits: Doubles, classes: Ints) -> Doubles:
     return np.stack(others, axis=1)
 
 
-def _fit_scale(scores: Doubles, own: Bools, rivals: Doubles) -> tuple[float, float]:
+def _fit_line(scores: Doubles, own: Bools, rivals: Doubles) -> tuple[float, float]:
     """Return the slope and the offset that make the held-out labels most probable.
 
     Args:

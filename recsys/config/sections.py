@@ -132,7 +132,12 @@ class RankerConfig(Section):
         ge=1,
         description="Epochs without progress after which the network stops; unset is never.",
     )
-    batch_size: int = Field(64, ge=1, description="Queries in one training step of the network.")
+    batch_size: int = Field(
+        64,
+        ge=1,
+        description="Queries in one training step of the network; fewer where an epoch would have "
+        "less than 8 steps.",
+    )
     learning_rate: float = Field(
         3e-3, gt=0, description="Highest AdamW learning rate of the network."
     )

@@ -37,6 +37,7 @@ from recsys.training.cuts import FOREVER_US, on_offer
 from recsys.training.inputs import Behaviour
 from recsys.training.known import KnownItems
 from recsys.training.ranking import (
+    LEAST_STEPS,
     RankingExamples,
     Snapshot,
     answers_between,
@@ -136,6 +137,7 @@ def fit_ranking(
             "config": config.model_dump(),
             "features": FEATURES,
             "rankers": LEARNED,
+            "steps": LEAST_STEPS,
             "probability": METHOD,
         },
         lambda folder: _fit(inputs, config, folder, runtime),

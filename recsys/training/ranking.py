@@ -31,6 +31,7 @@ from vision.training.callbacks import VALIDATION_LOSS
 from vision.training.run import FitSettings, TrainingRun
 
 CELLS_AT_ONCE = 400_000  # users times items whose scores are in memory together
+LEAST_STEPS = 8  # of an epoch of the network; with fewer it stops long before it has learned
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def train_ranker(
     ranker.fit_scale(together.features[together.relevance >= 0])
     n_queries = len(together.relevance)
     sampler = EpochSampler(lambda rng: rng.permutation(n_queries), n_queries, seed=run.seed)
-    batches = row_batches(sampler, config.batch_size)
+    batches = row_batches(sampler, min(config.batch_size, max(1, n_queries // LEAST_STEPS)))
     module = _RankerModule(ranker, together, validation, config, n_steps=len(batches))
     if validation is None:
         settings = FitSettings(epochs or config.epochs, None, "last", "32-true")

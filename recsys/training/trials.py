@@ -17,6 +17,7 @@ from recsys.ranking.rankers import LEARNED
 from recsys.training.inputs import Material
 from recsys.training.known import KnownItems
 from recsys.training.rankers import Compared, compare_rankers, take_snapshots
+from recsys.training.ranking import LEAST_STEPS
 from recsys.training.selection import SCOPES, Scope
 from recsys.training.stack import fit_first_encoder, fuse_items
 from recsys.training.stages import CHECKPOINTS, Runtime
@@ -73,6 +74,7 @@ def run_trial(
             "scopes": scopes,
             "features": FEATURES,
             "rankers": LEARNED,
+            "steps": LEAST_STEPS,
             "fusion": config.fusion.model_dump(exclude={"teacher"}),
             "teacher": material.shop.teacher.key,
             "users": config.users.model_dump(),

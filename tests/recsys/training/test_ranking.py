@@ -203,6 +203,18 @@ def test_a_planted_feature_is_learned_and_ranks_new_queries(tmp_path: Path) -> N
     assert not ranker.training
 
 
+@pytest.mark.parametrize(
+    ("n_queries", "batch_size", "steps"), [(40, 64, 8), (5, 64, 5), (160, 8, 20), (170, 64, 9)]
+)
+def test_an_epoch_has_eight_steps_or_more_where_there_are_queries_for_them(
+    n_queries: int, batch_size: int, steps: int, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"epochs": 2, "batch_size": batch_size})
+    fitted(tmp_path, planted(0, signals=("users_ever",), n_queries=n_queries), config)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2 * steps
+
+
 def test_features_are_standardised_by_all_training_queries(tmp_path: Path) -> None:
     examples = planted(0, signals=())
     ranker = fitted(tmp_path, examples, CONFIG.model_copy(update={"epochs": 1}))

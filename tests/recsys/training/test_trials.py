@@ -10,6 +10,7 @@ from recsys.training.known import count_events
 from recsys.training.rankers import Compared
 from recsys.training.selection import SCOPES, Choice
 from recsys.training.trials import Trial, run_trial, user_parts
+from tests.recsys.training.snapshots import snapshot
 from tests.recsys.training.stack_material import (
     CONFIG,
     CUTS_US,
@@ -43,7 +44,7 @@ def compared(everything: list[float], new: list[float]) -> Compared:
     }
     results["all"]["popularity"][~np.isnan(everything)] = 0.0
     results["new"]["trees"][~np.isnan(new)] = 0.0
-    return Compared([], results, Choice("trees", "popularity", ()), 1)
+    return Compared([], results, Choice("trees", "popularity", ()), 1, snapshot(), {})
 
 
 def test_a_trial_is_worth_what_the_choice_of_plain_training_is(

@@ -171,13 +171,13 @@ def train_here(folder: Path) -> None:
     shutil.rmtree(folder / "run", ignore_errors=True)
     run = train(config, folder / "run", announce=announce)
     announce("report")
-    report = report_run(run, config.evaluation, title=config.name)
-    write_report(report, folder / "run")
+    figures = report_run(run, config.evaluation, title=config.name)
+    write_report(figures, folder / "run")
     announce("end")
-    systems = {one.name: one.metrics["ndcg@10"].mean for one in report.rankings[0].systems}
+    systems = {one.name: one.metrics["ndcg@10"].mean for one in figures.rankings[0].systems}
     size = sum(path.stat().st_size for path in run.bundle.rglob("*") if path.is_file())
     found = {"stages": stages, "ndcg@10": systems, "bundle_gb": size / 1e9}
-    found["left_out"] = [*report.left_out]
+    found["left_out"] = [*figures.left_out]
     (folder / MEASURED).write_text(json.dumps(found, indent=1))
 
 
@@ -202,10 +202,11 @@ def _measure(n_events: int, n_items: int, folder: Path) -> None:
     if not (folder / "events.parquet").exists():
         subprocess.run([*command, "--only", "shop"], check=True)
     subprocess.run([*command, "--only", "train"], check=True)
-    _report(folder, f"events_{n_events}")
+    report(folder, f"events_{n_events}")
 
 
-def _report(folder: Path, name: str) -> None:
+def report(folder: Path, name: str) -> None:
+    """Print and record what training on the shop in a folder took, by stage and in all."""
     found = json.loads((folder / MEASURED).read_text())
     stages, again = (
         found["stages"],

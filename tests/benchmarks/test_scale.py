@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.scale import START, write_shop
+from benchmarks.scale import MEASURED, START, report, write_shop
 from recsys.data.dataset import load_dataset
 from recsys.data.tables import Tables
 from recsys.data.timestamps import from_us
@@ -44,3 +45,34 @@ def test_the_same_sizes_give_the_same_shop(shop: Path, tmp_path: Path) -> None:
         again, first = (pl.read_parquet(one / f"{name}.parquet") for one in (tmp_path, shop))
         assert again.equals(first)
     assert np.unique(first["user_id"]).size > 100
+
+
+def test_a_stage_took_what_passed_until_the_next_and_ours_is_compared_with_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "6000x300"
+    folder.mkdir()
+    spent = [("check", 1.0, 2.0, 0.5), ("text", 4.0, 3.0, 0.75), ("end", 9.0, 7.0, 1.5)]
+    stages = [dict(zip(("stage", "wall", "cpu", "peak_gb"), one, strict=True)) for one in spent]
+    ndcg = {"vitrine": 0.3, "popularity": 0.1, "EASE": 0.2}
+    found = {"stages": stages, "ndcg@10": ndcg, "bundle_gb": 0.01, "left_out": []}
+    (folder / MEASURED).write_text(json.dumps(found))
+    noted: dict[str, float] = {}
+
+    def note(topic: str, name: str, value: float, unit: str, command: str) -> None:
+        assert (topic, command) == ("scale", "python -m benchmarks.scale 6000 300")
+        noted[name.removeprefix("scale.events_6000.")] = value
+
+    monkeypatch.setattr("benchmarks.scale.record", note)
+    report(folder, "events_6000")
+    assert noted == {
+        "check.seconds": 3.0,
+        "text.seconds": 5.0,
+        "seconds": 8.0,
+        "cpu_seconds": 5.0,
+        "peak_gb": 1.5,
+        "bundle_gb": 0.01,
+        "ndcg@10": 0.3,
+        "ratio_to_best_baseline": 1.5,
+    }
+    assert "best baseline EASE 0.200" in capsys.readouterr().out

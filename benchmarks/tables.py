@@ -21,6 +21,8 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(r"(<!-- results:begin (\S+) -->\n).*?(<!-- results:end \2 -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- results:(?:begin|end) \S+ -->")
+_REGRESSIONS = ("regression", "regression_prices", "regression_ids", "regression_smoothed")
+_USERS = (*_REGRESSIONS, "transformer", "transformer_prices")
 _DIMENSIONS = ("s", "ms", "GB", "MB", "kB", "%")
 
 
@@ -109,6 +111,19 @@ TABLES: Mapping[str, Table] = {
         corner="500 items of each source",
         rows={"41,000 items": "offers.items_41k", "100,000 items": "offers"},
         columns={"recall of all sources": "recall", "share of NDCG@10 lost": "ndcg_lost"},
+    ),
+    "users": Table(
+        corner="generated shop: user vectors",
+        rows={label.replace("_", " "): f"users.shop.{label}" for label in _USERS},
+        columns={
+            "all: NDCG@10": "all.ndcg@10",
+            "all: Recall@100": "all.recall@100",
+            "new: Recall@100": "new.recall@100",
+            "cold: NDCG@10": "cold.ndcg@10",
+            "training": "seconds",
+            "trees, all: NDCG@10": "trees.all.ndcg@10",
+            "trees, new: NDCG@10": "trees.new.ndcg@10",
+        },
     ),
     "ranking_speed": Table(
         corner="4,000 items",

@@ -1,6 +1,7 @@
 """Load the vision tower and the labelled pictures that the commands work on."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Mapping, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -12,6 +13,7 @@ from recsys.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from recsys.config import TrainConfig
     from recsys.training.samples import PictureSamples
+    from vision.dataset import Samples
     from vision.tower import VisionTower
 
 Target = Annotated[
@@ -40,6 +42,20 @@ def load_samples(settings: "TrainConfig", *, progress: bool) -> "PictureSamples"
     with progress_bar(visible=progress) as advance:
         dataset = load_tables(settings, progress=advance)
     return picture_samples(dataset, label_pictures(dataset))
+
+
+def with_added_classes(samples: "Samples", classes: Mapping[str, tuple[str, ...]]) -> "Samples":
+    """Return the samples with the classes that `recsys category add` put after those of training.
+
+    Args:
+        samples: Labelled pictures of the tables.
+        classes: Class names of every target of the tower; others than those of the samples, and
+            then more, leave the samples as they are.
+    """
+    same = list(classes) == list(samples.classes) and all(
+        classes[target][: len(names)] == tuple(names) for target, names in samples.classes.items()
+    )
+    return replace(samples, classes=classes) if same else samples
 
 
 def finest(targets: Iterable[str]) -> str:

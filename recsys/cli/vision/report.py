@@ -1,7 +1,6 @@
 """The command that measures the vision tower on test photos."""
 
 from dataclasses import asdict, astuple
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +8,7 @@ import typer
 
 from recsys.cli.options import BundlePath, Config, Json
 from recsys.cli.output import console, interval, print_json, print_rows
-from recsys.cli.vision.inputs import load_samples, load_tower, required
+from recsys.cli.vision.inputs import load_samples, load_tower, required, with_added_classes
 from recsys.data.files import make_folder, writing
 from recsys.errors import InvalidArgumentError
 
@@ -42,13 +41,17 @@ def report(
     photos = required(samples.test, config, "photos whose split is test")
     untrained = _untrained(settings, samples) if before else None
     make_folder(out)
-    measure = partial(
-        evaluate_tower,
-        samples=photos,
-        calibration=samples.validation,
-        options=EvaluationOptions(robustness=robustness),
-        progress=not as_json,
-    )
+    validation = samples.validation
+
+    def measure(tower: "VisionTower") -> "TowerReport":
+        return evaluate_tower(
+            tower,
+            with_added_classes(photos, tower.classes),
+            calibration=validation and with_added_classes(validation, tower.classes),
+            options=EvaluationOptions(robustness=robustness),
+            progress=not as_json,
+        )
+
     measured = measure(tower)
     earlier = measure(untrained) if untrained is not None else None
     with writing(out):

@@ -55,7 +55,7 @@ def test_probabilities_are_calibrated_on_the_val_photos_of_the_configuration(
 
 
 def test_a_category_is_added_from_pictures_and_every_answer_knows_it(
-    tiny_bundle: Path, tmp_path: Path, ask: Ask, say: Say, refusal: Say
+    tiny_bundle: Path, tiny_shop: Shop, tmp_path: Path, ask: Ask, say: Say, refusal: Say
 ) -> None:
     shutil.copytree(Bundle(tiny_bundle).path, tmp_path / Bundle(tiny_bundle).version)
     pictures = [tmp_path / f"{n}.png" for n in range(4)]
@@ -80,6 +80,9 @@ def test_a_category_is_added_from_pictures_and_every_answer_knows_it(
     assert "Odd > Grain: added from 1 pictures" in shown
     missing = refusal("category", "add", tmp_path, "Odd > Dust", tmp_path / "gone.png")
     assert "gone.png" in missing
+    config = tiny_shop.folder / "tiny.toml"
+    report = ("vision", "report", tmp_path, config, "--out", tmp_path / "vision")
+    assert "category_2" in ask(*report, "--no-robustness")["targets"]
 
 
 def test_variants_are_refused_under_the_name_of_another_format(

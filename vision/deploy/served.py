@@ -146,7 +146,7 @@ def measure_parity(
         images: One picture or more.
 
     Raises:
-        InvalidArgumentError: If there is no picture.
+        InvalidArgumentError: If the list of pictures is empty.
         ImageError: If a picture cannot be read. The message has its position.
     """
     if not images:

@@ -88,7 +88,6 @@ TABLES: Mapping[str, Table] = {
             "EASE": "online_retail.ease",
             "own purchases, count × 60-day decay": "online_retail.own_purchases",
             "this library, its trees alone, one seed": "online_retail.lambdamart",
-            "this library, its behaviour trees alone, one seed": "online_retail.behaviour_trees",
             "this library, mean of three seeds": "online_retail",
         },
         columns={

@@ -21,7 +21,7 @@ from recsys.data.progress import Progress
 from recsys.data.tables import Tables
 from recsys.identification.heads import HeadsPart
 from recsys.identification.stored import IdentificationPart
-from recsys.ranking.rankers import BEHAVIOUR_TREES, NETWORK, TREES
+from recsys.ranking.rankers import NETWORK, TREES
 from recsys.training.common_space import find_common_space, keeps_weights
 from recsys.training.cuts import held_out_users
 from recsys.training.heads import keep_heads
@@ -190,7 +190,7 @@ def _ablations(
 def _same_ranker(config: TrainConfig, stack: Stack) -> TrainConfig:
     """Return the settings by which an ablation ranks as the whole does, with nothing to choose."""
     chosen = stack.ranking.choice.all if stack.ranking is not None else None
-    if chosen not in (TREES, BEHAVIOUR_TREES, NETWORK):
+    if chosen not in (TREES, NETWORK):
         return config
     ranker = config.ranker.model_copy(update={"kind": chosen})
     return config.model_copy(update={"ranker": ranker})

@@ -35,7 +35,6 @@ from recsys.ranking.features import FEATURES
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
 from recsys.ranking.stored import (
-    BEHAVIOUR_TREES_FILE,
     ENCODER_FILE,
     NETWORK_FILE,
     TREES_FILE,
@@ -61,7 +60,7 @@ HEADS = "heads.safetensors"
 VISION, GALLERY = "vision", "gallery.safetensors"
 RANKING_FILES = (
     *(EVENTS, SPLIT, HELD_OUT_USERS, STATISTICS, HELD_OUT),
-    *(ENCODER_FILE, TREES_FILE, BEHAVIOUR_TREES_FILE, NETWORK_FILE),
+    *(ENCODER_FILE, TREES_FILE, NETWORK_FILE),
 )
 
 

@@ -108,10 +108,10 @@ class TreesConfig(Section):
 class RankerConfig(Section):
     """The rankers, of which validation chooses one, and their training."""
 
-    kind: Literal["auto", "trees", "behaviour trees", "network"] = Field(
+    kind: Literal["auto", "trees", "network"] = Field(
         "auto",
         description="What ranks; auto is whatever is best on validation, a simple baseline "
-        "included. Behaviour trees read titles and pictures of items without events alone.",
+        "included.",
     )
     trees: TreesConfig = Field(TreesConfig(), description="The trees and their training.")
     hidden: int = Field(16, ge=1, description="Width of the network's hidden layers.")

@@ -52,10 +52,6 @@ FEATURES = (
     "days_away",
 )
 
-# Features of titles and pictures, by the embeddings of items.
-CONTENT = ("user_affinity", "profile_similarity", "max_similarity", "last_similarity")
-_IS_CONTENT = torch.tensor([name in CONTENT for name in FEATURES])
-
 # Features that only items with events have; training hides the events of some items at random. So
 # it learns to judge those items by what is left, relations among it.
 _OF_EVENTS = ("ease", "item_knn", "next", "ials", "own", "users", "buyers", "season", "trend")
@@ -88,15 +84,6 @@ def ranking_features(profiles: UserProfiles, candidates: Tensor, table: ItemTabl
     shape = (len(profiles), candidates.shape[-1])
     # To store one feature after the other is faster than any other order.
     return torch.stack([columns[name].expand(shape) for name in FEATURES]).permute(1, 2, 0)
-
-
-def behaviour_first(features: Tensor) -> Tensor:
-    """Return a copy of features (..., F) in which only items without events have content.
-
-    The content of all other items is 0.
-    """
-    met = features[..., FEATURES.index("no_events"), None] == 0
-    return features.masked_fill(met & _IS_CONTENT.to(features.device), 0.0)
 
 
 def _at(values: Tensor, candidates: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import InvalidArgumentError
-from recsys.models.trees import TreeRanker
-from recsys.ranking.features import FEATURES, behaviour_first
+from recsys.ranking.features import FEATURES
 
 # The simple recommenders, simplest first: each is one feature of the candidates.
 SIMPLE = {
@@ -28,10 +27,7 @@ SIMPLE = {
     "taste": "user_affinity",
 }
 POPULARITY, TASTE = "popularity", "taste"
-NETWORK, TREES, BEHAVIOUR_TREES = "network", "trees", "behaviour trees"
-BLEND, BEHAVIOUR_BLEND = "blend", "behaviour blend"
-PARTS = {BLEND: (NETWORK, TREES), BEHAVIOUR_BLEND: (NETWORK, BEHAVIOUR_TREES)}  # of each blend
-LEARNED = (NETWORK, TREES, BEHAVIOUR_TREES, *PARTS)  # simplest first
+TREES, NETWORK, BLEND = "trees", "network", "blend"
 _TIE = FEATURES.index("users_ever")
 _TIE_WEIGHT = 1e-6  # equals are in the order of their popularity
 _NO_SPREAD = 1e-6  # scores with a smaller deviation are equal but for rounding
@@ -78,34 +74,6 @@ class SimpleRanker:
 
     def to(self, device: str) -> Self:
         """Return this ranker, which has no weights."""
-        return self
-
-
-class BehaviourTrees:
-    """Trees that read the content of an item only where there are no events of it.
-
-    Where events say what people take, similar titles and pictures mislead trees: they learn the
-    quirks of embeddings that were trained on the same events. Items without events have nothing
-    else, and are judged by content as before.
-
-    Args:
-        trees: Trees that were trained on such features; see ``behaviour_first``.
-    """
-
-    def __init__(self, trees: TreeRanker) -> None:
-        self.trees = trees
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Return scores (...) for features (..., F)."""
-        return self.trees(behaviour_first(features))
-
-    def contributions(self, features: Tensor) -> Tensor:
-        """Return what each feature (C, F) adds to each score, (C, F); 0 for content not read."""
-        found = self.trees.contributions(behaviour_first(features))
-        return found.where(behaviour_first(features) == features, 0.0)
-
-    def to(self, device: str) -> Self:
-        """Return this ranker; trees stay on the processor."""
         return self
 
 

@@ -20,28 +20,14 @@ from recsys.models.trees import TreeRanker
 from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.calibration import Calibration, Calibrations
 from recsys.ranking.features import FEATURES
-from recsys.ranking.rankers import (
-    BEHAVIOUR_BLEND,
-    BEHAVIOUR_TREES,
-    BLEND,
-    LEARNED,
-    NETWORK,
-    PARTS,
-    SIMPLE,
-    TREES,
-    BehaviourTrees,
-    Blend,
-    Ranker,
-    SimpleRanker,
-)
+from recsys.ranking.rankers import BLEND, NETWORK, SIMPLE, TREES, Blend, Ranker, SimpleRanker
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics
 from recsys.ranking.tempo import Tempo
 
 ENCODER_FILE = "user_encoder.safetensors"
 _NUMBERS = "numbers"
-TREES_FILE, BEHAVIOUR_TREES_FILE = "ranker_trees.txt", "ranker_behaviour_trees.txt"
-NETWORK_FILE = "ranker.safetensors"
+TREES_FILE, NETWORK_FILE = "ranker_trees.txt", "ranker.safetensors"
 
 
 def describe_rankers(user_ranker: UserRanker) -> dict[str, Any]:
@@ -55,7 +41,7 @@ def describe_rankers(user_ranker: UserRanker) -> dict[str, Any]:
     found: dict[str, Any] = {"all": _name(both[0]), "new": _name(both[1])}
     for one in both:
         if isinstance(one, Blend):
-            found[_name(one)] = {_name(part): weight for part, weight in _parts(one)}
+            found["blend"] = {_name(part): weight for part, weight in _parts(one)}
         for part, _ in _parts(one):
             if isinstance(part, Network):
                 found["network"] = part.spec._asdict()
@@ -71,8 +57,6 @@ def save_user_ranker(user_ranker: UserRanker, folder: Path) -> None:
     for part in {id(part): part for part, _ in parts}.values():
         if isinstance(part, TreeRanker):
             part.save(folder / TREES_FILE)
-        elif isinstance(part, BehaviourTrees):
-            part.trees.save(folder / BEHAVIOUR_TREES_FILE)
         elif isinstance(part, Network):
             _save_weights(part, folder / NETWORK_FILE)
 
@@ -112,8 +96,7 @@ def load_rankers(described: Mapping[str, Any], folder: Path) -> tuple[Ranker, Ra
         BundleError: If the trees cannot be read, or this release has no such ranker.
     """
     loaded: dict[str, Ranker] = {}
-    parts = [part for name in PARTS for part in described.get(name, ())]
-    for name in [*parts, described["all"], described["new"]]:
+    for name in [*described.get("blend", ()), described["all"], described["new"]]:
         if name not in loaded:
             loaded[name] = _load(name, described, folder, loaded)
     return loaded[described["all"]], loaded[described["new"]]
@@ -153,20 +136,18 @@ def _load(
     name: str, described: Mapping[str, Any], folder: Path, loaded: Mapping[str, Ranker]
 ) -> Ranker:
     """Return a ranker; a blend shares its parts, which are loaded, with the other scope."""
-    if name in PARTS:
-        parts = [loaded[part] for part in described[name]]
-        return Blend(parts, list(described[name].values()))
+    if name == BLEND:
+        parts = [loaded[part] for part in described["blend"]]
+        return Blend(parts, list(described["blend"].values()))
     if name == TREES:
         return TreeRanker.load(folder / TREES_FILE)
-    if name == BEHAVIOUR_TREES:
-        return BehaviourTrees(TreeRanker.load(folder / BEHAVIOUR_TREES_FILE))
     if name == NETWORK:
         spec = {field: described["network"][field] for field in RankerSpec._fields}
         network = Network(len(FEATURES), **spec)
         network.load_state_dict(load_file(folder / NETWORK_FILE))
         return network.eval()
     if name not in SIMPLE:
-        known = [*SIMPLE, *LEARNED]
+        known = [*SIMPLE, NETWORK, TREES, BLEND]
         raise BundleError(
             f"bundle {folder} ranks by {name!r}, this release by one of {known}; train again"
         )
@@ -183,7 +164,7 @@ def _parts(ranker: Ranker) -> list[tuple[Ranker, float]]:
 def _check_shared(rankers: Sequence[Ranker]) -> None:
     """Raise if the rankers have two models of one kind, for there is a file for one."""
     each = [part for one in rankers for part in (one, *(part for part, _ in _parts(one)))]
-    for name in LEARNED:
+    for name in (TREES, NETWORK, BLEND):
         models = {id(one) for one in each if _name(one) == name}
         if len(models) > 1:
             raise InvalidArgumentError(
@@ -196,8 +177,5 @@ def _name(ranker: Ranker) -> str:
     if isinstance(ranker, SimpleRanker):
         return ranker.name
     if isinstance(ranker, Blend):
-        read = [_name(part) for part in ranker.rankers]
-        return BEHAVIOUR_BLEND if BEHAVIOUR_TREES in read else BLEND
-    if isinstance(ranker, BehaviourTrees):
-        return BEHAVIOUR_TREES
+        return BLEND
     return TREES if isinstance(ranker, TreeRanker) else NETWORK

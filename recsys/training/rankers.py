@@ -18,18 +18,7 @@ from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.calibration import UNCALIBRATED
 from recsys.ranking.features import FEATURES
 from recsys.ranking.item_table import build_item_table
-from recsys.ranking.rankers import (
-    BEHAVIOUR_TREES,
-    LEARNED,
-    NETWORK,
-    PARTS,
-    TREES,
-    BehaviourTrees,
-    Blend,
-    Ranker,
-    SimpleRanker,
-    blend,
-)
+from recsys.ranking.rankers import BLEND, NETWORK, TREES, Blend, Ranker, SimpleRanker, blend
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.stored import describe_rankers, load_user_ranker, save_user_ranker
 from recsys.training.calibration import METHOD, calibrate, rescale
@@ -136,7 +125,6 @@ def fit_ranking(
             "items": items.key,
             "config": config.model_dump(),
             "features": FEATURES,
-            "rankers": LEARNED,
             "steps": LEAST_STEPS,
             "probability": METHOD,
         },
@@ -235,12 +223,10 @@ def _train(
     if config.kind in ("auto", NETWORK):
         run = runtime.training_run(folder, "cpu")
         trained[NETWORK], epochs = train_ranker(examples[:-1], examples[-1], config, run)
-    for name in (TREES, BEHAVIOUR_TREES):
-        if config.kind in ("auto", name):
-            trained[name] = _fit_trees(name, examples[:-1], config, runtime.seed)
+    if config.kind in ("auto", TREES):
+        trained[TREES] = fit_trees(examples[:-1], config, seed=runtime.seed)
     if config.kind == "auto":
-        for name in PARTS:
-            trained[name] = _blend(name, trained, examples[-1])
+        trained[BLEND] = _blend(trained, examples[-1])
     return trained, epochs
 
 
@@ -254,13 +240,12 @@ def _fit_chosen(
 ) -> tuple[Ranker, Ranker]:
     """Return the chosen rankers of both scopes, trained on all examples."""
     chosen, fitted = {choice.all, choice.new}, dict[str, Ranker]()
-    needed = {part for name in chosen for part in PARTS.get(name, (name,))}
-    if NETWORK in needed:
+    if chosen & {NETWORK, BLEND}:
         fitted[NETWORK], _ = train_ranker(examples, None, config, run, epochs=epochs)
-    for name in needed & {TREES, BEHAVIOUR_TREES}:
-        fitted[name] = _fit_trees(name, examples, config, run.seed)
-    for name in chosen & PARTS.keys():
-        fitted[name] = _blend(name, fitted, examples[-1])
+    if chosen & {TREES, BLEND}:
+        fitted[TREES] = fit_trees(examples, config, seed=run.seed)
+    if BLEND in chosen:
+        fitted[BLEND] = _blend(fitted, examples[-1])
     return _named(choice.all, fitted), _named(choice.new, fitted)
 
 
@@ -268,18 +253,10 @@ def _named(name: str, trained: Mapping[str, Ranker]) -> Ranker:
     return trained.get(name) or SimpleRanker(name)
 
 
-def _fit_trees(
-    name: str, examples: Sequence[RankingExamples], config: RankerConfig, seed: int
-) -> Ranker:
-    behaviour = name == BEHAVIOUR_TREES
-    trees = fit_trees(examples, config, seed=seed, behaviour=behaviour)
-    return BehaviourTrees(trees) if behaviour else trees
-
-
-def _blend(name: str, trained: Mapping[str, Ranker], examples: RankingExamples) -> Blend:
+def _blend(trained: Mapping[str, Ranker], examples: RankingExamples) -> Blend:
     candidates = examples.features[examples.relevance >= 0][:SPREAD_CANDIDATES]
     with torch.inference_mode():
-        return blend([trained[part] for part in PARTS[name]], candidates)
+        return blend([trained[NETWORK], trained[TREES]], candidates)
 
 
 def take_snapshots(

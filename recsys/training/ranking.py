@@ -21,7 +21,7 @@ from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.trees import TreeQueries, TreeRanker, train_trees
 from recsys.models.user_encoder import UserEncoder
 from recsys.ranking.arithmetic import exact
-from recsys.ranking.features import COLD_VALUES, FEATURES, behaviour_first, ranking_features
+from recsys.ranking.features import COLD_VALUES, FEATURES, ranking_features
 from recsys.ranking.item_table import ItemTable
 from recsys.ranking.profiles import UserProfiles, read_profiles
 from recsys.ranking.scoring import encode_users
@@ -154,7 +154,7 @@ def _pick(on_offer: Ints, answers: Ints, n_candidates: int, generator: np.random
 
 
 def fit_trees(
-    examples: Sequence[RankingExamples], config: RankerConfig, *, seed: int, behaviour: bool = False
+    examples: Sequence[RankingExamples], config: RankerConfig, *, seed: int
 ) -> TreeRanker:
     """Return trees that were trained on all queries.
 
@@ -164,27 +164,21 @@ def fit_trees(
         examples: Queries, one entry a snapshot.
         config: Sizes and schedule.
         seed: Random seed.
-        behaviour: Whether they learn the content of items without events alone, as those hidden.
     """
     parts = [
-        _tree_queries(one, hide=config.hide_events, seed=seed + n, behaviour=behaviour)
-        for n, one in enumerate(examples)
+        _tree_queries(one, hide=config.hide_events, seed=seed + n) for n, one in enumerate(examples)
     ]
     queries = TreeQueries(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     return train_trees(queries, config.trees, FEATURES, seed=seed, threads=torch.get_num_threads())
 
 
-def _tree_queries(
-    examples: RankingExamples, *, hide: float, seed: int, behaviour: bool
-) -> TreeQueries:
+def _tree_queries(examples: RankingExamples, *, hide: float, seed: int) -> TreeQueries:
     present = examples.relevance >= 0
     features = examples.features[present]  # (n, F), a copy
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.rand(len(features), generator=generator) < hide
     for name, value in COLD_VALUES.items():
         features[hidden, FEATURES.index(name)] = value
-    if behaviour:
-        features = behaviour_first(features)
     return TreeQueries(
         features.numpy(), examples.relevance[present].numpy(), present.sum(dim=1).numpy()
     )

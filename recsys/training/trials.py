@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from recsys.config import TrainConfig
 from recsys.errors import DataError, TrainingError
 from recsys.ranking.features import FEATURES
-from recsys.ranking.rankers import LEARNED
 from recsys.training.inputs import Material
 from recsys.training.known import KnownItems
 from recsys.training.rankers import Compared, compare_rankers, take_snapshots
@@ -73,7 +72,6 @@ def run_trial(
             "seed": runtime.seed,
             "scopes": scopes,
             "features": FEATURES,
-            "rankers": LEARNED,
             "steps": LEAST_STEPS,
             "fusion": config.fusion.model_dump(exclude={"teacher"}),
             "teacher": material.shop.teacher.key,

@@ -15,13 +15,12 @@ from recsys.ranking.baselines import (
     Popularity,
     RecentPopularity,
 )
-from recsys.ranking.features import CONTENT, FEATURES, behaviour_first, ranking_features
+from recsys.ranking.features import FEATURES, ranking_features
 from recsys.ranking.item_table import ItemTable, build_item_table
-from recsys.ranking.rankers import SIMPLE, BehaviourTrees, Blend, SimpleRanker, blend
+from recsys.ranking.rankers import SIMPLE, Blend, SimpleRanker, blend
 from recsys.ranking.statistics import COSINE_NEIGHBOURS, SHRINKAGE, build_statistics
 from tests.recsys.ranking.planted_tables import NOW, interactions, profiles_of
 from tests.recsys.ranking.test_item_table import items
-from tests.recsys.ranking.test_stored import trees
 
 N_USERS, N_ITEMS = 40, 20
 
@@ -157,37 +156,3 @@ def test_a_ranker_that_scores_all_alike_has_no_say_in_a_blend(features: torch.Te
     rankers = [SimpleRanker("EASE"), SimpleRanker("popularity")]
     assert blend(rankers, rows).weights[1] == 0.0
     assert blend(rankers, rows[:1]).weights == (0.0, 0.0), "one candidate has no spread"
-
-
-def test_only_items_without_events_keep_their_content(features: torch.Tensor) -> None:
-    before = features.clone()
-    found = behaviour_first(features)
-    assert torch.equal(features, before)
-    met = features[..., FEATURES.index("no_events")] == 0
-    assert met.any()
-    assert not met.all()
-    for column, name in enumerate(FEATURES):
-        wanted = features[..., column]
-        if name in CONTENT:
-            assert wanted[met].count_nonzero() > 0, name
-            wanted = torch.where(met, 0.0, wanted)
-        assert torch.equal(found[..., column], wanted), name
-
-
-def test_behaviour_trees_judge_only_items_without_events_by_their_content() -> None:
-    rows = torch.randn(40, len(FEATURES), generator=torch.Generator().manual_seed(1))
-    rows[:, FEATURES.index("no_events")] = (torch.arange(40) % 2).float()
-    other = rows.clone()
-    content = [FEATURES.index(name) for name in CONTENT]
-    other[:, content] += 3.0
-    inner = trees(column=content[0])
-    ranker = BehaviourTrees(inner)
-    unmet = rows[:, FEATURES.index("no_events")] == 1
-    assert torch.equal(ranker(rows)[~unmet], ranker(other)[~unmet])
-    assert torch.equal(ranker(rows)[unmet], inner(rows)[unmet])
-    assert not torch.equal(ranker(rows)[unmet], ranker(other)[unmet])
-    added = ranker.contributions(rows)
-    assert (added[~unmet][:, content] == 0).all()
-    assert torch.equal(added[unmet], inner.contributions(rows)[unmet])
-    assert ranker(rows.view(4, 10, -1)).shape == (4, 10)
-    assert ranker.to("cpu") is ranker

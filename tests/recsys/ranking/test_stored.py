@@ -22,25 +22,19 @@ from recsys.models.trees import TreeQueries, TreeRanker, train_trees
 from recsys.models.user_encoder import UserEncoder, UserEncoderSpec
 from recsys.ranking.calibration import Calibration, Calibrations, Effect
 from recsys.ranking.features import FEATURES
-from recsys.ranking.rankers import SIMPLE, BehaviourTrees, Blend, Ranker, SimpleRanker
+from recsys.ranking.rankers import SIMPLE, Blend, Ranker, SimpleRanker
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics, build_statistics
-from recsys.ranking.stored import (
-    BEHAVIOUR_TREES_FILE,
-    NETWORK_FILE,
-    TREES_FILE,
-    load_rankers,
-    load_statistics,
-)
+from recsys.ranking.stored import NETWORK_FILE, TREES_FILE, load_rankers, load_statistics
 
 F = len(FEATURES)
 FEATURE_ROWS = torch.randn(20, F, generator=torch.Generator().manual_seed(5))
 
 
-def trees(seed: int = 0, *, column: int = 4) -> TreeRanker:
+def trees(seed: int = 0) -> TreeRanker:
     generator = np.random.default_rng(seed)
     features = generator.normal(size=(600, F)).astype(np.float32)
-    relevance = (features[:, column] > 1).astype(np.float32)
+    relevance = (features[:, 4] > 1).astype(np.float32)
     config = TreesConfig(trees=5, leaves=4, min_candidates=5)
     queries = TreeQueries(features, relevance, np.full(30, 20))
     return train_trees(queries, config, FEATURES, seed=0, threads=1)
@@ -106,7 +100,6 @@ def contents(
     )
 
 
-NETWORK_OF_BOTH = network()
 PAIRS: dict[str, tuple[Callable[[], Ranker], Callable[[], Ranker] | None, set[str]]] = {
     "trees": (trees, None, {TREES_FILE}),
     "network": (network, None, {NETWORK_FILE}),
@@ -116,17 +109,6 @@ PAIRS: dict[str, tuple[Callable[[], Ranker], Callable[[], Ranker] | None, set[st
     "simple, then trees": (lambda: SimpleRanker("own purchases"), trees, {TREES_FILE}),
     "network, then simple": (network, lambda: SimpleRanker("EASE"), {NETWORK_FILE}),
     "blend": (lambda: mixed(trees(), network()), None, {TREES_FILE, NETWORK_FILE}),
-    "behaviour trees": (lambda: BehaviourTrees(trees()), None, {BEHAVIOUR_TREES_FILE}),
-    "trees of both kinds": (
-        lambda: BehaviourTrees(trees()),
-        lambda: trees(1),
-        {BEHAVIOUR_TREES_FILE, TREES_FILE},
-    ),
-    "blends of both kinds": (
-        lambda: mixed(NETWORK_OF_BOTH, trees()),
-        lambda: mixed(NETWORK_OF_BOTH, BehaviourTrees(trees(1))),
-        {NETWORK_FILE, TREES_FILE, BEHAVIOUR_TREES_FILE},
-    ),
     "simple, then blend": (
         lambda: SimpleRanker("iALS"),
         lambda: mixed(SimpleRanker("EASE"), trees(), SimpleRanker("taste")),

@@ -11,15 +11,10 @@ from recsys.data.interactions import Moment
 from recsys.models.ranker import Ranker as Network
 from recsys.models.trees import TreeRanker
 from recsys.ranking.features import FEATURES
-from recsys.ranking.rankers import LEARNED, PARTS, SIMPLE, BehaviourTrees, Blend, SimpleRanker
+from recsys.ranking.rankers import SIMPLE, Blend, SimpleRanker
 from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics, build_statistics
-from recsys.ranking.stored import (
-    BEHAVIOUR_TREES_FILE,
-    ENCODER_FILE,
-    NETWORK_FILE,
-    TREES_FILE,
-)
+from recsys.ranking.stored import ENCODER_FILE, NETWORK_FILE, TREES_FILE
 from recsys.training.cuts import FOREVER_US, choose_cuts, held_out_users
 from recsys.training.inputs import ShopData
 from recsys.training.known import count_events
@@ -170,7 +165,7 @@ def test_by_default_the_last_window_compares_every_ranker(folder: Path) -> None:
     ranking = ranking_of(trained(folder, material(), of_kind("auto"))[0])
     for scope in ("all", "new"):
         found = {one.name for one in ranking.choice.trials if one.scope == scope}
-        assert found == {*SIMPLE, *LEARNED}
+        assert found == {*SIMPLE, "network", "trees", "blend"}
 
 
 def test_chosen_trees_are_the_same_alone_and_in_a_blend(
@@ -213,8 +208,6 @@ def test_a_choice_is_made_once_and_read_back_the_next_time(
         (("blend", "trees"), {TREES_FILE, NETWORK_FILE}),
         (("iALS", "blend"), {TREES_FILE, NETWORK_FILE}),
         (("EASE", "trees"), {TREES_FILE}),
-        (("behaviour blend", "trees"), {TREES_FILE, BEHAVIOUR_TREES_FILE, NETWORK_FILE}),
-        (("popularity", "behaviour trees"), {BEHAVIOUR_TREES_FILE}),
         (("network", "popularity"), {NETWORK_FILE}),
         (("own purchases", "EASE"), set()),
     ],
@@ -232,11 +225,7 @@ def test_each_scope_gets_the_ranker_that_was_chosen_for_it(
     items = count_events(behaviour(), runtime)
     ranking = ranking_of(train_stack(material(), items, of_kind("auto"), runtime, suffix=suffix))
     assert ranking.choice == choice
-    kinds = dict.fromkeys(PARTS, Blend) | {
-        "trees": TreeRanker,
-        "behaviour trees": BehaviourTrees,
-        "network": Network,
-    }
+    kinds = {"trees": TreeRanker, "network": Network, "blend": Blend}
     (stage,) = (one.folder for one in runtime.workspace.stages if one.name == f"ranker{suffix}")
     for folder_name, fitted in ((HELD_OUT, ranking.held_out), (SERVED, ranking.served)):
         assert fitted is not None

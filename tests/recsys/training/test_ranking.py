@@ -11,7 +11,7 @@ from recsys.data.interactions import History, Interactions
 from recsys.errors import TrainingError
 from recsys.models.ranker import Ranker, build_ranker
 from recsys.models.trees import TreeRanker
-from recsys.ranking.features import COLD_VALUES, CONTENT, FEATURES
+from recsys.ranking.features import COLD_VALUES, FEATURES
 from recsys.training.ranking import (
     RankingExamples,
     _RankerModule,
@@ -381,9 +381,7 @@ def test_trees_read_every_candidate_but_padding_and_hide_the_events_of_some() ->
     examples = planted(0, signals=("users_ever",), n_queries=400)
     features = torch.cat([examples.features, torch.full((400, 2, len(FEATURES)), 9.0)], dim=1)
     relevance = torch.cat([examples.relevance, torch.full((400, 2), -1.0)], dim=1)
-    queries = _tree_queries(
-        RankingExamples(features, relevance), hide=0.25, seed=0, behaviour=False
-    )
+    queries = _tree_queries(RankingExamples(features, relevance), hide=0.25, seed=0)
     assert queries.counts.tolist() == [10] * 400
     np.testing.assert_array_equal(queries.relevance, examples.relevance.ravel().numpy())
     seen = examples.features.reshape(-1, len(FEATURES)).numpy()
@@ -409,21 +407,5 @@ def test_trees_depend_on_their_seed_and_leave_the_examples_as_they_were() -> Non
 
 def test_the_seed_of_trees_hides_other_candidates_in_each_snapshot() -> None:
     examples = planted(0, signals=("users_ever",))
-    one, other = (
-        _tree_queries(examples, hide=0.5, seed=seed, behaviour=False).features for seed in (0, 1)
-    )
+    one, other = (_tree_queries(examples, hide=0.5, seed=seed).features for seed in (0, 1))
     assert not np.array_equal(one, other)
-
-
-def test_behaviour_trees_learn_the_content_of_hidden_candidates_alone() -> None:
-    examples = planted(0, signals=("user_affinity", "users_ever"), n_queries=400)
-    examples.features[..., FEATURES.index("no_events")] = 0.0
-    every = _tree_queries(examples, hide=0.25, seed=0, behaviour=False).features
-    found = _tree_queries(examples, hide=0.25, seed=0, behaviour=True).features
-    hidden = found[:, FEATURES.index("no_events")] == 1
-    assert hidden.mean() == pytest.approx(0.25, abs=0.03)
-    np.testing.assert_array_equal(found[hidden], every[hidden])
-    content = [FEATURES.index(name) for name in CONTENT]
-    assert (found[np.ix_(~hidden, content)] == 0).all()
-    others = np.setdiff1d(np.arange(len(FEATURES)), content)
-    np.testing.assert_array_equal(found[:, others], every[:, others])

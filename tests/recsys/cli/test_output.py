@@ -4,6 +4,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recsys.answers import Reason, Result
@@ -21,6 +22,7 @@ from recsys.cli.output import (
 )
 from recsys.errors import FileAccessError
 from recsys.evaluation.bootstrap import Estimate
+from recsys.evaluation.outcomes import judge
 from recsys.evaluation.results import (
     ClassificationRow,
     OfferRow,
@@ -71,6 +73,16 @@ def test_results_without_any_reason_have_no_column_for_it(
     assert reason in out
     assert "Cup 0.500 taste" in out
     assert "probability" not in out
+
+
+def test_figures_of_probabilities_are_printed_one_row_a_scope(capsys: Captured) -> None:
+    users = np.repeat(np.arange(4), 50)
+    stated = np.linspace(0.01, 0.2, 200)
+    row = judge("all", 30.0, users, stated, np.arange(200) % 10 == 9)
+    print_report(Report("Shop", "now", probabilities=[row]))
+    out = words(capsys)
+    assert "probability of taking an item within 30 days" in out
+    assert "all 4 0.10500 0.10000" in out
 
 
 def test_probabilities_are_printed_as_shares_and_left_empty_where_unknown(

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from recsys.evaluation.bootstrap import Estimate
+from recsys.evaluation.outcomes import judge
 from recsys.evaluation.page import write_report
 from recsys.evaluation.results import (
     ClassificationRow,
@@ -277,6 +278,20 @@ def test_picture_that_cannot_be_read_is_counted_and_not_shown(
     page = Page(write_report(Report("Shop", "now", gallery=[broken]), tmp_path).read_text("utf-8"))
     assert page.values("img", "src") == []
     assert "1 picture could not be read." in page.text
+
+
+def test_probabilities_stand_beside_what_was_taken(tmp_path: Path) -> None:
+    users = np.repeat(np.arange(4), 50)
+    stated = np.linspace(0.01, 0.2, 200)
+    row = judge("all", 30.0, users, stated, np.arange(200) % 10 == 9)
+    report = Report("Shop", "now", probabilities=[row])
+    page = Page(write_report(report, tmp_path).read_text("utf-8"))
+    assert "taking the item within 30 days" in page.text
+    assert "4 users, 200 pairs. Stated 10.5000 %, taken 10.0000 %." in page.text
+    assert f"Calibration error {row.calibration_error:.5f}." in page.text
+    (stored,) = json.loads((tmp_path / "metrics.json").read_text("utf-8"))["probabilities"]
+    assert stored["groups"][0]["n_pairs"] == row.groups[0].n_pairs
+    assert stored["log_loss"]["mean"] == row.log_loss.mean
 
 
 def test_empty_report_is_a_page_without_empty_sections(tmp_path: Path) -> None:

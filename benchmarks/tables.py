@@ -112,8 +112,12 @@ TABLES: Mapping[str, Table] = {
         columns={"recall of all sources": "recall", "share of NDCG@10 lost": "ndcg_lost"},
     ),
     "users": Table(
-        corner="generated shop: user vectors",
-        rows={label.replace("_", " "): f"users.shop.{label}" for label in _USERS},
+        corner="user vectors",
+        rows={
+            f"{name}: {label}".replace("_", " "): f"users.{name}.{label}"
+            for name, labels in (("shop", _USERS), ("online_retail", _USERS[:2]))
+            for label in labels
+        },
         columns={
             "all: NDCG@10": "all.ndcg@10",
             "all: Recall@100": "all.recall@100",

@@ -214,6 +214,17 @@ TABLES: Mapping[str, Table] = {
         },
         columns={"top 1": "top1", "top 5": "top5"},
     ),
+    "grocery_words": Table(
+        corner="Grocery Store, test photos of packages, no labelled photo",
+        rows={
+            "nearest studio picture, features of ImageNet": "grocery.words.features",
+            "studio pictures": "grocery.words.pictures",
+            "and descriptions": "grocery.words.described",
+            "and words on the photo": "grocery.words.read",
+            "words on the photo alone": "grocery.words.alone",
+        },
+        columns={"top 1": "top1", "top 5": "top5", "in the catalogue or not, AUROC": "auroc"},
+    ),
     "grocery_unknown": Table(
         corner="Grocery Store, ten products left out",
         rows={

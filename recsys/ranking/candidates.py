@@ -249,23 +249,30 @@ def _own_recency(profiles: UserProfiles, table: ItemTable) -> Tensor:
 def _best(scores: Tensor, allowed: Tensor, k: int, least: float) -> Candidates:
     """Return the best ``k`` allowed items by score (B, N) or (1, N), of those above ``least``.
 
-    Most items are allowed mostly, so the best of all are found first. The others are hidden only
-    for users for whom too few of those are left.
+    To hide what is not allowed costs most in a large catalogue. There the best of all are found
+    first, as most items are allowed mostly, and the others are hidden only for users for whom too
+    few of those are left.
     """
     n_items = allowed.shape[1]
-    k, twice = min(k, n_items), min(2 * k, n_items)
-    values, rows = _largest(scores, twice)
+    if n_items < 2 * k * BLOCK:
+        return _best_of_rest(scores, allowed, min(k, n_items), least)
+    values, rows = _largest(scores, 2 * k)
     rows = rows.expand(len(allowed), -1)
     offered = (values > least) & allowed.gather(1, rows)
     short = (offered.sum(dim=1) < k) & (values[:, -1] > least)
     offered &= offered.cumsum(dim=1) <= k
-    if twice < n_items and short.any():
-        hidden = scores.expand(allowed.shape)[short].masked_fill(~allowed[short], _lowest(scores))
-        best = hidden.topk(k, dim=1)
+    if short.any():
+        best = _best_of_rest(scores.expand(allowed.shape)[short], allowed[short], k, least)
         rows, offered[short] = rows.clone(), False
-        rows[short, :k] = best.indices
-        offered[short, :k] = best.values > max(least, _lowest(scores))
+        rows[short, :k], offered[short, :k] = best
     return Candidates(rows, offered)
+
+
+def _best_of_rest(scores: Tensor, allowed: Tensor, k: int, least: float) -> Candidates:
+    """Return what ``_best`` does, by hiding what is not allowed."""
+    lowest = _lowest(scores)
+    best = scores.expand(allowed.shape).masked_fill(~allowed, lowest).topk(k, dim=1)
+    return Candidates(best.indices, best.values > max(least, lowest))
 
 
 def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -274,8 +281,6 @@ def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     They all lie in the ``k`` blocks with the largest maxima, so that the rest is read only once.
     """
     n_blocks = scores.shape[1] // BLOCK
-    if n_blocks <= k:
-        return torch.topk(scores, k, dim=1)
     whole = n_blocks * BLOCK
     blocks = scores[:, :whole].unflatten(1, (n_blocks, BLOCK))
     chosen = blocks.amax(dim=2).topk(k, dim=1).indices[..., None]  # (B, k, 1)

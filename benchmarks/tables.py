@@ -185,6 +185,21 @@ TABLES: Mapping[str, Table] = {
         },
         columns={"accuracy": "accuracy"},
     ),
+    "grocery_few_shot": Table(
+        corner="ten products beside 71",
+        rows={
+            "1 photo each": "grocery.few_shot.1",
+            "5 photos each": "grocery.few_shot.5",
+            "10 photos each": "grocery.few_shot.10",
+            "trained with all their photos": "grocery.few_shot.trained",
+        },
+        columns={"old products": "old", "new products": "new", "calibration error": "ece"},
+    ),
+    "grocery_few_shot_before": Table(
+        corner="71 products alone",
+        rows={"before any is added": "grocery.few_shot.none"},
+        columns={"old products": "old"},
+    ),
     "myntra_pictures": Table(
         corner="Myntra, article type from the picture",
         rows={"all weights trained": "myntra.article_type.image"},

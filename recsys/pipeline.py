@@ -11,7 +11,7 @@ from typing import cast
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from recsys.bundle import Contents, RankingPart, ranking_settings, write_bundle
-from recsys.catalogue.store import Catalogue, category_codes
+from recsys.catalogue.store import category_codes
 from recsys.config import TrainConfig, write_config
 from recsys.data import dataset as datasets
 from recsys.data.dataset import Dataset
@@ -358,7 +358,7 @@ def _identify(
         shop,
         images,
         observe(photos, fused, gallery, held_out),
-        Catalogue(items, fused.embeddings),
+        fused.embeddings,
         config.identification,
         runtime,
     )

@@ -13,7 +13,8 @@ from typer.core import TyperCommand as Command
 from typer.core import TyperGroup as Group
 
 from benchmarks.record import latest
-from benchmarks.tables import PAGES, TABLES, render
+from benchmarks.table_rows import TABLES
+from benchmarks.tables import PAGES, render
 from recsys.cli.app import app
 from recsys.config import TrainConfig, read_rules
 from recsys.rules import Rules

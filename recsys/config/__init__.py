@@ -9,6 +9,7 @@ from recsys.config.loading import (
     write_config,
     write_rules,
 )
+from recsys.config.ranking import OffersConfig, RankerConfig, TreesConfig, UserConfig
 from recsys.config.sections import (
     AlignmentConfig,
     DataConfig,
@@ -16,12 +17,8 @@ from recsys.config.sections import (
     FusionConfig,
     IdentificationConfig,
     Kind,
-    OffersConfig,
-    RankerConfig,
     ServingConfig,
     SplitConfig,
-    TreesConfig,
-    UserConfig,
 )
 
 __all__ = [

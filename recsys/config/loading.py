@@ -13,18 +13,16 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from recsys.config.annotation import AnnotationConfig
+from recsys.config.ranking import OffersConfig, RankerConfig, UserConfig
 from recsys.config.sections import (
     AlignmentConfig,
     DataConfig,
     EvaluationConfig,
     FusionConfig,
     IdentificationConfig,
-    OffersConfig,
-    RankerConfig,
     Section,
     ServingConfig,
     SplitConfig,
-    UserConfig,
 )
 from recsys.errors import ConfigError, MissingExtraError
 from recsys.rules import NO_RULES, Rules

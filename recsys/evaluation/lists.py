@@ -78,7 +78,7 @@ class ForeignList:
         starts: Where each user's rows begin, (U + 1,).
         item_rows: Item of each row.
         places: Place of each row in its user's list, from 0; equal scores share a place.
-        probabilities: Probability of each row; None where the table has none.
+        probabilities: Probability of each row, NaN for a row without; None where no row has one.
         rows: Rows of the table, before anything was removed.
         repeated: As in ``ListCounts``, like the two fields that follow.
         unknown_users: Rows of unknown users.
@@ -195,7 +195,8 @@ def _check(read: pl.DataFrame, table: str) -> pl.Expr:
         by: (pl.col(by).is_finite(), "must be a finite number"),
     }
     if is_given(read, "probability"):
-        rules["probability"] = pl.col("probability").is_between(0, 1), "must be from 0 to 1"
+        stated = pl.col("probability")
+        rules["probability"] = stated.is_null() | stated.is_between(0, 1), "must be from 0 to 1"
     for column, (valid, wanted) in rules.items():
         require_rows(read, valid, column=column, wanted=wanted, table=table)
     return -pl.col("score") if by == "score" else pl.col("rank")

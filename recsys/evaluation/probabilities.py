@@ -35,12 +35,14 @@ def score_probabilities(
 ) -> Probabilities | None:
     """Return how good a list's probabilities are; None without any for the users who are asked.
 
-    The pairs are those of the list that can be ranked. An item that a list leaves out has no
-    probability, so the figures of two systems compare only where they list the same pairs.
+    The pairs are those of the list that can be ranked and state one. An item that a list leaves out
+    has no probability, so the figures of two systems compare only where they list the same pairs.
     """
     if listed.probabilities is None:
         return None
     users, rows = listed.kept(queries)
+    stating = ~np.isnan(listed.probabilities[rows])
+    users, rows = users[stating], rows[stating]
     if not len(rows):
         return None
     items, stated = listed.item_rows[rows], listed.probabilities[rows]

@@ -97,9 +97,8 @@ class SliceRow:
         n_users: Number of users in it.
         metric: The metric.
         systems: Mean of each system with its interval.
-        exposure_gap: How far what each system shows this group is from what it took, from 0 to 1,
-            by the column of the items that the shares are counted by; see
-            ``recsys.evaluation.exposure.gap``.
+        exposure_gap: How far what each system shows this group is from what it took, by column of
+            the items; see ``recsys.evaluation.exposure.gap``.
     """
 
     grouping: str

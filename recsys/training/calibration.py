@@ -109,6 +109,8 @@ def spread_of(ranker: Ranker, examples: RankingExamples) -> Spread:
     calibration of one is used for the other.
     """
     scores = ranker(examples.features[examples.relevance == 0]).double()
+    if not len(scores):  # all that was on offer was taken
+        return Spread(0.0, 0.0)
     return Spread(float(scores.mean()), float(scores.std(correction=0)))
 
 

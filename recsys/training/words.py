@@ -11,7 +11,7 @@ import numpy as np
 
 from recsys.catalogue.store import Catalogue
 from recsys.config import IdentificationConfig
-from recsys.data.arrays import Ints
+from recsys.data.arrays import Floats, Ints
 from recsys.data.files import make_folder, whole_file, writing
 from recsys.identification.fitting import cross_fitted_losses, take_evenly
 from recsys.identification.words import WordIndex
@@ -58,7 +58,7 @@ def choose_words(
     shop: ShopData,
     images: Sequence[Path],
     observed: Observed,
-    catalogue: Catalogue,
+    embeddings: Floats,
     config: IdentificationConfig,
     runtime: Runtime,
 ) -> ChosenWords:
@@ -71,7 +71,7 @@ def choose_words(
         shop: The shop's tables.
         images: Files of the labelled photos.
         observed: What the other sources say of the photos of val.
-        catalogue: The shop's items.
+        embeddings: Item embeddings of the shop (N, D).
         config: Settings of identification.
         runtime: How to run the stage "words".
     """
@@ -82,6 +82,7 @@ def choose_words(
     read = _read_stage(shop, [images[n] for n in some.positions], config, runtime)
     if isinstance(read, str):
         return ChosenWords(observed, why_not=read)
+    catalogue = Catalogue(shop.dataset.items, embeddings)
     with_words = some.with_words(WordIndex(catalogue, read.pictures).scores(read.photos))
     before, after = (
         cross_fitted_losses(

@@ -3,7 +3,8 @@ from datetime import UTC, datetime
 import pytest
 
 from benchmarks.record import Result
-from benchmarks.tables import TABLES, render
+from benchmarks.table_rows import TABLES
+from benchmarks.tables import render
 
 
 def _result(name: str, value: float, unit: str = "ndcg", command: str = "make bench") -> Result:

@@ -157,7 +157,8 @@ def test_alignment_changes_both_towers_of_the_bundle(
     run = train(config.model_copy(update={"alignment": alignment}), tiny_run.bundle.parent)
     names = [stage.name for stage in run.stages]
     assert names.index("alignment") == names.index("heads") - 1
-    assert [stage.name for stage in run.stages if stage.skipped] == ["vision", "text"]
+    skipped = [stage.name for stage in run.stages if stage.skipped]
+    assert skipped == ["vision", "text", "words"]
     before, after = (Bundle(each.bundle).embedder() for each in (apart, run))
     for one, other in ((before.vision, after.vision), (before.text, after.text)):
         assert one is not None
@@ -172,11 +173,15 @@ def test_a_search_finds_better_settings_and_a_file_that_trains_with_them_again(
 ) -> None:
     """Two candidates a query are too few for a tree to split, and easily beaten."""
     out = tiny_run.bundle.parent
-    few = {"ranker.n_candidates": 2, "ranker.trees.min_candidates": 200}
+    few = {
+        "ranker.kind": "trees",
+        "ranker.n_candidates": 2,
+        "ranker.trees.min_candidates": 200,
+    }
     poor = with_values(reduced(tiny_config), few)
     begun: list[str] = []
-    run = train(poor, out, tune=2, announce=begun.append)
-    assert [one for one in begun if "trial" in one] == ["trial 1 of 2", "trial 2 of 2"]
+    run = train(poor, out, tune=4, announce=begun.append)
+    assert [one for one in begun if "trial" in one] == [f"trial {n} of 4" for n in range(1, 5)]
     assert run.tuning is not None
     assert run.tuning.changed["ranker.n_candidates"][0] == 2
     assert run.tuning.gained > run.tuning.error > 0

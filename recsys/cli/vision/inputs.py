@@ -49,11 +49,14 @@ def with_added_classes(samples: "Samples", classes: Mapping[str, tuple[str, ...]
 
     Args:
         samples: Labelled pictures of the tables.
-        classes: Class names of every target of the tower; others than those of the samples, and
-            then more, leave the samples as they are.
+        classes: Class names of every target of the tower. Those of a category level may be more
+            than those of the samples; with any other difference the samples stay as they are.
     """
+    from recsys.identification.annotation import CATEGORY
+
     same = list(classes) == list(samples.classes) and all(
-        classes[target][: len(names)] == tuple(names) for target, names in samples.classes.items()
+        classes[target][: len(names) if target.startswith(CATEGORY) else None] == tuple(names)
+        for target, names in samples.classes.items()
     )
     return replace(samples, classes=classes) if same else samples
 

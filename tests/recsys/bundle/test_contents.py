@@ -45,7 +45,7 @@ def test_a_latest_with_older_items_than_the_one_before_it_is_logged(
 def test_the_description_holds_what_building_needs_and_no_more(tiny_bundle: Path) -> None:
     description = json.loads((tiny_bundle / "bundle.json").read_text())
     assert set(description["fusion"]) == {"dim", "hidden", "kind", "dropout"}
-    assert set(description["rankers"]) <= {"all", "new", "network"}
+    assert set(description["rankers"]) <= {"all", "new", "network", "probability"}
     assert set(description["tempo"]) == {"pause_days", "window_days"}
     assert set(description["users"]) == {
         "width",

@@ -51,7 +51,7 @@ def test_training_again_skips_every_stage_and_writes_the_report(
     assert Path(answer["report"]) == out / "report.html"
     assert answer["left_out"] == []
     stages = ["vision", "text", "heads", "embeddings", "statistics", "items", "users", "ranker"]
-    stages += ["photos", "items-held-out-1", "items-held-out-2"]
+    stages += ["photos", "items-held-out-1", "items-held-out-2", "words"]
     assert list(answer["seconds"]) == stages
     assert (out / "report.html").read_text().lstrip().startswith("<!doctype html>")
     saved = json.loads((out / "metrics.json").read_text())

@@ -43,7 +43,7 @@ def test_a_certain_probability_belongs_to_the_last_bin() -> None:
     assert calibration_error(np.array([1.0]), np.array([True])) == 0
 
 
-def listed(**columns: list[float]) -> ForeignList:
+def listed(**columns: list[float] | list[float | None]) -> ForeignList:
     table = pl.DataFrame(
         {"user_id": ["ann", "ann", "bob", "cy"], "item_id": ["a", "b", "a", "a"], **columns}
     )
@@ -79,6 +79,16 @@ def test_pairs_that_are_not_ranked_are_not_scored() -> None:
     assert found is not None
     assert found.n_pairs == 2
     assert score_probabilities(one, asked(candidates=np.zeros(2, dtype=bool))) is None
+
+
+def test_rows_without_a_probability_are_not_scored() -> None:
+    stated = [0.9, None, None, 0.1]
+    found = score_probabilities(listed(rank=[1, 2, 1, 1], probability=stated), asked())
+    assert found is not None
+    assert found.n_pairs == 1
+    assert found.log_loss.mean == pytest.approx(-np.log(0.9))
+    nobody_asked = [None, None, None, 0.1]
+    assert score_probabilities(listed(rank=[1, 2, 1, 1], probability=nobody_asked), asked()) is None
 
 
 def test_a_list_of_scores_has_no_probabilities() -> None:

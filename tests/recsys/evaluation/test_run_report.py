@@ -243,7 +243,7 @@ def test_progress_names_every_system_and_ends_with_every_user(bundle: Bundle) ->
 
 
 def test_the_worst_failures_are_users_for_whom_the_best_baseline_is_further_ahead(
-    report: Report, bundle: Bundle, tiny_shop: Shop
+    alone: Report, bundle: Bundle, tiny_shop: Shop
 ) -> None:
     answers = rank_systems(bundle, scopes=("all",)).answers
     ((queries, answered),) = answers
@@ -253,10 +253,10 @@ def test_the_worst_failures_are_users_for_whom_the_best_baseline_is_further_ahea
         key=lambda one: one.estimates["ndcg@10"].mean,
     )
     losses = best.per_user["ndcg@10"] - ours.per_user["ndcg@10"]
-    found = [one.theirs - one.ours for one in report.failures]
+    found = [one.theirs - one.ours for one in alone.failures]
     assert found == pytest.approx(sorted(losses, reverse=True)[: len(found)])
     assert 0 < len(found) <= GALLERY_USERS
-    for one in report.failures:
+    for one in alone.failures:
         assert one.system == best.name
         place = list(queries.user_rows).index(bundle.interactions.user_ids.index(one.user_id))
         rows = best.ranked[place][:GALLERY_ITEMS]

@@ -21,6 +21,7 @@ from recsys.training.ranking import (
     sample_examples,
     train_ranker,
 )
+from tests.recsys.training.planted import hit_rate, planted
 from tests.recsys.training.snapshots import (
     CUT,
     DAY,
@@ -159,19 +160,6 @@ def test_a_window_without_answers_on_offer_is_an_error() -> None:
         sample_examples(idle, untrained_encoder(), n_queries=3, n_candidates=20, seed=0)
 
 
-def planted(seed: int, *, signals: tuple[str, ...], n_queries: int = 40) -> RankingExamples:
-    """Return queries whose answer has the largest values of some features, the signals."""
-    generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(n_queries, 10, len(FEATURES), generator=generator)
-    # Four of ten candidates were taken before, and the feature for this is not random.
-    features[..., FEATURES.index("own_purchases")] = (torch.arange(10) < 4).float()
-    answers = torch.randint(10, (n_queries,), generator=generator)
-    for name in signals:
-        features[torch.arange(n_queries), answers, FEATURES.index(name)] += 6.0
-    relevance = torch.nn.functional.one_hot(answers, 10).float()
-    return RankingExamples(features, relevance)
-
-
 def fitted(
     folder: Path, examples: RankingExamples, config: RankerConfig = CONFIG, seed: int = 0
 ) -> Ranker:
@@ -182,12 +170,6 @@ def fitted(
     ]
     run = TrainingRun(folder, seed, torch.device("cpu"))
     return train_ranker(parts, validation, config, run)[0]
-
-
-def hit_rate(ranker: Ranker | TreeRanker, examples: RankingExamples) -> float:
-    with torch.no_grad():
-        first = ranker(examples.features).argmax(dim=1)
-    return float(examples.relevance[torch.arange(len(first)), first].mean())
 
 
 def weights(ranker: Ranker) -> Tensor:

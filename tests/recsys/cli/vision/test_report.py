@@ -88,7 +88,10 @@ def test_report_shows_the_tower_before_fine_tuning_beside_it(
     shown = say(*command, *options)
     first, _, second = shown.partition("vision tower, test photos")
     for table, one in ((first, before), (second, after)):
-        assert f"category_1 │ 28 │ {one.targets['category_1'].accuracy.mean:.3f} [" in table
+        assert (
+            f"category_1 │ {len(samples.test)} │ {one.targets['category_1'].accuracy.mean:.3f} ["
+            in table
+        )
     assert shown.endswith("vision.html")
 
 

@@ -80,8 +80,8 @@ def test_select_uses_margin_and_the_finest_category_by_default_and_can_write_csv
         ),
         (
             ("--target", "kind"),
-            "target must be one of category_1, category_2, category_3, attribute_colour, "
-            "attribute_material, item, got 'kind'",
+            "target must be one of category_1, category_2, category_3, attribute_accent, "
+            "attribute_colour, attribute_material, attribute_pattern, item, got 'kind'",
         ),
     ],
 )

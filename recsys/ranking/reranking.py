@@ -53,7 +53,8 @@ class Reranker:
         order = np.arange(len(rows))
         if self._shift is not None:
             places = np.log2(1 + order) + self._shift[rows]
-            order = np.argsort(places, kind="stable")
+            # Rounded, so that an item that draws level with one before it stays behind it.
+            order = np.argsort(places.round(9), kind="stable")
         pins = self._pins_among(rows[order])
         share = self._rules.explore
         listed = order[self._fill(rows[order], dict(pins), k + EXPLORED if share else k)]

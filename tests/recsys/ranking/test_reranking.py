@@ -68,7 +68,8 @@ def by_definition(rules: Rules, rows: list[int], k: int) -> list[int]:
             value /= one.strength if matches(one, row) and one.holds(now) else 1
         for one in rules.bury:
             value *= one.strength if matches(one, row) and one.holds(now) else 1
-        return value * float(1 + USERS[row]) ** rules.popularity_penalty
+        value *= float(1 + USERS[row]) ** rules.popularity_penalty
+        return round(float(np.log2(value)), 9)
 
     rows = [rows[index] for index in sorted(range(len(rows)), key=place)]
     vectors, listed = CATALOGUE.embeddings.numpy(), []
@@ -128,6 +129,11 @@ def test_diversity_is_the_largest_marginal_relevance(diversity: float) -> None:
     rows = np.random.default_rng(0).permutation(N).tolist()
     rules = Rules(diversity=diversity)
     assert shown(rules, rows, 12) == by_definition(rules, rows, 12)
+
+
+def test_an_item_that_a_boost_brings_level_with_another_stays_behind_it() -> None:
+    boosted = Rules(boost=[Shift(item_ids=("item-00",), strength=1.5)])
+    assert shown(boosted, [1, 3, 0], 3) == [1, 3, 0]  # from the third place to the second
 
 
 def test_near_copies_are_held_back_by_diversity() -> None:

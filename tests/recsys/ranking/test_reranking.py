@@ -64,7 +64,7 @@ def by_definition(
 ) -> list[int]:
     """The list by loops over all candidates, as the documentation says it.
 
-    Gains that differ by no more than cosines are rounded are a tie, of which ``on_tie`` is told.
+    Gains that differ by no more than cosines are rounded are a tie, and ``on_tie`` is called.
     """
     now = from_us(NOW)
 

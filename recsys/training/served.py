@@ -2,16 +2,20 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from recsys.catalogue.served_tower import ServedTower
 from recsys.config import ServingConfig
-from recsys.errors import MissingExtraError
+from recsys.errors import ConfigError, MissingExtraError
 from recsys.training.inputs import ShopData
 from recsys.training.stages import Runtime
 from recsys.training.towers import TrainedTowers
+from vision.deploy.quantise import saturates
 from vision.deploy.served import measure_parity, serve_backbone, write_backbone
 from vision.tower import VisionTower
 
@@ -23,17 +27,28 @@ CALIBRATED_ON = 200  # pictures; enough to know the range of every activation
 COMPARED_ON = 500
 
 
-def check_serving(config: ServingConfig) -> None:
-    """Raise before a training whose tower this machine could not write.
+def check_serving(config: ServingConfig, capabilities: Mapping[str, Any] | None = None) -> None:
+    """Raise before a training whose tower this machine could not write and measure.
+
+    Args:
+        config: What is wanted.
+        capabilities: Instruction sets of the processor. None is this one's.
 
     Raises:
         MissingExtraError: If graphs are wanted and the extra ``onnx`` is not installed.
+        ConfigError: If int8 is wanted and this processor cannot run it exactly, so that its parity
+            could not be measured.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if config.tower != "torch" and missing:
         raise MissingExtraError(
             f"[serving] tower = {config.tower!r} needs {', '.join(missing)}: "
             "pip install 'vitrine-recsys[onnx]'"
+        )
+    if config.tower == "int8" and saturates({}, capabilities or torch.cpu.get_capabilities()):
+        raise ConfigError(
+            '[serving] tower = "int8" must be trained on a processor that adds it exactly, got one '
+            'with AVX2 and without VNNI; set "onnx", or train on another machine'
         )
 
 

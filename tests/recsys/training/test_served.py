@@ -14,7 +14,7 @@ from recsys.bundle import Bundle
 from recsys.catalogue import served_tower
 from recsys.config import ServingConfig, TrainConfig
 from recsys.data.synthetic import Shop
-from recsys.errors import MissingExtraError
+from recsys.errors import ConfigError, MissingExtraError
 from recsys.evaluation.run_report import weights_of
 from recsys.identifier import ProductIdentifier
 from recsys.pipeline import Run, train
@@ -100,3 +100,11 @@ def test_graphs_that_this_machine_cannot_write_are_refused_before_training(
     with pytest.raises(MissingExtraError, match=r"needs onnxscript: pip install"):
         served.check_serving(ServingConfig(tower="int8"))
     served.check_serving(ServingConfig())
+
+
+def test_int8_is_refused_where_its_parity_could_not_be_measured() -> None:
+    int8 = ServingConfig(tower="int8")
+    with pytest.raises(ConfigError, match="AVX2 and without VNNI"):
+        served.check_serving(int8, {"avx2": True})
+    served.check_serving(int8, {"avx2": True, "avx512_vnni": True})
+    served.check_serving(ServingConfig(tower="onnx"), {"avx2": True})

@@ -23,12 +23,11 @@ from recsys.ranking.tempo import Tempo, measure_tempo, visit_numbers
 # Periods in which buyers are counted, in windows; infinity is ever.
 PERIODS = (np.inf, 3.0, 1.0, 0.5, 0.25)
 YEAR_DAYS = 365
-# EASE inverts an N x N matrix, which takes a minute at this size and ten well beyond it. In a
-# larger catalogue it is solved for the items with most users.
+# EASE inverts an N x N matrix, which takes a minute at this size and ten well beyond it.
 EASE_MAX_ITEMS = 12_500
-# A log with more events takes long in everything, and training counts it as of several moments.
-# There EASE is solved for fewer items, and iALS ends after fewer sweeps.
-LARGE_LOG, EASE_ITEMS_OF_LARGE_LOG, SWEEPS_OF_LARGE_LOG = 1_000_000, 8_000, 6
+# A shop with more events or items takes long in everything, and training counts it as of several
+# moments. There EASE is solved for the items with most users, and iALS ends after fewer sweeps.
+LARGE_LOG, EASE_ITEMS_OF_LARGE_SHOP, SWEEPS_OF_LARGE_SHOP = 1_000_000, 8_000, 6
 ITEMS_AT_ONCE = 4_096  # whose neighbours are sorted together
 EASE_NEIGHBOURS, COSINE_NEIGHBOURS, NEXT_NEIGHBOURS = 500, 100, 100
 SHRINKAGE = 10.0  # for cosines, so that pairs with few common users weigh less
@@ -98,7 +97,7 @@ def build_statistics(
     """Return the statistics of all events before a moment.
 
     Where each user has a moment of their own, periods end with the last event of them all. Beyond
-    ``LARGE_LOG`` events, EASE and iALS are approximated.
+    ``LARGE_LOG`` events or ``EASE_MAX_ITEMS`` items, EASE and iALS are approximated.
 
     Args:
         interactions: Events; those at or after the moment are ignored.
@@ -108,13 +107,13 @@ def build_statistics(
         window_days: Period that ranking looks ahead.
         ridge: Regularisation of EASE, in numbers of users.
         ease_max_items: Largest number of items for which EASE is solved; None chooses it by the
-            number of events.
+            numbers of events and items.
     """
     past = interactions.before(as_of)
-    is_large = len(past) > LARGE_LOG
+    is_large = len(past) > LARGE_LOG or past.n_items > EASE_MAX_ITEMS
     if ease_max_items is None:
-        ease_max_items = EASE_ITEMS_OF_LARGE_LOG if is_large else EASE_MAX_ITEMS
-    ials = IALS(N_FACTORS, n_sweeps=SWEEPS_OF_LARGE_LOG) if is_large else IALS(N_FACTORS)
+        ease_max_items = EASE_ITEMS_OF_LARGE_SHOP if is_large else EASE_MAX_ITEMS
+    ials = IALS(N_FACTORS, n_sweeps=SWEEPS_OF_LARGE_SHOP) if is_large else IALS(N_FACTORS)
     as_of_us = last_moment(as_of, past)
     matrix = past.matrix()
     year_us, window_us = (round(days * MICROSECONDS_PER_DAY) for days in (YEAR_DAYS, window_days))

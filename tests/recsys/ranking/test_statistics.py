@@ -123,18 +123,20 @@ def test_too_large_a_catalogue_has_ease_for_its_most_popular_items_alone() -> No
     assert stored.ease_rows.shape == (5, 4), "other items take no memory"
 
 
-def test_a_large_log_has_ease_for_fewer_items_and_ials_of_fewer_sweeps(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("many", ["LARGE_LOG", "EASE_MAX_ITEMS"])
+def test_a_large_shop_has_ease_for_fewer_items_and_ials_of_fewer_sweeps(
+    many: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = random_log(0)
-    few = {"LARGE_LOG": len(log) - 1, "EASE_ITEMS_OF_LARGE_LOG": 4, "SWEEPS_OF_LARGE_LOG": 2}
+    size = {"LARGE_LOG": len(log), "EASE_MAX_ITEMS": log.n_items}[many]
+    few = {many: size - 1, "EASE_ITEMS_OF_LARGE_SHOP": 4, "SWEEPS_OF_LARGE_SHOP": 2}
     for name, value in few.items():
         monkeypatch.setattr(f"recsys.ranking.statistics.{name}", value)
     found = build_statistics(log, NOW, target_kinds=["purchase"])
     assert len(found.ease_item_rows) == 4
     wanted = IALS(N_FACTORS, n_sweeps=2).fit(log, now_us=NOW).factors.items
     np.testing.assert_array_equal(found.item_factors, wanted)
-    monkeypatch.setattr("recsys.ranking.statistics.LARGE_LOG", len(log))
+    monkeypatch.setattr(f"recsys.ranking.statistics.{many}", size)
     assert len(build_statistics(log, NOW, target_kinds=["purchase"]).ease_item_rows) > 4
 
 

@@ -40,7 +40,7 @@ from recsys.evaluation.protocol import (
     rank_queries,
     score_ranking,
 )
-from recsys.evaluation.queries import Queries
+from recsys.evaluation.queries import ItemLists, Queries
 from recsys.evaluation.results import Role
 from recsys.evaluation.tables import ranking_table
 
@@ -112,7 +112,14 @@ def build_queries(generator: np.random.Generator, n_users: int, n_items: int) ->
     columns = np.sort(generator.permutation(EARLIER + ANSWERS)[:ANSWERS])
     answers, taken = rows[:, columns], np.delete(rows, columns, axis=1)
     on_offer = np.ones(n_items, dtype=np.bool_)
-    return Queries("new", 0, np.arange(n_users), list(answers), list(taken), on_offer)
+    lists = [ItemLists(one.ravel(), _ends(one)) for one in (answers, taken)]
+    return Queries("new", 0, np.arange(n_users), lists[0], lists[1], on_offer)
+
+
+def _ends(rows: Ints) -> Ints:
+    """Return where each user's rows end in the flat array (U,)."""
+    ends: Ints = np.arange(1, len(rows) + 1) * rows.shape[1]
+    return ends
 
 
 def evaluate(name: str, scorer: Scorer, queries: Queries, ks: Sequence[int] = (10, 20)) -> Timed:

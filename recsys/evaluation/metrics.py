@@ -1,7 +1,8 @@
 """Ranking metrics per user, as trec_eval defines them, on rows of ranked items.
 
 ``find_hits`` compares rankings with the right items once. Every metric reads what it found and k,
-the number of ranks that count, and returns one number per user, float64 (U,).
+the number of ranks that count, and returns one number per user, float64 (U,). ``all_metrics`` is
+every metric at every k, in memory that does not grow with the users but for its result.
 
 A user without an answer (a row of -1) scores 0. A user without relevant items is an error: there
 is nothing to score, and leaving such users out silently would move the mean.
@@ -44,15 +45,44 @@ class Hits(NamedTuple):
 Metric = Callable[[Hits, int], Scores]
 
 
-def find_hits(
-    ranked: Ints, relevant: Sequence[Ints], *, users_at_once: int = USERS_AT_ONCE
-) -> Hits:
+def all_metrics(
+    ranked: Ints,
+    relevant: Sequence[Ints],
+    ks: Sequence[int],
+    *,
+    users_at_once: int = USERS_AT_ONCE,
+) -> dict[str, Scores]:
+    """Return every metric at every k, one number per user (U,) under a name like ``ndcg@10``.
+
+    Args:
+        ranked: Item rows, best first, int64 (U, K); -1 where a user got fewer than K items.
+        relevant: Per user, the distinct item rows that count as right; never empty.
+        ks: Numbers of ranks that count.
+        users_at_once: Users who are looked at together; bounds the memory.
+
+    Raises:
+        InvalidArgumentError: As for ``find_hits``, or if a k is not between 1 and K.
+    """
+    if len(relevant) != len(ranked):
+        raise InvalidArgumentError(
+            f"relevant must have one entry per ranked user ({len(ranked)}), got {len(relevant)}"
+        )
+    found = {f"{name}@{k}": np.empty(len(ranked)) for name in METRICS for k in ks}
+    for start in range(0, len(ranked), users_at_once):
+        some = slice(start, start + users_at_once)
+        hits = find_hits(ranked[some], relevant[some])
+        for name, compute in METRICS.items():
+            for k in ks:
+                found[f"{name}@{k}"][some] = compute(hits, k)
+    return found
+
+
+def find_hits(ranked: Ints, relevant: Sequence[Ints]) -> Hits:
     """Return which ranks hold a relevant item.
 
     Args:
         ranked: Item rows, best first, int64 (U, K); -1 where a user got fewer than K items.
         relevant: Per user, the distinct item rows that count as right; never empty.
-        users_at_once: Users whose ranks are looked up together; bounds the memory.
 
     Raises:
         InvalidArgumentError: If the two disagree in length, a user has no relevant item, a row is
@@ -72,13 +102,9 @@ def find_hits(
     wanted = np.sort(np.repeat(users, counts) + right)
     if not (np.diff(wanted) > 0).all():
         raise InvalidArgumentError("relevant must name each item once per user, got a repeated one")
-    found = ranked >= 0
-    for start in range(0, len(ranked), users_at_once):
-        some = slice(start, start + users_at_once)
-        pairs = users[some, None] + ranked[some]
-        places = np.minimum(np.searchsorted(wanted, pairs), len(wanted) - 1)
-        found[some] &= wanted[places] == pairs
-    return Hits(found, counts)
+    pairs = users[:, None] + ranked
+    places = np.minimum(np.searchsorted(wanted, pairs), len(wanted) - 1)
+    return Hits((ranked >= 0) & (wanted[places] == pairs), counts)
 
 
 def recall_at_k(hits: Hits, k: int) -> Scores:

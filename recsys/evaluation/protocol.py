@@ -11,7 +11,7 @@ from recsys.data.arrays import Doubles, Ints
 from recsys.errors import InvalidArgumentError
 from recsys.evaluation.bootstrap import Estimate, difference, estimates, ratio
 from recsys.evaluation.lists import ListCounts
-from recsys.evaluation.metrics import METRICS, coverage_at_k, find_hits
+from recsys.evaluation.metrics import all_metrics, coverage_at_k
 from recsys.evaluation.probabilities import Probabilities
 from recsys.evaluation.queries import Queries, Scope
 from recsys.evaluation.rankings import (
@@ -203,10 +203,7 @@ def score_ranking(
         InvalidArgumentError: If the rankings do not fit the queries or have fewer than
             ``max(ks)`` ranks.
     """
-    hits = find_hits(ranked, queries.relevant)
-    per_user = {
-        f"{metric}@{k}": compute(hits, k) for metric, compute in METRICS.items() for k in ks
-    }
+    per_user = all_metrics(ranked, queries.relevant, ks)
     if areas is not None:
         per_user["auc"] = areas
     means = dict(

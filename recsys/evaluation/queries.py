@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,34 @@ from recsys.errors import DataError, InvalidArgumentError
 
 Scope = Literal["all", "new", "cold"]
 SCOPES: tuple[Scope, ...] = ("all", "new", "cold")
+
+
+class ItemLists(Sequence[Ints]):
+    """Item rows of each user, in one array.
+
+    A list of arrays takes twice as much memory, since every array is an object.
+
+    Args:
+        rows: Item rows of all users, one user after the other (P,).
+        ends: Where the rows of each user end (U,).
+    """
+
+    def __init__(self, rows: Ints, ends: Ints) -> None:
+        self.rows, self.bounds = rows, np.append(0, ends)
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Ints: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Ints]: ...
+    def __getitem__(self, index: int | slice) -> Ints | list[Ints]:
+        """Return the rows of a user, or of each user of a slice."""
+        users = range(len(self))[index]
+        if isinstance(users, range):
+            return [self[user] for user in users]
+        return self.rows[self.bounds[users] : self.bounds[users + 1]]
 
 
 @dataclass(frozen=True)
@@ -162,8 +190,8 @@ def _pairs(interactions: Interactions, kinds: Sequence[str] | None) -> "sparse.c
     return (interactions if kinds is None else interactions.of_kinds(kinds)).matrix()
 
 
-def _rows(matrix: "sparse.csr_matrix", user_rows: Ints) -> list[Ints]:
+def _rows(matrix: "sparse.csr_matrix", user_rows: Ints) -> ItemLists:
     """Return the columns that each user's row has, ascending."""
     matrix = matrix[user_rows]
     matrix.sort_indices()
-    return np.split(matrix.indices.astype(np.int64), matrix.indptr[1:-1])
+    return ItemLists(matrix.indices.astype(np.int64), matrix.indptr[1:].astype(np.int64))

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.arrays import Ints
-from recsys.evaluation.metrics import METRICS, coverage_at_k, find_hits, ndcg_at_k, recall_at_k
+from recsys.evaluation.metrics import (
+    METRICS,
+    all_metrics,
+    coverage_at_k,
+    find_hits,
+    ndcg_at_k,
+    recall_at_k,
+)
 
 N_ITEMS = 12
 
@@ -50,12 +57,14 @@ def rankings(draw: st.DrawFn) -> Case:
 
 
 @given(case=rankings())
-def test_hits_do_not_depend_on_how_many_users_are_looked_up_at_once(case: Case) -> None:
-    ranked, relevant, _ = case
-    whole = find_hits(ranked, relevant)
-    for users_at_once in (1, 2):
-        found = find_hits(ranked, relevant, users_at_once=users_at_once)
-        np.testing.assert_array_equal(found.found, whole.found)
+def test_metrics_do_not_depend_on_how_many_users_are_looked_at_at_once(case: Case) -> None:
+    ranked, relevant, k = case
+    hits = find_hits(ranked, relevant)
+    for users_at_once in (1, 2, 10):
+        found = all_metrics(ranked, relevant, [1, k], users_at_once=users_at_once)
+        assert len(found) == len(METRICS) * len({1, k})
+        for name, compute in METRICS.items():
+            np.testing.assert_allclose(found[f"{name}@{k}"], compute(hits, k), atol=1e-14)
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -10,6 +10,7 @@ from recsys.data.interactions import Interactions
 from recsys.errors import DataError, LeakageError
 from recsys.evaluation.queries import (
     SCOPES,
+    ItemLists,
     Queries,
     Scope,
     build_queries,
@@ -185,3 +186,15 @@ def test_a_sample_has_the_same_users_in_every_scope(split: Split) -> None:
             assert one.excluded[0].tolist() == whole.excluded[place].tolist()
         scopes = [one.scope for one in every if user in one.user_rows]
         assert [one.scope for one in drawn] == scopes, "a scope without this user is left out"
+
+
+def test_lists_in_one_array_read_like_a_list_of_arrays() -> None:
+    wanted = [[4, 7], [], [1], [2, 3, 9]]
+    lists = ItemLists(np.array([4, 7, 1, 2, 3, 9]), np.array([2, 2, 3, 6]))
+    assert len(lists) == len(wanted)
+    assert [rows.tolist() for rows in lists] == wanted
+    for some in (slice(1, 3), slice(None, None, 2), slice(-2, None), slice(3, 1), slice(0, 99)):
+        assert [rows.tolist() for rows in lists[some]] == wanted[some]
+    assert lists[-1].tolist() == wanted[-1]
+    with pytest.raises(IndexError):
+        lists[4]

@@ -10,6 +10,7 @@ each item's own. Nothing else differs, so the difference on the same users is wh
 
 import argparse
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from benchmarks.published import imported
 from benchmarks.record import record
 from benchmarks.training_run import Measured, metric, table, train_and_report
 from recsys.config import DataConfig, EvaluationConfig, SplitConfig, TrainConfig
+from recsys.data.synthetic import generate_shop
 from recsys.evaluation.results import RankingTable
 from recsys.evaluation.run_report import evaluate
 from recsys.evaluation.systems import OURS
@@ -37,20 +39,32 @@ PROTOCOLS = {
     "amazon_beauty": SplitConfig(protocol="leave_one_out"),
     "amazon_beauty_new_users": SplitConfig(protocol="user_fold"),
 }
+SHOP = "shop"  # the generated shop with pictures and photos, of another seed than the demo's
+SHOP_SEED, SHOP_END = 1, datetime(2025, 1, 1, tzinfo=UTC)
 OTHER_TITLES = "titles of other items"
 
 
 def tables_of(name: str) -> Path:
     """Return the folder with the tables of a set, made if need be."""
+    folder = OUT / name / "tables"
     if name in SPECS:
-        return generate_log(name, OUT / name / "tables")
+        return generate_log(name, folder)
+    if name == SHOP:
+        return folder if folder.exists() else _generated_shop(folder)
     return imported(*PUBLISHED[name])
+
+
+def _generated_shop(folder: Path) -> Path:
+    return generate_shop(folder, end=SHOP_END, seed=SHOP_SEED).folder
 
 
 def config_of(name: str, *, seed: int = 0) -> TrainConfig:
     """Return the default configuration on the tables of a set."""
     folder = tables_of(name).resolve()
     data = DataConfig(items=f"{folder}/items.parquet", events=f"{folder}/events.parquet")
+    if name == SHOP:
+        more = {"photos": f"{folder}/photos.parquet", "images_root": f"{folder}/images"}
+        data = data.model_copy(update=more)
     return TrainConfig(
         name=name,
         seed=seed,
@@ -116,7 +130,7 @@ def figures_of(one: RankingTable) -> Figures:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the sets, print their tables and record the ratios."""
-    every = [*PUBLISHED, *SPECS]
+    every = [*PUBLISHED, SHOP, *SPECS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "sets", nargs="*", choices=[*every, []], help="sets to measure; all if none"

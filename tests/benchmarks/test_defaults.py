@@ -24,11 +24,12 @@ def test_nothing_but_the_tables_the_scopes_and_the_name_is_set(
 ) -> None:
     monkeypatch.setattr("benchmarks.defaults.tables_of", lambda name: tmp_path)
     default = TrainConfig()
-    for name in (*SPECS, "online_retail"):
+    for name in (*SPECS, "online_retail", "shop"):
         config = config_of(name)
         assert config.name == name
         for section in ("split", "users", "ranker", "fusion", "text", "vision"):
             assert getattr(config, section) == getattr(default, section), section
+    assert config_of("shop").data.photos, "the shop with pictures brings its photos, too"
     assert config_of("amazon_beauty").split.protocol == "leave_one_out"
     assert config_of("amazon_beauty_new_users").split.protocol == "user_fold"
 

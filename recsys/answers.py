@@ -23,11 +23,13 @@ class Event:
     Args:
         user_id: Any stable id, also of an anonymous session.
         item_id: Item of the catalogue.
-        kind: view, click, cart, purchase or any other kind that the bundle was trained on. It is
-            kept in lower case and without blanks around it, as tables are read.
+        kind: view, click, cart, purchase, impression or any other word. It is kept in lower case
+            and without blanks around it, as tables are read.
         timestamp: Moment of the event, with a time zone; the time of the call if None.
         quantity: Number of units.
         value: Money that changed hands.
+        propensity: Probability with which the item was shown at its place, from its ``Result``.
+        placement: Where on the shop's pages it happened, such as "home/carousel".
     """
 
     user_id: str
@@ -36,6 +38,8 @@ class Event:
     timestamp: datetime | None = None
     quantity: float = 1.0
     value: float | None = None
+    propensity: float | None = None
+    placement: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, str):

@@ -103,6 +103,13 @@ class ServiceConfig(BaseModel):
         description="Time after a user's last live event when all of them expire; never if unset. "
         "A full Redis may evict them earlier.",
     )
+    event_log_events: int = Field(
+        1_000_000,
+        ge=1_000,
+        le=10**9,
+        description="About how many events the log for the next training keeps, the last ones; "
+        "export them before they go.",
+    )
 
     max_message_bytes: ByteSize = Field(
         ByteSize(16 * MIB), ge=1024, le=2**31 - 1, description="Largest request message, in bytes."

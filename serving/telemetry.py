@@ -49,6 +49,8 @@ class Telemetry:
         )
         refused = "Reads and writes of cached embeddings that Redis refused."
         self._refused_rows = Counter("recsys_refused_rows", refused, registry=registry)
+        lost = "Events that left the full log before any export."
+        self._lost_events = Counter("recsys_events_lost", lost, registry=registry)
         self._batches, self._together = (
             Histogram(f"recsys_{name}_batch_size", text, buckets=_BATCHES, registry=registry)
             for name, text in (
@@ -80,6 +82,10 @@ class Telemetry:
     def unreadable(self, kind: str) -> None:
         """Count a live item or event that could not be read."""
         self._unreadable.labels(kind).inc()
+
+    def lost_events(self, count: int) -> None:
+        """Count events that left the log before any export."""
+        self._lost_events.inc(count)
 
     def refused_row(self) -> None:
         """Count a read or write of a cached row that Redis refused."""

@@ -1,7 +1,7 @@
 """The typed client for asyncio programs."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from recsys.catalogue.filters import Filters
 from recsys.rules import Rules
 from serving.client import protobuf as wire
 from serving.client.connection import plan_connection
+from serving.client.events import EventBatches, build_events
 from serving.client.fields import build, build_image, build_timestamp
 from serving.client.messages import Forgotten, Items, LiveItems, LiveSelection, Recorded
 from serving.status import read_error
@@ -155,8 +156,19 @@ class AsyncClient:
 
     async def record_events(self, events: Sequence[Event]) -> Recorded:
         """Store events; they are durable on return, and sending them again changes nothing."""
-        request = wire.build_events(events, now=datetime.now(UTC))
+        request = build_events(events, now=datetime.now(UTC))
         return wire.read_recorded(await self._call(self._stub.RecordEvents, request))
+
+    async def record_event_stream(self, events: Iterable[Event]) -> Recorded:
+        """Store a series of events, of any length and without a time limit; durable on return.
+
+        Where it raises, what came before may be stored: send all again, with their timestamps.
+        """
+        batches = EventBatches(events)
+        recorded = await self._call(self._stub.RecordEventStream, iter(batches), is_long=True)
+        if batches.error is not None:
+            raise batches.error
+        return wire.read_recorded(recorded)
 
     async def add_items(self, items: Sequence[Item], pictures: Mapping[str, bytes] = {}) -> Added:
         """Add or replace items; they are durable and served on return.
@@ -215,11 +227,14 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _call(self, method: Callable[..., Any], request: Any) -> Any:
+    async def _call(
+        self, method: Callable[..., Any], request: Any, *, is_long: bool = False
+    ) -> Any:
         to = self._to
         to.check_open()
+        timeout_s = None if is_long else to.timeout_s
         try:
-            return await method(request, timeout=to.timeout_s, metadata=to.metadata)
+            return await method(request, timeout=timeout_s, metadata=to.metadata)
         except grpc.aio.AioRpcError as error:
             raise read_error(error.code(), error.details(), error.trailing_metadata()) from error
         except asyncio.CancelledError:

@@ -1,7 +1,7 @@
 """Between the client's values and protobuf."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import get_args
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,7 +13,6 @@ from recsys.answers import (
     Answer,
     Colour,
     Deleted,
-    Event,
     Group,
     Guess,
     Identification,
@@ -110,22 +109,6 @@ def build_search(
         k=k,
         filters=build_filters(filters),
         mode=pb.SearchMode.Value(f"SEARCH_MODE_{mode.upper()}"),
-    )
-
-
-def build_events(events: Sequence[Event], *, now: datetime) -> pb.RecordEventsRequest:
-    """Return a request to record events.
-
-    Args:
-        events: What happened.
-        now: Taken by events without a time, so that a repeated request repeats the same events.
-
-    Raises:
-        InvalidArgumentError: If one is anything but an ``Event``.
-    """
-    events = list_of("events", Event, events)
-    return pb.RecordEventsRequest(
-        events=[_build_event(f"events[{index}].", one, now) for index, one in enumerate(events)]
     )
 
 
@@ -297,19 +280,6 @@ def _build_selection(selection: Selection) -> pb.Selection:
 
 def _build_period(period: Period) -> dict[str, Timestamp | None]:
     return {name: build_timestamp(name, getattr(period, name)) for name in ("since", "until")}
-
-
-def _build_event(where: str, event: Event, now: datetime) -> pb.Event:
-    return build(
-        pb.Event,
-        where,
-        user_id=event.user_id,
-        item_id=event.item_id,
-        kind=event.kind,
-        timestamp=build_timestamp(f"{where}timestamp", event.timestamp or now),
-        quantity=event.quantity,
-        value=event.value,
-    )
 
 
 def _build_item(where: str, item: Item) -> pb.Item:

@@ -1,6 +1,6 @@
 """A typed client: plain values in and out, the library's own errors."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from recsys.catalogue.filters import Filters
 from recsys.rules import Rules
 from serving.client import protobuf as wire
 from serving.client.connection import plan_connection
+from serving.client.events import EventBatches, build_events
 from serving.client.fields import build, build_image, build_timestamp
 from serving.client.messages import Forgotten, Items, LiveItems, LiveSelection, Recorded
 from serving.status import read_error
@@ -154,8 +155,19 @@ class Client:
 
     def record_events(self, events: Sequence[Event]) -> Recorded:
         """Store events; they are durable on return, and sending them again changes nothing."""
-        request = wire.build_events(events, now=datetime.now(UTC))
+        request = build_events(events, now=datetime.now(UTC))
         return wire.read_recorded(self._call(self._stub.RecordEvents, request))
+
+    def record_event_stream(self, events: Iterable[Event]) -> Recorded:
+        """Store a series of events, of any length and without a time limit; durable on return.
+
+        Where it raises, what came before may be stored: send all again, with their timestamps.
+        """
+        batches = EventBatches(events)
+        recorded = self._call(self._stub.RecordEventStream, iter(batches), is_long=True)
+        if batches.error is not None:
+            raise batches.error
+        return wire.read_recorded(recorded)
 
     def add_items(self, items: Sequence[Item], pictures: Mapping[str, bytes] = {}) -> Added:
         """Add or replace items; they are durable and served on return.
@@ -214,11 +226,12 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, method: Callable[..., Any], request: Any) -> Any:
+    def _call(self, method: Callable[..., Any], request: Any, *, is_long: bool = False) -> Any:
         to = self._to
         to.check_open()
+        timeout_s = None if is_long else to.timeout_s
         try:
-            return method(request, timeout=to.timeout_s, metadata=to.metadata)
+            return method(request, timeout=timeout_s, metadata=to.metadata)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.CANCELLED:  # by closing the client meanwhile
                 to.check_open()

@@ -19,6 +19,7 @@ from serving.engine.engine import Asked, Engine
 from serving.errors import StateError, UnavailableError
 from serving.state.bundled import BundledItems
 from serving.state.connection import RedisConnection
+from serving.state.event_log import EventLog
 from serving.state.histories import LiveHistories
 from serving.state.items import LiveItems
 from serving.state.served_items import ServedItems
@@ -88,8 +89,20 @@ async def running_engine(
                 ttl_s=config.history_ttl_s,
                 unreadable=unreadable,
             ),
+            log=_build_log(connection, config, telemetry),
             items=items,
         )
+
+
+def _build_log(
+    connection: RedisConnection, config: ServiceConfig, telemetry: Telemetry
+) -> EventLog:
+    return EventLog(
+        connection,
+        namespace=config.namespace,
+        max_events=config.event_log_events,
+        on_lost=telemetry.lost_events,
+    )
 
 
 def _build_identifier(recommender: Recommender) -> ProductIdentifier | None:

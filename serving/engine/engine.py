@@ -10,13 +10,13 @@ from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import query_parts
 from recsys.data.arrays import Floats
 from recsys.data.timestamps import from_us
-from recsys.errors import InvalidArgumentError
 from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender
 from serving.engine.batcher import Batcher
 from serving.engine.compute import Threads
 from serving.engine.embeddings import Content, EmbeddingTiers, content_key, picture_digest
 from serving.errors import UnavailableError
+from serving.state.event_log import EventLog
 from serving.state.histories import LiveHistories
 from serving.state.items import LiveItem, LiveItems, NewItem
 
@@ -64,6 +64,7 @@ class Engine:
         recommendations: Batches of requests for recommendations.
         tiers: Tiers for the embeddings of search queries.
         histories: Live user histories.
+        log: Log of all events, for the next training.
         items: Live catalogue.
     """
 
@@ -76,6 +77,7 @@ class Engine:
         recommendations: Batcher[Asked, Answer],
         tiers: EmbeddingTiers,
         histories: LiveHistories,
+        log: EventLog,
         items: LiveItems,
     ) -> None:
         self.version = recommender.version
@@ -85,6 +87,7 @@ class Engine:
         self._recommendations = recommendations
         self._tiers = tiers
         self._histories = histories
+        self._log = log
         self._items = items
 
     async def recommend(self, user_id: str, *, now_us: int, **wanted: Any) -> Reply[Answer]:
@@ -158,22 +161,19 @@ class Engine:
     async def record_events(self, events: Sequence[Event]) -> Reply[int]:
         """Store events and return how many were new; errors also as ``LiveHistories.record``.
 
-        All events are checked before any is stored.
+        All events are checked before any is stored. Those of kinds that the bundle was not trained
+        on are in the log alone: in a history, they would push out what ranking reads.
 
         Raises:
             UnknownItemError: If an event names an item that is not in the catalogue.
-            InvalidArgumentError: If the bundle was not trained on an event's kind.
         """
-        known = self._recommender.kind_names
-        for index, event in enumerate(events):
-            if known and event.kind not in known:
-                raise InvalidArgumentError(
-                    f"events[{index}].kind must be one that the bundle knows, {sorted(known)}, "
-                    f"got {event.kind!r}"
-                )
         item_ids = {event.item_id for event in events}
         await self._threads.catalogue.run(self._recommender.catalogue.rows, sorted(item_ids))
-        return Reply(await self._histories.record(events), self._stale())
+        kinds = self._recommender.kind_names
+        read = [event for event in events if not kinds or event.kind in kinds]
+        # Both know a repeated event, so after a failure of either one all may be sent again.
+        new, _ = await asyncio.gather(self._log.append(events), self._histories.record(read))
+        return Reply(new, self._stale())
 
     async def upsert_items(self, items: Sequence[NewItem]) -> Reply[int]:
         """Add or replace items and return how many; errors as ``LiveItems.upsert``."""

@@ -51,8 +51,14 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 check_token(handler_call_details.invocation_metadata, self._token)
             except UnauthenticatedError as error:
                 return self._refuse(handler, error)
-        if handler.request_streaming or handler.response_streaming:  # reflection, health watch
+        if handler.response_streaming:  # reflection, health watch
             return handler
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                self._wrap(handler.stream_unary, method.rsplit("/", 1)[1]),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
             self._wrap(handler.unary_unary, method.rsplit("/", 1)[1]),
             request_deserializer=handler.request_deserializer,

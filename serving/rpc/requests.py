@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.answers import Event, SearchMode, check_k, check_min_probability
+from recsys.answers import SearchMode, check_k, check_min_probability
 from recsys.catalogue.filters import Filters
 from recsys.data.ids import trim_id
 from recsys.data.timestamps import from_us, to_us
@@ -29,11 +29,8 @@ M = TypeVar("M")
 T = TypeVar("T")
 
 MAX_CANDIDATES = 1_000
-MAX_EVENTS = 1_000
 MAX_UPSERTS = 100
 MAX_ITEM_IDS = 1_000
-# Clocks differ by seconds; an event further ahead is a mistake of the caller.
-MAX_AHEAD_S = 300
 PAGE_SIZE = 100
 _LIVE_SELECTIONS: "dict[pb.LiveSelection.ValueType, Literal['superseded', 'all']]" = {
     pb.LIVE_SELECTION_SUPERSEDED: "superseded",
@@ -70,7 +67,7 @@ def read_ids(name: str, values: Sequence[str], *, at_least: int, at_most: int) -
         InvalidArgumentError: If there are too few or too many ids, or an id is repeated, empty or
             too long.
     """
-    _check_count(name, len(values), at_least=at_least, at_most=at_most)
+    check_count(name, len(values), at_least=at_least, at_most=at_most)
     ids = [read_id(f"{name}[{index}]", value) for index, value in enumerate(values)]
     if len(set(ids)) < len(ids):
         repeated = next(value for value in ids if ids.count(value) > 1)
@@ -135,10 +132,10 @@ def read_filters(message: pb.Filters) -> Filters:
         InvalidArgumentError: If a bound is not a price, the bounds cross, or there are too many
             category levels or attributes.
     """
-    _check_count("filters.category", len(message.category), at_least=0, at_most=MAX_PARTS)
-    _check_count("filters.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
+    check_count("filters.category", len(message.category), at_least=0, at_most=MAX_PARTS)
+    check_count("filters.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
     bounds = [
-        _read_amount(f"filters.{name}", getattr(message, name)) if message.HasField(name) else None
+        read_amount(f"filters.{name}", getattr(message, name)) if message.HasField(name) else None
         for name in ("price_min", "price_max")
     ]
     low, high = bounds
@@ -186,23 +183,6 @@ def read_search_mode(mode: "pb.SearchMode.ValueType") -> SearchMode:
             f"mode must be one of {', '.join(pb.SearchMode.keys())}, got {mode}"
         )
     return _SEARCH_MODES[mode]
-
-
-def read_events(messages: Sequence[pb.Event], *, now_us: int) -> list[Event]:
-    """Return events to record.
-
-    Args:
-        messages: Events of a request.
-        now_us: Time of arrival in microseconds UTC, for events without a timestamp.
-
-    Raises:
-        InvalidArgumentError: If the events are missing or too many, or a field is wrong; the
-            message has its index and name.
-    """
-    _check_count("events", len(messages), at_least=1, at_most=MAX_EVENTS)
-    return [
-        _read_event(f"events[{index}]", message, now_us) for index, message in enumerate(messages)
-    ]
 
 
 def read_upserts(messages: Sequence[pb.ItemUpsert], *, max_image_bytes: int) -> list[NewItem]:
@@ -270,6 +250,29 @@ def read_live_selection(
     return _LIVE_SELECTIONS[message.selection]
 
 
+def read_amount(name: str, amount: float, *, at_least: float = 0.0) -> float:
+    """Return a price, quantity or value.
+
+    Raises:
+        InvalidArgumentError: If it is out of bounds, or not a number.
+    """
+    if not at_least <= amount <= MAX_AMOUNT:  # false for NaN
+        raise InvalidArgumentError(
+            f"{name} must be a number from {at_least:g} to {MAX_AMOUNT:g}, got {amount}"
+        )
+    return amount
+
+
+def check_count(name: str, count: int, *, at_least: int, at_most: int) -> None:
+    """Raise unless a list has a length within bounds.
+
+    Raises:
+        InvalidArgumentError: If it does not.
+    """
+    if not at_least <= count <= at_most:
+        raise InvalidArgumentError(f"{name} must have {at_least} to {at_most} entries, got {count}")
+
+
 def _read_each(name: str, messages: Sequence[M], read: Callable[[M], T]) -> list[T]:
     """Return rules of one kind; errors have the index of the rule."""
     rules = []
@@ -302,8 +305,8 @@ def _read_selection(message: pb.Selection) -> Selection:
 
 
 def _selection(message: pb.Selection) -> dict[str, Any]:
-    _check_count("category", len(message.category), at_least=0, at_most=MAX_PARTS)
-    _check_count("attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
+    check_count("category", len(message.category), at_least=0, at_most=MAX_PARTS)
+    check_count("attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
     return {
         "item_ids": [read_id("item_ids", one) for one in message.item_ids],
         "category": tuple(message.category),
@@ -320,30 +323,10 @@ def _read_period(message: pb.Pin | pb.Selection) -> dict[str, datetime]:
     }
 
 
-def _read_event(name: str, message: pb.Event, now_us: int) -> Event:
-    timestamp_us = now_us
-    if message.HasField("timestamp"):
-        timestamp_us = read_us(f"{name}.timestamp", message.timestamp)
-        if timestamp_us > now_us + MAX_AHEAD_S * 1_000_000:
-            raise InvalidArgumentError(
-                f"{name}.timestamp must be at most {MAX_AHEAD_S} s in the future, got "
-                f"{message.timestamp.ToJsonString()}"
-            )
-    # Ranking does not use quantity and value, so they are not kept; a wrong one is still refused.
-    _read_amount(f"{name}.quantity", message.quantity)
-    _read_amount(f"{name}.value", message.value, at_least=-MAX_AMOUNT)
-    return Event(
-        read_id(f"{name}.user_id", message.user_id),
-        read_id(f"{name}.item_id", message.item_id),
-        read_id(f"{name}.kind", message.kind),
-        from_us(timestamp_us),
-    )
-
-
 def _read_fields(name: str, message: pb.Item) -> dict[str, Any]:
     """Return all columns of an item but its id; blank cells are empty, as in tables."""
-    _check_count(f"{name}.category", len(message.category), at_least=0, at_most=MAX_PARTS)
-    _check_count(f"{name}.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
+    check_count(f"{name}.category", len(message.category), at_least=0, at_most=MAX_PARTS)
+    check_count(f"{name}.attributes", len(message.attributes), at_least=0, at_most=MAX_PARTS)
     created_at = None
     if message.HasField("created_at"):
         created_at = from_us(read_us(f"{name}.created_at", message.created_at))
@@ -358,9 +341,7 @@ def _read_fields(name: str, message: pb.Item) -> dict[str, Any]:
             for field in ("title", "description", "image")
         },
         "category": [level.strip() for level in message.category if level.strip()],
-        "price": _read_amount(f"{name}.price", message.price)
-        if message.HasField("price")
-        else None,
+        "price": read_amount(f"{name}.price", message.price) if message.HasField("price") else None,
         "attributes": [
             {"key": key, "value": value}
             for key, value in sorted(message.attributes.items())
@@ -383,16 +364,3 @@ def _read_picture(name: str, message: pb.ItemUpsert, max_bytes: int) -> bytes | 
     if not message.HasField("picture"):
         return None
     return message.picture and read_image(name, message.picture, max_bytes=max_bytes)
-
-
-def _read_amount(name: str, amount: float, *, at_least: float = 0.0) -> float:
-    if not at_least <= amount <= MAX_AMOUNT:  # false for NaN
-        raise InvalidArgumentError(
-            f"{name} must be a number from {at_least:g} to {MAX_AMOUNT:g}, got {amount}"
-        )
-    return amount
-
-
-def _check_count(name: str, count: int, *, at_least: int, at_most: int) -> None:
-    if not at_least <= count <= at_most:
-        raise InvalidArgumentError(f"{name} must have {at_least} to {at_most} entries, got {count}")

@@ -1,5 +1,6 @@
 """The gRPC methods: read the request, ask the engine, write the response."""
 
+from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import grpc
@@ -9,6 +10,7 @@ from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from recsys.data.timestamps import to_us
 from serving.engine.engine import Engine, Reply
 from serving.rpc import requests
+from serving.rpc.events import read_events
 from serving.rpc.responses import (
     check_finite,
     write_annotation,
@@ -136,13 +138,25 @@ class RecommenderServicer(rpc.RecommenderServicer):
         self, request: pb.RecordEventsRequest, context: Context
     ) -> pb.RecordEventsResponse:
         """Store events."""
-        events = requests.read_events(request.events, now_us=to_us("now", None))
+        events = read_events(request.events, now_us=to_us("now", None))
         reply = await self._engine.record_events(events)
         return pb.RecordEventsResponse(
             info=self._info(reply),
             recorded=reply.value,
             duplicates=len(events) - reply.value,
         )
+
+    async def RecordEventStream(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.RecordEventsRequest], context: Context
+    ) -> pb.RecordEventsResponse:
+        """Store the events of each request before the next one is read."""
+        total = pb.RecordEventsResponse(info=pb.ResponseInfo(bundle_version=self._engine.version))
+        async for request in request_iterator:
+            stored = await self.RecordEvents(request, context)
+            total.info.CopyFrom(stored.info)
+            total.recorded += stored.recorded
+            total.duplicates += stored.duplicates
+        return total
 
     async def UpsertItems(  # noqa: N802
         self, request: pb.UpsertItemsRequest, context: Context

@@ -65,6 +65,8 @@ class LiveHistories:
         Raises:
             UnavailableError: If Redis is away; the events of some users may be stored.
         """
+        if not events:
+            return 0
         by_user: dict[str, list[Event]] = {}
         for event in events:
             by_user.setdefault(event.user_id, []).append(event)

@@ -8,6 +8,7 @@ from redis import exceptions
 
 from serving.errors import StateError
 from serving.state.connection import NOT_NOW, RedisConnection, explain_refusal
+from serving.state.event_log import log_keys
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def reads(namespace: str) -> list[Command]:
         f"{{{namespace}:catalogue}}:{name}"
         for name in ("number", "records", "pictures", "stream", "epoch")
     )
+    log, state, seen, _ = log_keys(namespace)
     return [
         ("GET", number),
         ("GET", epoch),
@@ -57,6 +59,10 @@ def reads(namespace: str) -> list[Command]:
         ("XREVRANGE", stream, "+", "-", "COUNT", 1),
         ("XREAD", "COUNT", 1, "STREAMS", stream, "$"),
         ("ZRANGE", f"{namespace}:history:", 0, -1),  # no user has the empty id
+        ("XLEN", log),
+        ("HGET", state, ""),
+        ("SISMEMBER", seen, ""),
+        ("SCARD", seen),
         ("EVAL", "return 1", 1, epoch),
         ("GETEX", f"{namespace}:embedding:", "EX", 60),  # of no version, so there is no such key
     ]
@@ -65,6 +71,7 @@ def reads(namespace: str) -> list[Command]:
 def writes(namespace: str) -> list[Command]:
     """Return the commands by which the service writes; what they write is gone within a minute."""
     spare, history = f"{{{namespace}:catalogue}}:start-check-", f"{namespace}:history:"
+    events = f"{{{namespace}:events}}:start-check-"
     return [
         ("SET", f"{spare}text", 1, "EX", 60),
         ("INCR", f"{spare}text"),
@@ -72,6 +79,14 @@ def writes(namespace: str) -> list[Command]:
         ("HDEL", f"{spare}hash", "field"),
         ("XADD", f"{spare}stream", "MAXLEN", "~", 1, "*", "field", 1),
         ("EXPIRE", f"{spare}stream", 60),
+        ("XADD", f"{events}stream", "*", "field", 1),
+        ("XTRIM", f"{events}stream", "MAXLEN", "~", 1),
+        ("EXPIRE", f"{events}stream", 60),
+        ("HINCRBY", f"{events}hash", "field", 1),
+        ("EXPIRE", f"{events}hash", 60),
+        ("SADD", f"{events}set", 1),
+        ("RENAME", f"{events}set", f"{events}set-before"),
+        ("UNLINK", f"{events}set-before"),
         ("ZADD", history, 1, "event"),
         ("ZREMRANGEBYRANK", history, 0, -1),
         ("SET", f"{namespace}:embedding:start-check", 1, "EX", 60),
@@ -89,7 +104,7 @@ async def _try_commands(
             raise StateError(
                 f"redis {shown} must permit its user {command} on keys like {key}: {error}; grant "
                 f"it the commands {', '.join(sorted({str(one[0]) for one in commands}))} and "
-                f"the keys {namespace}:* and {{{namespace}:catalogue}}:*"
+                f"the keys {namespace}:* and {{{namespace}:*"
             ) from error
         except exceptions.ResponseError as error:
             text = str(error)

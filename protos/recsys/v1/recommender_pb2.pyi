@@ -938,13 +938,23 @@ class Event(google.protobuf.message.Message):
     TIMESTAMP_FIELD_NUMBER: builtins.int
     QUANTITY_FIELD_NUMBER: builtins.int
     VALUE_FIELD_NUMBER: builtins.int
+    PROPENSITY_FIELD_NUMBER: builtins.int
+    PLACEMENT_FIELD_NUMBER: builtins.int
     user_id: builtins.str
     item_id: builtins.str
     kind: builtins.str
-    """view, click, cart, purchase, ...; a kind that the bundle was trained on."""
+    """view, click, cart, purchase, impression, or any other word. An event of a kind that the bundle
+    was not trained on is stored and exported, and ranking ignores it.
+    """
     quantity: builtins.float
-    """quantity and value are checked, and not used: ranking reads neither of a live event."""
+    """Ranking reads nothing below of a live event; all of it is exported for training and evaluation."""
     value: builtins.float
+    propensity: builtins.float
+    """Probability with which the item was shown at its place: the propensity of the Result. Above 0,
+    up to 1.
+    """
+    placement: builtins.str
+    """Where on the shop's pages it happened, such as "home/carousel"."""
     @property
     def timestamp(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it happened; the time of arrival when absent, and then a repeat is a new event."""
@@ -958,9 +968,13 @@ class Event(google.protobuf.message.Message):
         timestamp: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         quantity: builtins.float | None = ...,
         value: builtins.float | None = ...,
+        propensity: builtins.float | None = ...,
+        placement: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_quantity", b"_quantity", "_value", b"_value", "quantity", b"quantity", "timestamp", b"timestamp", "value", b"value"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_quantity", b"_quantity", "_value", b"_value", "item_id", b"item_id", "kind", b"kind", "quantity", b"quantity", "timestamp", b"timestamp", "user_id", b"user_id", "value", b"value"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_propensity", b"_propensity", "_quantity", b"_quantity", "_value", b"_value", "propensity", b"propensity", "quantity", b"quantity", "timestamp", b"timestamp", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_propensity", b"_propensity", "_quantity", b"_quantity", "_value", b"_value", "item_id", b"item_id", "kind", b"kind", "placement", b"placement", "propensity", b"propensity", "quantity", b"quantity", "timestamp", b"timestamp", "user_id", b"user_id", "value", b"value"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_propensity", b"_propensity"]) -> typing.Literal["propensity"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_quantity", b"_quantity"]) -> typing.Literal["quantity"] | None: ...
     @typing.overload

@@ -69,6 +69,11 @@ class RecommenderStub(object):
                 request_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsRequest.SerializeToString,
                 response_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsResponse.FromString,
                 _registered_method=True)
+        self.RecordEventStream = channel.stream_unary(
+                '/recsys.v1.Recommender/RecordEventStream',
+                request_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsRequest.SerializeToString,
+                response_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsResponse.FromString,
+                _registered_method=True)
         self.UpsertItems = channel.unary_unary(
                 '/recsys.v1.Recommender/UpsertItems',
                 request_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.UpsertItemsRequest.SerializeToString,
@@ -149,6 +154,15 @@ class RecommenderServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordEventStream(self, request_iterator, context):
+        """Store the events of many requests in one call. Each request is stored as RecordEvents stores it,
+        in order, before the next one is read; the answer counts all of them. A call that fails has
+        stored the requests before the one at fault: send all again, and each event is stored once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpsertItems(self, request, context):
         """Add or replace items; durable, and served by this replica, once answered.
         """
@@ -220,6 +234,11 @@ def add_RecommenderServicer_to_server(servicer, server):
             ),
             'RecordEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordEvents,
+                    request_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsRequest.FromString,
+                    response_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsResponse.SerializeToString,
+            ),
+            'RecordEventStream': grpc.stream_unary_rpc_method_handler(
+                    servicer.RecordEventStream,
                     request_deserializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsRequest.FromString,
                     response_serializer=protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsResponse.SerializeToString,
             ),
@@ -436,6 +455,33 @@ class Recommender(object):
             request,
             target,
             '/recsys.v1.Recommender/RecordEvents',
+            protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsRequest.SerializeToString,
+            protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordEventStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/recsys.v1.Recommender/RecordEventStream',
             protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsRequest.SerializeToString,
             protos_dot_recsys_dot_v1_dot_recommender__pb2.RecordEventsResponse.FromString,
             options,

@@ -141,6 +141,22 @@ _RecommenderRecordEventsType = typing_extensions.TypeVar(
     ],
 )
 
+_RecommenderRecordEventStreamType = typing_extensions.TypeVar(
+    '_RecommenderRecordEventStreamType',
+    grpc.StreamUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.RecordEventsRequest,
+        protos.recsys.v1.recommender_pb2.RecordEventsResponse,
+    ],
+    grpc.aio.StreamUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.RecordEventsRequest,
+        protos.recsys.v1.recommender_pb2.RecordEventsResponse,
+    ],
+    default=grpc.StreamUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.RecordEventsRequest,
+        protos.recsys.v1.recommender_pb2.RecordEventsResponse,
+    ],
+)
+
 _RecommenderUpsertItemsType = typing_extensions.TypeVar(
     '_RecommenderUpsertItemsType',
     grpc.UnaryUnaryMultiCallable[
@@ -221,7 +237,7 @@ _RecommenderForgetLiveItemsType = typing_extensions.TypeVar(
     ],
 )
 
-class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRankType, _RecommenderSimilarItemsType, _RecommenderSearchType, _RecommenderIdentifyType, _RecommenderAnnotateType, _RecommenderRecordEventsType, _RecommenderUpsertItemsType, _RecommenderDeleteItemsType, _RecommenderGetItemsType, _RecommenderListLiveItemsType, _RecommenderForgetLiveItemsType]):
+class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRankType, _RecommenderSimilarItemsType, _RecommenderSearchType, _RecommenderIdentifyType, _RecommenderAnnotateType, _RecommenderRecordEventsType, _RecommenderRecordEventStreamType, _RecommenderUpsertItemsType, _RecommenderDeleteItemsType, _RecommenderGetItemsType, _RecommenderListLiveItemsType, _RecommenderForgetLiveItemsType]):
     @typing.overload
     def __init__(self: RecommenderStub[
         grpc.UnaryUnaryMultiCallable[
@@ -249,6 +265,10 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
             protos.recsys.v1.recommender_pb2.AnnotateResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            protos.recsys.v1.recommender_pb2.RecordEventsRequest,
+            protos.recsys.v1.recommender_pb2.RecordEventsResponse,
+        ],
+        grpc.StreamUnaryMultiCallable[
             protos.recsys.v1.recommender_pb2.RecordEventsRequest,
             protos.recsys.v1.recommender_pb2.RecordEventsResponse,
         ],
@@ -304,6 +324,10 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
             protos.recsys.v1.recommender_pb2.RecordEventsRequest,
             protos.recsys.v1.recommender_pb2.RecordEventsResponse,
         ],
+        grpc.aio.StreamUnaryMultiCallable[
+            protos.recsys.v1.recommender_pb2.RecordEventsRequest,
+            protos.recsys.v1.recommender_pb2.RecordEventsResponse,
+        ],
         grpc.aio.UnaryUnaryMultiCallable[
             protos.recsys.v1.recommender_pb2.UpsertItemsRequest,
             protos.recsys.v1.recommender_pb2.UpsertItemsResponse,
@@ -349,6 +373,12 @@ class RecommenderStub(typing.Generic[_RecommenderRecommendType, _RecommenderRank
     RecordEvents: _RecommenderRecordEventsType
     """Store events; durable once answered. An event that is sent again is stored once."""
 
+    RecordEventStream: _RecommenderRecordEventStreamType
+    """Store the events of many requests in one call. Each request is stored as RecordEvents stores it,
+    in order, before the next one is read; the answer counts all of them. A call that fails has
+    stored the requests before the one at fault: send all again, and each event is stored once.
+    """
+
     UpsertItems: _RecommenderUpsertItemsType
     """Add or replace items; durable, and served by this replica, once answered."""
 
@@ -392,6 +422,10 @@ RecommenderAsyncStub: typing_extensions.TypeAlias = RecommenderStub[
         protos.recsys.v1.recommender_pb2.AnnotateResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        protos.recsys.v1.recommender_pb2.RecordEventsRequest,
+        protos.recsys.v1.recommender_pb2.RecordEventsResponse,
+    ],
+    grpc.aio.StreamUnaryMultiCallable[
         protos.recsys.v1.recommender_pb2.RecordEventsRequest,
         protos.recsys.v1.recommender_pb2.RecordEventsResponse,
     ],
@@ -475,6 +509,17 @@ class RecommenderServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[protos.recsys.v1.recommender_pb2.RecordEventsResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.RecordEventsResponse]]:
         """Store events; durable once answered. An event that is sent again is stored once."""
+
+    @abc.abstractmethod
+    def RecordEventStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[protos.recsys.v1.recommender_pb2.RecordEventsRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[protos.recsys.v1.recommender_pb2.RecordEventsResponse, collections.abc.Awaitable[protos.recsys.v1.recommender_pb2.RecordEventsResponse]]:
+        """Store the events of many requests in one call. Each request is stored as RecordEvents stores it,
+        in order, before the next one is read; the answer counts all of them. A call that fails has
+        stored the requests before the one at fault: send all again, and each event is stored once.
+        """
 
     @abc.abstractmethod
     def UpsertItems(

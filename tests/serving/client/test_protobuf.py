@@ -8,7 +8,9 @@ from recsys.rules import Pin, Rules, Selection, Shift
 from recsys.schema import ItemSchema
 from serving.client import Event, Filters, Item
 from serving.client import protobuf as wire
+from serving.client.events import build_events
 from serving.rpc import requests, responses
+from serving.rpc.events import read_events
 
 # Without blanks and control characters, which are cut off or refused.
 words = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20)
@@ -101,9 +103,9 @@ def test_filters_mean_the_same_on_both_sides(filters: Filters) -> None:
 
 @given(st.builds(Event, words, words, words, moments, st.floats(0, 1e6), st.none() | prices))
 def test_an_event_survives_the_way_there(event: Event) -> None:
-    request = wire.build_events([event], now=datetime.now(UTC))
+    request = build_events([event], now=datetime.now(UTC))
 
-    (read,) = requests.read_events(request.events, now_us=2**60)
+    (read,) = read_events(request.events, now_us=2**60)
 
     assert read == Event(event.user_id, event.item_id, event.kind, event.timestamp)
     (message,) = request.events
@@ -114,6 +116,6 @@ def test_an_event_survives_the_way_there(event: Event) -> None:
 def test_an_event_without_a_time_happens_when_the_call_was_made() -> None:
     now = datetime(2025, 1, 1, tzinfo=UTC)
 
-    request = wire.build_events([Event("ann", "mug", "view")], now=now)
+    request = build_events([Event("ann", "mug", "view")], now=now)
 
     assert request.events[0].timestamp.ToDatetime(tzinfo=UTC) == now

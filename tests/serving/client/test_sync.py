@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import math
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +80,28 @@ def test_both_clients_have_the_same_methods(method: str) -> None:
     assert inspect.getdoc(one) == inspect.getdoc(other)
 
 
+def test_a_stream_stores_what_came_before_the_event_at_fault(call: Callable[..., Any]) -> None:
+    carol = uuid.uuid4().hex
+
+    def events(last: Any) -> Iterator[Any]:
+        for second in range(600):
+            yield Event(carol, "red-mug", "view", datetime.fromtimestamp(second, UTC))
+        yield last
+
+    for wrong, error in (
+        ("no event", InvalidArgumentError),
+        (Event(carol, "unheard of", "view"), UnknownItemError),
+    ):
+        with pytest.raises(error):
+            call("record_event_stream", events(wrong))
+    good = Event(carol, "red-mug", "view", datetime.fromtimestamp(600, UTC))
+    stored = call("record_event_stream", events(good))
+    assert stored.recorded + stored.duplicates == 601
+    assert stored.duplicates >= 500
+    with pytest.raises(InvalidArgumentError, match="events must be a series of Event records"):
+        call("record_event_stream", 5)
+
+
 def test_the_clients_are_made_alike() -> None:
     assert inspect.signature(Client) == inspect.signature(AsyncClient)
 
@@ -93,6 +116,9 @@ def test_every_method_of_the_protocol_can_be_called(call: Callable[..., Any], sh
     assert len(call("search", "mug", photo, k=3).results) == 3
     assert call("identify", photo).candidates[0].item_id == "red-mug"
     assert call("record_events", [Event("ann", "red-mug", "view")]).recorded == 1
+    bob = uuid.uuid4().hex
+    many = [Event(bob, "red-mug", "view", datetime.fromtimestamp(n, UTC)) for n in range(1_200)]
+    assert call("record_event_stream", iter(many)).recorded == 1_200
     assert call("add_items", [item], {"trumpet": photo}).added == 1
     assert call("get_items", ["trumpet"]).items == (item,)
     assert call("delete_items", ["trumpet"]).deleted == 1

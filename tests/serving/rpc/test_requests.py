@@ -4,9 +4,8 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import recommender_pb2 as pb
-from recsys.answers import Event
 from recsys.catalogue.filters import Filters
-from recsys.data.timestamps import from_us, to_us
+from recsys.data.timestamps import to_us
 from recsys.errors import InvalidArgumentError, InvalidImageError
 from serving.rpc import requests
 
@@ -111,46 +110,6 @@ def test_a_bound_of_zero_is_a_bound() -> None:
     assert requests.read_filters(pb.Filters(price_max=0)).price_max == 0
 
 
-@pytest.mark.parametrize(
-    ("event", "message"),
-    [
-        (pb.Event(user_id="a", item_id="b"), r"events\[0\].kind must have 1 to 1024"),
-        (pb.Event(user_id="a", kind="b"), r"events\[0\].item_id must have 1 to 1024"),
-        (
-            pb.Event(user_id="a", item_id="b", kind="c", quantity=-1),
-            r"events\[0\].quantity must be a number from 0 to 1e.12, got -1",
-        ),
-        (
-            pb.Event(user_id="a", item_id="b", kind="c", value=math.inf),
-            r"events\[0\].value must be a number from -1e.12 to 1e.12, got inf",
-        ),
-        (
-            pb.Event(user_id="a", item_id="b", kind="c", timestamp=Timestamp(seconds=301)),
-            r"events\[0\].timestamp must be at most 300 s in the future, got 1970-01-01T00:05:01Z",
-        ),
-    ],
-)
-def test_a_wrong_event_is_named(event: pb.Event, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        requests.read_events([event], now_us=0)
-
-
-def test_events_have_defaults_and_may_be_slightly_ahead() -> None:
-    plain = pb.Event(user_id="a", item_id="b", kind="c")
-    ahead = pb.Event(user_id="a", item_id="b", kind="c", timestamp=Timestamp(seconds=300))
-
-    first, second = requests.read_events([plain, ahead], now_us=5)
-
-    assert first == Event("a", "b", "c", from_us(5))
-    assert second.timestamp == from_us(300_000_000)
-
-
-@pytest.mark.parametrize("count", [0, 1_001])
-def test_a_call_has_some_events_and_not_too_many(count: int) -> None:
-    with pytest.raises(ValueError, match=f"events must have 1 to 1000 entries, got {count}"):
-        requests.read_events([pb.Event()] * count, now_us=0)
-
-
 def test_an_upsert_sets_removes_or_keeps_the_picture() -> None:
     upserts = [
         pb.ItemUpsert(item=pb.Item(item_id="new"), picture=b"bytes"),
@@ -198,11 +157,7 @@ def test_values_are_cleaned_as_those_of_a_table() -> None:
     )
 
     (new,) = requests.read_upserts([pb.ItemUpsert(item=item)], max_image_bytes=1)
-    (event,) = requests.read_events(
-        [pb.Event(user_id="u\t", item_id=" a", kind=" Purchase ")], now_us=5
-    )
 
     assert (new.fields["item_id"], new.fields["title"]) == ("a", None)
     assert new.fields["category"] == ["Kitchen"]
     assert new.fields["attributes"] == [{"key": "colour", "value": "red"}]
-    assert event == Event("u", "a", "purchase", from_us(5))

@@ -303,7 +303,7 @@ class Recommender:
     def search_embedded(
         self,
         text: str | None,
-        embeddings: Sequence[NDArray[np.float32]],
+        embeddings: Sequence[NDArray[np.float32] | torch.Tensor],
         k: int = 10,
         *,
         filters: Filters = Filters(),
@@ -313,7 +313,7 @@ class Recommender:
 
         ``embeddings`` has the vector (D,) of each of ``recsys.catalogue.search.query_parts``.
         """
-        vectors = [torch.from_numpy(one).to(self.device) for one in embeddings]
+        vectors = [torch.as_tensor(one, device=self.device) for one in embeddings]
         mask = self.catalogue.mask(filters)
         return self._found(self._search.search(text, vectors, mask, k, mode), "search")
 

@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -80,6 +80,10 @@ class ServiceConfig(BaseModel):
         ge=0,
         le=2**40,
         description="Memory for the embeddings of recent queries and items on the device.",
+    )
+    device_table_type: Literal["float32", "float16", "int8"] = Field(
+        "float32",
+        description="Type of these values; the smaller ones hold more rows, less exactly.",
     )
     exact_up_to: int = Field(
         EXACT_UP_TO,

@@ -163,7 +163,12 @@ def _build_tiers(
 ) -> EmbeddingTiers:
     dim = recommender.catalogue.dim
     return EmbeddingTiers(
-        DeviceTable(max_bytes=config.device_table_bytes, dim=dim, device=config.device),
+        DeviceTable(
+            max_bytes=config.device_table_bytes,
+            dim=dim,
+            device=config.device,
+            stored=config.device_table_type,
+        ),
         BundleRows(bundled.row_of, recommender.bundle.item_embeddings),
         SharedRows(
             connection,
@@ -173,6 +178,7 @@ def _build_tiers(
             ttl_s=config.embedding_ttl_s,
             on_bad_row=telemetry.bad_row,
             on_refused=telemetry.refused_row,
+            max_queue=config.max_queue,
         ),
         batcher.submit,
         on_lookup=telemetry.lookup,

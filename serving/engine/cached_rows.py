@@ -2,16 +2,18 @@
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.arrays import Floats
+from serving.engine.batcher import Batcher
 from serving.errors import OverloadedError, ServingError, UnavailableError
 from serving.state.connection import RedisConnection
 
+ROWS_AT_ONCE = 512  # rows of a round trip
 MAGIC = b"VEMB"
 FORMAT = 1
 # magic, format, dtype, unused, dim, CRC-32 of the header before it and the vector after it
@@ -75,8 +77,9 @@ def decode_row(row: bytes, *, dim: int) -> Floats:
 class SharedRows:
     """Embeddings in Redis, for the replicas of one bundle version.
 
-    A damaged row is a miss and is counted. A Redis that is away, overloaded or refuses writes is a
-    miss too, and is counted: a missing embedding can be computed.
+    Reads that arrive while others are under way are the next round trip together, and so are
+    writes. A damaged row is a miss and is counted. A Redis that is away, overloaded or refuses
+    writes is a miss too, and is counted: a missing embedding can be computed.
 
     Args:
         connection: Connection to Redis.
@@ -85,6 +88,7 @@ class SharedRows:
         ttl_s: Seconds after its last use when a row expires.
         on_bad_row: Function called for each damaged row.
         on_refused: Function called for each read or write that Redis refuses.
+        max_queue: Number of waiting reads, and of writes, beyond which the next one is a miss.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class SharedRows:
         ttl_s: int,
         on_bad_row: Callable[[], None],
         on_refused: Callable[[], None],
+        max_queue: int = 256,
     ) -> None:
         self._connection = connection
         self._prefix = prefix
@@ -103,12 +108,15 @@ class SharedRows:
         self._ttl_s = ttl_s
         self._on_bad_row = on_bad_row
         self._on_refused = on_refused
+        self._reads = Batcher(self._read, waiting_for="reads of embeddings", **_together(max_queue))
+        self._writes = Batcher(
+            self._write, waiting_for="writes of embeddings", **_together(max_queue)
+        )
 
     async def get(self, key: str) -> Floats | None:
         """Return the embedding (D,) under a key and renew its time to live; None on a miss."""
         try:
-            async with self._connection.translated():
-                row = await self._connection.client.getex(self._prefix + key, ex=self._ttl_s)
+            row = await self._reads.submit(key)
         except (UnavailableError, OverloadedError):
             self._on_refused()
             return None
@@ -122,9 +130,38 @@ class SharedRows:
 
     async def put(self, key: str, embedding: Floats) -> None:
         """Store an embedding (D,), if Redis takes it."""
-        row = encode_row(embedding)
         try:
-            async with self._connection.translated():
-                await self._connection.client.set(self._prefix + key, row, ex=self._ttl_s)
+            await self._writes.submit((key, encode_row(embedding)))
         except (UnavailableError, OverloadedError):
             self._on_refused()
+
+    async def close(self) -> None:
+        """Wait for the reads and writes under way; none may start after this."""
+        await self._reads.close()
+        await self._writes.close()
+
+    async def _read(self, keys: Sequence[str]) -> list[bytes | None]:
+        async with self._connection.translated():
+            pipeline = self._connection.client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.getex(self._prefix + key, ex=self._ttl_s)
+            rows: list[bytes | None] = await pipeline.execute()
+        return rows
+
+    async def _write(self, rows: Sequence[tuple[str, bytes]]) -> list[None]:
+        async with self._connection.translated():
+            pipeline = self._connection.client.pipeline(transaction=False)
+            for key, row in rows:
+                pipeline.set(self._prefix + key, row, ex=self._ttl_s)
+            await pipeline.execute()
+        return [None] * len(rows)
+
+
+def _together(max_queue: int) -> dict[str, Any]:
+    """Return how requests to Redis are batched: at once, and without waiting for others."""
+    return {
+        "max_batch": ROWS_AT_ONCE,
+        "wait_s": 0,
+        "max_queue": max_queue,
+        "on_batch": lambda size: None,
+    }

@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from recsys.data.arrays import Floats
 from serving.engine.cached_rows import SharedRows
-from serving.engine.device_table import DeviceTable
+from serving.engine.device_table import DeviceTable, hash_keys
 
 Tier = Literal["device", "bundle", "redis", "towers", "joined"]
 
@@ -83,7 +85,7 @@ class EmbeddingTiers:
         self._shared = shared
         self._towers = towers
         self._on_lookup = on_lookup
-        self._flights: dict[str, asyncio.Task[Floats]] = {}
+        self._flights: dict[str, asyncio.Task[Tensor]] = {}
 
     def of_bundle_item(self, item_id: str) -> Floats | None:
         """Return the embedding (D,) that the bundle has for an item, or None."""
@@ -92,8 +94,8 @@ class EmbeddingTiers:
             self._on_lookup("bundle")
         return embedding
 
-    async def get(self, key: str, content: Callable[[], Awaitable[Content]]) -> Floats:
-        """Return the embedding (D,) under a key.
+    async def get(self, key: str, content: Callable[[], Awaitable[Content]]) -> Tensor:
+        """Return the embedding (D,) under a key, on the device.
 
         Args:
             key: Key from ``content_key``.
@@ -103,10 +105,10 @@ class EmbeddingTiers:
             InvalidImageError: If the towers run and cannot read the picture.
             OverloadedError: If too many queries wait for the towers.
         """
-        found = self._table.get(key)
-        if found is not None:
+        found = self._table.get(hash_keys([key]))
+        if found.there[0]:
             self._on_lookup("device")
-            return found
+            return found.rows[0]
         flight = self._flights.get(key)
         if flight is None:
             flight = asyncio.create_task(self._fetch(key, content))
@@ -115,13 +117,14 @@ class EmbeddingTiers:
         else:
             self._on_lookup("joined")
         # A caller that gives up must not cancel the lookup of the others.
-        return np.array(await asyncio.shield(flight))
+        return (await asyncio.shield(flight)).clone()
 
     async def close(self) -> None:
         """Wait for the lookups under way; no lookup may start after this."""
         await asyncio.gather(*self._flights.values(), return_exceptions=True)
+        await self._shared.close()
 
-    async def _fetch(self, key: str, content: Callable[[], Awaitable[Content]]) -> Floats:
+    async def _fetch(self, key: str, content: Callable[[], Awaitable[Content]]) -> Tensor:
         embedding = await self._shared.get(key)
         if embedding is not None:
             self._on_lookup("redis")
@@ -129,10 +132,11 @@ class EmbeddingTiers:
             embedding = await self._towers(await content())
             self._on_lookup("towers")
             await self._shared.put(key, embedding)
-        self._table.put(key, embedding)
-        return embedding
+        row = torch.from_numpy(embedding).to(self._table.device)
+        self._table.put(hash_keys([key]), row[None])
+        return row
 
-    def _land(self, key: str, flight: asyncio.Task[Floats]) -> None:
+    def _land(self, key: str, flight: asyncio.Task[Tensor]) -> None:
         del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # asyncio warns of exceptions that nobody reads

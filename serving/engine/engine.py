@@ -5,10 +5,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from torch import Tensor
+
 from recsys.answers import Annotation, Answer, Event, Identification, SearchMode
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import query_parts
-from recsys.data.arrays import Floats
 from recsys.data.timestamps import from_us
 from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender
@@ -216,7 +217,7 @@ class Engine:
             return Reply(await self._items.forget_many(which), self._stale())
         return Reply(await self._items.forget(which), self._stale())
 
-    async def _embed_query(self, text: str | None, image: bytes | None) -> Floats:
+    async def _embed_query(self, text: str | None, image: bytes | None) -> Tensor:
         text = (text or "").strip() or None
         self._recommender.embedder.check_query(text, image)
         digest = picture_digest(image) if image else None

@@ -146,4 +146,6 @@ class RecordEmbedder:
                 raise SupersededError
             return Content(text, data)
 
-        return await self._tiers.get(content_key(text, digest), fetch)
+        found = await self._tiers.get(content_key(text, digest), fetch)
+        embedding: Floats = found.cpu().numpy()
+        return embedding

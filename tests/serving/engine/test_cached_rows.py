@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from serving.engine.cached_rows import BadRowError, SharedRows, decode_row, encode_row
+from serving.errors import InternalError
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
 
@@ -86,6 +87,7 @@ def build_rows(
     prefix: str,
     bad_rows: list[None] | None = None,
     refused: list[None] | None = None,
+    max_queue: int = 256,
 ) -> SharedRows:
     bad: list[None] = [] if bad_rows is None else bad_rows
     refusals: list[None] = [] if refused is None else refused
@@ -96,6 +98,7 @@ def build_rows(
         ttl_s=60,
         on_bad_row=lambda: bad.append(None),
         on_refused=lambda: refusals.append(None),
+        max_queue=max_queue,
     )
 
 
@@ -151,14 +154,42 @@ async def test_redis_being_away_is_a_miss_and_counted() -> None:
     await away.close()
 
 
-async def test_redis_being_overloaded_is_a_miss(redis_server: EmbeddedRedis) -> None:
-    busy = RedisConnection(f"{redis_server.url}?max_connections=1", timeout_s=2)
-    rows = build_rows(busy, "")
-    embedding = np.ones(DIM, dtype=np.float32)
+async def test_a_burst_shares_round_trips(redis_server: EmbeddedRedis, namespace: str) -> None:
+    one = RedisConnection(f"{redis_server.url}?max_connections=1", timeout_s=2)
+    rows = build_rows(one, namespace)
+    embeddings = np.arange(200 * DIM, dtype=np.float32).reshape(-1, DIM)
 
-    await asyncio.gather(*(rows.put("mug", embedding) for _ in range(9)))
+    await asyncio.gather(*(rows.put(str(n), row) for n, row in enumerate(embeddings)))
+
+    found = await asyncio.gather(*(rows.get(str(n)) for n in range(201)))
+    np.testing.assert_array_equal(np.stack([row for row in found if row is not None]), embeddings)
+    assert found[200] is None
+    await one.close()
+
+
+async def test_one_key_of_another_kind_fails_its_own_caller_alone(
+    connection: RedisConnection, namespace: str
+) -> None:
+    rows = build_rows(connection, namespace)
+    await rows.put("mug", np.ones(DIM, dtype=np.float32))
+    await connection.client.lpush(f"{namespace}list", "not a row")
+
+    list_found, mug = await asyncio.gather(
+        rows.get("list"), rows.get("mug"), return_exceptions=True
+    )
+
+    assert isinstance(list_found, InternalError)
+    np.testing.assert_array_equal(mug, np.ones(DIM))
+
+
+async def test_too_many_waiting_reads_are_misses_and_counted(
+    connection: RedisConnection, namespace: str
+) -> None:
+    refused: list[None] = []
+    rows = build_rows(connection, namespace, refused=refused, max_queue=3)
+    await rows.put("mug", np.ones(DIM, dtype=np.float32))
 
     found = await asyncio.gather(*(rows.get("mug") for _ in range(9)))
-    assert any(one is None for one in found)
-    np.testing.assert_array_equal(await rows.get("mug"), embedding)
-    await busy.close()
+
+    assert [one is None for one in found] == [False] * 3 + [True] * 6
+    assert len(refused) == 6

@@ -3,6 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from recsys.data.arrays import Floats
 from recsys.errors import InvalidImageError
@@ -57,7 +58,7 @@ class Replica:
             on_lookup=lambda tier: self.answered_by.update([tier]),
         )
 
-    async def get(self, text: str) -> Floats:
+    async def get(self, text: str) -> Tensor:
         async def content() -> Content:
             return Content(text, None)
 
@@ -131,7 +132,7 @@ async def test_what_the_device_forgets_redis_still_has(
 ) -> None:
     replica = Replica(connection, namespace, table_rows=1)
 
-    for text in ("a", "bb", "a"):
+    for text in ("a", "bb", "bb"):
         await replica.get(text)
 
     assert replica.answered_by == {"towers": 2, "redis": 1}

@@ -31,27 +31,43 @@ SEEDS = (0, 1, 2)
 
 
 def main() -> None:
-    """Train the missing towers, and measure them on val and, if all seeds are trained, on test."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure the recipe that starts from Myntra's tower."""
+    measure_recipe("scratch", CONFIG, OUT, COMMAND)
+
+
+def measure_recipe(
+    recipe: str, config_path: Path, out: Path, command: str, *, views: Views = "crops"
+) -> None:
+    """Train the missing towers, and measure them on val and, if all seeds are trained, on test.
+
+    Args:
+        recipe: Name of the recipe in the names of the figures.
+        config_path: Configuration to train.
+        out: Folder of the towers.
+        command: Command that measures it again.
+        views: Views of each photo to average.
+    """
+    parser = argparse.ArgumentParser(description=f"Measure {config_path}.")
     parser.add_argument("--seed", type=int, help="only seed to train, measured on val")
     only = parser.parse_args().seed
-    samples, config = load_grocery(CONFIG)
+    samples, config = load_grocery(config_path)
     assert samples.validation is not None
     assert samples.test is not None
     towers = []
     for seed in SEEDS if only is None else (only,):
-        tower = train(samples, config, OUT / f"seed-{seed}", seed)
+        tower = train(samples, config, out / f"seed-{seed}", seed)
         towers.append(tower)
-        print(f"seed {seed}, val:", accuracies(tower, samples.validation))
+        on_val = accuracies(tower, samples.validation, views=views)
+        print(f"seed {seed}, val:", on_val, flush=True)
     if only is not None:
         return
-    measured = [accuracies(tower, samples.test) for tower in towers]
+    measured = [accuracies(tower, samples.test, views=views) for tower in towers]
     for name in LEVELS:
         values = np.array([one[name] for one in measured])
         print(f"test, {name}: {values.mean():.4f} ± {values.std(ddof=1):.4f}", values.round(4))
-        record("grocery", f"grocery.scratch.{name}.accuracy", values.mean(), "accuracy", COMMAND)
-        spread = f"grocery.scratch.{name}.accuracy.std"
-        record("grocery", spread, values.std(ddof=1), "accuracy", COMMAND)
+        named = f"grocery.{recipe}.{name}.accuracy"
+        record("grocery", named, values.mean(), "accuracy", command)
+        record("grocery", f"{named}.std", values.std(ddof=1), "accuracy", command)
 
 
 def load_grocery(config_path: Path) -> tuple[PictureSamples, VisionConfig]:

@@ -36,13 +36,17 @@ class TransferConfig(_Table):
         default=1.0,
         gt=0,
         le=1,
-        description="Learning rate of each stage, as a share of the next stage's. Without any "
-        "field of this table it is 0.8 where pretrained = auto finds weights.",
+        description="Learning rate of each stage, as a share of the next stage's.",
     )
     freeze_norms: bool = Field(
         default=False,
         description="Whether to keep the statistics of all batch norms. Those of frozen stages "
         "are always kept.",
+    )
+    heads: Literal["random", "fitted"] = Field(
+        default="random",
+        description="Start of the classifiers: random, or fitted to the features that the backbone "
+        "has before training, so that the first steps do not distort good features.",
     )
     lora_rank: int = Field(
         default=0,
@@ -210,7 +214,11 @@ class VisionConfig(_Table):
         description="Weights to start from: none (false), the published ones (true), a hub id or "
         "a path; auto takes the published ones if they are on this machine, else none.",
     )
-    size: Side = Field(default=128, description="Height and width of pictures in pixels.")
+    size: Side = Field(
+        default=128,
+        description="Height and width of pictures in pixels. Unset is 160 where training starts "
+        "from published weights.",
+    )
     train_size: Side | None = Field(
         default=None,
         description="Height and width in training. A smaller size than size is faster, and "
@@ -243,14 +251,17 @@ class VisionConfig(_Table):
     epochs: int = Field(
         default=30,
         ge=1,
-        description="Passes over the training pictures. Unset is 12 where pretrained = auto finds "
-        "weights.",
+        description="Passes over the training pictures. Unset follows from the number of pictures "
+        "where training starts from published weights.",
     )
     batch_size: int = Field(
         default=64, ge=2, description="Pictures in one step of the vision tower."
     )
     learning_rate: float = Field(
-        default=1e-3, gt=0, description="Highest AdamW learning rate of the vision tower."
+        default=1e-3,
+        gt=0,
+        description="Highest AdamW learning rate of the vision tower. Unset is 4e-4 where training "
+        "starts from published weights.",
     )
     weight_decay: float = Field(
         default=0.05,
@@ -294,14 +305,15 @@ class VisionConfig(_Table):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="auto",
         description="Number format of the vision tower's training: auto takes bf16-mixed where "
-        "the hardware computes in it, else 32-true. Unset is 32-true for EfficientNet-Lite on a "
-        "processor where pretrained = auto finds weights.",
+        "the hardware computes in it, else 32-true. Unset is 32-true for published weights of "
+        "EfficientNet-Lite on a processor.",
     )
     patience: int | None = Field(
         default=None,
         ge=1,
         description="Epochs without a lower validation loss after which the vision tower stops "
-        "and keeps its best epoch. Unset trains all epochs and keeps the last.",
+        "and keeps its best epoch. Unset trains all epochs and keeps the last; where training "
+        "starts from published weights and can be validated, it is half of the epochs.",
     )
     cache_gb: float = Field(
         default=4.0,
@@ -319,7 +331,9 @@ class VisionConfig(_Table):
         "which takes less memory and more time. For networks that can.",
     )
     transfer: TransferConfig = Field(
-        default=TransferConfig(), description="Which parts of a pretrained backbone are trained."
+        default=TransferConfig(),
+        description="Which parts of a pretrained backbone are trained. A table without any field "
+        "follows from published weights, see docs/vision.md.",
     )
     objective: ObjectiveConfig = Field(
         default=ObjectiveConfig(), description="Losses of the vision tower."

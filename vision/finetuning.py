@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from lightning.pytorch import Callback
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vision.config import VisionConfig
@@ -21,6 +22,7 @@ from vision.networks.start import decide_start, warn_of_random_weights
 from vision.networks.weights import find_local, find_package
 from vision.pretrain import pretrain_run
 from vision.tower import VisionTower
+from vision.training.blending import keep_best_blend
 from vision.training.callbacks import build_callbacks
 from vision.training.checkpoints import load_kept, read_last
 from vision.training.data import (
@@ -31,8 +33,10 @@ from vision.training.data import (
     steps_per_epoch,
 )
 from vision.training.growth import training_size
+from vision.training.heads import fit_heads
 from vision.training.learner import Learner
 from vision.training.processes import Order, current_shard, shared_norms
+from vision.training.recipe import decide_recipe
 from vision.training.run import TrainingRun
 from vision.training.silence import quiet_lightning
 from vision.training.tracking import open_logger
@@ -111,7 +115,7 @@ def finetune_run(
     """
     check_samples(samples, config, validation)
     warn_of_random_weights(config)
-    config = decide_start(config)
+    config = decide_recipe(decide_start(config), len(samples), validated=validation is not None)
     run.workdir.mkdir(parents=True, exist_ok=True)
     run = replace(run, fingerprint=_fingerprint(samples, validation, config, run.seed))
     if config.pretraining is not None:
@@ -123,8 +127,9 @@ def finetune_run(
         tower = _prepared(build_tower(samples.classes, config), config)
         data = decode_data(samples, validation, tower.preprocess, config, run)
         learner = _build_learner(tower, config, data, run)
+        start = _fitted_start(learner, data, run)
         epochs = _fit(learner, data, run, callbacks)
-        metrics = _validate(learner, data, run)
+        metrics = _keep_best(learner, data, run, start)
         if config.transfer.lora_rank:
             tower.backbone = merge_lora(tower.backbone)
     rejected = data.train.rejected + (data.validation.rejected if data.validation else ())
@@ -269,6 +274,17 @@ def _build_learner(
     )
 
 
+def _fitted_start(
+    learner: Learner, data: TrainingData, run: TrainingRun
+) -> dict[str, Tensor] | None:
+    """Return the tower's weights with fitted heads, if training starts from these."""
+    if learner.config.transfer.heads != "fitted":
+        return None
+    learner.tower.to(run.device)
+    fit_heads(learner, data.train)
+    return {name: value.clone() for name, value in learner.tower.state_dict().items()}
+
+
 def _fit(
     learner: Learner, data: TrainingData, run: TrainingRun, callbacks: Sequence[Callback]
 ) -> int:
@@ -306,6 +322,19 @@ def _batches(
         shard=learner.shard,
         pin_memory=run.device.type == "cuda",
     )
+
+
+def _keep_best(
+    learner: Learner, data: TrainingData, run: TrainingRun, start: dict[str, Tensor] | None
+) -> dict[str, float]:
+    """Return the validation metrics of the tower, blended with its start if that is better."""
+
+    def measure() -> dict[str, float]:
+        return _validate(learner, data, run)
+
+    if start is None or data.validation is None:
+        return measure()
+    return keep_best_blend(learner.tower, start, measure)
 
 
 def _validate(learner: Learner, data: TrainingData, run: TrainingRun) -> dict[str, float]:

@@ -42,6 +42,7 @@ from vision.config import VisionConfig
 from vision.networks.start import decide_start
 from vision.networks.weights import find_origin
 from vision.tower import VisionTower
+from vision.training.recipe import decide_recipe
 
 TOWER = "tower"
 METRICS = "metrics.json"
@@ -71,7 +72,11 @@ def train_vision(
     """Return the tower of the stage "vision", or None if the shop cannot train it."""
     if "vision" in shop.left_out:
         return None
-    config = decide_start(config)
+    config = decide_recipe(
+        decide_start(config),
+        len(shop.pictures.train),
+        validated=shop.pictures.validation is not None,
+    )
     origin = find_origin(config.backbone, config.pretrained)
     stage = runtime.workspace.run(
         "vision",

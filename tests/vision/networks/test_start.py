@@ -5,18 +5,15 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
-import torch
 from safetensors.torch import save_file
 
 from vision.checkpoint import save
-from vision.config import TransferConfig, VisionConfig
+from vision.config import VisionConfig
 from vision.errors import WeightsError
 from vision.networks.backbones import build_backbone
 from vision.networks.published import WEIGHTS
 from vision.networks.start import (
-    EPOCHS,
     FROM_SCRATCH,
-    LAYER_DECAY,
     PUBLISHED,
     decide_start,
     warn_of_random_weights,
@@ -48,23 +45,10 @@ def decided(**fields: Any) -> tuple[str, bool | str]:
     return config.backbone, config.pretrained
 
 
-def test_installed_weights_are_taken_with_the_numbers_of_fine_tuning(installed: None) -> None:
+def test_installed_weights_are_taken(installed: None) -> None:
     config = decide_start(VisionConfig())
-    assert (config.backbone, config.pretrained, config.epochs) == (PUBLISHED, True, EPOCHS)
-    assert config.transfer == TransferConfig(layer_decay=LAYER_DECAY)
-    wanted = "auto" if torch.cuda.is_available() else "32-true"
-    assert config.precision == wanted
+    assert config == VisionConfig(backbone=PUBLISHED, pretrained=True)
     assert decide_start(config) == config
-
-
-def test_what_the_configuration_sets_is_kept(installed: None) -> None:
-    chosen = VisionConfig(
-        epochs=30, transfer=TransferConfig(freeze_norms=True), size=96, precision="auto"
-    )
-    config = decide_start(chosen)
-    assert config == chosen.model_copy(update={"backbone": PUBLISHED, "pretrained": True})
-    plain = VisionConfig(backbone=PUBLISHED, pretrained=True)
-    assert decide_start(plain) == plain
 
 
 def test_without_weights_a_resnet_is_trained_from_scratch(without: None) -> None:
@@ -112,7 +96,6 @@ def test_weights_in_the_cache_of_the_hub_count_as_here(cache: Path) -> None:
     assert decided(backbone="resnet10t") == ("resnet10t", False)
     (snapshot / "model.safetensors").write_bytes(b"weights")
     assert decided(backbone="resnet10t") == ("resnet10t", True)
-    assert decide_start(VisionConfig(backbone="resnet10t")).precision == "auto"
 
 
 def test_one_line_says_what_would_be_better_than_random_weights(

@@ -24,6 +24,8 @@ BLANKS = (
 CONTROL_CHARACTER = r"[\x00-\x1f\x7f-\x9f]"  # regular expression; no id contains one
 SPLITS = ("train", "val", "test")
 RELATION_KINDS = ("goes_with", "replaces", "part_of")
+# Kind of an event that says what the shop showed and not what the user did: nothing learns from it.
+IMPRESSION = "impression"
 # Left is what a user of right may want; relations of the other kinds hold both ways.
 ONE_WAY_KINDS = ("replaces",)
 # A Unix time that was read in the wrong unit lies in the first weeks of 1970.

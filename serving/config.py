@@ -24,6 +24,7 @@ from serving.auth import check_binding, read_token
 from serving.environment import PREFIX, read_environment
 
 MIB = 2**20
+EMBEDDED = "embedded"  # a Redis of the service's own
 _SECRET = frozenset({"token", "redis"})  # settings whose values no message shows
 
 

@@ -16,6 +16,7 @@ from recsys.cli import (
     demo,
     duplicates,
     embedding,
+    exports,
     features,
     live,
     queries,
@@ -59,6 +60,7 @@ app.add_typer(annotation.build_category_app(), name="category")
 app.command("variants")(annotation.variants)
 app.command("serve")(service.serve)
 app.add_typer(live.build_app(), name="live")
+app.add_typer(exports.build_events_app(), name="events")
 app.add_typer(review.build_app(), name="review")
 app.add_typer(text.build_app(), name="text")
 app.add_typer(vision.build_app(), name="vision")

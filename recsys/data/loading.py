@@ -17,6 +17,7 @@ from recsys.data.quarantine import ROW, Loaded, TableReport, add_failures, valid
 from recsys.data.tables import Source, find_files, scan_file
 from recsys.errors import DataError, InvalidArgumentError
 from recsys.schema import (
+    IMPRESSION,
     ONE_WAY_KINDS,
     EventSchema,
     ItemSchema,
@@ -153,7 +154,7 @@ def default_images_root(source: Source) -> Path:
 
 
 def load_events(source: Source | Frame, item_ids: pl.Series, *, now: datetime) -> Loaded:
-    """Return the valid events in the order of the table.
+    """Return the valid events in the order of the table, without impressions.
 
     Args:
         source: A path, a glob, a list of them, or a DataFrame.
@@ -172,7 +173,9 @@ def load_events(source: Source | Frame, item_ids: pl.Series, *, now: datetime) -
         "timestamp|not_future": pl.col("timestamp") <= now,
     }
     loaded = _validate(source, EventSchema, "events", rules)
-    return Loaded(loaded.frame.drop(ROW), _with_spellings(loaded.report, item_ids))
+    events = loaded.frame.filter(pl.col("kind") != IMPRESSION).drop(ROW)
+    report = replace(loaded.report, n_valid=len(events))
+    return Loaded(events, _with_spellings(report, item_ids))
 
 
 def load_photos(

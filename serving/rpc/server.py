@@ -17,7 +17,7 @@ from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from recsys.bundle import Bundle
 from recsys.recommender import Recommender
 from serving.addresses import check_free
-from serving.config import ServiceConfig, build_config
+from serving.config import EMBEDDED, ServiceConfig, build_config
 from serving.engine.assembly import running_engine
 from serving.engine.device_table import check_device
 from serving.engine.engine import Engine
@@ -36,7 +36,6 @@ from serving.telemetry import MetricsEndpoint, Telemetry
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED = "embedded"
 METRICS_HOST = "127.0.0.1"
 
 

@@ -64,6 +64,21 @@ class EmbeddedRedis:
         return f"unix://{quote(str(self._socket))}"
 
     @property
+    def has_state(self) -> bool:
+        """Whether a server has run in the folder."""
+        return self._log.exists()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a service uses the folder."""
+        try:
+            with (self.folder / "lock").open("a+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
     def pid(self) -> int:
         """Process id of the running server."""
         assert self._process is not None, "the server runs"

@@ -271,6 +271,20 @@ def test_an_id_that_another_program_has_changed_is_reported_as_such(tmp_path: Pa
     assert "must be written as in the items table" in report.lines()[0]
 
 
+def test_impressions_are_no_events_of_users(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "events.csv",
+        "user_id,item_id,kind,timestamp,propensity",
+        "u,a, Impression,2026-02-01,0.5",
+        "u,a,view,2026-02-01,",
+    )
+
+    events, report = load_events(table, IDS, now=NOW)
+
+    assert events["kind"].to_list() == ["view"]
+    assert (report.n_rows, report.n_valid, report.counts()) == (2, 1, {})
+
+
 def test_kinds_that_differ_in_case_are_one_kind(tmp_path: Path) -> None:
     table = write(
         tmp_path / "events.csv",

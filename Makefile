@@ -40,7 +40,7 @@ check: $(INSTALLED)
 proto: $(PROTO_BIN)/protoc-gen-mypy
 	PATH="$(PROTO_BIN):$$PATH" $(PROTO_BIN)/python -m grpc_tools.protoc --proto_path=. \
 		--python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. \
-		protos/recsys/v1/recommender.proto
+		protos/recsys/v1/recommender.proto protos/recsys/v1/admin.proto
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.two_commands

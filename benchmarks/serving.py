@@ -126,7 +126,7 @@ async def _serve(bundle: Path, orders: Connection, stopwatch: Stopwatch) -> None
     async with running_service(bundle) as service:
         no_op = NoOp()  # type: ignore[abstract]
         server = grpc.aio.server(
-            interceptors=[Boundary(Telemetry(""), token=None)], options=SERVER_OPTIONS
+            interceptors=[Boundary(Telemetry(), token=None)], options=SERVER_OPTIONS
         )
         rpc.add_RecommenderServicer_to_server(no_op, server)
         port = server.add_insecure_port("127.0.0.1:0")

@@ -51,6 +51,10 @@ class ServiceConfig(BaseModel):
         None, ge=0, le=65535, description="Loopback port of the Prometheus endpoint; off if unset."
     )
 
+    watch: bool = Field(
+        False, description="Serve each bundle that becomes the latest of the folder."
+    )
+
     redis: str = Field(
         "embedded",
         description="Redis to use: 'embedded', or a URL with redis://, rediss://, unix:// or "

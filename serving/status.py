@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from recsys.errors import (
+    BundleError,
     InvalidArgumentError,
     InvalidImageError,
     MissingPartError,
@@ -48,6 +49,7 @@ RULES = (
     Rule(UnknownUserError, grpc.StatusCode.NOT_FOUND, "UNKNOWN_USER"),
     Rule(InvalidImageError, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_IMAGE"),
     Rule(MissingPartError, grpc.StatusCode.FAILED_PRECONDITION, "MISSING_PART"),
+    Rule(BundleError, grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE"),
     Rule(OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     Rule(UnavailableError, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
     Rule(UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from recsys.cli import (
+    admin,
     annotation,
     demo,
     duplicates,
@@ -59,6 +60,7 @@ app.command("annotate")(annotation.annotate)
 app.add_typer(annotation.build_category_app(), name="category")
 app.command("variants")(annotation.variants)
 app.command("serve")(service.serve)
+app.add_typer(admin.build_app(), name="admin")
 app.add_typer(live.build_app(), name="live")
 app.add_typer(exports.build_events_app(), name="events")
 app.add_typer(review.build_app(), name="review")

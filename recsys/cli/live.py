@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +14,7 @@ from recsys.cli.output import console, print_json, print_rows
 from recsys.errors import ConfigError, InvalidArgumentError
 
 if TYPE_CHECKING:
-    from serving.client import Client, LiveItem
+    from serving.client import AdminClient, Client, LiveItem
 
 TOKEN = "RECSYS_TOKEN"  # noqa: S105 - the name of a variable
 IDS_AT_ONCE = 1_000
@@ -53,13 +53,23 @@ class ServiceOptions:
         """Yield a client of the service."""
         from serving.client import Client
 
-        with Client(
-            self.address,
-            token=self._token(),
-            certificate=self.certificate,
-            timeout_s=self.timeout_s,
-        ) as client:
+        with Client(self.address, **self._connection()) as client:
             yield client
+
+    @contextmanager
+    def admin(self) -> "Iterator[AdminClient]":
+        """Yield a client for operators of the service."""
+        from serving.client import AdminClient
+
+        with AdminClient(self.address, **self._connection()) as client:
+            yield client
+
+    def _connection(self) -> dict[str, Any]:
+        return {
+            "token": self._token(),
+            "certificate": self.certificate,
+            "timeout_s": self.timeout_s,
+        }
 
     def _token(self) -> str | None:
         """Return the token; it is no option, for the arguments of a process are seen by others."""

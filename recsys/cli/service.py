@@ -25,6 +25,10 @@ def serve(
         Path | None,
         typer.Option(help="Folder of the embedded Redis; keep it when the bundle changes."),
     ] = None,
+    watch: Annotated[
+        bool | None,
+        typer.Option("--watch", help="Serve each bundle that becomes the latest of the folder."),
+    ] = None,
 ) -> None:
     """Serve a bundle over gRPC until stopped.
 
@@ -38,5 +42,6 @@ def serve(
         host=host,
         port=port,
         state=state,
+        watch=watch,
         on_ready=lambda address: console.print(f"serving {bundle} on {address}; Ctrl-C stops"),
     )

@@ -19,6 +19,7 @@ from recsys.answers import (
 )
 from recsys.catalogue.filters import Filters
 from recsys.rules import Rules
+from serving.client.admin import AdminClient, Arm, Bundles
 from serving.client.aio import AsyncClient
 from serving.client.messages import (
     Forgotten,
@@ -33,9 +34,12 @@ from serving.client.sync import Client
 
 __all__ = [
     "Added",
+    "AdminClient",
     "Annotation",
     "Answer",
+    "Arm",
     "AsyncClient",
+    "Bundles",
     "Client",
     "Colour",
     "Deleted",

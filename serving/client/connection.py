@@ -105,6 +105,13 @@ def plan_connection(
     )
 
 
+def open_channel(to: Connection) -> grpc.Channel:
+    """Return the channel of a client that waits."""
+    if to.credentials is None:
+        return grpc.insecure_channel(to.target, options=to.options)
+    return grpc.secure_channel(to.target, to.credentials, options=to.options)
+
+
 def _read_bearer(token: str) -> tuple[str, str]:
     if not isinstance(token, str):
         raise InvalidArgumentError(f"token must be text, got one of type {type(token).__name__}")

@@ -24,7 +24,7 @@ from recsys.answers import (
 from recsys.catalogue.filters import Filters
 from recsys.rules import Rules
 from serving.client import protobuf as wire
-from serving.client.connection import plan_connection
+from serving.client.connection import open_channel, plan_connection
 from serving.client.events import EventBatches, build_events
 from serving.client.fields import build, build_image, build_timestamp
 from serving.client.messages import Forgotten, Items, LiveItems, LiveSelection, Recorded
@@ -52,13 +52,10 @@ class Client:
         certificate: Path | None = None,
         timeout_s: float = 10.0,
     ) -> None:
-        self._to = to = plan_connection(
+        self._to = plan_connection(
             address, token=token, certificate=certificate, timeout_s=timeout_s
         )
-        if to.credentials is None:
-            self._channel = grpc.insecure_channel(to.target, options=to.options)
-        else:
-            self._channel = grpc.secure_channel(to.target, to.credentials, options=to.options)
+        self._channel = open_channel(self._to)
         self._stub = rpc.RecommenderStub(self._channel)
 
     def recommend(

@@ -81,7 +81,7 @@ class Engine:
         log: EventLog,
         items: LiveItems,
     ) -> None:
-        self.version = recommender.version
+        self.version, self.parts = recommender.version, recommender.parts
         self._recommender = recommender
         self._identifier = identifier
         self._threads = threads

@@ -1,4 +1,4 @@
-"""Start and stop the service over one bundle."""
+"""Start and stop the service."""
 
 import asyncio
 import logging
@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,19 +14,23 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from protos.recsys.v1 import recommender_pb2_grpc as rpc
+from protos.recsys.v1 import admin_pb2_grpc, recommender_pb2_grpc
 from recsys.bundle import Bundle
+from recsys.bundle.manifest import MANIFEST
+from recsys.errors import ConfigError
 from recsys.recommender import Recommender
 from serving.addresses import check_free
 from serving.config import EMBEDDED, ServiceConfig, build_config
 from serving.engine.assembly import running_engine
 from serving.engine.device_table import check_device
-from serving.engine.engine import Engine
+from serving.engine.versions import Versions
 from serving.keepalive import SERVER_OPTIONS
+from serving.rpc.admin import AdminServicer
 from serving.rpc.health import SERVICE, Health
 from serving.rpc.interceptor import Boundary
 from serving.rpc.listening import Listener
-from serving.rpc.servicer import Limits, RecommenderServicer
+from serving.rpc.routing import Router
+from serving.rpc.servicer import Limits
 from serving.state.changelog import BLOCK_S
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import EmbeddedRedis
@@ -37,6 +42,7 @@ from serving.telemetry import MetricsEndpoint, Telemetry
 logger = logging.getLogger(__name__)
 
 METRICS_HOST = "127.0.0.1"
+ADMIN = "recsys.v1.Admin"
 
 
 class Service:
@@ -45,6 +51,7 @@ class Service:
     Attributes:
         address: host:port that clients call.
         telemetry: Metrics of the service.
+        versions: Bundles of the service.
         redis: Embedded Redis; None where the service uses another.
         metrics: Prometheus endpoint; None without ``metrics_port``.
     """
@@ -52,6 +59,7 @@ class Service:
     def __init__(self, telemetry: Telemetry) -> None:
         self.address = ""
         self.telemetry = telemetry
+        self.versions: Versions
         self.redis: EmbeddedRedis | None = None
         self.metrics: MetricsEndpoint | None = None
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -73,7 +81,7 @@ class Service:
         """
         # Opening a bundle takes seconds, which must not block the event loop.
         listener, recommender = await asyncio.to_thread(_open, bundle_path, config)
-        service = cls(Telemetry(recommender.version))
+        service = cls(Telemetry())
         try:
             await service._start(listener, recommender, config)
         except BaseException:
@@ -111,10 +119,17 @@ class Service:
             with_writes=self.redis is None,
         )
         follower = self._connect(url, timeout_s=config.redis_timeout_s + BLOCK_S)
-        engine = await self._resources.enter_async_context(
-            running_engine(recommender, connection, follower, config, self.telemetry)
-        )
-        await self._listen(listener, engine, connection, config)
+        self.versions = await Versions(
+            recommender.bundle.path.parent,
+            read=partial(_read, config=config),
+            running=lambda one: running_engine(one, connection, follower, config, self.telemetry),
+            on_served=self.telemetry.serves,
+        ).start(recommender)
+        self._resources.push_async_callback(self.versions.close)
+        if config.watch:
+            watching = asyncio.create_task(self.versions.watch())
+            self._resources.push_async_callback(_cancel, watching)
+        await self._listen(listener, connection, config)
         if config.metrics_port is not None:
             self.metrics = MetricsEndpoint(
                 self.telemetry, host=METRICS_HOST, port=config.metrics_port
@@ -141,7 +156,6 @@ class Service:
     async def _listen(
         self,
         listener: Listener,
-        engine: Engine,
         connection: RedisConnection,
         config: ServiceConfig,
     ) -> None:
@@ -155,13 +169,13 @@ class Service:
             ],
         )
         limits = Limits(config.max_image_bytes)
-        rpc.add_RecommenderServicer_to_server(
-            RecommenderServicer(engine, self.telemetry, limits), server
-        )
+        router = Router(self.versions, self.telemetry, limits)  # type: ignore[abstract]
+        recommender_pb2_grpc.add_RecommenderServicer_to_server(router, server)
+        admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(self.versions), server)
         reporter = Health(connection)
         health_pb2_grpc.add_HealthServicer_to_server(reporter.servicer, server)
         reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+            (SERVICE, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
         address = listener.listen(server)
         await reporter.start()
@@ -246,5 +260,14 @@ def _open(bundle_path: str | Path, config: ServiceConfig) -> tuple[Listener, Rec
     if config.redis != EMBEDDED:
         build_client(config.redis, config.redis_timeout_s)
     check_device(config.device)
-    bundle = Bundle(bundle_path)
-    return listener, Recommender(bundle, device=config.device, exact_up_to=config.exact_up_to)
+    if config.watch and (Path(bundle_path) / MANIFEST).is_file():
+        raise ConfigError(
+            f"watch needs a folder of bundles, but {bundle_path} is a bundle; serve the folder "
+            "that it is in"
+        )
+    return listener, _read(Path(bundle_path), config=config)
+
+
+def _read(path: Path, *, config: ServiceConfig) -> Recommender:
+    """Open a bundle, or the latest in a folder of bundles."""
+    return Recommender(Bundle(path), device=config.device, exact_up_to=config.exact_up_to)

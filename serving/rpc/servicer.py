@@ -1,6 +1,5 @@
 """The gRPC methods: read the request, ask the engine, write the response."""
 
-from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import grpc
@@ -32,7 +31,7 @@ class Limits(NamedTuple):
 
 
 class RecommenderServicer(rpc.RecommenderServicer):
-    """Implements ``recsys.v1.Recommender``.
+    """Implements ``recsys.v1.Recommender`` for one bundle, all but its stream.
 
     Args:
         engine: Engine that answers.
@@ -145,18 +144,6 @@ class RecommenderServicer(rpc.RecommenderServicer):
             recorded=reply.value,
             duplicates=len(events) - reply.value,
         )
-
-    async def RecordEventStream(  # noqa: N802
-        self, request_iterator: AsyncIterator[pb.RecordEventsRequest], context: Context
-    ) -> pb.RecordEventsResponse:
-        """Store the events of each request before the next one is read."""
-        total = pb.RecordEventsResponse(info=pb.ResponseInfo(bundle_version=self._engine.version))
-        async for request in request_iterator:
-            stored = await self.RecordEvents(request, context)
-            total.info.CopyFrom(stored.info)
-            total.recorded += stored.recorded
-            total.duplicates += stored.duplicates
-        return total
 
     async def UpsertItems(  # noqa: N802
         self, request: pb.UpsertItemsRequest, context: Context

@@ -5,31 +5,38 @@ from pathlib import Path
 import grpc_tools
 import pytest
 from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import FileDescriptor
 from grpc_tools import protoc
 
-from protos.recsys.v1 import recommender_pb2, recommender_pb2_grpc
+from protos.recsys.v1 import admin_pb2, admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
+from serving.rpc.admin import AdminServicer
+from serving.rpc.routing import Router
 from serving.rpc.servicer import RecommenderServicer
 
 ROOT = Path(__file__).parents[2]
-PROTO = "protos/recsys/v1/recommender.proto"
+FILES = (recommender_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR)
 SERVICE = recommender_pb2.DESCRIPTOR.services_by_name["Recommender"]
+SERVICERS = {
+    SERVICE: (recommender_pb2_grpc.RecommenderServicer, (RecommenderServicer, Router)),
+    admin_pb2.DESCRIPTOR.services_by_name["Admin"]: (
+        admin_pb2_grpc.AdminServicer,
+        (AdminServicer,),
+    ),
+}
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> descriptor_pb2.FileDescriptorProto:
-    """Return the descriptor that the installed compiler generates, the same in all versions."""
-    out = tmp_path_factory.mktemp("protoc") / "set"
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_the_committed_code_was_generated_from_the_protocol(
+    file: FileDescriptor, tmp_path: Path
+) -> None:
+    """The descriptor that the installed compiler generates is the same in all versions."""
+    out = tmp_path / "set"
     include = Path(grpc_tools.__file__).with_name("_proto")
     arguments = ["protoc", f"-I{ROOT}", f"-I{include}", f"--descriptor_set_out={out}"]
-    assert protoc.main([*arguments, str(ROOT / PROTO)]) == 0
-    return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
-
-
-def test_the_committed_code_was_generated_from_the_protocol(
-    compiled: descriptor_pb2.FileDescriptorProto,
-) -> None:
+    assert protoc.main([*arguments, str(ROOT / file.name)]) == 0
+    compiled = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
     committed = descriptor_pb2.FileDescriptorProto()
-    recommender_pb2.DESCRIPTOR.CopyToProto(committed)
+    file.CopyToProto(committed)
 
     assert without_json_names(committed) == without_json_names(compiled), "run `make proto`"
 
@@ -47,9 +54,10 @@ def without_json_names(
 
 
 def test_every_method_is_implemented() -> None:
-    for method in SERVICE.methods:
-        base = getattr(recommender_pb2_grpc.RecommenderServicer, method.name)
-        assert getattr(RecommenderServicer, method.name) is not base
+    for service, (base, ours) in SERVICERS.items():
+        for method in service.methods:
+            inherited = getattr(base, method.name)
+            assert any(getattr(one, method.name) is not inherited for one in ours), method.name
 
 
 def test_every_response_has_the_bundle_version_and_what_is_degraded() -> None:
@@ -58,8 +66,9 @@ def test_every_response_has_the_bundle_version_and_what_is_degraded() -> None:
         assert (info.number, info.message_type.name) == (1, "ResponseInfo")
 
 
-def test_every_method_has_a_comment() -> None:
-    lines = (ROOT / PROTO).read_text().splitlines()
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_method_has_a_comment(file: FileDescriptor) -> None:
+    lines = (ROOT / file.name).read_text().splitlines()
     for number, line in enumerate(lines):
         if line.strip().startswith("rpc "):
             assert lines[number - 1].strip().startswith("//"), line

@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2
 
 from recsys.answers import check_k
 from recsys.errors import (
+    BundleError,
     InvalidArgumentError,
     InvalidImageError,
     MissingPartError,
@@ -35,6 +36,7 @@ EXPLAINED = [
     (UnknownUserError, grpc.StatusCode.NOT_FOUND),
     (InvalidImageError, grpc.StatusCode.INVALID_ARGUMENT),
     (MissingPartError, grpc.StatusCode.FAILED_PRECONDITION),
+    (BundleError, grpc.StatusCode.FAILED_PRECONDITION),
     (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (UnavailableError, grpc.StatusCode.UNAVAILABLE),
     (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),

@@ -56,7 +56,7 @@ async def open_engine(
 ) -> AsyncIterator[Engine]:
     connections = [RedisConnection(redis.url, timeout_s=5) for _ in range(2)]
     config = build_config({}, namespace=namespace, **settings)
-    async with running_engine(recommender, *connections, config, Telemetry("v")) as engine:
+    async with running_engine(recommender, *connections, config, Telemetry()) as engine:
         yield engine
     for connection in connections:
         await connection.close()

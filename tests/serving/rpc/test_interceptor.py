@@ -154,6 +154,7 @@ async def test_health_checks_need_no_token_but_reflection_does(guarded: Service)
 async def test_the_services_can_be_listed(channel: grpc.aio.Channel) -> None:
     assert await reflected_services(channel) == {
         "recsys.v1.Recommender",
+        "recsys.v1.Admin",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }

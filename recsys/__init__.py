@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Guess,
         Identification,
         Item,
+        ReadText,
         Reason,
         Result,
     )
@@ -67,6 +68,7 @@ _HOMES = {
             "Guess",
             "Identification",
             "Item",
+            "ReadText",
             "Reason",
             "Result",
         ),
@@ -133,6 +135,7 @@ __all__ = [
     "MissingPartError",
     "ProductIdentifier",
     "RankingError",
+    "ReadText",
     "Reason",
     "Recommender",
     "RecsysError",

@@ -200,6 +200,19 @@ class Colour:
     share: float
 
 
+@dataclass(frozen=True)
+class ReadText:
+    """A line of letters that was read on a photo.
+
+    Args:
+        text: The line.
+        probability: How sure the reader is of its letters, as it states it itself.
+    """
+
+    text: str
+    probability: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Annotation(Response):
     """What a photo shows, as far as the bundle learned to tell.
@@ -213,12 +226,15 @@ class Annotation(Response):
             if the path is empty; None if the bundle learned no categories.
         attributes: Guess by attribute, for every attribute that the bundle learned.
         colours: Colours, the largest share first.
+        words: Lines of letters, the highest letters first; empty if words were not asked for, or
+            cannot be read (``WORDS_UNREAD`` in ``degraded``).
     """
 
     category: tuple[str, ...]
     category_probability: float | None
     attributes: Mapping[str, Guess]
     colours: tuple[Colour, ...]
+    words: tuple[ReadText, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Identify which product a photo shows, with a probability, or that it is not in the catalogue."""
 
-import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -32,12 +31,17 @@ from recsys.errors import InvalidArgumentError
 from recsys.identification.annotation import list_annotations, name_photos
 from recsys.identification.evidence import ITEM, Evidence, Photos, collect_evidence
 from recsys.identification.groups import choose, likely_sets
-from recsys.identification.photos import SeenPhotos, fuse_photos, run_tower, see_photos
+from recsys.identification.photos import (
+    SeenPhotos,
+    fuse_photos,
+    read_ahead,
+    run_tower,
+    see_photos,
+)
 from recsys.identification.words import WordIndex
 from recsys.recommender import Recommender
 from vision.batches import ImageSource
-from vision.errors import ImageError
-from vision.words import INSTALL, Lines, WordReader, can_read_words
+from vision.words import INSTALL, Lines, WordReader, shared_reader, texts_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +75,10 @@ class ProductIdentifier:
         self._words: WordIndex | None = None
         self._reader: WordReader | None = None
         self._degraded: tuple[str, ...] = ()
-        if part.words is not None:
-            self._words = WordIndex(recommender.catalogue, part.words)
-            if can_read_words():
-                self._reader = WordReader()
-            else:
+        if part.reads_words:
+            self._words = WordIndex(recommender.catalogue, part.words or {})
+            self._reader = shared_reader()
+            if self._reader is None:
                 self._degraded = (WORDS_UNREAD,)
                 logger.warning(
                     "words on photos are not read: rapidocr is not installed (%s)", INSTALL
@@ -153,7 +156,7 @@ class ProductIdentifier:
         reading = self.recommender.bundle.reading
         named = name_photos(embedder.image_tower.classes, seen, reading)
         annotations = list_annotations(named, bundle_version=self.recommender.version)
-        photos = fuse_photos(embedder.fusion, seen.photos)
+        photos, read = fuse_photos(embedder.fusion, seen.photos), list(map(texts_of, seen.lines))
         at_once = max(1, self._pairs_at_once // len(self.recommender.catalogue))
         parts = [slice(n, n + at_once) for n in range(0, len(annotations), at_once)]
         return [
@@ -161,9 +164,9 @@ class ProductIdentifier:
             for part in parts
             for answer, lines in zip(
                 self._identify(
-                    Photos(*(p[part] for p in photos)), annotations[part], seen.lines[part], k
+                    Photos(*(p[part] for p in photos)), annotations[part], read[part], k
                 ),
-                seen.lines[part],
+                read[part],
                 strict=True,
             )
         ]
@@ -175,8 +178,7 @@ class ProductIdentifier:
         is left to ``identify``, which says so.
         """
         if self._reader is not None:
-            with contextlib.suppress(ImageError):
-                self._reader.read(image)
+            read_ahead(image)
 
     def embed(self, images: Iterable[ImageSource], *, progress: bool = False) -> Photos:
         """Return photos in the item space, with the logits of the tower's classes.
@@ -228,6 +230,7 @@ class ProductIdentifier:
         """
         rows = torch.from_numpy(self.recommender.catalogue.rows(list_ids("item_ids", item_ids)))
         self.gallery = self.gallery.with_pictures(rows, torch.from_numpy(pictures))
+        self.recommender.index.set_lines(dict.fromkeys(item_ids, ()))
         if self._words is not None:
             self._words.replace_pictures(item_ids)
 
@@ -245,6 +248,8 @@ class ProductIdentifier:
             if row in index_of:
                 pictures[n] = bundled.pictures[index_of[row]]
         self.gallery = self.gallery.with_pictures(torch.from_numpy(rows), pictures)
+        bundled_lines = self.recommender.bundle.picture_lines
+        self.recommender.index.set_lines({one: bundled_lines.get(one, ()) for one in item_ids})
         if self._words is not None:
             self._words.reset_pictures(item_ids)
 

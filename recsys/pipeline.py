@@ -363,4 +363,5 @@ def _identify(
         runtime,
     )
     calibration = calibrate(chosen.observed, categories, config.identification)
-    return IdentificationPart(gallery, calibration, head, views, chosen.pictures, chosen.why_not)
+    words = chosen.pictures, chosen.help, chosen.why_not
+    return IdentificationPart(gallery, calibration, head, views, *words)

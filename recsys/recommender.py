@@ -1,6 +1,7 @@
 """Answer from a bundle: recommend, rank, find similar items, search."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -34,7 +35,7 @@ from recsys.data.frames import Frame
 from recsys.data.interactions import History, Moment
 from recsys.data.timestamps import to_us
 from recsys.errors import InvalidArgumentError
-from recsys.identification.annotation import annotate_photos, list_annotations
+from recsys.identification.annotation import annotate_photo
 from recsys.ranking.candidates import RANK_ALL_ITEMS, CandidateSource
 from recsys.ranking.catalogue_ranker import CatalogueRanker
 from recsys.ranking.histories import UserHistories
@@ -81,7 +82,7 @@ class Recommender:
         self.device = check_device(device)
         self.catalogue = Catalogue(bundle.items, bundle.item_embeddings, device=self.device)
         self.embedder = bundle.embedder(device=self.device)
-        self._search = CatalogueSearch(self.catalogue, exact_up_to=exact_up_to)
+        self.index = CatalogueSearch(self.catalogue, bundle.picture_lines, exact_up_to=exact_up_to)
         self._candidates = CandidateSource(
             rank_all_up_to=rank_all_up_to, offers={**bundle.offers, **offers}
         )
@@ -131,12 +132,10 @@ class Recommender:
     ) -> Answer:
         """Return the ``k`` items to show the user, best first; fewer when fewer pass the filters.
 
-        >>> for result in recommender.recommend("user-17", filters=Filters(price_max=50)):
-        ...     print(result.item_id, result.score)
+        >>> recommender.recommend("user-17", filters=Filters(price_max=50))[0].item_id
 
         Args:
-            user: User id, or a history from ``history``; an unknown user gets what is popular or
-                new.
+            user: User id, or a history from ``history``; an unknown user gets popular or new items.
             k: Maximum number of results.
             now: Moment of the request, with a time zone; the time now if None.
             filters: Which items may be returned.
@@ -252,8 +251,6 @@ class Recommender:
     def similar(self, item_id: str, k: int = 10, *, filters: Filters = Filters()) -> Answer:
         """Return the ``k`` items closest to an item, but not itself; none if it has no embedding.
 
-        >>> recommender.similar("item-0042", k=3)
-
         Raises:
             UnknownItemError: If the item is not in the catalogue.
             InvalidArgumentError: If ``k`` is out of range.
@@ -263,7 +260,7 @@ class Recommender:
         if not self.catalogue.embedded[row]:
             return self._answer([])
         mask = self.catalogue.mask(filters, exclude=[item_id])
-        found = self._search.by_vector(self.catalogue.embeddings[row], mask, k)
+        found = self.index.by_vector(self.catalogue.embeddings[row], mask, k)
         return self._found(found, "similar")
 
     def search(
@@ -289,16 +286,15 @@ class Recommender:
                 "hybrid" does both, as far as words are given.
 
         Raises:
-            InvalidArgumentError: If both are empty, ``k`` is out of range, or the mode is lexical
-                without words or with an image.
+            InvalidArgumentError: If both are empty, ``k`` is out of range, or the mode cannot be.
             InvalidImageError: If the bytes are not a readable image.
             FileAccessError: If the file cannot be read.
             MissingPartError: If the bundle has no encoder for what was asked.
         """
         check_k(k)
         parts = query_parts(text, read_image(image), mode)
-        embeddings = [self.embedder.query(*part) for part in parts]
-        return self.search_embedded(text, embeddings, k, filters=filters, mode=mode)
+        vectors = [self.embedder.query(*part) for part in parts]
+        return self.search_embedded(text, vectors, k, filters=filters, mode=mode)
 
     def search_embedded(
         self,
@@ -315,10 +311,12 @@ class Recommender:
         """
         vectors = [torch.as_tensor(one, device=self.device) for one in embeddings]
         mask = self.catalogue.mask(filters)
-        return self._found(self._search.search(text, vectors, mask, k, mode), "search")
+        return self._found(self.index.search(text, vectors, mask, k, mode), "search")
 
-    def annotate(self, image: ImageSource, *, min_probability: float = 0.5) -> Annotation:
-        """Return the category, attributes and colours of the product on a photo.
+    def annotate(
+        self, image: ImageSource, *, min_probability: float = 0.5, read_words: bool = False
+    ) -> Annotation:
+        """Return the category, attributes and colours of the product on a photo, and its words.
 
         ``image`` is bytes, a path or an opened image. Less probable guesses are left out.
 
@@ -327,13 +325,13 @@ class Recommender:
             InvalidImageError: If the photo is not a readable image.
             InvalidArgumentError: If ``min_probability`` is not from 0 to 1.
         """
-        tower, read, device = self.embedder.image_tower, self.bundle.reading, self.device
-        seen = annotate_photos(tower, [image], read, min_probability=min_probability, device=device)
-        return list_annotations(seen, bundle_version=self.version)[0]
+        tower, reading, least = self.embedder.image_tower, self.bundle.reading, min_probability
+        found = annotate_photo(tower, image, reading, least, words=read_words, device=self.device)
+        return replace(found, bundle_version=self.version)
 
     def prepare_search(self) -> None:
         """Index the catalogue for many queries: its words, and its vectors if they are many."""
-        self._search.prepare()
+        self.index.prepare()
 
     def add_items(
         self,
@@ -364,6 +362,7 @@ class Recommender:
         """
         table = read_items(items)
         self.add_embedded(table, self.embedder.items(table, read_pictures(pictures, table)))
+        self.index.set_lines(dict.fromkeys(table["item_id"], ()))
         return Added(added=len(table), bundle_version=self.version)
 
     def add_embedded(self, items: pl.DataFrame, embeddings: NDArray[np.float32]) -> None:
@@ -374,7 +373,7 @@ class Recommender:
             embeddings: Item embeddings (B, D), from ``embedder.items``.
         """
         self.catalogue.upsert(items, embeddings)
-        self._search.update(self.catalogue.rows(items["item_id"]).tolist())
+        self.index.update(self.catalogue.rows(items["item_id"]).tolist())
         if self._loaded_ranker is not None:
             self._loaded_ranker.refresh()
 
@@ -382,7 +381,7 @@ class Recommender:
         """Remove items from all answers; unknown ids are ignored."""
         listed = [one for one in list_ids("item_ids", item_ids) if one in self.catalogue]
         rows, deleted = self.catalogue.rows(listed).tolist(), self.catalogue.delete(listed)
-        self._search.update(set(rows))
+        self.index.update(set(rows))
         return Deleted(deleted=deleted, bundle_version=self.version)
 
     @property

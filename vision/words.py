@@ -4,10 +4,12 @@ import hashlib
 import importlib.util
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
     from rapidocr import RapidOCR
 
 Lines: TypeAlias = tuple[str, ...]  # of letters, as they were read on one picture
+
+
+class ReadLine(NamedTuple):
+    """A line of letters on a picture, and how sure the network is of them (0 to 1)."""
+
+    text: str
+    probability: float  # mean over the letters, as the network states it
+
 
 PACKAGE = "rapidocr"
 INSTALL = "pip install 'vitrine-recsys[ocr]'"
@@ -35,6 +45,25 @@ _STEP = 32  # the detector takes sides that are multiples of it
 def can_read_words() -> bool:
     """Return whether the packages that read words are installed."""
     return all(importlib.util.find_spec(name) is not None for name in (PACKAGE, "onnxruntime"))
+
+
+def shared_reader() -> "WordReader | None":
+    """Return the reader that all callers of this process share; None without the packages."""
+    return _make_shared() if can_read_words() else None
+
+
+def require_reader() -> "WordReader":
+    """Return the reader that all callers of this process share.
+
+    Raises:
+        MissingExtraError: If RapidOCR or onnxruntime is not installed.
+    """
+    return shared_reader() or WordReader()
+
+
+@lru_cache(maxsize=1)
+def _make_shared() -> "WordReader":
+    return WordReader()
 
 
 class WordReader:
@@ -57,7 +86,7 @@ class WordReader:
             raise MissingExtraError(f"reading words needs rapidocr: {INSTALL}")
         self._networks = _load_reader()
         self._max_remembered = max_remembered
-        self._remembered: OrderedDict[str, Lines] = OrderedDict()
+        self._remembered: OrderedDict[str, tuple[ReadLine, ...]] = OrderedDict()
         self._access = Lock()  # to what is remembered
 
     @property
@@ -78,6 +107,10 @@ class WordReader:
         Raises:
             ImageError: If the image cannot be read.
         """
+        return texts_of(self.read_lines(image))
+
+    def read_lines(self, image: ImageSource) -> tuple[ReadLine, ...]:
+        """Return what ``read`` does, each line with its probability; errors as there."""
         picture = open_picture(image, MAX_SIDE // 2)
         key = content_key(picture)
         with self._access:
@@ -91,7 +124,7 @@ class WordReader:
                 self._remembered.popitem(last=False)
         return lines
 
-    def _read(self, picture: Image.Image) -> Lines:
+    def _read(self, picture: Image.Image) -> tuple[ReadLine, ...]:
         from rapidocr.main import RapidOCRError
 
         reader = self._networks
@@ -104,8 +137,13 @@ class WordReader:
         except RapidOCRError:  # what it raises for a picture without a line
             return ()
         pairs = zip(read.txts or (), read.scores or (), strict=True)
-        sure = (text.strip() for text, score in pairs if score >= MIN_CONFIDENCE)
-        return tuple(text for text in sure if text)
+        sure = (ReadLine(text.strip(), score) for text, score in pairs if score >= MIN_CONFIDENCE)
+        return tuple(line for line in sure if line.text)
+
+
+def texts_of(lines: Iterable[ReadLine]) -> Lines:
+    """Return lines without their probabilities."""
+    return tuple(line.text for line in lines)
 
 
 def _load_reader() -> "RapidOCR":

@@ -49,6 +49,7 @@ from recsys.ranking.stored import ENCODER_FILE, load_statistics, load_user_ranke
 from text.encoder import TextEncoder
 from vision.networks.packages import Origin
 from vision.tower import VisionTower
+from vision.words import Lines
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -299,6 +300,11 @@ class Bundle:
                 "name one CLIP or SigLIP checkpoint in [vision] and [text]"
             )
         return CommonSpace(**space)
+
+    @cached_property
+    def picture_lines(self) -> Mapping[str, Lines]:
+        """Lines that training read on the shop's pictures, by item id; empty if it read none."""
+        return read_words(self.path / WORDS) or {}
 
     @cached_property
     def identification(self) -> IdentificationPart:

@@ -1,6 +1,6 @@
 """Search a live catalogue by embedding, by words, or by both."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 import numpy as np
@@ -36,20 +36,31 @@ class CatalogueSearch:
 
     Args:
         catalogue: Catalogue to search; changes to it are passed to :meth:`update`.
+        lines: Lines that were read on the items' pictures, by item id.
         exact_up_to: Largest catalogue that :meth:`prepare` leaves to exact search.
     """
 
-    def __init__(self, catalogue: Catalogue, *, exact_up_to: int = EXACT_UP_TO) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        lines: Mapping[str, Sequence[str]] = {},
+        *,
+        exact_up_to: int = EXACT_UP_TO,
+    ) -> None:
         self._catalogue = catalogue
         self._exact_up_to = exact_up_to
         self._vectors: VectorIndex = ExactIndex(catalogue)
-        self._words = LexicalIndex(catalogue)
+        self._words = LexicalIndex(catalogue, lines)
 
     def update(self, rows: Iterable[int]) -> None:
         """Follow the catalogue after items at these rows were added, replaced or deleted."""
         rows = list(rows)
         self._vectors.update(rows)
         self._words.update(rows)
+
+    def set_lines(self, lines: Mapping[str, Sequence[str]]) -> None:
+        """Follow the pictures: items, by item id, have these lines on them from now on."""
+        self._words.set_lines(lines)
 
     def prepare(self) -> None:
         """Index the catalogue for many queries: all words, and the embeddings of a large one."""

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,8 @@ from text.tokens.normalize import normalize
 
 # The usual BM25 constants: saturation of repeated words, and discount for long texts.
 K1, B = 1.2, 0.75
+# How often a word counts that was only read on an item's picture, where a reader makes mistakes.
+READ = 0.5
 
 _MAX_CHARACTERS = 10_000
 # Shoppers do not type Latin, Greek and Cyrillic accents, Hebrew and Arabic vowels, joiners, or the
@@ -80,17 +82,19 @@ class LexicalIndex:
     """Scores items by BM25 (Robertson & Zaragoza, 2009, https://doi.org/10.1561/1500000019).
 
     The text of an item is its title, the names of its categories and the values of its attributes.
-    Words are weighted as in Lucene, where weights are never negative. A list of stop-words is not
-    needed, since frequent words have low weights.
+    A word that it lacks, and that was read on the item's picture, counts half, and does not make
+    the text longer. Words are weighted as in Lucene, where weights are never negative. A list of
+    stop-words is not needed, since frequent words have low weights.
 
     Args:
         catalogue: Catalogue to search; changes to it are passed to :meth:`update`.
+        lines: Lines that were read on the items' pictures, by item id.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalogue: Catalogue, lines: Mapping[str, Sequence[str]] = {}) -> None:
+        self._catalogue, self._lines = catalogue, dict(lines)
         self._rows: dict[str, array[int]] = {}  # rows that contain each word
-        self._counts: dict[str, array[int]] = {}  # how often each of these rows contains it
+        self._counts: dict[str, array[float]] = {}  # how often each of these rows contains it
         self._words: dict[int, tuple[str, ...]] = {}  # distinct words of each row with words
         self._lengths: array[int] = array("i")  # number of words of each row, with repeats
         self._misspelt: dict[str, set[str]] = {}  # words by their spellings without one letter
@@ -99,6 +103,11 @@ class LexicalIndex:
     def update(self, rows: Iterable[int]) -> None:
         """Follow the catalogue after items at these rows were added, replaced or deleted."""
         self._changed.update(rows)
+
+    def set_lines(self, lines: Mapping[str, Sequence[str]]) -> None:
+        """Follow the pictures: items, by item id, have these lines on them from now on."""
+        self._lines |= lines
+        self.update(row for row in map(self._catalogue.find, lines) if row is not None)
 
     def refresh(self) -> None:
         """Index the changed rows now; otherwise the next search does it."""
@@ -114,7 +123,8 @@ class LexicalIndex:
         rows = self._catalogue.rows(item_ids).tolist()
         items = self._catalogue.records(item_ids)
         for row, item in zip(rows, items.iter_rows(named=True), strict=True):
-            self._add(row, words(_item_text(item)))
+            read = words(" ".join(self._lines.get(item["item_id"], ())))
+            self._add(row, words(_item_text(item)), read)
 
     def scores(self, text: str) -> NDArray[np.float32]:
         """Return the score of every row (N,), 0 for items without any word of the text."""
@@ -126,7 +136,7 @@ class LexicalIndex:
         for word in dict.fromkeys(map(self._known, words(text))):
             if word is None:
                 continue
-            rows, counts = _view(self._rows[word]), _view(self._counts[word])
+            rows, counts = _view(self._rows[word]), np.frombuffer(self._counts[word], np.float32)
             rarity = math.log1p((len(self._words) - len(rows) + 0.5) / (len(rows) + 0.5))
             scores[rows] += rarity * (K1 + 1) * counts / (counts + saturation[rows])
         return scores
@@ -141,14 +151,14 @@ class LexicalIndex:
         near &= self._rows.keys()
         return max(near, key=lambda known: (len(self._rows[known]), known), default=None)
 
-    def _add(self, row: int, found: Sequence[str]) -> None:
-        counts = Counter(found)
+    def _add(self, row: int, found: Sequence[str], read: Sequence[str]) -> None:
+        counts: Mapping[str, float] = dict.fromkeys(read, READ) | Counter(found)
         for word, count in counts.items():
             if word not in self._rows:
                 for typed in _without_a_letter(word):
                     self._misspelt.setdefault(typed, set()).add(word)
             self._rows.setdefault(word, array("i")).append(row)
-            self._counts.setdefault(word, array("i")).append(count)
+            self._counts.setdefault(word, array("f")).append(count)
         self._lengths[row] = len(found)
         if counts:
             self._words[row] = tuple(counts)

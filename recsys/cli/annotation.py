@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Certainty:
-    """What is guessed, how probable it must be, and which photos calibrate the probabilities."""
+    """What is guessed or read, how probable it must be, and what calibrates the probabilities."""
 
     min_probability: Annotated[
         float, typer.Option(help="Lowest probability of a guess; less certain cells stay empty.")
@@ -33,6 +33,12 @@ class Certainty:
             "comparing pictures with words, instead of what the tower learned."
         ),
     ] = None
+    read_words: Annotated[
+        bool,
+        typer.Option(
+            "--read-words", help="Also read the words on each picture; needs the extra ocr."
+        ),
+    ] = False
 
 
 @with_options
@@ -57,6 +63,8 @@ def annotate(
 
     if certainty.classes is not None and certainty.calibrate is not None:
         raise InvalidArgumentError("calibrate is for what the tower learned: leave out --classes")
+    if certainty.classes is not None and certainty.read_words:
+        raise InvalidArgumentError("read-words goes with what the tower learned: leave out one")
     opened, place = Bundle(bundle), str(resolve_device(device))
     temperatures = _fit(opened, certainty.calibrate, device=place, progress=not as_json)
     options = AnnotateOptions(
@@ -64,6 +72,7 @@ def annotate(
         min_probability=certainty.min_probability,
         temperatures=temperatures,
         words=read_words(certainty.classes) if certainty.classes is not None else None,
+        read_words=certainty.read_words,
         device=place,
     )
     with progress_bar(visible=not as_json) as advance:

@@ -209,8 +209,8 @@ class IdentificationConfig(Section):
     )
     words: Literal["auto", "off"] = Field(
         "auto",
-        description="Whether words on photos are read; auto is where the extra ocr is installed "
-        "and they help on photos of val.",
+        description="Whether words are read: on the shop's pictures, by which search finds items, "
+        "and on photos, if they help on those of val; auto is where the extra ocr is installed.",
     )
     max_read: int = Field(
         2_000,

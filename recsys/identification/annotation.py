@@ -1,12 +1,20 @@
 """Names for what photos show: category, attributes and colours, with their probabilities."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.answers import Annotation, Colour, Guess, check_min_probability
+from recsys.answers import (
+    WORDS_UNREAD,
+    Annotation,
+    Colour,
+    Guess,
+    ReadText,
+    check_min_probability,
+)
 from recsys.data.arrays import Doubles
 from recsys.errors import InvalidArgumentError
 from recsys.identification.heads import Reading
@@ -16,10 +24,12 @@ from vision.dataset import UNKNOWN
 from vision.hierarchy import SEPARATOR, choose_classes, find_category_paths, reconcile_levels
 from vision.report.calibration import at_temperature
 from vision.tower import VisionTower
+from vision.words import WordReader, shared_reader
 
 CATEGORY, ATTRIBUTE = "category_", "attribute_"  # prefixes of the names of targets
 AS_IT_IS = Reading()
 _COLOURS = pl.List(pl.Struct({"colour": pl.String, "share": pl.Float64}))
+_WORDS = pl.List(pl.Struct({"text": pl.String, "probability": pl.Float64}))
 
 
 def name_photos(
@@ -29,7 +39,7 @@ def name_photos(
     *,
     min_probability: float = 0.5,
 ) -> pl.DataFrame:
-    """Return the table of ``recsys.curation.annotation.annotate``, one row per photo.
+    """Return the table of ``recsys.curation.annotation.annotate``, with words, a row per photo.
 
     Args:
         classes: Class names of every target of the vision tower.
@@ -58,6 +68,9 @@ def name_photos(
             *_name_category(classes, probabilities, weighed, min_probability),
             *_name_attributes(classes, probabilities, weighed, min_probability),
             pl.Series("colours", seen.colours, dtype=_COLOURS),
+            pl.Series(
+                "words", [[line._asdict() for line in lines] for lines in seen.lines], dtype=_WORDS
+            ),
         ]
     )
 
@@ -69,6 +82,7 @@ def annotate_photos(
     *,
     min_probability: float = 0.5,
     device: str = "cpu",
+    reader: WordReader | None = None,
 ) -> pl.DataFrame:
     """Return the table of ``name_photos`` for images; arguments and errors are also its own.
 
@@ -78,6 +92,7 @@ def annotate_photos(
         reading: Temperatures and thresholds of the heads.
         min_probability: Lowest probability of a guess that is filled in.
         device: Device to compute on.
+        reader: Reader of words; None reads none.
 
     Raises:
         InvalidImageError: If a photo is not a readable image; the message has its index.
@@ -86,10 +101,39 @@ def annotate_photos(
     check_min_probability(min_probability)
     return name_photos(
         tower.classes,
-        see_photos(tower, images, device=device),
+        see_photos(tower, images, device=device, reader=reader),
         reading,
         min_probability=min_probability,
     )
+
+
+def annotate_photo(
+    tower: VisionTower,
+    image: ImageSource,
+    reading: Reading,
+    min_probability: float,
+    *,
+    words: bool,
+    device: str,
+) -> Annotation:
+    """Return the annotation of one photo, which does not say yet by which bundle.
+
+    Arguments and errors as for ``annotate_photos``.
+
+    Args:
+        tower: Vision tower.
+        image: Photo.
+        reading: Temperatures and thresholds of the heads.
+        min_probability: Lowest probability of a guess that is filled in.
+        words: Whether words are read; without the extra for it, the answer is degraded.
+        device: Device to compute on.
+    """
+    reader = shared_reader() if words else None
+    named = annotate_photos(
+        tower, [image], reading, min_probability=min_probability, device=device, reader=reader
+    )
+    (found,) = list_annotations(named, bundle_version="")
+    return replace(found, degraded=(WORDS_UNREAD,) if words and reader is None else ())
 
 
 def list_annotations(named: pl.DataFrame, *, bundle_version: str) -> list[Annotation]:
@@ -113,6 +157,7 @@ def list_annotations(named: pl.DataFrame, *, bundle_version: str) -> list[Annota
                 for name, own in attributes.items()
             },
             colours=tuple(Colour(one["colour"], one["share"]) for one in row["colours"]),
+            words=tuple(ReadText(one["text"], one["probability"]) for one in row["words"]),
             bundle_version=bundle_version,
         )
         for row in named.iter_rows(named=True)

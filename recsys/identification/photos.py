@@ -1,7 +1,7 @@
 """Photos through the vision tower and the fusion, without any words."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from vision.squares import ReadSquare, read_square
 from vision.test_time import Views, draw_views
 from vision.tower import TowerOutput, VisionTower, average
 from vision.transforms import build_reader, normalise
-from vision.words import Lines, WordReader
+from vision.words import ReadLine, WordReader, shared_reader
 
 BATCH_SIZE = 64
 
@@ -37,7 +37,7 @@ class SeenPhotos(NamedTuple):
     photos: TowerPhotos  # averaged over the views
     heads: dict[str, Tensor]  # target -> logits (B, C) of each photo as it is
     colours: list[list[ColourShare]]  # of each photo
-    lines: list[Lines]  # of letters on each photo; no lines without a reader
+    lines: list[tuple[ReadLine, ...]]  # of letters on each photo; no lines without a reader
 
 
 def run_tower(
@@ -107,16 +107,16 @@ def see_photos(
     """
     tower, to_square = tower.to(device).eval(), build_reader(tower.preprocess)
 
-    def look(image: ImageSource) -> tuple[Tensor, list[ColourShare], Lines]:
+    def look(image: ImageSource) -> tuple[Tensor, list[ColourShare], tuple[ReadLine, ...]]:
         picture = open_picture(image, tower.preprocess.size)
         # Words need more pixels than the tower, so that the reader decodes the photo again.
-        lines = reader.read(image) if reader is not None else ()
+        lines = reader.read_lines(image) if reader is not None else ()
         return to_square(picture), name_colours(picture), lines
 
     photos = [_no_photos(tower, head)]
     heads = {name: [torch.zeros(0, len(names))] for name, names in tower.classes.items()}
     colours: list[list[ColourShare]] = []
-    lines: list[Lines] = []
+    lines: list[tuple[ReadLine, ...]] = []
     with _photo_errors(), torch.inference_mode():
         for batch in read_batches(images, look, batch_size=BATCH_SIZE, progress=progress):
             squares = torch.stack([square for square, _, _ in batch]).to(device)
@@ -130,6 +130,18 @@ def see_photos(
     return SeenPhotos(
         _join(photos), {name: torch.cat(parts) for name, parts in heads.items()}, colours, lines
     )
+
+
+def read_ahead(image: ImageSource) -> None:
+    """Read the words on a photo, so that what reads them next need not wait.
+
+    May be called from any thread. Does nothing without the extra ``ocr``, and for a photo that is
+    not a readable image, which whatever comes next says.
+    """
+    reader = shared_reader()
+    if reader is not None:
+        with suppress(ImageError):
+            reader.read(image)
 
 
 def fuse_photos(fusion: ItemFusion, photos: TowerPhotos) -> Photos:

@@ -27,8 +27,8 @@ class IdentificationPart:
         calibration: Calibration of the gallery's evidence.
         head: Target of the vision tower whose classes are products; None without such a target.
         views: Views of each photo to average.
-        words: Lines that were read on the shop's pictures, by item id; None if no words are read on
-            photos.
+        words: Lines that were read on the shop's pictures, by item id; None if none were read.
+        reads_words: Whether words on photos are compared with them and with the shop's texts.
         why_no_words: Why words on photos are not read although they could be; None if they are, or
             were not tried.
     """
@@ -38,12 +38,13 @@ class IdentificationPart:
     head: str | None = None
     views: Views = "one"
     words: Mapping[str, Lines] | None = None
+    reads_words: bool = False
     why_no_words: str | None = None
 
     def sentence(self) -> str:
         """Return what is promised of the products that are named, and whether words count."""
         promise = self.calibration.sentence()
-        if self.words is not None:
+        if self.reads_words:
             return f"{promise}; words on photos are read"
         if self.why_no_words is not None:
             return f"{promise}; words on photos are not read: {self.why_no_words}"
@@ -104,6 +105,7 @@ def describe(part: IdentificationPart) -> dict[str, Any]:
         "head": part.head,
         "views": part.views,
         "calibration": calibration,
+        "reads_words": part.reads_words,
         "why_no_words": part.why_no_words,
     }
 
@@ -142,6 +144,8 @@ def restore(
         head=description["head"],
         views=description["views"],
         words=words,
+        # Older bundles keep words only if they read those on photos.
+        reads_words=description.get("reads_words", words is not None),
         why_no_words=description.get("why_no_words"),  # older bundles lack it
     )
 

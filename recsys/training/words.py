@@ -45,12 +45,14 @@ class ChosenWords(NamedTuple):
 
     Args:
         observed: Photos of val.
-        pictures: Lines on the shop's pictures by item id, for the bundle; None without words.
+        pictures: Lines on the shop's pictures by item id, for the bundle; None if none were read.
+        help: Whether the observations have words, since they help.
         why_not: Why words that could be read do not count; None if they do, or were not tried.
     """
 
     observed: Observed
     pictures: Mapping[str, Lines] | None = None
+    help: bool = False
     why_not: str | None = None
 
 
@@ -92,8 +94,9 @@ def choose_words(
     )
     gains = (before - after).numpy()
     if gains.mean() <= gains.std() / np.sqrt(len(gains)):
-        return ChosenWords(observed, why_not="they do not help on photos of val")
-    return ChosenWords(with_words, read.pictures)
+        why_not = "they do not help on photos of val"
+        return ChosenWords(observed, read.pictures, why_not=why_not)
+    return ChosenWords(with_words, read.pictures, help=True)
 
 
 def _read_stage(

@@ -140,17 +140,21 @@ class AsyncClient:
         request = build(pb.IdentifyRequest, image=build_image("image", image), k=k)
         return wire.read_identification(await self._call(self._stub.Identify, request))
 
-    async def annotate(self, image: bytes, *, min_probability: float = 0.5) -> Annotation:
-        """Return the category, attributes and colours of the product on a photo.
+    async def annotate(
+        self, image: bytes, *, min_probability: float = 0.5, read_words: bool = False
+    ) -> Annotation:
+        """Return the category, attributes and colours of the product on a photo, and its words.
 
         Args:
             image: Bytes of an image file.
             min_probability: Lowest probability of a guess that is filled in.
+            read_words: Whether the words on the photo are read, which takes longer.
         """
         request = build(
             pb.AnnotateRequest,
             image=build_image("image", image),
             min_probability=min_probability,
+            read_words=read_words,
         )
         return wire.read_annotated(await self._call(self._stub.Annotate, request))
 

@@ -17,6 +17,7 @@ from recsys.answers import (
     Guess,
     Identification,
     Item,
+    ReadText,
     Reason,
     Result,
     SearchMode,
@@ -361,6 +362,7 @@ def _read_annotation(message: pb.Annotation, info: pb.ResponseInfo) -> Annotatio
             for name, guess in sorted(message.attributes.items())
         },
         colours=tuple(Colour(colour.name, colour.share) for colour in message.colours),
+        words=tuple(ReadText(line.text, line.probability) for line in message.words),
         bundle_version=info.bundle_version,
         degraded=tuple(info.degraded),
     )

@@ -11,6 +11,7 @@ from recsys.answers import Annotation, Answer, Event, Identification, SearchMode
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import query_parts
 from recsys.data.timestamps import from_us
+from recsys.identification.photos import read_ahead
 from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender
 from serving.engine.batcher import Batcher
@@ -147,17 +148,22 @@ class Engine:
         (found,) = await self._threads.catalogue.run(self._identifier.identify_seen, seen, k)
         return Reply(found, (*found.degraded, *self._stale()))
 
-    async def annotate(self, image: bytes, *, min_probability: float) -> Reply[Annotation]:
-        """Return the category, attributes and colours of the product on a photo.
+    async def annotate(
+        self, image: bytes, *, min_probability: float, read_words: bool
+    ) -> Reply[Annotation]:
+        """Return the category, attributes and colours of the product on a photo, and its words.
 
         Raises:
             MissingPartError: If the bundle has no vision tower.
         """
         self._recommender.bundle.require("vision")
+        if read_words:
+            await self._threads.reading.run(read_ahead, image)
         annotate = self._recommender.annotate
-        return Reply(
-            await self._threads.towers.run(annotate, image, min_probability=min_probability), ()
+        found = await self._threads.towers.run(
+            annotate, image, min_probability=min_probability, read_words=read_words
         )
+        return Reply(found, found.degraded)
 
     async def record_events(self, events: Sequence[Event]) -> Reply[int]:
         """Store events and return how many were new; errors also as ``LiveHistories.record``.

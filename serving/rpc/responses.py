@@ -65,6 +65,7 @@ def write_annotation(annotation: Annotation | None) -> pb.Annotation | None:
     message = pb.Annotation(
         category=annotation.category,
         colours=[pb.Colour(**asdict(colour)) for colour in annotation.colours],
+        words=[pb.ReadText(**asdict(line)) for line in annotation.words],
     )
     if annotation.category_probability is not None:
         message.category_probability = check_finite(

@@ -126,10 +126,11 @@ class RecommenderServicer(rpc.RecommenderServicer):
     async def Annotate(  # noqa: N802
         self, request: pb.AnnotateRequest, context: Context
     ) -> pb.AnnotateResponse:
-        """Return the category, attributes and colours of the product on a photo."""
+        """Return the category, attributes and colours of the product on a photo, and its words."""
         reply = await self._engine.annotate(
             self._read_image(request.image),
             min_probability=requests.read_min_probability(request),
+            read_words=request.read_words,
         )
         return pb.AnnotateResponse(info=self._info(reply), annotation=write_annotation(reply.value))
 

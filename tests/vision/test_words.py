@@ -5,10 +5,19 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from vision.errors import ImageError, MissingExtraError
-from vision.words import MAX_LINES, MAX_SIDE, WordReader, can_read_words, content_key
+from vision.words import (
+    MAX_LINES,
+    MAX_SIDE,
+    MIN_CONFIDENCE,
+    WordReader,
+    can_read_words,
+    content_key,
+    require_reader,
+    shared_reader,
+)
 
 # DejaVu has letters of scripts that the reader was not trained on.
 FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
@@ -52,6 +61,15 @@ def test_a_picture_is_read_the_same_as_file_bytes_and_opened(
     wanted = WordReader().read(picture)
     assert wanted == ("Mellanmjölk",)
     assert reader.read(as_bytes(picture)) == reader.read(tmp_path / "a.png") == wanted
+
+
+def test_lines_have_probabilities_and_blurred_letters_lower_ones(reader: WordReader) -> None:
+    clear = draw("Mellanmjölk")
+    (sharp,), blurred = (
+        reader.read_lines(one) for one in (clear, clear.filter(ImageFilter.GaussianBlur(4)))
+    )
+    assert sharp.text == "Mellanmjölk"
+    assert all(MIN_CONFIDENCE <= line.probability < sharp.probability <= 1 for line in blurred)
 
 
 @pytest.mark.parametrize("size", [(320, 240), (1, 1), (900, 3)])
@@ -100,9 +118,16 @@ def test_bytes_that_are_no_image_raise(reader: WordReader) -> None:
         reader.read(b"no image")
 
 
+def test_all_callers_of_a_process_share_one_reader() -> None:
+    assert shared_reader() is shared_reader() is require_reader()
+
+
 def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert can_read_words()
     monkeypatch.setitem(sys.modules, "rapidocr", None)
     assert not can_read_words()
+    assert shared_reader() is None
+    with pytest.raises(MissingExtraError, match="reading words needs rapidocr"):
+        require_reader()
     with pytest.raises(MissingExtraError, match=r"pip install 'vitrine-recsys\[ocr\]'"):
         WordReader()

@@ -784,18 +784,24 @@ class AnnotateRequest(google.protobuf.message.Message):
 
     IMAGE_FIELD_NUMBER: builtins.int
     MIN_PROBABILITY_FIELD_NUMBER: builtins.int
+    READ_WORDS_FIELD_NUMBER: builtins.int
     image: builtins.bytes
     """An encoded image (JPEG, PNG, WebP, ...), never a URL."""
     min_probability: builtins.float
     """Lowest probability of a guess that is filled in, 0 to 1; 0.5 when absent."""
+    read_words: builtins.bool
+    """Whether the words on the photo are read, which takes longer. A service without the extra ocr
+    answers without them, and degraded has "words_unread".
+    """
     def __init__(
         self,
         *,
         image: builtins.bytes = ...,
         min_probability: builtins.float | None = ...,
+        read_words: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_min_probability", b"_min_probability", "min_probability", b"min_probability"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_probability", b"_min_probability", "image", b"image", "min_probability", b"min_probability"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_min_probability", b"_min_probability", "image", b"image", "min_probability", b"min_probability", "read_words", b"read_words"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_min_probability", b"_min_probability"]) -> typing.Literal["min_probability"] | None: ...
 
 Global___AnnotateRequest: typing_extensions.TypeAlias = AnnotateRequest
@@ -846,6 +852,27 @@ class Colour(google.protobuf.message.Message):
 Global___Colour: typing_extensions.TypeAlias = Colour
 
 @typing.final
+class ReadText(google.protobuf.message.Message):
+    """A line of letters that was read on a photo."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    PROBABILITY_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    probability: builtins.float
+    """How sure the reader is of its letters, as it states it itself; it is not calibrated."""
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        probability: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["probability", b"probability", "text", b"text"]) -> None: ...
+
+Global___ReadText: typing_extensions.TypeAlias = ReadText
+
+@typing.final
 class Annotation(google.protobuf.message.Message):
     """What a photo shows, as far as the bundle learned to tell. Probabilities are calibrated on photos of
     val, if training had some.
@@ -875,6 +902,7 @@ class Annotation(google.protobuf.message.Message):
     CATEGORY_PROBABILITY_FIELD_NUMBER: builtins.int
     ATTRIBUTES_FIELD_NUMBER: builtins.int
     COLOURS_FIELD_NUMBER: builtins.int
+    WORDS_FIELD_NUMBER: builtins.int
     category_probability: builtins.float
     """Probability of the last level in category, or of the coarsest guess if category is empty. Absent
     if the bundle learned no categories.
@@ -891,6 +919,10 @@ class Annotation(google.protobuf.message.Message):
     def colours(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Colour]:
         """The largest share first."""
 
+    @property
+    def words(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ReadText]:
+        """The highest letters first; empty if words were not asked for, or are not read."""
+
     def __init__(
         self,
         *,
@@ -898,9 +930,10 @@ class Annotation(google.protobuf.message.Message):
         category_probability: builtins.float | None = ...,
         attributes: collections.abc.Mapping[builtins.str, Global___Guess] | None = ...,
         colours: collections.abc.Iterable[Global___Colour] | None = ...,
+        words: collections.abc.Iterable[Global___ReadText] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_category_probability", b"_category_probability", "category_probability", b"category_probability"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_category_probability", b"_category_probability", "attributes", b"attributes", "category", b"category", "category_probability", b"category_probability", "colours", b"colours"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_category_probability", b"_category_probability", "attributes", b"attributes", "category", b"category", "category_probability", b"category_probability", "colours", b"colours", "words", b"words"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_category_probability", b"_category_probability"]) -> typing.Literal["category_probability"] | None: ...
 
 Global___Annotation: typing_extensions.TypeAlias = Annotation

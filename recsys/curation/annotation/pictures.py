@@ -12,6 +12,7 @@ from vision.batches import ImageSource
 from vision.dataset import Samples
 from vision.report.calibration import fit_temperature
 from vision.tower import VisionTower
+from vision.words import require_reader
 
 
 def annotate(
@@ -21,6 +22,7 @@ def annotate(
     min_probability: float = 0.5,
     temperatures: Mapping[str, float] | None = None,
     device: str = "cpu",
+    read_words: bool = False,
 ) -> pl.DataFrame:
     """Return the category, the attributes and the colours of each picture, one row per picture.
 
@@ -28,7 +30,8 @@ def annotate(
     ``category_probability`` is the probability of that level. Every attribute has two columns,
     ``attribute_X`` and ``attribute_X_probability``. If the best guess is not probable enough, the
     value is null and the probability is that of the guess. ``colours`` are those of
-    ``vision.palette``, with their shares. Only targets that the tower was trained on have columns.
+    ``vision.palette``, with their shares. ``words``, if they are wanted, are the lines of letters
+    with their probabilities. Only targets that the tower was trained on have columns.
 
     Args:
         bundle: Bundle with the vision tower.
@@ -37,8 +40,10 @@ def annotate(
         temperatures: Divisor of the logits by target, from ``fit_temperatures``; None takes those
             that training fitted.
         device: Device of the tower.
+        read_words: Whether words on the pictures are read, which takes longer.
 
     Raises:
+        MissingExtraError: If words are wanted and the extra ``ocr`` is not installed.
         InvalidImageError: If a picture cannot be read; the message has its index.
         MissingPartError: If the bundle has no vision tower.
         InvalidArgumentError: If ``min_probability`` is not from 0 to 1, a temperature does not fit,
@@ -47,13 +52,15 @@ def annotate(
     reading = bundle.reading
     if temperatures is not None:
         reading = reading._replace(temperatures=temperatures)
-    return annotate_photos(
+    named = annotate_photos(
         bundle.vision,
         images,
         min_probability=min_probability,
         reading=reading,
         device=check_device(device),
+        reader=require_reader() if read_words else None,
     )
+    return named if read_words else named.drop("words")
 
 
 def fit_temperatures(tower: VisionTower, samples: Samples) -> dict[str, float]:

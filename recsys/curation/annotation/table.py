@@ -39,6 +39,7 @@ class AnnotateOptions:
         min_probability: As for ``annotate``.
         temperatures: As for ``annotate``.
         words: Words to choose from, as for ``annotate_words``; None takes what the tower learned.
+        read_words: As for ``annotate``, for what the tower learned.
         device: Device of the tower.
         rows_per_part: Rows that are annotated, and held in memory, at once.
 
@@ -50,6 +51,7 @@ class AnnotateOptions:
     min_probability: float = 0.5
     temperatures: Mapping[str, float] | None = None
     words: Sequence[str] | None = None
+    read_words: bool = False
     device: str = "cpu"
     rows_per_part: int = ROWS_PER_PART
 
@@ -130,6 +132,7 @@ def _describer(bundle: Bundle, options: AnnotateOptions) -> Callable[[list[Path]
         min_probability=least,
         temperatures=options.temperatures,
         device=device,
+        read_words=options.read_words,
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.catalogue.store import Catalogue
-from recsys.catalogue.words import K1, B, LexicalIndex, words
+from recsys.catalogue.words import K1, READ, B, LexicalIndex, words
 from recsys.schema import ItemSchema
 
 TITLES = ("Red cotton shirt", "Blue cotton trousers", "Red red lamp", "Green T-shirt by H&M")
@@ -149,6 +149,27 @@ def test_a_word_that_left_the_catalogue_is_no_longer_a_correction() -> None:
 def test_titles_are_found_however_they_are_typed(title: str, query: str) -> None:
     assert set(words(query)) <= set(words(title))
     assert LexicalIndex(catalogue("Something else", title)).scores(query).argmax() == 1
+
+
+def test_words_on_a_picture_count_half_and_do_not_make_a_text_longer() -> None:
+    shop = catalogue(*TITLES)
+    index = LexicalIndex(shop, {"item-1": ("COTTON denim", "Denim"), "gone": ("denim",)})
+    plain = bm25("cotton", list(TITLES))
+    assert index.scores("cotton").tolist() == pytest.approx(plain, abs=1e-5)
+    mean = sum(len(words(title)) for title in TITLES) / len(TITLES)
+    saturation = K1 * (1 - B + B * 3 / mean)
+    wanted = math.log(1 + 3.5 / 1.5) * READ * (K1 + 1) / (READ + saturation)
+    assert index.scores("denim").tolist() == pytest.approx([0, wanted, 0, 0], abs=1e-5)
+
+
+def test_another_picture_has_other_words() -> None:
+    shop = catalogue(*TITLES)
+    index = LexicalIndex(shop, {"item-1": ("denim",)})
+    assert index.scores("denim").argmax() == 1
+    index.set_lines({"item-1": (), "item-2": ("denim",), "unknown": ("denim",)})
+    assert np.flatnonzero(index.scores("denim")).tolist() == [2]
+    upsert(shop, index, **{"item-2": "Another lamp"})
+    assert np.flatnonzero(index.scores("denim")).tolist() == [2], "the picture is the same"
 
 
 @pytest.mark.parametrize("query", ["", " ", "?!... --", "\x00\x01", "the of and", "🌹", "ランプ"])

@@ -49,6 +49,19 @@ def test_the_part_comes_back_from_tensors_and_json() -> None:
     assert found == part
 
 
+def test_words_of_pictures_stay_where_those_of_photos_do_not_count() -> None:
+    rows, point = torch.arange(2), OperatingPoint(0.6)
+    gallery = Gallery(torch.eye(2), rows, torch.eye(2), rows, head_rows=rows)
+    n = len(SOURCES)
+    calibration = Calibration((1.0,) * n, (0.1,) * n, 0.5, known=point, named=point)
+    part = IdentificationPart(gallery, calibration, words={"a": ("ARLA",)})
+    described = describe(part)
+    assert not restore(vars(gallery), described, {"a": ("ARLA",)}).reads_words
+    del described["reads_words"]  # as in older bundles, which keep words that count
+    assert restore(vars(gallery), described, {}).reads_words
+    assert not restore(vars(gallery), described).reads_words
+
+
 def test_words_come_back_and_an_empty_table_is_not_a_missing_one(tmp_path: Path) -> None:
     words = {"a": ("ARLA", "0.5% FETT"), "b": ()}
     for number, wanted in enumerate((words, {})):

@@ -2,15 +2,17 @@
 
 import asyncio
 import io
+import sys
 from collections.abc import AsyncIterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from recsys.answers import Annotation
+from recsys.answers import WORDS_UNREAD, Annotation
 from recsys.bundle import Bundle, Contents, write_bundle
 from recsys.config import FusionConfig
 from recsys.curation.annotation import annotate
@@ -27,6 +29,7 @@ from tests.counting import count_decodes
 from tests.serving.conftest import PlantedShop, plant
 from text.config import TextConfig
 from text.networks.build import build_encoder
+from vision.errors import MissingExtraError
 from vision.tower import VisionTower
 
 CLASSES = {
@@ -102,6 +105,32 @@ async def test_a_tower_without_heads_names_the_colours(
         found = await client.annotate(shop.pictures["red-chair"])
     assert (found.category, found.category_probability, found.attributes) == ((), None, {})
     assert [colour.name for colour in found.colours] == ["red"]
+
+
+async def test_words_are_read_where_they_are_asked_for(
+    service: Service, headed: PlantedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = Image.new("RGB", (200, 80), (235, 235, 225))
+    font = ImageFont.load_default(36)
+    ImageDraw.Draw(picture).text((10, 20), "KEFIR", fill=(20, 30, 60), font=font)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    photo = file.getvalue()
+    async with AsyncClient(service.address, timeout_s=60) as patient:  # the networks are loaded
+        plain, read = [await patient.annotate(photo, read_words=wanted) for wanted in (False, True)]
+    assert read == Recommender(Bundle(headed.path)).annotate(photo, read_words=True)
+    assert [one.text for one in read.words] == ["KEFIR"]
+    assert 0.5 <= read.words[0].probability <= 1
+    assert (plain.words, plain.degraded, read.degraded) == ((), (), ())
+    assert replace(read, words=()) == plain
+    table = annotate(Bundle(headed.path), [photo], read_words=True)
+    assert table["words"].to_list() == [[asdict(one) for one in read.words]]
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    with Client(service.address) as blocking:
+        without = await asyncio.to_thread(blocking.annotate, photo, read_words=True)
+    assert (without.words, without.degraded) == ((), (WORDS_UNREAD,))
+    with pytest.raises(MissingExtraError, match="reading words needs rapidocr"):
+        annotate(Bundle(headed.path), [photo], read_words=True)
 
 
 @pytest.mark.parametrize("min_probability", [-0.1, 1.5, float("nan")])

@@ -42,6 +42,7 @@ from recsys.training.samples import labelled_photos, picture_paths
 from recsys.training.served import check_serving, write_served
 from recsys.training.stack import FusedItems, Stack, fuse_items, train_stack
 from recsys.training.stages import STAGES, Runtime, Stage, Workspace
+from recsys.training.text_start import decide_text_start
 from recsys.training.tower_errors import translate_tower_errors
 from recsys.training.towers import TrainedTowers, align, embed, train_text, train_vision
 from recsys.training.tuning import Tuning, check_tuning, tune_settings
@@ -118,6 +119,8 @@ def train(
             write_config(config)  # raises what would else be raised after the search
         left_out = _sentences(shop)
         vision = train_vision(shop, config.vision, runtime)
+        start = decide_text_start(shop, config.text, runtime)
+        config = config.model_copy(update={"text": start.config})
         text = train_text(shop, config.text, runtime)
         towers = align(shop, vision, text, config, runtime)
         heads = keep_heads(shop, towers, config.annotation, runtime)
@@ -135,7 +138,8 @@ def train(
         served = write_served(shop, towers, config.serving, runtime)
         announce("bundle")
         contents = _with_towers(_contents(material, stack, config, left_out), towers, heads, config)
-        bundle = write_bundle(replace(contents, identification=identification, served=served), out)
+        more = {"identification": identification, "served": served, "text_start": start.compared}
+        bundle = write_bundle(replace(contents, **more), out)
         ablations = _ablations(material, stack, config, runtime, left_out)
     return Run(bundle, ablations, dataset, tuple(runtime.workspace.stages), left_out, tuning)
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+AUTO = "auto"
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -42,7 +44,9 @@ class TextConfig(_Table):
     checkpoint: str | None = Field(
         None,
         description="Folder or hub id of a transformers or sentence-transformers model to start "
-        "from. Unset builds a small encoder and its tokenizer from the catalogue.",
+        "from. Unset builds a small encoder and its tokenizer from the catalogue; auto takes "
+        "all-MiniLM-L6-v2 as it was published in its place, if it is installed and recognises "
+        "more of the titles that are held out.",
     )
     pooling: Literal["auto", "mean", "cls", "max", "lasttoken"] = Field(
         "auto",

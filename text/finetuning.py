@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from text.config import TextConfig
+from text.config import AUTO, TextConfig
 from text.dataset import EpochShuffle, Samples, TextSet
 from text.device import Device, resolve_device
 from text.encoder import TextEncoder
@@ -181,7 +181,7 @@ def check_start(config: TextConfig) -> None:
         MissingExtraError: If low-rank updates are configured, but peft is not installed.
     """
     name = config.checkpoint
-    if name is None or (is_hub_id(name) and find_installed(name) is None):
+    if name in (None, AUTO) or (is_hub_id(name) and find_installed(name) is None):
         return
     encoder = build_encoder(config, [], seed=0)
     if config.epochs > 0:

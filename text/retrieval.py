@@ -40,6 +40,7 @@ def find_by_words(
     n_words: int,
     max_queries: int,
     seed: int,
+    n_asked: int | None = None,
 ) -> Found:
     """Return how texts are found by some of their own words.
 
@@ -52,10 +53,11 @@ def find_by_words(
         n_words: Words of a query, in random order; a shorter text gives all of its words.
         max_queries: Largest number of queries; if there are more texts, some are drawn.
         seed: Random seed for texts and words.
+        n_asked: Number of texts, the first ones, that are looked for; None looks for any.
     """
     generator = np.random.default_rng(seed)
     tokenized = tokenize_words(encoder, texts)
-    askable = [row for row, text in enumerate(tokenized) if text.words]
+    askable = [row for row, text in enumerate(tokenized[:n_asked]) if text.words]
     asked = generator.permutation(askable)[:max_queries].astype(np.int64)
     chosen = [generator.permutation(len(tokenized[row].words))[:n_words] for row in asked]
     ids = [tokenized[row].ids(rows) for row, rows in zip(asked, chosen, strict=True)]

@@ -44,6 +44,7 @@ from recsys.ranking.stored import (
 )
 from recsys.rules import NO_RULES, Rules
 from text.encoder import TextEncoder
+from text.networks.start import Start
 from vision.tower import VisionTower
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ class Contents:
             Later live changes count, earlier ones do not.
         rules: Rules by which lists are made of ranked items.
         served: The tower for pictures as graphs, where torch does not run it.
+        text_start: What decided how the text encoder began, where the configuration left it open.
     """
 
     items: pl.DataFrame
@@ -130,6 +132,7 @@ class Contents:
     items_as_of_us: int | None = None
     rules: Rules = NO_RULES
     served: ServedTower | None = None
+    text_start: Start | None = None
 
 
 def ranking_settings(config: TrainConfig) -> dict[str, Any]:
@@ -281,6 +284,7 @@ def _describe(contents: Contents) -> dict[str, Any]:
         "modalities": dict(contents.fusion.dims),
         **_describe_ranking(contents.ranking),
         "weights": _describe_weights(contents),
+        "text_start": contents.text_start._asdict() if contents.text_start else None,
         "identification": describe(identification) if identification else None,
         "reading": contents.heads.reading._asdict() if contents.heads else {},
         "common_space": asdict(contents.common_space) if contents.common_space else None,

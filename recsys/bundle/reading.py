@@ -47,6 +47,7 @@ from recsys.ranking.scoring import UserRanker
 from recsys.ranking.statistics import Statistics, build_statistics
 from recsys.ranking.stored import ENCODER_FILE, load_statistics, load_user_ranker
 from text.encoder import TextEncoder
+from text.networks.start import Start
 from vision.networks.packages import Origin
 from vision.tower import VisionTower
 from vision.words import Lines
@@ -95,6 +96,8 @@ class Bundle:
             tower: one and Origin.model_validate(one)
             for tower, one in (self._description.get("weights") or {}).items()
         }
+        start = self._description.get("text_start")
+        self.text_start: Start | None = start and Start(**start)
         serving = self._description.get("serving")
         self.served_tower = serving and ServedTower(self.path / SERVED_TOWER, **serving)
         # How the logits of the vision tower's heads become names.

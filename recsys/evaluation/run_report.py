@@ -148,7 +148,7 @@ def _report(
 
 
 def weights_of(bundle: Bundle) -> list[str]:
-    """Return which weights the towers began with and their licence, and what runs on a CPU.
+    """Return which weights the towers began with and why, their licence, and what runs on a CPU.
 
     Empty for bundles of releases that did not record it.
     """
@@ -156,7 +156,8 @@ def weights_of(bundle: Bundle) -> list[str]:
         f"the {tower} tower began with {origin.sentence() if origin else 'random weights'}"
         for tower, origin in bundle.weights.items()
     ]
-    return began if bundle.served_tower is None else [*began, bundle.served_tower.sentence()]
+    said = [one.sentence() for one in (bundle.text_start, bundle.served_tower) if one is not None]
+    return [*began, *said]
 
 
 def ranks_by(bundle: Bundle) -> list[str]:

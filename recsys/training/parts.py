@@ -21,6 +21,8 @@ from recsys.training.samples import (
     label_pictures,
     labelled_photos,
 )
+from text.config import AUTO, TextConfig
+from text.networks.start import can_choose
 from text.tokens.normalize import normalize
 from vision.words import INSTALL, can_read_words
 
@@ -52,7 +54,7 @@ def why_left_out(
     no_vision, no_text = why_no_vision(pictures.train), why_no_text(texts)
     # A checkpoint knows words before it learns. Without one, the mean of random vectors, one for
     # each word, still compares words: enough for a shop that begins with one item.
-    as_built = bool(no_text and _has_words(texts) and (config.text.checkpoint or no_vision))
+    as_built = bool(no_text and _has_words(texts) and (_knows_words(config.text) or no_vision))
     if no_vision and no_text and not as_built:
         raise DataError(
             f"tables must have titles or pictures to learn from, got none (vision: {no_vision}; "
@@ -73,6 +75,11 @@ def why_left_out(
     reasons["identification"] = no_identification
     reasons[WORDS] = None if no_identification else why_no_words(config.identification)
     return {part: reason for part, reason in reasons.items() if reason}
+
+
+def _knows_words(config: TextConfig) -> bool:
+    """Return whether an encoder begins with weights that know words."""
+    return can_choose() if config.checkpoint == AUTO else config.checkpoint is not None
 
 
 def why_no_words(config: IdentificationConfig) -> str | None:

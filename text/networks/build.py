@@ -6,7 +6,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from text.checkpoint import load
-from text.config import TextConfig
+from text.config import AUTO, TextConfig
 from text.encoder import TextEncoder
 from text.errors import InvalidArgumentError
 from text.networks.hub import find_checkpoint, find_origin
@@ -27,8 +27,14 @@ def build_encoder(config: TextConfig, texts: Sequence[str], *, seed: int) -> Tex
     Raises:
         WeightsError: If the checkpoint is not on this machine and cannot be fetched.
         CheckpointError: If the checkpoint is damaged or not supported.
-        InvalidArgumentError: If a new encoder is wanted and no text has a word.
+        InvalidArgumentError: If a new encoder is wanted and no text has a word, or the checkpoint
+            is auto, which only ``text.comparison.choose_start`` decides.
     """
+    if config.checkpoint == AUTO:
+        raise InvalidArgumentError(
+            'checkpoint = "auto" must be decided before an encoder is built: pass what '
+            "text.comparison.choose_start returns, or leave it unset for a new encoder"
+        )
     if config.checkpoint is None:
         encoder = _build_new(config, texts, seed)
     else:

@@ -182,6 +182,22 @@ class PretrainingConfig(_Table):
     dim: int = Field(default=128, ge=2, description="Size of the projection in pretraining.")
 
 
+class PseudoLabelConfig(_Table):
+    """Labels that towers give to pictures without one, from which one more tower learns."""
+
+    members: int = Field(
+        default=1, ge=1, le=16, description="Towers whose mean probabilities label the pictures."
+    )
+    confidence: float = Field(
+        default=0.8, gt=0, le=1, description="Smallest probability of a label that a tower gives."
+    )
+    per_class: int | None = Field(
+        default=None,
+        ge=1,
+        description="Largest number of pictures with one such label.",
+    )
+
+
 class TrackingConfig(_Table):
     """Where training curves are written."""
 
@@ -346,6 +362,9 @@ class VisionConfig(_Table):
     )
     pretraining: PretrainingConfig | None = Field(
         default=None, description="Self-supervised pretraining before fine-tuning. Unset is off."
+    )
+    pseudo_labels: PseudoLabelConfig | None = Field(
+        default=None, description="Labels for pictures that have none, by trained towers."
     )
     tracking: TrackingConfig = Field(
         default=TrackingConfig(), description="Where training curves are written."

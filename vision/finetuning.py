@@ -38,6 +38,7 @@ from vision.training.learner import Learner
 from vision.training.processes import Order, current_shard, shared_norms
 from vision.training.recipe import decide_recipe
 from vision.training.run import TrainingRun
+from vision.training.self_training import self_train
 from vision.training.silence import quiet_lightning
 from vision.training.tracking import open_logger
 from vision.training.trainer import average_weights, build_loader, build_trainer, fit_settings
@@ -113,6 +114,8 @@ def finetune_run(
     Raises:
         VisionError: For the same reasons as :func:`finetune`.
     """
+    if config.pseudo_labels is not None:
+        return _self_trained(samples, config, run, validation, callbacks)
     check_samples(samples, config, validation)
     warn_of_random_weights(config)
     config = decide_recipe(decide_start(config), len(samples), validated=validation is not None)
@@ -134,6 +137,29 @@ def finetune_run(
             tower.backbone = merge_lora(tower.backbone)
     rejected = data.train.rejected + (data.validation.rejected if data.validation else ())
     return FinetuneResult(tower.cpu().eval(), metrics, epochs, rejected)
+
+
+def _self_trained(
+    samples: Samples,
+    config: VisionConfig,
+    run: TrainingRun,
+    validation: Samples | None,
+    callbacks: Sequence[Callback],
+) -> FinetuneResult:
+    """Return the tower of several runs, each in a folder of its own, by ``pseudo_labels``."""
+    if callbacks:
+        raise InvalidArgumentError(
+            "pseudo_labels trains several times, which a search cannot follow: unset it to tune"
+        )
+    check_samples(samples, config, validation)
+    assert config.pseudo_labels is not None, "the caller has looked"
+    plain = config.model_copy(update={"pseudo_labels": None})
+
+    def train(part: Samples, name: str, seed: int) -> FinetuneResult:
+        own = replace(run, workdir=run.workdir / name, seed=seed)
+        return finetune_run(part, plain, own, validation=validation)
+
+    return self_train(train, samples, config.pseudo_labels, seed=run.seed)
 
 
 def build_tower(classes: Mapping[str, Sequence[str]], config: VisionConfig) -> VisionTower:
@@ -191,6 +217,11 @@ def check_samples(samples: Samples, config: VisionConfig, validation: Samples | 
     if validation is not None and _names(validation) != _names(samples):
         raise InvalidArgumentError(
             "validation samples must have the targets and classes of the samples"
+        )
+    if config.pseudo_labels is not None and not samples.unlabelled:
+        raise InvalidArgumentError(
+            "pseudo_labels needs pictures without a label to learn from, got none; add photos of "
+            "train that name neither item nor category, or unset pseudo_labels"
         )
     if config.patience is not None and validation is None:
         raise InvalidArgumentError(

@@ -15,6 +15,7 @@ from vision.errors import InvalidArgumentError
 from vision.hierarchy import CategoryPath, choose_classes, find_category_paths, reconcile_levels
 from vision.labelling.readable import Readable
 from vision.tower import VisionTower
+from vision.tuning.ensemble import ensemble_predict_proba
 
 
 class PseudoLabels(NamedTuple):
@@ -26,7 +27,7 @@ class PseudoLabels(NamedTuple):
 
 
 def pseudo_label(
-    tower: VisionTower,
+    tower: VisionTower | Sequence[VisionTower],
     images: Sequence[Path],
     *,
     target: str,
@@ -46,7 +47,8 @@ def pseudo_label(
     The confidence of a tower rarely exceeds 1 minus the label smoothing that it was trained with.
 
     Args:
-        tower: Tower that was trained on the labelled pictures.
+        tower: Tower that was trained on the labelled pictures; of several, with the same classes
+            and the same size of pictures, the mean of the probabilities counts.
         images: Pictures without a label, relative to root where root is given. Unreadable ones are
             left out and reported.
         target: Target that must be confident for a picture to be taken. Other targets get a label
@@ -59,24 +61,24 @@ def pseudo_label(
     Raises:
         InvalidArgumentError: If the target is unknown, or a number is out of range.
     """
-    if target not in tower.classes:
-        raise InvalidArgumentError(
-            f"target must be one of {', '.join(tower.classes)}, got {target!r}"
-        )
+    towers = [tower] if isinstance(tower, VisionTower) else tower
+    classes = towers[0].classes
+    if target not in classes:
+        raise InvalidArgumentError(f"target must be one of {', '.join(classes)}, got {target!r}")
     if not 0 < confidence <= 1:
         raise InvalidArgumentError(f"confidence must be above 0 and at most 1, got {confidence}")
     if per_class is not None and per_class < 1:
         raise InvalidArgumentError(f"per_class must be at least 1 or None, got {per_class}")
-    pictures = Readable(images, root, tower.preprocess)
-    paths = find_category_paths(tower.classes)
-    probabilities = reconcile_levels(tower.predict_proba(pictures), paths)
+    pictures = Readable(images, root, towers[0].preprocess)
+    paths = find_category_paths(classes)
+    probabilities = reconcile_levels(ensemble_predict_proba(towers, pictures), paths)
     labels = sure_labels(probabilities, paths, confidence)
     own = probabilities[target][np.arange(len(pictures.rows)), labels[target]]
     rows = surest(labels[target], own, per_class)
     samples = Samples(
         images=[images[pictures.rows[row]] for row in rows],
         targets={name: column[rows] for name, column in labels.items()},
-        classes=tower.classes,
+        classes=classes,
         root=root,
     )
     return PseudoLabels(samples, own[rows], tuple(pictures.rejected))

@@ -166,16 +166,6 @@ TABLES: Mapping[str, Table] = {
         },
         columns={"accuracy": "accuracy"},
     ),
-    "text_start": Table(
-        corner="held-out titles recognised by",
-        rows={
-            "the generated shop: a new encoder": "text_start.shop.new",
-            "the generated shop: all-MiniLM-L6-v2": "text_start.shop.published",
-            "Online Retail: a new encoder": "text_start.online_retail.new",
-            "Online Retail: all-MiniLM-L6-v2": "text_start.online_retail.published",
-        },
-        columns={"two words": "words", "partners": "partners", "category": "category"},
-    ),
     "grocery_few_shot": Table(
         corner="ten products beside 71",
         rows={

@@ -138,8 +138,8 @@ def train(
         served = write_served(shop, towers, config.serving, runtime)
         announce("bundle")
         contents = _with_towers(_contents(material, stack, config, left_out), towers, heads, config)
-        more = {"identification": identification, "served": served, "text_start": start.compared}
-        bundle = write_bundle(replace(contents, **more), out)
+        contents = replace(contents, identification=identification, text_start=start.compared)
+        bundle = write_bundle(replace(contents, served=served), out)
         ablations = _ablations(material, stack, config, runtime, left_out)
     return Run(bundle, ablations, dataset, tuple(runtime.workspace.stages), left_out, tuning)
 

@@ -110,7 +110,7 @@ def clearly_positive(gains: list[Floats]) -> bool:
         return False
     mean = sum(float(one.mean()) for one in gains) / len(gains)
     variance = sum(float(one.var()) / len(one) for one in gains) / len(gains) ** 2
-    return mean > np.sqrt(variance)
+    return bool(mean > np.sqrt(variance))
 
 
 def _recognised(encoder: TextEncoder, samples: Samples, n_new: int, seed: int) -> dict[str, Floats]:

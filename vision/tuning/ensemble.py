@@ -10,6 +10,7 @@ from torch import Tensor
 from vision.arrays import Floats
 from vision.batches import ImageSource
 from vision.errors import InvalidArgumentError
+from vision.labelling.readable import Readable
 from vision.precision import Precision
 from vision.tower import VisionTower
 
@@ -52,7 +53,7 @@ def soup(towers: Sequence[VisionTower]) -> VisionTower:
 
 def ensemble_predict_proba(
     towers: Sequence[VisionTower],
-    images: Sequence[ImageSource],
+    images: Sequence[ImageSource] | Readable,
     *,
     batch_size: int = 64,
     device: torch.device | str | None = None,
@@ -63,7 +64,8 @@ def ensemble_predict_proba(
 
     Args:
         towers: At least one tower, all with the same classes. Networks may differ.
-        images: PIL images, file contents or paths, read once by every tower.
+        images: PIL images, file contents or paths, read once by every tower; or those of them
+            that can be read.
         batch_size: Images in one pass.
         device: Device to move the towers to and to compute on. None leaves the towers in place.
         precision: Arithmetic of the networks, see ``VisionTower.embed``.

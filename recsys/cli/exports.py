@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recsys.cli.options import Json, with_options
+from recsys.cli.options import BundlePath, Json, check_suffix, with_options
 from recsys.cli.output import console, print_json
 from recsys.data.files import make_folder
 
@@ -21,6 +21,14 @@ def build_events_app() -> typer.Typer:
     app = typer.Typer(help="Export the events that a service recorded.", no_args_is_help=True)
     app.callback()(lambda: None)  # or typer would take the one command for the whole app
     app.command("export")(export_events)
+    return app
+
+
+def build_items_app() -> typer.Typer:
+    """Return the commands under ``recsys items``."""
+    app = typer.Typer(help="Export the catalogue that a service serves.", no_args_is_help=True)
+    app.callback()(lambda: None)
+    app.command("export")(export_items)
     return app
 
 
@@ -85,3 +93,49 @@ def export_events(
             "export more often, or raise RECSYS_EVENT_LOG_EVENTS",
             style="bold red",
         )
+
+
+@with_options
+def export_items(
+    bundle: BundlePath,
+    service: StateOptions,
+    out: Annotated[Path, typer.Option(help="Items table to write: a Parquet file.")],
+    images_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that image paths are relative to, and that gets the pictures that callers "
+            "sent; the folder of the table if unset."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the served catalogue, the bundle's items with all live changes, as an items table."""
+    check_suffix(out, ".parquet")
+    make_folder(out.parent)
+
+    from recsys.bundle import Bundle
+    from serving.state.item_export import ExportedItems
+    from serving.state.item_export import export_items as write
+    from serving.state.opened import opened_redis
+
+    config, served = service.config(), Bundle(bundle)
+
+    async def run() -> ExportedItems:
+        async with opened_redis(config) as connection:
+            return await write(
+                served,
+                connection,
+                out,
+                images_root=images_root or out.parent,
+                namespace=config.namespace,
+            )
+
+    exported = asyncio.run(run())
+    if as_json:
+        print_json({**exported._asdict(), "bundle_version": served.version})
+        return
+    console.print(
+        f"{exported.n_items:,} items in {out}: {exported.n_changed:,} changed or new with "
+        f"{exported.n_pictures:,} new pictures, {exported.n_deleted:,} deleted",
+        highlight=False,
+    )

@@ -17,7 +17,7 @@ Ask = Callable[..., Any]
 Say = Callable[..., str]
 
 
-def test_events_are_exported_beside_a_service_and_after_it(
+def test_events_and_items_are_exported_beside_a_service_and_after_it(
     tmp_path: Path, ask: Ask, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop, state, out = plant(tmp_path / "runs"), tmp_path / "state", tmp_path / "events"
@@ -34,6 +34,7 @@ def test_events_are_exported_beside_a_service_and_after_it(
                     ask, "events", "export", "--state", state, "--out", out
                 )
                 await client.record_events(events)
+                await client.delete_items(["red-mug"])
             return beside
 
     beside = asyncio.run(serve())
@@ -41,6 +42,11 @@ def test_events_are_exported_beside_a_service_and_after_it(
     monkeypatch.setenv("RECSYS_STATE", str(state))
     assert say("events", "export", "--out", out).startswith("1 events in ")
     assert say("events", "export", "--out", out) == "no new events"
+    table = tmp_path / "items.parquet"
+    assert say("items", "export", shop.path, "--out", table).endswith(
+        "items.parquet: 0 changed or new with 0 new pictures, 1 deleted"
+    )
+    assert "red-mug" not in pl.read_parquet(table)["item_id"]
     kinds = [pl.read_parquet(file)["kind"].to_list() for file in sorted(out.glob("*"))]
     assert kinds == [["view", "impression"], ["purchase"]]
 

@@ -25,6 +25,7 @@ COMMANDS = (
     "annotate {bundle} --items {items} --images-root {images} --out {out}.parquet",
     "variants {bundle} --out {out}.parquet",
     "serve {bundle} --port 0 --state {out}",
+    "items export {bundle} --state {images} --out {out}.parquet",
     "events export --state {images} --out {out}",
     "review ask {bundle} {photos} --images-root {images} --out {out}.csv",
     "review learn {bundle} {labelled} {out}.csv --images-root {images}",

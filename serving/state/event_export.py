@@ -82,10 +82,10 @@ if not pending or cjson.decode(pending).last ~= ARGV[1] then
 end
 local range = cjson.decode(pending)
 local lost = tonumber(redis.call('HGET', state, 'lost') or 0)
-local told = tonumber(redis.call('HGET', state, 'told') or 0)
-redis.call('HSET', state, 'cursor', range.last, 'exported', range.number, 'told', lost)
+local reported = tonumber(redis.call('HGET', state, 'reported') or 0)
+redis.call('HSET', state, 'cursor', range.last, 'exported', range.number, 'reported', lost)
 redis.call('HDEL', state, 'pending')
-return lost - told
+return lost - reported
 """
 
 

@@ -127,7 +127,7 @@ async def test_a_file_counts_that_redis_does_not_know_of(
     assert exported(tmp_path) == list(range(101))
 
 
-async def test_another_folder_takes_over_an_unfinished_export_when_told_to(
+async def test_another_folder_takes_over_an_unfinished_export_if_asked_to(
     log: EventLog, connection: RedisConnection, namespace: str, tmp_path: Path
 ) -> None:
     await log.append([event(second) for second in range(10)])

@@ -183,15 +183,14 @@ class _UserTraining(L.LightningModule):
         self.config, self.n_steps = config, n_steps
         embeddings = items["embeddings"]
         self.encoder = build_user_encoder(config, dim=embeddings.shape[1], n_kinds=len(kind_names))
+        counts = np.bincount(events.rows, minlength=len(embeddings))
         with torch.no_grad():  # newcomers begin at the average of the items taken
-            typical = embeddings[events.rows].mean(axis=0)
-            self.encoder.newcomer.copy_(torch.from_numpy(typical))
+            self.encoder.newcomer.copy_(torch.from_numpy(counts / counts.sum() @ embeddings))
         self.encoder.taste.fit_scale(torch.from_numpy(embeddings))
         # Popularity says nothing about a user's taste. A bias for each item absorbs it during
         # training, so that the vectors need not, and is then dropped: the ranker has features for
         # popularity.
         self.popularity = nn.Embedding(len(embeddings), 1)
-        counts = np.bincount(events.rows, minlength=len(embeddings))
         with torch.no_grad():
             self.popularity.weight.copy_(torch.from_numpy(np.log1p(counts))[:, None])
         self.log_temperature = nn.Parameter(torch.tensor(START_TEMPERATURE).log())

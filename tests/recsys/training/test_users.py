@@ -131,6 +131,13 @@ def untaught() -> UserConfig:
     return changed(kind_weights={"view": 0.0}, epochs=1)
 
 
+def test_newcomers_begin_at_the_average_of_the_items_taken(tmp_path: Path) -> None:
+    log, still = faithful(), changed(epochs=1, learning_rate=1e-12)
+    encoder = train_users(log, embeddings(), ALWAYS, still, run_in(tmp_path))
+    typical = embeddings()[log.item_rows].mean(axis=0)
+    np.testing.assert_allclose(encoder.newcomer.detach().numpy(), typical, atol=1e-6)
+
+
 def test_newcomers_are_shown_first_purchases_rather_than_the_most_popular(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     ones, zeros = np.flatnonzero(in_group(1)), np.flatnonzero(in_group(0))

@@ -40,10 +40,11 @@ def bundle_of(n_items: int) -> Path:
     """Return the bundle of a shop with some items; it is written if it is not there."""
     folder = OUT / str(n_items)
     written = [path.parent for path in folder.glob("*/manifest.json")]
-    return written[0] if written else _write(n_items, folder)
+    return written[0] if written else write_bundle_of(n_items, folder)
 
 
-def _write(n_items: int, folder: Path) -> Path:
+def write_bundle_of(n_items: int, folder: Path) -> Path:
+    """Write the bundle of a shop with some items into a folder, and return its path."""
     generator = np.random.default_rng(n_items)
     torch.manual_seed(n_items)
     shop = generate_shop(n_items, generator)

@@ -42,10 +42,12 @@ from recsys.ranking.scoring import UserRanker
 from serving.client import AsyncClient
 from serving.keepalive import SERVER_OPTIONS
 from serving.rpc.interceptor import Boundary
+from serving.rpc.rates import RateLimits
 from serving.rpc.servicer import RecommenderServicer
 from serving.state.histories import LiveHistories
 from serving.telemetry import Telemetry
 from serving.testing import running_service
+from serving.tokens import Tokens
 
 COMMAND = "python -m benchmarks.serving"
 DEMO, LARGE = Path("out/demo"), 100_000
@@ -126,7 +128,7 @@ async def _serve(bundle: Path, orders: Connection, stopwatch: Stopwatch) -> None
     async with running_service(bundle) as service:
         no_op = NoOp()  # type: ignore[abstract]
         server = grpc.aio.server(
-            interceptors=[Boundary(Telemetry(), token=None)], options=SERVER_OPTIONS
+            interceptors=[Boundary(Telemetry(), Tokens(), RateLimits(None))], options=SERVER_OPTIONS
         )
         rpc.add_RecommenderServicer_to_server(no_op, server)
         port = server.add_insecure_port("127.0.0.1:0")

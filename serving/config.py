@@ -22,6 +22,7 @@ from recsys.errors import ConfigError
 from serving.addresses import read_host
 from serving.auth import check_binding, read_token
 from serving.environment import PREFIX, read_environment
+from serving.logs import LogFormat
 
 MIB = 2**20
 EMBEDDED = "embedded"  # a Redis of the service's own
@@ -39,7 +40,17 @@ class ServiceConfig(BaseModel):
     port: int = Field(
         50051, ge=0, le=65535, description="Port that the service listens on; 0 takes a free one."
     )
-    token: SecretStr | None = Field(None, description="Token that every call must carry.")
+    token: SecretStr | None = Field(None, description="Token that permits every call.")
+    tokens: Path | None = Field(
+        None, description="TOML file of tokens with roles; it is read again when it changes."
+    )
+    calls_per_s: float | None = Field(
+        None, gt=0, le=10**6, description="Calls a second of one client; unlimited if unset."
+    )
+    log_format: LogFormat = Field("text", description="Lines of the log: text, or json.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level of the service's own lines in the log."
+    )
     tls_certificate: Path | None = Field(
         None, description="PEM file with the certificate chain for TLS."
     )
@@ -163,7 +174,7 @@ class ServiceConfig(BaseModel):
     def _read_token(cls, token: SecretStr | None) -> SecretStr | None:
         return None if token is None else SecretStr(read_token(token.get_secret_value()))
 
-    @field_validator("tls_certificate", "tls_key")
+    @field_validator("tls_certificate", "tls_key", "tokens")
     @classmethod
     def _from_home(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.expanduser(path))
@@ -200,7 +211,7 @@ def build_config(environment: Mapping[str, str], **settings: Any) -> ServiceConf
         raise ConfigError(_explain(error)) from error
     check_binding(
         config.host,
-        has_token=config.token is not None,
+        has_token=config.token is not None or config.tokens is not None,
         has_tls=config.tls_certificate is not None,
         allow_insecure=config.allow_insecure,
     )

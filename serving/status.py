@@ -18,6 +18,7 @@ from recsys.errors import (
 )
 from serving.errors import (
     DeadlineError,
+    ForbiddenError,
     InternalError,
     OverloadedError,
     UnauthenticatedError,
@@ -26,7 +27,6 @@ from serving.errors import (
 
 DOMAIN = "vitrine-recsys"
 DETAILS_KEY = "grpc-status-details-bin"
-RETRY_AFTER_MS = 250  # about the time in which a full queue of recommendations is worked off
 
 
 class Rule(NamedTuple):
@@ -53,6 +53,7 @@ RULES = (
     Rule(OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     Rule(UnavailableError, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
     Rule(UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    Rule(ForbiddenError, grpc.StatusCode.PERMISSION_DENIED, "FORBIDDEN"),
     Rule(DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     Rule(InvalidArgumentError, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
 )
@@ -84,8 +85,9 @@ def build_status(error: BaseException, *, request_id: str) -> status_pb2.Status:
         error_details_pb2.ErrorInfo(reason=rule.reason, domain=DOMAIN),
         error_details_pb2.RequestInfo(request_id=request_id),
     ]
-    if rule.error is OverloadedError:
-        delay = duration_pb2.Duration(nanos=RETRY_AFTER_MS * 1_000_000)
+    if isinstance(error, OverloadedError):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(error.retry_after_ms)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(
         code=rule.code.value[0], message=hidden if rule is INTERNAL else str(error)

@@ -9,6 +9,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 # Counters by name, with what they count and their labels.
 _COUNTERS = {
     "requests": ("Calls answered.", ("method", "code")),
+    "refused": ("Calls whose token was missing, wrong or without the role.", ("code",)),
     "answers": ("Answers of each bundle.", ("version",)),
     "degraded": ("Answers that were degraded.", ("reason",)),
     "embedding_lookups": (
@@ -49,6 +50,10 @@ class Telemetry:
         """Count a call."""
         self._counters["requests"].labels(method, code).inc()
         self._histograms["request_seconds"].labels(method).observe(seconds)
+
+    def refused(self, code: str) -> None:
+        """Count a call that was refused for its token."""
+        self._counters["refused"].labels(code).inc()
 
     def serves(self, version: str) -> None:
         """Note which bundle is served from now on."""

@@ -34,6 +34,7 @@ def serve(
 
     Options that are not given are read from the environment variables RECSYS_*.
     """
+    from serving.logs import configure
     from serving.rpc.server import serve as serve_forever
 
     serve_forever(
@@ -43,5 +44,6 @@ def serve(
         port=port,
         state=state,
         watch=watch,
+        on_config=lambda config: configure(config.log_format, config.log_level),
         on_ready=lambda address: console.print(f"serving {bundle} on {address}; Ctrl-C stops"),
     )

@@ -1,6 +1,7 @@
 """The bundles of a service: the served one, one beside it, and their exchange under load."""
 
 import asyncio
+import ctypes
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -282,7 +283,7 @@ class Versions:
 
     def _retire(self, opened: Opened) -> None:
         """Close a bundle once its calls have ended."""
-        task = asyncio.create_task(opened.close())
+        task = asyncio.create_task(_close(opened))
         self._closing.add(task)
         task.add_done_callback(self._closed)
 
@@ -290,3 +291,16 @@ class Versions:
         self._closing.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a bundle was not closed as it should be", exc_info=error)
+
+
+async def _close(opened: Opened) -> None:
+    await opened.close()
+    del opened  # the last reference, so its memory is free by now
+    await asyncio.to_thread(_return_memory)
+
+
+def _return_memory() -> None:
+    """Give memory that is free back to the system, where the C library (glibc) would keep it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,4 +1,4 @@
-"""What a service listens with: its port, and a certificate that clients will accept."""
+"""What a service listens with: its port, its certificate, and the tokens that it knows."""
 
 import contextlib
 import ssl
@@ -9,6 +9,7 @@ import grpc
 from recsys.errors import ConfigError
 from serving.addresses import check_free, join
 from serving.config import ServiceConfig
+from serving.tokens import Tokens
 
 _ANY_STRENGTH = "DEFAULT:@SECLEVEL=0"  # how long a key must be is for gRPC and clients to say
 
@@ -20,12 +21,15 @@ class Listener:
         config: Settings of the service.
 
     Raises:
-        ConfigError: If the address cannot be listened on, or the certificate cannot be used.
+        ConfigError: If the address cannot be listened on, or the certificate or the file of tokens
+            cannot be used.
     """
 
     def __init__(self, config: ServiceConfig) -> None:
         check_free("address", config.host, config.port)
         self._host, self._port = config.host, config.port
+        token = config.token.get_secret_value() if config.token is not None else None
+        self.tokens = Tokens(token, config.tokens)
         self._credentials: grpc.ServerCredentials | None = None
         if config.tls_certificate is not None and config.tls_key is not None:
             self._credentials = read_credentials(config.tls_certificate, config.tls_key)

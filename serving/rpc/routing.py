@@ -10,6 +10,7 @@ from protos.recsys.v1 import recommender_pb2 as pb
 from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from recsys.data.ids import trim_id
 from serving.engine.versions import Versions
+from serving.logs import current_call
 from serving.rpc.servicer import Context, Limits, RecommenderServicer
 from serving.telemetry import Telemetry
 
@@ -55,6 +56,8 @@ class Router(rpc.RecommenderServicer):
     async def _pass(self, method: str, request: Message, context: Context) -> Any:
         user_id = trim_id(getattr(request, "user_id", "")) or None
         with self._versions.answering(user_id) as engine:
+            if (call := current_call.get()) is not None:
+                call.bundle_version = engine.version
             parts = (engine, self._telemetry, self._limits)
             servicer = RecommenderServicer(*parts)  # type: ignore[abstract] # the stream is above
             answer = await getattr(servicer, method)(request, context)

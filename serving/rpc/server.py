@@ -29,6 +29,7 @@ from serving.rpc.admin import AdminServicer
 from serving.rpc.health import SERVICE, Health
 from serving.rpc.interceptor import Boundary
 from serving.rpc.listening import Listener
+from serving.rpc.rates import RateLimits
 from serving.rpc.routing import Router
 from serving.rpc.servicer import Limits
 from serving.state.changelog import BLOCK_S
@@ -159,9 +160,10 @@ class Service:
         connection: RedisConnection,
         config: ServiceConfig,
     ) -> None:
-        token = config.token.get_secret_value() if config.token is not None else None
         server = grpc.aio.server(
-            interceptors=[Boundary(self.telemetry, token=token)],
+            interceptors=[
+                Boundary(self.telemetry, listener.tokens, RateLimits(config.calls_per_s))
+            ],
             options=[
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.so_reuseport", 0),  # a second service on the port is refused
@@ -189,6 +191,7 @@ def serve(
     bundle_path: str | Path,
     *,
     on_ready: Callable[[str], None] | None = None,
+    on_config: Callable[[ServiceConfig], None] | None = None,
     **settings: Any,
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT; a second signal ends calls in flight at once.
@@ -196,6 +199,7 @@ def serve(
     Args:
         bundle_path: Bundle, or folder of bundles, of which the latest is taken.
         on_ready: Function that gets the address once the service answers.
+        on_config: Function that gets the settings before anything else happens.
         **settings: Fields of ``ServiceConfig``; those that are None or absent come from the
             environment, then from the defaults.
 
@@ -205,7 +209,10 @@ def serve(
         StateError: If the state folder cannot be used or Redis does not answer, or the embedded
             Redis dies later and cannot be started again.
     """
-    asyncio.run(_serve(bundle_path, build_config(os.environ, **settings), on_ready))
+    config = build_config(os.environ, **settings)
+    if on_config is not None:
+        on_config(config)
+    asyncio.run(_serve(bundle_path, config, on_ready))
 
 
 async def _serve(

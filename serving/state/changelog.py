@@ -113,6 +113,8 @@ class LiveCatalogue:
         self._stopping = True
         if self._task is not None:
             await self._task
+        # They lead back here, and such a ring would keep the models in memory for a while.
+        del self._apply, self._revert
 
     async def write(self, changes: Sequence[Change | Forgetting], *, timeout_s: float) -> None:
         """Store changes; on return they are durable and in effect here.

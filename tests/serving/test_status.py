@@ -18,12 +18,18 @@ from recsys.errors import (
 )
 from serving.engine.cached_rows import encode_row
 from serving.engine.embeddings import content_key
-from serving.errors import InternalError, OverloadedError, UnauthenticatedError, UnavailableError
+from serving.errors import (
+    RETRY_AFTER_MS,
+    ForbiddenError,
+    InternalError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from serving.state.changes import read_point
 from serving.status import (
     DETAILS_KEY,
     INTERNAL,
-    RETRY_AFTER_MS,
     RULES,
     build_status,
     find_rule,
@@ -40,6 +46,7 @@ EXPLAINED = [
     (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (UnavailableError, grpc.StatusCode.UNAVAILABLE),
     (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
+    (ForbiddenError, grpc.StatusCode.PERMISSION_DENIED),
 ]
 
 

@@ -138,6 +138,27 @@ TABLES: Mapping[str, Table] = {
         rows={"fine": "grocery.scratch.fine.accuracy", "coarse": "grocery.scratch.coarse.accuracy"},
         columns={"accuracy, mean": "", "standard deviation": "std"},
     ),
+    "grocery_transfer": Table(
+        corner="Grocery Store, test photos, one seed",
+        rows={
+            "fine": "grocery.transfer.fine.accuracy",
+            "coarse": "grocery.transfer.coarse.accuracy",
+        },
+        columns={"accuracy": ""},
+    ),
+    "vision_defaults": Table(
+        corner="accuracy on test pictures",
+        rows={
+            "Grocery Store, 5 % of the labels": "vision_defaults.grocery_5pct",
+            "Grocery Store, 20 % of the labels": "vision_defaults.grocery_20pct",
+            "Grocery Store, from 20 photos a product down to none": (
+                "vision_defaults.grocery_imbalanced"
+            ),
+            "Myntra, 400 pictures, article types": "vision_defaults.myntra",
+            "generated shop of 120 items, finest category": "vision_defaults.generated",
+        },
+        columns={"linear probe": "probe", "default": "default"},
+    ),
     "grocery_steps": Table(
         corner="step",
         rows={

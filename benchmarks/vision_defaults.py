@@ -134,7 +134,7 @@ def default_accuracy(cut: Cut) -> float:
 
 def probe_accuracy(cut: Cut) -> float:
     """Return the test accuracy of a logistic regression on the features of the weights."""
-    config = decide_recipe(decide_start(VisionConfig()), len(cut.train), validated=True)
+    config = decide_recipe(decide_start(VisionConfig()), cut.train)
     tower = build_tower(cut.train.classes, config).eval()
     parts = [_labelled(part, cut.target) for part in (cut.train, cut.val, cut.test)]
     (train, train_labels), (val, val_labels), (test, test_labels) = (

@@ -232,13 +232,14 @@ class VisionConfig(_Table):
     )
     size: Side = Field(
         default=128,
-        description="Height and width of pictures in pixels. Unset is 160 where training starts "
+        description="Height and width of pictures in pixels. Unset is 192 where training starts "
         "from published weights.",
     )
     train_size: Side | None = Field(
         default=None,
         description="Height and width in training. A smaller size than size is faster, and "
-        "brings whole pictures to the scale of the crops trained on. Unset takes size.",
+        "brings whole pictures to the scale of the crops trained on. Unset takes size, or five "
+        "sixths of it where training starts from published weights.",
     )
     start_size: Side | None = Field(
         default=None,
@@ -271,12 +272,15 @@ class VisionConfig(_Table):
         "where training starts from published weights.",
     )
     batch_size: int = Field(
-        default=64, ge=2, description="Pictures in one step of the vision tower."
+        default=64,
+        ge=2,
+        description="Pictures in one step of the vision tower. Unset is 32 where training starts "
+        "from published weights.",
     )
     learning_rate: float = Field(
         default=1e-3,
         gt=0,
-        description="Highest AdamW learning rate of the vision tower. Unset is 4e-4 where training "
+        description="Highest AdamW learning rate of the vision tower. Unset is 8e-4 where training "
         "starts from published weights.",
     )
     weight_decay: float = Field(
@@ -328,8 +332,7 @@ class VisionConfig(_Table):
         default=None,
         ge=1,
         description="Epochs without a lower validation loss after which the vision tower stops "
-        "and keeps its best epoch. Unset trains all epochs and keeps the last; where training "
-        "starts from published weights and can be validated, it is half of the epochs.",
+        "and keeps its best epoch. Unset trains all epochs and keeps the last.",
     )
     cache_gb: float = Field(
         default=4.0,

@@ -118,7 +118,7 @@ def finetune_run(
         return _self_trained(samples, config, run, validation, callbacks)
     check_samples(samples, config, validation)
     warn_of_random_weights(config)
-    config = decide_recipe(decide_start(config), len(samples), validated=validation is not None)
+    config = decide_recipe(decide_start(config), samples)
     run.workdir.mkdir(parents=True, exist_ok=True)
     run = replace(run, fingerprint=_fingerprint(samples, validation, config, run.seed))
     if config.pretraining is not None:

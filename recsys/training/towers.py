@@ -72,11 +72,7 @@ def train_vision(
     """Return the tower of the stage "vision", or None if the shop cannot train it."""
     if "vision" in shop.left_out:
         return None
-    config = decide_recipe(
-        decide_start(config),
-        len(shop.pictures.train),
-        validated=shop.pictures.validation is not None,
-    )
+    config = decide_recipe(decide_start(config), shop.pictures.train)
     origin = find_origin(config.backbone, config.pretrained)
     stage = runtime.workspace.run(
         "vision",

@@ -5,18 +5,24 @@ from typing import Any
 import torch
 
 from vision.config import TransferConfig, VisionConfig
+from vision.dataset import Samples
 from vision.networks.published import WEIGHTS
 
-PICTURES_SEEN = 30_000  # in all epochs together, with every repetition
-FEWEST_EPOCHS, MOST_EPOCHS = 4, 20
-SIZE = 160
-LEARNING_RATE = 4e-4
-LAYER_DECAY = 0.8
-PATIENCE = 0.5  # share of the epochs; the last ones, with low rates, gain most
+PICTURES_SEEN = 40_000  # in all epochs together, with every repetition
+FEWEST_EPOCHS, MOST_EPOCHS = 4, 30
+SIZE = 192
+# A crop shows things larger than the whole picture does, so that smaller crops show them as large.
+TRAIN_SHARE = 5 / 6
+BATCH_SIZE = 32
+LEARNING_RATE = 8e-4
+LAYER_DECAY = 0.85
 FROZEN_STAGES = 3
+# Pictures per class from which random heads learn more than fitted ones, which know the training
+# pictures already.
+ENOUGH_PER_CLASS = 8
 
 
-def decide_recipe(config: VisionConfig, pictures: int, *, validated: bool) -> VisionConfig:
+def decide_recipe(config: VisionConfig, samples: Samples) -> VisionConfig:
     """Return the configuration with the numbers of fine-tuning that it does not set.
 
     They are set where training starts from published weights; docs/vision.md has the rule and its
@@ -24,26 +30,34 @@ def decide_recipe(config: VisionConfig, pictures: int, *, validated: bool) -> Vi
 
     Args:
         config: Result of ``decide_start``.
-        pictures: Number of pictures to train on.
-        validated: Whether there are validation pictures.
+        samples: Pictures to train on, which are counted.
     """
     if config.pretrained is not True:
         return config
-    counted = min(max(round(PICTURES_SEEN / max(1, pictures)), FEWEST_EPOCHS), MOST_EPOCHS)
-    epochs = config.epochs if "epochs" in config.model_fields_set else counted
+    named = config.model_fields_set
+    counted = round(PICTURES_SEEN / max(1, len(samples)))
     rule: dict[str, Any] = {
-        "epochs": epochs,
+        "epochs": min(max(counted, FEWEST_EPOCHS), MOST_EPOCHS),
         "size": SIZE,
+        "batch_size": BATCH_SIZE,
         "learning_rate": LEARNING_RATE,
+        "transfer": _transfer(config, samples),
     }
-    transfer = TransferConfig(heads="fitted", freeze_norms=True, layer_decay=LAYER_DECAY)
-    if validated:
-        rule["patience"] = max(2, round(PATIENCE * epochs))
-    if config.backbone in WEIGHTS:
-        transfer = transfer.model_copy(update={"frozen_stages": FROZEN_STAGES})
-        if not torch.cuda.is_available():
-            # Processors that multiply bfloat16 fast are slow at it in depthwise layers.
-            rule["precision"] = "32-true"
-    rule["transfer"] = transfer
-    unset = rule.keys() - config.model_fields_set
-    return config.model_copy(update={name: rule[name] for name in sorted(unset)})
+    if config.start_size is None:
+        size = config.size if "size" in named else SIZE
+        rule["train_size"] = max(16, round(TRAIN_SHARE * size))
+    # Processors that multiply bfloat16 fast are slow at it in EfficientNet's depthwise layers.
+    if config.backbone in WEIGHTS and not torch.cuda.is_available():
+        rule["precision"] = "32-true"
+    return config.model_copy(update={name: rule[name] for name in sorted(rule.keys() - named)})
+
+
+def _transfer(config: VisionConfig, samples: Samples) -> TransferConfig:
+    """Return which parts of the network are trained, from what."""
+    most_classes = max((len(names) for names in samples.classes.values()), default=1)
+    return TransferConfig(
+        heads="random" if len(samples) >= ENOUGH_PER_CLASS * most_classes else "fitted",
+        freeze_norms=True,
+        frozen_stages=FROZEN_STAGES if config.backbone in WEIGHTS else 0,
+        layer_decay=LAYER_DECAY,
+    )

@@ -108,7 +108,7 @@ def search_hyperparameters(
         )
     warn_of_random_weights(config)
     # Here, as a trial sets every field and so leaves nothing for the rule to decide.
-    config = decide_recipe(decide_start(config), len(samples), validated=True)
+    config = decide_recipe(decide_start(config), samples)
     metric = plan.metric or f"accuracy/{list(samples.classes)[-1]}"
     _check_metric(metric, validation)
     distributions = to_distributions(resolve_space(plan.space, config))

@@ -194,7 +194,7 @@ class Recommender:
         user_ids, now_us = list_ids("users", users), to_us("now", now)
         past = self._histories.find_each(user_ids)
         mask = self.catalogue.mask(filters, now_us=now_us, exclude=list_ids("exclude", exclude))
-        table = self.ranker.best_table(
+        table = self.ranker.at(now).best_table(
             past, k, block_size, now_us=now_us, mask=mask, exclude_seen=exclude_seen, rules=rules
         )
         ids = pl.Series("user_id", user_ids, dtype=pl.String)
@@ -219,12 +219,12 @@ class Recommender:
             InvalidArgumentError: If ``item_ids`` is empty, or as for ``recommend``.
             MissingPartError: If the bundle was trained without events.
         """
-        candidates = list_ids("item_ids", item_ids)
+        candidates, ranker = list_ids("item_ids", item_ids), self.ranker.at(now)
         if not candidates:
             raise InvalidArgumentError("item_ids must name at least one candidate, got none")
         history, rows = self._histories.find(user), self.catalogue.rows(candidates)
-        ranked = self.ranker.rank(history, rows, to_us("now", now))
-        return self._answer(self.ranker.results(ranked, explain=explain), ranked.degraded)
+        ranked = ranker.rank(history, rows, to_us("now", now))
+        return self._answer(ranker.results(ranked, explain=explain), ranked.degraded)
 
     def scores(
         self,

@@ -13,8 +13,9 @@ from recsys.evaluation.metrics import find_hits, ndcg_at_k
 from recsys.evaluation.queries import Queries
 from recsys.evaluation.results import OfferRow, Offers, OfferTable
 from recsys.evaluation.systems import bundle_split, split_moment
+from recsys.ranking.best import Offered
 from recsys.ranking.candidates import RANK_ALL_ITEMS
-from recsys.ranking.catalogue_ranker import SCORED_AT_ONCE, CatalogueRanker, Offered
+from recsys.ranking.catalogue_ranker import SCORED_AT_ONCE, CatalogueRanker
 from recsys.recommender import Recommender
 
 MAX_USERS = 1_000

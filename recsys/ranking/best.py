@@ -1,11 +1,12 @@
 """The best items of some users, as arrays and as a table."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.arrays import Ints
@@ -25,6 +26,18 @@ RESULTS = {
     "probability": pl.Float64,
     "degraded": pl.String,
 }
+
+
+class Offered(NamedTuple):
+    """What the sources offer to U users, beside the scores of all items.
+
+    Args:
+        scores: Scores of the ranker (U, N); minus infinity outside the mask.
+        by_source: Which items each source offers, bool (U, N), by the source's name.
+    """
+
+    scores: NDArray[np.float32]
+    by_source: Mapping[str, NDArray[np.bool_]]
 
 
 class Best(NamedTuple):

@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from copy import copy
+from datetime import datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,13 +16,10 @@ from recsys.catalogue.store import Catalogue
 from recsys.data.arrays import Ints
 from recsys.data.interactions import History, Moment
 from recsys.errors import InvalidArgumentError, RankingError
-from recsys.ranking.best import RESULTS, Best
-from recsys.ranking.candidates import (
-    SOURCES,
-    Candidates,
-    CandidateSource,
-)
+from recsys.ranking.best import RESULTS, Best, Offered
+from recsys.ranking.candidates import SOURCES, Candidates, CandidateSource
 from recsys.ranking.item_table import build_item_table, refresh_item_table
+from recsys.ranking.live_counts import LiveCount, with_counts
 from recsys.ranking.profiles import UserProfiles
 from recsys.ranking.rankers import POPULARITY, SimpleRanker, best_simple
 from recsys.ranking.reasons import ReasonWriter
@@ -37,18 +36,6 @@ SCORED_AT_ONCE = 50_000
 
 
 _SCOPES = {False: "all", True: "new"}  # of the trials, by whether seen items are left out
-
-
-class Offered(NamedTuple):
-    """What the sources offer to U users, beside the scores of all items.
-
-    Args:
-        scores: Scores of the ranker (U, N); minus infinity outside the mask.
-        by_source: Which items each source offers, bool (U, N), by the source's name.
-    """
-
-    scores: NDArray[np.float32]
-    by_source: Mapping[str, NDArray[np.bool_]]
 
 
 class CatalogueRanker:
@@ -80,7 +67,10 @@ class CatalogueRanker:
     ) -> None:
         self._catalogue, self._rules = catalogue, rules
         self._simple = {seen: best_simple(choice, scope) for seen, scope in _SCOPES.items()}
-        self._failed = False  # whether a failure of the ranker was logged
+        self._failed: set[str] = set()  # failures that were logged, by this ranker or a copy
+        self._counts: Mapping[str, LiveCount] = {}
+        self._present = self
+        self.as_of_us, self.window_days = statistics.as_of_us, statistics.tempo.window_days
         self._ranker = ranker.to(catalogue.device)
         self.candidates = candidates
         self._table = build_item_table(catalogue, statistics, torch.tensor([*kinds.values()]))
@@ -89,6 +79,21 @@ class CatalogueRanker:
     def refresh(self) -> None:
         """Follow the catalogue, where items were added or replaced."""
         self._table = refresh_item_table(self._table, self._catalogue)
+        self.count(self._counts)
+
+    def count(self, counts: Mapping[str, LiveCount]) -> None:
+        """Take over what users took since the statistics, by item id, for requests without a time.
+
+        Requests with a time are ranked by the statistics alone, so that a replay gives the same.
+        """
+        self._counts, self._present = counts, self
+        if counts:
+            self._present = copy(self)
+            self._present._table = with_counts(self._table, self._catalogue, counts)
+
+    def at(self, now: datetime | None) -> "CatalogueRanker":
+        """Return what ranks at a moment; where it is None, that is now, and live counts count."""
+        return self._present if now is None else self
 
     def reranker(self, rules: Rules, now_us: int) -> Reranker:
         """Return what makes lists by rules at a moment, microseconds UTC."""
@@ -176,9 +181,9 @@ class CatalogueRanker:
         try:
             return attempt(None)
         except RankingError as error:
-            if not self._failed:
+            if "ranker" not in self._failed:
                 logger.warning("simple recommenders answer: %s", error, exc_info=error)
-                self._failed = True
+                self._failed.add("ranker")
         try:
             return attempt(self._simple[exclude_seen])
         except RankingError:

@@ -47,8 +47,8 @@ def answer_each(
     """Return what was found for each request, in their order.
 
     Requests that share ``k``, ``exclude_seen`` and ``rules`` are ranked together, whatever their
-    filters, exclusions and moments. Who is ranked together changes no list; on a processor it
-    changes no score by more than 1e-5.
+    filters, exclusions and moments; those without a moment are ranked apart, by the live counts.
+    Who is ranked together changes no list; on a processor it changes no score by more than 1e-5.
 
     Args:
         requests: Requests of any users.
@@ -70,9 +70,9 @@ def answer_each(
 def _alike(requests: Sequence[Request]) -> Iterator[list[int]]:
     """Yield the positions of requests that can be ranked together."""
     groups: list[list[int]] = []
-    settings: list[tuple[int, bool, Rules | None]] = []  # of each group; rules have no hash
+    settings: list[tuple[int, bool, Rules | None, bool]] = []  # of each group; rules have no hash
     for place, one in enumerate(requests):
-        wanted = one.k, one.exclude_seen, one.rules
+        wanted = one.k, one.exclude_seen, one.rules, one.now is None
         if wanted not in settings:
             settings.append(wanted)
             groups.append([])
@@ -89,6 +89,7 @@ def _answer(
     """Return what was found for requests that share ``k``, ``exclude_seen`` and ``rules``."""
     k, exclude_seen, rules = requests[0].k, requests[0].exclude_seen, requests[0].rules
     check_k(k)
+    ranker = ranker.at(requests[0].now)
     moments = [to_us("now", one.now) for one in requests]
     masks = [
         catalogue.mask(one.filters, now_us=now_us, exclude=list_ids("exclude", one.exclude))

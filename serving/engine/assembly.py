@@ -1,12 +1,13 @@
 """Build an engine from its parts, and close them in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from recsys.answers import Answer
 from recsys.data.arrays import Floats
 from recsys.identifier import ProductIdentifier
+from recsys.ranking.live_counts import LiveCount
 from recsys.ranking.requests import Request
 from recsys.recommender import Recommender
 from serving.config import ServiceConfig
@@ -19,6 +20,7 @@ from serving.engine.engine import Asked, Engine
 from serving.errors import StateError, UnavailableError
 from serving.state.bundled import BundledItems
 from serving.state.connection import RedisConnection
+from serving.state.event_counts import Counted, EventCounts
 from serving.state.event_log import EventLog
 from serving.state.histories import LiveHistories
 from serving.state.items import LiveItems
@@ -76,22 +78,61 @@ async def running_engine(
                 "the live catalogue must load, but Redis stopped answering; start again"
             ) from error
         await threads.catalogue.run_always(recommender.prepare_search)
+        await resources.enter_async_context(
+            _following_counts(recommender, threads.catalogue, connection, config)
+        )
         yield Engine(
             recommender,
             identifier,
             threads=threads,
             recommendations=recommendations,
             tiers=tiers,
-            histories=LiveHistories(
-                connection,
-                namespace=config.namespace,
-                max_events=config.history_events,
-                ttl_s=config.history_ttl_s,
-                unreadable=unreadable,
-            ),
+            histories=_build_histories(connection, config, unreadable),
             log=_build_log(connection, config, telemetry),
             items=items,
         )
+
+
+@asynccontextmanager
+async def _following_counts(
+    recommender: Recommender,
+    compute: ComputeThread,
+    connection: RedisConnection,
+    config: ServiceConfig,
+) -> AsyncIterator[None]:
+    """Let the recommender follow what users take, where its bundle has events."""
+    if "ranking" not in recommender.parts:
+        yield
+        return
+    ranker, targets = recommender.ranker, recommender.bundle.target_kinds
+    kinds = {one: one in targets for one in recommender.kind_names}
+
+    async def apply(counts: Mapping[str, LiveCount]) -> None:
+        await compute.run_always(ranker.count, counts)
+
+    counts = EventCounts(
+        connection,
+        namespace=config.namespace,
+        counted=Counted(ranker.as_of_us, ranker.window_days, kinds),
+        apply=apply,
+    )
+    await counts.start()
+    try:
+        yield
+    finally:
+        await counts.stop()
+
+
+def _build_histories(
+    connection: RedisConnection, config: ServiceConfig, unreadable: Unreadable
+) -> LiveHistories:
+    return LiveHistories(
+        connection,
+        namespace=config.namespace,
+        max_events=config.history_events,
+        ttl_s=config.history_ttl_s,
+        unreadable=unreadable,
+    )
 
 
 def _build_log(

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from torch import Tensor
@@ -10,7 +11,6 @@ from torch import Tensor
 from recsys.answers import Annotation, Answer, Event, Identification, SearchMode
 from recsys.catalogue.filters import Filters
 from recsys.catalogue.search import query_parts
-from recsys.data.timestamps import from_us
 from recsys.identification.photos import read_ahead
 from recsys.identifier import ProductIdentifier
 from recsys.recommender import Recommender
@@ -92,26 +92,25 @@ class Engine:
         self._log = log
         self._items = items
 
-    async def recommend(self, user_id: str, *, now_us: int, **wanted: Any) -> Reply[Answer]:
+    async def recommend(self, user_id: str, **wanted: Any) -> Reply[Answer]:
         """Return the best items for a user; ``wanted`` as for ``Recommender.recommend``.
 
         Raises:
             OverloadedError: If too many requests for recommendations are waiting.
         """
         live, degraded = await self._live_events(user_id)
-        asked = Asked(user_id, live, {"now": from_us(now_us), **wanted})
-        answer = await self._recommendations.submit(asked)
+        answer = await self._recommendations.submit(Asked(user_id, live, wanted))
         return Reply(answer, (*degraded, *answer.degraded, *self._stale()))
 
     async def rank(
-        self, user_id: str, item_ids: Sequence[str], *, now_us: int, explain: bool
+        self, user_id: str, item_ids: Sequence[str], *, now: datetime | None, explain: bool
     ) -> Reply[Answer]:
         """Return the caller's candidates, best first for a user."""
         live, degraded = await self._live_events(user_id)
 
         def run() -> Answer:
             history = self._recommender.history(user_id, live)
-            return self._recommender.rank(history, item_ids, now=from_us(now_us), explain=explain)
+            return self._recommender.rank(history, item_ids, now=now, explain=explain)
 
         answer = await self._threads.catalogue.run(run)
         return Reply(answer, (*degraded, *answer.degraded, *self._stale()))

@@ -88,13 +88,13 @@ def read_min_probability(message: pb.AnnotateRequest) -> float:
     return value
 
 
-def read_now_us(message: pb.RecommendRequest | pb.RankRequest) -> int:
-    """Return the ``now`` of a request in microseconds UTC, or the clock's where it has none.
+def read_now(message: pb.RecommendRequest | pb.RankRequest) -> datetime | None:
+    """Return the ``now`` of a request; None where it has none, which is the time of its answer.
 
     Raises:
         InvalidArgumentError: If the timestamp is out of range.
     """
-    return read_us("now", message.now) if message.HasField("now") else to_us("now", None)
+    return from_us(read_us("now", message.now)) if message.HasField("now") else None
 
 
 def read_us(name: str, value: Timestamp) -> int:

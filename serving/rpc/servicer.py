@@ -51,7 +51,7 @@ class RecommenderServicer(rpc.RecommenderServicer):
         reply = await self._engine.recommend(
             requests.read_id("user_id", request.user_id),
             k=requests.read_k(request.k),
-            now_us=requests.read_now_us(request),
+            now=requests.read_now(request),
             filters=requests.read_filters(request.filters),
             exclude=requests.read_ids(
                 "exclude_item_ids",
@@ -74,7 +74,7 @@ class RecommenderServicer(rpc.RecommenderServicer):
             requests.read_ids(
                 "item_ids", request.item_ids, at_least=1, at_most=requests.MAX_CANDIDATES
             ),
-            now_us=requests.read_now_us(request),
+            now=requests.read_now(request),
             explain=request.explain,
         )
         return pb.RankResponse(info=self._info(reply), results=write_results(reply.value))

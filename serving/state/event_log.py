@@ -1,4 +1,7 @@
-"""The log of all events in Redis, from which the next events table is exported."""
+"""The log of all events in Redis, from which the next events table is exported.
+
+What is appended is counted in the same step (``serving.state.event_counts``).
+"""
 
 import hashlib
 import json
@@ -10,6 +13,7 @@ from typing import Any
 from recsys.answers import Event
 from recsys.data.timestamps import from_us, to_us
 from serving.state.connection import RedisConnection
+from serving.state.event_counts import COUNT, MAX_ITEMS, count_keys
 from serving.state.unreadable import UnreadableError
 
 logger = logging.getLogger(__name__)
@@ -22,21 +26,28 @@ _DETAILS = ("quantity", "value", "propensity", "placement")
 # Entries are counted from the first one ever. So the state says how many went that no export had:
 # `trimmed` and `exported` are the numbers of the last entries that went and that were exported.
 # What was seen is in two sets, the older of which is dropped when the newer one is full.
-_APPEND = """
-local stream, state, seen, seen_before = unpack(KEYS)
+_APPEND = (
+    """
+local stream, state, seen, seen_before, counting, paired, paired_before = unpack(KEYS)
 local order = cjson.decode(ARGV[1])
+"""
+    + COUNT
+    + """
 local added = 0
 for _, event in ipairs(order.events) do
   if redis.call('SISMEMBER', seen_before, event.id) == 0
       and redis.call('SADD', seen, event.id) == 1 then
     redis.call('XADD', stream, '*', 'e', event.stored)
+    count(event)
     added = added + 1
   end
 end
 redis.call('HINCRBY', state, 'added', added)
-if redis.call('SCARD', seen) >= order.remembered then
-  redis.call('UNLINK', seen_before)
-  redis.call('RENAME', seen, seen_before)
+for set, set_before in pairs({[seen] = seen_before, [paired] = paired_before}) do
+  if redis.call('SCARD', set) >= order.remembered then
+    redis.call('UNLINK', set_before)
+    redis.call('RENAME', set, set_before)
+  end
 end
 
 local lost = 0
@@ -49,6 +60,7 @@ if redis.call('XLEN', stream) > order.max_events then
 end
 return {added, lost}
 """
+)
 
 
 class EventLog:
@@ -75,7 +87,8 @@ class EventLog:
         remembered: int = REMEMBERED,
     ) -> None:
         self._connection = connection
-        self._keys = log_keys(namespace)
+        counting, _, *paired = count_keys(namespace)
+        self._keys = [*log_keys(namespace), counting, *paired]
         self._max_events = max_events
         self._remembered = remembered
         self._on_lost = on_lost
@@ -88,9 +101,10 @@ class EventLog:
             UnavailableError: If Redis is away; send the same events again.
         """
         order = {
-            "events": [{"id": _identity(one), "stored": encode_event(one)} for one in events],
+            "events": [_entry(one) for one in events],
             "max_events": self._max_events,
             "remembered": self._remembered,
+            "max_items": MAX_ITEMS,
         }
         async with self._connection.translated():
             added, lost = await self._connection.client.eval(
@@ -144,11 +158,23 @@ def decode_event(text: bytes) -> dict[str, Any]:
     return vars(event)
 
 
+def _entry(event: Event) -> dict[str, Any]:
+    """Return an event in the words of the script."""
+    return {
+        "id": _short(*_key(event)),
+        "stored": encode_event(event),
+        "pair": _short(event.user_id, event.item_id),
+        "item_id": event.item_id,
+        "kind": event.kind,
+        "time_s": to_us("timestamp", event.timestamp) / 1e6,
+    }
+
+
 def _key(event: Event) -> tuple[str, str, str, int]:
     return event.user_id, event.item_id, event.kind, to_us("timestamp", event.timestamp)
 
 
-def _identity(event: Event) -> str:
-    """Return a short text that is the same for equal events only: 96 bits of a hash."""
-    key = json.dumps(_key(event)).encode()
-    return b64encode(hashlib.blake2b(key, digest_size=12).digest()).decode()
+def _short(*values: str | int) -> str:
+    """Return a short text that is the same for equal values only: 96 bits of a hash."""
+    digest = hashlib.blake2b(json.dumps(values).encode(), digest_size=12).digest()
+    return b64encode(digest).decode()

@@ -8,6 +8,7 @@ from redis import exceptions
 
 from serving.errors import StateError
 from serving.state.connection import NOT_NOW, RedisConnection, explain_refusal
+from serving.state.event_counts import count_keys
 from serving.state.event_log import log_keys
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def reads(namespace: str) -> list[Command]:
         f"{{{namespace}:catalogue}}:{name}"
         for name in ("number", "records", "pictures", "stream", "epoch")
     )
-    log, state, seen, _ = log_keys(namespace)
+    (log, state, seen, _), (counting, *_) = log_keys(namespace), count_keys(namespace)
     return [
         ("GET", number),
         ("GET", epoch),
@@ -60,6 +61,10 @@ def reads(namespace: str) -> list[Command]:
         ("XREAD", "COUNT", 1, "STREAMS", stream, "$"),
         ("ZRANGE", f"{namespace}:history:", 0, -1),  # no user has the empty id
         ("XLEN", log),
+        ("XRANGE", log, "-", "+", "COUNT", 1),
+        ("HGETALL", counting),
+        ("ZSCORE", f"{counting}:", ""),
+        ("ZREVRANGE", f"{counting}:", 0, 0),
         ("HGET", state, ""),
         ("SISMEMBER", seen, ""),
         ("SCARD", seen),
@@ -83,6 +88,7 @@ def writes(namespace: str) -> list[Command]:
         ("XTRIM", f"{events}stream", "MAXLEN", "~", 1),
         ("EXPIRE", f"{events}stream", 60),
         ("HINCRBY", f"{events}hash", "field", 1),
+        ("HSETNX", f"{events}hash", "other", 1),
         ("EXPIRE", f"{events}hash", 60),
         ("SADD", f"{events}set", 1),
         ("RENAME", f"{events}set", f"{events}set-before"),

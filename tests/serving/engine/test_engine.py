@@ -4,13 +4,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from recsys.answers import Annotation, Answer
 from recsys.bundle import Bundle
-from recsys.data.timestamps import to_us
 from recsys.ranking.requests import Request
 from recsys.recommender import Recommender
 from serving.config import build_config
@@ -46,8 +46,9 @@ def held(shop: Any) -> Held:
 
 
 @pytest.fixture
-def now_us(shop: Any) -> int:
-    return to_us("now", shop.end)
+def now(shop: Any) -> datetime:
+    end: datetime = shop.end
+    return end
 
 
 @asynccontextmanager
@@ -63,13 +64,13 @@ async def open_engine(
 
 
 async def test_requests_that_arrive_during_a_batch_are_the_next_batch(
-    held: Held, shop: Any, now_us: int, redis_server: EmbeddedRedis, namespace: str
+    held: Held, shop: Any, now: datetime, redis_server: EmbeddedRedis, namespace: str
 ) -> None:
     async with open_engine(held, redis_server, namespace, max_batch=8) as engine:
         users = [f"user-{number % 7}" for number in range(12)]
-        calls = [asyncio.create_task(engine.recommend("user-0", now_us=now_us, k=5))]
+        calls = [asyncio.create_task(engine.recommend("user-0", now=now, k=5))]
         await eventually(lambda: held.batches == [1])
-        calls += [asyncio.create_task(engine.recommend(user, now_us=now_us, k=5)) for user in users]
+        calls += [asyncio.create_task(engine.recommend(user, now=now, k=5)) for user in users]
         await asyncio.sleep(0.2)
         held.go.set()
         answers = [reply.value for reply in await asyncio.gather(*calls)]
@@ -79,15 +80,15 @@ async def test_requests_that_arrive_during_a_batch_are_the_next_batch(
 
 
 async def test_what_expires_in_the_queue_is_not_computed(
-    held: Held, now_us: int, redis_server: EmbeddedRedis, namespace: str
+    held: Held, now: datetime, redis_server: EmbeddedRedis, namespace: str
 ) -> None:
     async with open_engine(held, redis_server, namespace) as engine:
-        first = asyncio.create_task(engine.recommend("user-0", now_us=now_us, k=5))
+        first = asyncio.create_task(engine.recommend("user-0", now=now, k=5))
         await eventually(lambda: held.batches == [1])
 
         async def ask(user: str, timeout_s: float | None) -> None:
             async with asyncio.timeout(timeout_s):
-                await engine.recommend(user, now_us=now_us, k=5)
+                await engine.recommend(user, now=now, k=5)
 
         calls = [
             asyncio.create_task(ask(f"user-{number}", 0.1 if number % 2 else None))
@@ -102,7 +103,7 @@ async def test_what_expires_in_the_queue_is_not_computed(
 
 
 async def test_a_photo_in_the_tower_holds_up_no_recommendation(
-    held: Held, shop: Any, now_us: int, redis_server: EmbeddedRedis, namespace: str
+    held: Held, shop: Any, now: datetime, redis_server: EmbeddedRedis, namespace: str
 ) -> None:
     recommend_each = Recommender.recommend_each
     held.recommend_each = lambda requests: recommend_each(held, requests)  # type: ignore[method-assign]
@@ -110,7 +111,7 @@ async def test_a_photo_in_the_tower_holds_up_no_recommendation(
         photo = asyncio.create_task(engine.annotate(shop.pictures["red-mug"], min_probability=0.5))
         await asyncio.sleep(0.05)
         async with asyncio.timeout(10):
-            found = await engine.recommend("user-1", now_us=now_us, k=5)
+            found = await engine.recommend("user-1", now=now, k=5)
         assert len(found.value) == 5
         assert not photo.done()
         held.go.set()
@@ -118,16 +119,14 @@ async def test_a_photo_in_the_tower_holds_up_no_recommendation(
 
 
 async def test_a_full_queue_refuses(
-    held: Held, now_us: int, redis_server: EmbeddedRedis, namespace: str
+    held: Held, now: datetime, redis_server: EmbeddedRedis, namespace: str
 ) -> None:
     async with open_engine(held, redis_server, namespace, max_queue=2, max_batch=1) as engine:
-        calls = [asyncio.create_task(engine.recommend("user-0", now_us=now_us, k=5))]
+        calls = [asyncio.create_task(engine.recommend("user-0", now=now, k=5))]
         await eventually(lambda: held.batches == [1])
-        calls += [
-            asyncio.create_task(engine.recommend("user-1", now_us=now_us, k=5)) for _ in range(2)
-        ]
+        calls += [asyncio.create_task(engine.recommend("user-1", now=now, k=5)) for _ in range(2)]
         await asyncio.sleep(0.2)
         with pytest.raises(OverloadedError, match="2 requests may wait for recommendations"):
-            await engine.recommend("user-2", now_us=now_us, k=5)
+            await engine.recommend("user-2", now=now, k=5)
         held.go.set()
         assert [len(reply.value) for reply in await asyncio.gather(*calls)] == [5, 5, 5]

@@ -5,7 +5,8 @@ import contextlib
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,15 @@ import redis
 
 from recsys.answers import Event
 from recsys.data.timestamps import from_us
+from recsys.ranking.live_counts import LiveCount
 from serving.engine.cached_rows import SharedRows
 from serving.state.changelog import LiveCatalogue
 from serving.state.changes import Change
 from serving.state.connection import RedisConnection
 from serving.state.embedded_redis import find_redis_server
+from serving.state.event_counts import Counted, EventCounts
+from serving.state.event_export import export_events
+from serving.state.event_log import EventLog
 from serving.state.histories import LiveHistories
 from serving.state.records import ItemRecord, Written
 from serving.state.unreadable import Unreadable
@@ -106,6 +111,27 @@ async def test_histories_of_users_on_all_nodes(connection: RedisConnection) -> N
         assert await live.read(f"user-{user}") == [
             Event(f"user-{user}", "mug", "view", from_us(user))
         ]
+
+
+async def test_events_are_logged_counted_and_exported(
+    connection: RedisConnection, tmp_path: Path
+) -> None:
+    found: dict[str, LiveCount] = {}
+
+    async def apply(counts: Mapping[str, LiveCount]) -> None:
+        found.update(counts)
+
+    spec = Counted(0, 30.0, {"view": False})
+    counts = EventCounts(connection, namespace="log", counted=spec, apply=apply)
+    await counts.read()
+    log = EventLog(connection, namespace="log", max_events=1_000)
+    events = [Event(f"user-{user}", "mug", "view", datetime.now(UTC)) for user in range(30)]
+
+    assert [await log.append(events), await log.append(events)] == [30, 0]
+    await counts.read()
+    assert found["mug"].users == pytest.approx(30, rel=1e-3)
+    for n_events in (30, 0):
+        assert (await export_events(connection, tmp_path, namespace="log")).n_events == n_events
 
 
 async def test_a_burst_at_one_node_waits_for_its_turn(connection: RedisConnection) -> None:

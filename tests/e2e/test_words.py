@@ -24,7 +24,6 @@ from vision.words import WordReader
 pytestmark = pytest.mark.slow
 
 NAMES = ("Barolo", "Kefir", "Muesli", "Oregano", "Paprika", "Saffran", "Tapenade", "Wasabi")
-SPICY = "Wasabi"  # its picture shows a word that its title lacks
 CONFIG = {
     "device": "cpu",
     "vision": {
@@ -56,12 +55,10 @@ def encode(picture: Image.Image) -> bytes:
 
 
 def shop(folder: Path) -> Tables:
-    """Return a shop whose pictures show no words but one, and photos of its packages that do."""
+    """Return a shop whose pictures show no words, and photos of its packages that do."""
     photos = []
     for name in NAMES:
         Image.new("RGB", (40, 40), (230, 230, 220)).save(folder / f"{name}.png")
-        if name == SPICY:
-            package("Pungent", 0).save(folder / f"{name}.png")
         for n, split in enumerate(("train", "val", "val", "val")):
             package(name, n).save(folder / f"{name}-{n}.png")
             photos.append({"image": f"{name}-{n}.png", "item_id": name, "split": split})
@@ -122,19 +119,6 @@ async def test_the_service_reads_words_also_those_of_an_item_added_a_moment_ago(
         await client.add_items([Item("new", "Zucchini of our house")], {"new": plain})
         answer = await client.identify(encode(package("Zucchini", 5)))
         assert (answer.candidates[0].item_id, answer.words) == ("new", ("ZUCCHINI",))
-
-
-async def test_a_word_on_the_shops_picture_finds_the_item_until_it_has_another_picture(
-    bundle: Path,
-) -> None:
-    async with running_service(bundle) as service, AsyncClient(service.address) as client:
-        found = await client.search("pungent", mode="lexical")
-        assert [one.item_id for one in found] == [SPICY]
-        plain = encode(Image.new("RGB", (40, 40), (230, 230, 220)))
-        await client.add_items([Item(SPICY, "Wasabi of our house")], {SPICY: plain})
-        assert not await client.search("pungent", mode="lexical")
-        seen = await client.annotate(encode(package("Kefir", 5)), read_words=True)
-        assert [one.text for one in seen.words] == ["KEFIR"]
 
 
 def test_the_command_shows_what_was_read(bundle: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         embeddings,
         fusion,
         vision=vision,
-        identification=IdentificationPart(gallery, CALIBRATION),
+        identification=IdentificationPart(gallery, CALIBRATION, words={"blue-4": ("PUNGENT",)}),
     )
     return Bundle(write_bundle(contents, tmp_path_factory.mktemp("bundles")))
 
@@ -202,6 +202,24 @@ def test_the_bundles_pictures_can_be_restored(identifier: ProductIdentifier) -> 
     found = identifier.identify(PICTURES["green-7"], k=500).candidates
     scores = {one.item_id: one.score for one in found}
     assert scores["fresh"] < scores["green-7"] / 10
+
+
+def test_words_on_a_picture_find_the_item_as_long_as_it_has_that_picture(
+    identifier: ProductIdentifier,
+) -> None:
+    def found() -> list[str]:
+        answer = identifier.recommender.search("pungent", mode="lexical")
+        return [one.item_id for one in answer]
+
+    assert found() == ["blue-4"]
+    assert identifier.identify(PICTURES["blue-4"]).words == (), "those on photos are not read"
+    row = table(item("blue-4", "square", "blue"))
+    identifier.add_items(row, [PICTURES["red-7"]])
+    assert found() == []
+    identifier.reset_pictures(["blue-4"])
+    assert found() == ["blue-4"]
+    identifier.recommender.add_items(row, [PICTURES["red-7"]])
+    assert found() == []
 
 
 def test_a_labelled_photo_counts_at_once(identifier: ProductIdentifier) -> None:

@@ -53,7 +53,7 @@ def find_by_words(
         n_words: Words of a query, in random order; a shorter text gives all of its words.
         max_queries: Largest number of queries; if there are more texts, some are drawn.
         seed: Random seed for texts and words.
-        n_asked: Number of texts, the first ones, that are looked for; None looks for any.
+        n_asked: Number of texts, the first ones, that queries may look for; None is all of them.
     """
     generator = np.random.default_rng(seed)
     tokenized = tokenize_words(encoder, texts)

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 HELD_OUT = 5  # one text in so many is not learned from
 MAX_HELD_OUT, MAX_OTHERS = 1_000, 4_000  # texts that are measured, and beside which they are
 MIN_QUERIES = 10  # of one kind; fewer say nothing
-FOUND = 10  # places that count
+FOUND = 10  # places among which a text is found
 
 
 def choose_start(

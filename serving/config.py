@@ -150,6 +150,12 @@ class ServiceConfig(BaseModel):
     max_queue: int = Field(
         256, ge=1, description="Queue length; further requests get RESOURCE_EXHAUSTED."
     )
+    notice_s: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Time between NOT_SERVING and the end of new calls, for load balancers.",
+    )
     drain_s: float = Field(
         10.0, ge=0, le=86_400, description="Longest wait of a graceful stop for calls in flight."
     )

@@ -174,7 +174,7 @@ class Service:
         router = Router(self.versions, self.telemetry, limits)  # type: ignore[abstract]
         recommender_pb2_grpc.add_RecommenderServicer_to_server(router, server)
         admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(self.versions), server)
-        reporter = Health(connection)
+        reporter = Health(connection, notice_s=config.notice_s)
         health_pb2_grpc.add_HealthServicer_to_server(reporter.servicer, server)
         reflection.enable_server_reflection(
             (SERVICE, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME), server

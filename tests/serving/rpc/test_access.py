@@ -9,13 +9,20 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from protos.recsys.v1 import recommender_pb2 as pb
 from protos.recsys.v1 import recommender_pb2_grpc as rpc
 from serving.client import AdminClient, AsyncClient, Event, Item
-from serving.errors import ForbiddenError, OverloadedError, UnauthenticatedError
+from serving.errors import (
+    ForbiddenError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from serving.logs import JsonLines
+from serving.rpc.health import LIVENESS, SERVICE
 from serving.testing import running_service
 from tests.serving.test_tokens import entry
 
@@ -87,6 +94,32 @@ async def test_a_client_that_calls_too_often_is_refused_with_the_time_to_wait(
     retry = error_details_pb2.RetryInfo()
     assert any(detail.Unpack(retry) for detail in status.details)
     assert 90 < retry.retry_delay.seconds <= 100
+
+
+async def test_a_stop_is_announced_before_calls_are_refused(
+    shop: Any, redis_server: Any, namespace: str
+) -> None:
+    settings = {"redis": redis_server.url, "namespace": namespace, "notice_s": 2}
+    async with (
+        running_service(shop.path, **settings) as service,
+        AsyncClient(service.address) as client,
+        grpc.aio.insecure_channel(service.address) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def status(name: str) -> int:
+            return (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+
+        served = health_pb2.HealthCheckResponse.SERVING
+        assert [await status(name) for name in ("", SERVICE, LIVENESS)] == [served] * 3
+        stopping = asyncio.create_task(service.stop())
+        await asyncio.sleep(0.1)
+        assert [await status(name) for name in ("", SERVICE)] != [served] * 2
+        assert await status(LIVENESS) == served
+        assert (await client.similar("red-mug", k=1)).results
+        await stopping
+        with pytest.raises(UnavailableError):
+            await client.similar("red-mug", k=1)
 
 
 async def test_the_clients_name_of_a_call_comes_back_and_is_in_the_log(

@@ -123,6 +123,13 @@ class ServiceConfig(BaseModel):
         description="Time after a user's last live event when all of them expire; never if unset. "
         "A full Redis may evict them earlier.",
     )
+    picture_bytes: ByteSize = Field(
+        ByteSize(256 * MIB),
+        ge=0,
+        le=2**62,
+        description="Largest size of all pictures that callers sent together, so that they leave "
+        "room for events; in an embedded Redis at most half of redis_bytes.",
+    )
     event_log_events: int = Field(
         1_000_000,
         ge=1_000,
@@ -159,6 +166,12 @@ class ServiceConfig(BaseModel):
     drain_s: float = Field(
         10.0, ge=0, le=86_400, description="Longest wait of a graceful stop for calls in flight."
     )
+
+    @property
+    def picture_budget(self) -> int:
+        """Largest size of all pictures that callers sent, in bytes."""
+        is_bounded = self.redis == EMBEDDED and self.redis_bytes
+        return min(self.picture_bytes, self.redis_bytes // 2) if is_bounded else self.picture_bytes
 
     @field_validator("*", mode="before")
     @classmethod

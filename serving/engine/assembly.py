@@ -69,6 +69,7 @@ async def running_engine(
             follower,
             namespace=config.namespace,
             unreadable=unreadable,
+            picture_bytes=config.picture_budget,
         )
         resources.push_async_callback(items.stop)
         try:

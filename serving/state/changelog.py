@@ -26,6 +26,7 @@ from serving.state.unreadable import Unreadable, UnreadableError
 logger = logging.getLogger(__name__)
 
 READ_COUNT = 500
+PICTURE_BYTES = 256 * 2**20
 BLOCK_S = 0.2  # longest wait of a read for new changes
 _RETRY_S = 0.2
 
@@ -65,6 +66,7 @@ class LiveCatalogue:
         revert: Function that gives items back the state that they have in the bundle.
         unreadable: What takes note of records that cannot be read.
         read_count: Number of records or changes in one read.
+        picture_bytes: Largest size of all stored pictures together.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class LiveCatalogue:
         revert: Callable[[Sequence[str]], Awaitable[None]],
         unreadable: Unreadable,
         read_count: int = READ_COUNT,
+        picture_bytes: int = PICTURE_BYTES,
     ) -> None:
         self._connection = connection
         self._follower = follower
@@ -84,10 +87,12 @@ class LiveCatalogue:
         self._revert = revert
         self._unreadable = unreadable
         self._read_count = read_count
+        self._picture_bytes = picture_bytes
         # The braces put all keys of the catalogue on one node of a cluster: the script needs it.
         prefix = f"{{{namespace}:catalogue}}"
-        self._number, self._records, self._pictures, self._stream, self._epoch = (
-            f"{prefix}:{name}" for name in ("number", "records", "pictures", "stream", "epoch")
+        self._number, self._records, self._pictures, self._stream, self._epoch, self._sizes = (
+            f"{prefix}:{name}"
+            for name in ("number", "records", "pictures", "stream", "epoch", "picture-sizes")
         )
         self._applied = Point(0, "")
         self._changed: set[str] = set()  # items that differ from the bundle in this replica
@@ -112,9 +117,10 @@ class LiveCatalogue:
         # Without cancelling, which redis-py may swallow; a read ends soon by itself.
         self._stopping = True
         if self._task is not None:
-            await self._task
-        # They lead back here, and such a ring would keep the models in memory for a while.
-        del self._apply, self._revert
+            task, self._task = self._task, None
+            await task
+            # They lead back here, and such a ring would keep the models in memory for a while.
+            del self._apply, self._revert
 
     async def write(self, changes: Sequence[Change | Forgetting], *, timeout_s: float) -> None:
         """Store changes; on return they are durable and in effect here.
@@ -123,16 +129,26 @@ class LiveCatalogue:
             SupersededError: If a record ``seen``, or its picture, has been replaced; nothing is
                 stored.
             UnavailableError: If Redis is away, or this replica does not apply the change in time;
-                the same changes may be written again.
+                the same changes may be written again. Or if the pictures would have more bytes than
+                they may; nothing is stored.
         """
         if not changes:
             return
-        arguments = write_arguments(changes, self._applied)
-        keys = (self._number, self._records, self._pictures, self._stream, self._epoch)
+        arguments = write_arguments(changes, self._applied, picture_bytes=self._picture_bytes)
+        keys = (
+            *(self._number, self._records, self._pictures),
+            *(self._stream, self._epoch, self._sizes),
+        )
         async with self._connection.translated():
             written = await self._connection.client.eval(WRITE, len(keys), *keys, *arguments)
         if written is None:
             raise SupersededError
+        if written[0] == b"full":
+            raise UnavailableError(
+                f"the pictures that callers sent have {written[1]} bytes and may have "
+                f"{self._picture_bytes} together; forget what a newer table supersedes, raise "
+                "picture_bytes, or send the items without pictures"
+            )
         await self._until_applied(read_point(*written), timeout_s)
 
     async def look_up(self, item_ids: Sequence[str]) -> LookedUp:

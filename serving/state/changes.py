@@ -20,9 +20,23 @@ _STREAM_LENGTH = 10_000  # a replica that falls further behind loads everything 
 # A change with `forget` removes the record, and 'f' marks its entry; earlier releases read the
 # record of that entry, which is the item as the writer's bundle has it. Such a change may have been
 # decided on a record, `seen_argument`; the call is refused if there is another by now.
+# A call that would let the pictures grow beyond their budget is refused. Their size is counted anew
+# where an earlier release has changed their number meanwhile.
 WRITE = """
-local number_key, records_key, pictures_key, stream_key, epoch_key = unpack(KEYS)
+local number_key, records_key, pictures_key, stream_key, epoch_key, sizes_key = unpack(KEYS)
 local order = cjson.decode(ARGV[1])
+
+local function picture_bytes()
+  local known = redis.call('HMGET', sizes_key, 'count', 'bytes')
+  if tonumber(known[1] or -1) == redis.call('HLEN', pictures_key) then
+    return tonumber(known[2])
+  end
+  local bytes = 0
+  for _, item_id in ipairs(redis.call('HKEYS', pictures_key)) do
+    bytes = bytes + redis.call('HSTRLEN', pictures_key, item_id)
+  end
+  return bytes
+end
 
 local function picture_of(record)
   if not record then return '' end
@@ -40,6 +54,20 @@ for _, change in ipairs(order.changes) do
   if change.seen_argument and ARGV[change.seen_argument] ~= stored then
     return false
   end
+end
+
+local before = picture_bytes()
+local after = before
+for _, change in ipairs(order.changes) do
+  if change.picture ~= 'keep' then
+    after = after - redis.call('HSTRLEN', pictures_key, change.item_id)
+  end
+  if change.picture == 'store' then
+    after = after + #ARGV[change.picture_argument]
+  end
+end
+if after > before and after > order.picture_bytes then
+  return {'full', before}
 end
 
 local epoch = redis.call('GET', epoch_key)
@@ -68,6 +96,7 @@ for _, change in ipairs(order.changes) do
   end
   redis.call('XADD', stream_key, 'MAXLEN', '~', order.stream_length, '*', unpack(entry))
 end
+redis.call('HSET', sizes_key, 'count', redis.call('HLEN', pictures_key), 'bytes', after)
 return {number, epoch}
 """
 # The clock of Redis is one for all replicas.
@@ -122,12 +151,15 @@ class Point(NamedTuple):
     epoch: str  # empty before the first write
 
 
-def write_arguments(changes: Sequence[Change | Forgetting], applied: Point) -> list[str | bytes]:
+def write_arguments(
+    changes: Sequence[Change | Forgetting], applied: Point, *, picture_bytes: int
+) -> list[str | bytes]:
     """Return the arguments of ``WRITE``: an order in JSON, then the bytes that it mentions.
 
     Args:
         changes: Changes to write, in their order.
         applied: State of the catalogue in the writing replica.
+        picture_bytes: Largest size of all stored pictures together.
     """
     mentioned: list[bytes] = []  # JSON holds no bytes
     entries = [_entry(change, mentioned) for change in changes]
@@ -136,6 +168,7 @@ def write_arguments(changes: Sequence[Change | Forgetting], applied: Point) -> l
         "applied": applied._asdict(),
         "new_epoch": uuid.uuid4().hex,
         "stream_length": _STREAM_LENGTH,
+        "picture_bytes": picture_bytes,
     }
     return [json.dumps(order, ensure_ascii=False), *mentioned]
 

@@ -11,7 +11,7 @@ from recsys.schema import ItemSchema
 from serving.engine.embeddings import EmbeddingTiers, picture_digest
 from serving.errors import UnavailableError
 from serving.state.bundled import Judged
-from serving.state.changelog import READ_COUNT, LiveCatalogue
+from serving.state.changelog import PICTURE_BYTES, READ_COUNT, LiveCatalogue
 from serving.state.changes import Change, Forgetting, SupersededError
 from serving.state.connection import RedisConnection
 from serving.state.record_embedder import RecordEmbedder
@@ -54,6 +54,7 @@ class LiveItems:
         follower: Second connection, whose reads block.
         namespace: First part of the keys.
         unreadable: What takes note of records that cannot be read.
+        picture_bytes: Largest size of all stored pictures together.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class LiveItems:
         *,
         namespace: str,
         unreadable: Unreadable,
+        picture_bytes: int = PICTURE_BYTES,
     ) -> None:
         self._served = served
         self._bundled = served.bundled
@@ -75,6 +77,7 @@ class LiveItems:
             apply=self._apply,
             revert=served.revert,
             unreadable=unreadable,
+            picture_bytes=picture_bytes,
         )
         self._embedder = RecordEmbedder(
             tiers, served.bundled, self._live, identifies=served.identifies

@@ -126,10 +126,17 @@ class RecordEmbedder:
         return Embedded(item, await self._content(record, text=None, picture=None))
 
     async def _item(self, record: ItemRecord, picture: bytes | None) -> Floats:
-        if record.picture == "bundle" and self._bundled.has_words(record):
+        if record.picture == "bundle":
             embedding = self._tiers.of_bundle_item(record.item_id)
-            assert embedding is not None, "the bundle has an embedding of each of its items"
-            return embedding
+            if embedding is None or not self._bundled.has_words(record):
+                logger.warning(
+                    "item %r has newer words than the bundle, which has no picture to embed with "
+                    "them; its vector is that of %s until its picture is sent",
+                    record.item_id,
+                    "the words alone" if embedding is None else "the table's words and picture",
+                )
+            if embedding is not None:
+                return embedding
         return await self._content(record, text=self._bundled.text(record), picture=picture)
 
     async def _content(

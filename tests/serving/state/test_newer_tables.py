@@ -1,14 +1,16 @@
 """Live changes under a bundle whose items table is newer than they are, over real gRPC."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from recsys.errors import UnknownItemError
 from recsys.identifier import ProductIdentifier
 from serving.client import AsyncClient, Event, Filters, Item
-from tests.serving.conftest import PlantedShop
+from tests.serving.conftest import PlantedShop, plant
 from tests.serving.state.conftest import Open, item
 from tests.serving.waiting import eventually
 
@@ -175,3 +177,22 @@ async def test_a_change_of_an_earlier_release_takes_effect_in_a_running_replica(
             return "red-mug" not in await shown(client, shop.pictures["red-mug"])
 
         await eventually(gone)
+
+
+async def test_newer_words_do_not_cost_an_item_the_picture_that_only_the_table_has(
+    opened: Open, shop: PlantedShop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def without_picture(items: pl.DataFrame) -> pl.DataFrame:
+        is_lamp = pl.col("item_id") == "red-lamp"
+        return items.with_columns(image=pl.when(~is_lamp).then("image"))
+
+    photo = shop.pictures["red-lamp"]
+    async with opened(shop) as client:
+        before = (await client.search(image=photo, k=12, mode="vector")).results
+        assert "red-lamp" in {one.item_id for one in before}
+    async with opened(plant(tmp_path, without_picture)) as client:
+        await client.add_items([replace(await item(client, "red-lamp"), title="crimson lantern")])
+    async with opened(shop) as client:
+        assert (await item(client, "red-lamp")).title == "crimson lantern"
+        assert (await client.search(image=photo, k=12, mode="vector")).results == before
+    assert "its vector is that of the table's words and picture" in caplog.text

@@ -146,19 +146,6 @@ TABLES: Mapping[str, Table] = {
         },
         columns={"accuracy": ""},
     ),
-    "vision_defaults": Table(
-        corner="accuracy on test pictures",
-        rows={
-            "Grocery Store, 5 % of the labels": "vision_defaults.grocery_5pct",
-            "Grocery Store, 20 % of the labels": "vision_defaults.grocery_20pct",
-            "Grocery Store, from 20 photos a product down to none": (
-                "vision_defaults.grocery_imbalanced"
-            ),
-            "Myntra, 400 pictures, article types": "vision_defaults.myntra",
-            "generated shop of 120 items, finest category": "vision_defaults.generated",
-        },
-        columns={"linear probe": "probe", "default": "default"},
-    ),
     "grocery_steps": Table(
         corner="step",
         rows={

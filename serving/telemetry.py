@@ -24,6 +24,11 @@ _COUNTERS = {
 # Histograms by name, with what they measure, their labels, and their buckets.
 _HISTOGRAMS = {
     "request_seconds": ("Time to answer a call.", ("method",), _SECONDS),
+    "stage_seconds": (
+        "Time of a stage: waiting for a thread, running there, or asking Redis.",
+        ("stage",),
+        _SECONDS,
+    ),
     "tower_batch_size": ("Queries in one run of the towers.", (), _BATCHES),
     "recommend_batch_size": ("Recommendations computed together.", (), _BATCHES),
 }
@@ -54,6 +59,16 @@ class Telemetry:
     def refused(self, code: str) -> None:
         """Count a call that was refused for its token."""
         self._counters["refused"].labels(code).inc()
+
+    def computed(self, thread: str, waited_s: float, ran_s: float) -> None:
+        """Count a call on one of the threads of an engine."""
+        stages = self._histograms["stage_seconds"]
+        stages.labels(f"{thread}_wait").observe(waited_s)
+        stages.labels(f"{thread}_run").observe(ran_s)
+
+    def asked_redis(self, seconds: float) -> None:
+        """Count a command or script of Redis, or several that were sent together."""
+        self._histograms["stage_seconds"].labels("redis").observe(seconds)
 
     def serves(self, version: str) -> None:
         """Note which bundle is served from now on."""

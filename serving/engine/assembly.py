@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from recsys.answers import Answer
 from recsys.data.arrays import Floats
@@ -50,7 +51,7 @@ async def running_engine(
         StateError: If Redis goes away before the live catalogue is loaded.
     """
     async with AsyncExitStack() as resources:
-        threads = Threads(*(ComputeThread(max_queue=config.max_queue) for _ in Threads._fields))
+        threads = _build_threads(config, telemetry)
         for thread in threads:
             resources.push_async_callback(asyncio.to_thread, thread.close)
         batcher = _build_batcher(recommender, threads.towers, config, telemetry)
@@ -133,6 +134,15 @@ def _build_histories(
         max_events=config.history_events,
         ttl_s=config.history_ttl_s,
         unreadable=unreadable,
+    )
+
+
+def _build_threads(config: ServiceConfig, telemetry: Telemetry) -> Threads:
+    return Threads(
+        *(
+            ComputeThread(max_queue=config.max_queue, on_run=partial(telemetry.computed, name))
+            for name in Threads._fields
+        )
     )
 
 

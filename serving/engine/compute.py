@@ -1,6 +1,7 @@
 """The threads on which the models run and words are read."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -19,10 +20,14 @@ class ComputeThread:
 
     Args:
         max_queue: Number of waiting calls at which ``run`` refuses.
+        on_run: Function that gets the seconds that a call waited, and those that it ran.
     """
 
-    def __init__(self, *, max_queue: int) -> None:
+    def __init__(
+        self, *, max_queue: int, on_run: Callable[[float, float], None] | None = None
+    ) -> None:
         self._max_queue = max_queue
+        self._on_run = on_run
         self._pending = 0
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
 
@@ -44,9 +49,18 @@ class ComputeThread:
         The function does not run for a caller that is cancelled before its turn.
         """
         self._pending += 1
+        asked = time.perf_counter()
+
+        def run() -> R:
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                if self._on_run is not None:
+                    self._on_run(began - asked, time.perf_counter() - began)
+
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(self._executor, run)
         finally:
             self._pending -= 1
 

@@ -112,7 +112,9 @@ class Service:
             self.redis = EmbeddedRedis(config.state, max_bytes=config.redis_bytes)
             await self._run_redis(self.redis)
             url = self.redis.url
-        connection = self._connect(url, timeout_s=config.redis_timeout_s)
+        connection = self._connect(
+            url, timeout_s=config.redis_timeout_s, on_asked=self.telemetry.asked_redis
+        )
         await check_redis(
             connection,
             shown=without_password(url),
@@ -149,8 +151,10 @@ class Service:
         self._broken = asyncio.create_task(keep_running(server))
         self._resources.push_async_callback(_cancel, self._broken)
 
-    def _connect(self, url: str, *, timeout_s: float) -> RedisConnection:
-        connection = RedisConnection(url, timeout_s=timeout_s)
+    def _connect(
+        self, url: str, *, timeout_s: float, on_asked: Callable[[float], None] | None = None
+    ) -> RedisConnection:
+        connection = RedisConnection(url, timeout_s=timeout_s, on_asked=on_asked)
         self._resources.push_async_callback(connection.close)
         return connection
 

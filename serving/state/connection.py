@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from redis import exceptions
@@ -49,14 +50,18 @@ class RedisConnection:
     Args:
         url: URL, as for ``build_client``.
         timeout_s: Longest wait for a command, and for a connection.
+        on_asked: Function that gets the seconds of each use of ``translated``.
 
     Raises:
         ConfigError: If the URL cannot be read.
     """
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float, on_asked: Callable[[float], None] | None = None
+    ) -> None:
         self.client = build_client(url, timeout_s)
         self.available = True
+        self._on_asked = on_asked
         self._turns = asyncio.Semaphore(MAX_COMMANDS)
         self._wait_s = _TIMEOUTS_TO_WAIT * timeout_s
 
@@ -70,6 +75,7 @@ class RedisConnection:
             InternalError: If Redis refuses a command for another reason, which is a defect.
         """
         self._refuse_if_away()
+        started = time.perf_counter()
         await self._take_turn()
         try:
             self._refuse_if_away()  # a command before this one may have found out
@@ -77,6 +83,8 @@ class RedisConnection:
                 yield
         finally:
             self._turns.release()
+            if self._on_asked is not None:
+                self._on_asked(time.perf_counter() - started)
 
     async def probe(self) -> bool:
         """Return whether Redis answers, and remember it."""

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -53,3 +54,20 @@ async def test_the_function_of_a_caller_that_left_does_not_run() -> None:
     compute.close()
 
     assert not ran.is_set()
+
+
+async def test_how_long_calls_wait_and_run_is_counted_also_when_they_fail() -> None:
+    counted: list[tuple[float, float]] = []
+    thread = ComputeThread(max_queue=9, on_run=lambda *seconds: counted.append(seconds))
+    try:
+        first = asyncio.create_task(thread.run_always(time.sleep, 0.05))
+        await asyncio.sleep(0)
+        with pytest.raises(ZeroDivisionError):
+            await thread.run_always(divmod, 1, 0)
+        await first
+    finally:
+        thread.close()
+
+    (waited, ran), (waited_then, _) = counted
+    assert ran >= 0.05
+    assert waited_then > waited

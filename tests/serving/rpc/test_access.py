@@ -71,6 +71,8 @@ async def test_each_role_can_do_its_part_and_each_write_is_audited_without_users
     ]
     assert lines[0].endswith("1 events")
     assert lines[1].endswith("items ['trumpet']")
+    for stage in ("catalogue_wait", "catalogue_run", "towers_run", "redis"):
+        assert telemetry.value("recsys_stage_seconds_count", stage=stage) > 0, stage
     assert telemetry.value("recsys_refused_total", code="PERMISSION_DENIED") == 2
     assert telemetry.value("recsys_refused_total", code="UNAUTHENTICATED") == 1
     for secret in ("secret-user", "s1", "s2", "s3"):

@@ -116,12 +116,12 @@ class ServiceConfig(BaseModel):
     history_events: int = Field(
         500, ge=1, le=10**6, description="Number of latest live events kept for each user."
     )
-    history_ttl_s: int | None = Field(
-        None,
+    history_ttl_s: int = Field(
+        180 * 86400,
         ge=1,
         le=10**9,
-        description="Time after a user's last live event when all of them expire; never if unset. "
-        "A full Redis may evict them earlier.",
+        description="Time after a user's last live event when all of them expire. A full Redis may "
+        "evict them earlier; the event log has them for the next training.",
     )
     picture_bytes: ByteSize = Field(
         ByteSize(256 * MIB),

@@ -108,7 +108,9 @@ async def test_a_photo_in_the_tower_holds_up_no_recommendation(
     recommend_each = Recommender.recommend_each
     held.recommend_each = lambda requests: recommend_each(held, requests)  # type: ignore[method-assign]
     async with open_engine(held, redis_server, namespace) as engine:
-        photo = asyncio.create_task(engine.annotate(shop.pictures["red-mug"], min_probability=0.5))
+        photo = asyncio.create_task(
+            engine.annotate(shop.pictures["red-mug"], min_probability=0.5, read_words=False)
+        )
         await asyncio.sleep(0.05)
         async with asyncio.timeout(10):
             found = await engine.recommend("user-1", now=now, k=5)

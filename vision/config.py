@@ -243,9 +243,8 @@ class VisionConfig(_Table):
     )
     start_size: Side | None = Field(
         default=None,
-        description="Height and width in the first epoch. They grow to those of training over "
-        "the first 70 % of the epochs, since small pictures are cheap while little is learned "
-        "from detail. Unset trains at one size.",
+        description="Height and width in the first epoch, which grow to those of training over "
+        "70 % of the epochs: little is learned from detail at first. Unset trains at one size.",
     )
     fit: Literal["stretch", "crop"] = Field(
         default="stretch",

@@ -5,6 +5,7 @@ import gc
 import shutil
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,10 +61,11 @@ async def client(service: Service) -> AsyncIterator[AsyncClient]:
 
 
 def reads(client: AsyncClient, photo: bytes) -> list[Callable[[], Awaitable[Any]]]:
-    """Return calls whose answers differ between the two bundles."""
+    """Return calls whose answers differ between the two bundles, and not by what others do now."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
     return [
-        *(lambda user=user: client.recommend(f"user-{user}", k=5) for user in range(3)),
-        lambda: client.rank("user-1", ["green-mug", "green-lamp"]),
+        *(lambda user=user: client.recommend(f"user-{user}", k=5, now=now) for user in range(3)),
+        lambda: client.rank("user-1", ["green-mug", "green-lamp"], now=now),
         lambda: client.similar("green-mug", k=5),
         lambda: client.search("mug", k=5),
         lambda: client.identify(photo, k=3),

@@ -92,6 +92,18 @@ TABLES: Mapping[str, Table] = {
         rows={"41,000 items": "offers.items_41k", "100,000 items": "offers"},
         columns={"recall of all sources": "recall", "share of NDCG@10 lost": "ndcg_lost"},
     ),
+    "scale": Table(
+        corner="default configuration, two cores, one thread",
+        rows={"10,000,000 events, 100,000 items": "scale.events_10000000"},
+        columns={
+            "training and report": "seconds",
+            "of a processor": "cpu_seconds",
+            "memory": "peak_gb",
+            "bundle": "bundle_gb",
+            "NDCG@10": "ndcg@10",
+            "times the best baseline": "ratio_to_best_baseline",
+        },
+    ),
     "users": Table(
         corner="user vectors",
         rows={

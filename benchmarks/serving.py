@@ -15,6 +15,7 @@ import asyncio
 import io
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections import defaultdict
@@ -272,7 +273,7 @@ async def measure(bundle: Bundle, orders: Connection) -> dict[str, float]:
         after = await at_once(traffic.call_no_op, CONCURRENCY)
         # Half before and half after, as other programs may have slowed one of them down.
         no_work = note("no_op.at_32", Load(*np.mean([before, after], axis=0)))
-        figures["ratio_to_noop"] = full.per_s / no_work.per_s
+        figures["recommend.ratio_to_noop"] = full.per_s / no_work.per_s
         note("recommend.at_half_load", await at_rate(traffic.recommend, full.per_s / 2))
         if "identification" in bundle.parts:
             photos = asyncio.create_task(at_once(traffic.identify, PHOTOS_AT_ONCE))
@@ -280,9 +281,9 @@ async def measure(bundle: Bundle, orders: Connection) -> dict[str, float]:
             note("identify.beside_recommend", await photos)
     n_calls = full.per_s * SECONDS
     for stage, seconds in stages.items():
-        figures[f"stage.{stage.replace(' ', '_')}.ms"] = ms = 1e3 * seconds / n_calls
+        figures[f"stage.{re.sub('[^a-z]+', '_', stage)}.ms"] = ms = 1e3 * seconds / n_calls
         print(f"  {stage:32} {ms:.2f} ms a call")
-    print(f"  ratio to the no-op: {figures['ratio_to_noop']:.3f}", flush=True)
+    print(f"  ratio to the no-op: {figures['recommend.ratio_to_noop']:.3f}", flush=True)
     return figures
 
 

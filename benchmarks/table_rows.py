@@ -92,6 +92,31 @@ TABLES: Mapping[str, Table] = {
         rows={"41,000 items": "offers.items_41k", "100,000 items": "offers"},
         columns={"recall of all sources": "recall", "share of NDCG@10 lost": "ndcg_lost"},
     ),
+    "serving": Table(
+        corner="the demo's bundle",
+        rows={
+            "a call without work, 32 at a time": "serving.demo.no_op.at_32",
+            "`Recommend`, one at a time": "serving.demo.recommend.alone",
+            "`Recommend`, 32 at a time": "serving.demo.recommend.at_32",
+            "half as many, at an even rate": "serving.demo.recommend.at_half_load",
+            "the same, while photos are identified": "serving.demo.recommend.beside_identify",
+        },
+        columns={"a second": "per_s", "median": "p50_ms", "99 %": "p99_ms"},
+    ),
+    "embedding_cache": Table(
+        corner="500 embeddings of 64 values",
+        rows={
+            "from the table": "serving.cache.table_us",
+            "by one `MGET` from Redis, decoded": "serving.cache.mget_us",
+            "times as fast": "serving.cache.ratio_to_mget",
+            "90 % from the table, the others from Redis": "serving.cache.hits_90_us",
+            "50 % from the table": "serving.cache.hits_50_us",
+            "2,000 of 630,000 × 16 by Zipf's law, mean": "serving.cache.zipf.mean_ms",
+            "the same, 99 %": "serving.cache.zipf.p99_ms",
+            "memory of a row in Redis": "serving.cache.redis_bytes_per_row",
+        },
+        columns={"measured": ""},
+    ),
     "scale": Table(
         corner="default configuration, two cores, one thread",
         rows={"10,000,000 events, 100,000 items": "scale.events_10000000"},

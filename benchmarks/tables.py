@@ -21,7 +21,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(r"(<!-- results:begin (\S+) -->\n).*?(<!-- results:end \2 -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- results:(?:begin|end) \S+ -->")
-_DIMENSIONS = ("s", "ms", "GB", "MB", "kB", "%")
+_DIMENSIONS = ("s", "ms", "us", "GB", "MB", "kB", "B", "%")
 
 
 def render(text: str, results: Mapping[str, Result]) -> str:

@@ -55,6 +55,11 @@ class ServiceConfig(BaseModel):
         None, description="PEM file with the certificate chain for TLS."
     )
     tls_key: Path | None = Field(None, description="PEM file with the private key for TLS.")
+    tls_clients: Path | None = Field(
+        None,
+        description="PEM file with the certificates that sign those of clients; then clients "
+        "without one are refused.",
+    )
     allow_insecure: bool = Field(
         False, description="Listen beyond loopback without TLS and token, on a trusted network."
     )
@@ -193,7 +198,7 @@ class ServiceConfig(BaseModel):
     def _read_token(cls, token: SecretStr | None) -> SecretStr | None:
         return None if token is None else SecretStr(read_token(token.get_secret_value()))
 
-    @field_validator("tls_certificate", "tls_key", "tokens")
+    @field_validator("tls_certificate", "tls_key", "tls_clients", "tokens")
     @classmethod
     def _from_home(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.expanduser(path))
@@ -202,6 +207,8 @@ class ServiceConfig(BaseModel):
     def _fit_together(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be set together")
+        if self.tls_clients is not None and self.tls_certificate is None:
+            raise ValueError("tls_clients needs tls_certificate and tls_key")
         if self.metrics_port == self.port != 0:
             raise ValueError(f"metrics_port must be another port than port, got {self.port} twice")
         if self.max_image_bytes > self.max_message_bytes:

@@ -46,6 +46,10 @@ class ServiceOptions:
         Path | None,
         typer.Option(help="PEM file to trust; unset calls a service without TLS."),
     ] = None
+    identity: Annotated[
+        Path | None,
+        typer.Option(help="PEM file with your own certificate and key, if the service wants one."),
+    ] = None
     timeout_s: Annotated[float, typer.Option(help="Longest wait for an answer, in seconds.")] = 60.0
 
     @contextmanager
@@ -68,6 +72,7 @@ class ServiceOptions:
         return {
             "token": self._token(),
             "certificate": self.certificate,
+            "identity": self.identity,
             "timeout_s": self.timeout_s,
         }
 

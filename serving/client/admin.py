@@ -61,6 +61,8 @@ class AdminClient:
         address: Address of the service, as host:port.
         token: Token of the service, None if it has none.
         certificate: PEM file to trust, None for a service without TLS.
+        identity: PEM file with the client's own certificate and its private key, for a service
+            that wants one (mTLS).
         timeout_s: Longest wait for an answer, in seconds; a bundle takes some to open.
     """
 
@@ -70,10 +72,15 @@ class AdminClient:
         *,
         token: str | None = None,
         certificate: Path | None = None,
+        identity: Path | None = None,
         timeout_s: float = 300.0,
     ) -> None:
         self._to = plan_connection(
-            address, token=token, certificate=certificate, timeout_s=timeout_s
+            address,
+            token=token,
+            certificate=certificate,
+            identity=identity,
+            timeout_s=timeout_s,
         )
         self._channel = open_channel(self._to)
         self._stub = rpc.AdminStub(self._channel)

@@ -42,6 +42,8 @@ class AsyncClient:
         address: Address of the service, as host:port.
         token: Token of the service, None if it has none.
         certificate: PEM file to trust, None for a service without TLS.
+        identity: PEM file with the client's own certificate and its private key, for a service
+            that wants one (mTLS).
         timeout_s: Longest wait for an answer, in seconds.
     """
 
@@ -51,10 +53,15 @@ class AsyncClient:
         *,
         token: str | None = None,
         certificate: Path | None = None,
+        identity: Path | None = None,
         timeout_s: float = 10.0,
     ) -> None:
         self._to = to = plan_connection(
-            address, token=token, certificate=certificate, timeout_s=timeout_s
+            address,
+            token=token,
+            certificate=certificate,
+            identity=identity,
+            timeout_s=timeout_s,
         )
         if to.credentials is None:
             self._channel = grpc.aio.insecure_channel(to.target, options=to.options)

@@ -48,7 +48,8 @@ class Connection:
     Args:
         target: Address of the service, as gRPC reads it.
         options: Options of the channel.
-        credentials: Certificates to trust; None for a service without TLS.
+        credentials: Certificates to trust, and the client's own if it has one; None for a service
+            without TLS.
         metadata: Metadata of each call.
         timeout_s: Longest wait for an answer, in seconds.
         is_closed: Whether the client was closed.
@@ -80,13 +81,18 @@ class Connection:
 
 
 def plan_connection(
-    address: str, *, token: str | None, certificate: str | Path | None, timeout_s: float
+    address: str,
+    *,
+    token: str | None,
+    certificate: str | Path | None,
+    identity: str | Path | None,
+    timeout_s: float,
 ) -> Connection:
     """Return how to connect; arguments as those of the clients.
 
     Raises:
         InvalidArgumentError: If an argument cannot be used; the message has its name.
-        FileAccessError: If the certificate cannot be read.
+        FileAccessError: If a file cannot be read.
     """
     target = read_target(address)
     is_number = isinstance(timeout_s, Real) and not isinstance(timeout_s, bool)
@@ -99,7 +105,7 @@ def plan_connection(
     return Connection(
         target=target.name,
         options=(*_OPTIONS, *direct),
-        credentials=None if certificate is None else _read_trust(certificate),
+        credentials=_read_credentials(certificate, identity),
         metadata=() if token is None else (_read_bearer(token),),
         timeout_s=timeout_s,
     )
@@ -121,16 +127,14 @@ def _read_bearer(token: str) -> tuple[str, str]:
         raise InvalidArgumentError(f"token {error}") from error
 
 
-def _read_trust(certificate: str | Path) -> grpc.ChannelCredentials:
-    if not isinstance(certificate, str | os.PathLike):
-        raise InvalidArgumentError(
-            f"certificate must be the path of a PEM file, got {type(certificate).__name__}"
-        )
-    path = Path(os.path.expanduser(certificate))
-    try:
-        trusted = path.read_bytes()
-    except OSError as error:
-        raise FileAccessError(f"certificate {path} cannot be read: {error.strerror}") from error
+def _read_credentials(
+    certificate: str | Path | None, identity: str | Path | None
+) -> grpc.ChannelCredentials | None:
+    if certificate is None:
+        if identity is not None:
+            raise InvalidArgumentError("identity needs certificate, the one to trust")
+        return None
+    path, trusted = _read_file("certificate", certificate)
     try:
         # gRPC would find out when it connects, and report a service that cannot be reached.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=trusted.decode())
@@ -138,4 +142,26 @@ def _read_trust(certificate: str | Path) -> grpc.ChannelCredentials:
         raise InvalidArgumentError(
             f"certificate {path} must be a PEM file with the certificates to trust: {error}"
         ) from error
-    return grpc.ssl_channel_credentials(trusted)
+    if identity is None:
+        return grpc.ssl_channel_credentials(trusted)
+    path, own = _read_file("identity", identity)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"identity {path} must be a PEM file with a certificate and its private key without a "
+            f"password: {error}"
+        ) from error
+    return grpc.ssl_channel_credentials(trusted, own, own)
+
+
+def _read_file(name: str, path: str | Path) -> tuple[Path, bytes]:
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidArgumentError(
+            f"{name} must be the path of a PEM file, got {type(path).__name__}"
+        )
+    path = Path(os.path.expanduser(path))
+    try:
+        return path, path.read_bytes()
+    except OSError as error:
+        raise FileAccessError(f"{name} {path} cannot be read: {error.strerror}") from error

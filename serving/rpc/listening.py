@@ -32,7 +32,9 @@ class Listener:
         self.tokens = Tokens(token, config.tokens)
         self._credentials: grpc.ServerCredentials | None = None
         if config.tls_certificate is not None and config.tls_key is not None:
-            self._credentials = read_credentials(config.tls_certificate, config.tls_key)
+            self._credentials = read_credentials(
+                config.tls_certificate, config.tls_key, config.tls_clients
+            )
 
     def listen(self, server: grpc.aio.Server) -> str:
         """Add the port to a server and return the address that clients call.
@@ -50,12 +52,16 @@ class Listener:
             raise ConfigError(f"address {address} cannot be listened on: {error}") from error
 
 
-def read_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
+def read_credentials(
+    certificate: Path, key: Path, clients: Path | None = None
+) -> grpc.ServerCredentials:
     """Return the credentials of a server, from PEM files.
 
     Args:
         certificate: File with the certificate, and with those that signed it.
         key: File with its private key, which has no password.
+        clients: File with the certificates that sign those of clients, which then must have one;
+            None asks clients for none.
 
     Raises:
         ConfigError: If a file cannot be read, the key is not the certificate's, or the certificate
@@ -77,7 +83,16 @@ def read_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
             f"tls_certificate {certificate} must be one that clients accept now: {reason}; "
             "replace it"
         )
-    return grpc.ssl_server_credentials([(secret, chain)])
+    if clients is None:
+        return grpc.ssl_server_credentials([(secret, chain)])
+    signers = _read("tls_clients", clients)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=signers.decode())
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"tls_clients {clients} must be a PEM file with certificates: {error}"
+        ) from error
+    return grpc.ssl_server_credentials([(secret, chain)], signers, require_client_auth=True)
 
 
 def _read(name: str, path: Path) -> bytes:

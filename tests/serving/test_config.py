@@ -37,6 +37,8 @@ def test_every_problem_is_reported_at_once() -> None:
 def test_a_certificate_needs_its_key() -> None:
     with pytest.raises(ConfigError, match="tls_certificate and tls_key must be set together"):
         build_config({}, tls_certificate=Path("cert.pem"))
+    with pytest.raises(ConfigError, match="tls_clients needs tls_certificate and tls_key"):
+        build_config({}, tls_clients=Path("clients.pem"))
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ both = pytest.mark.parametrize("kind", [Client, AsyncClient])
 
 
 def plan(address: str = "127.0.0.1:1", **changes: Any) -> Any:
-    settings: dict[str, Any] = {"token": None, "certificate": None, "timeout_s": 1.0}
-    return plan_connection(address, **(settings | changes))
+    nothing: dict[str, Any] = dict.fromkeys(("token", "certificate", "identity"))
+    return plan_connection(address, **(nothing | {"timeout_s": 1.0} | changes))
 
 
 @pytest.fixture
@@ -153,3 +153,18 @@ def test_a_client_of_the_process_before_a_fork_says_so(silent: str) -> None:
     printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     parent, message = printed.split(" ", 1)
     assert f"was made in process {parent} and cannot be used in process" in message
+
+
+def test_an_identity_is_a_certificate_with_its_key(tmp_path: Path) -> None:
+    trusted = TLS / "certificate.pem"
+    with pytest.raises(InvalidArgumentError, match="identity needs certificate"):
+        plan(identity=TLS / "key.pem")
+    with pytest.raises(FileAccessError, match=r"identity .*x.pem cannot be read"):
+        plan(certificate=trusted, identity=tmp_path / "x.pem")
+    with pytest.raises(InvalidArgumentError, match="identity must be the path of a PEM file"):
+        plan(certificate=trusted, identity=7)
+    for names in (("certificate",), ("certificate", "other_key"), ("certificate", "locked_key")):
+        parts = [(TLS / f"{name}.pem").read_bytes() for name in names]
+        (tmp_path / "own.pem").write_bytes(b"".join(parts))
+        with pytest.raises(InvalidArgumentError, match="a certificate and its private key without"):
+            plan(certificate=trusted, identity=tmp_path / "own.pem")

@@ -206,6 +206,28 @@ async def test_tls_protects_and_the_client_checks_it(
                 await client.search("mug")
 
 
+async def test_a_client_without_a_certificate_is_refused_where_one_is_wanted(
+    shop: Any, redis_server: Any, namespace: str, tmp_path: Path
+) -> None:
+    certificate = TLS / "certificate.pem"
+    identity = tmp_path / "own.pem"
+    identity.write_bytes(certificate.read_bytes() + (TLS / "key.pem").read_bytes())
+    settings = {
+        "redis": redis_server.url,
+        "namespace": namespace,
+        "tls_certificate": certificate,
+        "tls_key": TLS / "key.pem",
+        "tls_clients": certificate,
+    }
+    async with running_service(shop.path, **settings) as service:
+        known = AsyncClient(service.address, certificate=certificate, identity=identity)
+        async with known as client:
+            assert (await client.search("mug")).results
+        async with AsyncClient(service.address, certificate=certificate, timeout_s=1) as client:
+            with pytest.raises((UnavailableError, DeadlineError)):
+                await client.search("mug")
+
+
 async def test_requests_and_pictures_have_a_limit(
     shop: Any, redis_server: Any, namespace: str
 ) -> None:

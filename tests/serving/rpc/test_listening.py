@@ -46,3 +46,12 @@ def test_a_key_with_a_password_is_refused_without_asking_for_it() -> None:
 def test_a_certificate_that_has_expired_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"clients accept now: certificate (has|is)"):
         listener(tls_certificate=TLS / "expired.pem")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"no certificate", b""])
+def test_signers_of_clients_are_certificates(content: bytes, tmp_path: Path) -> None:
+    listener(tls_clients=TLS / "certificate.pem")
+    (tmp_path / "x.pem").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"tls_clients .*x.pem must be a PEM file with certif"):
+        listener(tls_clients=tmp_path / "x.pem")

@@ -129,6 +129,19 @@ TABLES: Mapping[str, Table] = {
             "times the best baseline": "ratio_to_best_baseline",
         },
     ),
+    "text_start": Table(
+        corner="titles that are held out, found by",
+        rows={
+            f"{shop}: {label}": f"text_start.{name}.{encoder}"
+            for name, shop in (("shop", "generated shop"), ("online_retail", "Online Retail"))
+            for encoder, label in (("new", "new encoder"), ("published", "MiniLM"))
+        },
+        columns={
+            "two of their words": "words",
+            "later partners": "partners",
+            "category": "category",
+        },
+    ),
     "users": Table(
         corner="user vectors",
         rows={

@@ -154,7 +154,7 @@ class Versions:
                 the new share.
 
         Raises:
-            InvalidArgumentError: If the version is not one or is served, or the share is out of
+            InvalidArgumentError: If the version is malformed or is served, or the share is out of
                 range.
             BundleError: If the bundle is missing, damaged, or lacks a part.
             UnavailableError: If Redis is away.
@@ -188,7 +188,7 @@ class Versions:
             version: Version of the bundle; empty for the latest.
 
         Raises:
-            InvalidArgumentError: If the version is not one.
+            InvalidArgumentError: If the version is malformed.
             BundleError: If the bundle is missing, damaged, or lacks a part that the served one has.
             UnavailableError: If Redis is away.
         """

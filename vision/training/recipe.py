@@ -17,8 +17,7 @@ BATCH_SIZE = 32
 LEARNING_RATE = 8e-4
 LAYER_DECAY = 0.85
 FROZEN_STAGES = 3
-# Pictures per class from which random heads learn more than fitted ones, which know the training
-# pictures already.
+# Pictures per class from which heads start at random. Chosen by a few runs on Grocery Store alone.
 ENOUGH_PER_CLASS = 8
 
 
